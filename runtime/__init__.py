@@ -1,0 +1,1 @@
+"""Inference, evaluation and profiling of bundles. No torch, no onnx package."""

@@ -1,0 +1,175 @@
+"""The bundle `NAME.vptk/`: the folder that ships, held together by its manifest.
+
+model.onnx            the typed graph
+manifest.json         what it is: digests of every file, labels, preprocessing, folds, parity
+adapter.safetensors   the adapter it was compiled from
+golden.safetensors    the reference's own answers (if the adapter carried them)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vptkit.backbone import BackboneSpec
+from vptkit.errors import AdapterError, BackboneError, BundleError
+from vptkit.files import sha256_of_file
+from vptkit.preprocess import Preprocess
+from vptkit.tensors import read_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["FORMAT", "MANIFEST", "MODEL", "Bundle", "open_bundle", "write_manifest"]
+
+FORMAT = "vptkit.bundle/1"
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+GOLDEN = "golden.safetensors"
+ADAPTER = "adapter.safetensors"
+_KEYS = frozenset(
+    [
+        "format",
+        "name",
+        "files",
+        "backbone",
+        "adapters",
+        "preprocess",
+        "inputs",
+        "outputs",
+        "precision",
+        "layout",
+        "batch",
+        "fold",
+        "folds",
+        "macs",
+        "parity",
+        "versions",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        path: the folder.
+        manifest: the whole document; what programs need often has a property below.
+        spec: the backbone.
+        preprocess: what to do to an image.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+    spec: BackboneSpec
+    preprocess: Preprocess
+
+    @property
+    def name(self) -> str:
+        """Short name."""
+        return str(self.manifest["name"])
+
+    @property
+    def model(self) -> Path:
+        """The ONNX file."""
+        return self.path / MODEL
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """C class names (of the only adapter)."""
+        return tuple(self.manifest["adapters"][0]["labels"])
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """Names of the adapters in the graph."""
+        return tuple(adapter["name"] for adapter in self.manifest["adapters"])
+
+    @property
+    def precision(self) -> str:
+        """fp32, …"""
+        return str(self.manifest["precision"])
+
+    @property
+    def input(self) -> str:
+        """ "images" (uint8 [B, H, W, 3]) or "pixels" (float32 [B, 3, H, W], normalised)."""
+        return str(self.manifest["inputs"][0]["name"])
+
+    @property
+    def batch(self) -> int | None:
+        """The fixed batch size, or None if it is free."""
+        batch = self.manifest["batch"]
+        return None if batch == "dynamic" else int(batch)
+
+    def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """The reference's own answers: uint8 [G, H, W, 3] and float32 [G, C], or None."""
+        if GOLDEN not in self.manifest["files"]:
+            return None
+        tensors = read_tensors(self.path / GOLDEN, BundleError)
+        return tensors["images"], tensors["logits"]
+
+
+def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
+    """Open a bundle; with verify the digest of every file is compared.
+
+    Raises:
+        BundleError: not a bundle, another format, a file missing or changed.
+    """
+    manifest = _read_manifest(path)
+    if verify:
+        for name, digest in manifest["files"].items():
+            file = path / name
+            if not file.is_file():
+                raise BundleError(f"{path}: {name} is missing. Export the bundle again.")
+            if sha256_of_file(file) != digest:
+                raise BundleError(
+                    f"{path}: {name} differs from its digest in {MANIFEST}: it was changed or "
+                    "damaged. Export the bundle again."
+                )
+    try:
+        return Bundle(
+            path=path,
+            manifest=manifest,
+            spec=BackboneSpec.from_json(manifest["backbone"]["spec"]),
+            preprocess=Preprocess.from_json(manifest["preprocess"]),
+        )
+    except (AdapterError, BackboneError) as error:
+        raise BundleError(f"{path}: {MANIFEST}: {error}") from error
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write manifest.json: the given fields, and the digest of every other file in the folder.
+
+    Raises:
+        BundleError: fields are missing or unknown.
+    """
+    files = {
+        str(p.relative_to(folder)): sha256_of_file(p)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != MANIFEST
+    }
+    document = {"format": FORMAT, **manifest, "files": files}
+    if set(document) != _KEYS:
+        raise BundleError(f"manifest fields {sorted(set(document) ^ _KEYS)} are amiss")
+    text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="ascii")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{path}: not a bundle: no {MANIFEST}. Expected the output of export.")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{file}: not valid JSON ({error}). Export the bundle again.") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise BundleError(f"{path}: format is {found!r}, this vptkit reads {FORMAT!r}")
+    if set(manifest) != _KEYS:
+        raise BundleError(f"{file}: fields {sorted(set(manifest) ^ _KEYS)} are amiss")
+    return dict(manifest)

@@ -1,0 +1,79 @@
+"""What can go wrong, as exceptions that carry their exit code.
+
+VptkitError             2    usage or bad input: the user can mend it
+├── AdapterError        2    an adapter file is not what it says
+├── BackboneError       2    a backbone is unknown, unsupported, or another one
+├── BundleError         2    a bundle is incomplete or was changed
+├── DataError           2    images or class folders
+├── OutputError         2    the output cannot be written there
+├── GateError           3    a parity or accuracy gate did not hold
+├── TargetError         4    the target cannot do what was asked
+└── MissingExtraError   5    a package or a device is missing (also an ImportError)
+
+Messages say where, what came, what was expected, and what to do. Anything that is not a
+VptkitError is a defect of vptkit and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AdapterError",
+    "BackboneError",
+    "BundleError",
+    "DataError",
+    "GateError",
+    "MissingExtraError",
+    "OutputError",
+    "TargetError",
+    "VptkitError",
+]
+
+
+class VptkitError(Exception):
+    """A fault that the user can mend; the message says how."""
+
+    exit_code = 2
+
+
+class AdapterError(VptkitError):
+    """An adapter file is truncated, malformed, or belongs to something else."""
+
+
+class BackboneError(VptkitError):
+    """A backbone has a feature we do not know, or is not the one that was tuned."""
+
+
+class BundleError(VptkitError):
+    """A bundle is incomplete, or its files differ from its manifest."""
+
+
+class DataError(VptkitError):
+    """Images, class folders or labels are not usable."""
+
+
+class OutputError(VptkitError):
+    """The output cannot be written: it exists, or the disk is full or read-only."""
+
+
+class GateError(VptkitError):
+    """A parity or accuracy gate did not hold."""
+
+    exit_code = 3
+
+
+class TargetError(VptkitError):
+    """The chosen target cannot do what was asked."""
+
+    exit_code = 4
+
+
+class MissingExtraError(VptkitError, ImportError):
+    """An optional package is not installed; the message names the extra."""
+
+    exit_code = 5
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed: "
+            f'pip install "vptkit[{extra}]"'
+        )

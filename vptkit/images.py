@@ -1,0 +1,99 @@
+"""What an image file is: found, decoded, upright, RGB, and of a sane size.
+
+Tuning and inference share this room, so that both see the same pixels. An EXIF orientation is
+applied (a photograph held upright is upright here too); alpha is dropped and palette, grey and CMYK
+become RGB by Pillow's own conversion, which is what timm's data loader does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "class_folders", "image_files", "open_image"]
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode one image file to upright RGB.
+
+    Raises:
+        DataError: the file is missing, not an image, truncated, or larger than MAX_PIXELS.
+    """
+    try:
+        with Image.open(path) as image:
+            _require_sane_size(image, path)
+            image.load()
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not an image that Pillow can read") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+        raise DataError(f"{path}: the image is broken: {error}") from error
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files below a folder, sorted by path; hidden ones are left out.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def class_folders(folder: Path) -> dict[str, list[Path]]:
+    """Class name → its image files, for a folder with one folder per class.
+
+    Raises:
+        DataError: no class folders, only one class, or a class without images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise DataError(f"{folder}: empty: expected one folder per class, each with images")
+    classes = {name: image_files(folder / name) for name in names}
+    empty = [name for name, files in classes.items() if not files]
+    if empty:
+        raise DataError(
+            f"{folder}: no images in the class folder {empty[0]!r}"
+            f" (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    if len(names) == 1:
+        raise DataError(
+            f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
+        )
+    return classes
+
+
+def _require_sane_size(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"{path}: {image.width} x {image.height} pixels is more than {MAX_PIXELS:,}; "
+            "that may be a decompression bomb. Shrink the image first."
+        )
+    if min(image.size) < 1:
+        raise DataError(f"{path}: the image has no pixels")

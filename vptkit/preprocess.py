@@ -1,0 +1,165 @@
+"""From a decoded image to the pixels a network sees: resize, centre crop, normalise.
+
+Byte for byte timm's evaluation transform (`timm.data.transforms_imagenet_eval`, crop mode
+"center"), without torch; tests hold the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vptkit.errors import AdapterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["Preprocess", "normalize", "prepare"]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """What must happen to an image before the network sees it.
+
+    Attributes:
+        input_size: (3, H, W).
+        mean, std: per channel, for pixels in 0..1.
+        interpolation: the resampling filter; always antialiased.
+        crop_pct: the shorter side is resized to input / crop_pct, then the centre is cut out.
+    """
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    crop_pct: float = 0.875
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            AdapterError: a field is out of range.
+        """
+        problems = []
+        if len(self.input_size) != 3 or self.input_size[0] != 3 or min(self.input_size) < 1:
+            problems.append(f"input_size is {self.input_size}, expected (3, H, W)")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            problems.append(f"mean {self.mean} and std {self.std} need 3 values, std above 0")
+        if self.interpolation not in _FILTERS:
+            problems.append(f"interpolation {self.interpolation!r}, expected {', '.join(_FILTERS)}")
+        if not 0 < self.crop_pct <= 1:
+            problems.append(f"crop_pct is {self.crop_pct}, expected a number in (0, 1]")
+        if problems:
+            raise AdapterError("preprocess: " + "; ".join(problems))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.input_size[1], self.input_size[2]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the adapter file and the manifest write it."""
+        fields = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Preprocess:
+        """Read what `to_json` wrote.
+
+        Raises:
+            AdapterError: keys are missing or unknown, or a value is out of range.
+        """
+        expected = {"input_size", "mean", "std", "interpolation", "crop_pct"}
+        if not hasattr(document, "keys") or set(document) != expected:
+            raise AdapterError(
+                f"preprocess: expected the keys {sorted(expected)}, found "
+                f"{sorted(document) if hasattr(document, 'keys') else document!r}"
+            )
+        try:
+            return cls(
+                input_size=tuple(int(v) for v in document["input_size"]),  # type: ignore[arg-type]
+                mean=tuple(float(v) for v in document["mean"]),  # type: ignore[arg-type]
+                std=tuple(float(v) for v in document["std"]),  # type: ignore[arg-type]
+                interpolation=document["interpolation"],
+                crop_pct=float(document["crop_pct"]),
+            )
+        except (TypeError, ValueError) as error:
+            raise AdapterError(f"preprocess: {error}") from error
+
+
+def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Resize and cut out the centre, as timm does in evaluation.
+
+    Args:
+        image: an RGB image of any size.
+        preprocess: the target size, filter and crop share.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    height, width = preprocess.size
+    target_h = math.floor(height / preprocess.crop_pct)
+    target_w = math.floor(width / preprocess.crop_pct)
+    size = (
+        _shorter_side(image.size, target_h)
+        if target_h == target_w
+        else _cover(image.size, target_h, target_w)
+    )
+    if image.size != size:
+        image = image.resize(size, _FILTERS[preprocess.interpolation])
+    return np.asarray(_centre(image, height, width), dtype=np.uint8)
+
+
+def normalize(images: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
+    """(x / 255 - mean) / std, channels first, rounded as torchvision rounds it.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        preprocess: mean and std.
+
+    Returns:
+        float32 [B, 3, H, W].
+    """
+    mean = np.asarray(preprocess.mean, dtype=np.float32)
+    std = np.asarray(preprocess.std, dtype=np.float32)
+    scaled = (images.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def _shorter_side(size: tuple[int, int], target: int) -> tuple[int, int]:
+    """torchvision.transforms.Resize with one number: the longer side is rounded down."""
+    width, height = size
+    if width <= height:
+        return target, int(target * height / width)
+    return int(target * width / height), target
+
+
+def _cover(size: tuple[int, int], target_h: int, target_w: int) -> tuple[int, int]:
+    """timm.data.ResizeKeepRatio: the smaller ratio decides, both sides are rounded."""
+    width, height = size
+    ratio = min(height / target_h, width / target_w)
+    return round(width / ratio), round(height / ratio)
+
+
+def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
+    """torchvision.transforms.CenterCrop, black padding where the image is too small."""
+    if image.width < width or image.height < height:
+        more_w, more_h = max(width - image.width, 0), max(height - image.height, 0)
+        border = (more_w // 2, more_h // 2, (more_w + 1) // 2, (more_h + 1) // 2)
+        image = ImageOps.expand(image, border=border, fill=0)
+    top = round((image.height - height) / 2.0)
+    left = round((image.width - width) / 2.0)
+    return image.crop((left, top, left + width, top + height))
