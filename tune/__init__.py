@@ -1,1 +1,6 @@
-"""Training: learn a few numbers on a frozen timm ViT. Needs torch and timm."""
+"""Training: learn a few numbers on a frozen timm Vision Transformer. Needs torch and timm."""
+
+from .config import TuneConfig, config_from_mapping
+from .run import TuneResult, tune
+
+__all__ = ["TuneConfig", "TuneResult", "config_from_mapping", "tune"]

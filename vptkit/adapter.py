@@ -125,7 +125,7 @@ class Adapter:
             return np.asarray(self.tensors[f"prompt.{i}"], dtype=np.float64)
         a = np.asarray(self.tensors[f"prompt.{i}.a"], dtype=np.float64)
         b = np.asarray(self.tensors[f"prompt.{i}.b"], dtype=np.float64)
-        return a @ b.T
+        return np.asarray(a @ b.T)
 
     def layer_norms(self) -> dict[str, NDArray[Any]]:
         """Tuned LayerNorm parameters by timm name."""
@@ -281,7 +281,9 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
 
 
 def _norm_names(spec: BackboneSpec) -> set[str]:
-    return {name for name in tensor_shapes(spec) if "norm" in name.split(".")[-2]}
+    return {
+        name for name in tensor_shapes(spec) if "norm" in name.rsplit(".", 1)[0].rsplit(".", 1)[-1]
+    }
 
 
 def _prompt_sites(adapter: Adapter) -> range:

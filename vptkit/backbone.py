@@ -144,38 +144,41 @@ class BackboneSpec:
 
 def tensor_shapes(spec: BackboneSpec) -> dict[str, tuple[int, ...]]:
     """Every tensor of a backbone but the classifier: timm name → shape."""
-    d, e = spec.width, spec.mlp_width
-    shapes: dict[str, tuple[int, ...]] = {"patch_embed.proj.weight": (d, 3, *spec.patch_size)}
+    d, position = spec.width, {"all": spec.tokens, "patches": spec.patches, "none": 0}
+    rows = {  # name → number of rows, 0 where the backbone has none
+        "cls_token": int(spec.class_token),
+        "dist_token": int(spec.dist_token),
+        "reg_token": spec.registers,
+        "pos_embed": position[spec.pos_embed],
+    }
+    shapes: dict[str, tuple[int, ...]] = {name: (1, n, d) for name, n in rows.items() if n}
+    shapes["patch_embed.proj.weight"] = (d, 3, *spec.patch_size)
     if spec.patch_bias:
         shapes["patch_embed.proj.bias"] = (d,)
-    if spec.class_token:
-        shapes["cls_token"] = (1, 1, d)
-    if spec.dist_token:
-        shapes["dist_token"] = (1, 1, d)
-    if spec.registers:
-        shapes["reg_token"] = (1, spec.registers, d)
-    if spec.pos_embed != "none":
-        rows = spec.tokens if spec.pos_embed == "all" else spec.patches
-        shapes["pos_embed"] = (1, rows, d)
-    norms = (["norm_pre"] if spec.norm_pre else []) + (
-        [spec.final_norm] if spec.final_norm is not None else []
-    )
+    norms = ["norm_pre"] if spec.norm_pre else []
+    norms += [spec.final_norm] if spec.final_norm is not None else []
     for i in range(spec.depth):
-        block = f"blocks.{i}"
-        norms += [f"{block}.norm1", f"{block}.norm2"]
-        for name, out, inner, bias in (
-            ("attn.qkv", 3 * d, d, spec.qkv_bias),
-            ("attn.proj", d, d, spec.proj_bias),
-            ("mlp.fc1", e, d, spec.proj_bias),
-            ("mlp.fc2", d, e, spec.proj_bias),
-        ):
-            shapes[f"{block}.{name}.weight"] = (out, inner)
-            if bias:
-                shapes[f"{block}.{name}.bias"] = (out,)
-        if spec.layer_scale:
-            shapes[f"{block}.ls1.gamma"] = shapes[f"{block}.ls2.gamma"] = (d,)
-    for norm in norms:
-        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (d,)
+        norms += [f"blocks.{i}.norm1", f"blocks.{i}.norm2"]
+        shapes |= {f"blocks.{i}.{name}": shape for name, shape in _block_shapes(spec).items()}
+    shapes |= {f"{norm}.{part}": (d,) for norm in norms for part in ("weight", "bias")}
+    return shapes
+
+
+def _block_shapes(spec: BackboneSpec) -> dict[str, tuple[int, ...]]:
+    """The linears and scales of one block."""
+    d, e = spec.width, spec.mlp_width
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, out, inner, bias in (
+        ("attn.qkv", 3 * d, d, spec.qkv_bias),
+        ("attn.proj", d, d, spec.proj_bias),
+        ("mlp.fc1", e, d, spec.proj_bias),
+        ("mlp.fc2", d, e, spec.proj_bias),
+    ):
+        shapes[f"{name}.weight"] = (out, inner)
+        if bias:
+            shapes[f"{name}.bias"] = (out,)
+    if spec.layer_scale:
+        shapes["ls1.gamma"] = shapes["ls2.gamma"] = (d,)
     return shapes
 
 

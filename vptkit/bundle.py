@@ -91,7 +91,7 @@ class Bundle:
 
     @property
     def precision(self) -> str:
-        """fp32, …"""
+        """Type of the graph, such as fp32."""
         return str(self.manifest["precision"])
 
     @property

@@ -1,0 +1,104 @@
+"""What an adapter is compared with: the bare backbone and the unfolded graph.
+
+Both are written for the geometry of a given bundle. Latency does not depend on what the weights
+are, so they are random numbers of ordinary size, and the baselines need no weights file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vptkit.adapter import read_adapter
+from vptkit.backbone import tensor_shapes
+from vptkit.bundle import ADAPTER, open_bundle, write_manifest
+
+from .macs import unfolded_macs
+from .pipeline import ExportOptions, write_graph
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.adapter import Adapter
+    from vptkit.backbone import BackboneSpec
+
+__all__ = ["export_baselines", "random_weights", "without_prompts"]
+
+
+def random_weights(spec: BackboneSpec, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Random tensors for a backbone: matrices of unit gain, norms near one, biases small."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in tensor_shapes(spec).items():
+        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 1
+        value = rng.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(fan_in))
+        if len(shape) == 1:
+            value = value * np.float32(0.1)
+            value += np.float32(name.endswith(("norm1.weight", "norm2.weight", "norm.weight")))
+        tensors[name] = value
+    return tensors
+
+
+def without_prompts(adapter: Adapter) -> Adapter:
+    """The same adapter as a linear probe; a mean over prompts becomes one over patches."""
+    tensors = {
+        name: value
+        for name, value in adapter.tensors.items()
+        if not name.startswith(("prompt.", "ln.", "golden."))
+    }
+    return replace(
+        adapter,
+        insert="none",
+        prompt_length=0,
+        pool="avg" if adapter.pool == "avg_prompts" else adapter.pool,
+        tensors=tensors,
+    )
+
+
+def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
+    """Write the baselines of a bundle, with its input and batch.
+
+    Args:
+        bundle: a bundle.
+        folder: an existing folder to write into.
+
+    Returns:
+        Name → path of a bundle: the backbone without adapter, unfolded as exporters write it; and
+        the adapter with prompts as tokens, unfolded (left out if the adapter has no prompts: that
+        would be the same graph).
+    """
+    opened = open_bundle(bundle, verify=False)
+    adapter = read_adapter(bundle / ADAPTER)
+    spec = opened.spec
+    options = ExportOptions(
+        fold="none",
+        input="uint8" if opened.input == "images" else "float32",
+        batch=opened.batch,
+    )
+    weights: dict[str, NDArray[Any]] = dict(random_weights(spec))
+    chosen = {"backbone (no adapter)": without_prompts(adapter)}
+    if adapter.insert != "none":
+        chosen["unfolded"] = adapter
+    paths = {}
+    for number, (name, one) in enumerate(chosen.items()):
+        path = folder / f"baseline-{number}.vptk"
+        path.mkdir()
+        write_graph(path, one, spec, weights, options)
+        macs = unfolded_macs(spec, one.prompt_length)
+        manifest = {
+            **opened.manifest,
+            "name": name,
+            "fold": "none",
+            "folds": [],
+            "macs": {**opened.manifest["macs"], "graph": macs},
+            "parity": None,
+        }
+        for key in ("format", "files"):
+            del manifest[key]
+        write_manifest(path, manifest)
+        paths[name] = path
+    return paths

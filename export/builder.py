@@ -1,0 +1,162 @@
+"""A thin writer of ONNX graphs: one method an operator, every node named after its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+import vptkit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["IR_VERSION", "OPSET", "Builder"]
+
+OPSET = 17  # the newest that TensorRT 8.6 parses; LayerNormalization arrived with it
+IR_VERSION = 8
+
+
+class Builder:
+    """Collects nodes and initializers; every value is a name.
+
+    All floating-point constants are written in one type: float32, or float64 to test the algebra
+    apart from rounding.
+    """
+
+    def __init__(self, dtype: type[np.floating[Any]] = np.float32) -> None:
+        """Start an empty graph."""
+        self.dtype = dtype
+        self.elem = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self._nodes: list[onnx.NodeProto] = []
+        self._names: set[str] = set()
+        self._initializers: dict[str, onnx.TensorProto] = {}
+
+    def op(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Append a node; its single output has the node's name."""
+        self._names.add(name)
+        self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def const(self, name: str, value: NDArray[Any]) -> str:
+        """An initializer; floating-point values are cast to the graph's type, once, here."""
+        if name not in self._initializers:
+            if value.dtype.kind == "f":
+                value = value.astype(self.dtype)
+            self._initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        return name
+
+    def ints(self, values: Sequence[int]) -> str:
+        """An int64 constant, shared by value."""
+        text = "_".join(str(value) for value in values)
+        return self.const(f"ints/{text}", np.asarray(values, dtype=np.int64))
+
+    def cast(self, x: str, name: str) -> str:
+        """To the graph's floating-point type."""
+        return self.op("Cast", [x], name, to=self.elem)
+
+    def linear(self, x: str, w: NDArray[Any], b: NDArray[Any] | None, name: str) -> str:
+        """X w + b, b left out where it is None."""
+        product = f"{name}/MatMul" if b is not None else name
+        y = self.op("MatMul", [x, self.const(f"{name}.weight", w)], product)
+        return y if b is None else self.op("Add", [y, self.const(f"{name}.bias", b)], name)
+
+    def layer_norm(
+        self, x: str, gamma: NDArray[Any], beta: NDArray[Any], eps: float, name: str
+    ) -> str:
+        """LayerNormalization over the last axis."""
+        inputs = [x, self.const(f"{name}.weight", gamma), self.const(f"{name}.bias", beta)]
+        return self.op("LayerNormalization", inputs, name, axis=-1, epsilon=eps)
+
+    def normalize(self, x: str, width: int, eps: float, name: str) -> str:
+        """x̂: LayerNormalization without affine (the operator wants a scale: ones)."""
+        ones = self.const("ones", np.ones(width))
+        zeros = self.const("zeros", np.zeros(width))
+        return self.op("LayerNormalization", [x, ones, zeros], name, axis=-1, epsilon=eps)
+
+    def reshape(self, x: str, shape: Sequence[int], name: str) -> str:
+        """0 keeps a dimension, -1 takes the rest."""
+        return self.op("Reshape", [x, self.ints(shape)], name)
+
+    def transpose(self, x: str, perm: Sequence[int], name: str) -> str:
+        """Permute dimensions."""
+        return self.op("Transpose", [x], name, perm=list(perm))
+
+    def slice(self, x: str, axis: int, start: int, stop: int, name: str) -> str:
+        """x[start:stop] along one axis."""
+        inputs = [x, self.ints([start]), self.ints([stop]), self.ints([axis])]
+        return self.op("Slice", inputs, name)
+
+    def batched(self, constant: str, name: str, rank: int, batch: int | None, source: str) -> str:
+        """A constant [1, …], repeated for every image.
+
+        Args:
+            constant: its name.
+            name: head of the new value's name.
+            rank: number of its dimensions.
+            batch: a fixed batch size, or None to read it off `source` when running.
+            source: the graph's input.
+        """
+        if batch == 1:
+            return constant
+        ones = [1] * (rank - 1)
+        if batch is not None:
+            target = self.ints([batch, *ones])
+        else:
+            if "batch" not in self._names:
+                self.slice(self.op("Shape", [source], "batch/shape"), 0, 0, 1, "batch")
+            target = f"batch/{rank}"
+            if target not in self._names:
+                self.op("Concat", ["batch", self.ints(ones)], target, axis=0)
+        return self.op("Expand", [constant, target], f"{name}/batch")
+
+    def activation(self, kind: str, x: str, name: str) -> str:
+        """GELU (erf), tanh-GELU or QuickGELU, in operators of opset 17."""
+
+        def c(value: float) -> str:
+            return self.const(f"scalar/{value!r}", np.asarray(value))
+
+        if kind == "quick_gelu":
+            gate = self.op("Mul", [x, c(1.702)], f"{name}/scaled")
+            return self.op("Mul", [x, self.op("Sigmoid", [gate], f"{name}/gate")], name)
+        if kind == "gelu":
+            inner = self.op("Div", [x, c(float(np.sqrt(2.0)))], f"{name}/scaled")
+            bent = self.op("Erf", [inner], f"{name}/Erf")
+        else:
+            cube = self.op("Mul", [x, self.op("Mul", [x, x], f"{name}/square")], f"{name}/cube")
+            small = self.op("Mul", [cube, c(0.044715)], f"{name}/small")
+            total = self.op("Add", [x, small], f"{name}/sum")
+            inner = self.op("Mul", [total, c(float(np.sqrt(2.0 / np.pi)))], f"{name}/scaled")
+            bent = self.op("Tanh", [inner], f"{name}/Tanh")
+        shifted = self.op("Add", [bent, c(1.0)], f"{name}/shifted")
+        product = self.op("Mul", [x, shifted], f"{name}/product")
+        return self.op("Mul", [product, c(0.5)], name)
+
+    def model(
+        self,
+        name: str,
+        inputs: Sequence[tuple[str, int, Sequence[int | str]]],
+        output: tuple[str, Sequence[int | str]],
+    ) -> onnx.ModelProto:
+        """Finish: (name, element type, shape) of each input, (name, shape) of the output."""
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            [helper.make_tensor_value_info(*value) for value in inputs],
+            [helper.make_tensor_value_info(output[0], self.elem, list(output[1]))],
+            initializer=list(self._initializers.values()),
+        )
+        return helper.make_model(
+            graph,
+            producer_name="vptkit",
+            producer_version=vptkit.__version__,
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+        )
+
+
+UINT8, FLOAT = TensorProto.UINT8, TensorProto.FLOAT

@@ -1,0 +1,245 @@
+"""`export`: adapter and weights in, a bundle out; the steps in order, and the manifest."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnx
+
+import vptkit
+from vptkit.adapter import read_adapter, write_adapter
+from vptkit.backbone import digest_of_weights, read_weights
+from vptkit.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
+from vptkit.errors import BackboneError, MissingExtraError, TargetError
+from vptkit.files import atomic_folder
+from vptkit.tensors import write_tensors
+
+from .builder import IR_VERSION, OPSET
+from .fold import fold
+from .graph import GraphOptions, folded_graph
+from .macs import folded_macs, unfolded_macs
+from .unfolded import unfolded_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.adapter import Adapter
+    from vptkit.backbone import BackboneSpec
+
+    from .graph import LastBlock
+
+__all__ = ["ExportOptions", "export", "write_graph"]
+
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What to write.
+
+    Attributes:
+        input: see `GraphOptions`.
+        batch: a fixed batch size, or None for any.
+        fold: "all", or "none" for the graph that others would export.
+        last_block: see `GraphOptions`; "auto" is "absorbed" (fp32 on a CPU; docs/benchmarks.md).
+        precision: fp32 is the only one yet.
+    """
+
+    input: Literal["uint8", "float32"] = "uint8"
+    batch: int | None = None
+    fold: Literal["all", "none"] = "all"
+    last_block: LastBlock | Literal["auto"] = "auto"
+    precision: Literal["fp32"] = "fp32"
+
+    def graph(self) -> GraphOptions:
+        """For the graph writers."""
+        last: LastBlock = "absorbed" if self.last_block == "auto" else self.last_block
+        return GraphOptions(input=self.input, batch=self.batch, last_block=last)
+
+
+def export(
+    adapter_path: Path,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    options: ExportOptions | None = None,
+    force: bool = False,
+    from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
+    verify: Callable[[Path], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Compile an adapter into a bundle. Same input, same bytes.
+
+    Args:
+        adapter_path: an adapter file.
+        output: the bundle's folder; appears whole or not at all.
+        weights: the backbone's safetensors file. If it holds the tensors as the adapter's spec
+            names them, torch is not needed.
+        options: what to write.
+        force: replace an existing bundle.
+        from_timm: asked for spec and weights where the file alone does not do.
+        verify: called with the finished folder before it is moved into place; its figures go into
+            the manifest's "parity", and an exception of it discards the bundle.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        AdapterError, BackboneError: bad input, or another backbone than the one tuned.
+        OutputError: the output exists, or the disk is full.
+        TargetError: the adapter asks for something this exporter does not do yet.
+        GateError: raised by `verify`.
+    """
+    options = options or ExportOptions()
+    adapter = read_adapter(adapter_path)
+    _require_supported(adapter)
+    with atomic_folder(output, force=force) as folder:
+        spec, tensors = _backbone(adapter, weights, from_timm)
+        write_graph(folder, adapter, spec, tensors, options)
+        write_adapter(folder / ADAPTER, adapter)
+        golden = adapter.golden()
+        if golden is not None:
+            write_tensors(folder / GOLDEN, {"images": golden[0], "logits": golden[1]})
+        manifest = _manifest(adapter, spec, options)
+        write_manifest(folder, manifest)
+        if verify is not None:
+            manifest["parity"] = verify(folder)
+            write_manifest(folder, manifest)
+    return manifest
+
+
+def write_graph(
+    folder: Path,
+    adapter: Adapter,
+    spec: BackboneSpec,
+    tensors: Mapping[str, NDArray[Any]],
+    options: ExportOptions,
+) -> None:
+    """Write model.onnx (with external data beyond protobuf's 2 GB)."""
+    if options.fold == "all":
+        folded = fold(spec, tensors, adapter)
+        model = folded_graph(
+            spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
+        )
+    else:
+        model = unfolded_graph(spec, tensors, adapter, options.graph())
+    path = folder / MODEL
+    if model.ByteSize() < _PROTOBUF_LIMIT:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    else:
+        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{MODEL}.data")
+
+
+def _require_supported(adapter: Adapter) -> None:
+    if adapter.pool == "map":
+        raise TargetError(f"adapter {adapter.name!r}: pool 'map' is not supported yet")
+
+
+def _backbone(
+    adapter: Adapter,
+    path: Path | None,
+    from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None,
+) -> tuple[BackboneSpec, Mapping[str, NDArray[Any]]]:
+    """Spec and weights, the digest compared: from the file alone if it will do."""
+    spec = adapter.backbone.spec
+    tensors = read_weights(path, spec) if path is not None and spec is not None else None
+    if spec is None or tensors is None:
+        if from_timm is None:
+            raise MissingExtraError("timm", "tune", "reading this backbone")
+        return from_timm(adapter)
+    digest = digest_of_weights(tensors)
+    if adapter.backbone.sha256 not in (None, digest):
+        raise BackboneError(
+            f"{path}: another backbone than the one that was tuned: digest {digest[:12]}…, the "
+            f"adapter {adapter.name!r} wants {str(adapter.backbone.sha256)[:12]}…. Pass --weights "
+            "with the file that was used for tuning."
+        )
+    return spec, tensors
+
+
+def _manifest(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> dict[str, Any]:
+    height, width = spec.image_size
+    batch: int | str = options.batch or "dynamic"
+    source = (
+        {"name": "images", "dtype": "uint8", "shape": [batch, height, width, 3]}
+        if options.input == "uint8"
+        else {"name": "pixels", "dtype": "float32", "shape": [batch, 3, height, width]}
+    )
+    return {
+        "name": adapter.name,
+        "backbone": {**adapter.backbone.to_json(), "spec": spec.to_json()},
+        "adapters": [
+            {
+                "name": adapter.name,
+                "method": adapter.method,
+                "insert": adapter.insert,
+                "prompt_length": adapter.prompt_length,
+                "pool": adapter.pool,
+                "norm": adapter.norm,
+                "labels": list(adapter.labels),
+            }
+        ],
+        "preprocess": adapter.preprocess.to_json(),
+        "inputs": [source],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, len(adapter.labels)]}],
+        "precision": options.precision,
+        "layout": "baked",
+        "batch": batch,
+        "fold": options.fold,
+        "folds": _folds(adapter, spec, options) if options.fold == "all" else [],
+        "macs": _macs(adapter, spec, options),
+        "parity": None,
+        "versions": {
+            "vptkit": vptkit.__version__,
+            "onnx": onnx.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "opset": OPSET,
+            "ir": IR_VERSION,
+        },
+    }
+
+
+def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list[str]:
+    """The folds that were applied, in words."""
+    rules = {
+        "prompt factors multiplied": any(n.endswith(".a") for n in adapter.tensors),
+        "deep prompts → constant key/value prefixes": adapter.insert == "deep",
+        "shallow prompts → constant queries, keys and values in block 0": (
+            adapter.insert == "shallow"
+        ),
+        "LayerNorm affine → next linear": True,
+        "key bias dropped": spec.qkv_bias,
+        "value bias → projection": spec.qkv_bias,
+        "attention scale → query": True,
+        "LayerScale → projection and MLP": spec.layer_scale,
+        "final norm affine → head": spec.final_norm is not None,
+        "pixel scale, mean and std → patch embedding": options.input == "uint8",
+        "prefix tokens and their position → constant rows": spec.prefix > 0,
+        f"last block: one query ({options.graph().last_block})": (
+            adapter.pool == "token" and options.graph().last_block != "full"
+        ),
+        "sum of prompts kept apart in the mean": (
+            adapter.pool == "avg_prompts"
+            and adapter.norm == "after_pool"
+            and (adapter.insert == "deep" or (adapter.insert == "shallow" and spec.depth == 1))
+        ),
+    }
+    return [name for name, applies in rules.items() if applies]
+
+
+def _macs(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> dict[str, int]:
+    """Multiply-accumulates of the blocks for one image: promptless, unfolded, this graph."""
+    m, last = adapter.prompt_length, options.graph().last_block
+    unfolded = unfolded_macs(spec, m)
+    folded = folded_macs(spec, m, adapter.insert, adapter.pool, last)
+    return {
+        "backbone": unfolded_macs(spec, 0),
+        "unfolded": unfolded,
+        "graph": folded if options.fold == "all" else unfolded,
+    }

@@ -1,0 +1,132 @@
+"""A training that can be killed: everything needed to go on, in one safetensors file.
+
+No pickle: parameters, the best ones so far and AdamW's moments are tensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vptkit.errors import DataError
+from vptkit.files import canonical_json
+from vptkit.tensors import read_metadata, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .tuned import Tuned
+
+__all__ = ["TrainState", "load_checkpoint", "restore", "save_checkpoint"]
+
+_FORMAT = "vptkit.checkpoint/1"
+
+
+@dataclass(slots=True)
+class TrainState:
+    """How far a training has come.
+
+    Attributes:
+        identity: configuration and digests; a checkpoint of another run is refused.
+        epoch: epochs done.
+        history: one record an epoch.
+        best_epoch: the epoch (from 1) with the best validation accuracy so far.
+        best: the parameters of that epoch.
+        whitening: diagnostics of the whitening matrices.
+    """
+
+    identity: dict[str, Any]
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    whitening: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    path: Path, model: Tuned, optimizer: torch.optim.Optimizer, state: TrainState
+) -> None:
+    """Write the state after an epoch, atomically.
+
+    Raises:
+        OutputError: the disk is full; the checkpoint of the epoch before stays.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    tensors |= {f"param.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{key}": value for key, value in moments.items()}
+    document = {
+        "format": _FORMAT,
+        "identity": state.identity,
+        "epoch": state.epoch,
+        "history": state.history,
+        "best_epoch": state.best_epoch,
+        "whitening": state.whitening,
+    }
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    write_tensors(path, arrays, ("vptkit", canonical_json(document)))
+
+
+def load_checkpoint(
+    path: Path, identity: dict[str, Any]
+) -> tuple[TrainState, dict[str, torch.Tensor]]:
+    """Read a checkpoint back; `restore` puts its tensors in place.
+
+    Raises:
+        DataError: not a checkpoint, damaged, or of a run with other settings or data.
+    """
+    try:
+        document = json.loads(read_metadata(path, DataError).get("vptkit", "null"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged checkpoint: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise DataError(f"{path}: not a {_FORMAT} file. Remove it to start anew.")
+    if document["identity"] != identity:
+        raise DataError(f"{path}: belongs to another run: {_differences(document, identity)}")
+    tensors = {
+        name: torch.from_numpy(np.array(value))
+        for name, value in read_tensors(path, DataError).items()
+    }
+    state = TrainState(
+        identity=identity,
+        epoch=document["epoch"],
+        history=document["history"],
+        best_epoch=document["best_epoch"],
+        best={k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")},
+        whitening=document["whitening"],
+    )
+    return state, tensors
+
+
+def restore(
+    model: Tuned, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+) -> None:
+    """Put parameters and AdamW's moments back."""
+    model.load_state_dict(
+        {k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")}
+    )
+    document = optimizer.state_dict()
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**document, "state": moments})
+
+
+def _differences(document: dict[str, Any], identity: dict[str, Any]) -> str:
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        parts = [flat(v, f"{prefix}.{k}" if prefix else k) for k, v in value.items()]
+        return {k: v for part in parts for k, v in part.items()}
+
+    old, new = flat(document["identity"]), flat(identity)
+    odd = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    shown = ", ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in odd[:4])
+    return f"{shown}. Resume with the same settings, or start anew with --force."

@@ -1,0 +1,46 @@
+"""Learning curves as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vptkit.files import atomic_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["plot_curves"]
+
+
+def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """Loss and accuracy over epochs, for one run or several side by side.
+
+    Args:
+        histories: name → the records of its epochs (`train_loss`, `val_loss`, `train_top1`,
+            `val_top1`).
+        path: of the PNG; replaced if it exists.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    loss, accuracy = figure.subplots(1, 2)
+    for number, (name, history) in enumerate(histories.items()):
+        color = f"C{number}"
+        epochs = [record["epoch"] for record in history]
+        for axes, key in ((loss, "loss"), (accuracy, "top1")):
+            val = [record[f"val_{key}"] for record in history]
+            train = [record[f"train_{key}"] for record in history]
+            axes.plot(epochs, train, color=color, linewidth=1, linestyle="--", alpha=0.6)
+            axes.plot(epochs, val, color=color, linewidth=2, label=name)
+    loss.set_ylabel("cross-entropy")
+    accuracy.set_ylabel("top-1")
+    for axes in (loss, accuracy):
+        axes.set_xlabel("epoch (solid: validation, dashed: training)")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    accuracy.legend(frameon=False)
+    with atomic_file(path) as part:
+        figure.savefig(part, format="png")

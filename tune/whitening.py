@@ -1,0 +1,135 @@
+"""Whitening matrices for prompts (BPT, ICCV 2025, section 3.2; `methods` 1.3 and 4.1).
+
+Attention compares a prompt p with a token x through p (W_q W_kᵀ) xᵀ. The right-hand side,
+X~ = W_q W_kᵀ Xᵀ, is "bursty" and correlated; with Σ = (1/N) X~ X~ᵀ and W = Σ^(-1/2), prompts
+P~ = P Wᵀ meet whitened data instead. All heads together, biases ignored, no centring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from .reference import embed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Moments", "Whitening", "token_moments", "whitening"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Second moments of the tokens that enter one block.
+
+    Attributes:
+        second: mean over images and tokens of x xᵀ, float64 [d, d].
+        mean_tokens: mean over images, token by token, float64 [T, d] (the released code's input).
+        count: number of token rows seen.
+    """
+
+    second: Tensor
+    mean_tokens: Tensor
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Whitening:
+    """A symmetric whitening matrix (ZCA) and what is worth knowing about it.
+
+    Attributes:
+        matrix: W, float64 [d, d].
+        rank: eigenvalues of Σ above the floor.
+        condition: largest over smallest eigenvalue of Σ, before the floor.
+        row_norm: mean norm of W's rows: initial prompts are 0.02 times this large.
+    """
+
+    matrix: Tensor
+    rank: int
+    condition: float
+    row_norm: float
+
+
+@torch.no_grad()
+def token_moments(
+    model: Any, batches: Iterable[Tensor], tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1"
+) -> list[Moments]:
+    """Moments of the tokens entering each block, streamed in float64; no prompts inserted.
+
+    Args:
+        model: a frozen timm Vision Transformer in evaluation mode.
+        batches: normalised pixels, float [B, 3, H, W] each.
+        tap: the block's input, or its first LayerNorm's output.
+
+    Returns:
+        One `Moments` per block.
+    """
+    sums: list[Tensor] = []
+    tokens: list[Tensor] = []
+    images = 0
+    for pixels in batches:
+        z = embed(model, pixels)
+        images += len(z)
+        for i, block in enumerate(model.blocks):
+            x = (z if tap == "pre_ln1" else block.norm1(z)).double()
+            rows = x.flatten(0, 1)
+            second, total = rows.T @ rows, x.sum(dim=0)
+            if i == len(sums):
+                sums.append(second)
+                tokens.append(total)
+            else:
+                sums[i] += second
+                tokens[i] += total
+            z = block(z)
+    rows_seen = images * tokens[0].shape[0]
+    return [
+        Moments(second / rows_seen, total / images, rows_seen)
+        for second, total in zip(sums, tokens, strict=True)
+    ]
+
+
+def whitening(
+    attn: Any,
+    moments: Moments,
+    *,
+    form: Literal["attention", "released"] = "attention",
+    floor: float = 1e-6,
+    same_query_key: bool = False,
+) -> Whitening:
+    """W = Σ^(-1/2) for one block.
+
+    Args:
+        attn: timm's attention module of the block (fused qkv, layout out x in).
+        moments: of the tokens that enter the block.
+        form: "attention" is the true logit form, x Wqᵀ Wk x'ᵀ in torch's layout; "released" is
+            what the authors' code computes: Wq Wkᵀ, of the tokens averaged over images, divided by
+            d (`methods` 1.8, items 1 and 2).
+        floor: eigenvalues below floor times the largest are raised to it.
+        same_query_key: take the query matrix for the key as well (1.8, item 4).
+
+    Returns:
+        The matrix and its diagnostics.
+    """
+    d = attn.qkv.in_features
+    weight = attn.qkv.weight.double()
+    w_q = weight[:d]
+    w_k = w_q if same_query_key else weight[d : 2 * d]
+    if form == "attention":
+        g = w_q.T @ w_k
+        sigma = g @ moments.second @ g.T
+    else:
+        mean = (w_q @ w_k.T) @ moments.mean_tokens.T  # [d, T]
+        sigma = mean @ mean.T / d
+    values, vectors = torch.linalg.eigh((sigma + sigma.T) / 2)
+    largest = float(values[-1])
+    kept = values.clamp_min(floor * largest)
+    matrix = vectors @ torch.diag(kept**-0.5) @ vectors.T
+    return Whitening(
+        matrix=matrix,
+        rank=int((values > floor * largest).sum()),
+        condition=largest / max(float(values[0]), torch.finfo(torch.float64).tiny),
+        row_norm=float(matrix.norm(dim=1).mean()),
+    )

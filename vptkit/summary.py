@@ -1,0 +1,68 @@
+"""What an adapter file or a bundle is, as one document for `vptkit inspect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vptkit.adapter import read_adapter
+from vptkit.bundle import open_bundle
+from vptkit.errors import VptkitError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["summarize"]
+
+
+def summarize(path: Path) -> dict[str, Any]:
+    """Describe a file (an adapter) or a folder (a bundle), after checking it.
+
+    Returns:
+        JSON-ready; "kind" is "adapter" or "bundle".
+
+    Raises:
+        VptkitError: there is nothing, or it is broken.
+    """
+    if path.is_dir():
+        return _of_bundle(path)
+    if path.is_file():
+        return _of_adapter(path)
+    raise VptkitError(f"{path}: no such file or folder. Expected an adapter file or a bundle.")
+
+
+def _of_adapter(path: Path) -> dict[str, Any]:
+    adapter = read_adapter(path)
+    golden = adapter.golden()
+    tuned = {k: v for k, v in adapter.tensors.items() if not k.startswith("golden.")}
+    document = adapter.to_json()
+    backbone = document.pop("backbone")
+    return {
+        "kind": "adapter",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        **document,
+        "backbone": {key: backbone[key] for key in ("name", "args", "sha256")},
+        "classes": len(adapter.labels),
+        "numbers": sum(int(v.size) for v in tuned.values()),
+        "tensors": {name: list(value.shape) for name, value in sorted(tuned.items())},
+        "golden": 0 if golden is None else len(golden[0]),
+    }
+
+
+def _of_bundle(path: Path) -> dict[str, Any]:
+    bundle = open_bundle(path)
+    golden = bundle.golden()
+    document = dict(bundle.manifest)
+    backbone, adapters = document.pop("backbone"), document.pop("adapters")
+    files = document.pop("files")
+    return {
+        "kind": "bundle",
+        "path": str(path),
+        "bytes": sum((path / name).stat().st_size for name in files),
+        **document,
+        "backbone": {key: value for key, value in backbone.items() if key != "spec"},
+        "adapters": adapters,
+        "files": {name: (path / name).stat().st_size for name in files},
+        "classes": len(bundle.labels),
+        "golden": 0 if golden is None else len(golden[0]),
+    }
