@@ -89,12 +89,13 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         path.mkdir()
         write_graph(path, one, spec, weights, options)
         macs = unfolded_macs(spec, one.prompt_length)
+        bare = unfolded_macs(spec, 0)
         manifest = {
             **opened.manifest,
             "name": name,
             "fold": "none",
             "folds": [],
-            "macs": {**opened.manifest["macs"], "graph": macs},
+            "macs": {"backbone": bare, "unfolded": macs, "graph": macs},
             "parity": None,
         }
         for key in ("format", "files"):

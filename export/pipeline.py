@@ -71,7 +71,7 @@ def export(
     options: ExportOptions | None = None,
     force: bool = False,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
-    verify: Callable[[Path], dict[str, Any]] | None = None,
+    verify: Callable[[Path], dict[str, Any] | None] | None = None,
 ) -> dict[str, Any]:
     """Compile an adapter into a bundle. Same input, same bytes.
 

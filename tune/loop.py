@@ -139,7 +139,7 @@ def train(
             loss = F.cross_entropy(logits, targets)
             if not torch.isfinite(loss):
                 raise VptkitError(
-                    f"the loss became {float(loss)} in epoch {epoch + 1}: lower --lr (now "
+                    f"the loss became {float(loss.detach())} in epoch {epoch + 1}: lower --lr (now "
                     f"{config.rates[0]:g}) or --lr-head (now {config.rates[1]:g})"
                 )
             optimizer.zero_grad(set_to_none=True)
@@ -148,7 +148,7 @@ def train(
                 parameters = [p for group in optimizer.param_groups for p in group["params"]]
                 torch.nn.utils.clip_grad_norm_(parameters, config.clip)
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             right += int((logits.argmax(dim=1) == targets).sum())
             seen += len(targets)
             rate = seen / (time.perf_counter() - begun)

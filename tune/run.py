@@ -143,8 +143,8 @@ def tune(
         method=config.method,
         insert=tuned.insert,  # type: ignore[arg-type]
         prompt_length=0 if tuned.prompts is None else config.prompts,
-        pool=tuned.pool,  # type: ignore[arg-type]
-        norm=tuned.norm,  # type: ignore[arg-type]
+        pool=tuned.pool,
+        norm=tuned.norm,
         labels=labels,
         preprocess=preprocess,
         train={

@@ -54,9 +54,10 @@ class Preprocess:
             AdapterError: a field is out of range.
         """
         problems = []
-        if len(self.input_size) != 3 or self.input_size[0] != 3 or min(self.input_size) < 1:
+        channels, *size = self.input_size
+        if channels != 3 or len(size) != 2 or min(size) < 1:
             problems.append(f"input_size is {self.input_size}, expected (3, H, W)")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+        if [len((*self.mean,)), len((*self.std,))] != [3, 3] or not all(s > 0 for s in self.std):
             problems.append(f"mean {self.mean} and std {self.std} need 3 values, std above 0")
         if self.interpolation not in _FILTERS:
             problems.append(f"interpolation {self.interpolation!r}, expected {', '.join(_FILTERS)}")

@@ -1,0 +1,128 @@
+"""Which machine is this? Read from /proc and /sys, so that every figure carries its circumstances.
+
+Standard library only, no subprocesses; what cannot be read is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["detect_machine", "usable_cores"]
+
+# /proc/cpuinfo of 64-bit Arm names a core by two numbers: (implementer, part).
+_ARM_CORES = {
+    (0x41, 0xD03): "Cortex-A53",
+    (0x41, 0xD04): "Cortex-A35",
+    (0x41, 0xD05): "Cortex-A55",
+    (0x41, 0xD07): "Cortex-A57",
+    (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD09): "Cortex-A73",
+    (0x41, 0xD0A): "Cortex-A75",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x41, 0xD0C): "Neoverse-N1",
+    (0x41, 0xD0D): "Cortex-A77",
+    (0x41, 0xD0E): "Cortex-A76AE",
+    (0x41, 0xD40): "Neoverse-V1",
+    (0x41, 0xD41): "Cortex-A78",
+    (0x41, 0xD42): "Cortex-A78AE",
+    (0x41, 0xD44): "Cortex-X1",
+    (0x41, 0xD46): "Cortex-A510",
+    (0x41, 0xD47): "Cortex-A710",
+    (0x41, 0xD49): "Neoverse-N2",
+    (0x41, 0xD4B): "Cortex-A78C",
+    (0x41, 0xD4F): "Neoverse-V2",
+    (0x41, 0xD80): "Cortex-A520",
+    (0x41, 0xD81): "Cortex-A720",
+    (0x41, 0xD83): "Neoverse-V3AE",
+    (0x4E, 0x003): "Denver 2",
+    (0x4E, 0x004): "Carmel",
+}
+
+
+def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
+    """Describe the machine for a report.
+
+    Args:
+        root: where /proc, /sys and /etc are looked for; tests pass a folder of their own.
+
+    Returns:
+        JSON-ready: `cpu`, `board` (device tree), `arch`, `cores` (physical cores this process may
+        use), `threads` (hardware threads it may use), `memory_mb`, `governor`, `frequency_mhz`
+        (the highest the governor allows), `os`, `kernel`, `python`; None where unknown.
+    """
+    cpu = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    kilohertz = _number(_text(cpu / "scaling_max_freq"))
+    return {
+        "cpu": _cpu_model(_text(root / "proc/cpuinfo") or ""),
+        "board": _text(root / "proc/device-tree/model"),
+        "arch": platform.machine(),
+        "cores": usable_cores(root),
+        "threads": len(_allowed()),
+        "memory_mb": _memory_mb(root),
+        "governor": _text(cpu / "scaling_governor"),
+        "frequency_mhz": None if kilohertz is None else round(kilohertz / 1000),
+        "os": _os_name(_text(root / "etc/os-release") or ""),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Physical cores that this process may use: by affinity, capped by a container's CPU quota.
+
+    Two hardware threads of one core share its arithmetic units, so they count once.
+    """
+    cores = set()
+    for cpu in _allowed():
+        siblings = _text(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings or str(cpu))
+    quota = (_text(root / "sys/fs/cgroup/cpu.max") or "max").split()
+    if len(quota) == 2 and quota[0] != "max":
+        return max(1, min(len(cores), int(quota[0]) // int(quota[1])))
+    return len(cores)
+
+
+def _allowed() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _cpu_model(cpuinfo: str) -> str | None:
+    """x86 writes a model name; 64-bit Arm writes numbers, one group for each core."""
+    if named := re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE):
+        return named.group(1).strip()
+    implementers = re.findall(r"^CPU implementer\s*:\s*(0x[0-9a-fA-F]+)", cpuinfo, re.MULTILINE)
+    parts = re.findall(r"^CPU part\s*:\s*(0x[0-9a-fA-F]+)", cpuinfo, re.MULTILINE)
+    ids = [(int(i, 16), int(p, 16)) for i, p in zip(implementers, parts, strict=False)]
+    names = [_ARM_CORES.get(key, f"Arm {key[0]:#x}/{key[1]:#x}") for key in ids]
+    counted = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
+    return " + ".join(counted) or None
+
+
+def _memory_mb(root: Path) -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    limit = _number(_text(root / "sys/fs/cgroup/memory.max"))
+    sizes = [int(found.group(1)) / 1024] if found else []
+    sizes += [limit / 2**20] if limit is not None else []
+    return round(min(sizes)) if sizes else None
+
+
+def _os_name(os_release: str) -> str:
+    named = re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', os_release, re.MULTILINE)
+    return named.group(1) if named else platform.system()
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
+    except OSError:
+        return None

@@ -1,0 +1,64 @@
+"""Image files → prepared pixels, decoded by a few threads, in order, never far ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from vptkit.devices.detect import usable_cores
+from vptkit.errors import DataError
+from vptkit.images import open_image
+from vptkit.preprocess import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vptkit.preprocess import Preprocess
+
+__all__ = ["Decoded", "decode"]
+
+# A file and its pixels, uint8 [H, W, 3], or the reason why there are none.
+Decoded = tuple["Path", "NDArray[np.uint8] | DataError"]
+
+
+def decode(
+    paths: Iterable[Path],
+    preprocess: Preprocess,
+    *,
+    workers: int | None = None,
+    read_ahead: int = 32,
+) -> Generator[Decoded, None, None]:
+    """Decode and prepare images in parallel; a broken one is returned as its error.
+
+    Args:
+        paths: image files; taken one by one, so they may be endless.
+        preprocess: the target size, filter and crop share.
+        workers: decoding threads, one for each usable core unless given.
+        read_ahead: images that may be decoded before they are asked for; bounds the memory.
+
+    Yields:
+        The path and uint8 [H, W, 3] or a DataError, in the order of the paths.
+    """
+    pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="vptkit-decode")
+    waiting: deque[Future[Decoded]] = deque()
+    try:
+        for path in paths:
+            waiting.append(pool.submit(_decode_one, path, preprocess))
+            if len(waiting) > read_ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode_one(path: Path, preprocess: Preprocess) -> Decoded:
+    try:
+        return path, prepare(open_image(path), preprocess)
+    except DataError as error:
+        return path, error

@@ -1,0 +1,164 @@
+"""Top-1 and top-5 of a bundle on a folder of classes."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vptkit.errors import DataError, GateError
+from vptkit.images import class_folders
+from vptkit.progress import SILENT
+
+from .decode import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.progress import Progress
+
+    from .decode import Decoded
+    from .session import Session
+
+__all__ = ["Evaluation", "evaluate", "labelled_images", "split_folder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How often a bundle is right.
+
+    Attributes:
+        data: the folder of classes.
+        count: images.
+        top1, top5: shares of images whose class is the best, or among the five best (with fewer
+            than six classes top5 is 1 by definition).
+        classes: class name → {"count", "top1"}.
+    """
+
+    data: Path
+    count: int
+    top1: float
+    top5: float
+    classes: dict[str, dict[str, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `vptkit eval --json` prints it, without the bundle."""
+        return {
+            "data": str(self.data),
+            "count": self.count,
+            "top1": self.top1,
+            "top5": self.top5,
+            "classes": self.classes,
+        }
+
+
+def evaluate(
+    session: Session,
+    data: Path,
+    *,
+    split: str | None = None,
+    batch: int = 8,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Compare a bundle's answers with the names of the folders.
+
+    Args:
+        session: an open bundle; folders are matched with its labels by name.
+        data: one folder per class, or a folder with train/ and test/ (or val/) of such folders.
+        split: which of those; "test" unless given.
+        batch: images for each run; a fixed-batch bundle takes its own.
+        workers: decoding threads, one for each usable core unless given.
+        progress: told about each portion.
+
+    Raises:
+        DataError: no such folder, classes that differ from the labels, or a broken image.
+        GateError: the logits hold NaN or Inf.
+    """
+    folder = split_folder(data, split)
+    labels = session.bundle.labels
+    paths, truth = labelled_images(folder, labels)
+    progress.total = len(paths)
+    size = session.bundle.batch or batch
+    logits = np.empty((len(paths), len(labels)), dtype=np.float32)
+    done = 0
+    with contextlib.closing(
+        decode(paths, session.bundle.preprocess, workers=workers, read_ahead=max(32, 2 * size))
+    ) as images:
+        while portion := list(_pixels(islice(images, size))):
+            logits[done : done + len(portion)] = session.run(np.stack(portion))
+            done += len(portion)
+            progress.update(len(portion))
+    return _count(folder, labels, truth, logits)
+
+
+def split_folder(data: Path, split: str | None) -> Path:
+    """The folder of classes in `data`: itself, or one of its splits.
+
+    Raises:
+        DataError: the folder or its split does not exist.
+    """
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder")
+    if split is not None:
+        if not (data / split).is_dir():
+            found = sorted(p.name for p in data.iterdir() if p.is_dir())
+            raise DataError(f"{data}: no split {split!r}, only {', '.join(found) or 'nothing'}")
+        return data / split
+    has_splits = (data / "test").is_dir() and any((data / s).is_dir() for s in ("train", "val"))
+    return data / "test" if has_splits else data
+
+
+def labelled_images(folder: Path, labels: tuple[str, ...]) -> tuple[list[Path], NDArray[np.intp]]:
+    """All images of a folder of classes, and the index of each one's class among the labels.
+
+    Raises:
+        DataError: the folder's classes are not the labels.
+    """
+    classes = class_folders(folder)
+    unknown, absent = sorted(set(classes) - set(labels)), sorted(set(labels) - set(classes))
+    if unknown or absent:
+        parts = [f"folders that are not labels: {', '.join(unknown)}"] if unknown else []
+        parts += [f"labels without a folder: {', '.join(absent)}"] if absent else []
+        raise DataError(
+            f"{folder}: its classes differ from the bundle's labels: {'; '.join(parts)}. "
+            "Both must be the same set of names."
+        )
+    paths = [path for files in classes.values() for path in files]
+    truth = [labels.index(name) for name, files in classes.items() for _ in files]
+    return paths, np.asarray(truth, dtype=np.intp)
+
+
+def _pixels(portion: Iterable[Decoded]) -> Iterator[NDArray[np.uint8]]:
+    for _, item in portion:
+        if isinstance(item, DataError):
+            raise item
+        yield item
+
+
+def _count(
+    folder: Path, labels: tuple[str, ...], truth: NDArray[np.intp], logits: NDArray[np.float32]
+) -> Evaluation:
+    if not np.isfinite(logits).all():
+        raise GateError(f"{folder}: the logits hold NaN or Inf; no accuracy can be given")
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]  # equal logits: the first label first
+    first = best[:, 0] == truth
+    among_five = (best == truth[:, None]).any(axis=1)
+    classes = {
+        label: {"count": int(rows.sum()), "top1": float(first[rows].mean())}
+        for i, label in enumerate(labels)
+        if (rows := truth == i).any()
+    }
+    return Evaluation(
+        data=folder,
+        count=len(truth),
+        top1=float(first.mean()),
+        top5=float(among_five.mean()),
+        classes=classes,
+    )

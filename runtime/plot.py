@@ -1,0 +1,116 @@
+"""A profile as a picture: one bar for each candidate, one panel for each batch size."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from vptkit.errors import MissingExtraError, OutputError
+from vptkit.files import atomic_file, require_absent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+__all__ = ["PLOT_SUFFIXES", "plot_profile", "require_plot"]
+
+PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+_COLORS = {"adapter": "#2a6f97", "baseline": "#b8bcc2"}
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_INK, _FAINT = "#22262b", "#6b7078"
+
+
+def plot_profile(document: dict[str, Any], path: Path) -> None:
+    """Draw a profile (`vptkit.runtime.profile.profile`) and write it atomically.
+
+    Raises:
+        OutputError: another suffix than PLOT_SUFFIXES, or the file cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    require_plot(path, force=True)
+    from matplotlib.figure import Figure  # optional, and slow to import
+
+    rows = document["rows"]
+    batches = list(dict.fromkeys(row["batch"] for row in rows))
+    groups = [[row for row in rows if row["batch"] == batch] for batch in batches]
+    # Inches: every bar has the same height, whatever the number of panels.
+    heights = [0.42 * len(group) + 0.75 for group in groups]
+    figure = Figure(figsize=(9.0, sum(heights) + 0.75), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)
+    for panel, batch, group in zip(panels[:, 0], batches, groups, strict=True):
+        _draw(panel, batch, group)
+    panels[-1, 0].set_xlabel("milliseconds a call: bar median, whisker 90th percentile", color=_INK)
+    figure.suptitle("Latency of one call", x=0.01, ha="left", fontweight="bold", color=_INK)
+    figure.supxlabel(_circumstances(document), x=0.01, ha="left", fontsize=8, color=_FAINT)
+    with atomic_file(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=150)
+
+
+def require_plot(path: Path, *, force: bool) -> None:
+    """Find out before a long measurement whether its plot could be written.
+
+    Raises:
+        OutputError: another suffix than PLOT_SUFFIXES, or the file exists and force is off.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if path.suffix not in PLOT_SUFFIXES:
+        raise OutputError(f"{path}: plots are written as {', '.join(PLOT_SUFFIXES)}")
+    require_absent(path, force=force)
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "plot", "a plot")
+
+
+def _draw(axes: Axes, batch: int, rows: Sequence[dict[str, Any]]) -> None:
+    longest = max(max(row["ms"]["p50"], row["ms"]["p90"]) for row in rows)
+    if len(rows) > 1:
+        reference = next(row for row in rows if row["ratio"] is None)
+        axes.axvline(reference["ms"]["p50"], color=_INK, linewidth=0.8, linestyle=":")
+    for y, row in enumerate(rows):
+        p50, p90 = row["ms"]["p50"], row["ms"]["p90"]
+        axes.barh(y, p50, height=0.62, color=_COLORS[row["kind"]])
+        axes.plot([p50, p90], [y, y], color=_INK, linewidth=1.2)
+        axes.plot([p90, p90], [y - 0.14, y + 0.14], color=_INK, linewidth=1.2)
+        axes.text(
+            max(p50, p90) + 0.012 * longest, y, _label(row), va="center", fontsize=9, color=_INK
+        )
+    axes.set_yticks(range(len(rows)), [_short(row["name"]) for row in rows], color=_INK)
+    axes.set_ylim(len(rows) - 0.45, -0.55)  # the first row at the top
+    axes.set_xlim(0, 1.62 * longest)  # room for the labels
+    axes.set_title(f"batch {batch}", loc="left", fontsize=10, color=_FAINT)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", colors=_FAINT)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)
+
+
+def _label(row: dict[str, Any]) -> str:
+    label = f"{row['ms']['p50']:#.3g}".rstrip(".") + " ms"
+    ratio = row["ratio"]
+    if ratio is None:
+        return label
+    if ratio["verdict"] == "no measurable difference":
+        return f"{label}  no measurable difference"
+    return f"{label}  {ratio['value']:.2f}{_TIMES} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 32 else name[:31] + "…"
+
+
+def _circumstances(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    counts = sorted({row["count"] for row in document["rows"]})
+    rounds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+    backends = ", ".join(sorted({row["backend"] for row in document["rows"]}))
+    against = sorted({row["ratio"]["to"] for row in document["rows"] if row["ratio"]})
+    compared = (
+        f"{_TIMES} is the median over that of {' / '.join(against)} (dotted), with 95 % interval. "
+    )
+    return (
+        f"{compared if against else ''}{rounds} interleaved rounds.\n"
+        f"{machine['cpu'] or machine['arch']}, {machine['session_threads']} threads, "
+        f"backend {backends}, load {machine['load']} at the start. {versions}."
+    )

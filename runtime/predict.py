@@ -1,0 +1,132 @@
+"""Images → the best labels of each: decoded in parallel, run in batches, streamed in order."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vptkit.errors import BundleError, DataError, VptkitError
+
+from .decode import Decoded, decode
+from .sources import find_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from .session import Session
+
+__all__ = ["Prediction", "predict", "softmax"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a bundle says about one image, or why it says nothing.
+
+    Attributes:
+        path: the image file.
+        adapter: the name of the adapter that was asked.
+        top: (label, score), best first; scores are softmax probabilities. Empty on an error.
+        error: what was wrong with the image, or None.
+    """
+
+    path: Path
+    adapter: str
+    top: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """{"path", "adapter", "top": [{"label", "score"}]} or {"path", "adapter", "error"}."""
+        head = {"path": str(self.path), "adapter": self.adapter}
+        if self.error is not None:
+            return {**head, "error": self.error}
+        return {**head, "top": [{"label": label, "score": score} for label, score in self.top]}
+
+
+def predict(
+    session: Session,
+    sources: Iterable[str | Path],
+    *,
+    adapter: str | None = None,
+    top_k: int = 5,
+    batch: int = 8,
+    workers: int | None = None,
+) -> Iterator[Prediction]:
+    """Classify images; a broken image becomes a result with an error, and the work goes on.
+
+    The sources are looked up at once, so a missing one raises here and not in the middle.
+
+    Args:
+        session: an open bundle.
+        sources: files, folders and globs (`find_images`).
+        adapter: which of the bundle's adapters to ask; the only one unless given.
+        top_k: labels for each image, at most C.
+        batch: images for each run; a fixed-batch bundle takes its own.
+        workers: decoding threads, one for each usable core unless given.
+
+    Returns:
+        One prediction for each image, in the order of the sources, as they become ready.
+
+    Raises:
+        BundleError: the bundle has no such adapter.
+        DataError: a source is missing or holds no images.
+    """
+    names = session.bundle.adapter_names
+    if adapter not in (None, *names):
+        raise BundleError(f"{session.bundle.path}: no adapter {adapter!r}, only {', '.join(names)}")
+    if top_k < 1 or batch < 1:
+        raise VptkitError(f"top_k is {top_k} and batch is {batch}, expected at least 1 each")
+    paths = find_images(sources)
+    return _predictions(session, paths, top_k, session.bundle.batch or batch, workers)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities along the last axis, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def _predictions(
+    session: Session, paths: list[Path], top_k: int, batch: int, workers: int | None
+) -> Iterator[Prediction]:
+    preprocess = session.bundle.preprocess
+    ahead = max(32, 2 * batch)
+    # closing: whoever stops early must not leave decoding threads behind.
+    with contextlib.closing(decode(paths, preprocess, workers=workers, read_ahead=ahead)) as images:
+        portion: list[Decoded] = []
+        for decoded in images:
+            portion.append(decoded)
+            if len(portion) == batch:
+                yield from _classify(session, portion, top_k)
+                portion = []
+        yield from _classify(session, portion, top_k)
+
+
+def _classify(session: Session, portion: list[Decoded], top_k: int) -> Iterator[Prediction]:
+    adapter = session.bundle.adapter_names[0]
+    pixels = [item for _, item in portion if not isinstance(item, DataError)]
+    rows = iter(session.run(np.stack(pixels)) if pixels else np.empty((0, 0), np.float32))
+    for path, item in portion:
+        if isinstance(item, DataError):
+            yield Prediction(path=path, adapter=adapter, error=str(item))
+            continue
+        logits = next(rows)  # [C]
+        if np.isfinite(logits).all():
+            top = _best(softmax(logits), session.bundle.labels, top_k)
+            yield Prediction(path=path, adapter=adapter, top=top)
+        else:
+            error = f"{path}: the logits hold NaN or Inf; the graph overflows on this image"
+            yield Prediction(path=path, adapter=adapter, error=error)
+
+
+def _best(
+    scores: NDArray[np.float64], labels: tuple[str, ...], top_k: int
+) -> tuple[tuple[str, float], ...]:
+    order = np.argsort(-scores, kind="stable")[:top_k]  # equal scores: the first label first
+    return tuple((labels[i], float(scores[i])) for i in order)

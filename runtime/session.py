@@ -1,0 +1,180 @@
+"""A session: a bundle that answers. `open_session` picks the backend; nothing falls back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from vptkit.bundle import Bundle, open_bundle
+from vptkit.errors import BundleError, DataError, MissingExtraError, TargetError, VptkitError
+from vptkit.preprocess import normalize
+
+from .predict import Prediction, predict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["BACKENDS", "Graph", "GraphSession", "Session", "open_session"]
+
+BACKENDS = ("cpu", "cuda", "tensorrt")
+
+
+class Session(Protocol):
+    """What every backend offers."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The opened bundle."""
+
+    @property
+    def backend(self) -> str:
+        """One of BACKENDS."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one run may use."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that do the work."""
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of prepared images: uint8 [B, H, W, 3] → float32 [B, C]."""
+
+    def predict(self, sources: Iterable[str | Path], *, top_k: int = 5) -> Iterator[Prediction]:
+        """The best labels of images, folders and globs, in order, as they are ready."""
+
+
+class Graph(Protocol):
+    """A loaded graph, the part of a session that differs between backends."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one call may use."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that do the work."""
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """One batch of the bundle's input → float32 [B, C]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSession:
+    """A bundle and its loaded graph: checks, batches and normalises what goes in."""
+
+    bundle: Bundle
+    backend: str
+    graph: Graph
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one run may use."""
+        return self.graph.threads
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that do the work."""
+        return self.graph.versions
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of prepared images.
+
+        A bundle with a fixed batch is fed in portions of that size; the last is padded.
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB, resized and cropped (`vptkit.preprocess.prepare`).
+
+        Returns:
+            float32 [B, C].
+
+        Raises:
+            DataError: another type or shape came.
+            BundleError: the graph answers with another number of classes than its labels.
+        """
+        self._require_images(images)
+        step = self.bundle.batch or max(len(images), 1)
+        parts = [self._run_portion(images[i : i + step]) for i in range(0, len(images), step)]
+        if not parts:
+            return np.empty((0, len(self.bundle.labels)), dtype=np.float32)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def predict(self, sources: Iterable[str | Path], *, top_k: int = 5) -> Iterator[Prediction]:
+        """The best labels of images, folders and globs; see `vptkit.runtime.predict`."""
+        return predict(self, sources, top_k=top_k)
+
+    def _run_portion(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        count, fixed = len(images), self.bundle.batch
+        if fixed is not None and count < fixed:
+            filler = np.repeat(images[-1:], fixed - count, axis=0)
+            images = np.concatenate([images, filler])  # [fixed, H, W, 3]
+        if self.bundle.input == "pixels":
+            logits = self.graph(normalize(images, self.bundle.preprocess))
+        else:
+            logits = self.graph(np.ascontiguousarray(images))
+        expected = (len(images), len(self.bundle.labels))
+        if logits.shape != expected:
+            raise BundleError(
+                f"{self.bundle.path}: logits came as {list(logits.shape)}, expected "
+                f"{list(expected)}: the graph does not fit its labels. Export the bundle again."
+            )
+        return logits[:count]
+
+    def _require_images(self, images: NDArray[np.uint8]) -> None:
+        height, width = self.bundle.preprocess.size
+        if not isinstance(images, np.ndarray):
+            came = type(images).__name__  # type: ignore[unreachable]
+        elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
+            came = f"{images.dtype} {list(images.shape)}"
+        else:
+            return
+        raise DataError(
+            f"images: came as {came}, expected uint8 [B, {height}, {width}, 3], RGB, resized and "
+            "cropped. vptkit.preprocess.prepare makes one from an image of any size."
+        )
+
+
+def open_session(path: str | Path, backend: str = "cpu", threads: int | None = None) -> Session:
+    """Open a bundle, check its digests, and load its graph.
+
+    Args:
+        path: the bundle.
+        backend: "cpu" is ONNX Runtime on the processor.
+        threads: CPU threads of one run; one for each usable core unless given.
+
+    Raises:
+        BundleError: not a bundle, or one of its files is missing or was changed.
+        TargetError: the backend is not built yet, or cannot run this bundle.
+        MissingExtraError: the backend's package is not installed.
+    """
+    if backend not in BACKENDS:
+        raise VptkitError(f"backend {backend!r} is not known, expected {', '.join(BACKENDS)}")
+    if backend != "cpu":
+        raise TargetError(
+            f"backend {backend!r} cannot be used: this version of vptkit runs bundles on cpu only. "
+            "Pass --backend cpu."
+        )
+    if threads is not None and threads < 1:
+        raise VptkitError(f"threads is {threads}, expected at least 1")
+    bundle = open_bundle(Path(path))
+    layout = bundle.manifest["layout"]
+    if layout != "baked":
+        raise TargetError(f"{path}: layout {layout!r} cannot be run yet, only 'baked'")
+    return GraphSession(bundle=bundle, backend=backend, graph=_ort_graph(bundle, threads))
+
+
+def _ort_graph(bundle: Bundle, threads: int | None) -> Graph:
+    try:
+        # onnxruntime is optional and slow to import.
+        from .ort import OrtGraph
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise MissingExtraError("onnxruntime", "cpu", "the cpu backend") from error
+    return OrtGraph(bundle, threads=threads)

@@ -1,0 +1,56 @@
+"""What the user named → image files: files, folders (recursive) and globs."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vptkit.errors import DataError
+from vptkit.images import IMAGE_SUFFIXES, image_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["find_images"]
+
+
+def find_images(sources: Iterable[str | Path]) -> list[Path]:
+    """List the images of files, folders and globs, each once, in the order they were named.
+
+    A file that is named itself is taken whatever its suffix; folders and globs give the files with
+    a suffix of `vptkit.images.IMAGE_SUFFIXES`, sorted by path.
+
+    Raises:
+        DataError: a source does not exist, or holds no images.
+    """
+    paths: dict[Path, None] = {}
+    for source in sources:
+        paths.update(dict.fromkeys(_images_of(source)))
+    if not paths:
+        raise DataError("no sources: name at least one image, folder or glob")
+    return list(paths)
+
+
+def _images_of(source: str | Path) -> list[Path]:
+    path = Path(source)
+    if path.is_dir():
+        found = image_files(path)
+    elif path.exists():
+        return [path]
+    elif glob.has_magic(str(source)):
+        matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
+        found = [image for match in matches for image in _matched(match)]
+    else:
+        raise DataError(f"{source}: no such file or folder")
+    if not found:
+        raise DataError(
+            f"{source}: no images there (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    return found
+
+
+def _matched(path: Path) -> list[Path]:
+    if path.is_dir():
+        return image_files(path)
+    return [path] if path.suffix.lower() in IMAGE_SUFFIXES else []

@@ -1,0 +1,238 @@
+"""What many tests need: real data if it is there, images of every mode, and a tiny bundle."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vptkit.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.backbone import BackboneSpec
+from vptkit.bundle import write_manifest
+from vptkit.preprocess import Preprocess, normalize
+from vptkit.tensors import write_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real images and weights beside the checkout."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no real images and weights at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> BackboneSpec:
+    """A backbone that exists on paper only."""
+    return BackboneSpec(
+        image_size=(24, 16),
+        patch_size=(8, 8),
+        width=8,
+        depth=2,
+        heads=2,
+        mlp_width=16,
+        activation="gelu",
+        qkv_bias=True,
+        proj_bias=True,
+        patch_bias=True,
+        norm_eps=1e-6,
+        class_token=True,
+        dist_token=False,
+        registers=0,
+        pos_embed="all",
+        norm_pre=False,
+        layer_scale=False,
+        final_norm="norm",
+        pool="token",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinyModel:
+    """A linear classifier of mean colours: simple enough to be right by inspection."""
+
+    preprocess: Preprocess
+    weight: NDArray[np.float32]  # [3, C]
+    bias: NDArray[np.float32]  # [C]
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The answer in numpy: uint8 [B, H, W, 3] → float32 [B, C]."""
+        pixels = normalize(images, self.preprocess).astype(np.float64)
+        return (pixels.mean(axis=(2, 3)) @ self.weight + self.bias).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> TinyModel:
+    """Three classes: the reddest, the greenest, the bluest image."""
+    preprocess = Preprocess(
+        input_size=(3, 24, 16),
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.3, 0.4),
+        interpolation="bicubic",
+        crop_pct=0.9,
+    )
+    weight = (4 * np.eye(3) - 1).astype(np.float32)
+    return TinyModel(preprocess=preprocess, weight=weight, bias=np.float32([0.0, 0.1, -0.1]))
+
+
+@pytest.fixture
+def make_bundle(
+    tmp_path: Path, tiny_spec: BackboneSpec, tiny_model: TinyModel
+) -> Callable[..., Path]:
+    """A function that writes a bundle around `tiny_model`, without the exporter."""
+    numbers = itertools.count()
+
+    def make(
+        name: str = "tiny",
+        *,
+        labels: tuple[str, ...] = ("red", "green", "blue"),
+        feed: str = "images",
+        batch: int | str = "dynamic",
+        golden: bool = True,
+        shift: float = 0.0,
+        **manifest: Any,
+    ) -> Path:
+        path = tmp_path / f"{name}-{next(numbers)}.vptk"
+        path.mkdir()
+        (path / "model.onnx").write_bytes(_graph(tiny_model, feed, batch, shift))
+        if golden:
+            images = np.random.default_rng(0).integers(0, 256, (5, 24, 16, 3), dtype=np.uint8)
+            tensors = {"images": images, "logits": tiny_model.logits(images)}
+            write_tensors(path / "golden.safetensors", tensors)
+        write_manifest(path, _manifest(name, labels, feed, batch, tiny_spec, tiny_model) | manifest)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def tiny_adapter(tmp_path: Path, tiny_spec: BackboneSpec, tiny_model: TinyModel) -> Path:
+    """An adapter file of two bilinear prompts a block."""
+    random = np.random.default_rng(0)
+    tensors: dict[str, Any] = {"head.weight": random.normal(size=(3, 8)).astype(np.float32)}
+    tensors["head.bias"] = np.zeros(3, dtype=np.float32)
+    for i in range(2):
+        tensors[f"prompt.{i}.a"] = random.normal(size=(2, 4)).astype(np.float32)
+        tensors[f"prompt.{i}.b"] = random.normal(size=(8, 4)).astype(np.float32)
+    adapter = Adapter(
+        name="tiny",
+        backbone=BackboneRef(name="paper_vit", spec=tiny_spec),
+        method="bpt",
+        insert="deep",
+        prompt_length=2,
+        pool="token",
+        norm="before_pool",
+        labels=("red", "green", "blue"),
+        preprocess=tiny_model.preprocess,
+        tensors=tensors,
+    )
+    write_adapter(tmp_path / "tiny.safetensors", adapter)
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def colour_folders(tmp_path: Path) -> Path:
+    """red/ green/ blue/, four noisy images each; one of green is blue at heart."""
+    random = np.random.default_rng(1)
+    folder = tmp_path / "colours"
+    for i, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for k in range(4):
+            pixels = random.integers(0, 90, (40, 33, 3), dtype=np.uint8)
+            pixels[..., 2 if (name, k) == ("green", 3) else i] += 150
+            Image.fromarray(pixels).save(folder / name / f"{k}.png")
+    return folder
+
+
+def _graph(model: TinyModel, feed: str, batch: int | str, shift: float) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    height, width = model.preprocess.size
+    size = "B" if batch == "dynamic" else batch
+    mean = np.float32(model.preprocess.mean)
+    std = np.float32(model.preprocess.std)
+    uint8 = feed == "images"
+    shape = [size, height, width, 3] if uint8 else [size, 3, height, width]
+    tensors = {
+        "scale": np.float32(1 / 255 / std) if uint8 else np.ones(3, np.float32),
+        "offset": np.float32(-mean / std) if uint8 else np.zeros(3, np.float32),
+        "weight": model.weight,
+        "bias": model.bias + np.float32(shift),
+    }
+    nodes = [
+        helper.make_node("Cast", [feed], ["float"], to=TensorProto.FLOAT),
+        helper.make_node(
+            "ReduceMean", ["float"], ["colour"], axes=[1, 2] if uint8 else [2, 3], keepdims=0
+        ),
+        helper.make_node("Mul", ["colour", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "offset"], ["normal"]),
+        helper.make_node("MatMul", ["normal", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [
+            helper.make_tensor_value_info(
+                feed, TensorProto.UINT8 if uint8 else TensorProto.FLOAT, shape
+            )
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [size, model.bias.size])],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(onnx_model.SerializeToString())
+
+
+def _manifest(
+    name: str,
+    labels: tuple[str, ...],
+    feed: str,
+    batch: int | str,
+    spec: BackboneSpec,
+    model: TinyModel,
+) -> dict[str, Any]:
+    height, width = model.preprocess.size
+    size = "B" if batch == "dynamic" else batch
+    shape = [size, height, width, 3] if feed == "images" else [size, 3, height, width]
+    dtype = "uint8" if feed == "images" else "float32"
+    return {
+        "name": name,
+        "backbone": {"name": "paper_vit", "args": {}, "spec": spec.to_json(), "sha256": None},
+        "adapters": [{"name": name, "labels": list(labels)}],
+        "preprocess": model.preprocess.to_json(),
+        "inputs": [{"name": feed, "dtype": dtype, "shape": shape}],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": [size, len(labels)]}],
+        "precision": "fp32",
+        "layout": "baked",
+        "batch": batch,
+        "fold": "all",
+        "folds": [],
+        "macs": {"before": 2, "after": 1},
+        "parity": None,
+        "versions": {},
+    }
+
+
+@pytest.fixture
+def edit_manifest() -> Callable[..., None]:
+    """A function that changes fields of a bundle's manifest."""
+
+    def edit(bundle: Path, **fields: Any) -> None:
+        file = bundle / "manifest.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+    return edit

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vptkit.errors import DataError
+from vptkit.images import open_image
+from vptkit.preprocess import prepare
+from vptkit.runtime import decode as module
+from vptkit.runtime.decode import decode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    random = np.random.default_rng(0)
+    paths = []
+    for i in range(12):
+        shape = (int(random.integers(5, 90)), int(random.integers(5, 90)), 3)
+        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(
+            tmp_path / f"{i:02}.png"
+        )
+        paths.append(tmp_path / f"{i:02}.png")
+    return paths
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("read_ahead", [0, 1, 100])
+def test_order_and_pixels_are_those_of_one_thread(images, tiny_model, workers, read_ahead):
+    found = list(decode(images, tiny_model.preprocess, workers=workers, read_ahead=read_ahead))
+    assert [path for path, _ in found] == images
+    for path, pixels in found:
+        np.testing.assert_array_equal(pixels, prepare(open_image(path), tiny_model.preprocess))
+
+
+def test_a_broken_image_is_returned_as_its_error_in_its_place(images, tiny_model):
+    images[3].write_bytes(images[3].read_bytes()[:60])
+    found = list(decode(images, tiny_model.preprocess))
+    assert isinstance(found[3][1], DataError)
+    assert str(images[3]) in str(found[3][1])
+    assert not any(isinstance(item, DataError) for i, (_, item) in enumerate(found) if i != 3)
+
+
+def test_reading_ahead_is_bounded(images, tiny_model):
+    taken = []
+
+    def endless():
+        for i in itertools.count():
+            taken.append(i)
+            yield images[0]
+
+    stream = decode(endless(), tiny_model.preprocess, read_ahead=5)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    assert len(taken) == 3 + 5
+
+
+def test_an_error_that_is_not_the_image_is_not_swallowed(images, tiny_model, monkeypatch):
+    def fail(path):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "open_image", fail)
+    with pytest.raises(ZeroDivisionError):
+        list(decode(images, tiny_model.preprocess))
+
+
+def test_stopping_early_leaves_no_threads(images, tiny_model, monkeypatch):
+    monkeypatch.setattr(module, "open_image", lambda p: time.sleep(0.01) or open_image(p))
+    stream = decode(images * 20, tiny_model.preprocess)
+    next(stream)
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("vptkit-decode")]
+
+
+def test_decoding_is_parallel(images, tiny_model, monkeypatch):
+    barrier = threading.Barrier(3, timeout=10)  # passes only if three threads meet
+
+    def meet(path):
+        barrier.wait()
+        return open_image(path)
+
+    monkeypatch.setattr(module, "open_image", meet)
+    assert len(list(decode(images, tiny_model.preprocess, workers=3))) == 12

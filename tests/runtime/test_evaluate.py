@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from vptkit.bundle import open_bundle
+from vptkit.errors import DataError, GateError
+from vptkit.runtime.evaluate import evaluate, split_folder
+from vptkit.runtime.session import GraphSession, open_session
+
+
+@pytest.fixture
+def session(make_bundle):
+    return open_session(make_bundle())
+
+
+class Steps:
+    total = None
+
+    def __init__(self):
+        self.done = 0
+
+    def update(self, advance=1, text=""):
+        self.done += advance
+
+
+@pytest.mark.parametrize("batch", [1, 5, 100])
+def test_the_one_wrong_image_is_counted_in_its_class(session, colour_folders, batch):
+    steps = Steps()
+    result = evaluate(session, colour_folders, batch=batch, progress=steps)
+    assert result.to_json() == {
+        "data": str(colour_folders),
+        "count": 12,
+        "top1": 11 / 12,
+        "top5": 1.0,
+        "classes": {
+            "red": {"count": 4, "top1": 1.0},
+            "green": {"count": 4, "top1": 0.75},
+            "blue": {"count": 4, "top1": 1.0},
+        },
+    }
+    assert (steps.done, steps.total) == (12, 12)
+
+
+def test_classes_are_matched_by_name_and_not_by_position(make_bundle, colour_folders):
+    """Broken twin: labels in another order than the graph's outputs must cost accuracy."""
+    session = open_session(make_bundle(labels=("blue", "red", "green")))
+    assert evaluate(session, colour_folders).top1 == pytest.approx(1 / 12)
+
+
+def test_top5_among_seven_classes(make_bundle, tmp_path, colour_folders):
+    class Ranked:
+        threads, versions = 1, {}
+
+        def __call__(self, batch):
+            return np.tile(np.float32([7, 6, 5, 4, 3, 2, 1]), (len(batch), 1))
+
+    labels = tuple("abcdefg")
+    for label in labels:
+        (tmp_path / "d" / label).mkdir(parents=True)
+        shutil.copy(colour_folders / "red" / "0.png", tmp_path / "d" / label / "x.png")
+    bundle = open_bundle(make_bundle(labels=labels))
+    session = GraphSession(bundle=bundle, backend="fake", graph=Ranked())
+    result = evaluate(session, tmp_path / "d")
+    assert (result.top1, result.top5) == (pytest.approx(1 / 7), pytest.approx(5 / 7))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("red", "green", "violet"), "not labels: violet; labels without a folder: blue"),
+        (("red", "green"), "labels without a folder: blue"),
+        (("red", "green", "blue", "x", "y"), "not labels: x, y"),
+    ],
+)
+def test_labels_that_differ_are_named(session, colour_folders, tmp_path, names, message):
+    for name in names:
+        shutil.copytree(colour_folders / "red", tmp_path / "other" / name)
+    with pytest.raises(DataError, match=message):
+        evaluate(session, tmp_path / "other")
+
+
+def test_splits(session, colour_folders, tmp_path):
+    data = tmp_path / "data"
+    for split in ("train", "val", "test"):
+        shutil.copytree(colour_folders, data / split)
+    (data / "test" / "green" / "3.png").unlink()
+    (data / "splits.csv").touch()
+
+    assert evaluate(session, data).count == 11
+    assert evaluate(session, data).data == data / "test"
+    assert evaluate(session, data, split="val").count == 12
+    with pytest.raises(DataError, match="no split 'ood', only test, train, val"):
+        evaluate(session, data, split="ood")
+
+
+def test_a_class_that_is_called_test_is_no_split(tmp_path):
+    for name in ("test", "exam"):
+        (tmp_path / name).mkdir()
+    assert split_folder(tmp_path, None) == tmp_path
+
+
+def test_a_broken_image_is_an_error(session, colour_folders):
+    image = colour_folders / "green" / "2.png"
+    image.write_bytes(image.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"green/2\.png: the image is broken"):
+        evaluate(session, colour_folders)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (shutil.rmtree, "no such folder"),
+        (lambda d: [shutil.rmtree(p) for p in d.iterdir()], "empty: expected one folder"),
+        (lambda d: [shutil.rmtree(d / c) for c in ("red", "blue")], "only one class, 'green'"),
+        (lambda d: [p.unlink() for p in (d / "red").iterdir()], "no images in the class.*'red'"),
+    ],
+)
+def test_folders_that_will_not_do(session, colour_folders, prepare, message):
+    prepare(colour_folders)
+    with pytest.raises(DataError, match=message):
+        evaluate(session, colour_folders)
+
+
+def test_logits_that_are_not_finite_give_no_accuracy(make_bundle, colour_folders):
+    class Overflowing:
+        threads, versions = 1, {}
+
+        def __call__(self, batch):
+            return np.full((len(batch), 3), np.nan, np.float32)
+
+    bundle = open_bundle(make_bundle())
+    with pytest.raises(GateError, match="NaN or Inf"):
+        evaluate(GraphSession(bundle=bundle, backend="fake", graph=Overflowing()), colour_folders)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from PIL import Image
+
+from vptkit.errors import MissingExtraError, OutputError
+from vptkit.runtime.plot import plot_profile, require_plot
+
+
+@pytest.fixture
+def document():
+    def row(name, kind, batch, p50, ratio):
+        return {
+            "name": name,
+            "kind": kind,
+            "backend": "cpu",
+            "batch": batch,
+            "count": 50,
+            "ms": {"p50": p50, "p90": 1.1 * p50, "p99": 1.3 * p50, "mean": p50},
+            "ratio": ratio,
+        }
+
+    faster = {"to": "bare", "value": 0.7, "low": 0.69, "high": 0.72, "verdict": "faster"}
+    same = faster | {"value": 1.0, "high": 1.1, "verdict": "no measurable difference"}
+    rows = [
+        row(name, kind, batch, batch * ms, ratio)
+        for batch in (1, 8)
+        for name, kind, ms, ratio in (
+            ("bpt", "adapter", 7.0, faster),
+            ("an adapter with a name that is much too long", "adapter", 10.1, same),
+            ("bare", "baseline", 10.0, None),
+        )
+    ]
+    machine = {
+        "cpu": "Cortex-A78AE",
+        "arch": "aarch64",
+        "session_threads": 6,
+        "load": 0.1,
+        "versions": {"vptkit": "0.1.0"},
+    }
+    return {"rows": rows, "machine": machine}
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_plots_are_written(document, tmp_path, suffix):
+    path = tmp_path / f"plot.{suffix}"
+    plot_profile(document, path)
+    assert path.stat().st_size > 5000
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_adapters_and_baselines_have_their_colours(document, tmp_path):
+    plot_profile(document, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        colours = {c for _, c in image.convert("RGB").getcolors(maxcolors=1 << 24)}
+    assert {(0x2A, 0x6F, 0x97), (0xB8, 0xBC, 0xC2)} <= colours
+
+
+def test_what_cannot_be_written_is_found_out_beforehand(tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match=r"\.pdf, \.png, \.svg"):
+        require_plot(tmp_path / "plot.bmp", force=False)
+    (tmp_path / "plot.png").touch()
+    with pytest.raises(OutputError, match="--force"):
+        require_plot(tmp_path / "plot.png", force=False)
+    require_plot(tmp_path / "plot.png", force=True)
+    monkeypatch.setattr("vptkit.runtime.plot.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"vptkit\[plot\]"):
+        require_plot(tmp_path / "new.png", force=False)
+    assert importlib.util.find_spec("matplotlib")

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vptkit.bundle import open_bundle
+from vptkit.errors import BundleError, DataError, OutputError, VptkitError
+from vptkit.images import image_files, open_image
+from vptkit.preprocess import prepare
+from vptkit.runtime.predict import Prediction, predict, softmax
+from vptkit.runtime.save import deliver, jsonl_writer, saving, text_writer
+from vptkit.runtime.session import GraphSession, open_session
+
+RED = Image.new("RGB", (20, 20), "red")
+
+
+@pytest.fixture
+def session(make_bundle):
+    return open_session(make_bundle())
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_predictions_stand_in_order_and_agree_with_the_model(
+    session, colour_folders, tiny_model, batch
+):
+    paths = image_files(colour_folders)
+    found = list(predict(session, [colour_folders], batch=batch))
+
+    assert [p.path for p in found] == paths
+    for path, prediction in zip(paths, found, strict=True):
+        pixels = prepare(open_image(path), tiny_model.preprocess)
+        logits = tiny_model.logits(pixels[None])[0].astype(float)
+        expected = np.exp(logits) / np.exp(logits).sum()
+        order = np.argsort(-expected)
+        assert [label for label, _ in prediction.top] == [
+            ("red", "green", "blue")[i] for i in order
+        ]
+        np.testing.assert_allclose([s for _, s in prediction.top], expected[order], atol=1e-5)
+
+
+def test_top_k_cuts_and_is_at_most_the_number_of_classes(session, colour_folders):
+    assert {len(p.top) for p in predict(session, [colour_folders], top_k=2)} == {2}
+    assert {len(p.top) for p in predict(session, [colour_folders], top_k=9)} == {3}
+
+
+def test_a_broken_image_is_a_result_and_the_others_go_on(session, colour_folders):
+    whole = list(predict(session, [colour_folders]))
+    broken = colour_folders / "green" / "1.png"
+    broken.write_bytes(b"not an image")
+
+    found = list(predict(session, [colour_folders], batch=3))
+
+    assert [p.path for p in found] == [p.path for p in whole]
+    for before, after in zip(whole, found, strict=True):
+        if after.path == broken:
+            assert "not an image that Pillow can read" in after.error
+            assert after.top == ()
+        else:
+            np.testing.assert_allclose([s for _, s in after.top], [s for _, s in before.top])
+
+
+def test_only_broken_images(session, tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}.jpg").touch()
+    assert all(p.error for p in predict(session, [tmp_path], batch=2))
+
+
+def test_results_are_streamed(session, tmp_path, monkeypatch):
+    """The first result comes out while most of the images are not even opened."""
+    opened = []
+    monkeypatch.setattr("vptkit.runtime.decode.open_image", lambda p: opened.append(p) or RED)
+    for i in range(100):
+        (tmp_path / f"{i:03}.jpg").touch()
+    stream = predict(session, [tmp_path], batch=1)
+    assert next(stream).path.name == "000.jpg"
+    stream.close()
+    assert len(opened) < 50
+
+
+def test_a_missing_source_raises_at_once(session):
+    with pytest.raises(DataError, match="nowhere"):
+        predict(session, ["nowhere"])
+
+
+def test_another_adapter_is_refused(session, colour_folders):
+    assert list(predict(session, [colour_folders], adapter="tiny"))
+    with pytest.raises(BundleError, match="no adapter 'huge', only tiny"):
+        predict(session, [colour_folders], adapter="huge")
+
+
+def test_top_k_and_batch_must_be_positive(session, colour_folders):
+    for wrong in ({"top_k": 0}, {"batch": 0}):
+        with pytest.raises(VptkitError, match="expected at least 1"):
+            predict(session, [colour_folders], **wrong)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_an_error_and_not_a_score(
+    make_bundle, colour_folders, value
+):
+    class Overflowing:
+        threads, versions = 1, {}
+
+        def __call__(self, batch):
+            logits = np.zeros((len(batch), 3), np.float32)
+            logits[0, 1] = value
+            return logits
+
+    bundle = open_bundle(make_bundle())
+    session = GraphSession(bundle=bundle, backend="fake", graph=Overflowing())
+    found = list(predict(session, [colour_folders / "red"], batch=4))
+    assert "NaN or Inf" in found[0].error
+    assert [p.error for p in found[1:]] == [None] * 3
+
+
+def test_softmax_of_large_logits():
+    np.testing.assert_allclose(softmax(np.float32([[1e4, 1e4, -1e4]])), [[0.5, 0.5, 0.0]])
+
+
+def test_json(tmp_path):
+    good = Prediction(path=tmp_path / "a.jpg", adapter="x", top=(("cat", 0.75), ("dog", 0.25)))
+    bad = Prediction(path=tmp_path / "b.jpg", adapter="x", error="broken")
+    assert good.to_json() == {
+        "path": str(tmp_path / "a.jpg"),
+        "adapter": "x",
+        "top": [{"label": "cat", "score": 0.75}, {"label": "dog", "score": 0.25}],
+    }
+    assert bad.to_json() == {"path": str(tmp_path / "b.jpg"), "adapter": "x", "error": "broken"}
+
+
+@pytest.fixture
+def two(tmp_path):
+    return [
+        Prediction(path=tmp_path / "a,b.jpg", adapter="x", top=(("cat", 0.75), ('"dog"', 0.25))),
+        Prediction(path=tmp_path / "c.jpg", adapter="x", error="broken"),
+    ]
+
+
+def test_jsonl(tmp_path, two):
+    with saving(tmp_path / "out.jsonl", top_k=2) as write:
+        assert deliver(two, [write]) == ([two[1]], 2)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [p.to_json() for p in two]
+
+
+def test_csv(tmp_path, two):
+    with saving(tmp_path / "out.csv", top_k=3) as write:
+        deliver(two, [write])
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[0] == {
+        "path": str(two[0].path),
+        "adapter": "x",
+        "error": "",
+        "label_1": "cat",
+        "score_1": "0.75",
+        "label_2": '"dog"',
+        "score_2": "0.25",
+        "label_3": "",
+        "score_3": "",
+    }
+    assert rows[1]["error"] == "broken"
+    assert set(list(rows[1].values())[3:]) == {""}
+
+
+def test_several_writers_get_everything(two, capsys):
+    import sys
+
+    deliver(two, [jsonl_writer(sys.stdout), text_writer(sys.stderr)])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "cat 0.750" in err
+    assert "error: broken" in err
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_an_interrupted_save_leaves_nothing(tmp_path, two, suffix):
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def interrupted():
+        with saving(folder / f"x{suffix}", top_k=2) as write:
+            write(two[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_exists_is_kept_unless_forced(tmp_path, two):
+    path = tmp_path / "out.jsonl"
+    path.write_text("precious")
+    with pytest.raises(OutputError, match="--force"), saving(path, top_k=2):
+        pass
+    assert path.read_text() == "precious"
+    with saving(path, top_k=2, force=True) as write:
+        write(two[0])
+    assert "cat" in path.read_text()
+
+
+def test_another_suffix_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"not '\.xml'"), saving(tmp_path / "x.xml", top_k=2):
+        pass

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vptkit.errors import VptkitError
+from vptkit.runtime.timing import (
+    Budget,
+    Ratio,
+    Timing,
+    compare,
+    measure,
+    random_images,
+    warm_up,
+)
+
+
+class Clock:
+    """A clock that stands still unless a call turns it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def call(self, *milliseconds: float, log: list | None = None, name: str = ""):
+        """A function that takes the given times one after the other, then the last for ever."""
+        times = list(milliseconds)
+
+        def run() -> None:
+            self.now += (times.pop(0) if len(times) > 1 else times[0]) / 1000
+            if log is not None:
+                log.append(name)
+
+        return run
+
+
+def timing(*ms: float) -> Timing:
+    return Timing(ms=np.asarray(ms, dtype=float), warm_up=0, settled=True)
+
+
+def test_times_belong_to_their_candidates():
+    clock = Clock()
+    budget = Budget(rounds=7)
+    calls = [clock.call(ms) for ms in (3.0, 5.0, 11.0)]
+    found = measure(calls, budget=budget, clock=clock)
+    for expected, timing in zip((3.0, 5.0, 11.0), found, strict=True):
+        np.testing.assert_allclose(timing.ms, [expected] * 7)
+
+
+def test_rounds_are_interleaved_and_their_order_is_shuffled_but_repeatable():
+    def order(seed: int) -> list[tuple[str, ...]]:
+        clock, log = Clock(), []
+        calls = [clock.call(1.0, log=log, name=n) for n in "abc"]
+        measure(calls, budget=Budget(rounds=30), clock=clock, seed=seed)
+        measured = log[-90:]
+        return [tuple(measured[i : i + 3]) for i in range(0, 90, 3)]
+
+    rounds = order(0)
+    assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
+    assert len(set(rounds)) == 6
+    assert rounds == order(0)
+    assert rounds != order(1)
+
+
+def test_warm_up_ends_when_the_median_settles_and_is_thrown_away():
+    clock = Clock()
+    slow_start = [90.0, 60.0, 40.0, 20.0, 15.0, 12.0]
+    (found,) = measure([clock.call(*slow_start, 10.0)], budget=Budget(rounds=3), clock=clock)
+    assert found.settled
+    assert found.warm_up > len(slow_start)
+    np.testing.assert_allclose(found.ms, [10.0] * 3)
+
+
+def test_warm_up_of_a_steady_call_is_short():
+    clock = Clock()
+    assert warm_up(clock.call(5.0), budget=Budget(), clock=clock) == (10, True)
+
+
+def test_warm_up_gives_up_after_its_calls_and_says_so():
+    clock = Clock()
+    growing = [1.2**i for i in range(60)]
+    assert warm_up(clock.call(*growing), budget=Budget(warm_up_seconds=1e9), clock=clock) == (
+        50,
+        False,
+    )
+
+
+def test_warm_up_gives_up_after_its_seconds():
+    clock = Clock()
+    budget = Budget(warm_up_seconds=2.5)
+    assert warm_up(clock.call(1000.0), budget=budget, clock=clock) == (3, False)
+
+
+def test_seconds_bound_the_rounds():
+    clock = Clock()
+    calls = [clock.call(30.0), clock.call(70.0)]
+    found = measure(calls, budget=Budget(seconds=4.95), clock=clock)
+    assert [len(t.ms) for t in found] == [50, 50]
+
+
+def test_a_slow_candidate_still_gets_the_least_number_of_rounds():
+    clock = Clock()
+    (found,) = measure([clock.call(3000.0)], budget=Budget(seconds=1.0), clock=clock)
+    assert len(found.ms) == 20
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
+def test_a_budget_must_be_positive(wrong):
+    with pytest.raises(VptkitError, match="expected positive numbers"):
+        Budget(**wrong)
+
+
+def test_summary():
+    summary = timing(*range(1, 102)).summary()
+    assert summary == {"p50": 51.0, "p90": 91.0, "p99": 100.0, "mean": 51.0}
+
+
+def test_a_clear_difference_is_found():
+    random = np.random.default_rng(0)
+    base = 10 + random.normal(0, 0.5, 60)
+    ratio = compare(timing(*(0.8 * base + random.normal(0, 0.2, 60))), timing(*base))
+    assert ratio.low < ratio.value < ratio.high < 1
+    assert ratio.value == pytest.approx(0.8, abs=0.02)
+    assert ratio.verdict == "faster"
+
+
+def test_the_same_candidate_twice_is_mostly_not_called_different():
+    random = np.random.default_rng(0)
+    claims = 0
+    for seed in range(60):
+        a, b = (timing(*random.lognormal(2, 0.1, 40)) for _ in range(2))
+        claims += compare(a, b, seed=seed, resamples=300).verdict != "no measurable difference"
+    assert claims <= 8  # five in a hundred are expected
+
+
+def test_what_disturbs_a_round_disturbs_both():
+    """Drift over the rounds cancels in the pairs; drawn apart it would hide the difference."""
+    random = np.random.default_rng(0)
+    drift = np.exp(np.linspace(0, 1.5, 80))
+    ours, base = 9.5 * drift, 10 * drift
+    together = compare(timing(*ours), timing(*base))
+    apart = compare(timing(*ours), timing(*random.permutation(base)))
+    assert together.verdict == "faster"
+    assert apart.verdict == "no measurable difference"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.9, 0.99, "faster"),
+        (0.9, 1.0, "no measurable difference"),
+        (0.9, 1.1, "no measurable difference"),
+        (1.0, 1.1, "no measurable difference"),
+        (1.01, 1.1, "slower"),
+    ],
+)
+def test_verdicts(low, high, verdict):
+    assert Ratio(value=(low + high) / 2, low=low, high=high).verdict == verdict
+
+
+def test_images_are_noise_and_repeatable():
+    images = random_images(2, (24, 16), seed=3)
+    assert (images.dtype, images.shape) == (np.uint8, (2, 24, 16, 3))
+    assert images.std() > 50
+    np.testing.assert_array_equal(images, random_images(2, (24, 16), seed=3))
+    assert (images != random_images(2, (24, 16), seed=4)).any()

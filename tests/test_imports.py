@@ -1,0 +1,176 @@
+"""The import table of the design: who may import what, and what `import` must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("vptkit", "tune", "export", "runtime", "devices")
+STAGES = frozenset({"tune", "export", "runtime"})
+
+# Room → third-party packages that any of its files may import.
+PACKAGES = {
+    "vptkit": {"numpy", "PIL", "safetensors"},
+    "tune": {"numpy", "PIL", "safetensors", "timm", "tomli", "torch", "torchvision"},
+    "export": {"numpy", "onnx", "onnx_ir"},
+    "runtime": {"numpy", "PIL", "safetensors"},
+    "devices": {"tomli"},
+}
+# Further packages, for one file each.
+EXCEPTIONS = {
+    "vptkit/progress.py": {"rich"},
+    "tune/curves.py": {"matplotlib"},
+    "runtime/ort.py": {"onnxruntime"},
+    "runtime/trt.py": {"tensorrt"},
+    "runtime/engine.py": {"tensorrt"},
+    "runtime/plot.py": {"matplotlib"},
+}
+# Where the stages meet: these know every room and package, but load none when they are loaded.
+ASSEMBLERS = {"vptkit/cli.py": {"typer"}, "vptkit/cli_make.py": {"typer"}, "vptkit/demo.py": set()}
+BANNED = {"click", "pickle"}
+# Files that must stay cheap to import: their package stands inside functions only.
+LAZY = {"runtime/plot.py": {"matplotlib"}, "vptkit/progress.py": {"rich"}}
+
+FILES = [
+    path.relative_to(ROOT).as_posix()
+    for room in ROOMS
+    for path in sorted((ROOT / room).glob("*.py"))
+]
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Dotted names of everything imported below a node; relative imports stay in the room."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= 1, "no import from a parent package"
+            if node.level == 0:
+                found.add(node.module)
+                found |= {f"{node.module}.{a.name}" for a in node.names if node.module == "vptkit"}
+    return found
+
+
+def eager_imports(tree: ast.Module) -> set[str]:
+    """What loading the file imports: not in functions, not for type checkers."""
+    found: set[str] = set()
+    for node in tree.body:
+        checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if not checking and not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found |= imports(node)
+    return found
+
+
+def packages(names: set[str]) -> set[str]:
+    return {n.partition(".")[0] for n in names} - sys.stdlib_module_names - {"__future__", "vptkit"}
+
+
+def rooms(names: set[str]) -> set[str]:
+    return {n.split(".")[1] for n in names if n.startswith("vptkit.")} & set(ROOMS)
+
+
+def forbidden(file: str, source: str) -> set[str]:
+    """Names in the source that the table does not allow to this file."""
+    room, tree = file.partition("/")[0], ast.parse(source)
+    found, eager = imports(tree), eager_imports(tree)
+    wrong = {n.partition(".")[0] for n in found} & BANNED
+    if file in ASSEMBLERS:
+        return wrong | rooms(eager) | (packages(eager) - ASSEMBLERS[file])
+    wrong |= packages(found) - PACKAGES[room] - EXCEPTIONS.get(file, set())
+    wrong |= packages(eager) & LAZY.get(file, set())
+    if room in STAGES:
+        wrong |= rooms(found) - ({room, "devices"} if room == "runtime" else {room})
+    else:
+        wrong |= rooms(found) - {room}
+    return wrong
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_keep_to_the_table(file):
+    assert forbidden(file, (ROOT / file).read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "wrong"),
+    [
+        ("runtime/session.py", "import torch", "torch"),
+        ("runtime/session.py", "def f():\n import onnx.helper", "onnx"),
+        ("runtime/session.py", "from onnxruntime import InferenceSession", "onnxruntime"),
+        ("runtime/check.py", "from vptkit.tune.reference import features", "tune"),
+        ("runtime/check.py", "from vptkit import export", "export"),
+        ("runtime/plot.py", "import matplotlib.pyplot", "matplotlib"),
+        ("export/fold.py", "def f():\n import torch", "torch"),
+        ("vptkit/adapter.py", "from vptkit.runtime.session import Session", "runtime"),
+        ("vptkit/cli.py", "import numpy", "numpy"),
+        ("vptkit/cli.py", "from vptkit.runtime.session import open_session", "runtime"),
+        ("vptkit/cli.py", "def f():\n import click", "click"),
+        ("vptkit/files.py", "import pickle", "pickle"),
+        ("vptkit/demo.py", "import torch", "torch"),
+        ("devices/detect.py", "import psutil", "psutil"),
+    ],
+)
+def test_the_table_can_be_broken(file, source, wrong):
+    assert forbidden(file, source) == {wrong}
+
+
+def test_there_is_something_to_check():
+    assert {file.partition("/")[0] for file in FILES} == set(ROOMS)
+    assert len(FILES) > 25
+
+
+HELP = """
+import sys
+from vptkit.cli import app
+sys.argv = ["vptkit", "--help"]
+try:
+    app()
+except SystemExit:
+    pass
+"""
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level names in sys.modules of a fresh process after some code."""
+    script = f"{code}\nimport sys\nsys.stderr.write(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/"
+    )
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+RUNTIME = "".join(
+    f"import vptkit.runtime.{Path(file).stem}\n"
+    for file in FILES
+    if file.startswith("runtime/") and file not in EXCEPTIONS and not file.endswith("__init__.py")
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import vptkit", {"numpy", "typer"}),
+        (
+            "import vptkit.runtime\n" + RUNTIME,
+            {"torch", "timm", "onnx", "onnxruntime", "matplotlib", "rich", "typer"},
+        ),
+        ("import vptkit.runtime.ort", {"torch", "timm", "onnx", "matplotlib"}),
+        ("import vptkit.runtime.plot", {"torch", "onnx", "onnxruntime", "matplotlib"}),
+        ("import vptkit.devices.detect", {"numpy", "PIL", "torch"}),
+        (
+            HELP,
+            {"numpy", "PIL", "torch", "timm", "onnx", "onnxruntime", "rich", "matplotlib"},
+        ),
+    ],
+)
+def test_importing_stays_light(code, absent):
+    assert modules_after(code) & absent == set()
+
+
+def test_modules_after_sees_what_is_loaded():
+    assert "numpy" in modules_after("import vptkit.runtime.session")

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vptkit.errors import OutputError
+from vptkit.files import (
+    atomic_file,
+    atomic_folder,
+    canonical_json,
+    require_absent,
+    sha256_of_file,
+)
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "x.txt"
+    with atomic_file(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+        assert part.parent == tmp_path
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failed_file_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def fail():
+        with atomic_file(path) as part:
+            part.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic_file(tmp_path / "x") as part:
+        part.touch()
+    plain, ours = ((tmp_path / name).stat().st_mode for name in ("plain", "x"))
+    assert stat.S_IMODE(ours) == stat.S_IMODE(plain)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_full_disk_is_an_output_error(tmp_path, number):
+    def fail():
+        with atomic_file(tmp_path / "x") as part:
+            part.write_text("half")
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OutputError, match=r"x: cannot be written.*Nothing was left behind"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_system_error_is_not_disguised(tmp_path):
+    with pytest.raises(ConnectionResetError), atomic_file(tmp_path / "x"):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "x"
+    with atomic_folder(path) as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "a").write_text("1")
+        assert not path.exists()
+    assert (path / "sub" / "a").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failed_folder_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "x"
+    path.mkdir()
+    (path / "old").touch()
+
+    def fail():
+        with atomic_folder(path, force=True) as part:
+            (part / "new").touch()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert [p.name for p in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_force_replaces_a_folder(tmp_path):
+    path = tmp_path / "x"
+    for name in ("old", "new"):
+        with atomic_folder(path, force=True) as part:
+            (part / name).touch()
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_force_a_folder_stays(tmp_path):
+    path = tmp_path / "x"
+    path.mkdir()
+    with pytest.raises(OutputError, match="--force"), atomic_folder(path):
+        pass
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_require_absent(tmp_path):
+    require_absent(tmp_path / "new", force=False)
+    (tmp_path / "old").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    require_absent(tmp_path / "old", force=True)
+    for name in ("old", "link"):
+        with pytest.raises(OutputError, match=f"{name}: exists already"):
+            require_absent(tmp_path / name, force=False)
+    for force in (True, False):
+        with pytest.raises(OutputError, match="does not exist"):
+            require_absent(tmp_path / "no" / "x", force=force)
+
+
+def test_digest(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_of_file(tmp_path / "x") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(value=json_values)
+def test_canonical_json_is_json_and_ascii(value):
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert text.isascii()
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys():
+    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1})
+    assert canonical_json({"b": 1, "a": [1, 2]}) == '{"a":[1,2],"b":1}'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_canonical_json_refuses_what_json_cannot_say(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json([value])

@@ -1,0 +1,278 @@
+"""The command line: every command parses, calls the library, prints.
+
+Results go to standard output, `--json` makes them one document; everything else goes to standard
+error. Heavy imports stand inside the commands, so that `--help` is instant. No future import of
+annotations here: typer reads them at run time.
+"""
+
+import contextlib
+import json
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from vptkit import __version__, cli_make
+from vptkit.errors import DataError, MissingExtraError, VptkitError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vptkit",
+    help="Deploy Vision Transformers that were adapted by prompts or LayerNorm tuning.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
+Backend = Annotated[str, typer.Option(help="What runs the graph: cpu (ONNX Runtime).")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of one run [all usable cores].")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+
+
+def main() -> None:
+    """Run the command line; the only place where errors become exit codes."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # What Pillow warns of is either harmless or becomes an error that names the file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        app()
+    except VptkitError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except SystemExit as error:
+        if error.code == 130:
+            print("interrupted", file=sys.stderr)
+        raise
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None: ...
+
+
+for _command in (cli_make.tune, cli_make.export):
+    app.command()(_command)
+
+
+@app.command()
+def check(
+    bundle: BundleArgument,
+    backend: Backend = "cpu",
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Compare with the torch reference instead.")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="The backbone's weights, for --reference [timm's].")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest difference over largest logit [by precision].")
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a bundle's answers with its golden ones, and its files with their digests."""
+    from vptkit.runtime.check import check_golden, check_logits, require_parity
+    from vptkit.runtime.session import open_session
+
+    if weights is not None and not reference:
+        raise typer.BadParameter("goes with --reference only", param_hint="--weights")
+    session = open_session(bundle, backend, threads)
+    if reference:
+        images, logits = _reference_answers(session.bundle, weights)
+        parity = check_logits(session, images, logits, tolerance=tolerance)
+    else:
+        parity = check_golden(session, tolerance=tolerance)
+    _emit({"bundle": str(bundle), "backend": backend, **parity.to_json()}, as_json)
+    require_parity(session, parity)
+
+
+@app.command("eval")
+def eval_(
+    bundle: BundleArgument,
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="One folder per class, or train/ test/.")
+    ],
+    split: Annotated[str | None, typer.Option(help="Which split of DATA [test].")] = None,
+    backend: Backend = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure top-1 and top-5 on a folder of classes."""
+    from vptkit.progress import progress
+    from vptkit.runtime.evaluate import evaluate
+    from vptkit.runtime.session import open_session
+
+    session = open_session(bundle, backend, threads)
+    with progress("eval") as bar:
+        result = evaluate(session, data, split=split, batch=batch, progress=bar)
+    _emit({"bundle": str(bundle), "backend": backend, **result.to_json()}, as_json)
+
+
+@app.command()
+def run(
+    bundle: BundleArgument,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Images, folders, globs.")
+    ],
+    adapter: Annotated[str | None, typer.Option(help="Which adapter of the bundle.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
+    save: Annotated[Path | None, typer.Option(help="Write to this .jsonl or .csv file.")] = None,
+    force: Force = False,
+    backend: Backend = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Classify images; a broken one is reported and the others go on."""
+    from vptkit.runtime.predict import predict
+    from vptkit.runtime.save import deliver, jsonl_writer, saving, text_writer
+    from vptkit.runtime.session import open_session
+
+    session = open_session(bundle, backend, threads)
+    with contextlib.ExitStack() as stack:
+        writers = []
+        if save is not None:
+            writers.append(stack.enter_context(saving(save, top_k=top_k, force=force)))
+        if as_json or save is None:
+            writers.append(jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout))
+        predictions = predict(session, sources, adapter=adapter, top_k=top_k, batch=batch)
+        broken, count = deliver(predictions, writers)
+    if broken:
+        raise DataError(f"{len(broken)} of {count} images failed; the first: {broken[0].error}")
+
+
+@app.command()
+def profile(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Side by side.")],
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Add the bare backbone and the unfolded graph.")
+    ] = False,
+    backend: Backend = "cpu",
+    batch: Annotated[str | None, typer.Option(help="Batch sizes, as 1,8 [1].")] = None,
+    seconds: Annotated[float, typer.Option(help="Time for each batch size.")] = 10.0,
+    rounds: Annotated[int | None, typer.Option(help="Calls of each, instead of --seconds.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the images and the order.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
+    force: Force = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and memory, interleaved, against baselines."""
+    from vptkit.progress import progress
+    from vptkit.runtime.plot import plot_profile, require_plot
+    from vptkit.runtime.profile import open_candidates
+    from vptkit.runtime.profile import profile as measure
+    from vptkit.runtime.timing import Budget
+    from vptkit.table import profile_table
+
+    if plot is not None:
+        require_plot(plot, force=force)
+    budget = Budget(rounds=rounds, seconds=seconds)
+    with _baselines(bundles if baseline else []) as named, progress("profile") as bar:
+        candidates = open_candidates(bundles, named, backend=backend, threads=threads)
+        document = measure(
+            candidates, batches=_sizes(batch), budget=budget, seed=seed, progress=bar
+        )
+    if plot is not None:
+        plot_profile(document, plot)
+    _emit(document, as_json, text=profile_table(document))
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An adapter file or a bundle.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what an adapter file or a bundle is."""
+    from vptkit.summary import summarize
+
+    _emit(summarize(path), as_json)
+
+
+app.command()(cli_make.demo)
+
+
+def _emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
+    from vptkit.table import fields
+
+    if as_json:
+        print(json.dumps(document, allow_nan=False), flush=True)
+    else:
+        print(fields(document) if text is None else text, flush=True)
+
+
+def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
+    """The golden images (without them: eight of noise) and the reference's logits for them."""
+    from vptkit.bundle import ADAPTER
+    from vptkit.runtime.timing import random_images
+
+    with _extra("tune", "--reference"):
+        from vptkit.tune.reference import reference_logits
+    golden = bundle.golden()
+    images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
+    return images, reference_logits(bundle.path / ADAPTER, weights, images)
+
+
+@contextlib.contextmanager
+def _baselines(bundles: list[Path]) -> Iterator[list[dict[str, Path]]]:
+    """Yield the baselines of each bundle, in a folder that lives as long as the block."""
+    import tempfile
+
+    if not bundles:
+        yield []
+        return
+    with _extra("export", "--baseline"):
+        from vptkit.export.baseline import export_baselines
+    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
+        places = [Path(folder) / str(i) for i in range(len(bundles))]
+        for place in places:
+            place.mkdir()
+        yield [export_baselines(b, place) for b, place in zip(bundles, places, strict=True)]
+
+
+@contextlib.contextmanager
+def _extra(extra: str, purpose: str) -> Iterator[None]:
+    """Name the extra that a failing import needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "vptkit").partition(".")[0]
+        if package == "vptkit":
+            raise
+        raise MissingExtraError(package, extra, purpose) from error
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(size) for size in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r}: expected numbers, as 1,8", param_hint="--batch"
+        ) from error
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like Ctrl-C, so that temporary files go."""
+    raise KeyboardInterrupt

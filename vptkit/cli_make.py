@@ -1,0 +1,270 @@
+"""The commands that make files: tune, export, demo. `vptkit.cli` registers them.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vptkit.errors import MissingExtraError, TargetError, VptkitError
+
+__all__ = ["demo", "export", "tune"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="The backbone's weights, .safetensors [timm's, from its hub].")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [all usable cores].")]
+Text = str | None
+Int = int | None
+Float = float | None
+
+
+def option(text: str) -> Any:
+    """An option that is left alone unless given: the default stands in the configuration."""
+    return typer.Option(help=text, show_default=False)
+
+
+def tune(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="train/ val/ [test/], each with one folder per class;"
+            " or one folder per class, which is split.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors")],
+    backbone: Annotated[Text, option("timm model name.")] = None,
+    weights: Weights = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings (names as here, with _).")
+    ] = None,
+    image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
+    method: Annotated[Text, option("bpt, vpt or linear [bpt].")] = None,
+    insert: Annotated[Text, option("deep or shallow [deep].")] = None,
+    form: Annotated[Text, option("Of bpt: bilinear, fwhiten, twhiten [bilinear].")] = None,
+    prompts: Annotated[Int, option("Prompts at each block, m [50].")] = None,
+    rank: Annotated[Int, option("Rank of the bilinear form, p [50].")] = None,
+    b_init: Annotated[Text, option("Bilinear: B starts random or whiten [random].")] = None,
+    tune_b_last: Annotated[Int, option("Deep bilinear: learn B in the last blocks [4].")] = None,
+    whiten_images: Annotated[Int, option("Training images for whitening [100].")] = None,
+    whiten_floor: Annotated[Float, option("Relative floor of eigenvalues [1e-6].")] = None,
+    tap: Annotated[Text, option("Whiten the tokens pre_ln1 or post_ln1 [pre_ln1].")] = None,
+    compat: Annotated[Text, option("Whitening of the paper or as released [paper].")] = None,
+    pool: Annotated[Text, option("token, avg, avg_prompts [the model's].")] = None,
+    norm: Annotated[Text, option("before_pool or after_pool [the model's].")] = None,
+    epochs: Annotated[Int, option("[20]")] = None,
+    batch_size: Annotated[Int, option("[32]")] = None,
+    warmup: Annotated[Float, option("Share of all steps [0.1].")] = None,
+    lr: Annotated[Float, option("Rate of the prompts [5e-3].")] = None,
+    wd: Annotated[Float, option("Weight decay of the prompts [1e-3].")] = None,
+    lr_head: Annotated[Float, option("Rate of the head [5e-3].")] = None,
+    wd_head: Annotated[Float, option("Weight decay of the head [0.1].")] = None,
+    dropout: Annotated[Float, option("On prompts [0.1 for vpt deep, else 0].")] = None,
+    clip: Annotated[Float, option("Bound of the gradient's norm, 0 for none [1].")] = None,
+    augment: Annotated[Text, option("none, flip or crop [flip].")] = None,
+    crop_scale: Annotated[Float, option("Smallest area that crop keeps [0.5].")] = None,
+    val_share: Annotated[Float, option("Share of each class, if DATA is split [0.15].")] = None,
+    test_share: Annotated[Float, option("Likewise [0.15].")] = None,
+    golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
+    seed: Annotated[Int, option("Of everything random [0].")] = None,
+    name: Annotated[Text, option("Of the adapter [the file's].")] = None,
+    threads: Threads = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed run stopped.")
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn prompts and a head on a frozen backbone; write an adapter."""
+    run = {"data", "output", "config", "image_size", "threads", "resume", "force", "as_json"}
+    given = {key: value for key, value in locals().items() if value is not None}
+    given = {key: value for key, value in given.items() if key not in run}
+    _require_tune("tune")
+    import torch
+
+    from vptkit.progress import progress
+    from vptkit.tune import config_from_mapping
+    from vptkit.tune import tune as run_tune
+
+    settings = {**(_toml(config) if config else {}), **given}
+    if image_size is not None:
+        settings["backbone_args"] = {**settings.get("backbone_args", {}), "img_size": image_size}
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with progress("tune") as bar:
+            result = run_tune(
+                data,
+                output,
+                config_from_mapping(settings),
+                resume=resume,
+                force=force,
+                progress=bar,
+            )
+    except KeyboardInterrupt:
+        typer.echo("finished epochs are kept: the same command with --resume goes on", err=True)
+        raise
+    _emit(result.to_json(), as_json)
+
+
+def export(
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="NAME.safetensors")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.vptk, a folder")],
+    weights: Weights = None,
+    layout: Annotated[str, typer.Option(help="baked: one adapter, constants.")] = "baked",
+    precision: Annotated[str, typer.Option(help="fp32")] = "fp32",
+    input: Annotated[
+        str, typer.Option(help="uint8 (B H W 3) or float32 (B 3 H W, normalised)")
+    ] = "uint8",
+    batch: Annotated[str, typer.Option(help="A number, or dynamic.")] = "dynamic",
+    fold: Annotated[str, typer.Option(help="all, or none: the graph others would export")] = "all",
+    last_block: Annotated[
+        str, typer.Option(help="With token pooling: auto, absorbed, query or full")
+    ] = "auto",
+    verify: Annotated[
+        bool, typer.Option(help="Compare with the adapter's golden answers before finishing.")
+    ] = True,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile an adapter and its backbone into one folded ONNX bundle."""
+    _choice("--layout", layout, ("baked",), later=("bank",))
+    _choice("--precision", precision, ("fp32",), later=("fp16", "bf16", "int8", "fp8"))
+    _choice("--input", input, ("uint8", "float32"))
+    _choice("--fold", fold, ("all", "none"))
+    _choice("--last-block", last_block, ("auto", "absorbed", "query", "full"))
+    if len(adapters) != 1:
+        raise TargetError(
+            f"{len(adapters)} adapters given: several in one bundle (--layout bank) is not "
+            "supported yet. Export them one by one."
+        )
+    if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
+        raise VptkitError(f"--batch {batch!r}: expected a number above 0, or dynamic")
+    try:
+        import onnx  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("onnx", "export", "export") from error
+    from vptkit.export import ExportOptions
+    from vptkit.export import export as run_export
+
+    options = ExportOptions(
+        input=input,  # type: ignore[arg-type]
+        batch=None if batch == "dynamic" else int(batch),
+        fold=fold,  # type: ignore[arg-type]
+        last_block=last_block,  # type: ignore[arg-type]
+    )
+    manifest = run_export(
+        adapters[0],
+        output,
+        weights=weights,
+        options=options,
+        force=force,
+        from_timm=lambda adapter: described(adapter, weights),
+        verify=golden_parity if verify else None,
+    )
+    document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
+    _emit(document, as_json)
+
+
+_SHOWN = ("name", "precision", "layout", "batch", "fold", "folds", "macs", "parity")
+
+
+def described(adapter: Any, weights: Path | None) -> Any:
+    """Spec and weights by way of timm, where the file alone does not do."""
+    _require_tune("export of this backbone (its weights are not in the form of the adapter's spec)")
+    from vptkit.tune.backbone import described_weights
+
+    return described_weights(adapter, weights)
+
+
+def golden_parity(bundle: Path) -> dict[str, Any] | None:
+    """Parity of a bundle with its golden answers, or None if it has none to compare with."""
+    from vptkit.runtime import open_session
+    from vptkit.runtime.check import check_golden, require_parity
+
+    session = open_session(bundle)
+    if session.bundle.golden() is None:
+        return None
+    parity = check_golden(session)
+    require_parity(session, parity)
+    return {"backend": session.backend, **parity.to_json()}
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")
+    ] = Path("vptkit-demo"),
+    data: Annotated[
+        Path | None, typer.Option(help="Your own class folders [handwritten digits].")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="timm model name [a small embedded ViT].")
+    ] = None,
+    weights: Weights = None,
+    image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="For each method.")] = 8,
+    threads: Threads = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tune, export, check and profile three methods side by side, and write a report."""
+    _require_tune("demo")
+    from vptkit.demo import DemoSettings, demo_table, run_demo
+
+    settings = DemoSettings(
+        output=output,
+        data=data,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        epochs=epochs,
+        threads=threads,
+    )
+    document = run_demo(settings, force=force)
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        print(demo_table(document))
+        print(f"report: {document['report']}")
+
+
+def _require_tune(purpose: str) -> None:
+    try:
+        for package in ("torch", "torchvision", "timm"):
+            importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tune", purpose) from error
+
+
+def _choice(flag: str, value: str, known: tuple[str, ...], later: tuple[str, ...] = ()) -> None:
+    if value in later:
+        raise TargetError(f"{flag} {value} is not supported yet; expected {' or '.join(known)}")
+    if value not in known:
+        raise VptkitError(f"{flag} {value!r}: expected {' or '.join(known)}")
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VptkitError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise VptkitError(f"{path}: not valid TOML: {error}") from error
+
+
+def _emit(document: dict[str, Any], as_json: bool) -> None:
+    from vptkit.table import fields
+
+    print(json.dumps(document, allow_nan=False) if as_json else fields(document), flush=True)
