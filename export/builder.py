@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 import vptkit
 
@@ -32,22 +32,28 @@ class Builder:
         """Start an empty graph."""
         self.dtype = dtype
         self.elem = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        self._nodes: list[onnx.NodeProto] = []
+        # filled in place: a large ViT's weights are not copied from message to message
+        self._model = onnx.ModelProto()
         self._names: set[str] = set()
-        self._initializers: dict[str, onnx.TensorProto] = {}
 
     def op(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Append a node; its single output has the node's name."""
         self._names.add(name)
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        node = helper.make_node(kind, list(inputs), [name], name=name, **attributes)
+        self._model.graph.node.append(node)
         return name
 
     def const(self, name: str, value: NDArray[Any]) -> str:
         """An initializer; floating-point values are cast to the graph's type, once, here."""
-        if name not in self._initializers:
-            if value.dtype.kind == "f":
-                value = value.astype(self.dtype)
-            self._initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        if name in self._names:
+            return name
+        self._names.add(name)
+        dtype = np.dtype(self.dtype) if value.dtype.kind == "f" else value.dtype
+        tensor = self._model.graph.initializer.add()
+        tensor.name = name
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(dtype)
+        tensor.dims.extend(value.shape)
+        tensor.raw_data = value.astype(dtype.newbyteorder("<"), order="C").tobytes()
         return name
 
     def ints(self, values: Sequence[int]) -> str:
@@ -143,20 +149,14 @@ class Builder:
         output: tuple[str, Sequence[int | str]],
     ) -> onnx.ModelProto:
         """Finish: (name, element type, shape) of each input, (name, shape) of the output."""
-        graph = helper.make_graph(
-            self._nodes,
-            name,
-            [helper.make_tensor_value_info(*value) for value in inputs],
-            [helper.make_tensor_value_info(output[0], self.elem, list(output[1]))],
-            initializer=list(self._initializers.values()),
-        )
-        return helper.make_model(
-            graph,
-            producer_name="vptkit",
-            producer_version=vptkit.__version__,
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-        )
+        model, graph = self._model, self._model.graph
+        graph.name = name
+        graph.input.extend(helper.make_tensor_value_info(*value) for value in inputs)
+        graph.output.append(helper.make_tensor_value_info(output[0], self.elem, list(output[1])))
+        model.ir_version = IR_VERSION
+        model.producer_name, model.producer_version = "vptkit", vptkit.__version__
+        model.opset_import.append(helper.make_opsetid("", OPSET))
+        return model
 
 
 UINT8, FLOAT = TensorProto.UINT8, TensorProto.FLOAT

@@ -8,13 +8,14 @@ x̂ = (x - mean x) / sqrt(var x + eps).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -105,7 +106,7 @@ class Folded:
         patch_float: the same for normalised pixels, torch's layout [d, 3, ph, pw] and b [N, d].
         prefix_rows: the tokens before the patches [prefix, d], behind norm_pre.
         norm_pre: affine of norm_pre (gamma, beta), or None.
-        blocks: L of them.
+        blocks: L of them; `fold` computes one when it is asked for, and keeps none.
         head: final norm's affine folded in.
     """
 
@@ -113,8 +114,28 @@ class Folded:
     patch_float: tuple[Array, Array]
     prefix_rows: Array
     norm_pre: tuple[Array, Array] | None
-    blocks: tuple[Block, ...]
+    blocks: Sequence[Block]
     head: Linear
+
+
+class _Blocks(Sequence[Block]):
+    """Blocks computed on demand: a large ViT in float64 would not fit on a small board."""
+
+    def __init__(self, count: int, block: Callable[[int], Block]) -> None:
+        self._count, self._block = count, block
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, i: int) -> Block: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Block]: ...
+    def __getitem__(self, i: int | slice) -> Block | Sequence[Block]:
+        if isinstance(i, slice):
+            numbers = range(self._count)[i]
+            return _Blocks(len(numbers), lambda n: self._block(numbers[n]))
+        return self._block(range(self._count)[i])
 
 
 def normalized(x: Array, eps: float) -> Array:
@@ -229,7 +250,7 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         patch_float=(kernel, bias),
         prefix_rows=prefix_rows,
         norm_pre=norm_pre,
-        blocks=tuple(block(i) for i in range(spec.depth)),
+        blocks=_Blocks(spec.depth, block),
         head=head,
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
+from onnx import helper
 
 import vptkit
 from vptkit.adapter import read_adapter, write_adapter
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportOptions", "export", "write_graph"]
 
-_PROTOBUF_LIMIT = 2**31 - 1
+_PROTOBUF_LIMIT = 2**31 - (1 << 24)  # with room for the nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +131,18 @@ def write_graph(
     else:
         model = unfolded_graph(spec, tensors, adapter, options.graph())
     path = folder / MODEL
-    if model.ByteSize() < _PROTOBUF_LIMIT:
+    if _size(model) < _PROTOBUF_LIMIT:
         path.write_bytes(model.SerializeToString(deterministic=True))
     else:
         onnx.save_model(model, str(path), save_as_external_data=True, location=f"{MODEL}.data")
+
+
+def _size(model: onnx.ModelProto) -> int:
+    """Bytes of the constants (protobuf's own ByteSize would serialize the model to tell)."""
+    return sum(
+        math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
 
 
 def _require_supported(adapter: Adapter) -> None:

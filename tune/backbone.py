@@ -46,9 +46,11 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
         raise BackboneError(f"{name}: timm has no model of this name; near: {near or 'none'}")
     try:
         model = timm.create_model(name, pretrained=weights is None, num_classes=0, **args)
-    except (TypeError, AssertionError, ValueError) as error:
+    except (TypeError, AssertionError, ValueError, KeyError) as error:
         raise BackboneError(f"{name}: timm cannot build it with {dict(args)}: {error}") from error
     except (OSError, RuntimeError) as error:
+        if weights is not None:
+            raise BackboneError(f"{name}: timm cannot build it: {error}") from error
         raise BackboneError(
             f"{name}: its weights could not be fetched ({type(error).__name__}). "
             "Pass --weights FILE.safetensors to use a local file."

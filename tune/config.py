@@ -31,8 +31,11 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         lambda v: v >= 1,
         "at least 1",
     ),
-    ("lr lr_head whiten_floor", lambda v: 0 < v < math.inf, "a positive number"),
-    ("wd wd_head clip tune_b_last seed", lambda v: 0 <= v < math.inf, "0 or more"),
+    ("lr lr_head", lambda v: 0 < v < 1e30, "a positive number below 1e30"),  # AdamW's bound
+    ("wd wd_head", lambda v: 0 <= v < 1e30, "0 or more, below 1e30"),
+    ("whiten_floor", lambda v: 0 < v < math.inf, "a positive number"),
+    ("clip tune_b_last", lambda v: 0 <= v < math.inf, "0 or more"),
+    ("seed", lambda v: 0 <= v < 2**63, "0 or more, below 2^63"),
     ("warmup val_share test_share dropout", lambda v: 0 <= v < 1, "a share in [0, 1)"),
     ("crop_scale", lambda v: 0 < v <= 1, "a share in (0, 1]"),
 )
@@ -153,11 +156,11 @@ def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:
 
 
 def _typed(key: str, value: Any, declared: str) -> Any:
-    if key == "weights":
-        return None if value is None else Path(value)
+    if key == "weights" and isinstance(value, str | Path):
+        return Path(value)
     if "float" in declared and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    kinds = {"int": int, "float": float, "str": str, "dict[str, Any]": dict}
+    kinds = {"int": int, "float": float, "str": str, "Path": Path, "dict[str, Any]": dict}
     parts = [part.strip() for part in declared.split(" | ")]
     if value is None and "None" in parts:
         return None

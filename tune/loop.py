@@ -137,11 +137,7 @@ def train(
                 group["lr"] = group["base_lr"] * rate_at(step, steps, config.warmup)
             logits = model.head(inputs) if from_features else model(inputs)
             loss = F.cross_entropy(logits, targets)
-            if not torch.isfinite(loss):
-                raise VptkitError(
-                    f"the loss became {float(loss.detach())} in epoch {epoch + 1}: lower --lr (now "
-                    f"{config.rates[0]:g}) or --lr-head (now {config.rates[1]:g})"
-                )
+            _require_finite(float(loss.detach()), epoch, config)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if config.clip:
@@ -170,6 +166,7 @@ def _close_epoch(
     top1: float,
 ) -> None:
     val_top1, val_loss = evaluate(model, validation, config.batch_size)
+    _require_finite(val_loss, state.epoch, config)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     state.epoch += 1
     state.history.append(
@@ -184,6 +181,15 @@ def _close_epoch(
     if best is None or (val_top1, -val_loss) > (best["val_top1"], -best["val_loss"]):
         state.best_epoch = state.epoch
         state.best = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def _require_finite(loss: float, epoch: int, config: TuneConfig) -> None:
+    if not math.isfinite(loss):
+        lr, lr_head = config.rates
+        raise VptkitError(
+            f"the loss became {loss} in epoch {epoch + 1}: lower --lr (now {lr:g}) or --lr-head "
+            f"(now {lr_head:g})"
+        )
 
 
 def _latest(state: TrainState) -> str:

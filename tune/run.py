@@ -141,7 +141,7 @@ def tune(
         name=config.name or output.stem,
         backbone=backbone,
         method=config.method,
-        insert=tuned.insert,  # type: ignore[arg-type]
+        insert=tuned.insert,
         prompt_length=0 if tuned.prompts is None else config.prompts,
         pool=tuned.pool,
         norm=tuned.norm,
@@ -183,11 +183,11 @@ def _paths(output: Path, *, resume: bool, force: bool) -> _Paths:
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an adapter's file name ends in .safetensors")
     require_absent(output, force=force)
+    if output.is_dir():
+        raise OutputError(f"{output}: a folder. Remove it, or choose another name.")
     stem = output.with_suffix("")
     checkpoint = stem.with_name(f"{stem.name}.checkpoint.safetensors")
-    if force and not resume:
-        checkpoint.unlink(missing_ok=True)
-    if checkpoint.exists() and not resume:
+    if checkpoint.exists() and not resume and not force:
         raise OutputError(
             f"{checkpoint}: a training of this name was interrupted. Pass --resume to finish it, "
             "or --force to start anew."
@@ -215,6 +215,7 @@ def _train(
         state, kept = load_checkpoint(paths.checkpoint, identity)
     else:
         state = TrainState(identity)
+        paths.checkpoint.unlink(missing_ok=True)  # forced; only now that the input is good
     matrices = None
     if wants_whitening(config):
         if kept is None:
@@ -227,9 +228,11 @@ def _train(
         restore(tuned, optimizer, kept)
 
     def after_epoch() -> None:
-        save_checkpoint(paths.checkpoint, tuned, optimizer, state)
+        # Metrics first: a record too many is written again by a resumed run, a missing one is not.
         with atomic_file(paths.metrics) as part:
-            part.write_text("".join(json.dumps(record) + "\n" for record in state.history))
+            lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
+            part.write_text("".join(lines))
+        save_checkpoint(paths.checkpoint, tuned, optimizer, state)
 
     from_features = config.method == "linear" and config.augment != "crop"
     count = len(sets["train"])

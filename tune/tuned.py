@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from vptkit.errors import VptkitError
 
 from .prompted import fast_features
 from .prompts import PromptConfig, Prompts, needs_whitening
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from .config import TuneConfig
 
 __all__ = ["Tuned", "parameter_groups", "prompt_config"]
+
+Insert = Literal["deep", "shallow", "none"]
+Pool = Literal["token", "avg", "avg_prompts"]
+Norm = Literal["before_pool", "after_pool"]
 
 
 class Tuned(nn.Module):
@@ -42,7 +48,7 @@ class Tuned(nn.Module):
         """
         super().__init__()
         self._frozen = [backbone]  # in a list, so that torch does not register it
-        self.insert = "none" if config.method == "linear" else config.insert
+        self.insert: Insert = "none" if config.method == "linear" else config.insert
         self.pool, self.norm = pooling(spec, config)
         generator = torch.Generator().manual_seed(config.seed)
         self.prompts: Prompts | None = None
@@ -81,10 +87,16 @@ class Tuned(nn.Module):
         return count + sum(p.numel() for p in self.head.parameters()), count
 
 
-def pooling(spec: BackboneSpec, config: TuneConfig) -> tuple[str, str]:
-    """Pool and position of the final norm, "model" resolved to timm's own."""
-    pool = spec.pool if config.pool == "model" else config.pool
-    native = "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
+def pooling(spec: BackboneSpec, config: TuneConfig) -> tuple[Pool, Norm]:
+    """Pool and position of the final norm, "model" resolved to timm's own.
+
+    Raises:
+        VptkitError: the backbone has no class token to pool.
+    """
+    pool: Pool = spec.pool if config.pool == "model" else config.pool
+    if pool == "token" and not spec.class_token:
+        raise VptkitError("pool is token, but the backbone has no class token: pass --pool avg")
+    native: Norm = "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
     return pool, native if config.norm == "model" else config.norm
 
 

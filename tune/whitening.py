@@ -43,7 +43,8 @@ class Whitening:
     Attributes:
         matrix: W, float64 [d, d].
         rank: eigenvalues of Σ above the floor.
-        condition: largest over smallest eigenvalue of Σ, before the floor.
+        condition: largest over smallest eigenvalue of Σ, before the floor; 4.5e15 where float64
+            cannot tell the smallest from zero.
         row_norm: mean norm of W's rows: initial prompts are 0.02 times this large.
     """
 
@@ -124,12 +125,12 @@ def whitening(
         mean = (w_q @ w_k.T) @ moments.mean_tokens.T  # [d, T]
         sigma = mean @ mean.T / d
     values, vectors = torch.linalg.eigh((sigma + sigma.T) / 2)
-    largest = float(values[-1])
+    largest, double = float(values[-1]), torch.finfo(torch.float64)
     kept = values.clamp_min(floor * largest)
     matrix = vectors @ torch.diag(kept**-0.5) @ vectors.T
     return Whitening(
         matrix=matrix,
         rank=int((values > floor * largest).sum()),
-        condition=largest / max(float(values[0]), torch.finfo(torch.float64).tiny),
+        condition=largest / max(float(values[0]), largest * double.eps, double.tiny),
         row_norm=float(matrix.norm(dim=1).mean()),
     )

@@ -294,7 +294,7 @@ def _prompt_sites(adapter: Adapter) -> range:
     if adapter.backbone.spec is not None:
         return range(adapter.backbone.spec.depth)
     sites = {int(m.group(1)) for name in adapter.tensors if (m := _PROMPT.fullmatch(name))}
-    return range(max(sites, default=0) + 1)
+    return range(max(len(sites), 1))  # not the largest: a forged name must not cost memory
 
 
 def check_backbone(adapter: Adapter, weights: Mapping[str, NDArray[Any]], digest: str) -> None:

@@ -96,7 +96,7 @@ class Bundle:
 
     @property
     def input(self) -> str:
-        """ "images" (uint8 [B, H, W, 3]) or "pixels" (float32 [B, 3, H, W], normalised)."""
+        """Name of the input: images (uint8 [B, H, W, 3]) or pixels (float32 [B, 3, H, W])."""
         return str(self.manifest["inputs"][0]["name"])
 
     @property

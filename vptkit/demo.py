@@ -9,7 +9,6 @@ are scikit-learn's handwritten digits, the backbone is a small ViT of our own
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
 import json
 import tempfile
@@ -25,8 +24,6 @@ from vptkit.progress import progress
 from vptkit.table import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vptkit.tune import TuneResult
 
 __all__ = ["DemoSettings", "demo_table", "run_demo"]
@@ -78,21 +75,21 @@ def run_demo(settings: DemoSettings, *, force: bool = False) -> dict[str, Any]:
         torch.set_num_threads(settings.threads)
     with atomic_folder(settings.output, force=force) as folder:
         data = settings.data or write_digits(folder / "digits")
-        with weights_file(settings) as weights:
-            tuned: dict[str, TuneResult] = {}
-            parity: dict[str, Any] = {}
-            for name in METHODS:
-                tuned[name] = _tune(name, data, weights, folder, settings)
-                adapter, bundle = tuned[name].adapter, folder / f"{name}.vptk"
-                from_timm = partial(described_weights, weights=weights)
-                export(adapter, bundle, weights=weights, from_timm=from_timm)
-                session = open_session(bundle)
-                golden = session.bundle.golden()
-                assert golden is not None  # noqa: S101 - tune always writes some
-                expected = reference_logits(adapter, weights, golden[0])
-                result = check_logits(session, golden[0], expected)
-                require_parity(session, result)
-                parity[name] = result.to_json()
+        weights = weights_file(settings, folder)
+        tuned: dict[str, TuneResult] = {}
+        parity: dict[str, Any] = {}
+        for name in METHODS:
+            tuned[name] = _tune(name, data, weights, folder, settings)
+            adapter, bundle = tuned[name].adapter, folder / f"{name}.vptk"
+            from_timm = partial(described_weights, weights=weights)
+            export(adapter, bundle, weights=weights, from_timm=from_timm)
+            session = open_session(bundle)
+            golden = session.bundle.golden()
+            assert golden is not None  # noqa: S101 - tune always writes some
+            expected = reference_logits(adapter, weights, golden[0])
+            result = check_logits(session, golden[0], expected)
+            require_parity(session, result)
+            parity[name] = result.to_json()
         document = _profile(folder, settings)
         rows = _rows(document, tuned, parity)
         _report(folder, rows, tuned, document, settings)
@@ -130,15 +127,14 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def weights_file(settings: DemoSettings) -> Iterator[Path | None]:
-    """The given file, else the embedded backbone's; None where timm shall fetch its own."""
+def weights_file(settings: DemoSettings, folder: Path) -> Path | None:
+    """The given file, else a copy of the embedded backbone; None where timm shall fetch its own."""
     if settings.weights is not None or settings.backbone is not None:
-        yield settings.weights
-        return
+        return settings.weights
     asset = resources.files("vptkit") / "assets" / "demo_backbone.safetensors"
-    with resources.as_file(asset) as path:
-        yield path
+    copy = folder / "backbone.safetensors"
+    copy.write_bytes(asset.read_bytes())
+    return copy
 
 
 def _tune(
@@ -146,23 +142,40 @@ def _tune(
 ) -> TuneResult:
     from vptkit.tune import config_from_mapping, tune
 
+    given = _settings(name, settings)
+    # the copy of the embedded weights moves with the folder when the demo is done
+    place = settings.weights or (settings.output / weights.name if weights else None)
+    (folder / f"{name}.toml").write_text(_toml({**given, "weights": place}), encoding="utf-8")
+    config = config_from_mapping({**given, "weights": weights})
+    with progress(name) as bar:
+        return tune(data, folder / f"{name}.safetensors", config, progress=bar)
+
+
+def _settings(name: str, settings: DemoSettings) -> dict[str, Any]:
     embedded = settings.backbone is None
     args: dict[str, Any] = dict(BACKBONE_ARGS) if embedded else {}
     if settings.image_size is not None:
         args["img_size"] = settings.image_size
-    config = config_from_mapping(
-        {
-            **METHODS[name],
-            "backbone": settings.backbone or BACKBONE,
-            "backbone_args": args,
-            "weights": weights,
-            "epochs": settings.epochs,
-            "prompts": 50,
-            "augment": "none" if settings.data is None else "flip",  # a mirrored digit is another
-        }
+    return {
+        **METHODS[name],
+        "backbone": settings.backbone or BACKBONE,
+        "backbone_args": args,
+        "epochs": settings.epochs,
+        "augment": "none" if settings.data is None else "flip",  # a mirrored digit is another one
+    }
+
+
+def _toml(settings: dict[str, Any]) -> str:
+    """A configuration file that `vptkit tune --config` reads; paths as seen from here."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key} = {text(item)}" for key, item in value.items()) + "}"
+        return json.dumps(str(value) if isinstance(value, Path) else value)
+
+    return "".join(
+        f"{key} = {text(value)}\n" for key, value in settings.items() if value is not None
     )
-    with progress(name) as bar:
-        return tune(data, folder / f"{name}.safetensors", config, progress=bar)
 
 
 def _profile(folder: Path, settings: DemoSettings) -> dict[str, Any]:

@@ -68,10 +68,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, read-only, or the folder is not writable.
     """
-    with _disk_errors(path):
+    with _disk_errors(path, errno.EACCES):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
-        part = Path(name)
+    part = Path(name)
+    with _disk_errors(path):
         try:
             yield part
             part.chmod(0o666 & ~_umask())
@@ -91,8 +92,9 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         OutputError: the path exists and force is off, or the disk does not let us write.
     """
     require_absent(path, force=force)
-    with _disk_errors(path):
+    with _disk_errors(path, errno.EACCES):
         part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    with _disk_errors(path):
         try:
             yield part
             part.chmod(0o777 & ~_umask())
@@ -122,11 +124,12 @@ def _swap(part: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path, *more: int) -> Iterator[None]:
+    """Turn what the disk refuses into an OutputError; errors that are not its own pass."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, *more):
             raise
         raise OutputError(
             f"{path}: cannot be written: {error.strerror}. Nothing was left behind; "

@@ -7,9 +7,10 @@ become RGB by Pillow's own conversion, which is what timm's data loader does.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from vptkit.errors import DataError
 
@@ -21,6 +22,18 @@ __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "class_folders", "image_files", "open
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
+_ORIENTATION = 0x0112
+# What turns an image upright, by its EXIF orientation; ImageOps.exif_transpose would also rewrite
+# the other EXIF fields, and fail on damaged ones.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
 
 
@@ -34,16 +47,25 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             _require_sane_size(image, path)
             image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
+            image.info.pop("transparency", None)  # convert drops it anyway, but with a warning
+            return _upright(image).convert("RGB")
     except DataError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (Image.DecompressionBombError, Warning) as error:  # warnings may be errors
         raise DataError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that Pillow can read") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        LookupError,
+        TypeError,
+        struct.error,
+    ) as error:
         raise DataError(f"{path}: the image is broken: {error}") from error
 
 
@@ -87,6 +109,11 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
             f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
         )
     return classes
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _require_sane_size(image: Image.Image, path: Path) -> None:

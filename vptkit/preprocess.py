@@ -57,8 +57,11 @@ class Preprocess:
         channels, *size = self.input_size
         if channels != 3 or len(size) != 2 or min(size) < 1:
             problems.append(f"input_size is {self.input_size}, expected (3, H, W)")
-        if [len((*self.mean,)), len((*self.std,))] != [3, 3] or not all(s > 0 for s in self.std):
-            problems.append(f"mean {self.mean} and std {self.std} need 3 values, std above 0")
+        counts = [len(values) for values in (self.mean, self.std)]
+        if counts != [3, 3] or not np.isfinite([*self.mean, *self.std]).all():
+            problems.append(f"mean {self.mean} and std {self.std} need 3 finite values each")
+        elif min(self.std) <= 0:
+            problems.append(f"std is {self.std}, expected values above 0")
         if self.interpolation not in _FILTERS:
             problems.append(f"interpolation {self.interpolation!r}, expected {', '.join(_FILTERS)}")
         if not 0 < self.crop_pct <= 1:

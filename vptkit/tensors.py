@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from vptkit.files import atomic_file
 
@@ -28,10 +30,12 @@ def read_tensors(path: Path, error: type[VptkitError]) -> dict[str, NDArray[Any]
         error: the file is missing, truncated, or not a safetensors file.
     """
     try:
-        tensors = deserialize(path.read_bytes())
+        return load_file(path)
     except (OSError, SafetensorError) as cause:
         raise error(_complaint(path, cause)) from cause
-    return {name: _array(path, name, view, error) for name, view in tensors}
+    except (KeyError, TypeError):  # a type that numpy lacks
+        views = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        return {name: _array(path, name, view, error) for name, view in views}
 
 
 def read_metadata(path: Path, error: type[VptkitError]) -> dict[str, str]:
@@ -74,26 +78,23 @@ def _array(path: Path, name: str, view: Any, error: type[VptkitError]) -> NDArra
     data, shape = view["data"], view["shape"]
     if view["dtype"] == "BF16":
         bits = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
-        return bits.view(np.float32).reshape(shape)
+        return np.asarray(bits.view(np.float32).reshape(shape))
     if view["dtype"] not in dtypes:
         raise error(
             f"{path}: tensor {name} has the type {view['dtype']}, expected one of "
             f"BF16 {' '.join(dtypes)}"
         )
-    return np.frombuffer(data, dtype=dtypes[view["dtype"]]).reshape(shape)
+    return np.asarray(np.frombuffer(data, dtype=dtypes[view["dtype"]]).reshape(shape))
 
 
 def _complaint(path: Path, cause: Exception) -> str:
     if isinstance(cause, FileNotFoundError):
         return f"{path}: no such file"
-    if isinstance(cause, IsADirectoryError):
+    if path.is_dir():
         return f"{path}: a folder, expected a .safetensors file"
     return f"{path}: not a readable safetensors file ({cause}); it may be truncated or damaged"
 
 
 def _errno_of(cause: SafetensorError) -> int:
-    import errno
-    import re
-
     found = re.search(r"os error (\d+)", str(cause))
     return int(found.group(1)) if found else errno.EIO

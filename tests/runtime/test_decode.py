@@ -73,11 +73,21 @@ def test_an_error_that_is_not_the_image_is_not_swallowed(images, tiny_model, mon
         list(decode(images, tiny_model.preprocess))
 
 
-def test_stopping_early_leaves_no_threads(images, tiny_model, monkeypatch):
-    monkeypatch.setattr(module, "open_image", lambda p: time.sleep(0.01) or open_image(p))
-    stream = decode(images * 20, tiny_model.preprocess)
+def test_stopping_early_leaves_no_threads_and_does_not_finish_the_work(
+    images, tiny_model, monkeypatch
+):
+    opened = []
+
+    def slow(path):
+        opened.append(path)
+        time.sleep(0.01)
+        return open_image(path)
+
+    monkeypatch.setattr(module, "open_image", slow)
+    stream = decode(images * 20, tiny_model.preprocess, workers=2, read_ahead=150)
     next(stream)
     stream.close()
+    assert len(opened) < 150
     assert not [t for t in threading.enumerate() if t.name.startswith("vptkit-decode")]
 
 

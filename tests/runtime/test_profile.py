@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -170,6 +172,15 @@ def test_memory_of_a_large_bundle_is_larger(make_bundle):
     pixels = 16000 * 24 * 16 * 3 / 2**20  # and as float32 in the graph
     assert large.increase > small.increase + pixels
     assert large.peak > small.peak + 4 * pixels
+
+
+def test_the_peak_remembers_what_was_given_back():
+    code = (
+        "import numpy as np; from vptkit.runtime.memory import memory_of_this_process as memory\n"
+        "before, _ = memory(); np.ones(100 * 2**20, np.uint8).sum(); after, peak = memory()\n"
+        "assert peak > before + 90 and after < before + 50, (before, after, peak)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_child_that_fails_is_reported(tmp_path):

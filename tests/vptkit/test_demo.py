@@ -1,0 +1,203 @@
+"""`vptkit demo`: three methods, three bundles, one table and one report; everything or nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("matplotlib")
+
+from safetensors.torch import save_file  # noqa: E402
+
+from vptkit import cli  # noqa: E402
+from vptkit.bundle import open_bundle  # noqa: E402
+from vptkit.demo import (  # noqa: E402
+    BACKBONE,
+    BACKBONE_ARGS,
+    METHODS,
+    DemoSettings,
+    demo_table,
+    weights_file,
+    write_digits,
+)
+from vptkit.errors import MissingExtraError  # noqa: E402
+from vptkit.images import class_folders  # noqa: E402
+from vptkit.runtime import timing  # noqa: E402
+
+NAME = "vit_tiny_patch16_224"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    """`demo` on two classes of noise, and a backbone of random weights at 32 pixels."""
+    random = np.random.default_rng(0)
+    for split, count in {"train": 6, "val": 3, "test": 3}.items():
+        for name, colour in {"dark": 60, "light": 200}.items():
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = random.normal(colour, 30, (40, 48, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, num_classes=0, img_size=32)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    return [
+        *("demo", "--data", str(tmp_path / "data"), "--backbone", NAME, "--image-size", "32"),
+        *("--weights", str(tmp_path / "weights.safetensors"), "--epochs", "1", "--threads", "1"),
+        *("-o", str(tmp_path / "out")),
+    ]
+
+
+@pytest.fixture
+def vptkit(capsys, monkeypatch):
+    """A function that runs the command line here: (exit code, standard output, error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vptkit", *arguments])
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def short_profile(monkeypatch):
+    """A few rounds instead of seconds: the figures do not matter here."""
+    real = timing.Budget
+    monkeypatch.setattr(timing, "Budget", lambda **_: real(rounds=3))
+
+
+@pytest.mark.slow
+def test_the_whole_line(arguments, vptkit, tmp_path, short_profile, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = vptkit(*arguments, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    folder = tmp_path / "out"
+    assert document["report"] == str(folder / "report.html")
+
+    rows = {row["name"]: row for row in document["rows"]}
+    assert set(METHODS) < set(rows)
+    baselines = [row for row in rows.values() if row["kind"] == "baseline"]
+    assert len(baselines) >= 2  # the bare backbone, and an unfolded graph
+    for name in METHODS:
+        row = rows[name]
+        assert row["trainable"] - row["trainable_prompts"] == 2 * 193
+        assert row["parity"] < 1e-5
+        assert 0 <= row["test_top1"] <= 1
+        assert row["ms"]["p50"] > 0
+        assert row["ratio"] > 0
+    assert rows["linear"]["trainable_prompts"] == 0
+
+    page = (folder / "report.html").read_text()
+    cells = [line.split("</td>")[0].partition("<td>")[2] for line in page.splitlines()]
+    assert {cell for cell in cells if cell} == set(rows)
+    assert page.count("data:image/png;base64,") == 2
+    assert "{" not in page.split("</style>")[1].split("<small>")[0]  # nothing left to fill in
+    table = demo_table(document)
+    assert all(name in table for name in rows)
+
+    for name in METHODS:
+        open_bundle(folder / f"{name}.vptk")
+        assert (folder / f"{name}.safetensors").exists()
+        assert vptkit("check", str(folder / f"{name}.vptk"), "--json")[0] == 0
+    assert not list(folder.rglob("*.part"))
+    assert not list(folder.rglob("*checkpoint*"))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"data", "weights.safetensors", "out"}
+
+
+@pytest.mark.slow
+def test_its_settings_can_be_run_again(arguments, vptkit, tmp_path, short_profile):
+    """The TOML file beside each adapter gives the same adapter."""
+    assert vptkit(*arguments)[0] == 0
+    out = tmp_path / "out"
+    for name in METHODS:
+        again = tmp_path / f"{name}.safetensors"
+        config = str(out / f"{name}.toml")
+        code, _, err = vptkit("tune", str(tmp_path / "data"), "-o", str(again), "--config", config)
+        assert code == 0, err
+        assert again.read_bytes() == (out / f"{name}.safetensors").read_bytes()
+
+
+def test_an_existing_output_is_refused_first(arguments, vptkit, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("precious")
+    code, out, err = vptkit(*arguments, "--json")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert "exists already" in err
+    assert len(err.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_bad_input_leaves_nothing(arguments, vptkit, tmp_path):
+    (tmp_path / "data" / "train" / "dark" / "3.jpg").write_bytes(b"no image")
+    code, out, err = vptkit(*arguments)
+    assert (code, out) == (2, "")
+    assert "train/dark/3.jpg" in err.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "weights.safetensors"}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_nothing(arguments, vptkit, tmp_path, monkeypatch, sent):
+    from vptkit.export import pipeline
+
+    monkeypatch.setattr(pipeline, "write_manifest", lambda *_: signal.raise_signal(sent))
+    code, out, err = vptkit(*arguments)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "weights.safetensors"}
+
+
+def test_the_digits(tmp_path):
+    pytest.importorskip("sklearn")
+    folder = write_digits(tmp_path / "digits")
+    counts = {}
+    for split in ("train", "val", "test"):
+        classes = class_folders(folder / split)
+        assert list(classes) == [str(digit) for digit in range(10)]
+        counts[split] = sum(len(files) for files in classes.values())
+    assert counts == {"train": 800, "val": 200, "test": 797}
+    names = [path.name for path in folder.rglob("*.png")]
+    assert len(names) == len(set(names)) == 1797  # no image in two splits
+    with Image.open(next(folder.rglob("*.png"))) as image:
+        assert (image.size, image.mode) == ((8, 8), "L")
+        assert image.getextrema()[1] > 150
+
+
+def test_the_embedded_backbone_is_what_the_demo_builds(tmp_path):
+    from vptkit.tune.backbone import create_backbone
+    from vptkit.tune.describe import spec_from_model
+
+    path = weights_file(DemoSettings(output=tmp_path / "out"), tmp_path)
+    assert path.stat().st_size < 3 << 20
+    spec = spec_from_model(create_backbone(BACKBONE, BACKBONE_ARGS, path))
+    assert (spec.image_size, spec.width, spec.depth) == ((32, 32), 128, 6)
+
+
+def test_without_scikit_learn(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(MissingExtraError, match=r"scikit-learn.*vptkit\[demo\]"):
+        write_digits(tmp_path / "digits")

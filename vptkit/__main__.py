@@ -1,0 +1,5 @@
+"""`python -m vptkit`: the command line."""
+
+from vptkit.cli import main
+
+main()
