@@ -293,8 +293,8 @@ def _prompt_sites(adapter: Adapter) -> range:
         return range(1)
     if adapter.backbone.spec is not None:
         return range(adapter.backbone.spec.depth)
-    sites = {int(m.group(1)) for name in adapter.tensors if (m := _PROMPT.fullmatch(name))}
-    return range(max(len(sites), 1))  # not the largest: a forged name must not cost memory
+    numbers = {m.group(1) for name in adapter.tensors if (m := _PROMPT.fullmatch(name))}
+    return range(max(len(numbers), 1))  # any other number than these is refused as unknown
 
 
 def check_backbone(adapter: Adapter, weights: Mapping[str, NDArray[Any]], digest: str) -> None:
