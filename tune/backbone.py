@@ -39,22 +39,25 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
             position grid); None fetches timm's own weights from the hub.
 
     Raises:
-        BackboneError: unknown name, unusable arguments, no network, or a file that does not fit.
+        BackboneError: unknown name, unusable arguments, a feature that is not supported, no
+            network, or a file that does not fit.
     """
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4])
         raise BackboneError(f"{name}: timm has no model of this name; near: {near or 'none'}")
     try:
-        model = timm.create_model(name, pretrained=weights is None, num_classes=0, **args)
-    except (TypeError, AssertionError, ValueError, KeyError) as error:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **args)
+    except (TypeError, AssertionError, ValueError, KeyError, RuntimeError) as error:
         raise BackboneError(f"{name}: timm cannot build it with {dict(args)}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if weights is not None:
-            raise BackboneError(f"{name}: timm cannot build it: {error}") from error
-        raise BackboneError(
-            f"{name}: its weights could not be fetched ({type(error).__name__}). "
-            "Pass --weights FILE.safetensors to use a local file."
-        ) from error
+    spec_from_model(model, name)  # an unknown feature is named before anything is loaded
+    if weights is None:
+        try:
+            model = timm.create_model(name, pretrained=True, num_classes=0, **args)
+        except (OSError, RuntimeError) as error:
+            raise BackboneError(
+                f"{name}: its weights could not be fetched ({type(error).__name__}). "
+                "Pass --weights FILE.safetensors to use a local file."
+            ) from error
     if weights is not None:
         _load(model, weights)
     return model.eval().requires_grad_(requires_grad=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
-from timm.layers import GELUTanh, QuickGELU
+from timm.layers.activations import GELU, GELUTanh, QuickGELU
 from timm.layers.attention import Attention
 from timm.layers.layer_scale import LayerScale
 from timm.layers.mlp import Mlp
@@ -172,7 +172,7 @@ def _unknown_norm(module: nn.Module, *, optional: bool = False) -> Iterator[str]
 
 def _activation(module: nn.Module) -> Any:
     """Our name for an activation module, or None."""
-    names: dict[Any, str] = {GELUTanh: "gelu_tanh", QuickGELU: "quick_gelu"}
+    names: dict[Any, str] = {GELU: "gelu", GELUTanh: "gelu_tanh", QuickGELU: "quick_gelu"}
     if type(module) is nn.GELU:
         name = "gelu" if module.approximate == "none" else "gelu_tanh"
     else:

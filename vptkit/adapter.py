@@ -79,12 +79,14 @@ class BackboneRef:
             raise AdapterError(
                 f"backbone: expected name, args, spec and sha256, found {document!r}"
             )
-        spec = document["spec"]
+        spec, digest = document["spec"], document["sha256"]
+        if digest is not None and not isinstance(digest, str):
+            raise AdapterError(f"backbone: sha256 is {digest!r}, expected hexadecimal text or null")
         return cls(
             name=str(document["name"]),
             args=dict(document["args"]),
             spec=None if spec is None else BackboneSpec.from_json(spec),
-            sha256=document["sha256"],
+            sha256=digest,
         )
 
 
@@ -182,14 +184,17 @@ def read_adapter(path: Path) -> Adapter:
         adapter = _adapter_from_json(document, read_tensors(path, AdapterError))
     except (AdapterError, BackboneError) as error:
         raise AdapterError(f"{path}: {error}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise AdapterError(f"{path}: malformed metadata: {error!r}") from error
+    if adapter.to_json() != document:  # a value of another kind than it should be
+        odd = [key for key, value in adapter.to_json().items() if value != document[key]]
+        raise AdapterError(f"{path}: malformed metadata: {odd[0]} is {document[odd[0]]!r}")
     _validate(str(path), adapter)
     return adapter
 
 
 def _adapter_from_json(document: Any, tensors: dict[str, NDArray[Any]]) -> Adapter:
-    found = document.get("format") if isinstance(document, dict) else document
+    found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         raise AdapterError(f"format is {found!r}, this vptkit reads {FORMAT!r}")
     if set(document) != _FIELDS:
@@ -230,6 +235,14 @@ def _field_problems(adapter: Adapter) -> list[str]:
         problems.append(
             f"insert {adapter.insert!r} does not go with prompt_length {adapter.prompt_length}"
         )
+    spec = adapter.backbone.spec
+    if spec is not None and spec.image_size != adapter.preprocess.size:
+        problems.append(
+            f"preprocess makes images of {adapter.preprocess.size}, the backbone takes "
+            f"{spec.image_size}"
+        )
+    if spec is not None and adapter.pool == "token" and not spec.class_token:
+        problems.append("pool is 'token', but the backbone has no class token")
     if len(set(adapter.labels)) != len(adapter.labels) or len(adapter.labels) < 2:
         problems.append(f"labels must be at least two different names, found {adapter.labels}")
     return problems

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -72,6 +73,11 @@ class BackboneSpec:
         Raises:
             BackboneError: they do not.
         """
+        wrong = [n for n, kind in get_type_hints(type(self)).items() if not _is(self, n, kind)]
+        if wrong:
+            raise BackboneError(
+                f"backbone spec: {wrong[0]} is {getattr(self, wrong[0])!r}, which it cannot be"
+            )
         sizes = (*self.image_size, *self.patch_size, self.width, self.depth, self.heads)
         if min(*sizes, self.mlp_width) < 1 or self.registers < 0 or self.norm_eps <= 0:
             raise BackboneError(f"backbone spec: a size is not positive: {self.to_json()}")
@@ -140,6 +146,21 @@ class BackboneSpec:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise BackboneError(f"backbone spec: {error}") from error
+
+
+def _is(spec: BackboneSpec, name: str, kind: Any) -> bool:
+    """Whether a field holds a value of its declared kind (True is no number, nor is NaN)."""
+    value = getattr(spec, name)
+    if get_origin(kind) is tuple:
+        return type(value) is tuple and [type(item) for item in value] == [int, int]
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if isinstance(kind, type):
+        return type(value) is kind
+    words = [word for part in (kind, *get_args(kind)) for word in get_args(part)]
+    return value in [word for word in words if isinstance(word, str)] or (
+        value is None and type(None) in get_args(kind)
+    )
 
 
 def tensor_shapes(spec: BackboneSpec) -> dict[str, tuple[int, ...]]:

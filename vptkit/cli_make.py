@@ -27,6 +27,12 @@ Int = int | None
 Float = float | None
 
 
+# Arguments of `tune` that say how to run, not what to learn
+_NOT_SETTINGS = frozenset(
+    ("data", "output", "config", "image_size", "threads", "resume", "force", "as_json")
+)
+
+
 def option(text: str) -> Any:
     """An option that is left alone unless given: the default stands in the configuration."""
     return typer.Option(help=text, show_default=False)
@@ -85,9 +91,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Learn prompts and a head on a frozen backbone; write an adapter."""
-    run = {"data", "output", "config", "image_size", "threads", "resume", "force", "as_json"}
-    given = {key: value for key, value in locals().items() if value is not None}
-    given = {key: value for key, value in given.items() if key not in run}
+    given = {k: v for k, v in locals().items() if v is not None and k not in _NOT_SETTINGS}
     _require_tune("tune")
     import torch
 
@@ -97,7 +101,9 @@ def tune(
 
     settings = {**(_toml(config) if config else {}), **given}
     if image_size is not None:
-        settings["backbone_args"] = {**settings.get("backbone_args", {}), "img_size": image_size}
+        arguments = settings.get("backbone_args", {})
+        if isinstance(arguments, dict):  # else the configuration refuses it
+            settings["backbone_args"] = {**arguments, "img_size": image_size}
     if threads is not None:
         torch.set_num_threads(threads)
     try:

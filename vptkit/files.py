@@ -68,6 +68,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, read-only, or the folder is not writable.
     """
+    if path.is_dir():
+        raise OutputError(f"{path}: a folder. Remove it, or choose another name.")
     with _disk_errors(path, errno.EACCES):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)

@@ -33,7 +33,7 @@ def read_tensors(path: Path, error: type[VptkitError]) -> dict[str, NDArray[Any]
         return load_file(path)
     except (OSError, SafetensorError) as cause:
         raise error(_complaint(path, cause)) from cause
-    except (KeyError, TypeError):  # a type that numpy lacks
+    except (AttributeError, KeyError, TypeError):  # a type that numpy lacks
         views = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
         return {name: _array(path, name, view, error) for name, view in views}
 

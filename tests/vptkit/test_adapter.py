@@ -306,7 +306,6 @@ def test_preprocessing_out_of_range(tiny_adapter, adapter, field, value, message
         read_adapter(edited(tiny_adapter, preprocess=document))
 
 
-@pytest.mark.xfail(strict=True, reason="adapter.py: preprocess and spec are not compared")
 def test_preprocessing_for_images_of_another_size(tiny_adapter, adapter):
     """The graph has one image size: pixels of another could not enter it."""
     document = adapter.preprocess.to_json() | {"input_size": [3, 32, 16]}
@@ -314,7 +313,6 @@ def test_preprocessing_for_images_of_another_size(tiny_adapter, adapter):
         read_adapter(edited(tiny_adapter, preprocess=document))
 
 
-@pytest.mark.xfail(strict=True, reason="adapter.py: pool and class_token are not compared")
 def test_pooling_a_class_token_that_is_not_there(tiny_adapter, adapter):
     backbone = adapter.backbone.to_json()
     spec = backbone["spec"] | {"class_token": False, "pool": "avg"}

@@ -208,8 +208,12 @@ def test_tune_with_an_unsupported_feature(tune, inputs, tmp_path):
 
 
 def test_tune_without_a_network(vptkit, inputs, tmp_path, monkeypatch):
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
+    create = timm.create_model
+
+    def offline(*args: object, pretrained: bool, **more: object) -> object:
+        if pretrained:
+            raise OSError("no route to host")
+        return create(*args, pretrained=False, **more)
 
     monkeypatch.setattr(timm, "create_model", offline)
     output = tmp_path / "a.safetensors"

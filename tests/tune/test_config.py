@@ -1,0 +1,265 @@
+"""Settings: every number is checked, and the error says which, what came, what was expected."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+import vptkit.tune  # noqa: E402
+from vptkit import cli  # noqa: E402
+from vptkit.errors import VptkitError  # noqa: E402
+from vptkit.tune import TuneConfig, TuneResult, config_from_mapping  # noqa: E402
+
+
+def refusal(**values) -> str:
+    with pytest.raises(VptkitError) as caught:
+        config_from_mapping({"backbone": "vit", **values})
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_defaults():
+    config = config_from_mapping({"backbone": "vit"})
+    assert config == TuneConfig(backbone="vit")
+    assert (config.method, config.insert, config.prompts) == ("bpt", "deep", 50)
+    assert config.rates[0] > 0
+    assert config.rates[1] > 0
+
+
+def test_no_backbone():
+    with pytest.raises(VptkitError, match="pass --backbone NAME"):
+        config_from_mapping({"method": "vpt"})
+
+
+def test_an_unknown_key_is_named():
+    message = refusal(learning_rate=0.1, bacth_size=3)
+    assert "unknown ['bacth_size', 'learning_rate']" in message
+    assert "'batch_size'" in message  # what is known
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("epochs", "ten", "int"),
+        ("epochs", 1.5, "int"),
+        ("epochs", True, "int"),
+        ("lr", "fast", "float"),
+        ("lr", True, "float"),
+        ("warmup", [0.1], "float"),
+        ("name", 3, "str"),
+        ("backbone", 3, "str"),
+        ("backbone_args", "img_size=32", "dict"),
+        ("seed", None, "int"),
+    ],
+)
+def test_a_wrong_type_is_named(key, value, expected):
+    message = refusal(**{key: value})
+    assert f"{key} is {value!r}, expected {expected}" in message
+
+
+@pytest.mark.parametrize("value", [3, True, ["a"]])
+def test_weights_must_be_a_path(value):
+    assert f"weights is {value!r}" in refusal(weights=value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("method", "lora", "bpt, vpt, linear"),
+        ("insert", "none", "deep, shallow"),
+        ("form", "free", "bilinear, fwhiten, twhiten"),
+        ("b_init", 3, "random, whiten"),
+        ("compat", "repo", "paper, released"),
+        ("tap", "ln", "pre_ln1, post_ln1"),
+        ("pool", "map", "model, token, avg, avg_prompts"),
+        ("norm", "none", "model, before_pool, after_pool"),
+        ("augment", ["flip"], "none, flip, crop"),
+        *((key, 0, "at least 1") for key in ("prompts", "rank", "epochs", "batch_size", "golden")),
+        ("whiten_images", -3, "at least 1"),
+        *((key, 0.0, "a positive number") for key in ("lr", "lr_head", "whiten_floor")),
+        ("lr", float("nan"), "a positive number"),
+        ("lr", 1e38, "below 1e30"),
+        ("wd", 1e38, "below 1e30"),
+        ("seed", 2**63, "below 2^63"),
+        ("lr_head", float("inf"), "a positive number"),
+        *((key, -0.1, "0 or more") for key in ("wd", "wd_head", "clip")),
+        ("seed", -1, "0 or more"),
+        ("tune_b_last", -1, "0 or more"),
+        *((key, 1.0, "a share in [0, 1)") for key in ("warmup", "val_share", "test_share")),
+        ("dropout", 1.0, "a share in [0, 1)"),
+        ("val_share", -0.1, "a share in [0, 1)"),
+        ("crop_scale", 0.0, "a share in (0, 1]"),
+        ("crop_scale", 1.1, "a share in (0, 1]"),
+    ],
+)
+def test_a_value_out_of_range_is_named(key, value, expected):
+    message = refusal(**{key: value})
+    assert f"{key} is {value!r}" in message
+    assert expected in message
+
+
+def test_all_problems_are_named_at_once():
+    message = refusal(epochs=0, method="x", lr=-1)
+    assert all(part in message for part in ("epochs is 0", "method is 'x'", "lr is -1.0"))
+
+
+def test_every_number_has_a_range():
+    """A setting that is added later must be checked, too."""
+    from vptkit.tune import config as module
+
+    ranged = {key for keys, _, _ in module._RANGES for key in keys.split()}
+    free = {"backbone", "backbone_args", "weights", "name"}
+    assert {f.name for f in fields(TuneConfig)} == ranged | set(module._CHOICES) | free
+
+
+def test_whole_numbers_serve_as_shares():
+    config = config_from_mapping({"backbone": "vit", "lr": 1, "crop_scale": 1})
+    assert (config.lr, config.crop_scale) == (1.0, 1.0)
+    assert isinstance(config.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("settings", "dropout"),
+    [
+        ({"method": "vpt"}, 0.1),
+        ({"method": "vpt", "insert": "shallow"}, 0.0),
+        ({"method": "bpt"}, 0.0),
+        ({"method": "vpt", "dropout": 0.3}, 0.3),
+        ({"method": "vpt", "dropout": 0.0}, 0.0),
+    ],
+)
+def test_dropout_of_the_papers(settings, dropout):
+    assert config_from_mapping({"backbone": "vit", **settings}).prompt_dropout == dropout
+
+
+def test_what_decides_the_result_is_written_down():
+    config = config_from_mapping({"backbone": "vit", "weights": "x", "name": "n"})
+    document = config.to_json()
+    assert {f.name for f in fields(TuneConfig)} - set(document) == {"weights", "name"}
+    assert None not in (document["lr"], document["lr_head"], document["dropout"])
+
+
+# ---- TOML and command line ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """A function that runs `vptkit tune` with the training left out: (code, config, error)."""
+
+    def run(*arguments: object):
+        seen = []
+
+        def fake(data: Path, output: Path, config: TuneConfig, **others: object) -> TuneResult:
+            seen.append(config)
+            return TuneResult(
+                adapter=output,
+                trainable=1,
+                trainable_prompts=0,
+                best_epoch=1,
+                val_top1=1.0,
+                test_top1=None,
+                seconds=0.0,
+                metrics=output,
+                curves=None,
+            )
+
+        monkeypatch.setattr(vptkit.tune, "tune", fake)
+        monkeypatch.setattr(
+            sys, "argv", ["vptkit", "tune", "data", "-o", "x.safetensors", *map(str, arguments)]
+        )
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        signal.signal(signal.SIGTERM, before)
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return int(caught.value.code or 0), (seen or [None])[0], err
+
+    return run
+
+
+def test_options_become_settings(command):
+    code, config, _ = command(
+        *("--backbone", "vit", "--method", "vpt", "--prompts", 7, "--lr", "1e-2", "--seed", 5),
+        *("--image-size", 48, "--weights", "w.safetensors", "--wd-head", 0.5, "--name", "n"),
+    )
+    assert code == 0
+    assert config == TuneConfig(
+        backbone="vit",
+        method="vpt",
+        prompts=7,
+        lr=1e-2,
+        seed=5,
+        backbone_args={"img_size": 48},
+        weights=Path("w.safetensors"),
+        wd_head=0.5,
+        name="n",
+    )
+
+
+def test_every_setting_is_an_option():
+    import inspect
+
+    from vptkit import cli_make
+
+    options = set(inspect.signature(cli_make.tune).parameters)
+    assert {f.name for f in fields(TuneConfig)} - options == {"backbone_args"}
+
+
+def test_the_command_line_goes_over_the_file(command, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'backbone = "vit"\nepochs = 7\nlr = 1\nprompts = 9\n'
+        "[backbone_args]\nimg_size = 64\npatch_size = 8\n"
+    )
+    code, config, _ = command("--config", file, "--epochs", 3)
+    assert (code, config.epochs, config.lr, config.prompts) == (0, 3, 1.0, 9)
+    assert config.backbone_args == {"img_size": 64, "patch_size": 8}
+    _, config, _ = command("--config", file, "--image-size", 32, "--backbone", "other")
+    assert config.backbone_args == {"img_size": 32, "patch_size": 8}
+    assert config.backbone == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("epochs = ", ("run.toml", "not valid TOML")),
+        ('backbone = "vit"\nepoch = 3', ("unknown ['epoch']",)),
+        ('backbone = "vit"\nepochs = "3"', ("epochs is '3', expected int",)),
+        ('backbone = "vit"\nlr = nan', ("lr is nan",)),
+        ('backbone = "vit"\nweights = 3', ("weights is 3",)),
+        ("epochs = 3", ("--backbone",)),
+    ],
+)
+def test_a_bad_file(command, tmp_path, text, parts):
+    (tmp_path / "run.toml").write_text(text)
+    code, config, err = command("--config", tmp_path / "run.toml")
+    assert (code, config) == (2, None)
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert all(part in line for part in parts)
+
+
+def test_a_bad_table_with_an_image_size(command, tmp_path):
+    (tmp_path / "run.toml").write_text('backbone = "vit"\nbackbone_args = "x"')
+    code, _, err = command("--config", tmp_path / "run.toml", "--image-size", 32)
+    assert code == 2
+    assert "backbone_args is 'x'" in err
+
+
+def test_no_such_file_and_bad_options(command, tmp_path):
+    code, _, err = command("--config", tmp_path / "none.toml")
+    assert code == 2
+    assert "none.toml: No such file" in err
+    code, _, err = command("--backbone", "vit", "--epochs", "0")
+    assert code == 2
+    assert "epochs is 0, expected at least 1" in err
+    code, _, err = command("--backbone", "vit", "--epochs", "x")
+    assert code == 2

@@ -1,0 +1,296 @@
+"""Class folders as training data: splits, refusals, and randomness that hangs on the seed only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+from vptkit.errors import DataError  # noqa: E402
+from vptkit.images import open_image  # noqa: E402
+from vptkit.preprocess import Preprocess, prepare  # noqa: E402
+from vptkit.tune import data as data_module  # noqa: E402
+from vptkit.tune.data import DataSet, data_digest, load_splits  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREPROCESS = Preprocess(
+    input_size=(3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_pct=0.9
+)
+LABELS = ("blue", "green", "red")
+
+
+def epoch_of(dataset: DataSet, size: int, **overrides):
+    settings = {"seed": 3, "epoch": 1, "augment": "flip", "crop_scale": 0.5} | overrides
+    batches = list(dataset.training_batches(size, **settings))
+    return [images for images, _ in batches], [targets for _, targets in batches]
+
+
+def order_of(dataset: DataSet, seed: int, epoch: int):
+    """The order in which an epoch shows its images, found by their pixels."""
+    plain = dataset.prepared(np.arange(len(dataset)))
+    batches, _ = epoch_of(dataset, len(dataset), seed=seed, epoch=epoch, augment="none")
+    return [int((plain == image).all(axis=(1, 2, 3)).argmax()) for image in batches[0]]
+
+
+# ---- splits -------------------------------------------------------------------------------------
+
+
+def test_folders_that_are_split_already(splits):
+    labels, found = load_splits(splits, 0, 0.15, 0.15)
+    assert labels == LABELS
+    assert {name: len(split.paths) for name, split in found.items()} == {
+        "train": 24,
+        "val": 12,
+        "test": 12,
+    }
+    for name, split in found.items():
+        for path, target in zip(split.paths, split.targets, strict=True):
+            assert path.parent == splits / name / LABELS[target]
+
+
+def test_a_test_split_is_optional(make_folders, tmp_path):
+    for name in ("train", "val"):
+        make_folders(tmp_path / name, 2)
+    assert set(load_splits(tmp_path, 0, 0.15, 0.15)[1]) == {"train", "val"}
+
+
+def test_the_random_split(make_folders, tmp_path):
+    folder = make_folders(tmp_path / "d", 20)
+    _, first = load_splits(folder, 5, 0.2, 0.1)
+    _, again = load_splits(folder, 5, 0.2, 0.1)
+    _, other = load_splits(folder, 6, 0.2, 0.1)
+    assert {name: split.paths for name, split in first.items()} == {
+        name: split.paths for name, split in again.items()
+    }
+    assert first["val"].paths != other["val"].paths
+    for found in (first, other):
+        everything = [path for split in found.values() for path in split.paths]
+        assert len(everything) == len(set(everything)) == 60
+        for name, count in {"train": 14, "val": 4, "test": 2}.items():
+            assert np.bincount(found[name].targets).tolist() == [count] * 3
+            for path, target in zip(found[name].paths, found[name].targets, strict=True):
+                assert path.parent.name == LABELS[target]
+
+
+def test_each_class_is_split_on_its_own(make_folders, tmp_path):
+    """More images of one class leave the split of the others alone."""
+    folder = make_folders(tmp_path / "d", 12)
+    before = load_splits(folder, 0, 0.2, 0.2)[1]["val"].paths
+    for i in range(5):
+        Image.new("RGB", (32, 32)).save(folder / "red" / f"more{i}.png")
+    after = load_splits(folder, 0, 0.2, 0.2)[1]["val"].paths
+    others = [path for path in before if path.parent.name != "red"]
+    assert others == [path for path in after if path.parent.name != "red"]
+
+
+def test_three_images_a_class_are_enough(make_folders, tmp_path):
+    _, found = load_splits(make_folders(tmp_path / "d", 3), 0, 0.15, 0.15)
+    assert [len(found[name].paths) for name in ("train", "val", "test")] == [3, 3, 3]
+
+
+def test_too_few_images(make_folders, tmp_path):
+    with pytest.raises(DataError, match=r"blue: 2 images are too few.*at least 3"):
+        load_splits(make_folders(tmp_path / "d", 2), 0, 0.15, 0.15)
+
+
+def test_shares_that_leave_nothing_to_train_on(make_folders, tmp_path):
+    with pytest.raises(DataError, match="too few to split"):
+        load_splits(make_folders(tmp_path / "d", 4), 0, 0.5, 0.5)
+
+
+def test_no_folder_no_classes_one_class(make_folders, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: no such folder"):
+        load_splits(tmp_path / "nowhere", 0, 0.15, 0.15)
+    with pytest.raises(DataError, match=r"empty: expected one folder per class"):
+        load_splits(tmp_path, 0, 0.15, 0.15)
+    with pytest.raises(DataError, match="only one class, 'blue'"):
+        load_splits(make_folders(tmp_path / "one", 5, classes=1), 0, 0.15, 0.15)
+    folder = make_folders(tmp_path / "hole", 5)
+    for file in (folder / "green").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="no images in the class folder 'green'"):
+        load_splits(folder, 0, 0.15, 0.15)
+
+
+def test_train_without_val(make_folders, tmp_path):
+    make_folders(tmp_path / "train", 2)
+    with pytest.raises(DataError, match=r"has train/ but no val/.*train, to have it split"):
+        load_splits(tmp_path, 0, 0.15, 0.15)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_splits_with_other_classes(make_folders, tmp_path, split):
+    for name in ("train", "val", "test"):
+        make_folders(tmp_path / name, 2)
+    (tmp_path / split / "red").rename(tmp_path / split / "rot")
+    with pytest.raises(DataError, match=rf"{split}: its classes differ.*'red', 'rot'"):
+        load_splits(tmp_path, 0, 0.15, 0.15)
+
+
+def test_the_digest_sees_every_change(make_folders, tmp_path):
+    def digest(folder: Path) -> str:
+        return data_digest(load_splits(folder, 0, 0.2, 0.2)[1])
+
+    folder = make_folders(tmp_path / "d", 5)
+    first = digest(folder)
+    assert first == digest(make_folders(tmp_path / "elsewhere", 5))
+    file = folder / "red" / "0.png"
+    content = file.read_bytes()
+    file.write_bytes(content + b"\0")
+    assert digest(folder) != first
+    file.write_bytes(content)
+    assert digest(folder) == first
+    file.rename(folder / "red" / "9.png")
+    assert digest(folder) != first
+
+
+# ---- batches ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(splits) -> DataSet:
+    return DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], PREPROCESS)
+
+
+def test_evaluation_is_prepare(train):
+    parts = list(train.evaluation_batches(7))
+    assert [len(images) for images, _ in parts] == [7, 7, 7, 3]
+    images = np.concatenate([images for images, _ in parts])
+    wanted = np.stack([prepare(open_image(path), PREPROCESS) for path in train.split.paths])
+    assert images.dtype == np.uint8
+    assert np.array_equal(images, wanted)
+    assert np.array_equal(np.concatenate([t for _, t in parts]), train.split.targets)
+    assert np.array_equal(train.prepared(np.array([5, 2])), wanted[[5, 2]])
+    mirrored = np.concatenate([images for images, _ in train.evaluation_batches(7, flip=True)])
+    assert np.array_equal(mirrored, wanted[:, :, ::-1])
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop"])
+def test_an_epoch_depends_on_seed_and_epoch_only(splits, augment):
+    def whole(size: int, seed: int = 3, epoch: int = 1):
+        dataset = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], PREPROCESS)
+        images, targets = epoch_of(dataset, size, seed=seed, epoch=epoch, augment=augment)
+        return np.concatenate(images), np.concatenate(targets)
+
+    images, targets = whole(4)
+    assert images.shape == (24, 32, 32, 3)
+    for size in (1, 8, 24, 100):
+        assert all(
+            np.array_equal(a, b) for a, b in zip(whole(size), (images, targets), strict=True)
+        )
+    for other in (whole(4, seed=4), whole(4, epoch=2)):
+        assert not np.array_equal(other[0], images)
+
+
+def test_an_epoch_does_not_depend_on_the_cache_or_on_threads(train, monkeypatch):
+    first = epoch_of(train, 8, augment="crop")
+    again = epoch_of(train, 8, augment="crop")  # decoded images are in memory now
+    monkeypatch.setattr(data_module, "_DECODED_BUDGET", 5000)
+    poor = epoch_of(DataSet(train.split, PREPROCESS), 8, augment="crop")
+    executor = data_module.ThreadPoolExecutor
+    monkeypatch.setattr(data_module, "ThreadPoolExecutor", lambda max_workers: executor(7))
+    many = epoch_of(DataSet(train.split, PREPROCESS), 8, augment="crop")
+    for other in (again, poor, many):
+        assert all(np.array_equal(a, b) for a, b in zip(first[0], other[0], strict=True))
+
+
+def test_the_memory_budget_is_kept(train, monkeypatch):
+    monkeypatch.setattr(data_module, "_DECODED_BUDGET", 20_000)
+    poor = DataSet(train.split, PREPROCESS)
+    list(poor.evaluation_batches(8))
+    kept = [image.width * image.height * 3 for image in poor._decoded.values()]
+    assert 0 < sum(kept) <= 20_000
+    assert len(kept) < len(poor)
+
+
+def test_an_epoch_is_a_shuffle(train):
+    orders = [order_of(train, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    for order in orders:
+        assert sorted(order) == list(range(24))
+        assert order != list(range(24))
+    assert orders[0] != orders[1]
+    assert orders[0] != orders[2]
+    _, targets = epoch_of(train, 24, seed=0, epoch=0, augment="none")
+    assert np.array_equal(targets[0], train.split.targets[orders[0]])
+
+
+def test_about_half_is_mirrored(train):
+    plain = train.prepared(np.arange(24))
+    mirrored, seen = 0, np.zeros(24, dtype=int)
+    for epoch in range(30):
+        order = order_of(train, 0, epoch)
+        images, _ = epoch_of(train, 24, seed=0, epoch=epoch)
+        for index, image in zip(order, images[0], strict=True):
+            if not np.array_equal(image, plain[index]):
+                assert np.array_equal(image, plain[index][:, ::-1])
+                mirrored += 1
+                seen[index] += 1
+    assert 0.45 < mirrored / 720 < 0.55
+    assert seen.min() > 3  # each image, also the first
+    assert seen.max() < 27
+
+
+def test_a_crop_has_the_size_of_the_input(make_folders, tmp_path):
+    """Whatever the image's shape; a very long one has no crop of 3:4 to 4:3 that is large."""
+    folder = make_folders(tmp_path / "d", 4)
+    Image.new("RGB", (400, 3), (200, 0, 0)).save(folder / "red" / "0.png")
+    Image.new("L", (1, 1), 77).save(folder / "red" / "1.png")
+    split = load_splits(folder, 0, 0.25, 0.25)[1]["train"]
+    tall = Preprocess(input_size=(3, 40, 24), mean=(0, 0, 0), std=(1, 1, 1), crop_pct=1.0)
+    for scale in (0.08, 1.0):
+        images, _ = epoch_of(DataSet(split, tall), 4, augment="crop", crop_scale=scale)
+        assert {image.shape for image in images} == {(4, 40, 24, 3)} | (
+            {(len(split.paths) % 4, 40, 24, 3)} if len(split.paths) % 4 else set()
+        )
+
+
+def test_a_crop_keeps_the_share_it_promises(tmp_path):
+    """On a picture of gradients the corners of a crop tell where it was cut."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        ramp = np.zeros((128, 128, 3), np.uint8)
+        ramp[..., 0], ramp[..., 1] = np.arange(128), np.arange(128)[:, None]
+        for i in range(10):
+            Image.fromarray(ramp).save(tmp_path / name / f"{i}.png")
+    split = load_splits(tmp_path, 0, 0.1, 0.1)[1]["train"]
+    dataset = DataSet(split, PREPROCESS)
+    shares, places = [], []
+    for epoch in range(6):
+        images, _ = epoch_of(dataset, 16, epoch=epoch, augment="crop", crop_scale=0.3)
+        x, y = images[0][..., 0].astype(float), images[0][..., 1].astype(float)
+        wide = np.abs(x[:, 16, -1] - x[:, 16, 0]) * 32 / 31
+        high = np.abs(y[:, -1, 16] - y[:, 0, 16]) * 32 / 31
+        shares += list(wide * high / 128**2)
+        places += list(x[:, 16, 16])
+    assert 0.27 < min(shares) < 0.4
+    assert 0.85 < max(shares) < 1.03
+    assert np.std(places) > 5
+
+
+def test_a_small_rest_is_dropped(train):
+    def sizes(batch: int) -> list[int]:
+        return [len(part) for part in epoch_of(train, batch)[1]]
+
+    assert sizes(10) == [10, 10]  # 4 of 24 are less than half a batch
+    assert sizes(16) == [16, 8]
+    assert sizes(20) == [20]
+    assert sizes(24) == [24]
+    assert sizes(60) == [24]  # unless it is all there is
+
+
+def test_a_broken_image_is_named_when_it_is_met(make_folders, tmp_path):
+    folder = make_folders(tmp_path / "d", 4)
+    (folder / "green" / "2.png").write_bytes(b"no image")
+    split = load_splits(folder, 0, 0.25, 0.25)[1]
+    dataset = next(
+        DataSet(s, PREPROCESS) for s in split.values() if folder / "green" / "2.png" in s.paths
+    )
+    with pytest.raises(DataError, match=r"green/2\.png: not an image"):
+        list(dataset.evaluation_batches(2))

@@ -1,0 +1,54 @@
+"""Training trains: coloured noise is told apart, and with nothing to learn from it is not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+from vptkit.tune import tune  # noqa: E402
+
+METHODS = {
+    "linear": {"method": "linear"},
+    "vpt-deep": {"method": "vpt"},
+    "vpt-shallow": {"method": "vpt", "insert": "shallow"},
+    "bpt-bilinear": {"method": "bpt"},
+    "bpt-shallow": {"method": "bpt", "insert": "shallow"},
+    "bpt-whitened-start": {"method": "bpt", "b_init": "whiten"},
+    "bpt-fwhiten": {"method": "bpt", "form": "fwhiten"},
+    "bpt-twhiten": {"method": "bpt", "form": "twhiten"},
+}
+
+
+def losses(result) -> list[float]:
+    return [json.loads(line)["train_loss"] for line in result.metrics.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_learns(splits, make_config, tmp_path, name):
+    config = make_config(**METHODS[name], epochs=8, lr=1e-2, lr_head=2e-2)
+    result = tune(splits, tmp_path / "a.safetensors", config)
+    assert result.val_top1 > 0.9
+    assert result.test_top1 > 0.8
+    assert losses(result)[-1] < 0.6 * losses(result)[0]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "linear"])
+def test_prompts_alone_learn(splits, make_config, tmp_path, name):
+    """With a head that stands still, what falls is the prompts' doing."""
+    still = {"lr_head": 1e-12, "wd_head": 0.0, "epochs": 8, "dropout": 0.0, "augment": "none"}
+    start = tune(splits, tmp_path / "a.safetensors", make_config(**METHODS[name], **still, lr=1e-9))
+    moved = tune(splits, tmp_path / "b.safetensors", make_config(**METHODS[name], **still, lr=5e-2))
+    assert max(losses(start)) - min(losses(start)) < 1e-3
+    assert losses(moved)[-1] < losses(start)[-1] - 0.01
+
+
+def test_without_a_rate_nothing_is_learned(splits, make_config, tmp_path):
+    """The twin of the tests above: they would notice a training that does nothing."""
+    config = make_config(method="vpt", epochs=8, lr=1e-9, lr_head=1e-9)
+    result = tune(splits, tmp_path / "a.safetensors", config)
+    assert result.val_top1 < 0.9
+    assert losses(result)[-1] > 0.9 * losses(result)[0]
