@@ -119,9 +119,9 @@ class TuneConfig:
     def rates(self) -> tuple[float, float]:
         """Learning rates of prompts and head, defaults filled in.
 
-        VPT's and BPT's were chosen on validation splits (`docs/results.md`).
+        Chosen on validation splits (`docs/results.md`).
         """
-        return self.lr or 5e-3, self.lr_head or 5e-3
+        return self.lr or 5e-3, self.lr_head or (5e-2 if self.method == "linear" else 5e-3)
 
     @property
     def prompt_dropout(self) -> float:

@@ -72,7 +72,7 @@ def tune(
     warmup: Annotated[Float, option("Share of all steps [0.1].")] = None,
     lr: Annotated[Float, option("Rate of the prompts [5e-3].")] = None,
     wd: Annotated[Float, option("Weight decay of the prompts [1e-3].")] = None,
-    lr_head: Annotated[Float, option("Rate of the head [5e-3].")] = None,
+    lr_head: Annotated[Float, option("Rate of the head [5e-3; linear: 5e-2].")] = None,
     wd_head: Annotated[Float, option("Weight decay of the head [0.1].")] = None,
     dropout: Annotated[Float, option("On prompts [0.1 for vpt deep, else 0].")] = None,
     clip: Annotated[Float, option("Bound of the gradient's norm, 0 for none [1].")] = None,

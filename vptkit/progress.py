@@ -85,7 +85,8 @@ class Lines:
     ) -> None:
         self.total = total
         self._title, self._stream, self._every, self._clock = title, stream, every, clock
-        self._done, self._text, self._last, self._pending = 0, "", clock(), False
+        self._begun = clock()
+        self._done, self._text, self._last, self._pending = 0, "", self._begun, False
 
     def update(self, advance: int = 1, text: str = "") -> None:
         """Count steps; write a line if the last one is old enough."""
@@ -103,6 +104,9 @@ class Lines:
     def _write(self) -> None:
         of = "" if self.total is None else f"/{self.total}"
         text = f"  {self._text}" if self._text else ""
+        if self.total is not None and 0 < self._done < self.total:
+            spent = self._clock() - self._begun
+            text += f"  {spent * (self.total / self._done - 1):.0f} s left"
         self._stream.write(f"{self._title}: {self._done}{of}{text}\n")
         self._stream.flush()
         self._last, self._pending = self._clock(), False

@@ -29,7 +29,7 @@ RATES = (5e-3, 1e-2)
 SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, Any]] = {
     "VPT-deep": {"method": "vpt"},
-    "BPT-deep bilinear": {"method": "bpt", "form": "bilinear", "b_init": "whiten"},
+    "BPT-deep bilinear": {"method": "bpt", "form": "bilinear"},
     "BPT-deep fWhiten": {"method": "bpt", "form": "fwhiten"},
 }
 COMMON = {

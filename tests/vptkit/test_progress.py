@@ -13,7 +13,7 @@ def test_lines_are_few_and_the_last_state_is_written():
         lines.update(1, f"loss {i}")
     lines.close()
     lines.close()
-    assert stream.getvalue() == "tune: 5/10  loss 4\ntune: 10/10  loss 9\n"
+    assert stream.getvalue() == "tune: 5/10  loss 4  5 s left\ntune: 10/10  loss 9\n"
 
 
 def test_the_total_may_come_late_and_the_text_stays():
