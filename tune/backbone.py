@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
             network, or a file that does not fit.
     """
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4])
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3))
         raise BackboneError(f"{name}: timm has no model of this name; near: {near or 'none'}")
     try:
         model = timm.create_model(name, pretrained=False, num_classes=0, **args)
