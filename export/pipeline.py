@@ -12,10 +12,10 @@ import onnx
 from onnx import helper
 
 import vptkit
-from vptkit.adapter import read_adapter, write_adapter
+from vptkit.adapter import read_adapter, require_backbone, write_adapter
 from vptkit.backbone import digest_of_weights, read_weights
 from vptkit.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
-from vptkit.errors import BackboneError, MissingExtraError, TargetError
+from vptkit.errors import MissingExtraError, TargetError
 from vptkit.files import atomic_folder
 from vptkit.tensors import write_tensors
 
@@ -162,13 +162,7 @@ def _backbone(
         if from_timm is None:
             raise MissingExtraError("timm", "tune", "reading this backbone")
         return from_timm(adapter)
-    digest = digest_of_weights(tensors)
-    if adapter.backbone.sha256 not in (None, digest):
-        raise BackboneError(
-            f"{path}: another backbone than the one that was tuned: digest {digest[:12]}…, the "
-            f"adapter {adapter.name!r} wants {str(adapter.backbone.sha256)[:12]}…. Pass --weights "
-            "with the file that was used for tuning."
-        )
+    require_backbone(adapter.backbone, digest_of_weights(tensors), path)
     return spec, tensors
 
 

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.data.config import resolve_data_config
 
+from vptkit.adapter import require_backbone
 from vptkit.backbone import digest_of_weights, is_head
 from vptkit.errors import BackboneError
 from vptkit.preprocess import Preprocess
@@ -74,13 +75,7 @@ def checked_weights(
     """
     model = create_backbone(reference.name, reference.args, weights)
     tensors = weights_from_model(model)
-    digest = digest_of_weights(tensors)
-    if reference.sha256 not in (None, digest):
-        raise BackboneError(
-            f"{weights or reference.name}: another backbone than the one that was tuned: digest "
-            f"{digest[:12]}…, the adapter wants {str(reference.sha256)[:12]}…. Pass --weights with "
-            "the file that was used for tuning."
-        )
+    require_backbone(reference, digest_of_weights(tensors), weights or reference.name)
     return model, tensors
 
 

@@ -20,12 +20,11 @@ from vptkit.preprocess import Preprocess
 from vptkit.tensors import read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "Adapter", "BackboneRef", "check_backbone", "read_adapter", "write_adapter"]
+__all__ = ["FORMAT", "Adapter", "BackboneRef", "read_adapter", "require_backbone", "write_adapter"]
 
 FORMAT = "vptkit.adapter/1"
 _FIELDS = frozenset(
@@ -310,15 +309,20 @@ def _prompt_sites(adapter: Adapter) -> range:
     return range(max(len(numbers), 1))  # any other number than these is refused as unknown
 
 
-def check_backbone(adapter: Adapter, weights: Mapping[str, NDArray[Any]], digest: str) -> None:
-    """Refuse weights that are not those the adapter was tuned on.
+def require_backbone(reference: BackboneRef, digest: str, source: object) -> None:
+    """Refuse weights that are not those an adapter was tuned on.
+
+    Args:
+        reference: what the adapter names.
+        digest: `digest_of_weights` of the weights at hand.
+        source: where those came from, for the message.
 
     Raises:
         BackboneError: the digests differ.
     """
-    if adapter.backbone.sha256 not in (None, digest):
+    if reference.sha256 not in (None, digest):
         raise BackboneError(
-            f"adapter {adapter.name!r} was tuned on {adapter.backbone.name} with weights "
-            f"{str(adapter.backbone.sha256)[:12]}…, these {len(weights)} tensors are "
-            f"{digest[:12]}…. Pass the weights that it was tuned on."
+            f"{source}: another backbone than the one that was tuned: digest {digest[:12]}…, the "
+            f"adapter wants {str(reference.sha256)[:12]}… ({reference.name}). Pass --weights with "
+            "the file that was used for tuning."
         )

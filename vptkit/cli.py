@@ -6,7 +6,6 @@ annotations here: typer reads them at run time.
 """
 
 import contextlib
-import json
 import signal
 import sys
 import warnings
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from vptkit import __version__, cli_make
+from vptkit.cli_make import AsJson, Force, Threads, emit
 from vptkit.errors import DataError, MissingExtraError, VptkitError
 
 __all__ = ["app", "main"]
@@ -33,9 +33,6 @@ app = typer.Typer(
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
 Backend = Annotated[str, typer.Option(help="What runs the graph: cpu (ONNX Runtime).")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of one run [all usable cores].")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 
 
 def main() -> None:
@@ -103,7 +100,7 @@ def check(
         parity = check_logits(session, images, logits, tolerance=tolerance)
     else:
         parity = check_golden(session, tolerance=tolerance)
-    _emit({"bundle": str(bundle), "backend": backend, **parity.to_json()}, as_json)
+    emit({"bundle": str(bundle), "backend": backend, **parity.to_json()}, as_json)
     require_parity(session, parity)
 
 
@@ -127,7 +124,7 @@ def eval_(
     session = open_session(bundle, backend, threads)
     with progress("eval") as bar:
         result = evaluate(session, data, split=split, batch=batch, progress=bar)
-    _emit({"bundle": str(bundle), "backend": backend, **result.to_json()}, as_json)
+    emit({"bundle": str(bundle), "backend": backend, **result.to_json()}, as_json)
 
 
 @app.command()
@@ -197,7 +194,7 @@ def profile(
         )
     if plot is not None:
         plot_profile(document, plot)
-    _emit(document, as_json, text=profile_table(document))
+    emit(document, as_json, text=profile_table(document))
 
 
 @app.command()
@@ -208,19 +205,10 @@ def inspect(
     """Say what an adapter file or a bundle is."""
     from vptkit.summary import summarize
 
-    _emit(summarize(path), as_json)
+    emit(summarize(path), as_json)
 
 
 app.command()(cli_make.demo)
-
-
-def _emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
-    from vptkit.table import fields
-
-    if as_json:
-        print(json.dumps(document, allow_nan=False), flush=True)
-    else:
-        print(fields(document) if text is None else text, flush=True)
 
 
 def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:

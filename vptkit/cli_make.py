@@ -119,7 +119,7 @@ def tune(
     except KeyboardInterrupt:
         typer.echo("finished epochs are kept: the same command with --resume goes on", err=True)
         raise
-    _emit(result.to_json(), as_json)
+    emit(result.to_json(), as_json)
 
 
 def export(
@@ -178,7 +178,7 @@ def export(
         verify=golden_parity if verify else None,
     )
     document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
-    _emit(document, as_json)
+    emit(document, as_json)
 
 
 _SHOWN = ("name", "precision", "layout", "batch", "fold", "folds", "macs", "parity")
@@ -236,11 +236,7 @@ def demo(
         threads=threads,
     )
     document = run_demo(settings, force=force)
-    if as_json:
-        print(json.dumps(document, allow_nan=False))
-    else:
-        print(demo_table(document))
-        print(f"report: {document['report']}")
+    emit(document, as_json, text=f"{demo_table(document)}\nreport: {document['report']}")
 
 
 def _require_tune(purpose: str) -> None:
@@ -275,7 +271,11 @@ def _toml(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _emit(document: dict[str, Any], as_json: bool) -> None:
+def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
+    """Print a result: one JSON document, or text (name-value lines unless given)."""
     from vptkit.table import fields
 
-    print(json.dumps(document, allow_nan=False) if as_json else fields(document), flush=True)
+    if as_json:
+        print(json.dumps(document, allow_nan=False), flush=True)
+    else:
+        print(fields(document) if text is None else text, flush=True)

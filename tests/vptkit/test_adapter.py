@@ -19,8 +19,8 @@ from vptkit.adapter import (
     FORMAT,
     Adapter,
     BackboneRef,
-    check_backbone,
     read_adapter,
+    require_backbone,
     write_adapter,
 )
 from vptkit.errors import AdapterError, BackboneError, OutputError
@@ -510,10 +510,12 @@ def test_a_disk_that_cannot_be_written(tmp_path, adapter, monkeypatch):
 
 def test_weights_of_another_backbone(adapter):
     tuned = replace(adapter, backbone=BackboneRef(name="paper_vit", sha256="a" * 64))
-    check_backbone(tuned, {}, "a" * 64)
-    check_backbone(adapter, {}, "b" * 64)  # no digest: anything goes
-    with pytest.raises(BackboneError, match=r"weights aaaaaaaaaaaa…, these 0 tensors are bbbbbbbb"):
-        check_backbone(tuned, {}, "b" * 64)
+    require_backbone(tuned.backbone, "a" * 64, "w")
+    require_backbone(adapter.backbone, "b" * 64, "w")  # no digest: anything goes
+    with pytest.raises(
+        BackboneError, match=r"digest bbbbbbbbbbbb…, the adapter wants aaaaaaaaaaaa"
+    ):
+        require_backbone(tuned.backbone, "b" * 64, "w")
 
 
 def test_a_backbone_reference_is_read_as_written(tiny_spec):
