@@ -26,10 +26,9 @@ _TYPES = {"images": "tensor(uint8)", "pixels": "tensor(float)"}
 class OrtGraph:
     """A bundle's graph in ONNX Runtime, all graph optimisations on.
 
-    Threads that wait sleep. By default they spin, and hold cores that the image decoder, the other
-    candidates of a profile or other programs want: with both cores of a small machine shared with
-    another job, a ViT-Ti at 224 pixels took 56 ms a run spinning and 28 ms sleeping (ONNX Runtime
-    1.31).
+    Threads that wait spin, which is ONNX Runtime's default: on an idle machine of two cores a ViT-B
+    took 235 ms a run spinning and 282 ms sleeping. On a busy machine spinning costs instead (a
+    ViT-Ti 56 against 28 ms with both cores shared): give it fewer threads there (ONNX Runtime 1.31).
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -46,7 +45,6 @@ class OrtGraph:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(bundle.model), options, providers=["CPUExecutionProvider"]

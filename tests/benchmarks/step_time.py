@@ -9,7 +9,6 @@ peak memory is that of two child processes that run one form each.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from vptkit.devices.detect import detect_machine
+from vptkit.runtime.memory import memory_of_this_process
 from vptkit.tune.prompted import fast_features
 from vptkit.tune.reference import features
 
@@ -65,7 +65,7 @@ def main() -> None:
             step = stepper(args.child, args.batch, args.prompts)
             for _ in range(3):
                 step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(memory_of_this_process()[1])
         return
     steps = {form: stepper(form, args.batch, args.prompts) for form in FORMS}
     for step in steps.values():
