@@ -108,10 +108,10 @@ def export(
         if golden is not None:
             write_tensors(folder / GOLDEN, {"images": golden[0], "logits": golden[1]})
         manifest = _manifest(adapter, spec, options)
-        write_manifest(folder, manifest)
+        files = write_manifest(folder, manifest)
         if verify is not None:
             manifest["parity"] = verify(folder)
-            write_manifest(folder, manifest)
+            write_manifest(folder, manifest, files)
     return manifest
 
 

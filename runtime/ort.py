@@ -26,9 +26,10 @@ _TYPES = {"images": "tensor(uint8)", "pixels": "tensor(float)"}
 class OrtGraph:
     """A bundle's graph in ONNX Runtime, all graph optimisations on.
 
-    Threads that wait spin, which is ONNX Runtime's default: on an idle machine of two cores a ViT-B
-    took 235 ms a run spinning and 282 ms sleeping. On a busy machine spinning costs instead (a
-    ViT-Ti 56 against 28 ms with both cores shared): give it fewer threads there (ONNX Runtime 1.31).
+    Threads that wait sleep. By default they spin, and hold cores that the image decoder, the other
+    candidates of a profile or other programs want. Measured on two cores (ONNX Runtime 1.31): alone
+    on the machine a ViT-B took 235 ms a run spinning and 282 ms sleeping; with both cores shared a
+    ViT-Ti took 56 and 28 ms; five small ViTs in one profile 10 and 2 ms each.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -45,6 +46,7 @@ class OrtGraph:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(bundle.model), options, providers=["CPUExecutionProvider"]

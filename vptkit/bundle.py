@@ -141,13 +141,23 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         raise BundleError(f"{path}: {MANIFEST}: {error}") from error
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(
+    folder: Path, manifest: dict[str, Any], files: dict[str, str] | None = None
+) -> dict[str, str]:
     """Write manifest.json: the given fields, and the digest of every other file in the folder.
+
+    Args:
+        folder: the bundle.
+        manifest: every field but "format" and "files".
+        files: the digests, if nothing but the manifest changed since they were taken.
+
+    Returns:
+        The digests.
 
     Raises:
         BundleError: fields are missing or unknown.
     """
-    files = {
+    files = files or {
         str(p.relative_to(folder)): sha256_of_file(p)
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p.name != MANIFEST
@@ -157,6 +167,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         raise BundleError(f"manifest fields {sorted(set(document) ^ _KEYS)} are amiss")
     text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="ascii")
+    return files
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

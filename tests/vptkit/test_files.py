@@ -53,7 +53,23 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path):
     assert stat.S_IMODE(ours) == stat.S_IMODE(plain)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_refusal_inside_the_block_is_not_blamed_on_the_output(tmp_path):
+    with pytest.raises(PermissionError), atomic_file(tmp_path / "x"):
+        raise PermissionError(errno.EACCES, "somewhere else")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_written_is_an_output_error(tmp_path, monkeypatch):
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("vptkit.files.tempfile.mkstemp", refuse)
+    expected = pytest.raises(OutputError, match=r"x: cannot be written: Permission denied")
+    with expected, atomic_file(tmp_path / "x"):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT])
 def test_a_full_disk_is_an_output_error(tmp_path, number):
     def fail():
         with atomic_file(tmp_path / "x") as part:
