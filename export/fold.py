@@ -73,14 +73,19 @@ class Block:
         K_p = P̂ (γ W_k), V_p = P̂ (γ W_v): the shifts β W + b are shared with all other keys and
         values and were dropped or moved there as well.
         """
-        rows = normalized(self._rows(), eps)
+        rows = normalized(self.prompt_rows(), eps)
         return rows @ self.k, rows @ self.v
 
     def prompt_queries(self, eps: float) -> Array:
         """Queries of the prompts [m, d], for blocks whose prompt outputs are read."""
-        return normalized(self._rows(), eps) @ self.q.w + self.q.b
+        return normalized(self.prompt_rows(), eps) @ self.q.w + self.q.b
 
-    def _rows(self) -> Array:
+    def prompt_rows(self) -> Array:
+        """P [m, d].
+
+        Raises:
+            ValueError: this block has no prompts.
+        """
         if self.prompt is None:
             raise ValueError("this block has no prompts")
         return self.prompt

@@ -94,7 +94,7 @@ class _Writer:
         for i, block in enumerate(blocks[:-1]):
             if insert == "shallow" and i == 0:
                 z = self.joined_block(z, block, i)
-                length += len(self._prompt(block))
+                length += len(block.prompt_rows())
             else:
                 z = self.block(z, block, i, length)
         i, last = spec.depth - 1, blocks[-1]
@@ -103,7 +103,7 @@ class _Writer:
             return self.normalized(self.joined_mean(z, last, i), "norm")
         if joins:
             z = self.joined_block(z, last, i)
-            length += len(self._prompt(last))
+            length += len(last.prompt_rows())
         elif pool == "token" and self.options.last_block != "full":
             z, length = self.one_query_block(z, last, i, length), 1
         else:
@@ -167,12 +167,7 @@ class _Writer:
         name = f"blocks.{i}"
         x = self.normalized(z, f"{name}.norm1")
         q = self.heads(self.b.linear(x, block.q.w, block.q.b, f"{name}.attn.q"), length)
-        k = self.heads(self.b.linear(x, block.k, None, f"{name}.attn.k"), length)
-        v = self.heads(self.b.linear(x, block.v, None, f"{name}.attn.v"), length)
-        if block.prompt is not None:
-            k_p, v_p = block.prefix(self.eps)
-            k = self.with_prefix(k_p, k, f"{name}.attn.k")
-            v = self.with_prefix(v_p, v, f"{name}.attn.v")
+        k, v = self.keys_values(x, block, length, name)
         return self.after_attention(z, self.attention(q, k, v, length, name), block, name)
 
     def one_query_block(self, z: str, block: Block, i: int, length: int) -> str:
@@ -187,14 +182,19 @@ class _Writer:
         if self.options.last_block == "absorbed":
             a = self.absorbed_attention(q, x, block, length, name)
         else:
-            k = self.heads(b.linear(x, block.k, None, f"{name}.attn.k"), length)
-            v = self.heads(b.linear(x, block.v, None, f"{name}.attn.v"), length)
-            if block.prompt is not None:
-                k_p, v_p = block.prefix(self.eps)
-                k = self.with_prefix(k_p, k, f"{name}.attn.k")
-                v = self.with_prefix(v_p, v, f"{name}.attn.v")
+            k, v = self.keys_values(x, block, length, name)
             a = self.attention(q, k, v, 1, name)
         return self.after_attention(z_0, a, block, name)
+
+    def keys_values(self, x: str, block: Block, length: int, name: str) -> tuple[str, str]:
+        """Keys and values of x [B, length, d], the prompts' before them: [B, h, m + length, e]."""
+        k = self.heads(self.b.linear(x, block.k, None, f"{name}.attn.k"), length)
+        v = self.heads(self.b.linear(x, block.v, None, f"{name}.attn.v"), length)
+        if block.prompt is not None:
+            k_p, v_p = block.prefix(self.eps)
+            k = self.with_prefix(k_p, k, f"{name}.attn.k")
+            v = self.with_prefix(v_p, v, f"{name}.attn.v")
+        return k, v
 
     def absorbed_attention(self, q: str, x: str, block: Block, length: int, name: str) -> str:
         """One query against x̂ itself (see `fold.Absorbed`): [B, h, 1, e], [B, T, d] → [B, 1, d]."""
@@ -229,7 +229,7 @@ class _Writer:
         """A block whose prompt rows are read behind it: [B, T, d] → [B, T + m, d]."""
         name = f"blocks.{i}"
         a = self.joined_attention(z, block, name)
-        rows = self.batched(f"{name}.prompt", self._prompt(block)[None])
+        rows = self.batched(f"{name}.prompt", block.prompt_rows()[None])
         z = self.b.op("Concat", [z, rows], f"{name}/tokens", axis=1)
         return self.after_attention(z, a, block, name)
 
@@ -240,7 +240,7 @@ class _Writer:
         is one constant and only the additions are summed with the image: Σ P + Σ (a + mlp).
         """
         b, spec, name = self.b, self.spec, f"blocks.{i}"
-        prompt = self._prompt(block)
+        prompt = block.prompt_rows()
         a = self.joined_attention(z, block, name)
         a = b.linear(a, block.proj.w, block.proj.b, f"{name}.attn.proj")
         rows = self.batched(f"{name}.prompt", prompt[None])
@@ -342,9 +342,3 @@ class _Writer:
     def _by_head(self, rows: Array) -> Array:
         """[m, d] → [h, m, e]."""
         return np.asarray(rows.reshape(len(rows), self.spec.heads, -1).transpose(1, 0, 2))
-
-    @staticmethod
-    def _prompt(block: Block) -> Array:
-        if block.prompt is None:
-            raise ValueError("this block has no prompts")
-        return block.prompt

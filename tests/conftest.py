@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vptkit import cli
 from vptkit.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.backbone import BackboneSpec
 from vptkit.bundle import write_manifest
@@ -58,6 +61,22 @@ def tiny_spec() -> BackboneSpec:
         final_norm="norm",
         pool="token",
     )
+
+
+@pytest.fixture
+def vptkit(capsys, monkeypatch):
+    """A function that runs the command line here: (exit code, standard output, error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vptkit", *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ import torch
 
 from vptkit.adapter import Adapter, BackboneRef
 from vptkit.devices.detect import detect_machine
+from vptkit.export.baseline import without_prompts
 from vptkit.export.fold import fold
 from vptkit.export.graph import GraphOptions, folded_graph
 from vptkit.export.unfolded import unfolded_graph
@@ -70,18 +71,9 @@ def graphs(name: str, prompts: int, folder: Path) -> dict[str, Path]:
             torch.onnx.export(
                 model, (pixels,), str(folder / "dynamo.onnx"), dynamo=True, external_data=False
             )
-    bare = {k: v for k, v in tensors.items() if k.startswith("head")}
-    without = Adapter(
-        **{
-            **{f: getattr(adapter, f) for f in Adapter.__dataclass_fields__},
-            "insert": "none",
-            "prompt_length": 0,
-            "tensors": bare,
-        }
-    )
     written = {
         "bare backbone, vptkit --fold none": unfolded_graph(
-            spec, weights, without, GraphOptions(batch=1)
+            spec, weights, without_prompts(adapter), GraphOptions(batch=1)
         ),
         "unfolded, vptkit --fold none": unfolded_graph(
             spec, weights, adapter, GraphOptions(batch=1)

@@ -24,22 +24,6 @@ from vptkit.errors import VptkitError
 COMMANDS = ("check", "eval", "run", "profile", "inspect")
 
 
-@pytest.fixture
-def vptkit(capsys, monkeypatch):
-    """A function that runs the command line here: (exit code, standard output, error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vptkit", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run
-
-
 def assert_error(result: tuple[int, str, str], code: int, *parts: str) -> None:
     """The last line of standard error is the error; there is no traceback and no document."""
     assert result[0] == code

@@ -24,7 +24,6 @@ pytest.importorskip("onnxruntime")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from vptkit import cli  # noqa: E402
 from vptkit.adapter import read_adapter, write_adapter  # noqa: E402
 from vptkit.bundle import open_bundle  # noqa: E402
 from vptkit.tune import TuneConfig  # noqa: E402
@@ -96,22 +95,6 @@ def inputs(tmp_path_factory) -> Path:
     )
     run_tune(folder / "data", folder / "adapter.safetensors", config)
     return folder
-
-
-@pytest.fixture
-def vptkit(capsys, monkeypatch):
-    """A function that runs the command line here: (exit code, standard output, error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vptkit", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture

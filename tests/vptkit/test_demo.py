@@ -18,7 +18,6 @@ pytest.importorskip("matplotlib")
 
 from safetensors.torch import save_file  # noqa: E402
 
-from vptkit import cli  # noqa: E402
 from vptkit.bundle import open_bundle  # noqa: E402
 from vptkit.demo import (  # noqa: E402
     BACKBONE,
@@ -63,22 +62,6 @@ def arguments(tmp_path) -> list[str]:
         *("--weights", str(tmp_path / "weights.safetensors"), "--epochs", "1", "--threads", "1"),
         *("-o", str(tmp_path / "out")),
     ]
-
-
-@pytest.fixture
-def vptkit(capsys, monkeypatch):
-    """A function that runs the command line here: (exit code, standard output, error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vptkit", *arguments])
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture
