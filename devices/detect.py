@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["detect_machine", "usable_cores"]
+__all__ = ["cpu_has_vnni", "detect_machine", "usable_cores"]
 
 # /proc/cpuinfo of 64-bit Arm names a core by two numbers: (implementer, part).
 _ARM_CORES = {
@@ -69,6 +69,14 @@ def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+def cpu_has_vnni(root: Path = Path("/")) -> bool | None:
+    """Whether an x86 processor multiplies int8 into 32 bits (VNNI); None for others or unknown."""
+    found = re.search(r"^flags\s*:(.*)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    if found is None:
+        return None
+    return bool({"avx512_vnni", "avx_vnni"} & set(found.group(1).split()))
 
 
 def usable_cores(root: Path = Path("/")) -> int:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vptkit.adapter import read_adapter
-from vptkit.backbone import tensor_shapes
+from vptkit.adapter import Adapter, BackboneRef, read_adapter
 from vptkit.bundle import ADAPTER, open_bundle, write_manifest
+from vptkit.weights import tensor_shapes
 
 from .macs import unfolded_macs
 from .pipeline import ExportOptions, write_graph
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
     from vptkit.backbone import BackboneSpec
+    from vptkit.bundle import Bundle
 
 __all__ = ["export_baselines", "random_weights", "without_prompts"]
 
@@ -59,6 +59,27 @@ def without_prompts(adapter: Adapter) -> Adapter:
     )
 
 
+def _bare(bank: Bundle) -> Adapter:
+    """A linear probe with as many classes as a bank has room for."""
+    entry, backbone = bank.manifest["adapters"][0], bank.manifest["backbone"]
+    classes, width = bank.manifest["outputs"][0]["shape"][1], bank.spec.width
+    return Adapter(
+        name=bank.name,
+        backbone=BackboneRef(name=backbone["name"], spec=bank.spec, sha256=backbone["sha256"]),
+        method="linear",
+        insert="none",
+        prompt_length=0,
+        pool=entry["pool"],
+        norm=entry["norm"],
+        labels=tuple(f"class {i}" for i in range(classes)),
+        preprocess=bank.preprocess,
+        tensors={
+            "head.weight": np.zeros((classes, width), np.float32),
+            "head.bias": np.zeros(classes, np.float32),
+        },
+    )
+
+
 def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
     """Write the baselines of a bundle, with its input and batch.
 
@@ -72,7 +93,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         would be the same graph).
     """
     opened = open_bundle(bundle, verify=False)
-    adapter = read_adapter(bundle / ADAPTER)
+    adapter = _bare(opened) if opened.layout == "bank" else read_adapter(bundle / ADAPTER)
     spec = opened.spec
     options = ExportOptions(
         fold="none",
@@ -93,9 +114,15 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         manifest = {
             **opened.manifest,
             "name": name,
+            "layout": "baked",
+            "adapters": [{"name": name, "labels": list(one.labels)}],
+            "inputs": opened.manifest["inputs"][:1],
             "fold": "none",
             "folds": [],
             "macs": {"backbone": bare, "unfolded": macs, "graph": macs},
+            "precision": "fp32",
+            "lowering": None,
+            "gate": None,
             "parity": None,
         }
         for key in ("format", "files"):

@@ -80,9 +80,16 @@ class Builder:
 
     def normalize(self, x: str, width: int, eps: float, name: str) -> str:
         """x̂: LayerNormalization without affine (the operator wants a scale: ones)."""
-        ones = self.const("ones", np.ones(width))
-        zeros = self.const("zeros", np.zeros(width))
+        ones = self.const(f"ones.{width}", np.ones(width))
+        zeros = self.const(f"zeros.{width}", np.zeros(width))
         return self.op("LayerNormalization", [x, ones, zeros], name, axis=-1, epsilon=eps)
+
+    def rms_normalize(self, x: str, eps: float, name: str) -> str:
+        """x̂ = x / sqrt(mean x² + eps) over the last axis, in operators of opset 17."""
+        square = self.op("Mul", [x, x], f"{name}/square")
+        mean = self.op("ReduceMean", [square], f"{name}/mean", axes=[-1], keepdims=1)
+        kept = self.op("Add", [mean, self.const(f"scalar/{eps!r}", np.asarray(eps))], f"{name}/eps")
+        return self.op("Div", [x, self.op("Sqrt", [kept], f"{name}/root")], name)
 
     def reshape(self, x: str, shape: Sequence[int], name: str) -> str:
         """0 keeps a dimension, -1 takes the rest."""
@@ -121,11 +128,13 @@ class Builder:
         return self.op("Expand", [constant, target], f"{name}/batch")
 
     def activation(self, kind: str, x: str, name: str) -> str:
-        """GELU (erf), tanh-GELU or QuickGELU, in operators of opset 17."""
+        """GELU (erf), tanh-GELU, QuickGELU or SiLU, in operators of opset 17."""
 
         def c(value: float) -> str:
             return self.const(f"scalar/{value!r}", np.asarray(value))
 
+        if kind == "silu":
+            return self.op("Mul", [x, self.op("Sigmoid", [x], f"{name}/gate")], name)
         if kind == "quick_gelu":
             gate = self.op("Mul", [x, c(1.702)], f"{name}/scaled")
             return self.op("Mul", [x, self.op("Sigmoid", [gate], f"{name}/gate")], name)

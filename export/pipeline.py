@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,16 +13,17 @@ from onnx import helper
 
 import vptkit
 from vptkit.adapter import read_adapter, require_backbone, write_adapter
-from vptkit.backbone import digest_of_weights, read_weights
 from vptkit.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
-from vptkit.errors import MissingExtraError, TargetError
+from vptkit.errors import MissingExtraError
 from vptkit.files import atomic_folder
 from vptkit.tensors import write_tensors
+from vptkit.weights import digest_of_weights, read_weights
 
-from .builder import IR_VERSION, OPSET
 from .fold import fold
-from .graph import GraphOptions, folded_graph
+from .graph import folded_graph
+from .lower import Lowering, lower
 from .macs import folded_macs, unfolded_macs
+from .options import GraphOptions, absorbable
 from .unfolded import unfolded_graph
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
     from vptkit.adapter import Adapter
     from vptkit.backbone import BackboneSpec
 
-    from .graph import LastBlock
+    from .evidence import Evidence
+    from .lower import Lowered
+    from .options import LastBlock
 
-__all__ = ["ExportOptions", "export", "write_graph"]
+__all__ = ["ExportOptions", "export", "write_graph", "write_model"]
 
 _PROTOBUF_LIMIT = 2**31 - (1 << 24)  # with room for the nodes
 
@@ -49,20 +52,27 @@ class ExportOptions:
         input: see `GraphOptions`.
         batch: a fixed batch size, or None for any.
         fold: "all", or "none" for the graph that others would export.
-        last_block: see `GraphOptions`; "auto" is "absorbed" (fp32 on a CPU; docs/benchmarks.md).
-        precision: fp32 is the only one yet.
+        last_block: see `GraphOptions`; "auto" is "absorbed" for a CPU (docs/benchmarks.md) and
+            "query" for TensorRT (keeps attention fused).
+        lowering: precision and what belongs to it.
     """
 
     input: Literal["uint8", "float32"] = "uint8"
     batch: int | None = None
     fold: Literal["all", "none"] = "all"
     last_block: LastBlock | Literal["auto"] = "auto"
-    precision: Literal["fp32"] = "fp32"
+    lowering: Lowering = field(default_factory=Lowering)
 
     def graph(self) -> GraphOptions:
         """For the graph writers."""
-        last: LastBlock = "absorbed" if self.last_block == "auto" else self.last_block
-        return GraphOptions(input=self.input, batch=self.batch, last_block=last)
+        on_cpu = self.lowering.resolved_target == "cpu"
+        best: LastBlock = "absorbed" if on_cpu else "query"
+        last = best if self.last_block == "auto" else self.last_block
+        # ONNX Runtime fuses an int8 product only if nothing else reads its input; TensorRT keeps
+        # one with scales by channel in int8 only if queries, keys and values are apart.
+        quantized = self.lowering.precision in ("int8", "fp8")
+        qkv: Literal["separate", "fused"] = "fused" if on_cpu == quantized else "separate"
+        return GraphOptions(input=self.input, batch=self.batch, last_block=last, qkv=qkv)
 
 
 def export(
@@ -74,6 +84,7 @@ def export(
     force: bool = False,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
+    evidence: Callable[[Adapter], Evidence] | None = None,
 ) -> dict[str, Any]:
     """Compile an adapter into a bundle. Same input, same bytes.
 
@@ -87,6 +98,7 @@ def export(
         from_timm: asked for spec and weights where the file alone does not do.
         verify: called with the finished folder before it is moved into place; its figures go into
             the manifest's "parity", and an exception of it discards the bundle.
+        evidence: asked for real images and a runner, for precisions below fp32.
 
     Returns:
         The manifest.
@@ -94,20 +106,20 @@ def export(
     Raises:
         AdapterError, BackboneError: bad input, or another backbone than the one tuned.
         OutputError: the output exists, or the disk is full.
-        TargetError: the adapter asks for something this exporter does not do yet.
-        GateError: raised by `verify`.
+        TargetError: the options ask for something this backbone does not do.
+        GateError: the precision's gate does not hold, or raised by `verify`.
     """
     options = options or ExportOptions()
     adapter = read_adapter(adapter_path)
-    _require_supported(adapter)
     with atomic_folder(output, force=force) as folder:
         spec, tensors = _backbone(adapter, weights, from_timm)
-        write_graph(folder, adapter, spec, tensors, options)
+        known = None if evidence is None else evidence(adapter)
+        lowered = write_graph(folder, adapter, spec, tensors, options, known)
         write_adapter(folder / ADAPTER, adapter)
         golden = adapter.golden()
         if golden is not None:
             write_tensors(folder / GOLDEN, {"images": golden[0], "logits": golden[1]})
-        manifest = _manifest(adapter, spec, options)
+        manifest = _manifest(adapter, spec, options, lowered)
         files = write_manifest(folder, manifest)
         if verify is not None:
             manifest["parity"] = verify(folder)
@@ -121,8 +133,13 @@ def write_graph(
     spec: BackboneSpec,
     tensors: Mapping[str, NDArray[Any]],
     options: ExportOptions,
-) -> None:
-    """Write model.onnx (with external data beyond protobuf's 2 GB)."""
+    evidence: Evidence | None = None,
+) -> Lowered:
+    """Write model.onnx in its precision, and say how it came to be.
+
+    Raises:
+        VptkitError, GateError: see `lower.lower`.
+    """
     if options.fold == "all":
         folded = fold(spec, tensors, adapter)
         model = folded_graph(
@@ -130,11 +147,17 @@ def write_graph(
         )
     else:
         model = unfolded_graph(spec, tensors, adapter, options.graph())
-    path = folder / MODEL
+    lowered = lower(adapter.name, model, options.lowering, evidence)
+    write_model(lowered.model, folder / MODEL)
+    return lowered
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph (with external data beyond protobuf's 2 GB)."""
     if _size(model) < _PROTOBUF_LIMIT:
         path.write_bytes(model.SerializeToString(deterministic=True))
     else:
-        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{MODEL}.data")
+        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
 
 
 def _size(model: onnx.ModelProto) -> int:
@@ -143,11 +166,6 @@ def _size(model: onnx.ModelProto) -> int:
         math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         for tensor in model.graph.initializer
     )
-
-
-def _require_supported(adapter: Adapter) -> None:
-    if adapter.pool == "map":
-        raise TargetError(f"adapter {adapter.name!r}: pool 'map' is not supported yet")
 
 
 def _backbone(
@@ -166,7 +184,9 @@ def _backbone(
     return spec, tensors
 
 
-def _manifest(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> dict[str, Any]:
+def _manifest(
+    adapter: Adapter, spec: BackboneSpec, options: ExportOptions, lowered: Lowered
+) -> dict[str, Any]:
     height, width = spec.image_size
     batch: int | str = options.batch or "dynamic"
     source = (
@@ -191,7 +211,9 @@ def _manifest(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> d
         "preprocess": adapter.preprocess.to_json(),
         "inputs": [source],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, len(adapter.labels)]}],
-        "precision": options.precision,
+        "precision": options.lowering.precision,
+        "lowering": lowered.plan,
+        "gate": lowered.gate,
         "layout": "baked",
         "batch": batch,
         "fold": options.fold,
@@ -203,31 +225,36 @@ def _manifest(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> d
             "onnx": onnx.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
-            "opset": OPSET,
-            "ir": IR_VERSION,
+            "opset": lowered.model.opset_import[0].version,
+            "ir": lowered.model.ir_version,
         },
     }
 
 
 def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list[str]:
     """The folds that were applied, in words."""
+    last = options.graph().last_block
+    last = "query" if last == "absorbed" and not absorbable(spec) else last
+    shared_keys = spec.rotary is None and not spec.qk_norm
     rules = {
         "prompt factors multiplied": any(n.endswith(".a") for n in adapter.tensors),
         "deep prompts → constant key/value prefixes": adapter.insert == "deep",
         "shallow prompts → constant queries, keys and values in block 0": (
             adapter.insert == "shallow"
         ),
-        "LayerNorm affine → next linear": True,
-        "key bias dropped": spec.qkv_bias,
-        "value bias → projection": spec.qkv_bias,
+        "LayerNorm affine → next linear": spec.block != "post",
+        "key bias dropped": spec.qkv_bias and shared_keys,
+        "value bias → projection": spec.qkv_bias and not spec.attention_norm,
         "attention scale → query": True,
         "LayerScale → projection and MLP": spec.layer_scale,
-        "final norm affine → head": spec.final_norm is not None,
+        "inner norms' affine → projection and MLP": spec.attention_norm or spec.mlp_norm,
+        "rotary embedding → constants, pairs reordered": spec.rotary is not None,
+        "relative positions → one table": spec.relative is not None,
+        "latent query of the pooling → its keys": adapter.pool == "map",
+        "final norm affine → head": spec.final_norm is not None and adapter.pool != "map",
         "pixel scale, mean and std → patch embedding": options.input == "uint8",
         "prefix tokens and their position → constant rows": spec.prefix > 0,
-        f"last block: one query ({options.graph().last_block})": (
-            adapter.pool == "token" and options.graph().last_block != "full"
-        ),
+        f"last block: one query ({last})": adapter.pool == "token" and last != "full",
         "sum of prompts kept apart in the mean": (
             adapter.pool == "avg_prompts"
             and adapter.norm == "after_pool"

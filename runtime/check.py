@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Parity", "check_golden", "check_logits", "default_tolerance", "require_parity"]
 
 # Largest difference over largest logit. Summation order alone costs fp32 about 1e-6 in ViT-B.
-_TOLERANCES = {"fp32": 1e-4}
+# The lower types: some times what both real ViTs showed (docs/benchmarks.md); whether labels hold
+# is the gate's question, these find what is broken.
+_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 0.3, "fp8": 0.4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Parity:
         count: images.
         worst_image: index of the image with the largest difference.
         tolerance: the bound on max_rel_diff.
+        adapter: the adapter that was asked; of several, the one that is furthest off.
     """
 
     ok: bool
@@ -43,29 +46,39 @@ class Parity:
     count: int
     worst_image: int
     tolerance: float
+    adapter: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `vptkit check --json` prints it, without the bundle."""
         return asdict(self)
 
 
-def check_golden(session: Session, *, tolerance: float | None = None) -> Parity:
+def check_golden(
+    session: Session, *, adapter: str | None = None, tolerance: float | None = None
+) -> Parity:
     """Compare a session with the golden answers in its bundle.
 
     Args:
         session: an open bundle.
+        adapter: one of a bank's; all that carry golden answers unless named.
         tolerance: bound on max_rel_diff; that of the bundle's precision unless given.
 
     Raises:
         BundleError: the bundle carries no golden answers.
     """
-    golden = session.bundle.golden()
-    if golden is None or len(golden[0]) == 0:
+    names = session.bundle.adapter_names if adapter is None else (adapter,)
+    found = [(name, session.bundle.golden(name)) for name in names]
+    checked = [
+        check_logits(session, *golden, adapter=name, against="golden", tolerance=tolerance)
+        for name, golden in found
+        if golden is not None and len(golden[0]) > 0
+    ]
+    if not checked:
         raise BundleError(
             f"{session.bundle.path}: no golden answers to check against: the adapter carried none. "
             "Pass --reference, or tune again with this version and export."
         )
-    return check_logits(session, *golden, against="golden", tolerance=tolerance)
+    return checked[0] if len(checked) == 1 else _worst(checked)
 
 
 def check_logits(
@@ -73,6 +86,7 @@ def check_logits(
     images: NDArray[np.uint8],
     expected: NDArray[np.float32],
     *,
+    adapter: str | None = None,
     against: Literal["golden", "reference"] = "reference",
     tolerance: float | None = None,
 ) -> Parity:
@@ -82,6 +96,7 @@ def check_logits(
         session: an open bundle.
         images: uint8 [B, H, W, 3].
         expected: float32 [B, C].
+        adapter: which one of a bank is asked.
         against: where they come from.
         tolerance: bound on max_rel_diff; that of the bundle's precision unless given.
 
@@ -91,7 +106,7 @@ def check_logits(
     tolerance = default_tolerance(session.bundle.precision) if tolerance is None else tolerance
     if not 0 <= tolerance < np.inf:
         raise VptkitError(f"tolerance is {tolerance}, expected a number from 0 up")
-    logits = session.run(images).astype(np.float64)
+    logits = session.run(images, adapter).astype(np.float64)
     if expected.shape != logits.shape or len(logits) == 0 or not np.isfinite(expected).all():
         raise DataError(
             f"{against} logits came as {list(expected.shape)}, expected finite {list(logits.shape)}"
@@ -112,6 +127,19 @@ def check_logits(
         count=len(logits),
         worst_image=int(difference.argmax()),
         tolerance=float(tolerance),
+        adapter=adapter or session.bundle.adapter_names[0],
+    )
+
+
+def _worst(checked: list[Parity]) -> Parity:
+    """Several adapters as one: the adapter that is furthest off, over all of their images."""
+    ranked = sorted(checked, key=lambda p: np.inf if p.max_rel_diff is None else p.max_rel_diff)
+    worst, count = ranked[-1], sum(p.count for p in checked)
+    return replace(
+        worst,
+        ok=all(p.ok for p in checked),
+        top1_agreement=sum(p.top1_agreement * p.count for p in checked) / count,
+        count=count,
     )
 
 
@@ -131,7 +159,7 @@ def require_parity(session: Session, parity: Parity) -> None:
     )
     raise GateError(
         f"{session.bundle.path}: differs from the {parity.against} answers on "
-        f"{session.backend}: {found} ({parity.count} images, worst is number {parity.worst_image})"
+        f"{session.backend}: {found} ({parity.count} images, worst is number {parity.worst_image} of adapter {parity.adapter!r})"
     )
 
 

@@ -62,6 +62,7 @@ def evaluate(
     session: Session,
     data: Path,
     *,
+    adapter: str | None = None,
     split: str | None = None,
     batch: int = 8,
     workers: int | None = None,
@@ -72,6 +73,7 @@ def evaluate(
     Args:
         session: an open bundle; folders are matched with its labels by name.
         data: one folder per class, or a folder with train/ and test/ (or val/) of such folders.
+        adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.
         batch: images for each run; a fixed-batch bundle takes its own.
         workers: decoding threads, one for each usable core unless given.
@@ -79,10 +81,11 @@ def evaluate(
 
     Raises:
         DataError: no such folder, classes that differ from the labels, or a broken image.
+        BundleError: no such adapter, or a bank and none named.
         GateError: the logits hold NaN or Inf.
     """
+    labels = session.bundle.labels_of(adapter)
     folder = split_folder(data, split)
-    labels = session.bundle.labels
     paths, truth = labelled_images(folder, labels)
     progress.total = len(paths)
     size = session.bundle.batch or batch
@@ -92,7 +95,7 @@ def evaluate(
         decode(paths, session.bundle.preprocess, workers=workers, read_ahead=max(32, 2 * size))
     ) as images:
         while portion := list(_pixels(islice(images, size))):
-            logits[done : done + len(portion)] = session.run(np.stack(portion))
+            logits[done : done + len(portion)] = session.run(np.stack(portion), adapter)
             done += len(portion)
             progress.update(len(portion))
     return _count(folder, labels, truth, logits)

@@ -73,7 +73,7 @@ def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memor
     session = open_session(bundle, backend, threads)
     images = random_images(batch, session.bundle.preprocess.size)
     for _ in range(3):
-        session.run(images)
+        session.run(images, session.bundle.adapter_names[0])
     after, peak = memory_of_this_process()
     return Memory(peak=peak, increase=after - before)
 

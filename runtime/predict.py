@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vptkit.errors import BundleError, DataError, VptkitError
+from vptkit.errors import DataError, VptkitError
 
 from .decode import Decoded, decode
 from .sources import find_images
@@ -76,13 +76,11 @@ def predict(
         BundleError: the bundle has no such adapter.
         DataError: a source is missing or holds no images.
     """
-    names = session.bundle.adapter_names
-    if adapter not in (None, *names):
-        raise BundleError(f"{session.bundle.path}: no adapter {adapter!r}, only {', '.join(names)}")
+    name = str(session.bundle.entry(adapter)["name"])
     if top_k < 1 or batch < 1:
         raise VptkitError(f"top_k is {top_k} and batch is {batch}, expected at least 1 each")
     paths = find_images(sources)
-    return _predictions(session, paths, top_k, session.bundle.batch or batch, workers)
+    return _predictions(session, name, paths, top_k, session.bundle.batch or batch, workers)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -93,7 +91,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _predictions(
-    session: Session, paths: list[Path], top_k: int, batch: int, workers: int | None
+    session: Session, adapter: str, paths: list[Path], top_k: int, batch: int, workers: int | None
 ) -> Iterator[Prediction]:
     preprocess = session.bundle.preprocess
     ahead = max(32, 2 * batch)
@@ -103,22 +101,24 @@ def _predictions(
         for decoded in images:
             portion.append(decoded)
             if len(portion) == batch:
-                yield from _classify(session, portion, top_k)
+                yield from _classify(session, adapter, portion, top_k)
                 portion = []
-        yield from _classify(session, portion, top_k)
+        yield from _classify(session, adapter, portion, top_k)
 
 
-def _classify(session: Session, portion: list[Decoded], top_k: int) -> Iterator[Prediction]:
-    adapter = session.bundle.adapter_names[0]
+def _classify(
+    session: Session, adapter: str, portion: list[Decoded], top_k: int
+) -> Iterator[Prediction]:
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
-    rows = iter(session.run(np.stack(pixels)) if pixels else np.empty((0, 0), np.float32))
+    rows = iter(session.run(np.stack(pixels), adapter) if pixels else np.empty((0, 0), np.float32))
+    labels = session.bundle.labels_of(adapter)  # behind the run: it may have been replaced
     for path, item in portion:
         if isinstance(item, DataError):
             yield Prediction(path=path, adapter=adapter, error=str(item))
             continue
         logits = next(rows)  # [C]
         if np.isfinite(logits).all():
-            top = _best(softmax(logits), session.bundle.labels, top_k)
+            top = _best(softmax(logits), labels, top_k)
             yield Prediction(path=path, adapter=adapter, top=top)
         else:
             error = f"{path}: the logits hold NaN or Inf; the graph overflows on this image"

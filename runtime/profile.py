@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from vptkit.bundle import Bundle
     from vptkit.progress import Progress
 
     from .session import Session
@@ -44,26 +47,38 @@ class Candidate:
         name: unique in its profile.
         kind: what was tuned, or what it is compared with.
         session: the open bundle.
+        adapters: of a bank, whom to ask: one for all images, or several in turn.
     """
 
     name: str
     kind: Literal["adapter", "baseline"]
     session: Session = field(repr=False)
+    adapters: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int | None:
         """The only batch it takes, or None if it takes any."""
         return self.session.bundle.batch
 
+    def call(self, images: NDArray[np.uint8]) -> Callable[[], object]:
+        """One run, without arguments."""
+        if len(self.adapters) < 2:
+            return partial(self.session.run, images, *self.adapters)
+        turns = [self.adapters[i % len(self.adapters)] for i in range(len(images))]
+        return partial(self.session.run, images, turns)
+
 
 def open_candidates(
     bundles: Sequence[Path],
     baselines: Sequence[Mapping[str, Path]] = (),
     *,
+    adapter: str | None = None,
     backend: str = "cpu",
     threads: int | None = None,
 ) -> list[Candidate]:
     """Open bundles, and the baselines that belong to them.
+
+    A bank takes part once for each adapter, and once with all of them in turn.
 
     Baselines of one name whose backbone and multiply-accumulates are equal cost the same, so only
     the first is kept.
@@ -71,21 +86,31 @@ def open_candidates(
     Args:
         bundles: what was tuned.
         baselines: for each bundle, name → bundle (`vptkit.export.baseline.export_baselines`).
+        adapter: only this one of a bank.
         backend, threads: of every session.
+
+    Raises:
+        BundleError: a bundle has no such adapter.
     """
     candidates: list[Candidate] = []
+    names = []
     for path in bundles:
         session = open_session(path, backend, threads)
-        name = _unused(session.bundle.name, path.name, candidates)
-        candidates.append(Candidate(name=name, kind="adapter", session=session))
+        for label, adapters in _parts(session.bundle, adapter).items():
+            name = _unused(label, f"{path.name} {label}" if adapters else path.name, candidates)
+            candidates.append(
+                Candidate(name=name, kind="adapter", session=session, adapters=adapters)
+            )
+        banked = session.bundle.layout == "bank"
+        names.append(session.bundle.name if banked else candidates[-1].name)
     kept: list[tuple[str, object]] = []
-    for bundle, named in zip(list(candidates), baselines, strict=False):
+    for bundle, named in zip(names, baselines, strict=False):
         for name, path in named.items():
             session = open_session(path, backend, threads)
             cost = (session.bundle.spec, session.bundle.manifest["macs"], session.bundle.batch)
             if (name, cost) not in kept:
                 kept.append((name, cost))
-                unused = _unused(name, f"{name}, {bundle.name}", candidates)
+                unused = _unused(name, f"{name}, {bundle}", candidates)
                 candidates.append(Candidate(name=unused, kind="baseline", session=session))
     return candidates
 
@@ -134,7 +159,7 @@ def profile(
         size = {c.name: c.session.bundle.preprocess.size for c in members}
         images = {s: random_images(batch, s, seed=seed) for s in set(size.values())}
         timings = measure(
-            [partial(c.session.run, images[size[c.name]]) for c in members],
+            [c.call(images[size[c.name]]) for c in members],
             budget=budget,
             seed=seed,
             clock=clock,
@@ -143,6 +168,17 @@ def profile(
         rows += _rows(members, batch, timings, footprints, seed)
     settings = {"rounds": budget.rounds, "seconds": budget.seconds, "seed": seed}
     return {"format": FORMAT, "rows": rows, "machine": machine, "settings": settings}
+
+
+def _parts(bundle: Bundle, adapter: str | None) -> dict[str, tuple[str, ...]]:
+    """Name of a row → adapters that are asked in it."""
+    if bundle.layout != "bank":
+        return {bundle.name: ()}
+    if adapter is not None:
+        return {f"{bundle.name}: {bundle.entry(adapter)['name']}": (adapter,)}
+    names = bundle.adapter_names
+    rows: dict[str, tuple[str, ...]] = {f"{bundle.name}: {name}": (name,) for name in names}
+    return rows if len(names) == 1 else {**rows, f"{bundle.name}: mixed": names}
 
 
 def _groups(

@@ -15,11 +15,15 @@ from vptkit.preprocess import normalize
 from .predict import Prediction, predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["BACKENDS", "Graph", "GraphSession", "Session", "open_session"]
+    from .ort import OrtGraph
+
+    Choice = str | int | Sequence[str | int]
+
+__all__ = ["BACKENDS", "Graph", "GraphSession", "Session", "open_session", "require_images"]
 
 BACKENDS = ("cpu", "cuda", "tensorrt")
 
@@ -43,10 +47,15 @@ class Session(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Versions of the libraries that do the work."""
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits of prepared images: uint8 [B, H, W, 3] → float32 [B, C]."""
+    def run(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> NDArray[np.float32]:
+        """Logits of prepared images: uint8 [B, H, W, 3] → float32 [B, C].
 
-    def predict(self, sources: Iterable[str | Path], *, top_k: int = 5) -> Iterator[Prediction]:
+        `adapter` chooses among those of a bank: one name, or one for each image.
+        """
+
+    def predict(
+        self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
+    ) -> Iterator[Prediction]:
         """The best labels of images, folders and globs, in order, as they are ready."""
 
 
@@ -83,31 +92,37 @@ class GraphSession:
         """Versions of the libraries that do the work."""
         return self.graph.versions
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> NDArray[np.float32]:
         """Logits of prepared images.
 
         A bundle with a fixed batch is fed in portions of that size; the last is padded.
 
         Args:
             images: uint8 [B, H, W, 3], RGB, resized and cropped (`vptkit.preprocess.prepare`).
+            adapter: the only one there is, if any is named.
 
         Returns:
             float32 [B, C].
 
         Raises:
             DataError: another type or shape came.
-            BundleError: the graph answers with another number of classes than its labels.
+            BundleError: the graph answers with another number of classes than its labels, or
+                there is no such adapter.
         """
-        self._require_images(images)
+        require_images(images, self.bundle)
+        for name in {adapter} if isinstance(adapter, (str, int)) else set(adapter or ()):
+            self.bundle.entry(self.bundle.adapter_names[name] if name == 0 else str(name))
         step = self.bundle.batch or max(len(images), 1)
         parts = [self._run_portion(images[i : i + step]) for i in range(0, len(images), step)]
         if not parts:
             return np.empty((0, len(self.bundle.labels)), dtype=np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def predict(self, sources: Iterable[str | Path], *, top_k: int = 5) -> Iterator[Prediction]:
+    def predict(
+        self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
+    ) -> Iterator[Prediction]:
         """The best labels of images, folders and globs; see `vptkit.runtime.predict`."""
-        return predict(self, sources, top_k=top_k)
+        return predict(self, sources, adapter=adapter, top_k=top_k)
 
     def _run_portion(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         count, fixed = len(images), self.bundle.batch
@@ -126,18 +141,24 @@ class GraphSession:
             )
         return logits[:count]
 
-    def _require_images(self, images: NDArray[np.uint8]) -> None:
-        height, width = self.bundle.preprocess.size
-        if not isinstance(images, np.ndarray):
-            came = type(images).__name__  # type: ignore[unreachable]
-        elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
-            came = f"{images.dtype} {list(images.shape)}"
-        else:
-            return
-        raise DataError(
-            f"images: came as {came}, expected uint8 [B, {height}, {width}, 3], RGB, resized and "
-            "cropped. vptkit.preprocess.prepare makes one from an image of any size."
-        )
+
+def require_images(images: NDArray[np.uint8], bundle: Bundle) -> None:
+    """Refuse what a bundle's graph does not take.
+
+    Raises:
+        DataError: not uint8 [B, H, W, 3] of the bundle's size.
+    """
+    height, width = bundle.preprocess.size
+    if not isinstance(images, np.ndarray):
+        came = type(images).__name__  # type: ignore[unreachable]
+    elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
+        came = f"{images.dtype} {list(images.shape)}"
+    else:
+        return
+    raise DataError(
+        f"images: came as {came}, expected uint8 [B, {height}, {width}, 3], RGB, resized and "
+        "cropped. vptkit.preprocess.prepare makes one from an image of any size."
+    )
 
 
 def open_session(path: str | Path, backend: str = "cpu", threads: int | None = None) -> Session:
@@ -163,13 +184,17 @@ def open_session(path: str | Path, backend: str = "cpu", threads: int | None = N
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
     bundle = open_bundle(Path(path))
-    layout = bundle.manifest["layout"]
-    if layout != "baked":
-        raise TargetError(f"{path}: layout {layout!r} cannot be run yet, only 'baked'")
-    return GraphSession(bundle=bundle, backend=backend, graph=_ort_graph(bundle, threads))
+    graph = _ort_graph(bundle, threads)
+    if bundle.layout == "bank":
+        from .bank import BankSession
+
+        return BankSession(bundle, backend, graph)
+    if bundle.layout != "baked":
+        raise BundleError(f"{path}: layout {bundle.layout!r}, expected 'baked' or 'bank'")
+    return GraphSession(bundle=bundle, backend=backend, graph=graph)
 
 
-def _ort_graph(bundle: Bundle, threads: int | None) -> Graph:
+def _ort_graph(bundle: Bundle, threads: int | None) -> OrtGraph:
     try:
         # onnxruntime is optional and slow to import.
         from .ort import OrtGraph

@@ -236,6 +236,8 @@ def _manifest(
         "inputs": [{"name": feed, "dtype": dtype, "shape": shape}],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": [size, len(labels)]}],
         "precision": "fp32",
+        "lowering": None,
+        "gate": None,
         "layout": "baked",
         "batch": batch,
         "fold": "all",

@@ -26,12 +26,21 @@ EXCEPTIONS = {
     "vptkit/progress.py": {"rich"},
     "tune/curves.py": {"matplotlib"},
     "runtime/ort.py": {"onnxruntime"},
+    "runtime/probe.py": {"onnxruntime"},
     "runtime/trt.py": {"tensorrt"},
+    "runtime/trt_rtx.py": {"tensorrt_rtx_bindings"},
     "runtime/engine.py": {"tensorrt"},
     "runtime/plot.py": {"matplotlib"},
 }
 # Where the stages meet: these know every room and package, but load none when they are loaded.
-ASSEMBLERS = {"vptkit/cli.py": {"typer"}, "vptkit/cli_make.py": {"typer"}, "vptkit/demo.py": set()}
+ASSEMBLERS = {
+    "vptkit/cli.py": {"typer"},
+    "vptkit/cli_make.py": {"typer"},
+    "vptkit/cli_bank.py": {"typer"},
+    "vptkit/cli_precision.py": {"typer"},
+    "vptkit/cli_check.py": set(),
+    "vptkit/demo.py": set(),
+}
 BANNED = {"click", "pickle"}
 # Files that must stay cheap to import: their package stands inside functions only.
 LAZY = {"runtime/plot.py": {"matplotlib"}, "vptkit/progress.py": {"rich"}}

@@ -46,9 +46,11 @@ def test_an_unknown_option_would_be_noticed() -> None:
 
 def test_ci_runs_the_two_commands_as_written() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
-    install, test = (line for block in SHELL for line in block.splitlines() if "pip" in line[:4])
+    lines = [line for block in SHELL for line in block.splitlines() if "pip" in line[:4]]
+    install, test, oracle = lines
     assert install == 'pip install -e ".[all]" && vptkit demo'
     assert test == 'pip install -e ".[all,test]" && pytest'
+    assert oracle.startswith('pip install -e ".[trt-rtx]" && ')
     for command in (*install.split(" && "), *test.split(" && ")):
         assert command.replace("pip install", "pip install -q") in ci
     assert "<!-- after the demo -->" in ci

@@ -11,10 +11,10 @@ import torch
 from timm.data.config import resolve_data_config
 
 from vptkit.adapter import require_backbone
-from vptkit.backbone import digest_of_weights, is_head
 from vptkit.errors import BackboneError
 from vptkit.preprocess import Preprocess
 from vptkit.tensors import read_tensors
+from vptkit.weights import digest_of_weights, is_head
 
 from .describe import spec_from_model, weights_from_model
 

@@ -21,7 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "b_init": ("random", "whiten"),
     "compat": ("paper", "released"),
     "tap": ("pre_ln1", "post_ln1"),
-    "pool": ("model", "token", "avg", "avg_prompts"),
+    "pool": ("model", "token", "avg", "avg_prompts", "map"),
     "norm": ("model", "before_pool", "after_pool"),
     "augment": ("none", "flip", "crop"),
 }
@@ -76,7 +76,7 @@ class TuneConfig:
     whiten_floor: float = 1e-6
     tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1"
     compat: Literal["paper", "released"] = "paper"
-    pool: Literal["model", "token", "avg", "avg_prompts"] = "model"
+    pool: Literal["model", "token", "avg", "avg_prompts", "map"] = "model"
     norm: Literal["model", "before_pool", "after_pool"] = "model"
     epochs: int = 20
     batch_size: int = 32

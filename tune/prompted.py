@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .reference import embed, features, final
@@ -25,7 +27,7 @@ def fast_features(
     model: Any, pixels: Tensor, prompts: Sequence[Tensor], insert: str, pool: str, norm: str
 ) -> Tensor:
     """As `reference.features`, for less work; same arguments, same result [B, d]."""
-    if insert == "shallow":
+    if insert == "shallow" or not all(map(_is_plain, model.blocks)):
         return features(model, pixels, prompts, insert, pool, norm)
     z = embed(model, pixels)  # [B, T, d]
     blocks = list(model.blocks)
@@ -40,6 +42,16 @@ def fast_features(
     else:
         z = prefix_block(blocks[-1], z, prompt)
     return final(model, z, model.num_prefix_tokens, pool, norm)
+
+
+def _is_plain(block: Any) -> bool:
+    """Whether `prefix_block` knows the block: pre-norm, nothing between qkv and proj."""
+    return (
+        type(block) is Block
+        and type(block.attn) is Attention
+        and isinstance(block.attn.q_norm, nn.Identity)
+        and isinstance(block.attn.norm, nn.Identity)
+    )
 
 
 def prefix_block(

@@ -4,7 +4,8 @@
     2. "shallow": prompts join z once, behind the prefix tokens; "deep": fresh prompts join at every
        block and are cut off behind it
     3. tuned LayerNorm parameters replace the backbone's (`apply_layer_norms`)
-    4. pool: the class token, or the mean over patches, or over all but the class token
+    4. pool: the class token, the mean over patches or over all but the class token, or the model's
+       own attention pooling over the image's tokens
     5. the final norm stands before or after the pool
     6. logits = head
 
@@ -14,9 +15,13 @@ Everything else in vptkit is tested against this file; it is never optimised.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +38,19 @@ if TYPE_CHECKING:
 
     from vptkit.adapter import Adapter
 
-__all__ = ["adapter_logits", "apply_layer_norms", "embed", "features", "final", "reference_logits"]
+__all__ = [
+    "adapter_logits",
+    "apply_layer_norms",
+    "call_block",
+    "embed",
+    "features",
+    "final",
+    "reference_logits",
+]
+
+
+def _is(model: Any, *kinds: type) -> bool:
+    return isinstance(model, kinds)
 
 
 def embed(model: Any, pixels: Tensor) -> Tensor:
@@ -46,9 +63,69 @@ def embed(model: Any, pixels: Tensor) -> Tensor:
     Returns:
         [B, T, d]
     """
-    z = model._pos_embed(model.patch_embed(pixels))  # noqa: SLF001 - timm has no public name
-    z = model.norm_pre(model.patch_drop(z))
-    return cast("Tensor", z)
+    z = model.patch_embed(pixels)
+    if _is(model, Beit, VisionTransformerRelPos):
+        if model.cls_token is not None:
+            z = torch.cat([model.cls_token.expand(len(z), -1, -1), z], dim=1)
+        position = getattr(model, "pos_embed", None)
+        return cast("Tensor", z if position is None else z + position)
+    z = model._pos_embed(z)  # noqa: SLF001 - timm has no public name
+    if _is(model, Eva):
+        return cast("Tensor", model.norm_pre(z[0]))  # z[1] is the rotary embedding
+    return cast("Tensor", model.norm_pre(model.patch_drop(z)))
+
+
+def call_block(model: Any, i: int, z: Tensor, prompts: int = 0) -> Tensor:
+    """Timm's own block i; prompts, behind the prefix tokens, take no position.
+
+    Args:
+        model: a timm Vision Transformer.
+        i: which block.
+        z: [B, prefix + m + N, d]
+        prompts: m, how many rows behind the prefix tokens are prompts.
+
+    Returns:
+        the shape of z.
+    """
+    block, k = model.blocks[i], model.num_prefix_tokens
+    if _is(model, Eva):
+        rope = None if model.rope is None else _rotary(model)
+        if rope is not None and model.rope_mixed:
+            rope = rope[i]
+        with patch.object(block.attn, "num_prefix_tokens", k + prompts):
+            return cast("Tensor", block(z, rope=rope))
+    if _is(model, Beit):
+        shared = None if model.rel_pos_bias is None else model.rel_pos_bias()
+        own = block.attn._get_rel_pos_bias  # noqa: SLF001
+        with patch.object(block.attn, "_get_rel_pos_bias", lambda: _unbiased(own(), k, prompts)):
+            return cast("Tensor", block(z, shared_rel_pos_bias=_unbiased(shared, k, prompts)))
+    if _is(model, VisionTransformerRelPos):
+        if model.shared_rel_pos is not None:
+            shared = _unbiased(model.shared_rel_pos.get_bias(), k, prompts)
+            return cast("Tensor", block(z, shared_rel_pos=shared))
+        relative = block.attn.rel_pos
+        bias = _unbiased(relative.get_bias(), k, prompts)
+        with patch.object(relative, "get_bias", lambda: bias):
+            return cast("Tensor", block(z))
+    return cast("Tensor", block(z))
+
+
+def _rotary(model: Any) -> Tensor:
+    """Sines and cosines of the patches, as timm's forward pass gets them."""
+    if getattr(model.rope, "feat_shape", None) is not None:
+        return cast("Tensor", model.rope.get_embed())
+    return cast("Tensor", model.rope.get_embed(shape=model.patch_embed.grid_size))
+
+
+def _unbiased(bias: Tensor | None, prefix: int, prompts: int) -> Tensor | None:
+    """[.., T, T] → [.., T + m, T + m]: zeros for prompts behind the prefix tokens."""
+    if bias is None or prompts == 0:
+        return bias
+    size = bias.shape[-1] + prompts
+    rows = [*range(prefix), *range(prefix + prompts, size)]
+    result = bias.new_zeros(*bias.shape[:-2], size, size)
+    result[..., torch.tensor(rows)[:, None], torch.tensor(rows)] = bias
+    return result
 
 
 def features(
@@ -76,10 +153,10 @@ def features(
     if insert == "shallow":
         z = joined(z, prompts[0])
     last = len(model.blocks) - 1
-    for i, block in enumerate(model.blocks):
+    for i in range(last + 1):
         if insert == "deep":
             z = joined(z, prompts[i])
-        z = block(z)
+        z = call_block(model, i, z, m)
         if insert == "deep" and i < last:
             z = torch.cat([z[:, :k], z[:, k + m :]], dim=1)  # [B, T, d]
     return final(model, z, k + m if insert != "none" else k, pool, norm)
@@ -98,12 +175,17 @@ def final(model: Any, z: Tensor, patches_from: int, pool: str, norm: str) -> Ten
         [B, d]
     """
     final_norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
+    k = model.num_prefix_tokens
     if norm == "before_pool":
         z = final_norm(z)
     if pool == "token":
         f = z[:, 0]
     elif pool == "avg":
         f = z[:, patches_from:].mean(dim=1)
+    elif pool == "map":  # over the image's tokens; Eva's pool takes the prefix tokens along
+        whole = _is(model, Eva) or getattr(model, "pool_include_prefix", False)
+        rows = z[:, patches_from:]
+        f = model.attn_pool(torch.cat([z[:, :k], rows], dim=1) if whole else rows)
     else:  # avg_prompts
         f = z[:, int(model.cls_token is not None) :].mean(dim=1)
     return final_norm(f) if norm == "after_pool" else f

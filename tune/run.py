@@ -13,11 +13,11 @@ import torch
 
 import vptkit
 from vptkit.adapter import Adapter, BackboneRef, write_adapter
-from vptkit.backbone import digest_of_weights
 from vptkit.errors import DataError, OutputError
 from vptkit.files import atomic_file, require_absent
 from vptkit.preprocess import normalize
 from vptkit.progress import SILENT
+from vptkit.weights import digest_of_weights
 
 from .backbone import create_backbone, preprocess_of
 from .checkpoint import TrainState, load_checkpoint, restore, save_checkpoint

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Tuned", "parameter_groups", "prompt_config"]
 
 Insert = Literal["deep", "shallow", "none"]
-Pool = Literal["token", "avg", "avg_prompts"]
+Pool = Literal["token", "avg", "avg_prompts", "map"]
 Norm = Literal["before_pool", "after_pool"]
 
 
@@ -96,6 +96,8 @@ def pooling(spec: BackboneSpec, config: TuneConfig) -> tuple[Pool, Norm]:
     pool: Pool = spec.pool if config.pool == "model" else config.pool
     if pool == "token" and not spec.class_token:
         raise VptkitError("pool is token, but the backbone has no class token: pass --pool avg")
+    if pool == "map" and spec.attention_pool is None:
+        raise VptkitError("pool is map, but the backbone has no attention pooling: pass --pool avg")
     native: Norm = "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
     return pool, native if config.norm == "model" else config.norm
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from .reference import embed
+from vptkit.errors import VptkitError
+
+from .reference import call_block, embed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +77,7 @@ def token_moments(
         z = embed(model, pixels)
         images += len(z)
         for i, block in enumerate(model.blocks):
+            require_one_attention(block)
             x = (z if tap == "pre_ln1" else block.norm1(z)).double()
             rows = x.flatten(0, 1)
             second, total = rows.T @ rows, x.sum(dim=0)
@@ -84,12 +87,36 @@ def token_moments(
             else:
                 sums[i] += second
                 tokens[i] += total
-            z = block(z)
+            z = call_block(model, i, z)
     rows_seen = images * tokens[0].shape[0]
     return [
         Moments(second / rows_seen, total / images, rows_seen)
         for second, total in zip(sums, tokens, strict=True)
     ]
+
+
+def require_one_attention(block: Any) -> None:
+    """Whitening is defined for a block with one norm and one attention (methods 1.2).
+
+    Raises:
+        VptkitError: the block has several branches, fuses its MLP, or shares key heads.
+    """
+    attn = getattr(block, "attn", None)
+    heads = getattr(attn, "num_heads", None)
+    if attn is None or getattr(attn, "num_kv_heads", heads) != heads:
+        raise VptkitError(
+            f"whitening is not defined for blocks of type {type(block).__name__}: pass "
+            "--form bilinear, or another method"
+        )
+
+
+def _query_key_weights(attn: Any) -> tuple[Tensor, Tensor]:
+    """W_q and W_k [d, d] of one linear or of two, float64, torch's layout (out x in)."""
+    if attn.qkv is None:
+        return attn.q_proj.weight.double(), attn.k_proj.weight.double()
+    weight = attn.qkv.weight.double()
+    d = attn.qkv.in_features
+    return weight[:d], weight[d : 2 * d]
 
 
 def whitening(
@@ -114,10 +141,9 @@ def whitening(
     Returns:
         The matrix and its diagnostics.
     """
-    d = attn.qkv.in_features
-    weight = attn.qkv.weight.double()
-    w_q = weight[:d]
-    w_k = w_q if same_query_key else weight[d : 2 * d]
+    w_q, w_k = _query_key_weights(attn)
+    w_k = w_q if same_query_key else w_k
+    d = w_q.shape[1]
     if form == "attention":
         g = w_q.T @ w_k
         sigma = g @ moments.second @ g.T

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vptkit.backbone import BackboneSpec, tensor_shapes
+from vptkit.backbone import BackboneSpec
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.files import canonical_json
 from vptkit.preprocess import Preprocess
 from vptkit.tensors import read_metadata, read_tensors, write_tensors
+from vptkit.weights import tensor_shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,6 +243,8 @@ def _field_problems(adapter: Adapter) -> list[str]:
         )
     if spec is not None and adapter.pool == "token" and not spec.class_token:
         problems.append("pool is 'token', but the backbone has no class token")
+    if spec is not None and adapter.pool == "map" and spec.attention_pool is None:
+        problems.append("pool is 'map', but the backbone has no attention pooling")
     if len(set(adapter.labels)) != len(adapter.labels) or len(adapter.labels) < 2:
         problems.append(f"labels must be at least two different names, found {adapter.labels}")
     return problems
@@ -282,8 +285,9 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
         else:
             shapes[f"prompt.{i}"] = (m, d)
     spec = adapter.backbone.spec
-    norms = _norm_names(spec) if spec else {n for n in adapter.layer_norms() if "norm" in n}
-    shapes |= {f"ln.{name}": (d,) for name in adapter.layer_norms() if name in norms}
+    tuned = adapter.layer_norms()
+    norms = _norm_shapes(spec) if spec else {name: (d,) for name in tuned if "norm" in name}
+    shapes |= {f"ln.{name}": norms[name] for name in tuned if name in norms}
     if any(name.startswith("golden.") for name in tensors):
         images = tensors.get("golden.images")
         count = images.shape[0] if images is not None and images.ndim == 4 else -1
@@ -292,9 +296,11 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _norm_names(spec: BackboneSpec) -> set[str]:
+def _norm_shapes(spec: BackboneSpec) -> dict[str, tuple[int, ...]]:
     return {
-        name for name in tensor_shapes(spec) if "norm" in name.rsplit(".", 1)[0].rsplit(".", 1)[-1]
+        name: shape
+        for name, shape in tensor_shapes(spec).items()
+        if "norm" in name.rsplit(".", 1)[0].rsplit(".", 1)[-1]
     }
 
 

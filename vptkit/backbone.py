@@ -1,50 +1,130 @@
 """An isotropic Vision Transformer, described completely, and the digest of its weights.
 
 The description is read off a timm module (`vptkit.tune.describe`), never guessed from a name.
-With it, export needs neither torch nor timm. Tensors keep timm's names.
+With it, export needs neither torch nor timm. Tensors keep timm's names (`vptkit.weights`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
-
-import numpy as np
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vptkit.errors import BackboneError
-from vptkit.tensors import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from numpy.typing import NDArray
+__all__ = ["Activation", "AttentionPool", "BackboneSpec", "RelativePositions", "Rotary"]
 
-__all__ = ["BackboneSpec", "digest_of_weights", "is_head", "read_weights", "tensor_shapes"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotary:
+    """Rotary position embedding of the patches' queries and keys (prefix tokens take none).
+
+    Attributes:
+        kind: "axial" (EVA-02: grid indices), "centered" (DINOv3: coordinates in -1..1), "mixed"
+            (learned frequencies for each block and head, tensor `rope.freqs`).
+        rotate_half: pairs are (j, j + e/2) instead of neighbours.
+        temperature: base of the frequencies (not of "mixed").
+        periods: shortest and longest period of "centered", instead of a temperature.
+        indexing: "ij" puts the row's frequencies first, "xy" the column's.
+        offset: added to grid positions.
+        reference: the grid that "axial" positions are rescaled to, or None.
+        normalize: what "centered" coordinates are divided by.
+    """
+
+    kind: Literal["axial", "centered", "mixed"]
+    rotate_half: bool = False
+    temperature: float = 10000.0
+    periods: tuple[float, float] | None = None
+    indexing: Literal["ij", "xy"] = "ij"
+    offset: float = 0.0
+    reference: tuple[int, int] | None = None
+    normalize: Literal["separate", "min", "max"] = "separate"
+
+    def __post_init__(self) -> None:
+        """Check the kinds of values."""
+        _check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelativePositions:
+    """A learned bias on attention logits for each head and pair of patches (prompts take none).
+
+    Attributes:
+        kind: "table" (BEiT: one number for each offset, class token included), "mlp" (an MLP of
+            the offsets' logarithms; prefix tokens take none).
+        shared: one for all blocks.
+        hidden: width of the MLP, 0 for a table.
+        mode: timm's scale of the offsets: "cr" or "swin".
+    """
+
+    kind: Literal["table", "mlp"]
+    shared: bool = False
+    hidden: int = 0
+    mode: Literal["cr", "swin"] = "cr"
+
+    def __post_init__(self) -> None:
+        """Check the kinds of values."""
+        _check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionPool:
+    """A latent query that pools the tokens, and an MLP behind it (SigLIP).
+
+    Attributes:
+        heads, mlp_width, activation: of the pool.
+        prefix: the tokens before the patches are pooled too.
+    """
+
+    heads: int
+    mlp_width: int
+    activation: Activation = "gelu"
+    prefix: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the kinds of values."""
+        _check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneSpec:
-    """A plain pre-norm ViT: patches → prefix tokens + position → L equal blocks → norm → pool.
+    """An isotropic ViT: patches → prefix tokens + position → L alike blocks → norm → pool.
+
+    The fields with a default are what a plain ViT does without; they are written only if set.
 
     Attributes:
         image_size, patch_size: (height, width) in pixels; the grid is their quotient, rounded down.
         width, depth, heads, mlp_width: d, L, h, and the hidden width of the MLP.
         activation: of the MLP.
         qkv_bias, proj_bias, patch_bias: whether these linears have a bias (proj_bias: MLP too).
-        norm_eps: epsilon of every LayerNorm.
+        norm_eps: epsilon of every norm.
         class_token, dist_token: one learned token each; dist_token is DeiT's.
         registers: number of register tokens. Order: class, distillation or registers, patches.
         pos_embed: "all" tokens get one, only "patches", or "none".
-        norm_pre: a LayerNorm stands between the embedding and block 0.
-        layer_scale: both branches of each block end in a LayerScale.
+        norm_pre: a norm stands between the embedding and block 0.
+        layer_scale: the branches of each block end in a LayerScale.
         final_norm: timm's name of the final norm, or None.
-        pool: timm's own pooling, "token" or "avg"; the default of a new adapter.
+        pool: timm's own pooling, "token", "avg" or "map"; the default of a new adapter.
+        norm: every norm is a LayerNorm ("layer") or x / rms(x) without shift ("rms").
+        block: "pre" x + f(norm x); "post" x + norm(f x); "parallel": attention and MLP of one norm
+            are added at once (ViT-22B); "branches": several of each side by side (18x2).
+        branches: number of attentions, and of MLPs, in each block.
+        qkv: "fused" (one linear), "fused_no_key_bias" (EVA, BEiT), "separate" (three linears).
+        key_bias: whether "separate" keys have a bias.
+        kv_heads: key/value heads of each block (grouped-query attention); empty: as many as heads.
+        qk_norm: queries and keys are normalised for each head.
+        attention_norm, mlp_norm: a norm stands before the last linear of the branch.
+        mlp: "mlp"; "glu" (act(gate) · x, both of one linear fc1), "swiglu" (of two linears).
+        patch_norm: a norm inside the patch embedding, before the position.
+        scale_names: LayerScale is `ls1.gamma` ("ls") or `gamma_1` ("gamma").
+        mlp_scale: LayerScale stands behind the MLP too.
+        rotary, relative, attention_pool: see there.
     """
 
     image_size: tuple[int, int]
@@ -65,7 +145,23 @@ class BackboneSpec:
     norm_pre: bool
     layer_scale: bool
     final_norm: Literal["norm", "fc_norm"] | None
-    pool: Literal["token", "avg"]
+    pool: Literal["token", "avg", "map"]
+    norm: Literal["layer", "rms"] = "layer"
+    block: Literal["pre", "post", "parallel", "branches"] = "pre"
+    branches: int = 1
+    qkv: Literal["fused", "fused_no_key_bias", "separate"] = "fused"
+    key_bias: bool = True
+    kv_heads: tuple[int, ...] = ()
+    qk_norm: bool = False
+    attention_norm: bool = False
+    mlp_norm: bool = False
+    mlp: Literal["mlp", "glu", "swiglu"] = "mlp"
+    patch_norm: bool = False
+    scale_names: Literal["ls", "gamma"] = "ls"
+    mlp_scale: bool = True
+    rotary: Rotary | None = None
+    relative: RelativePositions | None = None
+    attention_pool: AttentionPool | None = None
 
     def __post_init__(self) -> None:
         """Check that the numbers fit together.
@@ -73,13 +169,13 @@ class BackboneSpec:
         Raises:
             BackboneError: they do not.
         """
-        wrong = [n for n, kind in get_type_hints(type(self)).items() if not _is(self, n, kind)]
-        if wrong:
-            raise BackboneError(
-                f"backbone spec: {wrong[0]} is {getattr(self, wrong[0])!r}, which it cannot be"
-            )
+        _check(self)
         sizes = (*self.image_size, *self.patch_size, self.width, self.depth, self.heads)
-        if min(*sizes, self.mlp_width) < 1 or self.registers < 0 or self.norm_eps <= 0:
+        if (
+            min(*sizes, self.mlp_width, self.branches, *self.kv_heads) < 1
+            or self.registers < 0
+            or self.norm_eps <= 0
+        ):
             raise BackboneError(f"backbone spec: a size is not positive: {self.to_json()}")
         if self.width % self.heads:
             raise BackboneError(
@@ -89,8 +185,25 @@ class BackboneSpec:
             raise BackboneError(
                 f"backbone spec: image {self.image_size} is smaller than patch {self.patch_size}"
             )
+        self._check_structure()
+
+    def _check_structure(self) -> None:
         if self.pool == "token" and not self.class_token:
             raise BackboneError("backbone spec: token pooling needs a class token")
+        if (self.pool == "map") != (self.attention_pool is not None):
+            raise BackboneError("backbone spec: pool 'map' and attention_pool go together")
+        if self.kv_heads and (
+            len(self.kv_heads) != self.depth or any(self.heads % n for n in self.kv_heads)
+        ):
+            raise BackboneError(
+                f"backbone spec: kv_heads {self.kv_heads} do not fit {self.depth} blocks of "
+                f"{self.heads} heads"
+            )
+        if self.rotary is not None and self.head_width % 4:
+            raise BackboneError(
+                f"backbone spec: rotary embedding needs heads whose width is a multiple of 4, not "
+                f"{self.head_width}"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -120,9 +233,14 @@ class BackboneSpec:
         """e, the width of one attention head."""
         return self.width // self.heads
 
+    def key_heads(self, i: int) -> int:
+        """Key/value heads of block i."""
+        return self.kv_heads[i] if self.kv_heads else self.heads
+
     def to_json(self) -> dict[str, Any]:
         """As the adapter file and the manifest write it."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        document: dict[str, Any] = _to_json(self)
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> BackboneSpec:
@@ -131,121 +249,68 @@ class BackboneSpec:
         Raises:
             BackboneError: keys are missing or unknown, or the numbers do not fit together.
         """
-        expected = {field.name for field in fields(cls)}
-        if not hasattr(document, "keys") or set(document) != expected:
-            found = set(document) if hasattr(document, "keys") else {repr(document)}
-            raise BackboneError(
-                f"backbone spec: missing {sorted(expected - found)}, unknown "
-                f"{sorted(found - expected)}; was it written by another version of vptkit?"
-            )
-        values = dict(document)
-        try:
-            for name in ("image_size", "patch_size"):
-                height, width = values[name]
-                values[name] = (int(height), int(width))
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise BackboneError(f"backbone spec: {error}") from error
+        spec: BackboneSpec = _from_json(cls, document)
+        return spec
 
 
-def _is(spec: BackboneSpec, name: str, kind: Any) -> bool:
-    """Whether a field holds a value of its declared kind (True is no number, nor is NaN)."""
-    value = getattr(spec, name)
-    if get_origin(kind) is tuple:
-        return type(value) is tuple and [type(item) for item in value] == [int, int]
+# JSON of a dataclass: a field at its default is left out ---------------------------------------
+
+
+def _to_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return {
+            f.name: _to_json(getattr(value, f.name))
+            for f in fields(value)
+            if f.default is MISSING or getattr(value, f.name) != f.default
+        }
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_json(cls: Any, document: Any) -> Any:
+    known = {f.name for f in fields(cls)}
+    required = {f.name for f in fields(cls) if f.default is MISSING}
+    found = set(document) if hasattr(document, "keys") else {repr(document)}
+    if found - known or required - found:
+        raise BackboneError(
+            f"backbone spec: missing {sorted(required - found)}, unknown "
+            f"{sorted(found - known)}; was it written by another version of vptkit?"
+        )
+    hints = get_type_hints(cls)
+    try:
+        return cls(**{name: _value(hints[name], value) for name, value in document.items()})
+    except (TypeError, ValueError) as error:
+        raise BackboneError(f"backbone spec: {error}") from error
+
+
+def _value(kind: Any, value: Any) -> Any:
+    nested = [k for k in (kind, *get_args(kind)) if is_dataclass(k)]
+    if nested and hasattr(value, "keys"):
+        return _from_json(nested[0], value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check(item: Any) -> None:
+    """Refuse a field whose value is not of its declared kind."""
+    for name, kind in get_type_hints(type(item)).items():
+        value = getattr(item, name)
+        if not _is(value, kind):
+            raise BackboneError(f"backbone spec: {name} is {value!r}, which it cannot be")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a declared kind (True is no number, nor is NaN)."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_is(value, part) for part in args)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if origin is tuple:
+        parts = [args[0]] * len(value) if args[-1] is Ellipsis and type(value) is tuple else args
+        return (
+            type(value) is tuple
+            and len(value) == len(parts)
+            and all(_is(v, part) for v, part in zip(value, parts, strict=True))
+        )
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
-    if isinstance(kind, type):
-        return type(value) is kind
-    words = [word for part in (kind, *get_args(kind)) for word in get_args(part)]
-    return value in [word for word in words if isinstance(word, str)] or (
-        value is None and type(None) in get_args(kind)
-    )
-
-
-def tensor_shapes(spec: BackboneSpec) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a backbone but the classifier: timm name → shape."""
-    d, position = spec.width, {"all": spec.tokens, "patches": spec.patches, "none": 0}
-    rows = {  # name → number of rows, 0 where the backbone has none
-        "cls_token": int(spec.class_token),
-        "dist_token": int(spec.dist_token),
-        "reg_token": spec.registers,
-        "pos_embed": position[spec.pos_embed],
-    }
-    shapes: dict[str, tuple[int, ...]] = {name: (1, n, d) for name, n in rows.items() if n}
-    shapes["patch_embed.proj.weight"] = (d, 3, *spec.patch_size)
-    if spec.patch_bias:
-        shapes["patch_embed.proj.bias"] = (d,)
-    norms = ["norm_pre"] if spec.norm_pre else []
-    norms += [spec.final_norm] if spec.final_norm is not None else []
-    for i in range(spec.depth):
-        norms += [f"blocks.{i}.norm1", f"blocks.{i}.norm2"]
-        shapes |= {f"blocks.{i}.{name}": shape for name, shape in _block_shapes(spec).items()}
-    shapes |= {f"{norm}.{part}": (d,) for norm in norms for part in ("weight", "bias")}
-    return shapes
-
-
-def _block_shapes(spec: BackboneSpec) -> dict[str, tuple[int, ...]]:
-    """The linears and scales of one block."""
-    d, e = spec.width, spec.mlp_width
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, out, inner, bias in (
-        ("attn.qkv", 3 * d, d, spec.qkv_bias),
-        ("attn.proj", d, d, spec.proj_bias),
-        ("mlp.fc1", e, d, spec.proj_bias),
-        ("mlp.fc2", d, e, spec.proj_bias),
-    ):
-        shapes[f"{name}.weight"] = (out, inner)
-        if bias:
-            shapes[f"{name}.bias"] = (out,)
-    if spec.layer_scale:
-        shapes["ls1.gamma"] = shapes["ls2.gamma"] = (d,)
-    return shapes
-
-
-def is_head(name: str) -> bool:
-    """Whether a tensor belongs to the classifier (`head*`), which no adapter uses."""
-    return name.startswith("head")
-
-
-def digest_of_weights(weights: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 over the tensors other than the classifier.
-
-    In the order of their names, each as `name`, a zero byte, its shape as a JSON list, a zero byte,
-    and its values as little-endian float32.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(name for name in weights if not is_head(name)):
-        value = np.ascontiguousarray(weights[name], dtype="<f4")
-        digest.update(name.encode() + b"\0" + json.dumps(list(value.shape)).encode() + b"\0")
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def read_weights(path: Path, spec: BackboneSpec) -> dict[str, NDArray[np.float32]] | None:
-    """Read a backbone's tensors from a safetensors file, without torch.
-
-    Args:
-        path: the file; float16, bfloat16, float32 or float64, timm names.
-        spec: which tensors to expect.
-
-    Returns:
-        float32 tensors by name, classifier left out; None if the file holds this backbone in
-        another form (names or a position grid that timm would convert on loading).
-
-    Raises:
-        BackboneError: the file is missing or broken, or holds NaN or Inf.
-    """
-    weights = {
-        name: value
-        for name, value in read_tensors(path, BackboneError).items()
-        if not is_head(name)
-    }
-    expected = tensor_shapes(spec)
-    if {name: value.shape for name, value in weights.items()} != expected:
-        return None
-    result = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
-    for name, value in result.items():
-        if not np.isfinite(value).all():
-            raise BackboneError(f"{path}: {name} holds NaN or Inf; the file is damaged")
-    return result
+    return type(value) is kind

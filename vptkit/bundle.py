@@ -4,6 +4,8 @@ model.onnx            the typed graph
 manifest.json         what it is: digests of every file, labels, preprocessing, folds, parity
 adapter.safetensors   the adapter it was compiled from
 golden.safetensors    the reference's own answers (if the adapter carried them)
+
+A bank (`vptkit.bank`) has norms.safetensors and adapters/*.safetensors instead of the last two.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.backbone import BackboneSpec
 from vptkit.errors import AdapterError, BackboneError, BundleError
-from vptkit.files import sha256_of_file
+from vptkit.files import atomic_file, sha256_of_file
 from vptkit.preprocess import Preprocess
 from vptkit.tensors import read_tensors
 
@@ -42,6 +44,8 @@ _KEYS = frozenset(
         "inputs",
         "outputs",
         "precision",
+        "lowering",
+        "gate",
         "layout",
         "batch",
         "fold",
@@ -81,8 +85,38 @@ class Bundle:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """C class names (of the only adapter)."""
-        return tuple(self.manifest["adapters"][0]["labels"])
+        """C class names of the only adapter; see `entry`."""
+        return self.labels_of(None)
+
+    @property
+    def layout(self) -> str:
+        """Either baked (one adapter, constants) or bank (many, looked up)."""
+        return str(self.manifest["layout"])
+
+    def entry(self, adapter: str | None = None) -> dict[str, Any]:
+        """What the manifest says about one adapter: the only one unless named.
+
+        Raises:
+            BundleError: there is no such adapter, or there are several and none is named.
+        """
+        names = self.adapter_names
+        if adapter is None and len(names) > 1:
+            raise BundleError(
+                f"{self.path}: holds {len(names)} adapters, {', '.join(names[:10])}: name one "
+                "(--adapter)"
+            )
+        if adapter not in (None, *names):
+            raise BundleError(f"{self.path}: no adapter {adapter!r}, only {', '.join(names)}")
+        found: dict[str, Any] = self.manifest["adapters"][names.index(adapter) if adapter else 0]
+        return found
+
+    def labels_of(self, adapter: str | None) -> tuple[str, ...]:
+        """C class names of one adapter.
+
+        Raises:
+            BundleError: see `entry`.
+        """
+        return tuple(self.entry(adapter)["labels"])
 
     @property
     def adapter_names(self) -> tuple[str, ...]:
@@ -105,12 +139,26 @@ class Bundle:
         batch = self.manifest["batch"]
         return None if batch == "dynamic" else int(batch)
 
-    def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-        """The reference's own answers: uint8 [G, H, W, 3] and float32 [G, C], or None."""
-        if GOLDEN not in self.manifest["files"]:
+    def golden(
+        self, adapter: str | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """The reference's own answers for one adapter: uint8 [G, H, W, 3] and float32 [G, C].
+
+        Returns:
+            None if the adapter carried none.
+
+        Raises:
+            BundleError: see `entry`.
+        """
+        file, prefix = self.entry(adapter).get("file", GOLDEN), "golden."
+        if file == GOLDEN:
+            prefix = ""
+        if file not in self.manifest["files"]:
             return None
-        tensors = read_tensors(self.path / GOLDEN, BundleError)
-        return tensors["images"], tensors["logits"]
+        tensors = read_tensors(self.path / file, BundleError)
+        if f"{prefix}images" not in tensors:
+            return None
+        return tensors[f"{prefix}images"], tensors[f"{prefix}logits"]
 
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
@@ -120,16 +168,15 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         BundleError: not a bundle, another format, a file missing or changed.
     """
     manifest = _read_manifest(path)
-    if verify:
-        for name, digest in manifest["files"].items():
-            file = path / name
-            if not file.is_file():
-                raise BundleError(f"{path}: {name} is missing. Export the bundle again.")
-            if sha256_of_file(file) != digest:
-                raise BundleError(
-                    f"{path}: {name} differs from its digest in {MANIFEST}: it was changed or "
-                    "damaged. Export the bundle again."
-                )
+    while verify:
+        try:
+            _require_files(path, manifest)
+            break
+        except BundleError:
+            # a bank may be edited while it is opened; then the next manifest holds
+            before, manifest = manifest, _read_manifest(path)
+            if manifest == before:
+                raise
     try:
         return Bundle(
             path=path,
@@ -166,8 +213,23 @@ def write_manifest(
     if set(document) != _KEYS:
         raise BundleError(f"manifest fields {sorted(set(document) ^ _KEYS)} are amiss")
     text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="ascii")
+    with atomic_file(folder / MANIFEST) as part:
+        part.write_text(text + "\n", encoding="ascii")
     return files
+
+
+def _require_files(path: Path, manifest: dict[str, Any]) -> None:
+    for name, digest in manifest["files"].items():
+        file = path / name
+        try:
+            found = sha256_of_file(file)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise BundleError(f"{path}: {name} is missing. Export the bundle again.") from error
+        if found != digest:
+            raise BundleError(
+                f"{path}: {name} differs from its digest in {MANIFEST}: it was changed or "
+                "damaged. Export the bundle again."
+            )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit import __version__, cli_make
+from vptkit import __version__, cli_bank, cli_make, cli_precision
 from vptkit.cli_make import AsJson, Force, Threads, emit
 from vptkit.errors import DataError, MissingExtraError, VptkitError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
+OneAdapter = Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")]
 Backend = Annotated[str, typer.Option(help="What runs the graph: cpu (ONNX Runtime).")]
 
 
@@ -68,7 +69,7 @@ def _root(
 ) -> None: ...
 
 
-for _command in (cli_make.tune, cli_make.export):
+for _command in (cli_make.tune, cli_make.export, cli_precision.bisect):
     app.command()(_command)
 
 
@@ -85,22 +86,50 @@ def check(
     tolerance: Annotated[
         float | None, typer.Option(help="Largest difference over largest logit [by precision].")
     ] = None,
+    adapter: OneAdapter = None,
+    oracle: Annotated[
+        str | None,
+        typer.Option(help="Ask what TensorRT makes of the graph instead: trt-rtx or rules."),
+    ] = None,
+    sm: Annotated[
+        str | None, typer.Option(help="Of --oracle trt-rtx: GPU kinds [86,89,120].")
+    ] = None,
+    trt: Annotated[
+        str | None, typer.Option(help="Of --oracle rules: versions, as 8.6,10.3 [all].")
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="With --oracle trt-rtx: every layer.")
+    ] = False,
+    overflow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Largest magnitudes on real images, and fp16's headroom."
+        ),
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle's answers with its golden ones, and its files with their digests."""
+    if overflow is not None:
+        cli_precision.overflow(bundle, overflow, threads, as_json)
+        return
+    if oracle is not None:
+        from vptkit.cli_check import consult
+
+        consult(bundle, oracle, sm=sm, trt=trt, layers=layers, as_json=as_json)
+        return
     from vptkit.runtime.check import check_golden, check_logits, require_parity
-    from vptkit.runtime.session import open_session
 
     if weights is not None and not reference:
         raise typer.BadParameter("goes with --reference only", param_hint="--weights")
-    session = open_session(bundle, backend, threads)
+    session, imitated = cli_precision.open_or_simulate(bundle, backend, threads)
     if reference:
         images, logits = _reference_answers(session.bundle, weights)
         parity = check_logits(session, images, logits, tolerance=tolerance)
     else:
-        parity = check_golden(session, tolerance=tolerance)
-    emit({"bundle": str(bundle), "backend": backend, **parity.to_json()}, as_json)
+        parity = check_golden(session, adapter=adapter, tolerance=tolerance)
+    answered = {"bundle": str(bundle), "backend": backend, "simulated": imitated}
+    emit({**answered, **parity.to_json()}, as_json)
     require_parity(session, parity)
 
 
@@ -111,6 +140,7 @@ def eval_(
         Path, typer.Argument(metavar="DATA", help="One folder per class, or train/ test/.")
     ],
     split: Annotated[str | None, typer.Option(help="Which split of DATA [test].")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
     backend: Backend = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     threads: Threads = None,
@@ -123,7 +153,7 @@ def eval_(
 
     session = open_session(bundle, backend, threads)
     with progress("eval") as bar:
-        result = evaluate(session, data, split=split, batch=batch, progress=bar)
+        result = evaluate(session, data, adapter=adapter, split=split, batch=batch, progress=bar)
     emit({"bundle": str(bundle), "backend": backend, **result.to_json()}, as_json)
 
 
@@ -167,6 +197,7 @@ def profile(
         bool, typer.Option("--baseline", help="Add the bare backbone and the unfolded graph.")
     ] = False,
     backend: Backend = "cpu",
+    adapter: OneAdapter = None,
     batch: Annotated[str | None, typer.Option(help="Batch sizes, as 1,8 [1].")] = None,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.")] = 10.0,
     rounds: Annotated[int | None, typer.Option(help="Calls of each, instead of --seconds.")] = None,
@@ -188,7 +219,9 @@ def profile(
         require_plot(plot, force=force)
     budget = Budget(rounds=rounds, seconds=seconds)
     with _baselines(bundles if baseline else []) as named, progress("profile") as bar:
-        candidates = open_candidates(bundles, named, backend=backend, threads=threads)
+        candidates = open_candidates(
+            bundles, named, adapter=adapter, backend=backend, threads=threads
+        )
         document = measure(
             candidates, batches=_sizes(batch), budget=budget, seed=seed, progress=bar
         )
@@ -209,12 +242,19 @@ def inspect(
 
 
 app.command()(cli_make.demo)
+app.add_typer(cli_bank.bank, name="bank")
 
 
 def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
     """The golden images (without them: eight of noise) and the reference's logits for them."""
     from vptkit.bundle import ADAPTER
     from vptkit.runtime.timing import random_images
+
+    if bundle.layout == "bank":
+        raise VptkitError(
+            f"{bundle.path}: a bank holds its adapters' rows, not the adapters that --reference "
+            "needs. Without --reference its golden answers are checked."
+        )
 
     with _extra("tune", "--reference"):
         from vptkit.tune.reference import reference_logits

@@ -126,8 +126,31 @@ def export(
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="NAME.safetensors")],
     output: Annotated[Path, typer.Option("-o", "--output", help="NAME.vptk, a folder")],
     weights: Weights = None,
-    layout: Annotated[str, typer.Option(help="baked: one adapter, constants.")] = "baked",
-    precision: Annotated[str, typer.Option(help="fp32")] = "fp32",
+    layout: Annotated[
+        str, typer.Option(help="baked: one adapter, constants; bank: many, looked up.")
+    ] = "baked",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8")] = "fp32",
+    target: Annotated[
+        str, typer.Option(help="cpu, tensorrt, or auto: cpu for fp32 and int8, else tensorrt")
+    ] = "auto",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Images for int8/fp8 ranges and fp16's overflow map.")
+    ] = None,
+    gate: Annotated[
+        Path | None, typer.Option(help="Images to judge by [those --calibration leaves over].")
+    ] = None,
+    calibration_images: Annotated[int, typer.Option(min=1, help="At most so many.")] = 128,
+    island: Annotated[
+        list[str] | None,
+        typer.Option(help="Part kept in fp32, as blocks.3.mlp; may be repeated."),
+    ] = None,
+    islands: Annotated[
+        bool, typer.Option(help="Keep in fp32 what fp16 cannot hold; else refuse.")
+    ] = True,
+    min_agreement: Annotated[
+        Float, option("Gate's bound on top-1 agreement [fp16 0.995, int8 0.985].")
+    ] = None,
+    threads: Threads = None,
     input: Annotated[
         str, typer.Option(help="uint8 (B H W 3) or float32 (B 3 H W, normalised)")
     ] = "uint8",
@@ -136,6 +159,11 @@ def export(
     last_block: Annotated[
         str, typer.Option(help="With token pooling: auto, absorbed, query or full")
     ] = "auto",
+    bank_prompts: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
+    bank_classes: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
+    bank_layer_norms: Annotated[
+        str, typer.Option(help="Whether a bank looks up LayerNorms: auto, yes or no")
+    ] = "auto",
     verify: Annotated[
         bool, typer.Option(help="Compare with the adapter's golden answers before finishing.")
     ] = True,
@@ -143,15 +171,17 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Compile an adapter and its backbone into one folded ONNX bundle."""
-    _choice("--layout", layout, ("baked",), later=("bank",))
-    _choice("--precision", precision, ("fp32",), later=("fp16", "bf16", "int8", "fp8"))
+    _choice("--layout", layout, ("baked", "bank"))
+    _choice("--bank-layer-norms", bank_layer_norms, ("auto", "yes", "no"))
+    _choice("--precision", precision, ("fp32", "fp16", "bf16", "int8", "fp8"))
+    _choice("--target", target, ("auto", "cpu", "tensorrt"))
     _choice("--input", input, ("uint8", "float32"))
     _choice("--fold", fold, ("all", "none"))
     _choice("--last-block", last_block, ("auto", "absorbed", "query", "full"))
-    if len(adapters) != 1:
-        raise TargetError(
-            f"{len(adapters)} adapters given: several in one bundle (--layout bank) is not "
-            "supported yet. Export them one by one."
+    if len(adapters) != 1 and layout == "baked":
+        raise VptkitError(
+            f"{len(adapters)} adapters given: several in one bundle need --layout bank. A baked "
+            "bundle holds one."
         )
     if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
         raise VptkitError(f"--batch {batch!r}: expected a number above 0, or dynamic")
@@ -159,15 +189,51 @@ def export(
         import onnx  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError("onnx", "export", "export") from error
+    from vptkit.cli_precision import ImageFolders, evidence_of, lowering_of, note_missing_gate
     from vptkit.export import ExportOptions
     from vptkit.export import export as run_export
 
+    lowering = lowering_of(
+        precision=precision,
+        target=target,
+        islands=tuple(island or ()),
+        auto_islands=islands,
+        min_agreement=min_agreement,
+    )
+    folders = ImageFolders(calibration, gate, calibration_images)
     options = ExportOptions(
         input=input,  # type: ignore[arg-type]
         batch=None if batch == "dynamic" else int(batch),
         fold=fold,  # type: ignore[arg-type]
         last_block=last_block,  # type: ignore[arg-type]
+        lowering=lowering,
     )
+    if layout == "bank":
+        if gate is not None or calibration is not None:
+            raise TargetError(
+                "--gate and --calibration do not go with --layout bank yet: judge each adapter's "
+                "own bundle (--layout baked) in this precision."
+            )
+        from vptkit.export import BankOptions, export_bank
+
+        manifest = export_bank(
+            adapters,
+            output,
+            weights=weights,
+            options=options,
+            bank=BankOptions(
+                prompts=bank_prompts,
+                classes=bank_classes,
+                layer_norms=bank_layer_norms,  # type: ignore[arg-type]
+            ),
+            force=force,
+            from_timm=lambda adapter: described(adapter, weights),
+            verify=golden_parity if verify else None,
+        )
+        document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
+        document["adapters"] = [entry["name"] for entry in manifest["adapters"]]
+        emit(document, as_json)
+        return
     manifest = run_export(
         adapters[0],
         output,
@@ -176,12 +242,25 @@ def export(
         force=force,
         from_timm=lambda adapter: described(adapter, weights),
         verify=golden_parity if verify else None,
+        evidence=None if precision == "fp32" else evidence_of(folders, threads),
     )
+    note_missing_gate(manifest)
     document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
     emit(document, as_json)
 
 
-_SHOWN = ("name", "precision", "layout", "batch", "fold", "folds", "macs", "parity")
+_SHOWN = (
+    "name",
+    "precision",
+    "lowering",
+    "gate",
+    "layout",
+    "batch",
+    "fold",
+    "folds",
+    "macs",
+    "parity",
+)
 
 
 def described(adapter: Any, weights: Path | None) -> Any:
@@ -194,15 +273,16 @@ def described(adapter: Any, weights: Path | None) -> Any:
 
 def golden_parity(bundle: Path) -> dict[str, Any] | None:
     """Parity of a bundle with its golden answers, or None if it has none to compare with."""
-    from vptkit.runtime import open_session
+    from vptkit.cli_precision import open_or_simulate
     from vptkit.runtime.check import check_golden, require_parity
 
-    session = open_session(bundle)
-    if session.bundle.golden() is None:
+    session, imitated = open_or_simulate(bundle)
+    bundled = session.bundle
+    if all(bundled.golden(name) is None for name in bundled.adapter_names):
         return None
     parity = check_golden(session)
     require_parity(session, parity)
-    return {"backend": session.backend, **parity.to_json()}
+    return {"backend": session.backend, "simulated": imitated, **parity.to_json()}
 
 
 def demo(

@@ -51,7 +51,7 @@ def _of_adapter(path: Path) -> dict[str, Any]:
 
 def _of_bundle(path: Path) -> dict[str, Any]:
     bundle = open_bundle(path)
-    golden = bundle.golden()
+    golden = [bundle.golden(name) for name in bundle.adapter_names]
     document = dict(bundle.manifest)
     backbone, adapters = document.pop("backbone"), document.pop("adapters")
     files = document.pop("files")
@@ -63,6 +63,6 @@ def _of_bundle(path: Path) -> dict[str, Any]:
         "backbone": {key: value for key, value in backbone.items() if key != "spec"},
         "adapters": adapters,
         "files": {name: (path / name).stat().st_size for name in files},
-        "classes": len(bundle.labels),
-        "golden": 0 if golden is None else len(golden[0]),
+        "classes": max(len(entry["labels"]) for entry in adapters),
+        "golden": sum(0 if answers is None else len(answers[0]) for answers in golden),
     }

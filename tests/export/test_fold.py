@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from tests.strategies import Setup, build
 from tests.tolerances import CLEARLY, FOLD, largest_difference
 from vptkit.export.fold import (
-    Block,
+    Attention,
     Linear,
+    Norm,
     absorb_keys_values,
     fold,
     fold_layer_norm,
@@ -160,29 +161,40 @@ def test_pixels(rng, patch):
 # a block ------------------------------------------------------------------------------------------
 
 
-def a_block(rng, d=8, m=3):
-    return Block(
+def an_attention(rng, d=8, m=3):
+    prompt = 10 * rng.standard_normal((m, d))
+    return Attention(
         q=linear(rng, d, d),
         k=rng.standard_normal((d, d)),
         v=rng.standard_normal((d, d)),
+        k_bias=None,
+        v_bias=None,
+        q_norm=None,
+        k_norm=None,
         proj=linear(rng, d, d),
-        fc1=linear(rng, d, 2 * d),
-        fc2=linear(rng, 2 * d, d),
-        prompt=10 * rng.standard_normal((m, d)),
+        out_norm=False,
+        post=None,
+        rotation=None,
+        bias=None,
+        prompt=prompt,
+        rows=normalized(prompt, EPS),
+        kv_heads=2,
+        norm_eps=EPS,
+        norm_kind="layer",
     )
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_one_query_against_the_tokens_themselves(rng, heads):
     """softmax(q (x̂ W_k)ᵀ) (x̂ W_v), head by head, without forming keys or values."""
-    d, block = 8, a_block(rng)
+    d, attention = 8, an_attention(rng)
     e = d // heads
     x = normalized(rng.standard_normal((6, d)), EPS)
-    q = apply(x[:1], block.q).reshape(heads, 1, e)
-    k = (x @ block.k).reshape(6, heads, e).transpose(1, 0, 2)
-    v = (x @ block.v).reshape(6, heads, e).transpose(1, 0, 2)
+    q = apply(x[:1], attention.q).reshape(heads, 1, e)
+    k = (x @ attention.k).reshape(6, heads, e).transpose(1, 0, 2)
+    v = (x @ attention.v).reshape(6, heads, e).transpose(1, 0, 2)
     expected = softmax(q @ k.transpose(0, 2, 1)) @ v  # [h, 1, e]
-    absorbed = absorb_keys_values(block, heads)
+    absorbed = absorb_keys_values(attention, heads)
     assert absorbed.k.shape == (heads, e, d)
     assert absorbed.v.shape == (heads, d, e)
     p = softmax(q @ absorbed.k @ x.T)
@@ -190,20 +202,25 @@ def test_one_query_against_the_tokens_themselves(rng, heads):
 
 
 def test_prefix_and_queries_of_prompts(rng):
-    block = a_block(rng)
-    rows = normalized(block.prompt, EPS)
-    k, v = block.prefix(EPS)
-    assert largest_difference(k, rows @ block.k) < FOLD
-    assert largest_difference(v, rows @ block.v) < FOLD
-    assert largest_difference(block.prompt_queries(EPS), apply(rows, block.q)) < FOLD
+    attention = an_attention(rng)
+    rows = normalized(attention.prompt_rows(), EPS)
+    k, v = attention.prefix()
+    assert largest_difference(k, rows @ attention.k) < FOLD
+    assert largest_difference(v, rows @ attention.v) < FOLD
+    assert largest_difference(attention.prompt_queries(), apply(rows, attention.q)) < FOLD
 
 
-def test_a_block_without_prompts_has_no_prefix(rng):
-    block = replace(a_block(rng), prompt=None)
+def test_keys_of_prompts_are_normalised_for_each_head(rng):
+    norm = Norm(rng.standard_normal(4), rng.standard_normal(4))
+    attention = replace(an_attention(rng), k_norm=norm, k_bias=rng.standard_normal(8))
+    keys = (attention.rows @ attention.k + attention.k_bias).reshape(-1, 2, 4)
+    expected = normalized(keys, EPS) * norm.gamma + norm.beta
+    assert largest_difference(attention.prefix()[0], expected.reshape(-1, 8)) < FOLD
+
+
+def test_an_attention_without_prompts_has_no_rows(rng):
     with pytest.raises(ValueError, match="no prompts"):
-        block.prefix(EPS)
-    with pytest.raises(ValueError, match="no prompts"):
-        block.prompt_queries(EPS)
+        replace(an_attention(rng), prompt=None).prompt_rows()
 
 
 # the whole network --------------------------------------------------------------------------------
@@ -242,17 +259,18 @@ def test_attention_of_a_folded_block_is_that_of_timms(case, folded):
         expected = out * w[f"{name}.ls1.gamma"]
 
         image = normalized(x, case.spec.norm_eps)
-        k_p, v_p = block.prefix(case.spec.norm_eps)
+        (a,) = block.attentions
+        k_p, v_p = a.prefix()
 
         def by_head(rows):
             return rows.reshape(len(rows), h, e).transpose(1, 0, 2)
 
-        scores = by_head(apply(image, block.q)) @ by_head(
-            np.concatenate([k_p, image @ block.k])
-        ).transpose(0, 2, 1)
-        values = by_head(np.concatenate([v_p, image @ block.v]))
+        scores = by_head(apply(image, a.q)) @ by_head(np.concatenate([k_p, image @ a.k])).transpose(
+            0, 2, 1
+        )
+        values = by_head(np.concatenate([v_p, image @ a.v]))
         mixed = (softmax(scores) @ values).transpose(1, 0, 2).reshape(-1, d)
-        assert largest_difference(apply(mixed, block.proj), expected) < 100 * FOLD
+        assert largest_difference(apply(mixed, a.proj), expected) < 100 * FOLD
 
 
 def test_the_mlp_of_a_folded_block_is_that_of_timms(case, folded):
@@ -262,9 +280,10 @@ def test_the_mlp_of_a_folded_block_is_that_of_timms(case, folded):
         name = f"blocks.{i}"
         plain = hat * w[f"{name}.norm2.weight"] + w[f"{name}.norm2.bias"]
         hidden = plain @ w[f"{name}.mlp.fc1.weight"].T + w[f"{name}.mlp.fc1.bias"]
-        assert largest_difference(apply(hat, block.fc1), hidden) < FOLD
+        (mlp,) = block.mlps
+        assert largest_difference(apply(hat, mlp.fc1), hidden) < FOLD
         out = hidden @ w[f"{name}.mlp.fc2.weight"].T + w[f"{name}.mlp.fc2.bias"]
-        assert largest_difference(apply(hidden, block.fc2), out * w[f"{name}.ls2.gamma"]) < FOLD
+        assert largest_difference(apply(hidden, mlp.fc2), out * w[f"{name}.ls2.gamma"]) < FOLD
 
 
 def test_head_and_final_norm(case, folded):
@@ -314,7 +333,8 @@ def test_prompt_factors_are_multiplied(rank):
 
 def test_all_constants_are_double(folded):
     for block in folded.blocks:
-        for value in (*block.q, block.k, block.v, *block.proj, *block.fc1, *block.fc2):
+        (a,), (mlp,) = block.attentions, block.mlps
+        for value in (*a.q, a.k, a.v, *a.proj, *mlp.fc1, *mlp.fc2):
             assert value.dtype == np.float64
     for value in (*folded.patch, *folded.patch_float, folded.prefix_rows, *folded.head):
         assert value.dtype == np.float64
@@ -326,4 +346,4 @@ def test_float32_weights_fold_in_double(case):
     double = {k: v.astype(np.float64) for k, v in single.items()}
     found, expected = (fold(case.spec, w, case.adapter) for w in (single, double))
     assert np.array_equal(found.head.w, expected.head.w)
-    assert np.array_equal(found.blocks[1].proj.b, expected.blocks[1].proj.b)
+    assert np.array_equal(found.blocks[1].mlps[0].fc2.b, expected.blocks[1].mlps[0].fc2.b)

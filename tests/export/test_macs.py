@@ -13,8 +13,9 @@ from tests.strategies import Setup, build
 from tests.tolerances import PRINTED_G
 from vptkit.backbone import BackboneSpec
 from vptkit.export.fold import fold
-from vptkit.export.graph import GraphOptions, folded_graph
+from vptkit.export.graph import folded_graph
 from vptkit.export.macs import folded_macs, unfolded_macs
+from vptkit.export.options import GraphOptions
 from vptkit.export.unfolded import unfolded_graph
 
 if TYPE_CHECKING:

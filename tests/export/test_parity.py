@@ -18,12 +18,13 @@ from onnx.reference.op_run import OpRun
 
 from tests.strategies import Case, Setup, build, setups
 from tests.tolerances import CLEARLY, PARITY_FP32, PARITY_FP64, largest_difference
+from vptkit.export import attention as attention_module
 from vptkit.export import fold as fold_module
-from vptkit.export import graph as graph_module
 from vptkit.export import unfolded as unfolded_module
 from vptkit.export.builder import Builder
-from vptkit.export.fold import Absorbed, Block, Folded, Linear, fold, normalized
-from vptkit.export.graph import GraphOptions, folded_graph
+from vptkit.export.fold import Absorbed, Attention, Block, Folded, Linear, Mlp, Norm, fold
+from vptkit.export.graph import folded_graph
+from vptkit.export.options import GraphOptions
 from vptkit.export.unfolded import unfolded_graph
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 INPUTS = ("uint8", "float32")
 BATCHES = (None, 1, 2)
-FORMS = ("absorbed", "query", "full", "unfolded")  # the last block, or nothing folded at all
+FORMS = ("absorbed", "query", "full", "fused", "unfolded")  # the last block, one linear for q, k
+# and v, or nothing folded at all
 OPTIONS = list(product(INPUTS, BATCHES, FORMS))
 
 # What TensorRT 8.6 parses of opset 17, as far as these graphs need it.
@@ -41,7 +43,7 @@ OPERATORS = frozenset(
     [
         *("Add", "Cast", "Concat", "Conv", "Div", "Erf", "Expand", "LayerNormalization", "MatMul"),
         *("Mul", "ReduceMean", "ReduceSum", "Reshape", "Shape", "Sigmoid", "Slice", "Softmax"),
-        *("Sub", "Tanh", "Transpose"),
+        *("Gather", "Sub", "Tanh", "Transpose"),
     ]
 )
 
@@ -59,7 +61,10 @@ def graph_of(case: Case, options: GraphOptions, form: str) -> onnx.ModelProto:
     spec, a = case.spec, case.adapter
     if form == "unfolded":
         return unfolded_graph(spec, case.weights, a, options)
-    options = replace(options, last_block=form)
+    if form == "fused":
+        options = replace(options, last_block="query", qkv="fused")
+    else:
+        options = replace(options, last_block=form)
     folded = fold_module.fold(spec, case.weights, a)
     return folded_graph(spec, folded, a.insert, a.pool, a.norm, options)
 
@@ -171,68 +176,90 @@ def replaced(name: str, value: Any) -> Break:
     return apply
 
 
-def blocks(change: Callable[[int, Block], dict[str, Any]]) -> Break:
-    """A twin that changes fields of every block."""
+def attentions(change: Callable[[int, Attention], dict[str, Any]]) -> Break:
+    """A twin that changes fields of every block's attention."""
+
+    def broken(i: int, block: Block) -> Block:
+        (a,) = block.attentions
+        return replace(block, attentions=(replace(a, **change(i, a)),))
+
     return refold(
         lambda _, folded: replace(
-            folded,
-            blocks=tuple(replace(b, **change(i, b)) for i, b in enumerate(folded.blocks)),
+            folded, blocks=tuple(broken(i, b) for i, b in enumerate(folded.blocks))
         )
     )
 
 
-def prompts_swapped(_: Case, folded: Folded) -> Folded:
+def mlps(change: Callable[[Mlp], dict[str, Any]]) -> Break:
+    """A twin that changes fields of every block's MLP."""
+    return refold(
+        lambda _, folded: replace(
+            folded,
+            blocks=tuple(
+                replace(b, mlps=(replace(b.mlps[0], **change(b.mlps[0])),)) for b in folded.blocks
+            ),
+        )
+    )
+
+
+def prompts_swapped(case: Case, folded: Folded) -> Folded:
+    del case
     first, second, *rest = folded.blocks
-    swapped = replace(first, prompt=second.prompt), replace(second, prompt=first.prompt)
+
+    def with_prompts_of(block: Block, other: Block) -> Block:
+        (a,), (o,) = block.attentions, other.attentions
+        return replace(block, attentions=(replace(a, prompt=o.prompt, rows=o.rows),))
+
+    swapped = with_prompts_of(first, second), with_prompts_of(second, first)
     return replace(folded, blocks=(*swapped, *rest))
 
 
 def prefix_of(change: Callable[..., tuple[Any, Any]]) -> Break:
-    """A twin whose prefix keys and values are wrong: change(block, eps, beta, w_k, w_v)."""
+    """A twin whose prefix keys and values are wrong: change(attention, beta, w_k, w_v)."""
 
     def apply(case: Case, patch: pytest.MonkeyPatch) -> Case:
         tensors, d = {**case.weights, **case.adapter.layer_norms()}, case.spec.width
         qkv = [tensors[f"blocks.{i}.attn.qkv.weight"].T for i in range(case.spec.depth)]
         beta = [tensors[f"blocks.{i}.norm1.bias"] for i in range(case.spec.depth)]
 
-        def wrong(self: Block, eps: float) -> Any:
+        def wrong(self: Attention) -> Any:
             i = next(
                 i
                 for i in range(case.spec.depth)
                 if np.array_equal(case.adapter.prompts(i), self.prompt)
             )
-            return change(self, eps, beta[i], qkv[i][:, d : 2 * d], qkv[i][:, 2 * d :])
+            return change(self, beta[i], qkv[i][:, d : 2 * d], qkv[i][:, 2 * d :])
 
-        patch.setattr(Block, "prefix", wrong)
+        patch.setattr(Attention, "prefix", wrong)
         return case
 
     return apply
 
 
-def shifted_keys(block: Block, eps: float, beta: Any, w_k: Any, w_v: Any) -> Any:
+def shifted_keys(block: Attention, beta: Any, w_k: Any, w_v: Any) -> Any:
     del w_v
-    rows = normalized(block.prompt, eps)
+    rows = block.rows
     return rows @ block.k + beta @ w_k, rows @ block.v
 
 
-def shifted_values(block: Block, eps: float, beta: Any, w_k: Any, w_v: Any) -> Any:
+def shifted_values(block: Attention, beta: Any, w_k: Any, w_v: Any) -> Any:
     del w_k
-    rows = normalized(block.prompt, eps)
+    rows = block.rows
     return rows @ block.k, rows @ block.v + beta @ w_v
 
 
-def raw_prefix(block: Block, *_: Any) -> Any:
+def raw_prefix(block: Attention, *_: Any) -> Any:
     return block.prompt @ block.k, block.prompt @ block.v
 
 
-def prefix_exchanged(block: Block, eps: float, *_: Any) -> Any:
-    rows = normalized(block.prompt, eps)
+def prefix_exchanged(block: Attention, *_: Any) -> Any:
+    rows = block.rows
     return rows @ block.v, rows @ block.k
 
 
-def prefix_rows_rolled(block: Block, eps: float, *_: Any) -> Any:
+def prefix_rows_rolled(block: Attention, *_: Any) -> Any:
     """Keys beside the values of another prompt."""
-    rows = normalized(block.prompt, eps)
+    rows = block.rows
     return rows @ block.k, np.roll(rows, 1, axis=0) @ block.v
 
 
@@ -324,14 +351,25 @@ def prompt_sum(factor: float) -> Break:
     return apply
 
 
+def columns_rolled(case: Case, patch: pytest.MonkeyPatch) -> Case:
+    real = Builder.const
+
+    def wrong(self: Builder, name: str, value: Any) -> str:
+        rolled = name.endswith(".qkv.weight")
+        return real(self, name, np.roll(value, case.spec.width, axis=1) if rolled else value)
+
+    patch.setattr(Builder, "const", wrong)
+    return case
+
+
 def heads_interleaved(case: Case, patch: pytest.MonkeyPatch) -> Case:
-    def wrong(block: Block, heads: int) -> Absorbed:
+    def wrong(block: Attention, heads: int) -> Absorbed:
         d = len(block.k)
         k = block.k.reshape(d, -1, heads).transpose(2, 1, 0)
         v = block.v.reshape(d, heads, -1).transpose(1, 0, 2)
         return Absorbed(np.ascontiguousarray(k), np.ascontiguousarray(v))
 
-    patch.setattr(graph_module, "absorb_keys_values", wrong)
+    patch.setattr(attention_module, "absorb_keys_values", wrong)
     return case
 
 
@@ -352,7 +390,7 @@ TWINS: dict[str, tuple[Setup, str, Break]] = {
     "prompts of the last block zero": (
         Setup(),
         ABSORBED,
-        blocks(lambda i, b: {"prompt": b.prompt * (i < 2)}),
+        attentions(lambda i, a: {"prompt": a.prompt * (i < 2), "rows": a.rows * (i < 2)}),
     ),
     "prefix keys with the shift": (Setup(), FULL, prefix_of(shifted_keys)),
     "prefix keys with the shift, absorbed": (Setup(depth=1), ABSORBED, prefix_of(shifted_keys)),
@@ -363,9 +401,7 @@ TWINS: dict[str, tuple[Setup, str, Break]] = {
     "prompt queries without bias": (
         ALL_MEAN,
         FULL,
-        lambda c, p: (
-            p.setattr(Block, "prompt_queries", lambda b, e: normalized(b.prompt, e) @ b.q.w) or c
-        ),
+        lambda c, p: p.setattr(Attention, "prompt_queries", lambda a: a.rows @ a.q.w) or c,
     ),
     "value bias dropped": (Setup(), ABSORBED, replaced("fold_value_bias", lambda v, proj: proj)),
     "LayerScale forgotten": (Setup(), QUERY, replaced("fold_layer_scale", lambda lin, g: lin)),
@@ -427,15 +463,15 @@ TWINS: dict[str, tuple[Setup, str, Break]] = {
     "norm_pre without affine": (
         Setup(),
         FULL,
-        refold(lambda _, f: replace(f, norm_pre=(f.norm_pre[0] ** 0, f.norm_pre[1] * 0))),
+        refold(lambda _, f: replace(f, norm_pre=Norm(f.norm_pre[0] ** 0, f.norm_pre[1] * 0))),
     ),
     "head bias dropped": (
         Setup(),
         ABSORBED,
         refold(lambda _, f: replace(f, head=without_bias(f.head))),
     ),
-    "MLP bias dropped": (Setup(), FULL, blocks(lambda i, b: {"fc1": without_bias(b.fc1)})),
-    "keys and values exchanged": (Setup(), ABSORBED, blocks(lambda i, b: {"k": b.v, "v": b.k})),
+    "MLP bias dropped": (Setup(), FULL, mlps(lambda m: {"fc1": without_bias(m.fc1)})),
+    "keys and values exchanged": (Setup(), ABSORBED, attentions(lambda _, a: {"k": a.v, "v": a.k})),
     "heads interleaved": (Setup(), ABSORBED, heads_interleaved),
     "QuickGELU for GELU": (Setup(), FULL, described(activation="quick_gelu")),
     "tanh-GELU for QuickGELU": (
@@ -462,15 +498,14 @@ TWINS: dict[str, tuple[Setup, str, Break]] = {
     "shallow prompt queries without bias": (
         SHALLOW,
         FULL,
-        lambda c, p: (
-            p.setattr(Block, "prompt_queries", lambda b, e: normalized(b.prompt, e) @ b.q.w) or c
-        ),
+        lambda c, p: p.setattr(Attention, "prompt_queries", lambda a: a.rows @ a.q.w) or c,
     ),
+    "keys before queries in one linear": (Setup(), "fused", columns_rolled),
     "unfolded: LayerScale forgotten": (
         Setup(),
         "unfolded",
         lambda c, p: (
-            p.setattr(unfolded_module._Writer, "layer_scale", lambda self, x, name: x) or c
+            p.setattr(unfolded_module._Writer, "scaled", lambda self, x, gamma, name: x) or c
         ),
     ),
     "unfolded: prompts of blocks 0 and 1 swapped": (Setup(), "unfolded", prompts_exchanged),

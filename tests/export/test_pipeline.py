@@ -17,7 +17,6 @@ import pytest
 from tests.strategies import Case, Setup, build
 from tests.tolerances import PARITY_FP32, largest_difference
 from vptkit.adapter import read_adapter, write_adapter
-from vptkit.backbone import tensor_shapes
 from vptkit.bundle import open_bundle
 from vptkit.errors import (
     AdapterError,
@@ -25,13 +24,13 @@ from vptkit.errors import (
     GateError,
     MissingExtraError,
     OutputError,
-    TargetError,
 )
 from vptkit.export import ExportOptions, export, pipeline
 from vptkit.export.baseline import export_baselines, random_weights, without_prompts
 from vptkit.export.macs import folded_macs, unfolded_macs
 from vptkit.files import sha256_of_file
-from vptkit.tensors import write_tensors
+from vptkit.tensors import read_tensors, write_tensors
+from vptkit.weights import tensor_shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,11 +308,15 @@ def test_damaged_weights(files):
     assert list(files.out.parent.iterdir()) == []
 
 
-def test_a_pool_that_is_not_supported(files):
+def test_a_pool_that_the_backbone_does_not_have(files):
     adapter = read_adapter(files.adapter)
-    write_adapter(files.adapter, replace(adapter, pool="map"))
-    with pytest.raises(TargetError, match="adapter 'random': pool 'map' is not supported yet"):
-        export(files.adapter, files.out, weights=files.weights)
+    spec, reference = adapter.backbone.spec, replace(adapter.backbone, spec=None)
+    write_adapter(files.adapter, replace(adapter, pool="map", backbone=reference))
+    weights = read_tensors(files.weights, AdapterError)
+    with pytest.raises(AdapterError, match="pool is 'map', but the backbone has no attention pool"):
+        export(files.adapter, files.out, from_timm=lambda _: (spec, weights))
+    with pytest.raises(AdapterError, match="pool is 'map', but the backbone has no attention pool"):
+        write_adapter(files.adapter, replace(adapter, pool="map"))
 
 
 # interrupted --------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import pytest
 
 from tests.tolerances import CLEARLY, PARITY_REAL_WEIGHTS, largest_difference
 from vptkit.adapter import Adapter, BackboneRef, read_adapter, write_adapter
-from vptkit.backbone import digest_of_weights
 from vptkit.export import ExportOptions, export
 from vptkit.images import open_image
 from vptkit.preprocess import prepare
+from vptkit.weights import digest_of_weights
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -147,9 +147,19 @@ def test_a_graph_that_onnxruntime_cannot_load_is_a_target_error(make_bundle, edi
     assert caught.value.exit_code == 4
 
 
-def test_the_bank_layout_is_refused(make_bundle):
-    with pytest.raises(TargetError, match="layout 'bank'"):
-        open_session(make_bundle(layout="bank"))
+def test_an_unknown_layout_is_refused(make_bundle):
+    with pytest.raises(BundleError, match="layout 'tree', expected 'baked' or 'bank'"):
+        open_session(make_bundle(layout="tree"))
+
+
+def test_a_baked_bundle_has_one_adapter(make_bundle):
+    session = open_session(make_bundle())
+    alone = session.run(noise(2))
+    for adapter in ("tiny", 0, ["tiny", "tiny"]):
+        np.testing.assert_array_equal(session.run(noise(2), adapter), alone)
+    for adapter in ("other", 1, ["tiny", "other"]):
+        with pytest.raises(BundleError, match=r"no adapter '(other|1)', only tiny"):
+            session.run(noise(2), adapter)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])

@@ -78,7 +78,7 @@ def test_weights_must_be_a_path(value):
         ("b_init", 3, "random, whiten"),
         ("compat", "repo", "paper, released"),
         ("tap", "ln", "pre_ln1, post_ln1"),
-        ("pool", "map", "model, token, avg, avg_prompts"),
+        ("pool", "max", "model, token, avg, avg_prompts, map"),
         ("norm", "none", "model, before_pool, after_pool"),
         ("augment", ["flip"], "none, flip, crop"),
         *((key, 0, "at least 1") for key in ("prompts", "rank", "epochs", "batch_size", "golden")),

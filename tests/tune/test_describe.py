@@ -12,13 +12,17 @@ timm = pytest.importorskip("timm")
 
 from timm import layers  # noqa: E402
 from timm.layers.attention import Attention  # noqa: E402
-from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock  # noqa: E402
+from timm.models.vision_transformer import (  # noqa: E402
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+)
 from torch import nn  # noqa: E402
 
-from vptkit.backbone import tensor_shapes  # noqa: E402
 from vptkit.errors import BackboneError  # noqa: E402
 from vptkit.tune.describe import spec_from_model, weights_from_model  # noqa: E402
 from vptkit.tune.reference import embed  # noqa: E402
+from vptkit.weights import tensor_shapes  # noqa: E402
 
 PLAIN = {
     "image_size": (32, 32),
@@ -97,6 +101,28 @@ FAMILIES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "final_norm": "fc_norm",
         },
     ),
+    ("vit_tiny_patch16_224", {"qk_norm": True}, {"qk_norm": True}),
+    ("vit_tiny_patch16_224", {"scale_attn_norm": True}, {"attention_norm": True}),
+    ("vit_tiny_patch16_224", {"scale_mlp_norm": True}, {"mlp_norm": True}),
+    (
+        "vit_tiny_patch16_224",
+        {"mlp_layer": layers.SwiGLUPacked},
+        {"mlp": "glu", "mlp_width": 64},
+    ),
+    (
+        "vit_tiny_patch16_224",
+        {"mlp_layer": layers.SwiGLU},
+        {"mlp": "swiglu"},
+    ),
+    ("vit_tiny_patch16_224", {"norm_layer": layers.RmsNorm}, {"norm": "rms"}),
+    ("vit_tiny_patch16_224", {"block_fn": ParallelScalingBlock}, {"block": "parallel"}),
+    ("vit_tiny_patch16_224", {"block_fn": ResPostBlock}, {"block": "post"}),
+    ("vit_small_patch16_18x2_224", {}, {"block": "branches", "branches": 2, "layer_scale": True}),
+    (
+        "vit_base_patch16_siglip_224",
+        {},
+        {"pool": "map", "class_token": False, "pos_embed": "patches"},
+    ),
 ]
 
 
@@ -117,23 +143,15 @@ class Derived(Attention):
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("vit_tiny_patch16_224", {"qk_norm": True}, "qk_norm"),
-    ("vit_tiny_patch16_224", {"scale_attn_norm": True}, "scale_attn_norm"),
-    ("vit_tiny_patch16_224", {"scale_mlp_norm": True}, "scale_mlp_norm"),
-    ("vit_tiny_patch16_224", {"mlp_layer": layers.SwiGLUPacked}, "mlp_layer=GluMlp"),
-    ("vit_tiny_patch16_224", {"mlp_layer": layers.SwiGLU}, "mlp_layer=SwiGLU"),
     ("vit_tiny_patch16_224", {"act_layer": "relu"}, "act_layer=ReLU"),
-    ("vit_tiny_patch16_224", {"norm_layer": layers.RmsNorm}, "norm_layer=RmsNorm"),
     ("vit_tiny_patch16_224", {"norm_layer": partial(nn.LayerNorm, bias=False)}, "without weight"),
-    ("vit_tiny_patch16_224", {"embed_norm_layer": nn.LayerNorm}, "embed_norm_layer"),
-    ("vit_tiny_patch16_224", {"block_fn": ParallelScalingBlock}, "block_fn=ParallelScalingBlock"),
-    ("vit_tiny_patch16_224", {"block_fn": ResPostBlock}, "block_fn=ResPostBlock"),
-    ("vit_small_patch16_18x2_224", {}, "block_fn=ParallelThingsBlock"),
+    ("vit_tiny_patch16_224", {"embed_norm_layer": nn.LayerNorm}, "different epsilons"),
+    ("vit_tiny_patch16_224", {"block_fn": DiffParallelScalingBlock}, "DiffParallelScalingBlock"),
+    ("vit_tiny_patch16_224", {"mlp_layer": layers.GluMlp}, "mlp_layer=GluMlp"),
     ("vit_tiny_patch16_224", {"attn_layer": Derived}, "attn_layer=Derived"),
-    ("vit_base_patch16_siglip_224", {}, "global_pool='map'"),
     ("vit_tiny_patch16_224", {"global_pool": "avgmax"}, "global_pool='avgmax'"),
     ("vit_tiny_patch16_224", {"global_pool": "max"}, "global_pool='max'"),
-    ("vit_tiny_patch16_224", {"global_pool": "prr"}, "global_pool='prr'"),
+    ("vit_tiny_patch16_224", {"global_pool": "prr"}, "AttentionPoolPrr"),
     (
         "vit_tiny_patch16_224",
         {"global_pool": "avg", "pool_include_prefix": True},
@@ -154,12 +172,12 @@ def test_a_refusal_names_the_feature(make_vit, name, arguments, feature):
 
 
 def test_all_features_are_named_at_once(make_vit):
-    model = make_vit(qk_norm=True, in_chans=1, act_layer="relu")
+    model = make_vit(pool_include_prefix=True, global_pool="avg", in_chans=1, act_layer="relu")
     with pytest.raises(BackboneError) as caught:
         spec_from_model(model)
     message = str(caught.value)
-    assert all(feature in message for feature in ("qk_norm", "in_chans=1", "act_layer=ReLU"))
-    assert message.count("qk_norm") == 1  # not once a block
+    assert all(feature in message for feature in ("include_prefix", "in_chans=1", "act_layer=ReLU"))
+    assert message.count("act_layer") == 1  # not once a block
 
 
 @pytest.mark.parametrize(
@@ -184,9 +202,7 @@ def test_different_epsilons_are_named(make_vit, where):
 @pytest.mark.parametrize(
     ("name", "arguments", "architecture"),
     [
-        ("eva02_tiny_patch14_224", {"img_size": 28}, "Eva"),
         ("swin_tiny_patch4_window7_224", {"img_size": 56, "embed_dim": 12}, "SwinTransformer"),
-        ("beit_base_patch16_224", {"img_size": 32, "embed_dim": 24, "num_heads": 2}, "Beit"),
         ("vit_small_r26_s32_224", {"img_size": 64, "embed_dim": 32, "num_heads": 2}, "HybridEmbed"),
         ("resnet18", {}, "ResNet"),
     ],

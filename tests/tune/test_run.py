@@ -530,10 +530,10 @@ def test_a_backbone_that_cannot_be_built(splits, make_config, tmp_path, override
 
 
 def test_an_unsupported_feature_is_named(splits, make_config, make_vit, tmp_path):
-    save_file(make_vit(qk_norm=True).state_dict(), tmp_path / "w.safetensors")
-    arguments = {**make_config().backbone_args, "qk_norm": True}
+    save_file(make_vit(act_layer="relu").state_dict(), tmp_path / "w.safetensors")
+    arguments = {**make_config().backbone_args, "act_layer": "relu"}
     config = make_config(backbone_args=arguments, weights=tmp_path / "w.safetensors")
-    with pytest.raises(BackboneError, match="vit_tiny_patch16_224: not supported yet: qk_norm"):
+    with pytest.raises(BackboneError, match="vit_tiny_patch16_224: not supported yet: act_layer"):
         tune(splits, tmp_path / "a.safetensors", config)
 
 

@@ -172,7 +172,7 @@ def test_tune_prints_for_people(tune):
         (("--backbone", "vit_of_mine"), ("vit_of_mine: timm has no model of this name",)),
         (("--backbone", "resnet18"), ("resnet18",)),
         (("--image-size", "-8"), ("cannot build it",)),
-        (("--pool", "map"), ("pool is 'map'",)),
+        (("--pool", "map"), ("no attention pooling",)),
         (("--rank", "99", "--b-init", "whiten"), ("rank 99", "width 32")),
     ],
 )
@@ -182,11 +182,11 @@ def test_tune_with_bad_settings(tune, tmp_path, arguments, parts):
 
 
 def test_tune_with_an_unsupported_feature(tune, inputs, tmp_path):
-    weights = make_weights(tmp_path / "w.safetensors", qk_norm=True)
-    text = (inputs / "run.toml").read_text().replace("{ img", "{ qk_norm = true, img")
+    weights = make_weights(tmp_path / "w.safetensors", act_layer="relu")
+    text = (inputs / "run.toml").read_text().replace("{ img", '{ act_layer = "relu", img')
     (tmp_path / "q.toml").write_text(text)
     result = tune("--config", tmp_path / "q.toml", "--weights", weights)
-    assert_error(result, 2, "vit_tiny_patch16_224", "not supported yet", "qk_norm")
+    assert_error(result, 2, "vit_tiny_patch16_224", "not supported yet", "act_layer=ReLU")
     assert names(tmp_path / "out") == set()
 
 
@@ -454,15 +454,15 @@ def test_export_of_an_unsupported_pool(export, inputs, tmp_path):
     )
     length = struct.unpack("<Q", text[:8])[0] - (len(text) - len(header))
     path.write_bytes(struct.pack("<Q", length) + header[8:])
-    assert_error(export(adapter=path), 4, "pool 'map' is not supported yet")
+    assert_error(export(adapter=path), 2, "pool is 'map'", "no attention pooling")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (("--layout", "bank"), 4, "--layout bank is not supported yet"),
-        (("--precision", "fp16"), 4, "--precision fp16 is not supported yet"),
-        (("--precision", "int8"), 4, "int8"),
+        (("--layout", "bank", "--precision", "int8", "--calibration", "."), 4, "--layout bank"),
+        (("--layout", "bank", "--gate", "."), 4, "--gate"),
+        (("--precision", "int8"), 2, "--calibration DIR"),
         (("--precision", "fp12"), 2, "'fp12': expected fp32"),
         (("--layout", "heap"), 2, "'heap': expected baked"),
         (("--input", "int4"), 2, "'int4'"),
@@ -478,7 +478,7 @@ def test_export_of_what_it_cannot(export, tmp_path, arguments, code, part):
 
 
 def test_two_adapters_need_a_bank(export, inputs):
-    assert_error(export(inputs / "adapter.safetensors"), 4, "2 adapters")
+    assert_error(export(inputs / "adapter.safetensors"), 2, "2 adapters", "--layout bank")
 
 
 def test_export_does_not_overwrite(export, tmp_path):

@@ -1,0 +1,278 @@
+"""Attention in the folded graph: queries, prefixed keys and values, positions, the one-query forms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .builder import Builder
+from .fold import absorb_keys_values
+from .options import absorbable
+
+if TYPE_CHECKING:
+    from vptkit.backbone import BackboneSpec
+
+    from .fold import Attention, Folded
+    from .options import GraphOptions, Rows
+    from .parts import Array, Norm
+
+__all__ = ["AttentionWriter"]
+
+
+class AttentionWriter:
+    """Writes attentions; z, x, q, k, v are names of graph values."""
+
+    def __init__(self, spec: BackboneSpec, folded: Folded, options: GraphOptions) -> None:
+        self.spec, self.folded, self.options = spec, folded, options
+        self.b = Builder(options.dtype)
+        self.eps = spec.norm_eps
+        self._biases: set[str] = set()
+
+    def attend(self, x: str, xq: str, a: Attention, length: int, rows: Rows, name: str) -> str:
+        """What one attention adds.
+
+        Args:
+            x: rows of keys and values [B, length, d].
+            xq: rows of queries: x, or its first row.
+            a: its constants.
+            length: number of rows of x.
+            rows: which rows are read behind the block.
+            name: of the branch.
+
+        Returns:
+            [B, length, d], [B, 1, d] or [B, length + m, d].
+        """
+        b = self.b
+        if rows == "joined":
+            y = self.joined_attention(x, a, length, name)
+        elif rows == "first" and self.options.last_block == "absorbed" and absorbable(self.spec):
+            q = self.heads(b.linear(xq, a.q.w, a.q.b, f"{name}.q"), 1)  # [B, h, 1, e]
+            y = self.absorbed_attention(q, x, a, length, name)
+        else:
+            count = 1 if rows == "first" else length
+            if rows == "all" and self.options.qkv == "fused" and a.kv_heads == self.spec.heads:
+                q, k, v = self.fused(x, a, length, name)
+            else:
+                q = self.heads(b.linear(xq, a.q.w, a.q.b, f"{name}.q"), count)
+                q = self.placed(q, a.q_norm, a, count, f"{name}.q")
+                k, v = self.keys_values(x, a, length, name)
+            m = 0 if a.prompt is None else len(a.prompt)
+            y = self.attention(q, k, v, a, (count, length + m, m), name)
+        if a.out_norm:
+            y = self.normalized(y, f"{name}.norm")
+        y = b.linear(y, a.proj.w, a.proj.b, f"{name}.proj")
+        return y if a.post is None else self.affine_norm(y, a.post, f"{name}.post")
+
+    def fused(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str, str]:
+        """Queries, and prefixed keys and values, of one linear: TensorRT's favourite form."""
+        b, spec = self.b, self.spec
+        none = np.zeros(spec.width)
+        w = np.concatenate([a.q.w, a.k, a.v], axis=1)
+        biases = [a.q.b, *(none if bias is None else bias for bias in (a.k_bias, a.v_bias))]
+        y = b.linear(x, w, np.concatenate(biases), f"{name}.qkv")
+        y = b.reshape(y, (0, length, 3, spec.heads, spec.head_width), f"{name}.qkv/heads")
+        y = b.transpose(y, (2, 0, 3, 1, 4), f"{name}.qkv/3bhte")
+        q, k, v = (
+            b.op("Gather", [y, b.const(f"index/{n}", np.asarray(n))], f"{name}.{letter}", axis=0)
+            for n, letter in enumerate("qkv")
+        )
+        q = self.placed(q, a.q_norm, a, length, f"{name}.q")
+        k = self.placed(k, a.k_norm, a, length, f"{name}.k")
+        return q, *self.prefixed(k, v, a, name)
+
+    def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
+        """Keys and values of x [B, length, d], the prompts' before them: [B, h, m + length, e]."""
+        k, v = f"{name}.k", f"{name}.v"
+        keys = self.heads(self.b.linear(x, a.k, a.k_bias, k), length, a.kv_heads)
+        keys = self.placed(keys, a.k_norm, a, length, k)
+        values = self.heads(self.b.linear(x, a.v, a.v_bias, v), length, a.kv_heads)
+        return self.prefixed(keys, values, a, name)
+
+    def prefixed(self, k: str, v: str, a: Attention, name: str) -> tuple[str, str]:
+        """Keys and values of the image behind those of the prompts: [B, h, m + length, e]."""
+        if a.prompt is None:
+            return k, v
+        k_p, v_p = a.prefix()
+        k = self.with_prefix(k_p, k, a, f"{name}.k")
+        return k, self.with_prefix(v_p, v, a, f"{name}.v")
+
+    def placed(self, x: str, norm: Norm | None, a: Attention, length: int, name: str) -> str:
+        """Queries or keys [B, h, length, e] of the first `length` rows: normalised and rotated."""
+        b = self.b
+        if norm is not None:
+            x = self.affine_norm(x, norm, f"{name}_norm")
+        if a.rotation is None or length == 1:  # the first row is no patch
+            return x
+        half = self.spec.head_width // 2
+        parts = [
+            b.slice(x, 3, half, 2 * half, f"{name}/second"),
+            b.slice(x, 3, 0, half, f"{name}/first"),
+        ]
+        swapped = b.op("Concat", parts, f"{name}/swapped", axis=3)
+        cos, sin = (
+            b.const(f"{a.rotation.name}.{kind}.{length}", self._for_rows(table, length, fill)[None])
+            for kind, table, fill in (("cos", a.rotation.cos, 1.0), ("sin", a.rotation.sin, 0.0))
+        )
+        along = b.op("Mul", [x, cos], f"{name}/cos")
+        across = b.op("Mul", [swapped, sin], f"{name}/sin")
+        return b.op("Add", [along, across], f"{name}/rotated")
+
+    def _for_rows(self, table: Array, length: int, fill: float) -> Array:
+        """[h, N, e] → [h, length, e]; tokens that are no patches are not rotated."""
+        before = np.full((len(table), self.spec.prefix, table.shape[2]), fill)
+        behind = np.full((len(table), length - self.spec.tokens, table.shape[2]), fill)
+        return np.concatenate([before, table, behind], axis=1)
+
+    def absorbed_attention(self, q: str, x: str, a: Attention, length: int, name: str) -> str:
+        """One query against x̂ itself (see `fold.Absorbed`): [B, h, 1, e], [B, T, d] → [B, 1, d]."""
+        b, spec = self.b, self.spec
+        absorbed = absorb_keys_values(a, spec.heads)
+        u = b.op("MatMul", [q, b.const(f"{name}.k.weight", absorbed.k)], f"{name}/q_wk")
+        u = b.reshape(u, (0, spec.heads, spec.width), f"{name}/q_wk/rows")  # [B, h, d]
+        x_t = b.transpose(x, (0, 2, 1), f"{name}/x_t")
+        s = b.op("MatMul", [u, x_t], f"{name}/scores/image")  # [B, h, T]
+        m = 0
+        if a.prompt is not None:
+            k_p, v_p = a.prefix()
+            m = len(k_p)
+            keys = self._by_head(k_p, spec.heads).transpose(0, 2, 1)  # [h, e, m]
+            s_p = b.op("MatMul", [q, b.const(f"{name}.k.prefix", keys)], f"{name}/scores/prompt4")
+            s_p = b.reshape(s_p, (0, spec.heads, m), f"{name}/scores/prompt")
+            s = b.op("Concat", [s_p, s], f"{name}/scores", axis=2)
+        p = b.op("Softmax", [s], f"{name}/softmax", axis=-1)
+        p_x = b.slice(p, 2, m, m + length, f"{name}/softmax/image") if m else p
+        r = b.op("MatMul", [p_x, x], f"{name}/mix")  # [B, h, d]
+        r = b.reshape(r, (0, spec.heads, 1, spec.width), f"{name}/mix4")
+        y = b.op("MatMul", [r, b.const(f"{name}.v.weight", absorbed.v)], f"{name}/mix_wv")
+        if a.prompt is not None:
+            p_p = b.slice(p, 2, 0, m, f"{name}/softmax/prompt")
+            p_p = b.reshape(p_p, (0, spec.heads, 1, m), f"{name}/softmax/prompt4")
+            values = b.const(f"{name}.v.prefix", self._by_head(v_p, spec.heads))  # [h, m, e]
+            y = b.op("Add", [y, b.op("MatMul", [p_p, values], f"{name}/prompt")], f"{name}/sum")
+        return b.reshape(y, (0, 1, spec.width), f"{name}/rows")
+
+    def joined_attention(self, x: str, a: Attention, length: int, name: str) -> str:
+        """Attention of image and prompt rows; those of the prompts are constants: [B, T + m, d]."""
+        b, heads = self.b, self.spec.heads
+        k_p, v_p = a.prefix()
+        total = length + len(k_p)
+        parts = []
+        for letter, w, bias, norm, rows, count in (
+            ("q", a.q.w, a.q.b, a.q_norm, a.prompt_queries(), heads),
+            ("k", a.k, a.k_bias, a.k_norm, k_p, a.kv_heads),
+            ("v", a.v, a.v_bias, None, v_p, a.kv_heads),
+        ):
+            label = f"{name}.{letter}"
+            part = self.heads(b.linear(x, w, bias, label), length, count)
+            if letter != "v":
+                part = self.placed(part, norm, a, length, label)
+            constant = self.batched(f"{label}.prefix", self._by_head(rows, count)[None])
+            parts.append(b.op("Concat", [part, constant], f"{label}/joined", axis=2))
+        q, k, v = parts
+        return self.attention(q, k, v, a, (total, total, 0), name)
+
+    def attention(
+        self, q: str, k: str, v: str, a: Attention, counts: tuple[int, int, int], name: str
+    ) -> str:
+        """Attention itself.
+
+        Args:
+            q, k, v: [B, h, queries, e] and [B, h, keys, e].
+            a: its constants.
+            counts: queries, keys, and how many of the keys are prompts before the image's.
+            name: of the branch.
+
+        Returns:
+            [B, queries, d]
+        """
+        length, keys, before = counts
+        b, spec = self.b, self.spec
+        grouped = a.kv_heads != spec.heads
+        if grouped:  # the query heads of a group stand below one another
+            group = spec.heads // a.kv_heads * length
+            q = b.reshape(q, (0, a.kv_heads, group, spec.head_width), f"{name}/groups")
+        s = b.op("MatMul", [q, b.transpose(k, (0, 1, 3, 2), f"{name}/k_t")], f"{name}/scores")
+        if a.bias is not None:
+            s = b.op("Add", [s, self.relative(a, length, keys, before, name)], f"{name}/biased")
+        p = b.op("Softmax", [self.masked(s, name)], f"{name}/softmax", axis=-1)
+        y = b.op("MatMul", [p, v], f"{name}/mix")
+        if grouped:
+            y = b.reshape(y, (0, spec.heads, length, spec.head_width), f"{name}/mix/heads")
+        y = b.transpose(y, (0, 2, 1, 3), f"{name}/mix/rows")
+        return b.reshape(y, (0, length, spec.width), f"{name}/rows")
+
+    def masked(self, scores: str, name: str) -> str:
+        """Attention logits [B, h, queries, keys]; a bank masks keys that only pad its table."""
+        del name
+        return scores
+
+    def relative(self, a: Attention, queries: int, keys: int, before: int, name: str) -> str:
+        """The bias of the first `queries` rows; prompts, as queries and as keys, take none.
+
+        `before` of the keys are prompts that stand before the image's; others stand behind.
+        """
+        b, bias = self.b, a.bias
+        if bias is None:
+            raise ValueError(f"{name} has no bias")
+        label = f"{bias.name}.{queries}.{before}.{keys}"
+        if label not in self._biases:
+            self._biases.add(label)
+            zero, tokens = bias.table.shape[1] - 1, len(bias.columns)
+            index = np.full((max(queries, tokens), keys), zero)
+            index[:tokens, before : before + tokens] = bias.columns
+            table = b.const(f"{bias.name}.table", bias.table)
+            index_name = b.const(f"{label}.index", index[:queries])
+            b.op("Gather", [table, index_name], label, axis=1)
+        return label
+
+    # small parts -------------------------------------------------------------------------------
+
+    def normalized(self, z: str, name: str, width: int = 0) -> str:
+        """x̂ over the last axis, which is d wide unless given."""
+        if self.spec.norm == "rms":
+            return self.b.rms_normalize(z, self.eps, name)
+        return self.b.normalize(z, width or self.spec.width, self.eps, name)
+
+    def affine_norm(self, x: str, norm: Norm, name: str) -> str:
+        """x̂ γ + β; β may differ from row to row [rows, d]."""
+        b = self.b
+        if self.spec.norm == "layer" and norm.beta.ndim == 1:
+            return b.layer_norm(x, *norm, self.eps, name)
+        x = self.normalized(x, f"{name}/normalized", len(norm.gamma))
+        if not norm.beta.any():
+            return b.op("Mul", [x, b.const(f"{name}.weight", norm.gamma)], name)
+        x = b.op("Mul", [x, b.const(f"{name}.weight", norm.gamma)], f"{name}/scaled")
+        return b.op("Add", [x, b.const(f"{name}.bias", norm.beta)], name)
+
+    def total(self, values: list[str], name: str) -> str:
+        """The sum of some values; of one, itself."""
+        total = values[0]
+        for n, value in enumerate(values[1:], start=2):
+            label = name if n == len(values) else f"{name}/{n}"
+            total = self.b.op("Add", [total, value], label)
+        return total
+
+    def batched(self, name: str, value: Array) -> str:
+        """A constant [1, …], repeated for every image of the batch."""
+        constant = self.b.const(name, value)
+        source = "images" if self.options.input == "uint8" else "pixels"
+        return self.b.batched(constant, name, value.ndim, self.options.batch, source)
+
+    def heads(self, x: str, length: int, heads: int | None = None) -> str:
+        """[B, length, h e] → [B, h, length, e]."""
+        shape = (0, length, heads or self.spec.heads, self.spec.head_width)
+        return self.b.transpose(self.b.reshape(x, shape, f"{x}/heads"), (0, 2, 1, 3), f"{x}/bhte")
+
+    def with_prefix(self, rows: Array, x: str, a: Attention, name: str) -> str:
+        """Constant keys or values [m, kv] before those of the image: [B, h, m + T, e]."""
+        prefix = self.batched(f"{name}.prefix", self._by_head(rows, a.kv_heads)[None])
+        return self.b.op("Concat", [prefix, x], f"{name}/prefixed", axis=2)
+
+    def with_rows(self, x: str, rows: Array, constant: str, name: str) -> str:
+        """Constant rows [m, d] behind those of the image: [B, T + m, d]."""
+        return self.b.op("Concat", [x, self.batched(constant, rows[None])], name, axis=1)
+
+    def _by_head(self, rows: Array, heads: int) -> Array:
+        """[m, h e] → [h, m, e]."""
+        return np.asarray(rows.reshape(len(rows), heads, -1).transpose(1, 0, 2))

@@ -1,0 +1,189 @@
+"""What one adapter puts into a bank: prompt rows behind their LayerNorm, LayerNorms, a folded head.
+
+numpy alone, and of the backbone nothing but its norms: an adapter can be added on a board.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vptkit.adapter import require_backbone
+from vptkit.bank import AdapterRows, BankShape, norm_slots
+from vptkit.errors import AdapterError
+
+from .fold import fold_layer_norm, normalized
+from .parts import Linear, Tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vptkit.adapter import Adapter
+    from vptkit.backbone import BackboneSpec
+    from vptkit.preprocess import Preprocess
+
+    from .parts import Array
+
+__all__ = ["Bank", "require_member", "rows_of", "tunes_blocks"]
+
+GOLDEN_IMAGES = 2  # of each adapter: a bank of fifty would otherwise carry hundreds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bank:
+    """What every adapter of a bank must agree with.
+
+    Attributes:
+        spec, sha256: the backbone and the digest of its weights.
+        shape: what the bank has room for.
+        pool, norm, preprocess: constants of the graph.
+        norms: the backbone's own norms by timm name, `{norm}.weight` and `{norm}.bias` [d].
+    """
+
+    spec: BackboneSpec
+    sha256: str
+    shape: BankShape
+    pool: str
+    norm: str
+    preprocess: Preprocess
+    norms: Mapping[str, NDArray[Any]]
+
+
+def tunes_blocks(adapter: Adapter, spec: BackboneSpec) -> bool:
+    """Whether tuned LayerNorms differ from the backbone's in the blocks (or in norm_pre)."""
+    return bool(_norm_names(adapter) & set(norm_slots(spec)))
+
+
+def require_member(adapter: Adapter, bank: Bank) -> None:
+    """Refuse an adapter that a bank cannot take.
+
+    Raises:
+        BackboneError: it was tuned on another backbone.
+        AdapterError: its kind or its size does not fit; the message says what does.
+    """
+    require_backbone(adapter.backbone, bank.sha256, f"adapter {adapter.name!r}")
+    for problem in _problems(adapter, bank):
+        raise AdapterError(f"adapter {adapter.name!r}: {problem}")
+
+
+def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
+    """The rows of an adapter, computed in float64.
+
+    P̂ = (P - mean P) / sqrt(var P + eps); with LayerNorms in the bank, rows are P̂ γ + β already.
+    In a post-norm backbone blocks see P itself.
+
+    Args:
+        adapter: one that `require_member` let pass.
+        bank: what it becomes a part of.
+    """
+    spec = bank.spec
+    tensors = Tensors({**bank.norms, **adapter.layer_norms()})
+    weight = bias = None
+    if bank.shape.norms:
+        found = [tensors.norm(name) for name in norm_slots(spec)]
+        weight = _single(np.stack([norm.gamma for norm in found]))
+        bias = _single(np.stack([norm.beta for norm in found]))
+    prompts = None
+    if adapter.insert == "deep":
+        rows = [_prompt_rows(adapter, bank, tensors, i) for i in range(spec.depth)]
+        prompts = _single(np.stack(rows))
+    head = Linear(
+        np.asarray(adapter.tensors["head.weight"], dtype=np.float64).T,
+        np.asarray(adapter.tensors["head.bias"], dtype=np.float64),
+    )
+    if spec.final_norm is not None and not _inside_pool(adapter):
+        head = fold_layer_norm(*tensors.norm(spec.final_norm), head)
+    golden = adapter.golden()
+    if golden is not None:
+        golden = golden[0][:GOLDEN_IMAGES], golden[1][:GOLDEN_IMAGES].astype(np.float32)
+    return AdapterRows(
+        prompts=prompts,
+        norm_weight=weight,
+        norm_bias=bias,
+        head_weight=_single(head.w),
+        head_bias=_single(head.b),
+        golden=golden,
+    )
+
+
+def _prompt_rows(adapter: Adapter, bank: Bank, tensors: Tensors, i: int) -> Array:
+    rows = adapter.prompts(i)
+    if bank.spec.block == "post":
+        return rows
+    rows = normalized(rows, bank.spec.norm_eps, bank.spec.norm)
+    if not bank.shape.norms:
+        return rows
+    norm = tensors.norm(f"blocks.{i}.norm1")
+    return np.asarray(rows * norm.gamma + norm.beta)
+
+
+def _problems(adapter: Adapter, bank: Bank) -> list[str]:
+    """Why a bank cannot take an adapter, as sentences; the first is what the user reads."""
+    spec, shape, problems = bank.spec, bank.shape, []
+    baked = "Export it alone, as a baked bundle."
+    if adapter.insert == "shallow":
+        problems.append(
+            "its prompts are shallow: they live on as tokens in every block, which makes another "
+            f"graph. A bank takes deep prompts, tuned LayerNorms and plain heads. {baked}"
+        )
+    if adapter.pool == "avg_prompts":
+        problems.append(
+            "pool 'avg_prompts' reads the prompts' own outputs, which a bank does not compute. "
+            f"{baked}"
+        )
+    came = (adapter.pool, adapter.norm, adapter.preprocess.to_json())
+    if came != (bank.pool, bank.norm, bank.preprocess.to_json()):
+        problems.append(
+            f"pool {adapter.pool!r}, norm {adapter.norm!r} and preprocessing {came[2]} are built "
+            f"into the graph, and this bank has {bank.pool!r}, {bank.norm!r} and "
+            f"{bank.preprocess.to_json()}. {baked}"
+        )
+    if adapter.backbone.spec not in (None, spec):
+        problems.append("its backbone's description differs from the bank's")
+    if adapter.prompt_length > shape.prompts:
+        problems.append(
+            f"{adapter.prompt_length} prompts, but the bank has room for {shape.prompts}. Export "
+            f"the bank again with --bank-prompts {adapter.prompt_length}"
+        )
+    if len(adapter.labels) > shape.classes:
+        problems.append(
+            f"{len(adapter.labels)} classes, but the bank has room for {shape.classes}. Export "
+            f"the bank again with --bank-classes {len(adapter.labels)}"
+        )
+    return problems + _norm_problems(adapter, bank)
+
+
+def _norm_problems(adapter: Adapter, bank: Bank) -> list[str]:
+    tuned, problems = _norm_names(adapter), []
+    blocks = tuned & set(norm_slots(bank.spec))
+    if blocks and not bank.shape.norms:
+        problems.append(
+            f"it tunes LayerNorms ({min(blocks)} and others), and the bank has none: they are "
+            "folded into its graph. Export the bank again with --bank-layer-norms yes"
+        )
+    final = set() if _inside_pool(adapter) else {bank.spec.final_norm or ""}
+    others = tuned - set(norm_slots(bank.spec)) - final
+    if others:
+        problems.append(
+            f"it tunes {min(others)}, which a bank cannot look up. Export it "
+            "alone, as a baked bundle."
+        )
+    return problems
+
+
+def _norm_names(adapter: Adapter) -> set[str]:
+    """The LayerNorms that an adapter tunes, by timm name."""
+    return {name.rpartition(".")[0] for name in adapter.layer_norms()}
+
+
+def _inside_pool(adapter: Adapter) -> bool:
+    """Whether the final norm stands before attention pooling, not before the head."""
+    return adapter.pool == "map" and adapter.norm == "before_pool"
+
+
+def _single(value: Array) -> NDArray[np.float32]:
+    return np.ascontiguousarray(value, dtype=np.float32)

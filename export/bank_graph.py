@@ -1,0 +1,171 @@
+"""The folded network as one graph for many adapters, which it looks up in tables (`vptkit.bank`).
+
+Prompt rows join x̂ before keys and values are formed, behind the image's rows; rows that only pad
+the table are masked. What differs from `graph` is where constants become look-ups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto
+
+from vptkit.bank import norm_slots
+
+from .fold import absorb_keys_values
+from .graph import Writer
+from .options import GraphOptions, input_signature
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vptkit.backbone import BackboneSpec
+    from vptkit.bank import BankShape
+
+    from .fold import Attention, Folded
+
+__all__ = ["bank_graph"]
+
+
+def bank_graph(
+    spec: BackboneSpec,
+    folded: Folded,
+    shape: BankShape,
+    pool: str,
+    norm: str,
+    options: GraphOptions,
+) -> onnx.ModelProto:
+    """Write the graph.
+
+    Args:
+        spec: of the backbone.
+        folded: its constants without prompts; with LayerNorms in the bank, folded with γ = 1, β = 0.
+        shape: what the tables have room for.
+        pool, norm: of all adapters.
+        options: as of `folded_graph`.
+
+    Returns:
+        A model with the inputs images (or pixels), `adapter` int32 [B] and the tables, and the
+        output `logits` [B, C]; columns beyond an adapter's own classes are 0.
+    """
+    # prompt rows make keys and values but no queries, so there is no linear for all three
+    options = replace(options, qkv="separate")
+    writer = _BankWriter(spec, folded, options, shape)
+    writer.head(writer.features("none", pool, norm))
+    signature = input_signature(spec, options)
+    batch = signature[2][0]
+    tables = [(name, writer.b.elem, dims) for name, dims in shape.signature().items()]
+    inputs = [signature, ("adapter", TensorProto.INT32, (batch,)), *tables]
+    return writer.b.model("vptkit-bank", inputs, ("logits", (batch, shape.classes)))
+
+
+class _BankWriter(Writer):
+    """Writes the network of a bank."""
+
+    def __init__(
+        self, spec: BackboneSpec, folded: Folded, options: GraphOptions, shape: BankShape
+    ) -> None:
+        super().__init__(spec, folded, options)
+        self.shape = shape
+        self.slots = {name: i for i, name in enumerate(norm_slots(spec))} if shape.norms else {}
+        self._done: set[str] = set()
+
+    def head(self, f: str) -> str:
+        """Features [B, d] → logits [B, C]: each image has a head of its own."""
+        b = self.b
+        f = b.reshape(f, (0, 1, self.spec.width), "head/row")
+        f = b.op("MatMul", [f, self.row("bank.head_weight")], "head/MatMul")
+        f = b.reshape(f, (0, self.shape.classes), "head/flat")
+        return b.op("Add", [f, self.row("bank.head_bias")], "logits")
+
+    def row(self, table: str, i: int = 0) -> str:
+        """Row i of each image's adapter in a table: [B, …]."""
+        label, rows = f"{table}/{i}", self.shape.rows()[table][0]
+        if label in self._done:
+            return label
+        index = "adapter"
+        if rows > 1:
+            base = self._once("Mul", ["adapter", self._int32(rows)], f"adapter/{rows}")
+            index = self._once("Add", [base, self._int32(i)], f"adapter/{rows}/{i}") if i else base
+        self._done.add(label)
+        return self.b.op("Gather", [table, index], label, axis=0)
+
+    def _once(self, kind: str, inputs: list[str], name: str) -> str:
+        if name not in self._done:
+            self._done.add(name)
+            self.b.op(kind, inputs, name)
+        return name
+
+    def _int32(self, value: int) -> str:
+        return self.b.const(f"int32/{value}", np.asarray(value, dtype=np.int32))
+
+    # what became a look-up ----------------------------------------------------------------------
+
+    def embed(self) -> str:
+        """Pixels → z; norm_pre's affine is the adapter's own."""
+        z = super().embed()
+        return self.tuned(z, "norm_pre", "norm_pre") if "norm_pre" in self.slots else z
+
+    def normalized(self, z: str, name: str, width: int = 0) -> str:
+        """x̂, or x̂ γ + β with the adapter's own."""
+        if name not in self.slots:
+            return super().normalized(z, name, width)
+        return self.tuned(super().normalized(z, f"{name}/normalized", width), name, name)
+
+    def tuned(self, x: str, slot: str, name: str) -> str:
+        """[B, T, d] γ + β, each image's own."""
+        b, i = self.b, self.slots[slot]
+        gamma, beta = (
+            b.reshape(self.row(f"bank.{kind}", i), (0, 1, self.spec.width), f"{name}/{kind}")
+            for kind in ("norm_weight", "norm_bias")
+        )
+        x = b.op("Mul", [x, gamma], f"{name}/tuned/scaled")
+        return b.op("Add", [x, beta], f"{name}/tuned")
+
+    def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
+        """Keys and values of image and prompts: [B, h, T + m, e]."""
+        return super().keys_values(self.joined(x, name), a, length + self.shape.prompts, name)
+
+    def joined(self, x: str, name: str) -> str:
+        """x̂ [B, T, d] and behind it the prompt rows of this block [B, m, d]."""
+        if not self.shape.prompts:
+            return x
+        parts = [x, self.row("bank.prompts", _number(name))]
+        return self.b.op("Concat", parts, f"{name}/joined", axis=1)
+
+    def attention(
+        self, q: str, k: str, v: str, a: Attention, counts: tuple[int, int, int], name: str
+    ) -> str:
+        """As in `attention`, with m more keys than counts say, behind the image's."""
+        queries, keys, before = counts
+        counts = queries, keys + self.shape.prompts, before
+        return super().attention(q, k, v, a, counts, name)
+
+    def masked(self, scores: str, name: str) -> str:
+        """Attention logits [B, h, …, T + m] with the padding of the prompts masked."""
+        if not self.shape.prompts:
+            return scores
+        return self.b.op("Add", [scores, self.row("bank.mask")], f"{name}/masked")
+
+    def absorbed_attention(self, q: str, x: str, a: Attention, length: int, name: str) -> str:
+        """One query against x̂ and the prompt rows themselves: → [B, 1, d]."""
+        b, spec, heads = self.b, self.spec, self.spec.heads
+        absorbed, keys = absorb_keys_values(a, heads), length + self.shape.prompts
+        x = self.joined(x, name)
+        u = b.op("MatMul", [q, b.const(f"{name}.k.weight", absorbed.k)], f"{name}/q_wk")
+        u = b.reshape(u, (0, heads, spec.width), f"{name}/q_wk/rows")  # [B, h, d]
+        s = b.op("MatMul", [u, b.transpose(x, (0, 2, 1), f"{name}/x_t")], f"{name}/scores")
+        s = b.reshape(s, (0, heads, 1, keys), f"{name}/scores4")
+        p = b.op("Softmax", [self.masked(s, name)], f"{name}/softmax", axis=-1)
+        p = b.reshape(p, (0, heads, keys), f"{name}/softmax3")
+        r = b.op("MatMul", [p, x], f"{name}/mix")  # [B, h, d]
+        r = b.reshape(r, (0, heads, 1, spec.width), f"{name}/mix4")
+        y = b.op("MatMul", [r, b.const(f"{name}.v.weight", absorbed.v)], f"{name}/mix_wv")
+        return b.reshape(y, (0, 1, spec.width), f"{name}/rows")
+
+
+def _number(name: str) -> int:
+    """Of the block in a name such as blocks.3.attn."""
+    return int(name.split(".")[1])

@@ -1,0 +1,208 @@
+"""`export --layout bank`: many adapters of one backbone in, one bundle out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vptkit.adapter import read_adapter
+from vptkit.bank import NORMS, BankShape, adapter_entry, norm_slots, write_rows
+from vptkit.bundle import MODEL, write_manifest
+from vptkit.errors import AdapterError, TargetError, VptkitError
+from vptkit.files import atomic_folder
+from vptkit.tensors import write_tensors
+from vptkit.weights import digest_of_weights
+
+from .bank import Bank, require_member, rows_of, tunes_blocks
+from .bank_graph import bank_graph
+from .baseline import without_prompts
+from .fold import fold
+from .lower import lower
+from .pipeline import ExportOptions, _backbone, _manifest, write_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.adapter import Adapter
+    from vptkit.backbone import BackboneSpec
+
+    from .lower import Lowered
+
+__all__ = ["BankOptions", "export_bank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankOptions:
+    """What a bank shall have room for; the number of adapters is free.
+
+    Attributes:
+        prompts, classes: the most of any adapter; those of the given adapters unless set.
+        layer_norms: "yes", "no", or "auto": as the given adapters need.
+    """
+
+    prompts: int | None = None
+    classes: int | None = None
+    layer_norms: Literal["auto", "yes", "no"] = "auto"
+
+
+def export_bank(
+    adapter_paths: Sequence[Path],
+    output: Path,
+    *,
+    weights: Path | None = None,
+    options: ExportOptions | None = None,
+    bank: BankOptions | None = None,
+    name: str | None = None,
+    force: bool = False,
+    from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
+    verify: Callable[[Path], dict[str, Any] | None] | None = None,
+) -> dict[str, Any]:
+    """Compile a backbone and the tables of some adapters into one bundle.
+
+    Args:
+        adapter_paths: adapter files of one backbone, with different names.
+        output, weights, options, force, from_timm, verify: as of `pipeline.export`.
+        bank: what to leave room for.
+        name: of the bundle; the output's stem unless given.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        AdapterError, BackboneError: an adapter does not fit the others, or the backbone.
+        TargetError: the options ask for what a bank does not do.
+        OutputError, GateError: as of `pipeline.export`.
+    """
+    options, room = options or ExportOptions(), bank or BankOptions()
+    _require_options(options)
+    adapters = [read_adapter(path) for path in adapter_paths]
+    _require_names(adapters)
+    with atomic_folder(output, force=force) as folder:
+        first = adapters[0]
+        spec, tensors = _backbone(first, weights, from_timm)
+        members = _bank(adapters, spec, tensors, room)
+        for adapter in adapters:
+            require_member(adapter, members)
+        lowered = _write_graph(folder, first, members, tensors, options)
+        write_tensors(folder / NORMS, members.norms)
+        entries = []
+        for adapter in adapters:
+            file, digest = write_rows(folder, adapter.name, rows_of(adapter, members))
+            entries.append(adapter_entry(adapter, file, digest))
+        manifest = _bank_manifest(first, members, options, lowered)
+        manifest |= {"name": name or output.stem, "adapters": entries}
+        files = write_manifest(folder, manifest)
+        if verify is not None:
+            manifest["parity"] = verify(folder)
+            write_manifest(folder, manifest, files)
+    return manifest
+
+
+def _require_options(options: ExportOptions) -> None:
+    if options.fold != "all":
+        raise VptkitError("--fold none does not go with --layout bank: a bank is a folded graph")
+    if options.lowering.precision in ("int8", "fp8"):
+        raise TargetError(
+            f"a bank cannot be written in {options.lowering.precision}: its ranges would differ "
+            "from adapter to adapter. Use fp32, fp16 or bf16."
+        )
+
+
+def _require_names(adapters: Sequence[Adapter]) -> None:
+    names = [adapter.name for adapter in adapters]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AdapterError(f"two adapters have the name {twice[0]!r}; in a bank names differ")
+
+
+def _bank(
+    adapters: Sequence[Adapter],
+    spec: BackboneSpec,
+    tensors: Mapping[str, NDArray[Any]],
+    room: BankOptions,
+) -> Bank:
+    first = adapters[0]
+    wanted = any(tunes_blocks(adapter, spec) for adapter in adapters)
+    layer_norms = wanted if room.layer_norms == "auto" else room.layer_norms == "yes"
+    if layer_norms and spec.block != "pre":
+        raise TargetError(
+            f"a bank of {first.backbone.name} cannot look up LayerNorms: its blocks are of the "
+            f"kind {spec.block!r}, expected 'pre'. Export these adapters one by one."
+        )
+    prompts = max(adapter.prompt_length for adapter in adapters)
+    classes = max(len(adapter.labels) for adapter in adapters)
+    names = set(norm_slots(spec) if layer_norms else ()) | {spec.final_norm}
+    return Bank(
+        spec=spec,
+        sha256=first.backbone.sha256 or digest_of_weights(tensors),
+        shape=BankShape.of(
+            spec,
+            prompts=_at_least("--bank-prompts", room.prompts, prompts),
+            classes=_at_least("--bank-classes", room.classes, classes),
+            layer_norms=layer_norms,
+        ),
+        pool=first.pool,
+        norm=first.norm,
+        preprocess=first.preprocess,
+        norms={k: v for k, v in tensors.items() if k.rpartition(".")[0] in names},
+    )
+
+
+def _at_least(flag: str, wanted: int | None, needed: int) -> int:
+    if wanted is not None and wanted < needed:
+        raise VptkitError(f"{flag} {wanted} is less than the {needed} that the adapters have")
+    return needed if wanted is None else wanted
+
+
+def _write_graph(
+    folder: Path,
+    adapter: Adapter,
+    bank: Bank,
+    tensors: Mapping[str, NDArray[Any]],
+    options: ExportOptions,
+) -> Lowered:
+    """Write model.onnx; what the tables hold is taken out of the folds."""
+    plain = dict(tensors)
+    for slot in norm_slots(bank.spec) if bank.shape.norms else ():
+        plain[f"{slot}.weight"] = np.ones_like(tensors[f"{slot}.weight"])
+        if f"{slot}.bias" in tensors:
+            plain[f"{slot}.bias"] = np.zeros_like(tensors[f"{slot}.bias"])
+    folded = fold(bank.spec, plain, without_prompts(adapter))
+    model = bank_graph(bank.spec, folded, bank.shape, bank.pool, bank.norm, options.graph())
+    lowered = lower(adapter.name, model, options.lowering, None)
+    write_model(lowered.model, folder / MODEL)
+    return lowered
+
+
+def _bank_manifest(
+    adapter: Adapter, bank: Bank, options: ExportOptions, lowered: Lowered
+) -> dict[str, Any]:
+    """Fields that a bank shares with a baked bundle, and its further inputs."""
+    manifest = _manifest(without_prompts(adapter), bank.spec, options, lowered)
+    batch = manifest["batch"]
+    dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(options.lowering.precision, "float32")
+    tables = [
+        {"name": name, "dtype": dtype, "shape": list(shape)}
+        for name, shape in bank.shape.signature().items()
+    ]
+    looked_up = "LayerNorm affine → next linear" if bank.shape.norms else ""
+    return {
+        **manifest,
+        "backbone": {**manifest["backbone"], "sha256": bank.sha256},
+        "inputs": [
+            *manifest["inputs"],
+            {"name": "adapter", "dtype": "int32", "shape": [batch]},
+            *tables,
+        ],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, bank.shape.classes]}],
+        "layout": "bank",
+        "folds": [
+            *(fold for fold in manifest["folds"] if fold != looked_up),
+            "prompt factors multiplied, rows normalised → bank.prompts",
+        ],
+    }

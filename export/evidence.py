@@ -1,0 +1,75 @@
+"""What a lower precision is judged by: real images, and something that runs graphs.
+
+The exporter runs nothing itself. Whoever assembles the stages (the command line) hands it images
+and a runner, and the passes ask these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+__all__ = ["Evidence", "Images", "Run", "Runner", "logits_of"]
+
+# Prepared images, uint8 [B, H, W, 3] → outputs by name.
+Run = Callable[["NDArray[np.uint8]"], Mapping[str, "NDArray[Any]"]]
+# A graph that the CPU can run → a function that runs it.
+Runner = Callable[["onnx.ModelProto"], Run]
+
+
+class Images(Protocol):
+    """Prepared images that can be gone through more than once."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that stands for the set: the file names and contents, in order."""
+
+    @property
+    def truth(self) -> NDArray[np.intp] | None:
+        """Index of each image's class among the adapter's labels, or None if unknown."""
+
+    def batches(self) -> Iterator[NDArray[np.uint8]]:
+        """uint8 [B, H, W, 3], in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Images and a runner.
+
+    Attributes:
+        run: opens a graph.
+        calibration: images that may shape the graph (ranges, islands), or None.
+        gate: other images, which only judge it, or None.
+    """
+
+    run: Runner
+    calibration: Images | None = None
+    gate: Images | None = None
+
+
+def logits_of(
+    run: Run, images: Images, tick: Callable[[int], None] = lambda _: None
+) -> NDArray[np.float64]:
+    """Logits of all images, float64 [N, C].
+
+    Args:
+        run: an opened graph.
+        images: what to run it on.
+        tick: told how many images are done, after each batch.
+    """
+    parts: list[NDArray[np.float64]] = []
+    for batch in images.batches():
+        parts.append(np.asarray(run(batch)["logits"], dtype=np.float64))
+        tick(len(batch))
+    return np.concatenate(parts)

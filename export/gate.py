@@ -1,0 +1,131 @@
+"""The gate: is a graph of lower precision still the same classifier, on real images?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vptkit.errors import DataError, GateError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["MIN_AGREEMENT", "GateResult", "compare", "require_gate", "sqnr_db", "wilson"]
+
+# Smallest share of images on which fp32's best label must stay the best.
+MIN_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.985, "fp8": 0.985}
+_Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """How far a graph is from its fp32 original.
+
+    Attributes:
+        ok: agreement is at least the bound.
+        count: images.
+        agreement: share of images whose best label is that of fp32.
+        agreement_low, agreement_high: its Wilson interval, 95 %.
+        min_agreement: the bound.
+        sqnr_db: 10 log10 (Σ logit² / Σ difference²); None without any difference.
+        top1, top1_fp32: shares of images whose class is the best label; None without classes.
+        simulated: the types were simulated on a CPU (`export.simulate`).
+        images: digest of the images.
+    """
+
+    ok: bool
+    count: int
+    agreement: float
+    agreement_low: float
+    agreement_high: float
+    min_agreement: float
+    sqnr_db: float | None
+    top1: float | None
+    top1_fp32: float | None
+    simulated: bool
+    images: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest writes it."""
+        return asdict(self)
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share: honest near 1, where the usual one is empty."""
+    if not 0 <= successes <= count or count == 0:
+        raise ValueError(f"{successes} of {count}")
+    share, z2 = successes / count, _Z95**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    spread = _Z95 / (1 + z2 / count)
+    spread *= math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return max(0.0, centre - spread), min(1.0, centre + spread)
+
+
+def sqnr_db(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float | None:
+    """Signal over quantization noise in dB; None if there is no noise."""
+    noise = float(((found - expected) ** 2).sum())
+    signal = float((expected**2).sum())
+    if noise == 0:
+        return None
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def compare(
+    expected: NDArray[np.float64],
+    found: NDArray[np.float64],
+    truth: NDArray[np.intp] | None,
+    *,
+    min_agreement: float,
+    simulated: bool,
+    images: str,
+) -> GateResult:
+    """Judge logits [N, C] by those of fp32.
+
+    Raises:
+        DataError: no images.
+        GateError: a logit is NaN or Inf.
+    """
+    if len(expected) == 0:
+        raise DataError("the gate has no images. Expected some dozens at least.")
+    if not np.isfinite(found).all():
+        broken = int((~np.isfinite(found)).any(axis=1).sum())
+        raise GateError(
+            f"the logits hold NaN or Inf on {broken} of {len(found)} images: a value overflows. "
+            "vptkit check --overflow says where; --island keeps a part in fp32."
+        )
+    best, best_fp32 = found.argmax(axis=1), expected.argmax(axis=1)
+    same = int((best == best_fp32).sum())
+    low, high = wilson(same, len(found))
+    return GateResult(
+        ok=same / len(found) >= min_agreement,
+        count=len(found),
+        agreement=same / len(found),
+        agreement_low=low,
+        agreement_high=high,
+        min_agreement=min_agreement,
+        sqnr_db=sqnr_db(expected, found),
+        top1=None if truth is None else float((best == truth).mean()),
+        top1_fp32=None if truth is None else float((best_fp32 == truth).mean()),
+        simulated=simulated,
+        images=images,
+    )
+
+
+def require_gate(name: str, precision: str, result: GateResult) -> None:
+    """Do nothing if the gate holds.
+
+    Raises:
+        GateError: it does not.
+    """
+    if result.ok:
+        return
+    noise = "" if result.sqnr_db is None else f", SQNR {result.sqnr_db:.1f} dB"
+    raise GateError(
+        f"{name}: {precision} agrees with fp32 on {result.agreement:.2%} of {result.count} images "
+        f"(95 %: {result.agreement_low:.2%} to {result.agreement_high:.2%}), at least "
+        f"{result.min_agreement:.1%} wanted{noise}. vptkit bisect finds the parts to keep in fp32 "
+        "(--island); --min-agreement moves the bound."
+    )

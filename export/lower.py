@@ -1,0 +1,189 @@
+"""From the fp32 graph to the one that was asked for: the passes in order, and the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx
+
+from vptkit.errors import GateError, VptkitError
+
+from .dataflow import groups_of, in_islands
+from .evidence import logits_of
+from .gate import MIN_AGREEMENT, compare, require_gate
+from .overflow import overflow_islands, overflow_map
+from .pixels import centre_pixels
+from .precision import typed
+from .quantize import QUANTIZED, quantize_best
+from .simulate import needs_simulation, simulated
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
+
+__all__ = ["PRECISIONS", "Lowered", "Lowering", "Precision", "Target", "lower"]
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+Target = Literal["auto", "cpu", "tensorrt"]
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowering:
+    """What to write.
+
+    Attributes:
+        precision: type of the graph.
+        target: "cpu" (int8 over fp32), "tensorrt" (int8 and fp8 over fp16), or "auto": cpu for fp32
+            and int8, tensorrt for the others.
+        islands: groups that stay in fp32 (`dataflow.groups_of`).
+        auto_islands: where fp16 has too little headroom on the given images, make islands; else
+            refuse.
+        min_agreement: bound of the gate; that of the precision unless given.
+    """
+
+    precision: Precision = "fp32"
+    target: Target = "auto"
+    islands: tuple[str, ...] = ()
+    auto_islands: bool = True
+    min_agreement: float | None = None
+
+    @property
+    def resolved_target(self) -> Literal["cpu", "tensorrt"]:
+        """`target`, "auto" resolved."""
+        if self.target != "auto":
+            return self.target
+        return "cpu" if self.precision in ("fp32", "int8") else "tensorrt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """A graph of the wanted precision, and how it came to be.
+
+    Attributes:
+        model: the graph.
+        plan: for the manifest: target, islands, what each pass did; None for fp32.
+        gate: for the manifest: the gate's figures, or None if there were no images.
+    """
+
+    model: onnx.ModelProto
+    plan: dict[str, Any] | None = None
+    gate: dict[str, Any] | None = None
+
+
+def lower(
+    name: str, model: onnx.ModelProto, wanted: Lowering, evidence: Evidence | None = None
+) -> Lowered:
+    """Lower an fp32 graph.
+
+    Args:
+        name: of the adapter, for messages.
+        model: fp32; not changed.
+        wanted: what to make of it.
+        evidence: images and a runner. int8 and fp8 need calibration images.
+
+    Raises:
+        VptkitError: no calibration images, or an island that the graph does not have.
+        GateError: the gate does not hold, or the headroom is too small and islands are not wanted.
+    """
+    if wanted.precision == "fp32":
+        return Lowered(model=model)
+    base = onnx.ModelProto()
+    base.CopyFrom(model)
+    plan: dict[str, Any] = {"target": wanted.resolved_target, "centred": centre_pixels(base)}
+    islands = _islands(name, base, wanted, evidence, plan)
+    low = precise(base, wanted, islands, evidence, plan)
+    return Lowered(model=low, plan=plan, gate=_gate(name, model, low, wanted, evidence))
+
+
+def precise(
+    base: onnx.ModelProto,
+    wanted: Lowering,
+    islands: tuple[str, ...],
+    evidence: Evidence | None,
+    plan: dict[str, Any],
+) -> onnx.ModelProto:
+    """The graph of one precision with given islands; the plan is told what the passes did."""
+    plan["islands"] = list(islands)
+    groups = list(dict.fromkeys(groups_of(base).values()))
+    for island in islands:
+        if not any(in_islands(group, (island,)) for group in groups):
+            raise VptkitError(
+                f"island {island!r}: the graph has no such part; it has {', '.join(groups)}"
+            )
+    low: onnx.ModelProto = base
+    elem: Literal["fp32", "fp16", "bf16"] = "fp32"
+    if wanted.precision in QUANTIZED:
+        if evidence is None or evidence.calibration is None:
+            raise VptkitError(
+                f"--precision {wanted.precision} needs real images to find the ranges of its "
+                "activations: pass --calibration DIR (some hundred images like those to come)."
+            )
+        over_fp16 = wanted.resolved_target == "tensorrt" or wanted.precision == "fp8"
+        high: Literal["fp32", "fp16"] = "fp16" if over_fp16 else "fp32"
+        elem = high
+        low, plan["quantized"] = quantize_best(base, wanted.precision, islands, evidence, high=high)
+    elif wanted.precision == "fp16" or wanted.precision == "bf16":
+        elem = wanted.precision
+    if elem != "fp32":
+        low, report = typed(low, elem, islands)
+        plan["typed"] = report.to_json()
+    return low
+
+
+def _islands(
+    name: str,
+    base: onnx.ModelProto,
+    wanted: Lowering,
+    evidence: Evidence | None,
+    plan: dict[str, Any],
+) -> tuple[str, ...]:
+    """The islands asked for, and those that fp16 needs on the calibration (or gate) images."""
+    fp16 = wanted.precision == "fp16" or (
+        wanted.precision in QUANTIZED and wanted.resolved_target == "tensorrt"
+    )
+    images = None if evidence is None else evidence.calibration or evidence.gate
+    plan["overflow"] = None
+    if not fp16 or evidence is None or images is None:
+        return wanted.islands
+    found = overflow_map(base, evidence.run, images)
+    needed = overflow_islands(found)
+    largest = max(found.groups.values())
+    plan["overflow"] = {
+        "images": found.count,
+        "images_digest": found.images,
+        "largest": largest,
+        "worst": found.worst,
+        "headroom": found.headroom(largest),
+        "islands": list(needed),
+    }
+    if needed and not wanted.auto_islands:
+        raise GateError(
+            f"{name}: {found.worst} reaches {largest:.4g} on real images, fp16 ends at 65504: too "
+            f"little headroom in {', '.join(needed)}. Leave out --no-islands to keep these in "
+            "fp32, or use --precision bf16."
+        )
+    return tuple(dict.fromkeys([*wanted.islands, *needed]))
+
+
+def _gate(
+    name: str,
+    model: onnx.ModelProto,
+    low: onnx.ModelProto,
+    wanted: Lowering,
+    evidence: Evidence | None,
+) -> dict[str, Any] | None:
+    if evidence is None or evidence.gate is None:
+        return None
+    imitated = needs_simulation(low)
+    bound = wanted.min_agreement
+    result = compare(
+        logits_of(evidence.run(model), evidence.gate),
+        logits_of(evidence.run(simulated(low) if imitated else low), evidence.gate),
+        evidence.gate.truth,
+        min_agreement=MIN_AGREEMENT[wanted.precision] if bound is None else bound,
+        simulated=imitated,
+        images=evidence.gate.digest,
+    )
+    require_gate(name, wanted.precision, result)
+    return result.to_json()

@@ -1,0 +1,106 @@
+"""A typed graph as a CPU can run it: arithmetic in fp32, every low value rounded to its type.
+
+ONNX Runtime's CPU provider has few kernels for float16 and none for bfloat16 or float8. Rounding
+each result is what a GPU does that accumulates in fp32 and writes the low type; it fuses more, and
+so rounds less often.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from vptkit.bundle import MODEL, open_bundle, write_manifest
+
+from .dataflow import LAYOUT, Dataflow, replace_nodes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["needs_simulation", "simulated", "write_simulated"]
+
+_LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+_PROTOBUF_LIMIT = 2**31 - (1 << 24)
+_EXACT = LAYOUT | {"Expand", "Concat", "Split", "Relu", "Max", "Min", "Where", "Tile", "Pad"}
+
+
+def needs_simulation(model: onnx.ModelProto) -> bool:
+    """Whether a graph computes in a type that the CPU provider does not."""
+    elements = {tensor.data_type for tensor in model.graph.initializer}
+    casts = {a.i for n in model.graph.node if n.op_type == "Cast" for a in n.attribute}
+    return bool((elements | casts) & (_LOW | {TensorProto.FLOAT8E4M3FN}))
+
+
+def simulated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that any provider runs, with the rounding of the original.
+
+    Args:
+        model: typed, from `precision.typed` (Q/DQ included).
+
+    Returns:
+        The same inputs (low ones become float32) and outputs, all arithmetic in float32.
+    """
+    flow, copy = Dataflow.of(model), onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in copy.graph.input:
+        if value.type.tensor_type.elem_type in _LOW:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for tensor in copy.graph.initializer:
+        if tensor.data_type in _LOW:
+            value = numpy_helper.to_array(tensor).astype("float32")
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    nodes: list[onnx.NodeProto] = []
+    for node in copy.graph.node:
+        low = flow.types.get(node.output[0], 0)
+        if node.op_type == "Cast" and low in _LOW:
+            _retarget(node)
+        nodes.append(node)
+        if low in _LOW and node.op_type not in _EXACT:
+            nodes += _rounding(node, low)
+    replace_nodes(copy, nodes)
+    return copy
+
+
+def write_simulated(bundle: Path, folder: Path) -> None:
+    """A copy of a bundle around the simulated graph, for sessions on a CPU.
+
+    Args:
+        bundle: of any precision; its digests are checked.
+        folder: an existing empty folder.
+
+    Raises:
+        BundleError: not a bundle, or one of its files was changed.
+    """
+    manifest = dict(open_bundle(bundle).manifest)
+    for name in manifest.pop("files"):
+        if not name.startswith(MODEL):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, target)
+    del manifest["format"]
+    model = simulated(onnx.load(bundle / MODEL))
+    if model.ByteSize() < _PROTOBUF_LIMIT:
+        (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
+    else:
+        onnx.save_model(
+            model, str(folder / MODEL), save_as_external_data=True, location=f"{MODEL}.data"
+        )
+    write_manifest(folder, manifest)
+
+
+def _retarget(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.name == "to":
+            attribute.i = TensorProto.FLOAT
+
+
+def _rounding(node: onnx.NodeProto, low: int) -> list[onnx.NodeProto]:
+    """Cast down and up again, behind a node, under the value's own name."""
+    name = node.output[0]
+    node.output[0] = f"{name}/exact"
+    down = helper.make_node("Cast", [f"{name}/exact"], [f"{name}/low"], f"{name}/down", to=low)
+    up = helper.make_node("Cast", [f"{name}/low"], [name], f"{name}/up", to=TensorProto.FLOAT)
+    return [down, up]

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vptkit.errors import DataError, GateError
+from vptkit.export.gate import compare, require_gate, sqnr_db, wilson
+
+LOGITS = np.random.default_rng(0).normal(size=(200, 4))
+JUDGED = {"min_agreement": 0.985, "simulated": False, "images": "x"}
+
+
+def test_wilson_against_published_values():
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20)[0] == 0
+    with pytest.raises(ValueError, match="3 of 2"):
+        wilson(3, 2)
+
+
+def test_sqnr():
+    assert sqnr_db(LOGITS, LOGITS) is None
+    assert sqnr_db(LOGITS, LOGITS * 1.1) == pytest.approx(20)
+
+
+def test_three_of_two_hundred_pass_and_four_fail():
+    found = LOGITS.copy()
+    truth = LOGITS.argmax(axis=1)
+    for i in range(4):
+        found[i, (truth[i] + 1) % 4] += 99
+        result = compare(LOGITS, found, truth, **JUDGED)
+        assert result.agreement == result.top1 == 1 - (i + 1) / 200
+        assert result.agreement_low < result.agreement < result.agreement_high
+        assert result.ok == (i < 3)
+    with pytest.raises(GateError, match=r"int8 agrees with fp32 on 98\.00% of 200 images") as error:
+        require_gate("a", "int8", result)
+    assert error.value.exit_code == 3
+
+
+def test_without_classes_there_is_no_top1():
+    result = compare(LOGITS, LOGITS, None, **JUDGED)
+    require_gate("a", "int8", result)
+    assert (result.top1, result.top1_fp32, result.sqnr_db) == (None, None, None)
+
+
+def test_nan_and_nothing():
+    broken = LOGITS.copy()
+    broken[3] = np.nan
+    with pytest.raises(GateError, match="NaN or Inf on 1 of 200"):
+        compare(LOGITS, broken, None, **JUDGED)
+    with pytest.raises(DataError, match="no images"):
+        compare(LOGITS[:0], LOGITS[:0], None, **JUDGED)
