@@ -316,3 +316,28 @@ def test_bisect_names_the_part_that_int8_breaks(case, evidence, monkeypatch):
     assert found.islands == ("blocks.0.attn",)
     assert found.to_json()["flags"] == "--island blocks.0.attn"
     assert len(ticks) == found.trials
+
+
+def test_onnx_runtime_makes_int8_products_of_all_linears(case, evidence, tmp_path):
+    """Its own optimizer says so; the broken twin is the same graph with biases of one dimension."""
+    import onnxruntime
+
+    whole = graph_of(case, last_block="absorbed", qkv="fused", batch=4)
+    centre_pixels(whole)
+    low, plan = quantize(whole, "int8", (), evidence, high="fp32", smoothing=None)
+
+    def products(model: onnx.ModelProto) -> int:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        nodes = onnx.load(str(tmp_path / "optimized.onnx")).graph.node
+        return sum(node.op_type == "MatMulIntegerToFloat" for node in nodes)
+
+    assert products(low) == plan["weights"]
+    for tensor in low.graph.initializer:
+        if list(tensor.dims[:2]) == [1, 1] and tensor.name.endswith(".bias"):
+            del tensor.dims[:2]
+    assert products(low) < plan["weights"] / 2
