@@ -106,10 +106,15 @@ def export_bank(
 def _require_options(options: ExportOptions) -> None:
     if options.fold != "all":
         raise VptkitError("--fold none does not go with --layout bank: a bank is a folded graph")
-    if options.lowering.precision in ("int8", "fp8"):
+    reasons = {
+        "int8": "its ranges would differ from adapter to adapter",
+        "fp8": "its ranges would differ from adapter to adapter",
+        "bf16": "no session here runs its tables yet",
+    }
+    precision = options.lowering.precision
+    if precision in reasons:
         raise TargetError(
-            f"a bank cannot be written in {options.lowering.precision}: its ranges would differ "
-            "from adapter to adapter. Use fp32, fp16 or bf16."
+            f"a bank cannot be written in {precision}: {reasons[precision]}. Use fp32 or fp16."
         )
 
 

@@ -14,6 +14,7 @@ from .evidence import logits_of
 from .gate import MIN_AGREEMENT, compare, require_gate
 from .overflow import overflow_islands, overflow_map
 from .pixels import centre_pixels
+from .placement import lint_placement
 from .precision import typed
 from .quantize import QUANTIZED, quantize_best
 from .simulate import needs_simulation, simulated
@@ -93,7 +94,18 @@ def lower(
     plan: dict[str, Any] = {"target": wanted.resolved_target, "centred": centre_pixels(base)}
     islands = _islands(name, base, wanted, evidence, plan)
     low = precise(base, wanted, islands, evidence, plan)
+    plan["requires"] = _requires(low, wanted.precision)
+    if wanted.precision in QUANTIZED and wanted.resolved_target == "tensorrt":
+        plan["placement"] = lint_placement(low)
     return Lowered(model=low, plan=plan, gate=_gate(name, model, low, wanted, evidence))
+
+
+def _requires(low: onnx.ModelProto, precision: str) -> dict[str, str]:
+    """What TensorRT and the GPU must be, at least (`tensorrt.md` 1.4, 5.2)."""
+    opset = next(entry.version for entry in low.opset_import if not entry.domain)
+    capability = {"fp8": "8.9", "bf16": "8.0"}.get(precision, "5.3")
+    old = opset <= 17 and precision != "bf16"
+    return {"tensorrt": "8.6" if old else "10.0", "compute_capability": capability}
 
 
 def precise(

@@ -143,9 +143,11 @@ def note_missing_gate(manifest: dict[str, Any]) -> None:
             "--gate DIR does that",
             err=True,
         )
-    islands = (manifest["lowering"] or {}).get("islands")
-    if islands:
-        typer.echo(f"note: kept in fp32: {', '.join(islands)}", err=True)
+    plan = manifest["lowering"] or {}
+    if plan.get("islands"):
+        typer.echo(f"note: kept in fp32: {', '.join(plan['islands'])}", err=True)
+    for finding in plan.get("placement", ())[:3]:
+        typer.echo(f"note: {finding}", err=True)
 
 
 def bisect(

@@ -332,3 +332,11 @@ def test_a_bank_of_another_architecture(tmp_path, name):
     for found, right in zip(np.split(logits, 3), expected, strict=True):
         assert largest_difference(found, right) < PARITY_FP32
     assert largest_difference(expected[0], expected[1]) > CLEARLY * PARITY_FP32
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8", "bf16"])
+def test_precisions_that_a_bank_does_not_have(tmp_path, precision):
+    lowering = Lowering(precision=precision)
+    with pytest.raises(TargetError, match=f"a bank cannot be written in {precision}"):
+        make(tmp_path, family(), ExportOptions(lowering=lowering))
+    assert not (tmp_path / "bank.vptk").exists()
