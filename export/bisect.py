@@ -89,7 +89,7 @@ def find_islands(
     noise: dict[str, float | None] = {}
     for group in trial.groups:
         others = tuple(g for g in trial.groups if g != group)
-        noise[group] = trial(others).sqnr_db
+        noise[group] = trial(others, f"only {group} lowered").sqnr_db
     ranked = sorted(noise, key=lambda g: float("inf") if noise[g] is None else float(noise[g] or 0))
     islands = smallest_islands(ranked, lambda names: trial(names).ok)
     return Bisection(
@@ -146,13 +146,13 @@ class _Trial:
         self.count = 0
         self._seen: dict[frozenset[str], GateResult] = {}
 
-    def __call__(self, islands: tuple[str, ...]) -> GateResult:
+    def __call__(self, islands: tuple[str, ...], what: str = "") -> GateResult:
         key = frozenset(islands)
         if key not in self._seen:
-            self._seen[key] = self._run((*self.wanted.islands, *islands))
+            self._seen[key] = self._run((*self.wanted.islands, *islands), what)
         return self._seen[key]
 
-    def _run(self, islands: tuple[str, ...]) -> GateResult:
+    def _run(self, islands: tuple[str, ...], what: str) -> GateResult:
         wanted = replace(self.wanted, islands=islands)
         low = precise(self.base, wanted, islands, self.evidence, {})
         imitated = needs_simulation(low)
@@ -167,5 +167,5 @@ class _Trial:
             images=self.images.digest,
         )
         self.count += 1
-        self.tick(f"{len(islands)} islands: {result.agreement:.2%}")
+        self.tick(f"{what or f'{len(islands)} islands'}: {result.agreement:.2%}")
         return result

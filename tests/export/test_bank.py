@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -284,24 +285,27 @@ def test_manifests_that_are_no_banks_are_refused(tmp_path):
 # other backbones ----------------------------------------------------------------------------------
 
 
+OTHERS = [
+    "beit_base_patch16_224",
+    "vit_relpos_small_patch16_224",
+    "vit_relpos_base_patch16_rpn_224",
+    "eva02_base_patch16_clip_224",
+    "eva02_enormous_patch14_clip_224",
+    "vit_small_patch16_dinov3",
+    "vit_base_patch16_rope_mixed_224",
+    "vit_base_patch16_sapiens2",
+    "vit_base_patch16_siglip_224",
+    "vit_base_patch16_xp_224",
+    "vit_base_patch16_18x2_224",
+    "aimv2_large_patch14_224",
+]
+PRE_NORM = ["beit_base_patch16_224", "eva02_base_patch16_clip_224", "aimv2_large_patch14_224"]
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "beit_base_patch16_224",
-        "vit_relpos_small_patch16_224",
-        "vit_relpos_base_patch16_rpn_224",
-        "eva02_base_patch16_clip_224",
-        "eva02_enormous_patch14_clip_224",
-        "vit_small_patch16_dinov3",
-        "vit_base_patch16_rope_mixed_224",
-        "vit_base_patch16_sapiens2",
-        "vit_base_patch16_siglip_224",
-        "vit_base_patch16_xp_224",
-        "vit_base_patch16_18x2_224",
-        "aimv2_large_patch14_224",
-    ],
+    ("name", "tuned"), [*((n, False) for n in OTHERS), *((n, True) for n in PRE_NORM)]
 )
-def test_a_bank_of_another_architecture(tmp_path, name):
+def test_a_bank_of_another_architecture(tmp_path, name, tuned):
     model = coverage.small_model(name)
     spec = spec_from_model(model, name)
     weights = {k: v.numpy().astype(np.float32) for k, v in model.state_dict().items()}
@@ -315,6 +319,10 @@ def test_a_bank_of_another_architecture(tmp_path, name):
     )
     one = {k: v[:1] if k.startswith("prompt") else v for k, v in adapter.tensors.items()}
     none = {k: v for k, v in adapter.tensors.items() if k.startswith("head")}
+    if tuned:
+        for i in range(spec.depth):
+            norm = f"blocks.{i}.norm{i + 1}.weight"
+            one[f"ln.{norm}"] = weights[norm] + np.float32(0.5)
     adapters = {
         "three": replace(adapter, name="three"),
         "one": replace(adapter, name="one", prompt_length=1, tensors=one),
@@ -328,7 +336,7 @@ def test_a_bank_of_another_architecture(tmp_path, name):
     images = coverage.images_of(spec)
     asked = [key for key in adapters for _ in images]
     logits = open_session(out, threads=1).run(np.tile(images, (3, 1, 1, 1)), asked)
-    expected = [coverage.logits(model, spec, value) for value in adapters.values()]
+    expected = [coverage.logits(copy.deepcopy(model), spec, value) for value in adapters.values()]
     for found, right in zip(np.split(logits, 3), expected, strict=True):
         assert largest_difference(found, right) < PARITY_FP32
     assert largest_difference(expected[0], expected[1]) > CLEARLY * PARITY_FP32
