@@ -104,19 +104,11 @@ class AttentionWriter:
             x = self.affine_norm(x, norm, f"{name}_norm")
         if a.rotation is None or length == 1:  # the first row is no patch
             return x
-        half = self.spec.head_width // 2
-        parts = [
-            b.slice(x, 3, half, 2 * half, f"{name}/second"),
-            b.slice(x, 3, 0, half, f"{name}/first"),
-        ]
-        swapped = b.op("Concat", parts, f"{name}/swapped", axis=3)
         cos, sin = (
             b.const(f"{a.rotation.name}.{kind}.{length}", self._for_rows(table, length, fill)[None])
             for kind, table, fill in (("cos", a.rotation.cos, 1.0), ("sin", a.rotation.sin, 0.0))
         )
-        along = b.op("Mul", [x, cos], f"{name}/cos")
-        across = b.op("Mul", [swapped, sin], f"{name}/sin")
-        return b.op("Add", [along, across], f"{name}/rotated")
+        return b.rotate(x, cos, sin, self.spec.head_width, name)
 
     def _for_rows(self, table: Array, length: int, fill: float) -> Array:
         """[h, N, e] → [h, length, e]; tokens that are no patches are not rotated."""

@@ -13,8 +13,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vptkit.adapter import read_adapter
-from vptkit.bank import FOLDER, NORMS, BankShape, adapter_entry, write_rows
-from vptkit.bundle import open_bundle, write_manifest
+from vptkit.bank import FOLDER, NORMS, BankShape, write_rows
+from vptkit.bundle import adapter_entry, open_bundle, write_manifest
 from vptkit.errors import AdapterError, BundleError
 from vptkit.tensors import read_tensors
 
@@ -127,7 +127,8 @@ def _write(bundle: Bundle, adapter: Adapter, name: str) -> tuple[dict[str, Any],
     bank = bank_of(bundle)
     require_member(adapter, bank)
     file, digest = write_rows(bundle.path, name, rows_of(adapter, bank))
-    return {**adapter_entry(adapter, file, digest), "name": name}, digest
+    entry = {**adapter_entry(adapter), "name": name, "file": file, "sha256": digest}
+    return entry, digest
 
 
 def _publish(bundle: Bundle, entries: list[dict[str, Any]], new: dict[str, str]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.adapter import read_adapter
-from vptkit.bank import NORMS, BankShape, adapter_entry, norm_slots, write_rows
-from vptkit.bundle import MODEL, write_manifest
+from vptkit.bank import NORMS, BankShape, norm_slots, write_rows
+from vptkit.bundle import MODEL, adapter_entry, write_manifest
 from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.files import atomic_folder
 from vptkit.tensors import write_tensors
@@ -20,7 +20,8 @@ from .bank_graph import bank_graph
 from .baseline import without_prompts
 from .fold import fold
 from .lower import lower
-from .pipeline import ExportOptions, _backbone, _manifest, write_model
+from .model_file import write_model
+from .pipeline import ExportOptions, _backbone, _manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +94,7 @@ def export_bank(
         entries = []
         for adapter in adapters:
             file, digest = write_rows(folder, adapter.name, rows_of(adapter, members))
-            entries.append(adapter_entry(adapter, file, digest))
+            entries.append({**adapter_entry(adapter), "file": file, "sha256": digest})
         manifest = _bank_manifest(first, members, options, lowered)
         manifest |= {"name": name or output.stem, "adapters": entries}
         files = write_manifest(folder, manifest)

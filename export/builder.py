@@ -91,6 +91,18 @@ class Builder:
         kept = self.op("Add", [mean, self.const(f"scalar/{eps!r}", np.asarray(eps))], f"{name}/eps")
         return self.op("Div", [x, self.op("Sqrt", [kept], f"{name}/root")], name)
 
+    def rotate(self, x: str, cos: str, sin: str, width: int, name: str) -> str:
+        """X cos + swap(x) sin; swap exchanges the halves of the last axis, `width` long."""
+        half = width // 2
+        parts = [
+            self.slice(x, 3, half, width, f"{name}/second"),
+            self.slice(x, 3, 0, half, f"{name}/first"),
+        ]
+        swapped = self.op("Concat", parts, f"{name}/swapped", axis=3)
+        along = self.op("Mul", [x, cos], f"{name}/cos")
+        across = self.op("Mul", [swapped, sin], f"{name}/sin")
+        return self.op("Add", [along, across], f"{name}/rotated")
+
     def reshape(self, x: str, shape: Sequence[int], name: str) -> str:
         """0 keeps a dimension, -1 takes the rest."""
         return self.op("Reshape", [x, self.ints(shape)], name)

@@ -95,16 +95,13 @@ class Tensors:
 
     def linear(self, name: str) -> Linear:
         """A linear of torch's layout [out, in], transposed."""
-        return self._linear(self(f"{name}.weight").T, f"{name}.bias")
+        w = self(f"{name}.weight").T
+        return Linear(w, self.optional(f"{name}.bias", w.shape[1]))
 
     def norm(self, name: str) -> Norm:
         """Weight and bias of a norm."""
         gamma = self(f"{name}.weight")
-        bias = f"{name}.bias"
-        return Norm(gamma, self(bias) if bias in self._tensors else np.zeros(len(gamma)))
-
-    def _linear(self, w: Array, bias: str) -> Linear:
-        return Linear(w, self(bias) if bias in self._tensors else np.zeros(w.shape[1]))
+        return Norm(gamma, self.optional(f"{name}.bias", len(gamma)))
 
     def optional(self, name: str, size: int) -> Array:
         """One tensor, or zeros."""

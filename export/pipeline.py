@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
-from onnx import helper
 
 import vptkit
 from vptkit.adapter import read_adapter, require_backbone, write_adapter
-from vptkit.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
+from vptkit.bundle import ADAPTER, GOLDEN, MODEL, adapter_entry, write_manifest
 from vptkit.errors import MissingExtraError
 from vptkit.files import atomic_folder
 from vptkit.tensors import write_tensors
@@ -23,6 +21,7 @@ from .fold import fold
 from .graph import folded_graph
 from .lower import Lowering, lower
 from .macs import folded_macs, unfolded_macs
+from .model_file import write_model
 from .options import GraphOptions, absorbable
 from .unfolded import unfolded_graph
 
@@ -39,9 +38,7 @@ if TYPE_CHECKING:
     from .lower import Lowered
     from .options import LastBlock
 
-__all__ = ["ExportOptions", "export", "write_graph", "write_model"]
-
-_PROTOBUF_LIMIT = 2**31 - (1 << 24)  # with room for the nodes
+__all__ = ["ExportOptions", "export", "write_graph"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,22 +149,6 @@ def write_graph(
     return lowered
 
 
-def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph (with external data beyond protobuf's 2 GB)."""
-    if _size(model) < _PROTOBUF_LIMIT:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    else:
-        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
-
-
-def _size(model: onnx.ModelProto) -> int:
-    """Bytes of the constants (protobuf's own ByteSize would serialize the model to tell)."""
-    return sum(
-        math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-    )
-
-
 def _backbone(
     adapter: Adapter,
     path: Path | None,
@@ -197,17 +178,7 @@ def _manifest(
     return {
         "name": adapter.name,
         "backbone": {**adapter.backbone.to_json(), "spec": spec.to_json()},
-        "adapters": [
-            {
-                "name": adapter.name,
-                "method": adapter.method,
-                "insert": adapter.insert,
-                "prompt_length": adapter.prompt_length,
-                "pool": adapter.pool,
-                "norm": adapter.norm,
-                "labels": list(adapter.labels),
-            }
-        ],
+        "adapters": [adapter_entry(adapter)],
         "preprocess": adapter.preprocess.to_json(),
         "inputs": [source],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, len(adapter.labels)]}],

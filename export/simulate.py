@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vptkit.bundle import MODEL, open_bundle, write_manifest
 
 from .dataflow import LAYOUT, Dataflow, replace_nodes
+from .model_file import write_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["needs_simulation", "simulated", "write_simulated"]
 
 _LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-_PROTOBUF_LIMIT = 2**31 - (1 << 24)
 _EXACT = LAYOUT | {"Expand", "Concat", "Split", "Relu", "Max", "Min", "Where", "Tile", "Pad"}
 
 
@@ -82,12 +82,7 @@ def write_simulated(bundle: Path, folder: Path) -> None:
             shutil.copyfile(bundle / name, target)
     del manifest["format"]
     model = simulated(onnx.load(bundle / MODEL))
-    if model.ByteSize() < _PROTOBUF_LIMIT:
-        (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
-    else:
-        onnx.save_model(
-            model, str(folder / MODEL), save_as_external_data=True, location=f"{MODEL}.data"
-        )
+    write_model(model, folder / MODEL)
     write_manifest(folder, manifest)
 
 

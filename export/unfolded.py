@@ -240,21 +240,17 @@ class _Writer:
         found = rotation(spec, self.parts, i)
         if found is None or spec.rotary is None:
             return x
-        half = spec.head_width // 2
         if not spec.rotary.rotate_half:
             order = b.const("rope.order", half_layout(spec.head_width))
             x = b.op("Gather", [x, order], f"{name}/pairs", axis=3)
-        parts = [
-            b.slice(x, 3, half, 2 * half, f"{name}/second"),
-            b.slice(x, 3, 0, half, f"{name}/first"),
-        ]
-        swapped = b.op("Concat", parts, f"{name}/swapped", axis=3)
         before = ((0, 0), (length - spec.patches, 0), (0, 0))
-        cos = np.pad(found.cos, before, constant_values=1.0)[None]
-        sin = np.pad(found.sin, before)[None]
-        along = b.op("Mul", [x, b.const(f"{found.name}.cos.{length}", cos)], f"{name}/cos")
-        across = b.op("Mul", [swapped, b.const(f"{found.name}.sin.{length}", sin)], f"{name}/sin")
-        return b.op("Add", [along, across], f"{name}/rotated")
+        cos, sin = (
+            b.const(
+                f"{found.name}.{kind}.{length}", np.pad(table, before, constant_values=fill)[None]
+            )
+            for kind, table, fill in (("cos", found.cos, 1.0), ("sin", found.sin, 0.0))
+        )
+        return b.rotate(x, cos, sin, spec.head_width, name)
 
     def biased(self, s: str, i: int, length: int, name: str) -> str:
         """Relative position bias; prompts, behind the prefix tokens, take none."""

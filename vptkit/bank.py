@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
     from vptkit.backbone import BackboneSpec
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "NORMS",
     "AdapterRows",
     "BankShape",
-    "adapter_entry",
     "norm_slots",
     "read_rows",
     "write_rows",
@@ -180,21 +178,6 @@ class AdapterRows:
         for name, value in (("head_weight", self.head_weight), ("head_bias", self.head_bias)):
             tables[f"bank.{name}"][slot, ..., :classes] = value
             tables[f"bank.{name}"][slot, ..., classes:] = 0
-
-
-def adapter_entry(adapter: Adapter, file: str, digest: str) -> dict[str, Any]:
-    """What the manifest says about one adapter of a bank."""
-    return {
-        "name": adapter.name,
-        "method": adapter.method,
-        "insert": adapter.insert,
-        "prompt_length": adapter.prompt_length,
-        "pool": adapter.pool,
-        "norm": adapter.norm,
-        "labels": list(adapter.labels),
-        "file": file,
-        "sha256": digest,
-    }
 
 
 def write_rows(folder: Path, name: str, rows: AdapterRows) -> tuple[str, str]:

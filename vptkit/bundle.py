@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "MANIFEST", "MODEL", "Bundle", "open_bundle", "write_manifest"]
+    from vptkit.adapter import Adapter
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "MODEL",
+    "Bundle",
+    "adapter_entry",
+    "open_bundle",
+    "write_manifest",
+]
 
 FORMAT = "vptkit.bundle/1"
 MANIFEST = "manifest.json"
@@ -186,6 +196,19 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         )
     except (AdapterError, BackboneError) as error:
         raise BundleError(f"{path}: {MANIFEST}: {error}") from error
+
+
+def adapter_entry(adapter: Adapter) -> dict[str, Any]:
+    """What the manifest says about one adapter; a bank adds its `file` and `sha256`."""
+    return {
+        "name": adapter.name,
+        "method": adapter.method,
+        "insert": adapter.insert,
+        "prompt_length": adapter.prompt_length,
+        "pool": adapter.pool,
+        "norm": adapter.norm,
+        "labels": list(adapter.labels),
+    }
 
 
 def write_manifest(

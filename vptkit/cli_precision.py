@@ -96,7 +96,7 @@ def runner(preprocess: Any, threads: int | None) -> Callable[[Any], Any]:
     """
 
     def run(model: Any) -> Any:
-        from vptkit.export.pipeline import write_model
+        from vptkit.export.model_file import write_model
 
         try:
             from vptkit.runtime.probe import OrtProbe

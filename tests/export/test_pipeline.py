@@ -25,7 +25,7 @@ from vptkit.errors import (
     MissingExtraError,
     OutputError,
 )
-from vptkit.export import ExportOptions, export, pipeline
+from vptkit.export import ExportOptions, export, model_file, pipeline
 from vptkit.export.baseline import export_baselines, random_weights, without_prompts
 from vptkit.export.macs import folded_macs, unfolded_macs
 from vptkit.files import sha256_of_file
@@ -197,7 +197,7 @@ def test_weights_in_half_precision_with_their_own_digest(tmp_path):
 
 
 def test_external_data_beyond_the_limit_of_protobuf(files, monkeypatch):
-    monkeypatch.setattr(pipeline, "_PROTOBUF_LIMIT", 1000)
+    monkeypatch.setattr(model_file, "_PROTOBUF_LIMIT", 1000)
     export(files.adapter, files.out, weights=files.weights)
     listed = json.loads((files.out / "manifest.json").read_text())["files"]
     assert "model.onnx.data" in listed
