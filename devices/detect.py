@@ -11,6 +11,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vptkit.errors import VptkitError
+
+from .jetson import detect_jetson
+from .sysfs import read_number, read_text
+
 __all__ = ["cpu_has_vnni", "detect_machine", "usable_cores"]
 
 # /proc/cpuinfo of 64-bit Arm names a core by two numbers: (implementer, part).
@@ -52,28 +57,36 @@ def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
     Returns:
         JSON-ready: `cpu`, `board` (device tree), `arch`, `cores` (physical cores this process may
         use), `threads` (hardware threads it may use), `memory_mb`, `governor`, `frequency_mhz`
-        (the highest the governor allows), `os`, `kernel`, `python`; None where unknown.
+        (the highest the governor allows), `os`, `kernel`, `python`, `jetson`
+        (`Jetson.to_json`), `gpu` (`Gpu.to_json` of the first one), `device` (key of
+        `vptkit.devices.boards`); None where unknown. `notes` says why parts are unknown.
     """
     cpu = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    kilohertz = _number(_text(cpu / "scaling_max_freq"))
-    return {
-        "cpu": _cpu_model(_text(root / "proc/cpuinfo") or ""),
-        "board": _text(root / "proc/device-tree/model"),
+    kilohertz = read_number(cpu / "scaling_max_freq")
+    jetson = detect_jetson(root)
+    gpu, notes = _gpu(root)
+    machine = {
+        "cpu": _cpu_model(read_text(root / "proc/cpuinfo") or ""),
+        "board": read_text(root / "proc/device-tree/model"),
         "arch": platform.machine(),
         "cores": usable_cores(root),
         "threads": len(_allowed()),
         "memory_mb": _memory_mb(root),
-        "governor": _text(cpu / "scaling_governor"),
+        "governor": read_text(cpu / "scaling_governor"),
         "frequency_mhz": None if kilohertz is None else round(kilohertz / 1000),
-        "os": _os_name(_text(root / "etc/os-release") or ""),
+        "os": _os_name(read_text(root / "etc/os-release") or ""),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "jetson": None if jetson is None else jetson.to_json(),
+        "gpu": gpu,
+        "notes": notes if jetson is None else [*jetson.notes, *notes],
     }
+    return {**machine, "device": _device(machine)}
 
 
 def cpu_has_vnni(root: Path = Path("/")) -> bool | None:
     """Whether an x86 processor multiplies int8 into 32 bits (VNNI); None for others or unknown."""
-    found = re.search(r"^flags\s*:(.*)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    found = re.search(r"^flags\s*:(.*)$", read_text(root / "proc/cpuinfo") or "", re.MULTILINE)
     if found is None:
         return None
     return bool({"avx512_vnni", "avx_vnni"} & set(found.group(1).split()))
@@ -86,9 +99,11 @@ def usable_cores(root: Path = Path("/")) -> int:
     """
     cores = set()
     for cpu in _allowed():
-        siblings = _text(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings = read_text(
+            root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        )
         cores.add(siblings or str(cpu))
-    quota = (_text(root / "sys/fs/cgroup/cpu.max") or "max").split()
+    quota = (read_text(root / "sys/fs/cgroup/cpu.max") or "max").split()
     if len(quota) == 2 and quota[0] != "max":
         return max(1, min(len(cores), int(quota[0]) // int(quota[1])))
     return len(cores)
@@ -98,6 +113,38 @@ def _allowed() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
+
+
+def _gpu(root: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The first GPU, or None and why. A made-up root has none: drivers answer for this machine."""
+    if root != Path("/"):
+        return None, []
+    # ctypes and a driver: only where they are asked for
+    from .cuda import probe
+
+    try:
+        return probe().to_json(), []
+    except VptkitError as error:
+        return None, [f"gpu: {error}"]
+
+
+def _device(machine: dict[str, Any]) -> str | None:
+    """Key of the board that the facts stand for."""
+    from .boards import match  # reads its tables
+
+    gpu, jetson = machine["gpu"] or {}, machine["jetson"] or {}
+    # A container's limit says nothing about the board; the GPU's memory does.
+    memory = round(gpu["memory_bytes"] / 2**20) if gpu else machine["memory_mb"]
+    board = match(
+        {
+            "part": jetson.get("part"),
+            "gpu": gpu.get("name"),
+            "cc": gpu.get("capability"),
+            "memory_mb": memory,
+            "arch": "aarch64" if jetson else machine["arch"],
+        }
+    )
+    return None if board is None else board.key
 
 
 def _cpu_model(cpuinfo: str) -> str | None:
@@ -113,8 +160,10 @@ def _cpu_model(cpuinfo: str) -> str | None:
 
 
 def _memory_mb(root: Path) -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
-    limit = _number(_text(root / "sys/fs/cgroup/memory.max"))
+    found = re.search(
+        r"^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo") or "", re.MULTILINE
+    )
+    limit = read_number(root / "sys/fs/cgroup/memory.max")
     sizes = [int(found.group(1)) / 1024] if found else []
     sizes += [limit / 2**20] if limit is not None else []
     return round(min(sizes)) if sizes else None
@@ -123,14 +172,3 @@ def _memory_mb(root: Path) -> int | None:
 def _os_name(os_release: str) -> str:
     named = re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', os_release, re.MULTILINE)
     return named.group(1) if named else platform.system()
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
-    except OSError:
-        return None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fakes.gpu import fake_driver, fake_gpu  # noqa: F401 -- fixtures
 from vptkit import cli
 from vptkit.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.backbone import BackboneSpec
@@ -243,6 +244,7 @@ def _manifest(
         "fold": "all",
         "folds": [],
         "macs": {"before": 2, "after": 1},
+        "memory": {"weights_bytes": 72, "activation_bytes": {"fixed": 0, "per_image": 4608}},
         "parity": None,
         "versions": {},
     }

@@ -28,9 +28,9 @@ EXCEPTIONS = {
     "runtime/ort.py": {"onnxruntime"},
     "runtime/probe.py": {"onnxruntime"},
     "runtime/trt.py": {"tensorrt"},
-    "runtime/trt_rtx.py": {"tensorrt_rtx_bindings"},
     "runtime/engine.py": {"tensorrt"},
     "runtime/plot.py": {"matplotlib"},
+    "devices/nvml.py": {"pynvml"},
 }
 # Where the stages meet: these know every room and package, but load none when they are loaded.
 ASSEMBLERS = {
@@ -39,11 +39,22 @@ ASSEMBLERS = {
     "vptkit/cli_bank.py": {"typer"},
     "vptkit/cli_precision.py": {"typer"},
     "vptkit/cli_check.py": set(),
+    "vptkit/cli_build.py": {"typer"},
+    "vptkit/cli_devices.py": {"typer"},
+    "vptkit/cli_doctor.py": {"typer"},
+    "vptkit/cli_profile.py": {"typer"},
     "vptkit/demo.py": set(),
 }
 BANNED = {"click", "pickle"}
 # Files that must stay cheap to import: their package stands inside functions only.
-LAZY = {"runtime/plot.py": {"matplotlib"}, "vptkit/progress.py": {"rich"}}
+LAZY = {
+    "devices/nvml.py": {"pynvml"},
+    "runtime/plot.py": {"matplotlib"},
+    "vptkit/bank.py": {"safetensors"},
+    "vptkit/images.py": {"PIL"},
+    "vptkit/preprocess.py": {"PIL"},
+    "vptkit/progress.py": {"rich"},
+}
 
 FILES = [
     path.relative_to(ROOT).as_posix()
@@ -166,7 +177,8 @@ RUNTIME = "".join(
         ("import vptkit", {"numpy", "typer"}),
         (
             "import vptkit.runtime\n" + RUNTIME,
-            {"torch", "timm", "onnx", "onnxruntime", "matplotlib", "rich", "typer"},
+            {"torch", "timm", "onnx", "onnxruntime", "matplotlib", "rich", "typer"}
+            | {"PIL", "safetensors", "tomli"},  # `profile --on` runs where these are not
         ),
         ("import vptkit.runtime.ort", {"torch", "timm", "onnx", "matplotlib"}),
         ("import vptkit.runtime.plot", {"torch", "onnx", "onnxruntime", "matplotlib"}),

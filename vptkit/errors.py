@@ -8,7 +8,8 @@ VptkitError             2    usage or bad input: the user can mend it
 ├── OutputError         2    the output cannot be written there
 ├── GateError           3    a parity or accuracy gate did not hold
 ├── TargetError         4    the target cannot do what was asked
-└── MissingExtraError   5    a package or a device is missing (also an ImportError)
+└── MissingError        5    a device, a driver, an engine or a package is missing
+    └── MissingExtraError    an optional package (also an ImportError)
 
 Messages say where, what came, what was expected, and what to do. Anything that is not a
 VptkitError is a defect of vptkit and keeps its traceback.
@@ -22,6 +23,7 @@ __all__ = [
     "BundleError",
     "DataError",
     "GateError",
+    "MissingError",
     "MissingExtraError",
     "OutputError",
     "TargetError",
@@ -67,10 +69,14 @@ class TargetError(VptkitError):
     exit_code = 4
 
 
-class MissingExtraError(VptkitError, ImportError):
-    """An optional package is not installed; the message names the extra."""
+class MissingError(VptkitError):
+    """Something is missing in the environment: a device, a driver, an engine, a package."""
 
     exit_code = 5
+
+
+class MissingExtraError(MissingError, ImportError):
+    """An optional package is not installed; the message names the extra."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.device_trees import TREES, plant
+from vptkit.devices import cuda
+from vptkit.devices.cuda import Gpu
 from vptkit.devices.detect import detect_machine, usable_cores
+from vptkit.errors import MissingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +52,7 @@ def test_this_machine():
     assert set(found) == {
         *("cpu", "board", "arch", "cores", "threads", "memory_mb"),
         *("governor", "frequency_mhz", "os", "kernel", "python"),
+        *("jetson", "gpu", "notes", "device"),
     }
     json.dumps(found)
 
@@ -114,3 +120,63 @@ def test_a_containers_memory_limit_counts(machine):
     limit = "sys__fs__cgroup__memory.max"
     assert detect_machine(machine(**memory, **{limit: "2147483648\n"}))["memory_mb"] == 2048
     assert detect_machine(machine(**memory, **{limit: "max\n"}))["memory_mb"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("tree", "arch", "device"),
+    [
+        ("orin-nano-jp62", "aarch64", "orin-nano-8gb"),
+        ("orin-nano-carrier-jp6", "aarch64", "orin-nano-8gb"),
+        ("agx-orin-jp6", "aarch64", "agx-orin-64gb"),
+        ("agx-orin-jp5", "aarch64", "agx-orin-devkit-32gb"),
+        ("xavier-nx-jp5", "aarch64", "xavier-nx-8gb"),
+        ("thor-jp7", "aarch64", "thor-t5000"),
+        ("container-jp6", "aarch64", None),
+        ("raspberry-pi", "aarch64", None),
+        ("server-x86", "x86_64", "x86-cpu"),
+    ],
+)
+def test_the_board_is_known_by_its_key(tree, arch, device, tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: arch)
+    found = detect_machine(plant(tree, tmp_path))
+    assert found["device"] == device
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_every_tree_makes_a_document(tree, tmp_path):
+    found = detect_machine(plant(tree, tmp_path))
+    json.dumps(found)
+    assert (found["jetson"] is None) == (tree in ("server-x86", "raspberry-pi"))
+    assert found["gpu"] is None  # the driver would answer for the machine that tests
+
+
+def test_a_jetsons_facts_are_part_of_the_machine(tmp_path):
+    found = detect_machine(plant("container-jp6", tmp_path))
+    assert found["jetson"]["soc"] is None
+    assert found["notes"] == found["jetson"]["notes"]
+
+
+def test_the_gpu_that_the_driver_names(monkeypatch):
+    gpu = Gpu(
+        index=0,
+        name="NVIDIA H200",
+        capability=(9, 0),
+        memory_bytes=150_000_000_000,
+        integrated=False,
+        sms=132,
+        clock_mhz=1980,
+        driver=(12, 8),
+    )
+    monkeypatch.setattr(cuda, "probe", lambda: gpu)
+    found = detect_machine()
+    assert (found["gpu"]["name"], found["device"]) == ("NVIDIA H200", "h200")
+
+
+def test_why_there_is_no_gpu_is_noted(monkeypatch):
+    def probe():
+        raise MissingError("no driver library")
+
+    monkeypatch.setattr(cuda, "probe", probe)
+    found = detect_machine()
+    assert found["gpu"] is None
+    assert "gpu: no driver library" in found["notes"]
