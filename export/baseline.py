@@ -15,6 +15,8 @@ from vptkit.adapter import Adapter, BackboneRef, read_adapter
 from vptkit.bundle import ADAPTER, open_bundle, write_manifest
 from vptkit.weights import tensor_shapes
 
+from .liveness import memory_of
+from .lower import Lowering
 from .macs import unfolded_macs
 from .pipeline import ExportOptions, write_graph
 
@@ -80,8 +82,18 @@ def _bare(bank: Bundle) -> Adapter:
     )
 
 
+def _lowering(opened: Bundle) -> Lowering:
+    if opened.precision == "bf16":
+        return Lowering(precision="bf16")
+    on_gpu = (opened.manifest["lowering"] or {}).get("target") == "tensorrt"
+    return Lowering(precision="fp16" if on_gpu or opened.precision == "fp16" else "fp32")
+
+
 def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
-    """Write the baselines of a bundle, with its input and batch.
+    """Write the baselines of a bundle, with its input, batch and precision.
+
+    What is quantized is compared with the type that its other operations have: quantizing takes
+    images.
 
     Args:
         bundle: a bundle.
@@ -99,6 +111,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         fold="none",
         input="uint8" if opened.input == "images" else "float32",
         batch=opened.batch,
+        lowering=_lowering(opened),
     )
     weights: dict[str, NDArray[Any]] = dict(random_weights(spec))
     chosen = {"backbone (no adapter)": without_prompts(adapter)}
@@ -108,7 +121,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
     for number, (name, one) in enumerate(chosen.items()):
         path = folder / f"baseline-{number}.vptk"
         path.mkdir()
-        write_graph(path, one, spec, weights, options)
+        lowered = write_graph(path, one, spec, weights, options)
         macs = unfolded_macs(spec, one.prompt_length)
         bare = unfolded_macs(spec, 0)
         manifest = {
@@ -120,8 +133,9 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
             "fold": "none",
             "folds": [],
             "macs": {"backbone": bare, "unfolded": macs, "graph": macs},
-            "precision": "fp32",
-            "lowering": None,
+            "memory": memory_of(lowered.model),
+            "precision": options.lowering.precision,
+            "lowering": lowered.plan,
             "gate": None,
             "parity": None,
         }

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, numpy_helper, shape_inference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "Dataflow",
     "groups_of",
     "in_islands",
+    "inferred",
     "replace_nodes",
 ]
 
@@ -72,7 +73,7 @@ class Dataflow:
             for name in dict.fromkeys(node.input):
                 readers[name].append(node)
         constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        types, shapes = _inferred(model)
+        types, shapes = inferred(model)
         return cls(model, makers, dict(readers), constants, types, shapes)
 
     def array(self, name: str) -> NDArray[np.generic]:
@@ -112,10 +113,15 @@ _FLOATS = frozenset(
 )
 
 
-def _inferred(
-    model: onnx.ModelProto,
+def inferred(
+    model: onnx.ModelProto, sizes: Mapping[str, int] | None = None
 ) -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
-    """Types and shapes of all values. Weights are declared, not copied: they may be gigabytes."""
+    """Types and shapes of all values. Weights are declared, not copied: they may be gigabytes.
+
+    Args:
+        model: the graph.
+        sizes: of free dimensions, by name; one that is not listed stays free.
+    """
     skeleton = onnx.ModelProto()
     skeleton.ir_version = model.ir_version
     skeleton.opset_import.extend(model.opset_import)
@@ -123,7 +129,11 @@ def _inferred(
     graph.name = model.graph.name
     graph.node.extend(model.graph.node)
     graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
+    for value in graph.input:
+        for dimension in value.type.tensor_type.shape.dim:
+            if sizes and dimension.dim_param and dimension.dim_param in sizes:
+                dimension.dim_value = sizes[dimension.dim_param]
+    graph.output.extend(_unshaped(value) if sizes else value for value in model.graph.output)
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.INT64:  # shapes depend on these
             graph.initializer.append(tensor)
@@ -131,12 +141,15 @@ def _inferred(
             graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
-    inferred = shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True).graph
+    # sizes that a graph computes from its input's are followed only where they are wanted
+    graph = shape_inference.infer_shapes(
+        skeleton, check_type=True, strict_mode=True, data_prop=bool(sizes)
+    ).graph
     types: dict[str, int] = {t.name: t.data_type for t in model.graph.initializer}
     shapes: dict[str, tuple[int | None, ...]] = {
         t.name: tuple(t.dims) for t in model.graph.initializer
     }
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+    for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
         types[value.name] = kind.elem_type
         if kind.HasField("shape"):
@@ -144,6 +157,11 @@ def _inferred(
                 d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim
             )
     return types, shapes
+
+
+def _unshaped(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """The same output, its shape left to inference."""
+    return onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, None)
 
 
 def groups_of(model: onnx.ModelProto) -> dict[str, str]:

@@ -19,6 +19,7 @@ from vptkit.weights import digest_of_weights, read_weights
 
 from .fold import fold
 from .graph import folded_graph
+from .liveness import memory_of
 from .lower import Lowering, lower
 from .macs import folded_macs, unfolded_macs
 from .model_file import write_model
@@ -190,6 +191,7 @@ def _manifest(
         "fold": options.fold,
         "folds": _folds(adapter, spec, options) if options.fold == "all" else [],
         "macs": _macs(adapter, spec, options),
+        "memory": memory_of(lowered.model),
         "parity": None,
         "versions": {
             "vptkit": vptkit.__version__,

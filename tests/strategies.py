@@ -208,7 +208,7 @@ def timm_call(setup: Setup) -> tuple[str, dict[str, Any]]:
 
 def _model(setup: Setup) -> Any:
     name, args = timm_call(setup)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         model = timm.create_model(name, pretrained=False, num_classes=0, **args)
     return model.double().eval().requires_grad_(requires_grad=False)
 

@@ -5,6 +5,8 @@ manifest.json         what it is: digests of every file, labels, preprocessing, 
 adapter.safetensors   the adapter it was compiled from
 golden.safetensors    the reference's own answers (if the adapter carried them)
 
+engines/              TensorRT engines of this machine (`vptkit.runtime.engines`), if any were built
+
 A bank (`vptkit.bank`) has norms.safetensors and adapters/*.safetensors instead of the last two.
 """
 
@@ -18,7 +20,6 @@ from vptkit.backbone import BackboneSpec
 from vptkit.errors import AdapterError, BackboneError, BundleError
 from vptkit.files import atomic_file, sha256_of_file
 from vptkit.preprocess import Preprocess
-from vptkit.tensors import read_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 GOLDEN = "golden.safetensors"
 ADAPTER = "adapter.safetensors"
+ENGINES = "engines"  # a cache of one machine, no part of what the manifest vouches for
 _KEYS = frozenset(
     [
         "format",
@@ -61,6 +63,7 @@ _KEYS = frozenset(
         "fold",
         "folds",
         "macs",
+        "memory",
         "parity",
         "versions",
     ]
@@ -165,6 +168,9 @@ class Bundle:
             prefix = ""
         if file not in self.manifest["files"]:
             return None
+        # A board that only runs bundles may lack safetensors.
+        from vptkit.tensors import read_tensors
+
         tensors = read_tensors(self.path / file, BundleError)
         if f"{prefix}images" not in tensors:
             return None
@@ -230,7 +236,7 @@ def write_manifest(
     files = files or {
         str(p.relative_to(folder)): sha256_of_file(p)
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != MANIFEST
+        if p.is_file() and p.name != MANIFEST and p.relative_to(folder).parts[0] != ENGINES
     }
     document = {"format": FORMAT, **manifest, "files": files}
     if set(document) != _KEYS:
@@ -267,5 +273,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise BundleError(f"{path}: format is {found!r}, this vptkit reads {FORMAT!r}")
     if set(manifest) != _KEYS:
-        raise BundleError(f"{file}: fields {sorted(set(manifest) ^ _KEYS)} are amiss")
+        raise BundleError(
+            f"{file}: fields {sorted(set(manifest) ^ _KEYS)} are amiss: written by another version "
+            "of vptkit. Export the bundle again."
+        )
     return dict(manifest)

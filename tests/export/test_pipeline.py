@@ -27,6 +27,7 @@ from vptkit.errors import (
 )
 from vptkit.export import ExportOptions, export, model_file, pipeline
 from vptkit.export.baseline import export_baselines, random_weights, without_prompts
+from vptkit.export.lower import Lowering
 from vptkit.export.macs import folded_macs, unfolded_macs
 from vptkit.files import sha256_of_file
 from vptkit.tensors import read_tensors, write_tensors
@@ -417,6 +418,17 @@ def test_baselines_run_and_count(tmp_path, setup, feed, batch):
         logits = answers(path, files.case)
         assert logits.shape == (2, 5)
         assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_baselines_compute_in_the_type_of_the_bundle(tmp_path, files, precision):
+    options = ExportOptions(lowering=Lowering(precision=precision))
+    export(files.adapter, files.out, weights=files.weights, options=options)
+    for path in export_baselines(files.out, tmp_path).values():
+        assert open_bundle(path).precision == precision
+        kinds = {t.data_type for t in onnx.load(str(path / "model.onnx")).graph.initializer}
+        wanted = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16"}[precision]
+        assert onnx.TensorProto.DataType.Value(wanted) in kinds
 
 
 def test_random_weights_are_complete_and_repeatable():
