@@ -16,10 +16,9 @@ import numpy as np
 from vptkit.bank import BankShape, read_rows
 from vptkit.bundle import MANIFEST, open_bundle
 from vptkit.errors import BundleError, DataError
-from vptkit.preprocess import normalize
 
 from .predict import Prediction, predict
-from .session import require_images
+from .session import TimedGraph, graph_input, require_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     from vptkit.bundle import Bundle
 
-    from .ort import OrtGraph
-    from .session import Choice
+    from .session import BankGraph, Choice
+    from .timing import Times
 
 __all__ = ["BankSession", "Tables"]
 
@@ -143,13 +142,15 @@ class BankSession:
     May be called from several threads.
     """
 
-    def __init__(self, bundle: Bundle, backend: str, graph: OrtGraph) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: str, graph: BankGraph, choice: str = "it was asked for"
+    ) -> None:
         """Read every adapter into the tables.
 
         Raises:
             BundleError: a file is missing or changed.
         """
-        self.backend = backend
+        self.backend, self.choice = backend, choice
         self.threads, self.versions = graph.threads, graph.versions
         self._graph, self._turns = graph, _Turns()
         self._path, self._bundle = bundle.path, bundle
@@ -163,6 +164,11 @@ class BankSession:
     def bundle(self) -> Bundle:
         """The bundle as the last call saw it."""
         return self._bundle
+
+    @property
+    def graph(self) -> BankGraph:
+        """The loaded graph."""
+        return self._graph
 
     def run(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> NDArray[np.float32]:
         """Logits of prepared images.
@@ -193,15 +199,39 @@ class BankSession:
             row[classes[name] :] = -np.inf
         return logits
 
+    def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
+        """One run taken apart, or None where the backend knows only the whole.
+
+        Args:
+            images: as for `run`, in a number that the graph takes at once.
+            adapter: as for `run`.
+
+        Raises:
+            DataError, BundleError: see `run`.
+            TargetError: the number does not go in one portion.
+        """
+        require_images(images, self._bundle)
+        self._refresh()
+        if not isinstance(self._graph, TimedGraph):
+            return None
+        with self._turns.call():
+            rows = self._rows(self._names(adapter, len(images)))
+            batch = graph_input(images, self._bundle)
+            return self._graph.timed(batch, adapter=rows, tables=self._resident)[1]
+
     def predict(
         self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
     ) -> Iterator[Prediction]:
         """The best labels of images, folders and globs; see `vptkit.runtime.predict`."""
         return predict(self, sources, adapter=adapter, top_k=top_k)
 
+    def _rows(self, names: Sequence[str]) -> NDArray[np.int32]:
+        """Row numbers in the tables."""
+        return np.asarray([self._tables.places[name][0] for name in names], dtype=np.int32)
+
     def _logits(self, images: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float32]:
         """[B, C of the bank]; a fixed batch is fed in portions, the last is padded."""
-        rows = np.asarray([self._tables.places[name][0] for name in names], dtype=np.int32)
+        rows = self._rows(names)
         step = self._bundle.batch or max(len(images), 1)
         parts = [np.empty((0, self._tables.shape.classes), dtype=np.float32)]
         for i in range(0, len(images), step):
@@ -210,10 +240,8 @@ class BankSession:
             if count < step and self._bundle.batch:
                 some = np.concatenate([some, np.repeat(some[-1:], step - count, axis=0)])
                 who = np.concatenate([who, np.repeat(who[-1:], step - count)])
-            pixels = self._bundle.input == "pixels"
-            batch = normalize(some, self._bundle.preprocess) if pixels else some
             found = self._graph.look_up(
-                np.ascontiguousarray(batch), np.ascontiguousarray(who), self._resident
+                graph_input(some, self._bundle), np.ascontiguousarray(who), self._resident
             )
             parts.append(found[:count])
         return parts[1] if len(parts) == 2 else np.concatenate(parts)

@@ -1,14 +1,31 @@
-"""What TensorRT-RTX compiled a graph to, read off the text of its build log."""
+"""What TensorRT compiled a graph to: read off the engine inspector's JSON, or off the build log.
+
+Without a GPU only TensorRT-RTX's log tells. The inspector's JSON (profiling verbosity DETAILED) is
+read as documented: up to 10.x a tensor has "Format/Datatype", from 11 on "Format" and "DataType"
+(or "Datatype") apart. Unverified: no inspector was asked here, for lack of a GPU.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Layer", "Structure", "bytes_of", "last_node", "messages", "structure"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "Layer",
+    "Structure",
+    "bytes_of",
+    "last_node",
+    "messages",
+    "structure",
+    "structure_of_engine",
+]
 
 _LAYER = re.compile(
     r"^(?:VERBOSE: )?Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: (?P<rest>.*)$", re.M
@@ -17,7 +34,7 @@ _PARTS = re.compile(
     r"\[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], Outputs: \[(?P<outputs>.*?)\], "
     r"TacticName: "
 )
-_DATATYPE = re.compile(r"Datatype: (\w+)")
+_TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _PARSING = re.compile(r"^VERBOSE: Parsing node: (.*) \[(\w+)\]$", re.M)
 _MESSAGE = re.compile(r"^(ERROR|INTERNAL_ERROR|WARNING): (.*)$", re.M)
@@ -29,6 +46,15 @@ _NORM = re.compile(r"MeanSub|MulMean")
 _GEMM = re.compile(r"Fc|MulSum")  # MulSum: one row times a matrix
 _DEQUANTIZED = re.compile(r"Cast(Mul)?Fc|CastMulSum")
 _QUANTIZED = frozenset({"Int8", "FP8", "Fp8", "E4M3"})
+# The inspector says "Half", or "Row major linear FP16 format" of tensors outside its own compiler.
+_SPELLINGS = (
+    (re.compile(r"\bbf16|bfloat16", re.I), "BFloat16"),
+    (re.compile(r"\bfp8|e4m3", re.I), "FP8"),
+    (re.compile(r"\bfp16|half", re.I), "Half"),
+    (re.compile(r"\bfp32|float", re.I), "Float"),
+    (re.compile(r"\buint8", re.I), "UInt8"),
+    (re.compile(r"\bint8", re.I), "Int8"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +64,8 @@ class Layer:
     Attributes:
         name: TensorRT's.
         kind: TensorRT's: gemm, kgen, runtime_fusion, correlation (a convolution).
-        inputs, constants, outputs: their data types, as TensorRT writes them.
+        inputs, constants, outputs: their data types, as TensorRT writes them; of the constants
+            those of one number are left out (the factors of a GEMM).
         nodes: names of the ONNX nodes that went into it.
     """
 
@@ -54,9 +81,9 @@ class Layer:
         """attention, softmax (not fused), gemm, conv, norm or other."""
         if _ATTENTION.search(self.name):
             return "attention"
-        if self.kind == "correlation":
+        if self.kind == "correlation" or "Convolution" in self.kind:
             return "conv"
-        if self.kind == "gemm" or _GEMM.search(self.name):
+        if self.kind == "gemm" or "MatrixMultiply" in self.kind or _GEMM.search(self.name):
             return "gemm"
         if _SOFTMAX.search(self.name):
             return "softmax"
@@ -70,7 +97,8 @@ class Layer:
     @property
     def type(self) -> str:
         """Type that it computes in: a GEMM's is its weight's, others' that of the first input."""
-        operands = (*self.constants, *self.inputs) if self.role == "gemm" else self.inputs
+        linear = self.role in ("gemm", "conv")
+        operands = (*self.constants, *self.inputs) if linear else self.inputs
         if self.dequantized:
             operands = tuple(t for t in operands if t not in _QUANTIZED)
         low = next((t for t in operands if t in _QUANTIZED), None)
@@ -101,6 +129,11 @@ class Structure:
     layers: tuple[Layer, ...]
     operators: dict[str, str]
     quantized: tuple[str, ...]
+
+    @cached_property
+    def opaque(self) -> tuple[str, ...]:
+        """Layers that hide the kernels in them (TensorRT 8 shows its compiler's work as one)."""
+        return tuple(layer.name for layer in self.layers if "ForeignNode" in layer.name)
 
     @cached_property
     def fused(self) -> tuple[Layer, ...]:
@@ -134,12 +167,22 @@ class Structure:
         return {
             "layers": len(self.layers),
             "fused_attentions": len(self.fused),
+            "attentions": sum(operator == "Softmax" for operator in self.operators.values()),
             "unfused_softmax": list(self.unfused),
             "norms": self.count("norm"),
             "types": dict(Counter(layer.type for layer in self.layers)),
             "gemms": dict(Counter(x.type for x in self.layers if x.role in ("gemm", "conv"))),
             "dequantized_gemms": list(self.dequantized),
+            "roles": self._roles(),
+            "opaque": list(self.opaque),
         }
+
+    def _roles(self) -> dict[str, dict[str, int]]:
+        """Role → type → layers."""
+        roles: dict[str, Counter[str]] = {}
+        for layer in self.layers:
+            roles.setdefault(layer.role, Counter())[layer.type] += 1
+        return {role: dict(types) for role, types in sorted(roles.items())}
 
 
 def structure(log: str) -> Structure:
@@ -159,6 +202,18 @@ def structure(log: str) -> Structure:
         operators=operators,
         quantized=tuple(quantized),
     )
+
+
+def structure_of_engine(inspector: str, log: str) -> Structure:
+    """Read an engine inspector's JSON; the graph's nodes are known from the build log.
+
+    Args:
+        inspector: {"Layers": [...]}; layers that are mere names (another profiling verbosity) have
+            no types.
+        log: as of `structure`.
+    """
+    layers = json.loads(inspector).get("Layers", [])
+    return replace(structure(log), layers=tuple(_inspected(layer) for layer in layers))
 
 
 def last_node(log: str) -> tuple[str, str] | None:
@@ -187,12 +242,44 @@ def _edges(log: str, side: str) -> list[tuple[str, list[str]]]:
 def _layer(match: re.Match[str]) -> Layer:
     parts = _PARTS.match(match["rest"])
     texts = parts.groups() if parts else (match["rest"], "", "")
-    inputs, constants, outputs = (tuple(_DATATYPE.findall(text)) for text in texts)
+    inputs, constants, outputs = (_TENSOR.findall(text) for text in texts)
     return Layer(
         name=match["name"],
         kind=match["kind"],
-        inputs=inputs,
-        constants=constants,
-        outputs=outputs,
+        inputs=tuple(kind for _, kind in inputs),
+        constants=tuple(kind for shape, kind in constants if shape not in ("", "1")),
+        outputs=tuple(kind for _, kind in outputs),
         nodes=tuple(dict.fromkeys(_NODE.findall(match["rest"]))),
     )
+
+
+def _inspected(layer: Mapping[str, Any] | str) -> Layer:
+    if isinstance(layer, str):
+        return Layer(name=layer, kind="", inputs=(), constants=(), outputs=(), nodes=())
+    constants = _types(
+        t for t in layer.get("Constants", ()) if t.get("Dimensions") not in ([], [1])
+    )
+    weights = layer.get("Weights")
+    if isinstance(weights, dict) and "Type" in weights:
+        constants = (_spelled(str(weights["Type"])), *constants)
+    return Layer(
+        name=str(layer.get("Name", "")),
+        kind=str(layer.get("LayerType", "")),
+        inputs=_types(layer.get("Inputs", ())),
+        constants=constants,
+        outputs=_types(layer.get("Outputs", ())),
+        nodes=tuple(dict.fromkeys(_NODE.findall(str(layer.get("Metadata", ""))))),
+    )
+
+
+def _types(tensors: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    found = []
+    for tensor in tensors:
+        keys = [key for key in tensor if key.lower() in ("format/datatype", "datatype")]
+        found.append(_spelled(str(tensor[keys[0]])) if keys else "-")
+    return tuple(found)
+
+
+def _spelled(text: str) -> str:
+    """A data type in the words of the build log."""
+    return next((name for pattern, name in _SPELLINGS if pattern.search(text)), text)

@@ -11,29 +11,37 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vptkit.devices.cuda import open_device, probe
 from vptkit.errors import VptkitError
 
+from .backends import TRT_LIBRARIES
 from .session import open_session
 from .timing import random_images
+from .trt import load
 
 __all__ = ["Memory", "measure_memory", "memory_of_this_process"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Resident memory in MiB.
+    """Memory in MiB, resident in the process and on the GPU.
 
     Attributes:
         peak: the most that the whole process ever held, Python and libraries included.
         increase: what opening and running the bundle added, the libraries left out.
+        device: what it added on the GPU, as free memory before and after tells (others who use the
+            GPU meanwhile are in it); None without one. An integrated GPU's is the board's.
     """
 
     peak: float
     increase: float
+    device: float | None = None
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         """As the profile writes it."""
-        return {name: round(value, 1) for name, value in asdict(self).items()}
+        return {
+            name: None if value is None else round(value, 1) for name, value in asdict(self).items()
+        }
 
 
 def measure_memory(bundle: Path, *, backend: str, batch: int, threads: int) -> Memory | None:
@@ -67,15 +75,27 @@ def memory_of_this_process() -> tuple[float, float]:
 
 
 def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memory:
-    from . import ort  # noqa: F401 -- load the library first: its share is not the bundle's
+    # The library first: its share is not the bundle's.
+    if backend in TRT_LIBRARIES:
+        load(TRT_LIBRARIES[backend])
+    else:
+        from . import ort  # noqa: F401 -- optional and slow to import
 
+    free = _free_on_device(backend)
     before, _ = memory_of_this_process()
     session = open_session(bundle, backend, threads)
     images = random_images(batch, session.bundle.preprocess.size)
     for _ in range(3):
         session.run(images, session.bundle.adapter_names[0])
     after, peak = memory_of_this_process()
-    return Memory(peak=peak, increase=after - before)
+    left = _free_on_device(backend)
+    device = None if free is None or left is None else free - left
+    return Memory(peak=peak, increase=after - before, device=device)
+
+
+def _free_on_device(backend: str) -> float | None:
+    """MiB, or None on the processor."""
+    return None if backend == "cpu" else open_device(probe()).memory()[0] / 2**20
 
 
 if __name__ == "__main__":

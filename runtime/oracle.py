@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.errors import MissingExtraError, VptkitError
+from vptkit.errors import MissingError, MissingExtraError, VptkitError
 
+from .child import converse
 from .layers import Structure, bytes_of, last_node, messages, structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SMS", "Opinion", "ask"]
+__all__ = ["SMS", "Opinion", "ask", "located"]
 
 SMS = (86, 89, 120)  # an Orin's nearest relative (8.7 is no target), Ada, Blackwell
 _PACKAGES = {
@@ -36,6 +32,7 @@ _PACKAGES = {
 # A build's peak memory over the graph's size, and without a graph: ViT-B 176 MB → 0.86 GB,
 # ViT-L 614 MB → 2.25 GB (TensorRT-RTX 1.7.1)
 _GROWTH, _FLOOR = 4.0, 400 * 2**20
+_FREE = (1, 8, 32)  # smallest, most likely and largest size of a free dimension
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +87,7 @@ class Opinion:
 def ask(model: Path, sms: Sequence[int] = SMS, *, timeout_s: float = 900.0) -> list[Opinion]:
     """Build a graph for each kind of GPU, each in a process of its own.
 
-    Free dimensions get the profile 1, 8, 32 (`vptkit.runtime.trt_rtx`).
+    Free dimensions get the profile 1, 8, 32.
 
     Args:
         model: the ONNX file.
@@ -102,6 +99,7 @@ def ask(model: Path, sms: Sequence[int] = SMS, *, timeout_s: float = 900.0) -> l
 
     Raises:
         MissingExtraError: TensorRT-RTX is not installed.
+        MissingError: it is, but does not load.
         VptkitError: there is no such file.
     """
     for module, package in _PACKAGES.items():
@@ -129,32 +127,26 @@ def _free_memory() -> int:
 
 
 def _opinion(model: Path, sm: int, timeout_s: float) -> Opinion:
-    command = [sys.executable, "-m", "vptkit.runtime.trt_rtx", str(model.resolve()), str(sm)]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
-        try:
-            done = subprocess.run(  # noqa: S603 - our own module
-                command, stdout=subprocess.PIPE, stderr=file, timeout=timeout_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            done = None
-        file.seek(0)
-        log = file.read()
-    if done is None:
-        return _broken(sm, "timeout", f"no engine after {timeout_s:g} s", log)
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        return _broken(sm, "crash", f"the library ended with {name}", log)
-    if done.returncode != 0:
-        lines = log.strip().splitlines() or ["no message"]
-        return _broken(sm, "start", f"exit status {done.returncode}: {lines[-1]}", log)
-    return _judged(sm, json.loads(done.stdout.splitlines()[-1]), log)
-
-
-def _broken(sm: int, stage: str, message: str, log: str) -> Opinion:
-    """The child gave no answer: what its log tells."""
-    node, operator = last_node(log) or (None, None)
-    if node is not None:
-        message += f"; the last node that it parsed is {node} [{operator}]"
+    request: dict[str, Any] = {
+        "library": "tensorrt_rtx",
+        "model": str(model.resolve()),
+        "plan": None,
+        "sm": sm,
+        "profile": {},
+        "free": _FREE,
+        "types": [],
+        "workspace_mb": None,
+        "optimization_level": None,
+        "tf32": True,
+        "timing_cache": None,
+    }
+    outcome = converse(request, timeout_s=timeout_s)
+    if outcome.missing is not None:
+        raise MissingError(outcome.missing)
+    if outcome.result is not None:
+        return _judged(sm, outcome.result, outcome.log)
+    stage, message = outcome.ended or ("start", "no answer")
+    node, operator = last_node(outcome.log) or (None, None)
     error = {"node": node, "operator": operator, "message": message}
     return Opinion(sm=sm, stage=stage, errors=(error,))
 
@@ -164,7 +156,7 @@ def _judged(sm: int, answer: dict[str, Any], log: str) -> Opinion:
     if answer["stage"] == "build":
         found = structure(log)
         errors += [
-            _located(text, found.operators) for text in messages(log, "ERROR", "INTERNAL_ERROR")
+            located(text, found.operators) for text in messages(log, "ERROR", "INTERNAL_ERROR")
         ]
     done = answer["stage"] == "done"
     return Opinion(
@@ -181,7 +173,7 @@ def _judged(sm: int, answer: dict[str, Any], log: str) -> Opinion:
     )
 
 
-def _located(text: str, operators: dict[str, str]) -> dict[str, str | None]:
+def located(text: str, operators: dict[str, str]) -> dict[str, str | None]:
     """An error of the builder, with the graph's node that it names (the longest, if several)."""
     named = sorted((node for node in operators if node and node in text), key=len)
     node = named[-1] if named else None

@@ -1,118 +1,44 @@
-"""Latency and memory of bundles, side by side in one run.
+"""Latency, memory, throughput and energy of bundles, side by side in one run.
 
-What is timed is `Session.run`: prepared uint8 images in, logits out. Decoding and resizing are not
-part of it, and are the same for every candidate.
+What is timed is `Session.run`: prepared uint8 images in, logits out, both in host memory ("ms", and
+"end_to_end" among the times). Decoding and resizing are not part of it, and are the same for every
+candidate. Where a backend can take a run apart (TensorRT), enqueue, GPU and host time are measured
+in runs of their own after that, interleaved too. Energy comes last, each candidate alone.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vptkit import __version__
 from vptkit.devices.detect import detect_machine
+from vptkit.devices.state import compare_states
 from vptkit.errors import TargetError, VptkitError
 from vptkit.progress import SILENT
 
+from .energy import EnergyMeter
+from .instruments import Instruments, find_instruments
 from .memory import Memory, measure_memory
-from .session import open_session
+from .parts import take_apart
+from .streams import measure_throughput
 from .timing import Budget, Ratio, Timing, compare, measure, random_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from vptkit.bundle import Bundle
     from vptkit.progress import Progress
 
-    from .session import Session
+    from .candidates import Candidate
 
-__all__ = ["Candidate", "open_candidates", "profile"]
+__all__ = ["profile"]
 
 FORMAT = "vptkit.profile/1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One bundle under test.
-
-    Attributes:
-        name: unique in its profile.
-        kind: what was tuned, or what it is compared with.
-        session: the open bundle.
-        adapters: of a bank, whom to ask: one for all images, or several in turn.
-    """
-
-    name: str
-    kind: Literal["adapter", "baseline"]
-    session: Session = field(repr=False)
-    adapters: tuple[str, ...] = ()
-
-    @property
-    def batch(self) -> int | None:
-        """The only batch it takes, or None if it takes any."""
-        return self.session.bundle.batch
-
-    def call(self, images: NDArray[np.uint8]) -> Callable[[], object]:
-        """One run, without arguments."""
-        if len(self.adapters) < 2:
-            return partial(self.session.run, images, *self.adapters)
-        turns = [self.adapters[i % len(self.adapters)] for i in range(len(images))]
-        return partial(self.session.run, images, turns)
-
-
-def open_candidates(
-    bundles: Sequence[Path],
-    baselines: Sequence[Mapping[str, Path]] = (),
-    *,
-    adapter: str | None = None,
-    backend: str = "cpu",
-    threads: int | None = None,
-) -> list[Candidate]:
-    """Open bundles, and the baselines that belong to them.
-
-    A bank takes part once for each adapter, and once with all of them in turn.
-
-    Baselines of one name whose backbone and multiply-accumulates are equal cost the same, so only
-    the first is kept.
-
-    Args:
-        bundles: what was tuned.
-        baselines: for each bundle, name → bundle (`vptkit.export.baseline.export_baselines`).
-        adapter: only this one of a bank.
-        backend, threads: of every session.
-
-    Raises:
-        BundleError: a bundle has no such adapter.
-    """
-    candidates: list[Candidate] = []
-    names = []
-    for path in bundles:
-        session = open_session(path, backend, threads)
-        for label, adapters in _parts(session.bundle, adapter).items():
-            name = _unused(label, f"{path.name} {label}" if adapters else path.name, candidates)
-            candidates.append(
-                Candidate(name=name, kind="adapter", session=session, adapters=adapters)
-            )
-        banked = session.bundle.layout == "bank"
-        names.append(session.bundle.name if banked else candidates[-1].name)
-    kept: list[tuple[str, object]] = []
-    for bundle, named in zip(names, baselines, strict=False):
-        for name, path in named.items():
-            session = open_session(path, backend, threads)
-            cost = (session.bundle.spec, session.bundle.manifest["macs"], session.bundle.batch)
-            if (name, cost) not in kept:
-                kept.append((name, cost))
-                unused = _unused(name, f"{name}, {bundle}", candidates)
-                candidates.append(Candidate(name=unused, kind="baseline", session=session))
-    return candidates
 
 
 def profile(
@@ -122,6 +48,9 @@ def profile(
     budget: Budget | None = None,
     seed: int = 0,
     memory: bool = True,
+    streams: int = 1,
+    energy: float = 0.0,
+    instruments: Instruments | None = None,
     clock: Callable[[], float] = time.perf_counter,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -134,51 +63,116 @@ def profile(
         budget: how long to measure at each batch size.
         seed: of the images, the order in the rounds, and the bootstrap.
         memory: measure memory too, in child processes.
+        streams: with 2 and more, also the throughput of so many sessions at once, for the budget's
+            seconds shared among the candidates.
+        energy: seconds for which each candidate is run alone while power is measured; 0 for none.
+        instruments: state and power of the machine; those that are found, unless given.
         clock: seconds; only differences count.
         progress: told about each round.
 
     Returns:
-        {"format", "rows", "machine", "settings"}. Rows stand in the order of the candidates, batch
-        by batch. "ratio" compares a row's median with that of the first baseline (without one: the
-        first row) at the same batch.
+        {"format", "rows", "machine", "state", "settings"}. Rows stand in the order of the
+        candidates, batch by batch. "ratio" compares a row's median with that of the first baseline
+        (without one: the first row) at the same batch. "times" are "enqueue", "gpu", "host" and
+        "end_to_end", each None where the backend has no such time. "energy" and "streams" say what
+        they hold, or None; "unsteady" lists what makes the row doubtful: throttling, and changes of
+        clocks or power mode since the start of its batch size.
 
     Raises:
         TargetError: no candidate takes one of the batch sizes.
-        VptkitError: no candidates, or two of one name.
+        VptkitError: no candidates, two of one name, or settings out of range.
     """
     if not candidates or len({c.name for c in candidates}) != len(candidates):
         raise VptkitError("a profile needs candidates, each with a name of its own")
+    if streams < 1 or not energy >= 0:
+        raise VptkitError(
+            f"streams is {streams} and energy {energy} s, expected at least 1 and at least 0"
+        )
     budget = budget or Budget()
     groups = _groups(candidates, batches)
     progress.total = None if budget.rounds is None else budget.rounds * len(groups)
+    tools = instruments or find_instruments(candidates[0].session.backend)
     machine = _machine(candidates)  # before the measurement: the load is not ours yet
-    rows = []
+    first = state = tools.state()
+    meter = EnergyMeter(tools, energy, clock)
+    throttled: list[str] = []
+    rows: list[dict[str, Any]] = []
     for batch, members in groups.items():
         progress.update(0, f"batch {batch}")
         footprints = [_footprint(c, batch) if memory else None for c in members]
-        size = {c.name: c.session.bundle.preprocess.size for c in members}
-        images = {s: random_images(batch, s, seed=seed) for s in set(size.values())}
+        images = _images(members, batch, seed)
         timings = measure(
-            [c.call(images[size[c.name]]) for c in members],
+            [c.call(images[c.name]) for c in members],
             budget=budget,
             seed=seed,
             clock=clock,
             progress=progress,
         )
-        rows += _rows(members, batch, timings, footprints, seed)
-    settings = {"rounds": budget.rounds, "seconds": budget.seconds, "seed": seed}
-    return {"format": FORMAT, "rows": rows, "machine": machine, "settings": settings}
+        parts = take_apart(members, images, rounds=len(timings[0].ms), seed=seed)
+        added = _rows(members, batch, timings, footprints, seed)
+        for row, candidate, times in zip(added, members, parts, strict=True):
+            row["times"] = times | {"end_to_end": row["ms"]}
+            row["streams"] = None
+            if streams > 1:
+                progress.update(0, f"batch {batch}, {streams} streams")
+                seconds = budget.seconds / len(members)
+                row["streams"] = _throughput(
+                    candidate, images[candidate.name], streams, seconds, row["images_per_s"], clock
+                )
+            if energy and tools.meter is not None:
+                progress.update(0, f"batch {batch}, energy of {candidate.name}")
+            row["energy"] = meter.measure(candidate.call(images[candidate.name]), batch)
+        before, state = state, tools.state()
+        slowed, changed = compare_states(before, state)
+        throttled += [text for text in slowed if text not in throttled]
+        mode = state["power_mode"]
+        for row in added:
+            row["power_mode"] = None if mode is None else mode["name"]
+            row["unsteady"] = [*slowed, *changed]
+        rows += added
+    settings = {
+        "rounds": budget.rounds,
+        "seconds": budget.seconds,
+        "seed": seed,
+        "streams": streams,
+        "energy_seconds": energy,
+    }
+    states = {
+        "before": first,
+        "after": state,
+        "throttled": throttled,
+        "changed": compare_states(first, state)[1],
+    }
+    return {
+        "format": FORMAT,
+        "rows": rows,
+        "machine": machine,
+        "state": states,
+        "settings": settings,
+    }
 
 
-def _parts(bundle: Bundle, adapter: str | None) -> dict[str, tuple[str, ...]]:
-    """Name of a row → adapters that are asked in it."""
-    if bundle.layout != "bank":
-        return {bundle.name: ()}
-    if adapter is not None:
-        return {f"{bundle.name}: {bundle.entry(adapter)['name']}": (adapter,)}
-    names = bundle.adapter_names
-    rows: dict[str, tuple[str, ...]] = {f"{bundle.name}: {name}": (name,) for name in names}
-    return rows if len(names) == 1 else {**rows, f"{bundle.name}: mixed": names}
+def _images(members: Sequence[Candidate], batch: int, seed: int) -> dict[str, NDArray[np.uint8]]:
+    """Candidate → its images; the same for all of one size."""
+    sizes = {c.name: c.session.bundle.preprocess.size for c in members}
+    images = {size: random_images(batch, size, seed=seed) for size in set(sizes.values())}
+    return {name: images[size] for name, size in sizes.items()}
+
+
+def _throughput(
+    candidate: Candidate,
+    images: NDArray[np.uint8],
+    streams: int,
+    seconds: float,
+    single: float | None,
+    clock: Callable[[], float],
+) -> dict[str, float | None]:
+    if candidate.open is None:
+        raise VptkitError(f"{candidate.name}: streams need a candidate that can be opened again")
+    sessions = [candidate.session, *(candidate.open() for _ in range(streams - 1))]
+    calls = [candidate.call(images, session) for session in sessions]
+    found = measure_throughput(calls, seconds=seconds, clock=clock)
+    return found.to_json(batch=len(images), single=single)
 
 
 def _groups(
@@ -229,6 +223,8 @@ def _row(
         "kind": candidate.kind,
         "backend": candidate.session.backend,
         "precision": bundle.precision,
+        "cuda_graph": candidate.cuda_graph,
+        "transfers": candidate.transfers,
         "batch": batch,
         "ms": ms,
         "images_per_s": 1000 * batch / ms["mean"] if ms["mean"] else None,
@@ -259,10 +255,3 @@ def _machine(candidates: Sequence[Candidate]) -> dict[str, Any]:
         "load": load,
         "versions": versions,
     }
-
-
-def _unused(name: str, otherwise: str, candidates: Sequence[Candidate]) -> str:
-    """The first of name, otherwise, "otherwise 2", … that no candidate has."""
-    taken = {c.name for c in candidates}
-    choices = [name, otherwise, *(f"{otherwise} {i}" for i in range(2, len(taken) + 3))]
-    return next(choice for choice in choices if choice not in taken)

@@ -17,11 +17,21 @@ from vptkit.progress import SILENT
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from vptkit.progress import Progress
 
-__all__ = ["Budget", "Ratio", "Timing", "compare", "measure", "random_images", "warm_up"]
+__all__ = [
+    "Budget",
+    "Ratio",
+    "Times",
+    "Timing",
+    "compare",
+    "measure",
+    "random_images",
+    "summarize",
+    "warm_up",
+]
 
 Verdict = Literal["faster", "slower", "no measurable difference"]
 
@@ -34,12 +44,15 @@ class Budget:
         rounds: calls of each candidate; None lets `seconds` decide.
         seconds: time for all candidates together, warm-up not counted.
         min_rounds: at least so many, even if it takes longer.
+        warm_up_least: seconds that the warm-up of a candidate takes at least: clocks need time to
+            rise, and a GPU makes hundreds of calls meanwhile.
         warm_up_calls, warm_up_seconds: where the warm-up of a candidate gives up.
     """
 
     rounds: int | None = None
     seconds: float = 10.0
     min_rounds: int = 20
+    warm_up_least: float = 0.2
     warm_up_calls: int = 50
     warm_up_seconds: float = 10.0
 
@@ -53,6 +66,23 @@ class Budget:
             raise VptkitError(
                 f"rounds is {self.rounds} and seconds {self.seconds}, expected positive numbers"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """One call taken apart, in milliseconds; None where a backend has no such time.
+
+    Attributes:
+        enqueue: the processor hands the work to the GPU.
+        gpu: from the first to the last kernel, by events on the stream.
+        host: from the first enqueue to the end of the wait, data on the device already.
+        end_to_end: images in host memory to logits in host memory.
+    """
+
+    enqueue: float | None = None
+    gpu: float | None = None
+    host: float | None = None
+    end_to_end: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +101,7 @@ class Timing:
 
     def summary(self) -> dict[str, float]:
         """Percentiles and the mean, in milliseconds."""
-        p50, p90, p99 = (float(v) for v in np.percentile(self.ms, [50, 90, 99]))
-        return {"p50": p50, "p90": p90, "p99": p99, "mean": float(self.ms.mean())}
+        return summarize(self.ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +122,13 @@ class Ratio:
     def to_json(self) -> dict[str, Any]:
         """As the profile writes it."""
         return {"value": self.value, "low": self.low, "high": self.high, "verdict": self.verdict}
+
+
+def summarize(values: ArrayLike) -> dict[str, float]:
+    """{"p50", "p90", "p99", "mean"} of numbers, at least one."""
+    found = np.asarray(values, dtype=np.float64)
+    p50, p90, p99 = (float(v) for v in np.percentile(found, [50, 90, 99]))
+    return {"p50": p50, "p90": p90, "p99": p99, "mean": float(found.mean())}
 
 
 def measure(
@@ -151,13 +187,17 @@ def warm_up(
     """
     ms: list[float] = []
     start = clock()
-    while len(ms) < budget.warm_up_calls:
+    # The second bound is for a clock that stands still.
+    while len(ms) < max(budget.warm_up_calls, 2 * window) or (
+        clock() - start < budget.warm_up_least and len(ms) < 100 * budget.warm_up_calls
+    ):
         ms.append(_time(call, clock))
-        if len(ms) >= 2 * window:
+        spent = clock() - start
+        if len(ms) >= 2 * window and spent >= budget.warm_up_least:
             before, now = np.median(ms[-2 * window : -window]), np.median(ms[-window:])
             if abs(now - before) <= tolerance * before:
                 return len(ms), True
-        if clock() - start >= budget.warm_up_seconds:
+        if spent >= budget.warm_up_seconds:
             break
     return len(ms), False
 

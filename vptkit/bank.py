@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from vptkit.errors import BundleError
 from vptkit.files import atomic_file
@@ -205,6 +203,9 @@ def write_rows(folder: Path, name: str, rows: AdapterRows) -> tuple[str, str]:
         "golden.logits": None if rows.golden is None else rows.golden[1],
     }
     present = {k: np.ascontiguousarray(v) for k, v in parts.items() if v is not None}
+    # Those who only ask for the shape of a bank may lack safetensors.
+    from safetensors.numpy import save
+
     content = save(present)
     digest = hashlib.sha256(content).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:64] or "adapter"
@@ -226,6 +227,9 @@ def read_rows(path: Path, digest: str, shape: BankShape) -> AdapterRows:
     Raises:
         BundleError: the file is missing, changed, or not of this bank.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
         content = path.read_bytes()
     except OSError as error:

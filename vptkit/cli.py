@@ -9,16 +9,24 @@ import contextlib
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from vptkit import __version__, cli_bank, cli_make, cli_precision
-from vptkit.cli_make import AsJson, Force, Threads, emit
-from vptkit.errors import DataError, MissingExtraError, VptkitError
+from vptkit import (
+    __version__,
+    cli_bank,
+    cli_build,
+    cli_devices,
+    cli_doctor,
+    cli_make,
+    cli_precision,
+    cli_profile,
+)
+from vptkit.cli_make import AsJson, Force, Threads, emit, needs_extra
+from vptkit.errors import DataError, VptkitError
 
 __all__ = ["app", "main"]
 
@@ -33,7 +41,13 @@ app = typer.Typer(
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
 OneAdapter = Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")]
-Backend = Annotated[str, typer.Option(help="What runs the graph: cpu (ONNX Runtime).")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="What runs the graph: cpu, cuda or ort-tensorrt (ONNX Runtime), tensorrt, "
+        "tensorrt-rtx (an engine of vptkit build), or auto."
+    ),
+]
 
 
 def main() -> None:
@@ -69,7 +83,7 @@ def _root(
 ) -> None: ...
 
 
-for _command in (cli_make.tune, cli_make.export, cli_precision.bisect):
+for _command in (cli_make.tune, cli_make.export, cli_build.build, cli_precision.bisect):
     app.command()(_command)
 
 
@@ -123,12 +137,13 @@ def check(
     if weights is not None and not reference:
         raise typer.BadParameter("goes with --reference only", param_hint="--weights")
     session, imitated = cli_precision.open_or_simulate(bundle, backend, threads)
+    _announce(session, backend)
     if reference:
         images, logits = _reference_answers(session.bundle, weights)
         parity = check_logits(session, images, logits, tolerance=tolerance)
     else:
         parity = check_golden(session, adapter=adapter, tolerance=tolerance)
-    answered = {"bundle": str(bundle), "backend": backend, "simulated": imitated}
+    answered = {"bundle": str(bundle), "backend": session.backend, "simulated": imitated}
     emit({**answered, **parity.to_json()}, as_json)
     require_parity(session, parity)
 
@@ -152,9 +167,10 @@ def eval_(
     from vptkit.runtime.session import open_session
 
     session = open_session(bundle, backend, threads)
+    _announce(session, backend)
     with progress("eval") as bar:
         result = evaluate(session, data, adapter=adapter, split=split, batch=batch, progress=bar)
-    emit({"bundle": str(bundle), "backend": backend, **result.to_json()}, as_json)
+    emit({"bundle": str(bundle), "backend": session.backend, **result.to_json()}, as_json)
 
 
 @app.command()
@@ -178,6 +194,7 @@ def run(
     from vptkit.runtime.session import open_session
 
     session = open_session(bundle, backend, threads)
+    _announce(session, backend)
     with contextlib.ExitStack() as stack:
         writers = []
         if save is not None:
@@ -191,46 +208,6 @@ def run(
 
 
 @app.command()
-def profile(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Side by side.")],
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="Add the bare backbone and the unfolded graph.")
-    ] = False,
-    backend: Backend = "cpu",
-    adapter: OneAdapter = None,
-    batch: Annotated[str | None, typer.Option(help="Batch sizes, as 1,8 [1].")] = None,
-    seconds: Annotated[float, typer.Option(help="Time for each batch size.")] = 10.0,
-    rounds: Annotated[int | None, typer.Option(help="Calls of each, instead of --seconds.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the images and the order.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
-    force: Force = False,
-    threads: Threads = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure latency and memory, interleaved, against baselines."""
-    from vptkit.progress import progress
-    from vptkit.runtime.plot import plot_profile, require_plot
-    from vptkit.runtime.profile import open_candidates
-    from vptkit.runtime.profile import profile as measure
-    from vptkit.runtime.timing import Budget
-    from vptkit.table import profile_table
-
-    if plot is not None:
-        require_plot(plot, force=force)
-    budget = Budget(rounds=rounds, seconds=seconds)
-    with _baselines(bundles if baseline else []) as named, progress("profile") as bar:
-        candidates = open_candidates(
-            bundles, named, adapter=adapter, backend=backend, threads=threads
-        )
-        document = measure(
-            candidates, batches=_sizes(batch), budget=budget, seed=seed, progress=bar
-        )
-    if plot is not None:
-        plot_profile(document, plot)
-    emit(document, as_json, text=profile_table(document))
-
-
-@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="An adapter file or a bundle.")],
     as_json: AsJson = False,
@@ -241,8 +218,17 @@ def inspect(
     emit(summarize(path), as_json)
 
 
+app.command()(cli_profile.profile)
+app.command()(cli_doctor.doctor)
 app.command()(cli_make.demo)
+app.add_typer(cli_devices.devices, name="devices")
 app.add_typer(cli_bank.bank, name="bank")
+
+
+def _announce(session: Any, asked: str) -> None:
+    """Say which backend `auto` took, and why."""
+    if asked == "auto":
+        typer.echo(f"backend {session.backend}: {session.choice}", err=True)
 
 
 def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
@@ -256,49 +242,11 @@ def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
             "needs. Without --reference its golden answers are checked."
         )
 
-    with _extra("tune", "--reference"):
+    with needs_extra("tune", "--reference"):
         from vptkit.tune.reference import reference_logits
     golden = bundle.golden()
     images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
     return images, reference_logits(bundle.path / ADAPTER, weights, images)
-
-
-@contextlib.contextmanager
-def _baselines(bundles: list[Path]) -> Iterator[list[dict[str, Path]]]:
-    """Yield the baselines of each bundle, in a folder that lives as long as the block."""
-    import tempfile
-
-    if not bundles:
-        yield []
-        return
-    with _extra("export", "--baseline"):
-        from vptkit.export.baseline import export_baselines
-    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
-        places = [Path(folder) / str(i) for i in range(len(bundles))]
-        for place in places:
-            place.mkdir()
-        yield [export_baselines(b, place) for b, place in zip(bundles, places, strict=True)]
-
-
-@contextlib.contextmanager
-def _extra(extra: str, purpose: str) -> Iterator[None]:
-    """Name the extra that a failing import needs."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "vptkit").partition(".")[0]
-        if package == "vptkit":
-            raise
-        raise MissingExtraError(package, extra, purpose) from error
-
-
-def _sizes(text: str | None) -> list[int] | None:
-    try:
-        return None if text is None else [int(size) for size in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r}: expected numbers, as 1,8", param_hint="--batch"
-        ) from error
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -3,10 +3,12 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -349,6 +351,18 @@ def _toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise VptkitError(f"{path}: not valid TOML: {error}") from error
     return settings
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Name the extra that a failing import needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "vptkit").partition(".")[0]
+        if package == "vptkit":
+            raise
+        raise MissingExtraError(package, extra, purpose) from error
 
 
 def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:

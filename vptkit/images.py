@@ -2,7 +2,8 @@
 
 Tuning and inference share this room, so that both see the same pixels. An EXIF orientation is
 applied (a photograph held upright is upright here too); alpha is dropped and palette, grey and CMYK
-become RGB by Pillow's own conversion, which is what timm's data loader does.
+become RGB by Pillow's own conversion, which is what timm's data loader does. Pillow stands inside
+the functions: sessions import this file, and run on prepared pixels without it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
-
 from vptkit.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from PIL import Image
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "class_folders", "image_files", "open_image"]
 
@@ -26,13 +27,13 @@ _ORIENTATION = 0x0112
 # What turns an image upright, by its EXIF orientation; ImageOps.exif_transpose would also rewrite
 # the other EXIF fields, and fail on damaged ones.
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
 }
 MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
 
@@ -43,6 +44,8 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         DataError: the file is missing, not an image, truncated, or larger than MAX_PIXELS.
     """
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(path) as image:
             _require_sane_size(image, path)
@@ -112,8 +115,10 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
+    return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
 def _require_sane_size(image: Image.Image, path: Path) -> None:

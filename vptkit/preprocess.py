@@ -1,7 +1,8 @@
 """From a decoded image to the pixels a network sees: resize, centre crop, normalise.
 
 Byte for byte timm's evaluation transform (`timm.data.transforms_imagenet_eval`, crop mode
-"center"), without torch; tests hold the two together.
+"center"), without torch; tests hold the two together. Pillow stands inside the functions that need
+it: a bundle opens, and runs on prepared pixels, without it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from vptkit.errors import AdapterError
 
@@ -19,15 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+    from PIL import Image
 
 __all__ = ["Preprocess", "normalize", "prepare"]
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +110,8 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     Returns:
         uint8 [H, W, 3].
     """
+    from PIL import Image
+
     height, width = preprocess.size
     target_h = math.floor(height / preprocess.crop_pct)
     target_w = math.floor(width / preprocess.crop_pct)
@@ -123,7 +121,7 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
         else _cover(image.size, target_h, target_w)
     )
     if image.size != size:
-        image = image.resize(size, _FILTERS[preprocess.interpolation])
+        image = image.resize(size, Image.Resampling[preprocess.interpolation.upper()])
     return np.asarray(_centre(image, height, width), dtype=np.uint8)
 
 
@@ -162,6 +160,8 @@ def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
     """torchvision.transforms.CenterCrop, black padding where the image is too small."""
     if image.width < width or image.height < height:
         more_w, more_h = max(width - image.width, 0), max(height - image.height, 0)
+        from PIL import ImageOps
+
         border = (more_w // 2, more_h // 2, (more_w + 1) // 2, (more_h + 1) // 2)
         image = ImageOps.expand(image, border=border, fill=0)
     top = round((image.height - height) / 2.0)

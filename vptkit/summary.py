@@ -1,12 +1,14 @@
-"""What an adapter file or a bundle is, as one document for `vptkit inspect`."""
+"""What an adapter file, a bundle or an engine is, as one document for `vptkit inspect`."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from vptkit.adapter import read_adapter
 from vptkit.bundle import open_bundle
-from vptkit.errors import VptkitError
+from vptkit.errors import BundleError, VptkitError
+from vptkit.files import sha256_of_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,10 +17,10 @@ __all__ = ["summarize"]
 
 
 def summarize(path: Path) -> dict[str, Any]:
-    """Describe a file (an adapter) or a folder (a bundle), after checking it.
+    """Describe a file (an adapter, an engine) or a folder (a bundle), after checking it.
 
     Returns:
-        JSON-ready; "kind" is "adapter" or "bundle".
+        JSON-ready; "kind" is "adapter", "engine" or "bundle".
 
     Raises:
         VptkitError: there is nothing, or it is broken.
@@ -26,8 +28,25 @@ def summarize(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _of_bundle(path)
     if path.is_file():
-        return _of_adapter(path)
-    raise VptkitError(f"{path}: no such file or folder. Expected an adapter file or a bundle.")
+        return _of_engine(path) if path.suffix == ".engine" else _of_adapter(path)
+    raise VptkitError(
+        f"{path}: no such file or folder. Expected an adapter file, a bundle or an engine."
+    )
+
+
+def _of_engine(path: Path) -> dict[str, Any]:
+    """An engine by its record; the plan itself is TensorRT's own, and needs its GPU."""
+    file = path.with_suffix(".json")
+    try:
+        record = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BundleError(
+            f"{path}: has no readable record {file.name} ({error}). Build the engine again."
+        ) from error
+    if record.get("sha256") != sha256_of_file(path):
+        raise BundleError(f"{path}: is not the plan that {file.name} is about. Build it again.")
+    layers = record.pop("layers", [])
+    return {"kind": "engine", "path": str(path), **record, "layers": len(layers)}
 
 
 def _of_adapter(path: Path) -> dict[str, Any]:

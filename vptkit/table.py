@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["columns", "fields", "profile_table"]
 
@@ -37,22 +37,97 @@ def fields(document: Mapping[str, Any], *, limit: int = 100) -> str:
 
 
 def profile_table(document: Mapping[str, Any]) -> str:
-    """The rows of `vptkit.runtime.profile.profile`."""
-    header = ["name", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "MiB", "calls", "against"]
-    return columns(header, [_profile_row(row) for row in document["rows"]])
+    """The rows of `vptkit.runtime.profile.profile`.
+
+    Columns of what was not measured, or not asked for, are left out; below stand power modes that
+    were skipped, and why energy is missing.
+    """
+    rows = document["rows"]
+    shown = [column for column in _COLUMNS if column[2](rows)]
+    lines = [columns([c[0] for c in shown], [[c[1](row) for c in shown] for row in rows])]
+    reasons = [(row.get("energy") or {}).get("unavailable") for row in rows]
+    lines += [f"no energy: {reason}" for reason in dict.fromkeys(reasons) if reason]
+    skipped = document.get("sweep", {}).get("skipped", [])
+    lines += [f"{entry['name']} was skipped: {entry['reason']}" for entry in skipped]
+    return "\n".join(lines)
 
 
-def _profile_row(row: Mapping[str, Any]) -> list[str]:
-    memory, rate, ratio = row["memory_mb"], row["images_per_s"], row["ratio"]
-    return [
-        row["name"],
-        str(row["batch"]),
-        *(f"{row['ms'][key]:.2f}" for key in ("p50", "p90", "p99")),
-        "-" if rate is None else f"{rate:.1f}",
-        "-" if memory is None else f"{memory['increase']:.0f}",
-        str(row["count"]) + ("" if row["settled"] else "*"),
-        "-" if ratio is None else _against(ratio),
-    ]
+def _always(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return True
+
+
+def _some(*path: str) -> Callable[[Sequence[Mapping[str, Any]]], bool]:
+    """Whether any row has a value there."""
+    return lambda rows: any(_at(row, *path) is not None for row in rows)
+
+
+def _differ(key: str) -> Callable[[Sequence[Mapping[str, Any]]], bool]:
+    """Whether not all rows have the same there."""
+    return lambda rows: len({row.get(key) for row in rows}) > 1
+
+
+def _at(row: Mapping[str, Any], *path: str) -> Any:
+    """row[a][b]…, or None where something on the way is missing or empty."""
+    found: Any = row
+    for key in path:
+        found = found.get(key) if found else None
+    return found if found != [] else None
+
+
+def _number(form: str, *path: str) -> Callable[[Mapping[str, Any]], str]:
+    def text(row: Mapping[str, Any]) -> str:
+        value = _at(row, *path)
+        return "-" if value is None else format(value, form)
+
+    return text
+
+
+def _calls(row: Mapping[str, Any]) -> str:
+    return str(row["count"]) + ("" if row["settled"] else "*")
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    return "-" if row["ratio"] is None else _against(row["ratio"])
+
+
+# Header, a row's cell, whether the column is shown
+_COLUMNS: tuple[
+    tuple[str, Callable[[Mapping[str, Any]], str], Callable[[Sequence[Mapping[str, Any]]], bool]],
+    ...,
+] = (
+    ("name", lambda row: row["name"], _always),
+    ("power mode", lambda row: row.get("power_mode") or "-", _some("power_mode")),
+    ("precision", lambda row: str(row.get("precision")), _differ("precision")),
+    ("batch", lambda row: str(row["batch"]), _always),
+    ("p50 ms", _number(".2f", "ms", "p50"), _always),
+    ("p90 ms", _number(".2f", "ms", "p90"), _always),
+    ("p99 ms", _number(".2f", "ms", "p99"), _always),
+    ("enqueue", _number(".2f", "times", "enqueue", "p50"), _some("times", "enqueue")),
+    ("gpu", _number(".2f", "times", "gpu", "p50"), _some("times", "gpu")),
+    ("host", _number(".2f", "times", "host", "p50"), _some("times", "host")),
+    ("images/s", _number(".1f", "images_per_s"), _always),
+    (
+        "streams",
+        lambda row: (
+            f"{_number('.1f', 'streams', 'images_per_s')(row)} ({row['streams']['count']})"
+            if row.get("streams")
+            else "-"
+        ),
+        _some("streams"),
+    ),
+    (
+        "J/image",
+        _number("#.3g", "energy", "joules_per_image"),
+        _some("energy", "joules_per_image"),
+    ),
+    ("W", _number(".1f", "energy", "watts"), _some("energy", "watts")),
+    ("idle W", _number(".1f", "energy", "idle_watts"), _some("energy", "idle_watts")),
+    ("MiB", _number(".0f", "memory_mb", "increase"), _always),
+    ("GPU MiB", _number(".0f", "memory_mb", "device"), _some("memory_mb", "device")),
+    ("calls", _calls, _always),
+    ("against", _compared, _always),
+    ("unsteady", lambda row: "; ".join(row.get("unsteady") or ["-"]), _some("unsteady")),
+)
 
 
 def _against(ratio: Mapping[str, Any]) -> str:

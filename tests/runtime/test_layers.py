@@ -1,10 +1,18 @@
-"""Reading a build log: no TensorRT needed."""
+"""Reading a build log and the engine inspector's JSON: no TensorRT needed."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from vptkit.runtime.layers import bytes_of, last_node, messages, structure
+from vptkit.runtime.layers import (
+    bytes_of,
+    last_node,
+    messages,
+    structure,
+    structure_of_engine,
+)
 
 
 def tensor(kind: str) -> str:
@@ -85,3 +93,102 @@ def test_the_rest_of_the_log():
     assert (bytes_of(log, "Weights"), bytes_of(log, "Activation")) == (12, None)
     assert messages(log, "ERROR") == ["broken"]
     assert last_node("") is None
+
+
+def inspected(*layers):
+    return structure_of_engine(json.dumps({"Layers": list(layers)}), "\n".join(GRAPH))
+
+
+TEN = {  # TensorRT 10: "Format/Datatype"
+    "Name": "_gemm_mha_v2_myl0_7",
+    "LayerType": "kgen",
+    "Inputs": [{"Name": "q", "Dimensions": [1, 3], "Format/Datatype": "Half"}],
+    "Outputs": [{"Name": "r", "Dimensions": [1, 3], "Format/Datatype": "Half"}],
+    "TacticName": "_gemm_mha_v2_0x1",
+    "StreamId": 0,
+    "Metadata": "[ONNX Layer: blocks.0.attn/scores]\x1e[ONNX Layer: blocks.0.attn/softmax]",
+}
+ELEVEN = {  # TensorRT 11: apart
+    "Name": "fc_myl0_1",
+    "LayerType": "gemm",
+    "Inputs": [{"Name": "x", "Format": "Row major linear format", "DataType": "Int8"}],
+    "Constants": [
+        {"Name": "w", "Dimensions": [4, 4], "DataType": "Int8"},
+        {"Name": "alpha", "Dimensions": [1], "DataType": "Float"},
+    ],
+    "Outputs": [{"Name": "y", "Format": "Row major linear format", "DataType": "Half"}],
+    "Metadata": "[ONNX Layer: fc][ONNX Layer: dq_x]",
+}
+OLD = {  # outside TensorRT's own compiler
+    "Name": "patch",
+    "LayerType": "CaskConvolution",
+    "Inputs": [
+        {"Name": "x", "Format/Datatype": "Channel major FP16 format where channel % 4 == 0"}
+    ],
+    "Outputs": [{"Name": "y", "Format/Datatype": "Row major linear FP32"}],
+    "Weights": {"Type": "Half", "Count": 9408},
+    "Metadata": "",
+}
+
+
+def test_the_inspector_of_tensorrt_10_and_11():
+    found = inspected(TEN, ELEVEN, OLD)
+    mha, fc, patch = found.layers
+    assert (mha.role, mha.type, mha.inputs, mha.outputs) == (
+        "attention",
+        "Half",
+        ("Half",),
+        ("Half",),
+    )
+    assert mha.nodes == ("blocks.0.attn/scores", "blocks.0.attn/softmax")
+    assert (fc.role, fc.type, fc.constants) == ("gemm", "Int8", ("Int8",))
+    assert (patch.role, patch.type, patch.outputs) == ("conv", "Half", ("Float",))
+    assert found.unfused == ()
+    assert found.dequantized == ()
+    assert found.to_json()["roles"] == {
+        "attention": {"Half": 1},
+        "conv": {"Half": 1},
+        "gemm": {"Int8": 1},
+    }
+
+
+def test_the_inspector_shows_what_is_not_fused():
+    softmax = TEN | {"Name": "__myl_MaxrSubExpSumDivMul_myl0_7"}
+    higher = ELEVEN | {"Name": "__myl_CastMulFc_myl0_2", "Constants": []}
+    found = inspected(softmax, higher)
+    assert found.unfused == ("blocks.0.attn/softmax",)
+    assert found.dequantized == ("fc",)
+
+
+@pytest.mark.parametrize(
+    ("text", "type_"),
+    [
+        ("Half", "Half"),
+        ("Row major linear FP16 format", "Half"),
+        ("Row major linear BF16", "BFloat16"),
+        ("BFloat16", "BFloat16"),
+        ("FP8", "FP8"),
+        ("Thirty-two wide channel vectorized row major Int8 format.", "Int8"),
+        ("Row major linear UInt8 format", "UInt8"),
+        ("Row major linear INT32 format", "Row major linear INT32 format"),
+    ],
+)
+def test_spellings_of_types(text, type_):
+    layer = TEN | {"Inputs": [{"Format/Datatype": text}]}
+    assert inspected(layer).layers[0].inputs == (type_,)
+
+
+def test_layers_that_hide_what_is_in_them():
+    hidden = TEN | {"Name": "{ForeignNode[images/float...logits]}", "LayerType": "Myelin"}
+    assert inspected(hidden).opaque == ("{ForeignNode[images/float...logits]}",)
+    assert inspected(TEN).opaque == ()
+    assert inspected("only a name").layers[0].type == "-"
+
+
+def test_factors_of_one_number_are_no_weights():
+    factors = tensor("Float").replace("[1,4]", "[1]")
+    text = line("head", "gemm", ["Half", "Half"], [], "n").replace(
+        "Constants: [ ]", f"Constants: [ {factors}, {factors}]"
+    )
+    (layer,) = structure(text).layers
+    assert (layer.constants, layer.type) == ((), "Half")

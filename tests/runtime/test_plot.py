@@ -69,3 +69,29 @@ def test_what_cannot_be_written_is_found_out_beforehand(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"vptkit\[plot\]"):
         require_plot(tmp_path / "new.png", force=False)
     assert importlib.util.find_spec("matplotlib")
+
+
+def test_energy_and_power_modes_are_drawn(document, tmp_path):
+    """One panel more for each batch size with energy, one for each mode and batch size."""
+
+    def height(rows):
+        path = tmp_path / "plot.png"
+        plot_profile({**document, "rows": rows}, path)
+        with Image.open(path) as image:
+            return image.size[1]
+
+    rows = document["rows"]
+    energy = {"joules_per_image": 0.3, "source": "INA3221"}
+    paid = [
+        {**row, "energy": energy if row["batch"] == 1 else {"unavailable": "x"}} for row in rows
+    ]
+    modes = [{**row, "power_mode": mode} for mode in ("15W", "MAXN") for row in paid]
+    assert height(rows) < height(paid) < height(modes)
+
+
+def test_less_than_nothing_is_drawn(document, tmp_path):
+    """Energy below the noise of its meter."""
+    energy = {"joules_per_image": -0.01, "source": "INA3221"}
+    rows = [{**row, "energy": energy} for row in document["rows"]]
+    plot_profile({**document, "rows": rows}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000

@@ -8,12 +8,25 @@ import numpy as np
 import pytest
 
 from vptkit.errors import TargetError, VptkitError
+from vptkit.runtime.candidates import Candidate, open_candidates
+from vptkit.runtime.instruments import Instruments
 from vptkit.runtime.memory import measure_memory
-from vptkit.runtime.profile import Candidate, open_candidates, profile
+from vptkit.runtime.profile import profile
 from vptkit.runtime.session import open_session
-from vptkit.runtime.timing import Budget
+from vptkit.runtime.timing import Budget, Times
 
 QUICK = Budget(rounds=6)
+# A machine that nothing happens to
+STEADY = {
+    "power_mode": None,
+    "clocks": {},
+    "temperatures": {},
+    "throttling": {"active": [], "counters": {}},
+    "gpu": None,
+    "jetson_clocks": None,
+    "load": 0.0,
+}
+STILL = Instruments(state=lambda: STEADY, no_meter="nothing is plugged in")
 
 
 class FakeSession:
@@ -21,22 +34,32 @@ class FakeSession:
 
     backend, threads, versions = "fake", 1, {"fake": "1"}
 
-    def __init__(self, bundle, clock, ms):
+    def __init__(self, bundle, clock, ms, times=None):
         self.bundle, self.ms, self.clock, self.images = bundle, ms, clock, []
+        self.times, self.taken_apart = times, 0
 
     def run(self, images):
         self.images.append(images)
         self.clock[0] += self.ms * len(images) / 1000
         return np.zeros((len(images), 3), np.float32)
 
+    def timed(self, images):
+        self.clock[0] += 1.0  # far from what a run takes: it must not get among the runs
+        self.taken_apart += 1
+        return self.times
+
 
 @pytest.fixture
 def candidate(make_bundle):
     clock = [0.0]
 
-    def make(name, kind, ms, **bundle):
+    def make(name, kind, ms, times=None, **bundle):
         opened = open_session(make_bundle(name, **bundle)).bundle
-        return Candidate(name=name, kind=kind, session=FakeSession(opened, clock, ms))
+
+        def session():
+            return FakeSession(opened, clock, ms, times)
+
+        return Candidate(name=name, kind=kind, session=session(), open=session)
 
     make.clock = lambda: clock[0]
     return make
@@ -49,11 +72,23 @@ def test_the_document(candidate):
         candidate("unfolded", "baseline", 5.0),
     ]
     document = profile(
-        members, batches=[2, 1], budget=QUICK, memory=False, clock=candidate.clock, seed=5
+        members,
+        batches=[2, 1],
+        budget=QUICK,
+        memory=False,
+        instruments=STILL,
+        clock=candidate.clock,
+        seed=5,
     )
 
-    assert set(document) == {"format", "rows", "machine", "settings"}
-    assert document["settings"] == {"rounds": 6, "seconds": 10.0, "seed": 5}
+    assert set(document) == {"format", "rows", "machine", "state", "settings"}
+    assert document["settings"] == {
+        "rounds": 6,
+        "seconds": 10.0,
+        "seed": 5,
+        "streams": 1,
+        "energy_seconds": 0.0,
+    }
     assert {"cpu", "cores", "memory_mb", "load", "session_threads", "versions"} <= set(
         document["machine"]
     )
@@ -71,8 +106,11 @@ def test_the_document(candidate):
     assert (row["backend"], row["precision"], row["count"]) == ("fake", "fp32", 6)
     assert row["ms"] == pytest.approx({"p50": 4, "p90": 4, "p99": 4, "mean": 4})
     assert row["images_per_s"] == pytest.approx(500)
-    assert (row["settled"], row["warm_up"], row["memory_mb"]) == (True, 10, None)
+    assert (row["settled"], row["warm_up"] >= 50, row["memory_mb"]) == (True, True, None)
     assert len(row["graph_sha256"]) == 64
+    assert row["times"] == {"enqueue": None, "gpu": None, "host": None, "end_to_end": row["ms"]}
+    assert (row["cuda_graph"], row["transfers"]) == (None, "none")
+    assert (row["streams"], row["energy"]) == (None, None)
     json.dumps(document, allow_nan=False)
 
 
@@ -82,7 +120,9 @@ def test_rows_are_compared_with_the_first_baseline(candidate):
         candidate("bare", "baseline", 4.0),
         candidate("unfolded", "baseline", 5.0),
     ]
-    rows = profile(members, budget=QUICK, memory=False, clock=candidate.clock)["rows"]
+    rows = profile(members, instruments=STILL, budget=QUICK, memory=False, clock=candidate.clock)[
+        "rows"
+    ]
     assert rows[1]["ratio"] is None
     assert rows[0]["ratio"]["to"] == rows[2]["ratio"]["to"] == "bare"
     assert (rows[0]["ratio"]["value"], rows[0]["ratio"]["verdict"]) == (
@@ -97,7 +137,9 @@ def test_rows_are_compared_with_the_first_baseline(candidate):
 
 def test_without_a_baseline_rows_are_compared_with_the_first(candidate):
     members = [candidate("a", "adapter", 2.0), candidate("b", "adapter", 3.0)]
-    rows = profile(members, budget=QUICK, memory=False, clock=candidate.clock)["rows"]
+    rows = profile(members, instruments=STILL, budget=QUICK, memory=False, clock=candidate.clock)[
+        "rows"
+    ]
     assert rows[0]["ratio"] is None
     assert rows[1]["ratio"]["to"] == "a"
 
@@ -137,7 +179,7 @@ def test_names_must_differ(candidate):
     twins = [candidate("a", "adapter", 1.0), candidate("a", "adapter", 1.0)]
     for members in (twins, []):
         with pytest.raises(VptkitError, match="a name of its own"):
-            profile(members, budget=QUICK, memory=False)
+            profile(members, instruments=STILL, budget=QUICK, memory=False)
 
 
 def test_open_candidates_names_everyone_apart(make_bundle, tiny_spec):
@@ -186,3 +228,187 @@ def test_the_peak_remembers_what_was_given_back():
 def test_a_child_that_fails_is_reported(tmp_path):
     with pytest.raises(VptkitError, match="the process that measures memory ended with 1"):
         measure_memory(tmp_path, backend="cpu", batch=1, threads=1)
+
+
+def test_runs_are_taken_apart_beside_the_timing(candidate):
+    times = Times(enqueue=0.25, gpu=1.0, host=1.5, end_to_end=99.0)
+    members = [candidate("a", "adapter", 2.0, times), candidate("b", "adapter", 3.0)]
+    rows = profile(members, budget=QUICK, memory=False, clock=candidate.clock, instruments=STILL)[
+        "rows"
+    ]
+    assert {k: v["p50"] for k, v in rows[0]["times"].items()} == pytest.approx(
+        {"enqueue": 0.25, "gpu": 1.0, "host": 1.5, "end_to_end": 2.0}
+    )
+    assert rows[0]["ms"]["p50"] == pytest.approx(2.0)
+    assert members[0].session.taken_apart == 1 + QUICK.rounds
+    assert rows[1]["times"]["gpu"] is None
+    assert members[1].session.taken_apart == 1  # asked once, and had no answer
+
+
+def test_a_batch_in_portions_has_no_parts(candidate, monkeypatch):
+    def refuse(images):
+        raise TargetError("a batch of 1 came, the engine takes 2 to 8")
+
+    member = candidate("a", "adapter", 2.0)
+    monkeypatch.setattr(member.session, "timed", refuse)
+    (row,) = profile(
+        [member], budget=QUICK, memory=False, clock=candidate.clock, instruments=STILL
+    )["rows"]
+    assert (row["times"]["gpu"], row["ms"]["p50"]) == (None, pytest.approx(2.0))
+
+
+def test_a_graph_tells_of_cuda_graphs_and_transfers(candidate):
+    class Graph:
+        cuda_graph, transfers = True, "zero copy"
+
+    member = candidate("a", "adapter", 2.0)
+    member.session.graph = Graph()
+    (row,) = profile(
+        [member], budget=QUICK, memory=False, clock=candidate.clock, instruments=STILL
+    )["rows"]
+    assert (row["cuda_graph"], row["transfers"]) == (True, "zero copy")
+
+
+def states(*changes):
+    """A function that answers with STEADY, changed, one after the other."""
+    answers = [{**STEADY, **change} for change in changes]
+    return lambda: answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+def test_rows_say_what_made_them_doubtful(candidate):
+    hot = {"throttling": {"active": ["gpu-throttle-alert"], "counters": {}}}
+    member = candidate("a", "adapter", 2.0)
+    document = profile(
+        [member],
+        batches=[1, 2, 4],
+        budget=QUICK,
+        memory=False,
+        clock=candidate.clock,
+        instruments=Instruments(state=states({}, {}, hot, {})),
+    )
+    assert [row["unsteady"] for row in document["rows"]] == [
+        [],
+        ["gpu-throttle-alert was on"],
+        [],
+    ]
+    state = document["state"]
+    assert (state["throttled"], state["changed"]) == (["gpu-throttle-alert was on"], [])
+    assert state["before"] == state["after"] == STEADY
+
+
+def test_rows_carry_the_power_mode(candidate):
+    modes = [{"power_mode": {"id": i, "name": name}} for i, name in enumerate(("15W", "MAXN"))]
+    document = profile(
+        [candidate("a", "adapter", 2.0)],
+        budget=QUICK,
+        memory=False,
+        clock=candidate.clock,
+        instruments=Instruments(state=states(*modes)),
+    )
+    (row,) = document["rows"]
+    assert row["power_mode"] == "MAXN"
+    assert row["unsteady"] == document["state"]["changed"] == ["power mode: 15W, then MAXN"]
+
+
+def test_streams_open_sessions_of_their_own(candidate):
+    opened = []
+    member = candidate("a", "adapter", 2.0)
+    make = member.open
+    object.__setattr__(member, "open", lambda: opened.append(make()) or opened[-1])
+    budget = Budget(rounds=6, seconds=0.05)
+    (row,) = profile(
+        [member], budget=budget, memory=False, streams=3, instruments=STILL, batches=[2]
+    )["rows"]
+    assert len(opened) == 2
+    assert all(session.images for session in opened)
+    assert row["streams"]["count"] == 3
+    assert row["streams"]["images_per_s"] > 0
+    assert row["streams"]["single_images_per_s"] == row["images_per_s"]
+
+
+class FakeMeter:
+    """A counter that grows by `watts` a second of the test's clock, and by `work` for each run."""
+
+    source, counts, total = "a fake", "joules", ("board",)
+
+    def __init__(self, clock, session, watts, work):
+        self.clock, self.session, self.watts, self.work = clock, session, watts, work
+
+    def read(self):
+        self.clock[0] += 1e-3  # reading takes time, so that idle time passes
+        return {"board": self.watts * self.clock[0] + self.work * len(self.session.images)}
+
+
+def test_energy_is_what_the_images_cost(candidate, monkeypatch):
+    monkeypatch.setattr("vptkit.runtime.energy.INTERVAL", 1e9)
+    monkeypatch.setattr("vptkit.runtime.energy.IDLE_SECONDS", 0.0)
+    member = candidate("a", "adapter", 2.0)
+    meter = FakeMeter(member.session.clock, member.session, watts=5.0, work=0.5)
+    (row,) = profile(
+        [member],
+        batches=[4],
+        budget=QUICK,
+        memory=False,
+        energy=2.0,
+        clock=candidate.clock,
+        instruments=Instruments(state=lambda: STEADY, meter=meter),
+    )["rows"]
+    energy = row["energy"]
+    assert energy["joules_per_image"] == pytest.approx(0.5 / 4, rel=0.02)
+    assert energy["idle_watts"] == pytest.approx(5.0)
+    assert (energy["images"], energy["source"]) == (1000, "a fake")
+    assert set(energy["rails"]) == {"board"}
+
+
+def test_without_a_meter_energy_says_why(candidate):
+    (row,) = profile(
+        [candidate("a", "adapter", 2.0)],
+        budget=QUICK,
+        memory=False,
+        energy=1.0,
+        clock=candidate.clock,
+        instruments=STILL,
+    )["rows"]
+    assert row["energy"] == {"unavailable": "nothing is plugged in"}
+
+
+@pytest.mark.parametrize("wrong", [{"streams": 0}, {"energy": -1.0}, {"energy": float("nan")}])
+def test_settings_out_of_range(candidate, wrong):
+    with pytest.raises(VptkitError, match="expected at least 1 and at least 0"):
+        profile([candidate("a", "adapter", 2.0)], budget=QUICK, memory=False, **wrong)
+
+
+def test_cuda_graphs_are_tensorrts(make_bundle):
+    for choice in ("on", "off", "both"):
+        with pytest.raises(VptkitError, match="CUDA graph"):
+            open_candidates([make_bundle()], cuda_graph=choice)
+    with pytest.raises(VptkitError, match="'maybe': expected on, off, both"):
+        open_candidates([make_bundle()], cuda_graph="maybe")
+
+
+def test_both_cuda_graphs_side_by_side(make_bundle, monkeypatch):
+    asked = []
+
+    class Session:
+        backend = "tensorrt"
+
+        def __init__(self, bundle, graph):
+            self.bundle, self.graph = bundle, graph
+
+    class Graph:
+        def __init__(self, cuda_graph):
+            self.cuda_graph = cuda_graph
+
+    bundle = open_session(make_bundle("a")).bundle
+
+    def opened(path, backend, threads, *, cuda_graph):
+        asked.append((path, backend, threads, cuda_graph))
+        return Session(bundle, Graph(cuda_graph))
+
+    monkeypatch.setattr("vptkit.runtime.candidates.open_session", opened)
+    found = open_candidates([bundle.path], backend="tensorrt", cuda_graph="both")
+    assert [(c.name, c.cuda_graph) for c in found] == [
+        ("a, CUDA graph", True),
+        ("a, no CUDA graph", False),
+    ]
+    assert asked == [(bundle.path, "tensorrt", None, on) for on in (True, False)]

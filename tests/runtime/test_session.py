@@ -12,6 +12,7 @@ from vptkit.bundle import open_bundle
 from vptkit.errors import (
     BundleError,
     DataError,
+    MissingError,
     MissingExtraError,
     TargetError,
     VptkitError,
@@ -162,11 +163,23 @@ def test_a_baked_bundle_has_one_adapter(make_bundle):
             session.run(noise(2), adapter)
 
 
-@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
-def test_backends_that_are_not_built_are_refused_and_nothing_falls_back(make_bundle, backend):
-    with pytest.raises(TargetError, match=f"{backend}.*cpu only") as caught:
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])
+def test_a_named_backend_that_cannot_run_is_an_error(make_bundle, backend, monkeypatch):
+    monkeypatch.setattr("vptkit.runtime.backends.probe", no_gpu)
+    with pytest.raises(MissingError, match=f"{backend} needs an NVIDIA GPU.*no GPU") as caught:
         open_session(make_bundle(), backend)
-    assert caught.value.exit_code == 4
+    assert caught.value.exit_code == 5
+
+
+def test_auto_says_what_it_took_and_why(make_bundle, monkeypatch):
+    monkeypatch.setattr("vptkit.runtime.backends.probe", no_gpu)
+    session = open_session(make_bundle(), "auto")
+    assert session.backend == "cpu"
+    assert "tensorrt: there is no GPU" in session.choice
+
+
+def no_gpu():
+    raise MissingError("there is no GPU")
 
 
 def test_an_unknown_backend_is_a_usage_error(make_bundle):

@@ -75,7 +75,21 @@ def test_warm_up_ends_when_the_median_settles_and_is_thrown_away():
 
 def test_warm_up_of_a_steady_call_is_short():
     clock = Clock()
-    assert warm_up(clock.call(5.0), budget=Budget(), clock=clock) == (10, True)
+    assert warm_up(clock.call(50.0), budget=Budget(), clock=clock) == (10, True)
+
+
+@pytest.mark.parametrize(("least", "calls"), [(0.0, 10), (0.25, 128)])
+def test_warm_up_of_a_fast_call_lasts_until_clocks_have_risen(least, calls):
+    """Ten calls of a GPU are over before its clock has moved."""
+    clock = Clock()
+    budget = Budget(warm_up_least=least)
+    # 1/512 of a second: exact in binary
+    assert warm_up(clock.call(1000 / 512), budget=budget, clock=clock) == (calls, True)
+
+
+def test_warm_up_of_a_clock_that_stands_still_ends():
+    clock = Clock()
+    assert warm_up(clock.call(0.0), budget=Budget(), clock=clock) == (5000, False)
 
 
 def test_warm_up_gives_up_after_its_calls_and_says_so():

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vptkit import __version__, cli
+from vptkit import __version__, cli_make
 from vptkit.bundle import open_bundle
 from vptkit.errors import VptkitError
 
@@ -85,7 +85,7 @@ def test_check_of_a_broken_twin_is_3_and_still_prints(vptkit, make_bundle):
 
 
 @pytest.mark.parametrize(
-    ("backend", "code", "part"), [("tensorrt", 4, "tensorrt"), ("cuba", 2, "cpu, cuda, tensorrt")]
+    ("backend", "code", "part"), [("tensorrt", 5, "tensorrt"), ("cuba", 2, "cpu, cuda, tensorrt")]
 )
 def test_other_backends(vptkit, make_bundle, backend, code, part):
     result = vptkit("check", make_bundle(), "--backend", backend, "--json")
@@ -155,7 +155,7 @@ def test_a_missing_package_is_5_and_names_the_extra(vptkit, make_bundle, monkeyp
 
 
 def test_a_missing_module_of_ours_is_a_defect_and_keeps_its_traceback():
-    with pytest.raises(ModuleNotFoundError) as caught, cli._extra("tune", "x"):
+    with pytest.raises(ModuleNotFoundError) as caught, cli_make.needs_extra("tune", "x"):
         raise ModuleNotFoundError(name="vptkit.tune.gone")
     assert not isinstance(caught.value, VptkitError)
 

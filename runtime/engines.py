@@ -1,0 +1,266 @@
+"""Built engines on disk: what each was built of and for, and which of them fits here.
+
+Below `BUNDLE/engines/`, or `$VPTKIT_CACHE/<graph digest>/` if that is set, lie
+
+DIGEST.engine       TensorRT's plan
+DIGEST.json         its record: the key (library, version, GPU, graph, options), readable, and what
+                    became of it (digest, layers, seconds); written last, so it is the commit
+LIBRARY-….timing    kernel times, kept for the next build
+
+DIGEST is of the key. An engine is loaded only where its whole key fits; one that does not is named
+with the reason, never tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vptkit.bundle import ENGINES, MODEL
+from vptkit.errors import MissingError, OutputError
+from vptkit.files import atomic_file, canonical_json, sha256_of_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from vptkit.bundle import Bundle
+    from vptkit.devices.cuda import Gpu
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "Engine",
+    "Here",
+    "Key",
+    "clean",
+    "engine_folder",
+    "exclusive",
+    "find_engine",
+    "graph_digest",
+    "list_engines",
+    "store",
+    "timing_cache",
+]
+
+CACHE_VARIABLE = "VPTKIT_CACHE"
+FORMAT = "vptkit.engine/1"
+_LETTERS = 12  # of the key's digest
+_NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+_BACKENDS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """What an engine must fit.
+
+    Attributes:
+        library: "tensorrt" or "tensorrt_rtx".
+        version: of the library.
+        capability: compute capability, "8.7".
+        gpu: the GPU's name; None while building ahead of time for any GPU of the capability.
+        graph: digest of the graph (`graph_digest`).
+    """
+
+    library: str
+    version: str
+    capability: str
+    gpu: str | None
+    graph: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What makes two engines the same.
+
+    Attributes:
+        here: where it runs, and the graph.
+        options: shapes and builder options.
+    """
+
+    here: Here
+    options: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record's first part."""
+        here = {name: getattr(self.here, name) for name in Here.__slots__}
+        return {"format": FORMAT, **here, "options": dict(self.options)}
+
+    @property
+    def digest(self) -> str:
+        """Name of the files."""
+        return hashlib.sha256(canonical_json(self.to_json()).encode()).hexdigest()[:_LETTERS]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """A built engine.
+
+    Attributes:
+        path: the plan.
+        record: see the module.
+        fresh: it was built just now.
+    """
+
+    path: Path
+    record: dict[str, Any] = field(repr=False)
+    fresh: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """The plan is the one that the record was written for."""
+        return self.path.is_file() and sha256_of_file(self.path) == self.record["sha256"]
+
+    def mismatch(self, here: Here) -> str | None:
+        """Why it does not fit, or None."""
+        record = self.record
+        built = f"built by {_NAMES.get(record['library'], record['library'])} {record['version']}"
+        gpu = record["gpu"] or "any GPU"
+        fits_gpu = record["capability"] == here.capability and record["gpu"] in (None, here.gpu)
+        if record["library"] == here.library and record["version"] == here.version and fits_gpu:
+            return None if record["graph"] == here.graph else "built of another graph"
+        return (
+            f"{built} for {gpu} ({record['capability']}); here is {_NAMES[here.library]} "
+            f"{here.version} on {here.gpu or 'any GPU'} ({here.capability})"
+        )
+
+
+def graph_digest(bundle: Bundle) -> str:
+    """Digest of the graph: the manifest's, of model.onnx and its external data."""
+    files = bundle.manifest["files"]
+    parts = [files[name] for name in sorted(files) if name.startswith(MODEL)]
+    if len(parts) == 1:
+        return str(parts[0])
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def engine_folder(bundle: Bundle, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the engines of a bundle lie; it need not exist."""
+    cache = environ.get(CACHE_VARIABLE)
+    if cache:
+        return Path(cache).expanduser() / graph_digest(bundle)[:16]
+    return bundle.path / ENGINES
+
+
+def list_engines(bundle: Bundle) -> list[Engine]:
+    """All engines of a bundle, the newest first; records that cannot be read are left out."""
+    found = []
+    for path in sorted(engine_folder(bundle).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict) and record.get("format") == FORMAT:
+                found.append(Engine(path=path.with_suffix(".engine"), record=record))
+    return sorted(found, key=lambda engine: str(engine.record["built_at"]), reverse=True)
+
+
+def find_engine(bundle: Bundle, *, library: str, version: str, gpu: Gpu) -> Engine:
+    """The newest engine of a bundle that fits this library and this GPU.
+
+    Raises:
+        MissingError: there is none; those that do not fit are named.
+    """
+    here = Here(
+        library=library,
+        version=version,
+        capability=gpu.cc,
+        gpu=gpu.name,
+        graph=graph_digest(bundle),
+    )
+    refused = []
+    for engine in list_engines(bundle):
+        reason = engine.mismatch(here)
+        if reason is None and engine.whole:
+            return engine
+        reason = reason or "damaged, its plan is not the one that was built"
+        refused.append(f"{engine.path.name}: {reason}")
+    there = f" Not used: {'; '.join(refused)}." if refused else ""
+    backend = "" if library == "tensorrt" else f" --backend {_BACKENDS[library]}"
+    raise MissingError(
+        f"{bundle.path}: no engine for {_NAMES[library]} {version} on {gpu.name} ({gpu.cc}).{there} "
+        f"Build it here: vptkit build {bundle.path}{backend}"
+    )
+
+
+def store(folder: Path, key: Key, write: Callable[[Path], Mapping[str, Any]]) -> Engine:
+    """Put an engine into the cache.
+
+    Args:
+        folder: `engine_folder`; must exist.
+        key: of the engine.
+        write: writes the plan to the path that it is given, and returns further facts for the
+            record; what it raises leaves no trace.
+
+    Raises:
+        OutputError: the disk is full or not writable.
+    """
+    path = folder / f"{key.digest}.engine"
+    with atomic_file(path) as part:
+        record = write(part)
+        facts = {"sha256": sha256_of_file(part), "bytes": part.stat().st_size}
+        # from here to the new record there is no engine: better none than one half replaced
+        path.with_suffix(".json").unlink(missing_ok=True)
+    whole = {**key.to_json(), **facts, **record}
+    with atomic_file(path.with_suffix(".json")) as part:
+        text = json.dumps(whole, sort_keys=True, indent=1, allow_nan=False)
+        part.write_text(text + "\n", encoding="ascii")
+    return Engine(path=path, record=whole, fresh=True)
+
+
+def timing_cache(folder: Path, here: Here) -> Path:
+    """The file of kernel times for a library and a GPU."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", here.gpu or "any")
+    return folder / f"{here.library}-{here.version}-{here.capability}-{name}.timing"
+
+
+def clean(bundle: Bundle, here: Here) -> list[Path]:
+    """Remove what does not fit: engines, their records, kernel times.
+
+    Returns:
+        The files.
+    """
+    folder, kept = engine_folder(bundle), {timing_cache(engine_folder(bundle), here)}
+    for engine in list_engines(bundle):
+        if engine.mismatch(here) is None and engine.whole:
+            kept |= {engine.path, engine.path.with_suffix(".json")}
+    files = (p for p in folder.glob("*") if p.suffix in (".engine", ".json", ".timing"))
+    gone = [path for path in files if path not in kept]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return sorted(gone)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Only one build in a folder at a time: they would fight for a file, and for the GPU.
+
+    Args:
+        folder: is made if need be.
+        waiting: called once if another build has to end first.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written: {error.strerror}. Set {CACHE_VARIABLE} to a folder that "
+            "can hold the engines."
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        for part in folder.glob(".*.part"):  # of a build that was killed
+            part.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)

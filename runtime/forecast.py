@@ -1,0 +1,259 @@
+"""How much memory a build and a session will take, before either starts.
+
+Weights and activations come from the manifest (`vptkit.export.liveness`); the rest was measured
+with TensorRT-RTX 1.7.1 on a CPU (builds for SM86, 50 deep prompts):
+
+                    weights   peak memory of the building process, MiB
+ViT-Ti  fp16        11 MiB    373
+ViT-B   fp16       165 MiB    836
+ViT-B   fp32       331 MiB   1343
+
+that is 340 MiB and three times the weights (the graph, the library's copy, the plan). Its activation
+memory was what the manifest says and 8 MiB; with a free batch up to 15 % more, in a bank 32 % more
+(ViT-B; of a ViT-Ti 87 %, some 13 MB). Unverified: what a GPU adds, the library's kernels and the
+CUDA context (here 400 MiB), and TensorRT's own appetite.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vptkit.bank import BankShape
+from vptkit.errors import TargetError
+
+if TYPE_CHECKING:
+    from vptkit.bundle import Bundle
+    from vptkit.devices.boards import Board
+    from vptkit.devices.cuda import Gpu
+
+__all__ = [
+    "Forecast",
+    "Room",
+    "forecast",
+    "require_possible",
+    "room_ahead",
+    "room_here",
+    "room_of",
+    "table_rows",
+]
+
+MIB = 2**20
+_BUILDER = 340 * MIB
+_COPIES = 3
+_EXTRA = 8 * MIB  # that every engine holds beyond its activations
+_FREE_BATCH, _FREE_BANK = 1.15, 1.35  # what an engine keeps where sizes are not fixed
+_CONTEXT = 400 * MIB  # unverified: CUDA context and kernels
+_WIDTHS = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "int32": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The memory there is, in bytes; None if it is not known.
+
+    Attributes:
+        device: the GPU's.
+        host: the processor's that is free.
+        shared: both are the same memory (a Jetson's).
+        source: whose memory, in words.
+        ahead: the engine is built here for a GPU elsewhere; `host` is this machine's.
+    """
+
+    device: int | None
+    host: int | None
+    shared: bool
+    source: str
+    ahead: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What is needed, in bytes.
+
+    Attributes:
+        weights, activations, buffers: of the engine for its largest batch; buffers are inputs,
+            outputs and a bank's tables.
+        workspace: limit for the scratch memory of kernels.
+        builder: what the building process holds in host memory.
+        context: CUDA's own.
+        room: what there is.
+        batch: the largest.
+    """
+
+    weights: int
+    activations: int
+    buffers: int
+    workspace: int
+    builder: int
+    context: int
+    room: Room
+    batch: int
+
+    @property
+    def session(self) -> int:
+        """Device memory of a session."""
+        return self.weights + self.activations + self.buffers + self.context
+
+    @property
+    def build_device(self) -> int:
+        """Device memory of a build; none is touched ahead of time."""
+        if self.room.ahead:
+            return 0
+        return self.weights + self.activations + self.workspace + self.context
+
+    @property
+    def tight(self) -> list[str]:
+        """What does not fit, in words."""
+        room, found = self.room, []
+        wants = [("a session", self.session, room.device)]
+        if room.shared and not room.ahead:
+            wants.append(("the build", self.build_device + self.builder, room.device))
+        else:
+            wants.append(("the build (GPU)", self.build_device, room.device))
+            wants.append(("the build (host)", self.builder, room.host))
+        for name, need, there in wants:
+            if there is not None and need > there:
+                owner = "this machine" if name == "the build (host)" else room.source
+                found.append(f"{name} needs about {_mib(need)}, {owner} has {_mib(there)}")
+        return found
+
+    @property
+    def hopeless(self) -> bool:
+        """Not even the weights fit."""
+        return self.room.device is not None and self.weights > self.room.device
+
+    def to_json(self) -> dict[str, Any]:
+        """As `vptkit build --forecast --json` prints it."""
+        needs = {name: getattr(self, name) for name in ("session", "build_device")}
+        return {**asdict(self), **needs, "fits": not self.tight, "tight": self.tight}
+
+    def advice(self) -> str:
+        """What to do where it does not fit."""
+        ways = [f"a smaller largest batch than {self.batch} (--batch)"] if self.batch > 1 else []
+        ways.append(f"less workspace than {_mib(self.workspace)} (--workspace)")
+        if self.room.shared and not self.room.ahead:
+            ways.append("no desktop and no other programs, and swap for the build")
+        return f"{'; '.join(self.tight)}. What helps: {', '.join(ways)}."
+
+    def text(self) -> str:
+        """A few lines."""
+        room = self.room
+        there = "not known" if room.device is None else _mib(room.device)
+        lines = [
+            f"weights      {_mib(self.weights)}",
+            f"activations  {_mib(self.activations)} (batch {self.batch})",
+            f"buffers      {_mib(self.buffers)}",
+            f"workspace    {_mib(self.workspace)} at most",
+            f"builder      {_mib(self.builder)} of host memory",
+            f"session      {_mib(self.session)} in all",
+            f"there is     {there} ({room.source})",
+        ]
+        if self.tight:
+            lines.append(f"does not fit: {self.advice()}")
+        return "\n".join(lines)
+
+
+def forecast(
+    bundle: Bundle, *, batch: int, adapters: int, workspace_mb: int, room: Room
+) -> Forecast:
+    """Foretell.
+
+    Args:
+        bundle: with "memory" in its manifest.
+        batch: the largest.
+        adapters: of a bank, the most.
+        workspace_mb: limit of the builder, MiB.
+        room: what there is.
+    """
+    memory = bundle.manifest["memory"]
+    each = memory["activation_bytes"]
+    activations = each["fixed"] + each["per_image"] * batch
+    if bundle.layout == "bank":
+        activations = math.ceil(activations * _FREE_BANK)
+    elif bundle.batch is None:
+        activations = math.ceil(activations * _FREE_BATCH)
+    weights = int(memory["weights_bytes"])
+    return Forecast(
+        weights=weights,
+        activations=activations + _EXTRA,
+        buffers=_buffers(bundle, batch, adapters),
+        workspace=workspace_mb * MIB,
+        builder=_BUILDER + _COPIES * weights,
+        context=_CONTEXT,
+        room=room,
+        batch=batch,
+    )
+
+
+def require_possible(found: Forecast, *, force: bool) -> None:
+    """Refuse what cannot be.
+
+    Raises:
+        TargetError: not even the weights fit, and force is off.
+    """
+    if found.hopeless and not force:
+        raise TargetError(
+            f"the weights alone take {_mib(found.weights)}, {found.room.source} has "
+            f"{_mib(found.room.device or 0)}. Export a smaller backbone or a lower precision "
+            "(--precision), or pass --force to try."
+        )
+
+
+def room_here(gpu: Gpu | None, root: Path = Path("/")) -> Room:
+    """The memory of this machine: what is free of it, where the GPU has none of its own."""
+    free = _available(root / "proc" / "meminfo")
+    if gpu is None:
+        return Room(device=None, host=free, shared=False, source="this machine")
+    if gpu.integrated:
+        return Room(device=free, host=free, shared=True, source=f"{gpu.name} (free now)")
+    return Room(device=gpu.memory_bytes, host=free, shared=False, source=gpu.name)
+
+
+def room_of(board: Board) -> Room:
+    """The memory of a board that is not here: all of it, though its system takes a share."""
+    size = board.memory_bytes
+    host = size if board.integrated else None
+    source = f"{board.name} (all of its memory)"
+    return Room(device=size, host=host, shared=board.integrated, source=source)
+
+
+def room_ahead(board: Board | None, root: Path = Path("/")) -> Room:
+    """For a build ahead of time: this machine's memory, and the board's if it is known."""
+    host = _available(root / "proc" / "meminfo")
+    if board is None:
+        return Room(device=None, host=host, shared=False, source="the target", ahead=True)
+    return replace(room_of(board), host=host, ahead=True)
+
+
+def table_rows(bundle: Bundle) -> dict[str, int]:
+    """Of a bank: table → rows that one adapter takes in it."""
+    if bundle.layout != "bank":
+        return {}
+    shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
+    return {name: rows for name, (rows, _) in shape.rows().items()}
+
+
+def _buffers(bundle: Bundle, batch: int, adapters: int) -> int:
+    rows = table_rows(bundle)
+    total = 0
+    for value in (*bundle.manifest["inputs"], *bundle.manifest["outputs"]):
+        first = rows[value["name"]] * adapters if value["name"] in rows else batch
+        sizes = [first, *value["shape"][1:]]
+        total += math.prod(int(size) for size in sizes) * _WIDTHS.get(value["dtype"], 4)
+    return total
+
+
+def _available(meminfo: Path) -> int | None:
+    """MemAvailable, bytes."""
+    if not meminfo.is_file():
+        return None
+    for line in meminfo.read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f} MiB" if size >= MIB else f"{size / MIB:.1f} MiB"

@@ -1,0 +1,120 @@
+"""What TensorRT and ONNX Runtime answered, judged: there, broken, hidden, or known for trouble."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from vptkit.devices.jetpacks import find_jetpack, troubles
+
+from .health import Check
+from .mend import mend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vptkit.devices.jetson import Jetson
+
+    from .inquiry import Answer
+
+__all__ = ["PROVIDERS", "TENSORRT", "onnxruntime_checks", "tensorrt_check"]
+
+# Library → its name; backend → provider of ONNX Runtime.
+TENSORRT = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def tensorrt_check(
+    library: str, answer: Answer, *, jetson: Jetson | None, cc: str | None, root: Path
+) -> Check:
+    """Judge a TensorRT.
+
+    Args:
+        library: of TENSORRT.
+        answer: to the question of that name.
+        jetson: the board, if it is one.
+        cc: compute capability of the GPU, such as "8.7".
+        root: where the system's Python packages are looked for.
+    """
+    name, facts = TENSORRT[library], answer.facts
+    if "version" not in facts:
+        fix = mend(
+            "tensorrt" if library == "tensorrt" else "tensorrt-rtx", jetson=jetson is not None
+        )
+        if library == "tensorrt":
+            fix = _hidden(root) or fix
+        if answer.ended is not None:
+            found = f"{answer.ended}, while {facts.get('stage', 'it started')}"
+            return Check(name=name, state="missing", found=found, fix=f"install it again: {fix}")
+        found = "not in this Python"
+        if facts.get("installed"):
+            found = f"it does not load: {facts['missing']}"
+        return Check(name=name, state="missing", found=found, fix=fix)
+    version = str(facts["version"])
+    if answer.ended is not None or "failed" in facts:
+        why = facts.get("failed") or f"{answer.ended}, while {facts['stage']}"
+        return Check(name=name, state="missing", found=f"{version} is there, but: {why}")
+    if "gpu" in facts:
+        return Check(name=name, state="warning", found=f"{version}; no GPU to run engines on")
+    known = troubles(library.replace("_", "-"), version=version, cc=cc)
+    if known:
+        texts = "; ".join(trouble.text for trouble in known)
+        return Check(name=name, state="warning", found=f"{version}: {texts}")
+    row = find_jetpack(jetson.jetpack) if jetson is not None and jetson.jetpack else None
+    beside = "" if row is None else f" (this JetPack brings {row.tensorrt})"
+    return Check(name=name, state="ok", found=f"{version}, a runtime starts{beside}")
+
+
+def _hidden(root: Path) -> str | None:
+    """How to see the TensorRT that the system's Python has, if this one is a closed environment."""
+    if sys.prefix == sys.base_prefix:
+        return None
+    for module in sorted(root.glob("usr/lib/python3*/dist-packages/tensorrt")):
+        python = module.parts[-3]
+        if python in ("python3", f"python3.{sys.version_info.minor}"):
+            return (
+                "sed -i 's/^include-system-site-packages = false/include-system-site-packages = "
+                f"true/' {sys.prefix}/pyvenv.cfg (the system's Python has it)"
+            )
+        return (
+            f"make the environment anew with {python}, which has it: "
+            f"/usr/bin/{python} -m venv --system-site-packages FOLDER"
+        )
+    return None
+
+
+def onnxruntime_checks(answer: Answer, jetson: Jetson | None) -> Iterator[Check]:
+    """Judge ONNX Runtime, and each of its providers that could run bundles."""
+    name, facts = "ONNX Runtime", answer.facts
+    fix = mend("onnxruntime", jetson=jetson is not None)
+    if "version" not in facts:
+        found = "not in this Python"
+        if answer.ended is not None or facts.get("installed"):
+            found = f"it does not load: {answer.ended or facts['missing']}"
+            fix = f"pip uninstall -y onnxruntime onnxruntime-gpu && {fix}"
+        yield Check(name=name, state="missing", found=found, fix=fix)
+        return
+    listed = ", ".join(
+        provider.removesuffix("ExecutionProvider") for provider in facts["providers"]
+    )
+    yield Check(name=name, state="ok", found=f"{facts['version']}, built with {listed}")
+    usable = facts.get("usable", {})
+    for provider in PROVIDERS.values():
+        if provider not in facts["providers"]:
+            continue
+        short = f"ONNX Runtime {provider.removesuffix('ExecutionProvider')}"
+        if provider in usable and usable[provider] is None:
+            yield Check(name=short, state="ok", found="multiplied two matrices")
+            continue
+        hint = (
+            fix
+            if provider.startswith("CPU")
+            else mend("onnxruntime-gpu", jetson=jetson is not None)
+        )
+        why = usable.get(provider) or answer.ended or "it was not asked"
+        yield Check(name=short, state="missing", found=f"listed, but: {why}", fix=hint)

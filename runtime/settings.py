@@ -1,0 +1,151 @@
+"""A profile from settings that are JSON: what the command line and a remote run share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vptkit.devices.nvpmodel import choose_modes
+from vptkit.errors import VptkitError
+from vptkit.progress import SILENT
+
+from .candidates import open_candidates
+from .profile import profile
+from .ready import build_engines, settle
+from .sweep import Board, pinned, sweep
+from .timing import Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vptkit.progress import Progress
+
+__all__ = ["ProfileSettings", "profile_bundles"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileSettings:
+    """What `profile_bundles` shall do; every field is JSON.
+
+    Attributes:
+        backend, threads, adapter, cuda_graph: as for `candidates.open_candidates`.
+        batches, seed, memory, streams, energy: as for `profile.profile`.
+        rounds, seconds: as for `timing.Budget`.
+        power: "all", or names of power modes, as "15W,MAXN_SUPER"; None stays in the present one.
+        pin_clocks: pin the clocks with jetson_clocks meanwhile.
+    """
+
+    backend: str = "cpu"
+    threads: int | None = None
+    adapter: str | None = None
+    cuda_graph: str | None = None
+    batches: tuple[int, ...] | None = None
+    rounds: int | None = None
+    seconds: float = 10.0
+    seed: int = 0
+    memory: bool = True
+    streams: int = 1
+    energy: float = 0.0
+    power: str | None = None
+    pin_clocks: bool = False
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ProfileSettings:
+        """Read what `to_json` wrote; what is missing keeps its default.
+
+        Raises:
+            VptkitError: a name that is not a setting.
+        """
+        unknown = sorted(set(document) - {f.name for f in fields(cls)})
+        if unknown:
+            raise VptkitError(f"profile settings: {unknown[0]!r} is not known")
+        batches = document.get("batches")
+        return cls(**{**document, "batches": None if batches is None else tuple(batches)})
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+
+def profile_bundles(
+    bundles: Sequence[Path],
+    settings: ProfileSettings,
+    *,
+    baselines: Sequence[Mapping[str, Path]] = (),
+    board: Board | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Open bundles and profile them, in one power mode or in several.
+
+    Engines of the baselines are built where the backend runs engines; the bundles' own must be
+    there.
+
+    Args:
+        bundles: what was tuned.
+        settings: how.
+        baselines: for each bundle, name → bundle.
+        board: how to reach power modes and clocks.
+        progress: told about each round.
+
+    Returns:
+        As `profile.profile`, with `power` as `sweep.sweep`; memory is measured in one mode only.
+
+    Raises:
+        MissingError: modes or clocks are to be changed, and this is no Jetson or not root.
+        TargetError: no mode could be entered, or the first one could not be restored.
+    """
+    board = board or Board()
+    settings = settle(bundles, settings)
+    build_engines([p for named in baselines for p in named.values()], settings, _Words(progress))
+    measure = partial(_measure, bundles, settings, baselines, progress)
+    if settings.power is not None:
+        modes = choose_modes(settings.power, board.root)
+        return sweep(modes, measure, pin=settings.pin_clocks, board=board)
+    if settings.pin_clocks:
+        with pinned(board):
+            return measure()
+    return measure()
+
+
+def _measure(
+    bundles: Sequence[Path],
+    settings: ProfileSettings,
+    baselines: Sequence[Mapping[str, Path]],
+    progress: Progress,
+    *,
+    memory: bool = True,
+) -> dict[str, Any]:
+    # Opened anew in every mode: a mode decides how many cores there are.
+    candidates = open_candidates(
+        bundles,
+        baselines,
+        adapter=settings.adapter,
+        backend=settings.backend,
+        threads=settings.threads,
+        cuda_graph=settings.cuda_graph,
+    )
+    return profile(
+        candidates,
+        batches=settings.batches,
+        budget=Budget(rounds=settings.rounds, seconds=settings.seconds),
+        seed=settings.seed,
+        memory=memory and settings.memory,
+        streams=settings.streams,
+        energy=settings.energy,
+        progress=progress,
+    )
+
+
+class _Words:
+    """What a build says about itself, without its count: that is not the profile's."""
+
+    total: int | None = None
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def update(self, advance: int = 1, text: str = "") -> None:
+        """Pass the words on."""
+        self._progress.update(0, f"a baseline's engine: {text}")

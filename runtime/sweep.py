@@ -1,0 +1,254 @@
+"""A profile in every power mode of a Jetson, after which the board is as it was before.
+
+The first mode and the clocks' limits are put back whatever happens: on errors, on Ctrl-C, on
+SIGTERM, and when the connection to the board breaks (SIGHUP). Only SIGKILL and a power cut are
+beyond us, so the command that goes back is announced beforehand.
+
+Unverified on a board; tested against stand-ins for nvpmodel and jetson_clocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vptkit.devices.clocks import read_clocks
+from vptkit.devices.nvpmodel import (
+    RebootNeededError,
+    current_mode,
+    has_jetson_clocks,
+    pin_clocks,
+    require_root,
+    restore_clocks,
+    run_command,
+    set_mode,
+    store_clocks,
+)
+from vptkit.devices.state import compare_states
+from vptkit.errors import TargetError, VptkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
+
+    from vptkit.devices.jetson import PowerMode
+    from vptkit.devices.nvpmodel import Run
+
+__all__ = ["Board", "pinned", "sweep"]
+
+_log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """How a sweep reaches the board; tests put something else here.
+
+    Attributes:
+        run: runs nvpmodel and jetson_clocks.
+        root: where /etc and /sys are looked for.
+        sleep: waits.
+        announce: told what people must know at once.
+    """
+
+    run: Run = run_command
+    root: Path = Path("/")
+    sleep: Callable[[float], None] = time.sleep
+    announce: Callable[[str], None] = _log.warning
+
+    def say(self, text: str) -> None:
+        """Announce; a terminal that is gone stops nothing."""
+        with contextlib.suppress(OSError, ValueError):
+            self.announce(text)
+
+
+def sweep(
+    modes: Sequence[PowerMode],
+    measure: Callable[..., dict[str, Any]],
+    *,
+    pin: bool = False,
+    board: Board | None = None,
+) -> dict[str, Any]:
+    """Measure in each mode, and go back to the first.
+
+    Args:
+        modes: those to enter, one after the other. A mode that needs a reboot is skipped.
+        measure: makes a profile's document; `memory` says whether to measure memory.
+        pin: pin the clocks in each mode.
+        board: how to reach it.
+
+    Returns:
+        One document: the rows of all modes, each with its mode's name in "power_mode", and
+        "sweep": {"first": mode, "modes": [{"id", "name", "state", "settled"}], "skipped": [{"id",
+        "name", "reason"}]}.
+
+    Raises:
+        MissingError: not root, or no nvpmodel.
+        TargetError: no mode could be entered, or the first one could not be restored.
+    """
+    board = board or Board()
+    require_root("--power")
+    documents: list[dict[str, Any]] = []
+    entered: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
+    with _kept(board, mode=True, clocks=pin or has_jetson_clocks()) as first:
+        for i, mode in enumerate(modes, 1):
+            named = {"id": mode.id, "name": mode.name}
+            try:
+                set_mode(mode, board.run)
+            except RebootNeededError as error:
+                board.say(f"skipped: {error}")
+                skipped.append({**named, "reason": str(error)})
+                continue
+            if pin:
+                pin_clocks(board.run)
+            settled = _settle(board)
+            board.say(f"power mode {mode.name} (number {mode.id}), {i} of {len(modes)}")
+            document = measure(memory=not documents)
+            for row in document["rows"]:
+                row["power_mode"] = mode.name
+            documents.append(document)
+            entered.append({**named, "settled": settled, "state": document["state"]})
+    if not documents:
+        reasons = "; ".join(entry["reason"] for entry in skipped)
+        raise TargetError(f"no power mode could be entered: {reasons}")
+    return _merged(documents) | {
+        "sweep": {
+            "first": {"id": first.id, "name": first.name},
+            "modes": entered,
+            "skipped": skipped,
+        }
+    }
+
+
+@contextlib.contextmanager
+def pinned(board: Board | None = None) -> Iterator[None]:
+    """Pin the clocks to the highest of the present mode while a block runs.
+
+    Raises:
+        MissingError: not root, or no jetson_clocks.
+        TargetError: the clocks could not be restored.
+    """
+    board = board or Board()
+    require_root("--pin-clocks")
+    with _kept(board, mode=False, clocks=True):
+        pin_clocks(board.run)
+        _settle(board)
+        yield
+
+
+def _merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    states = [document["state"] for document in documents]
+    before, after = states[0]["before"], states[-1]["after"]
+    return documents[0] | {
+        "rows": [row for document in documents for row in document["rows"]],
+        "state": {
+            "before": before,
+            "after": after,
+            "throttled": list(dict.fromkeys(t for state in states for t in state["throttled"])),
+            "changed": compare_states(before, after)[1],
+        },
+    }
+
+
+@contextlib.contextmanager
+def _kept(board: Board, *, mode: bool, clocks: bool) -> Iterator[PowerMode]:
+    """Yield the power mode the board is in, and put mode and clocks back at the end.
+
+    The mode is set again even if it seems to be the present one: a command that sets another may
+    have been cut short.
+
+    Raises:
+        TargetError: that failed.
+    """
+    first = current_mode(board.run)
+    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder, _interrupted_once():
+        stored = Path(folder) / "clocks.conf" if clocks else None
+        if stored is not None:
+            store_clocks(stored, board.run)
+        board.say(
+            f"{_name(first if mode else None)} will be restored; "
+            f"if this process is killed: {_by_hand(first if mode else None)}"
+        )
+        done = False
+        try:
+            try:
+                yield first
+            finally:
+                _restore(first if mode else None, stored, board)
+                done = True
+        finally:
+            # The one interrupt may have come in the midst of restoring.
+            if not done:
+                _restore(first if mode else None, stored, board)
+
+
+def _restore(mode: PowerMode | None, stored: Path | None, board: Board) -> None:
+    try:
+        if mode is not None:
+            set_mode(mode, board.run)
+        if stored is not None:
+            restore_clocks(stored, board.run)
+    except VptkitError as error:
+        message = f"NOT RESTORED: {_name(mode)}. {error}. Go back by hand: {_by_hand(mode)}"
+        board.say(message)
+        raise TargetError(message) from error
+    board.say(f"{_name(mode)} restored")
+
+
+def _name(mode: PowerMode | None) -> str:
+    return "clocks" if mode is None else f"power mode {mode.name} (number {mode.id})"
+
+
+def _by_hand(mode: PowerMode | None) -> str:
+    """The command that goes back; a mode sets the limits of the clocks, too."""
+    if mode is None:
+        return "sudo jetson_clocks --restore, or reboot"
+    return f"sudo nvpmodel -m {mode.id}"
+
+
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """The first signal raises KeyboardInterrupt, further ones are swallowed.
+
+    So restoring is interrupted once at most.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may take signals
+        return
+    seen = False
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        if not seen:
+            seen = True
+            raise KeyboardInterrupt
+
+    # What is ignored stays so: nohup wants the connection to break without harm.
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _settle(board: Board, *, seconds: float = 10.0, interval: float = 0.5) -> bool:
+    """Wait until the limits of the clocks stay as they are; False if they never do."""
+    last = None
+    for _ in range(int(seconds / interval)):
+        clocks = read_clocks(board.root).items()
+        limits = {name: (clock["min_mhz"], clock["max_mhz"]) for name, clock in clocks}
+        if limits == last:
+            return True
+        last = limits
+        board.sleep(interval)
+    return False

@@ -1,0 +1,115 @@
+"""What a profile prepares: one backend for all, and engines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from vptkit.bundle import open_bundle
+from vptkit.errors import MissingError
+from vptkit.progress import SILENT
+from vptkit.runtime import ready
+from vptkit.runtime.build import build
+from vptkit.runtime.engines import list_engines
+from vptkit.runtime.ready import build_engines, settle
+from vptkit.runtime.settings import ProfileSettings, profile_bundles
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The options of each build; libraries in `missing` refuse."""
+    record = SimpleNamespace(options=[], missing=set(), cache=[])
+
+    def fake(bundle, options, *, progress):
+        record.options.append(options)
+        if options.library in record.missing:
+            raise MissingError(f"no {options.library} here")
+        engine = SimpleNamespace(path=replace(options, force=False))
+        if engine not in record.cache or options.force:
+            record.cache.insert(0, engine)
+        return engine
+
+    monkeypatch.setattr(ready, "list_engines", lambda bundle: record.cache)
+    monkeypatch.setattr(ready, "build", fake)
+    monkeypatch.setattr(ready, "probe", lambda: None)
+    return record
+
+
+def prepare(bundle, **settings):
+    build_engines([bundle], ProfileSettings(**settings), SILENT)
+
+
+@pytest.mark.parametrize(
+    ("backend", "libraries"),
+    [
+        ("cpu", []),
+        ("cuda", []),
+        ("tensorrt", ["tensorrt"]),
+        ("tensorrt-rtx", ["tensorrt_rtx"]),
+        ("auto", ["tensorrt"]),
+    ],
+)
+def test_which_library_builds(make_bundle, built, backend, libraries):
+    prepare(make_bundle(), backend=backend)
+    assert [options.library for options in built.options] == libraries
+
+
+def test_auto_goes_on_to_the_next_library(make_bundle, built, capsys):
+    built.missing = {"tensorrt"}
+    prepare(make_bundle(), backend="auto")
+    assert [options.library for options in built.options] == ["tensorrt", "tensorrt_rtx"]
+    assert capsys.readouterr().err == "tensorrt: no tensorrt here\n"
+    with pytest.raises(MissingError, match="no tensorrt here"):
+        prepare(make_bundle(), backend="tensorrt")
+
+
+def test_auto_builds_nothing_without_a_gpu(make_bundle, built, monkeypatch):
+    def probe():
+        raise MissingError("no driver")
+
+    monkeypatch.setattr(ready, "probe", probe)
+    prepare(make_bundle(), backend="auto")
+    assert built.options == []
+    prepare(make_bundle(), backend="tensorrt")  # says itself what is missing
+    assert len(built.options) == 1
+
+
+@pytest.mark.parametrize(("batches", "most"), [(None, 32), ((1, 8), 32), ((1, 64), 64)])
+def test_the_engine_takes_every_batch_that_is_measured(make_bundle, built, batches, most):
+    prepare(make_bundle(), backend="tensorrt", batches=batches)
+    assert built.options[0].batch == (1, 8, most)
+
+
+def test_the_newest_engine_is_the_one_that_was_asked_for(make_bundle, built):
+    bundle = make_bundle()
+    for batches in ((64,), (1,), (64,), (64,)):
+        prepare(bundle, backend="tensorrt", batches=batches)
+        assert built.cache[0].path.batch[2] == max(32, *batches)
+    assert [options.force for options in built.options] == [False, False, False, True, False]
+
+
+def test_a_named_backend_is_left_alone(make_bundle):
+    settings = ProfileSettings(backend="tensorrt")
+    assert settle([make_bundle()], settings) is settings
+
+
+def test_auto_becomes_the_backend_that_runs(make_bundle, capsys):
+    assert settle([make_bundle()], ProfileSettings(backend="auto")).backend == "cpu"
+    assert capsys.readouterr().err.startswith("backend cpu: there is no GPU to use; tensorrt: ")
+
+
+def test_baselines_get_engines_and_bundles_do_not(fake_gpu, make_bundle, capsys):
+    bundle, baseline = make_bundle(), make_bundle("other")
+    settings = ProfileSettings(backend="tensorrt", rounds=3, memory=False)
+    with pytest.raises(MissingError, match=f"no engine.*vptkit build {bundle}"):
+        profile_bundles([bundle], settings, baselines=[{"bare": baseline}])
+    assert list_engines(open_bundle(baseline))
+    build(open_bundle(bundle))
+    auto = replace(settings, backend="auto")
+    rows = profile_bundles([bundle], auto, baselines=[{"bare": baseline}])["rows"]
+    assert [(row["kind"], row["backend"]) for row in rows] == [
+        ("adapter", "tensorrt"),
+        ("baseline", "tensorrt"),
+    ]

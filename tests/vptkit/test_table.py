@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from vptkit.table import profile_table
+
+
+def row(**changes):
+    ms = {"p50": 2.0, "p90": 2.5, "p99": 3.0, "mean": 2.0}
+    return {
+        "name": "a",
+        "batch": 1,
+        "ms": ms,
+        "times": {"enqueue": None, "gpu": None, "host": None, "end_to_end": ms},
+        "images_per_s": 500.0,
+        "streams": None,
+        "energy": None,
+        "power_mode": None,
+        "unsteady": [],
+        "memory_mb": None,
+        "count": 20,
+        "settled": True,
+        "ratio": None,
+        **changes,
+    }
+
+
+def header(*rows):
+    return profile_table({"rows": list(rows)}).splitlines()[0].split()
+
+
+PLAIN = [
+    "name",
+    "batch",
+    "p50",
+    "ms",
+    "p90",
+    "ms",
+    "p99",
+    "ms",
+    "images/s",
+    "MiB",
+    "calls",
+    "against",
+]
+
+
+def test_columns_that_nobody_fills_are_left_out():
+    assert header(row(), row()) == PLAIN
+    assert header(row(energy={"unavailable": "no meter"})) == PLAIN
+
+
+def test_precisions_stand_there_where_they_differ():
+    assert header(row(precision="fp16"), row(precision="fp16")) == PLAIN
+    assert "precision" in header(row(precision="fp16"), row(precision="fp32"))
+
+
+def test_the_memory_of_a_gpu_has_its_column():
+    memory = {"peak": 300.0, "increase": 30.0, "device": 412.4}
+    text = profile_table({"rows": [row(memory_mb=memory)]})
+    assert "GPU MiB" in text
+    assert "412" in text
+
+
+def test_columns_come_with_what_was_measured():
+    full = row(
+        times={"enqueue": {"p50": 0.1}, "gpu": {"p50": 1.0}, "host": {"p50": 1.5}},
+        streams={"count": 2, "images_per_s": 900.0},
+        energy={"joules_per_image": 0.01234, "watts": 9.25, "idle_watts": 5.0},
+        power_mode="MAXN",
+        unsteady=["oc3: 3 events", "gpu-throttle-alert was on"],
+    )
+    text = profile_table({"rows": [full, row()]})
+    first, second, third = text.splitlines()
+    for name in ("power mode", "enqueue", "gpu", "host", "streams", "J/image", "W", "idle W"):
+        assert name in first
+    assert first.endswith("unsteady")
+    for cell in ("MAXN", "0.10", "1.00", "1.50", "900.0 (2)", "0.0123", "9.2", "5.0"):
+        assert cell in second
+    assert second.endswith("oc3: 3 events; gpu-throttle-alert was on")
+    assert third.endswith("-")
+
+
+def test_reasons_stand_below():
+    document = {
+        "rows": [row(energy={"unavailable": "no meter"}), row(energy={"unavailable": "no meter"})],
+        "sweep": {"skipped": [{"id": 3, "name": "7W", "reason": "needs a reboot"}]},
+    }
+    assert profile_table(document).splitlines()[3:] == [
+        "no energy: no meter",
+        "7W was skipped: needs a reboot",
+    ]
+
+
+def test_profiles_of_earlier_versions_are_read():
+    """Keys that came later are missing there."""
+    later = ("times", "streams", "energy", "power_mode", "unsteady")
+    old = {key: value for key, value in row().items() if key not in later}
+    assert header(old) == PLAIN
