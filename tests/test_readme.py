@@ -47,9 +47,10 @@ def test_an_unknown_option_would_be_noticed() -> None:
 def test_ci_runs_the_two_commands_as_written() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     lines = [line for block in SHELL for line in block.splitlines() if "pip" in line[:4]]
-    install, test, oracle = lines
+    install, test, board, oracle = lines
     assert install == 'pip install -e ".[all]" && vptkit demo'
     assert test == 'pip install -e ".[all,test]" && pytest'
+    assert board.startswith("pip install .  ")  # on a board: no extra
     assert oracle.startswith('pip install -e ".[trt-rtx]" && ')
     for command in (*install.split(" && "), *test.split(" && ")):
         assert command.replace("pip install", "pip install -q") in ci
