@@ -37,6 +37,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
     "cuDevicePrimaryCtxRetain": (_HANDLE, c_int),
     "cuCtxSetCurrent": (c_void_p,),
+    "cuCtxPushCurrent_v2": (c_void_p,),
+    "cuCtxPopCurrent_v2": (_HANDLE,),
     "cuMemGetInfo_v2": (POINTER(c_size_t), POINTER(c_size_t)),
     "cuMemAlloc_v2": (POINTER(c_uint64), c_size_t),
     "cuMemFree_v2": (c_uint64,),
@@ -145,6 +147,7 @@ def open_device(gpu: Gpu) -> Device:
     context = c_void_p()
     call = _driver()
     call("cuDevicePrimaryCtxRetain", byref(context), gpu.index)
+    call.context = context
     device = Device(gpu, call, context)
     device.use()
     return device
@@ -325,6 +328,7 @@ class _Driver:
             self._functions[name] = function
         library.cuGetErrorString.argtypes = (c_int, POINTER(c_char_p))
         self._describe = library.cuGetErrorString
+        self.context = c_void_p()  # of the opened device
 
     def __call__(self, name: str, *arguments: Any) -> None:
         """Call.
@@ -340,8 +344,10 @@ class _Driver:
             raise TargetError(f"the CUDA driver failed: {name}: {meaning} (error {code})")
 
     def release(self, name: str, handle: Any) -> None:
-        """Give something back; at the end of a process the driver may be gone before us."""
+        """Give something back, from any thread; at the end of a process the driver may be gone."""
+        self._functions["cuCtxPushCurrent_v2"](self.context)
         self._functions[name](handle)
+        self._functions["cuCtxPopCurrent_v2"](byref(c_void_p()))
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any
 from vptkit.errors import VptkitError
 
 from .jetson import detect_jetson
+from .memory import total_memory
 from .sysfs import read_number, read_text
 
 __all__ = ["cpu_has_vnni", "detect_machine", "usable_cores"]
@@ -65,13 +66,14 @@ def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
     kilohertz = read_number(cpu / "scaling_max_freq")
     jetson = detect_jetson(root)
     gpu, notes = _gpu(root)
+    memory = total_memory(root)
     machine = {
         "cpu": _cpu_model(read_text(root / "proc/cpuinfo") or ""),
         "board": read_text(root / "proc/device-tree/model"),
         "arch": platform.machine(),
         "cores": usable_cores(root),
         "threads": len(_allowed()),
-        "memory_mb": _memory_mb(root),
+        "memory_mb": None if memory is None else round(memory / 2**20),
         "governor": read_text(cpu / "scaling_governor"),
         "frequency_mhz": None if kilohertz is None else round(kilohertz / 1000),
         "os": _os_name(read_text(root / "etc/os-release") or ""),
@@ -157,16 +159,6 @@ def _cpu_model(cpuinfo: str) -> str | None:
     names = [_ARM_CORES.get(key, f"Arm {key[0]:#x}/{key[1]:#x}") for key in ids]
     counted = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
     return " + ".join(counted) or None
-
-
-def _memory_mb(root: Path) -> int | None:
-    found = re.search(
-        r"^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo") or "", re.MULTILINE
-    )
-    limit = read_number(root / "sys/fs/cgroup/memory.max")
-    sizes = [int(found.group(1)) / 1024] if found else []
-    sizes += [limit / 2**20] if limit is not None else []
-    return round(min(sizes)) if sizes else None
 
 
 def _os_name(os_release: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -112,9 +113,12 @@ def require_root(purpose: str) -> None:
         MissingError: this process is not root's.
     """
     if os.geteuid() != 0:
+        # sudo forgets where the engines are.
+        cache = os.environ.get("VPTKIT_CACHE")
+        kept = f"VPTKIT_CACHE={shlex.quote(cache)} " if cache else ""
         raise MissingError(
             f"{purpose} needs root. Run the same command with sudo, "
-            'as in: sudo "$(command -v vptkit)" profile ... (with --on: as root@HOST)'
+            f'as in: sudo {kept}"$(command -v vptkit)" profile ... (with --on: as root@HOST)'
         )
 
 
@@ -212,29 +216,36 @@ def store_clocks(file: Path, run: Run = run_command) -> None:
     _jetson_clocks(["--store", str(file)], run)
 
 
-def pin_clocks(run: Run = run_command) -> None:
+def pin_clocks(run: Run = run_command) -> list[str]:
     """Pin the clocks to the highest that the mode allows.
 
+    Returns:
+        What jetson_clocks could not pin, in its words: it ends with 0 nevertheless.
+
     Raises:
         TargetError: jetson_clocks failed.
     """
-    _jetson_clocks([], run)
+    return _jetson_clocks([], run)
 
 
-def restore_clocks(file: Path, run: Run = run_command) -> None:
+def restore_clocks(file: Path, run: Run = run_command) -> list[str]:
     """Set the clocks' limits back to what a file holds.
 
+    Returns:
+        What jetson_clocks could not restore, in its words: it ends with 0 nevertheless.
+
     Raises:
         TargetError: jetson_clocks failed.
     """
-    _jetson_clocks(["--restore", str(file)], run)
+    return _jetson_clocks(["--restore", str(file)], run)
 
 
-def _jetson_clocks(arguments: list[str], run: Run) -> None:
+def _jetson_clocks(arguments: list[str], run: Run) -> list[str]:
     said = run(["jetson_clocks", *arguments])
     if said.code != 0:
         command = " ".join(["jetson_clocks", *arguments])
         raise TargetError(f"{command} ended with {said.code}: {said.last}")
+    return [line.strip() for line in said.text.splitlines() if line.strip().startswith("Error")]
 
 
 def _find(command: str) -> str | None:

@@ -69,7 +69,7 @@ def find_meter(
         return RaplMeter.find(root)
     if nvml is None or (nvml.joules() is None and nvml.watts() is None):
         raise MissingError("no rails in hwmon, and NVML tells neither energy nor power")
-    return NvmlMeter(nvml)
+    return NvmlMeter(nvml, "watts" if nvml.joules() is None else "joules")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,14 +131,10 @@ class RailMeter:
 
 @dataclass(frozen=True, slots=True)
 class NvmlMeter:
-    """A GPU's board power, by its energy counter if it has one."""
+    """A GPU's board power, by its energy counter where it has one (Volta and newer)."""
 
     nvml: Nvml
-
-    @property
-    def counts(self) -> Literal["watts", "joules"]:
-        """Energy on Volta and newer."""
-        return "watts" if self.nvml.joules() is None else "joules"
+    counts: Literal["watts", "joules"]
 
     @property
     def source(self) -> str:
@@ -152,8 +148,7 @@ class NvmlMeter:
 
     def read(self) -> dict[str, float]:
         """{"gpu": joules or watts}."""
-        value = self.nvml.joules()
-        value = self.nvml.watts() if value is None else value
+        value = self.nvml.joules() if self.counts == "joules" else self.nvml.watts()
         return {} if value is None else {"gpu": value}
 
 

@@ -96,7 +96,8 @@ def _moved(name: str, before: dict[str, Any], after: dict[str, Any]) -> list[str
         texts = [f"{_plain(low)} to {_plain(high)} MHz {gov or ''}" for low, high, gov in limits]
         return [f"{name}: {texts[0].strip()}, then {texts[1].strip()}"]
     mhz = before["mhz"], after["mhz"]
-    if before["pinned"] and None not in mhz and abs(mhz[1] - mhz[0]) > _DRIFT * mhz[0]:
+    # 0 is a GPU that is switched off because nothing runs.
+    if before["pinned"] and all(mhz) and abs(mhz[1] - mhz[0]) > _DRIFT * mhz[0]:
         return [f"{name}: pinned at {mhz[0]:g} MHz, then {mhz[1]:g} MHz"]
     return []
 

@@ -14,6 +14,7 @@ from vptkit.devices.jetson import detect_jetson
 from vptkit.errors import MissingError, MissingExtraError, TargetError, VptkitError
 
 from .mend import mend
+from .trt import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +30,8 @@ BACKENDS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 # ort-tensorrt stands behind cuda: it builds an engine of its own when it is opened, for minutes.
 AUTO_ORDER = ("tensorrt", "tensorrt-rtx", "cuda", "ort-tensorrt", "cpu")
 
-# Backend → library that runs it, see `trt.LIBRARIES`.
-TRT_LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+# Backend → library that runs it.
+TRT_LIBRARIES: dict[str, str] = {library.backend: name for name, library in LIBRARIES.items()}
 _PROVIDERS: dict[str, Provider] = {"cpu": "cpu", "cuda": "cuda", "ort-tensorrt": "tensorrt"}
 
 
@@ -53,8 +54,7 @@ class Opened:
     @property
     def explanation(self) -> str:
         """The reason, and those of the backends that were passed over, in one line."""
-        passed = (f"{name}: {reason}" for name, reason in self.refused.items())
-        return "; ".join([self.reason, *passed])
+        return "; ".join([self.reason, *_grouped(self.refused)])
 
 
 def open_graph(
@@ -103,8 +103,16 @@ def _first(bundle: Bundle, threads: int | None, cuda_graph: bool) -> Opened:
             refused[name] = str(error)
         else:
             return Opened(graph=graph, backend=name, reason=what, refused=refused)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+    reasons = "; ".join(_grouped(refused))
     raise MissingError(f"{bundle.path}: no backend runs it here. {reasons}")
+
+
+def _grouped(refused: Mapping[str, str]) -> list[str]:
+    """Each reason once, behind all that it holds for."""
+    names: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        names.setdefault(reason.rstrip("."), []).append(name)
+    return [f"{', '.join(group)}: {reason}" for reason, group in names.items()]
 
 
 def _require_gpu(backend: str) -> None:

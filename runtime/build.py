@@ -18,6 +18,7 @@ from .engines import (
     Engine,
     Here,
     Key,
+    ask_for,
     engine_folder,
     exclusive,
     graph_digest,
@@ -158,6 +159,7 @@ def prepare(
         version=version,
         capability=target if gpu is None else gpu.cc,
         gpu=None if gpu is None else gpu.name,
+        sms=None if gpu is None else gpu.sms,
         graph=graph_digest(bundle),
     )
     _require_support(bundle, here)
@@ -186,7 +188,7 @@ def carry_out(
     """Build; the engine and its record appear whole or not at all.
 
     Ctrl-C ends the child. Two builds in one cache wait for each other; the second finds the first
-    one's engine.
+    one's engine. Of several engines that fit, sessions take the one that was asked for last.
 
     Raises:
         MissingError, TargetError, OutputError: as of `build`.
@@ -197,6 +199,7 @@ def carry_out(
         if not job.options.force:
             for engine in list_engines(job.bundle):
                 if engine.path.stem == job.key.digest and engine.whole:
+                    ask_for(engine)
                     return engine
 
         def write(part: Path) -> dict[str, Any]:

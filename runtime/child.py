@@ -140,7 +140,8 @@ def _events(
 
 def _read(stream: IO[str] | None, lines: queue.SimpleQueue[str | None]) -> None:
     for line in stream or ():
-        lines.put(line)
+        if line.endswith("\n"):  # else the child ended in the middle of it
+            lines.put(line)
     lines.put(None)
 
 

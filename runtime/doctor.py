@@ -19,11 +19,12 @@ from vptkit.devices.jetson import detect_jetson
 from vptkit.errors import MissingError, VptkitError
 from vptkit.progress import SILENT
 
-from .backends import AUTO_ORDER
-from .engines import CACHE_VARIABLE, engine_folder, find_engine
-from .health import Check, machine_checks, package_checks
+from .backends import AUTO_ORDER, TRT_LIBRARIES
+from .engines import CACHE_VARIABLE, build_command, engine_folder, find_engine
+from .health import Check, has_nvidia, machine_checks, package_checks
 from .inquiry import ask
-from .libraries import PROVIDERS, TENSORRT, onnxruntime_checks, tensorrt_check
+from .libraries import PROVIDERS, onnxruntime_checks, tensorrt_check
+from .trt import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +90,7 @@ def examine(
     machine, jetson = detect_machine(root), detect_jetson(root)
     gpu = machine["gpu"]
     # TensorRT-RTX is made for PCs and servers.
-    libraries = ("tensorrt",) if jetson is not None else tuple(TENSORRT)
+    libraries = ("tensorrt",) if jetson is not None else tuple(LIBRARIES)
     tried = () if bundle is None else AUTO_ORDER if gpu else ("cpu",)
     progress.total = len(libraries) + 1 + len(tried)
     checks = list(machine_checks(machine, jetson, root, _folder(bundle)))
@@ -97,9 +98,11 @@ def examine(
     for library in (*libraries, "onnxruntime"):
         answers[library] = inquire([library])
         progress.update()
-    cc = gpu["capability"] if gpu else None
+    useful = gpu is not None or jetson is not None or has_nvidia(root)
     checks += [
-        tensorrt_check(name, answers[name], jetson=jetson, cc=cc, root=root) for name in libraries
+        tensorrt_check(name, answers[name], jetson=jetson, gpu=gpu, root=root)
+        for name in libraries
+        if useful or answers[name].facts.get("installed", "version" in answers[name].facts)
     ]
     checks += onnxruntime_checks(answers["onnxruntime"], jetson)
     if bundle is None:
@@ -127,10 +130,10 @@ def _folder(bundle: Bundle | None) -> Path:
 def _promising(answers: dict[str, Answer]) -> tuple[str, ...]:
     """Backends that have what they need, but for an engine."""
     found = []
-    for library in TENSORRT:
+    for backend, library in TRT_LIBRARIES.items():
         facts = answers[library].facts if library in answers else {}
         if facts.get("runtime") and answers[library].ended is None:
-            found.append(library.replace("_", "-"))
+            found.append(backend)
     usable = answers["onnxruntime"].facts.get("usable", {})
     for name, provider in PROVIDERS.items():
         if provider in usable and usable[provider] is None:
@@ -144,18 +147,18 @@ def _engines(bundle: Bundle, answers: dict[str, Answer]) -> Iterator[Check]:
         gpu = probe()
     except MissingError:
         return
-    for library, name in TENSORRT.items():
+    for library, names in LIBRARIES.items():
         version = answers[library].facts.get("version") if library in answers else None
         if version is None:
             continue
+        title = f"{names.title} engine"
         try:
             engine = find_engine(bundle, library=library, version=version, gpu=gpu)
         except VptkitError as error:
-            backend = "" if library == "tensorrt" else " --backend tensorrt-rtx"
-            fix = f"vptkit build {bundle.path}{backend}"
-            yield Check(name=f"{name} engine", state="missing", found=str(error), fix=fix)
+            fix = build_command(bundle, library)
+            yield Check(name=title, state="missing", found=str(error), fix=fix)
         else:
-            yield Check(name=f"{name} engine", state="ok", found=str(engine.path))
+            yield Check(name=title, state="ok", found=str(engine.path))
 
 
 def _backend(name: str, bundle: Bundle, inquire: Ask, progress: Progress) -> Check:

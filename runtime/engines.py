@@ -8,7 +8,8 @@ DIGEST.json         its record: the key (library, version, GPU, graph, options),
 LIBRARY-….timing    kernel times, kept for the next build
 
 DIGEST is of the key. An engine is loaded only where its whole key fits; one that does not is named
-with the reason, never tried.
+with the reason, never tried. The digests find damage, not malice: loading a plan is running machine
+code, so a plan is to be trusted as a program is.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.bundle import ENGINES, MODEL
 from vptkit.errors import MissingError, OutputError
 from vptkit.files import atomic_file, canonical_json, sha256_of_file
+
+from .trt import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +41,8 @@ __all__ = [
     "Engine",
     "Here",
     "Key",
+    "ask_for",
+    "build_command",
     "clean",
     "engine_folder",
     "exclusive",
@@ -51,8 +56,6 @@ __all__ = [
 CACHE_VARIABLE = "VPTKIT_CACHE"
 FORMAT = "vptkit.engine/1"
 _LETTERS = 12  # of the key's digest
-_NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-_BACKENDS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,8 @@ class Here:
         version: of the library.
         capability: compute capability, "8.7".
         gpu: the GPU's name; None while building ahead of time for any GPU of the capability.
+        sms: its multiprocessors, or None as well: every module of the Orin family is called
+            "Orin", and kernels are chosen for the number.
         graph: digest of the graph (`graph_digest`).
     """
 
@@ -71,7 +76,14 @@ class Here:
     version: str
     capability: str
     gpu: str | None
+    sms: int | None
     graph: str
+
+    def __str__(self) -> str:
+        gpu = "any GPU" if self.gpu is None else self.gpu
+        sms = "" if self.sms is None else f", {self.sms} SMs"
+        library = LIBRARIES[self.library].title if self.library in LIBRARIES else self.library
+        return f"{library} {self.version} on {gpu} ({self.capability}{sms})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,16 +130,13 @@ class Engine:
 
     def mismatch(self, here: Here) -> str | None:
         """Why it does not fit, or None."""
-        record = self.record
-        built = f"built by {_NAMES.get(record['library'], record['library'])} {record['version']}"
-        gpu = record["gpu"] or "any GPU"
-        fits_gpu = record["capability"] == here.capability and record["gpu"] in (None, here.gpu)
-        if record["library"] == here.library and record["version"] == here.version and fits_gpu:
-            return None if record["graph"] == here.graph else "built of another graph"
-        return (
-            f"{built} for {gpu} ({record['capability']}); here is {_NAMES[here.library]} "
-            f"{here.version} on {here.gpu or 'any GPU'} ({here.capability})"
-        )
+        fields: dict[str, Any] = {name: self.record.get(name) for name in Here.__slots__}
+        built = Here(**fields)
+        ahead = built.gpu is None and built.sms is None
+        place = replace(here, gpu=None, sms=None) if ahead else here
+        if replace(built, graph=here.graph) != place:
+            return f"built by {built}; here is {here}"
+        return None if built.graph == here.graph else "built of another graph"
 
 
 def graph_digest(bundle: Bundle) -> str:
@@ -148,18 +157,27 @@ def engine_folder(bundle: Bundle, environ: Mapping[str, str] = os.environ) -> Pa
 
 
 def list_engines(bundle: Bundle) -> list[Engine]:
-    """All engines of a bundle, the newest first; records that cannot be read are left out."""
+    """All engines of a bundle, the one last built or asked for first.
+
+    Records that cannot be read are left out.
+    """
     found = []
-    for path in sorted(engine_folder(bundle).glob("*.json")):
+    for path in engine_folder(bundle).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(record, dict) and record.get("format") == FORMAT:
-                found.append(Engine(path=path.with_suffix(".engine"), record=record))
-    return sorted(found, key=lambda engine: str(engine.record["built_at"]), reverse=True)
+                age = path.stat().st_mtime_ns, str(record.get("built_at")), path.name
+                found.append((age, Engine(path=path.with_suffix(".engine"), record=record)))
+    return [engine for _, engine in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def ask_for(engine: Engine) -> None:
+    """Have sessions take this engine of those that fit."""
+    engine.path.with_suffix(".json").touch()
 
 
 def find_engine(bundle: Bundle, *, library: str, version: str, gpu: Gpu) -> Engine:
-    """The newest engine of a bundle that fits this library and this GPU.
+    """The engine of a bundle that fits this library and this GPU, the last built or asked for.
 
     Raises:
         MissingError: there is none; those that do not fit are named.
@@ -169,6 +187,7 @@ def find_engine(bundle: Bundle, *, library: str, version: str, gpu: Gpu) -> Engi
         version=version,
         capability=gpu.cc,
         gpu=gpu.name,
+        sms=gpu.sms,
         graph=graph_digest(bundle),
     )
     refused = []
@@ -179,11 +198,16 @@ def find_engine(bundle: Bundle, *, library: str, version: str, gpu: Gpu) -> Engi
         reason = reason or "damaged, its plan is not the one that was built"
         refused.append(f"{engine.path.name}: {reason}")
     there = f" Not used: {'; '.join(refused)}." if refused else ""
-    backend = "" if library == "tensorrt" else f" --backend {_BACKENDS[library]}"
     raise MissingError(
-        f"{bundle.path}: no engine for {_NAMES[library]} {version} on {gpu.name} ({gpu.cc}).{there} "
-        f"Build it here: vptkit build {bundle.path}{backend}"
+        f"{bundle.path}: no engine for {here}.{there} "
+        f"Build it here: {build_command(bundle, library)}"
     )
+
+
+def build_command(bundle: Bundle, library: str) -> str:
+    """What to type to have an engine."""
+    backend = "" if library == "tensorrt" else f" --backend {LIBRARIES[library].backend}"
+    return f"vptkit build {bundle.path}{backend}"
 
 
 def store(folder: Path, key: Key, write: Callable[[Path], Mapping[str, Any]]) -> Engine:

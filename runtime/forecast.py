@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.bank import BankShape
+from vptkit.devices.memory import free_memory
 from vptkit.errors import TargetError
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def require_possible(found: Forecast, *, force: bool) -> None:
 
 def room_here(gpu: Gpu | None, root: Path = Path("/")) -> Room:
     """The memory of this machine: what is free of it, where the GPU has none of its own."""
-    free = _available(root / "proc" / "meminfo")
+    free = free_memory(root)
     if gpu is None:
         return Room(device=None, host=free, shared=False, source="this machine")
     if gpu.integrated:
@@ -221,7 +222,7 @@ def room_of(board: Board) -> Room:
 
 def room_ahead(board: Board | None, root: Path = Path("/")) -> Room:
     """For a build ahead of time: this machine's memory, and the board's if it is known."""
-    host = _available(root / "proc" / "meminfo")
+    host = free_memory(root)
     if board is None:
         return Room(device=None, host=host, shared=False, source="the target", ahead=True)
     return replace(room_of(board), host=host, ahead=True)
@@ -243,16 +244,6 @@ def _buffers(bundle: Bundle, batch: int, adapters: int) -> int:
         sizes = [first, *value["shape"][1:]]
         total += math.prod(int(size) for size in sizes) * _WIDTHS.get(value["dtype"], 4)
     return total
-
-
-def _available(meminfo: Path) -> int | None:
-    """MemAvailable, bytes."""
-    if not meminfo.is_file():
-        return None
-    for line in meminfo.read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _mib(size: int) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vptkit.devices.clocks import read_clocks
 from vptkit.devices.jetpacks import OLDEST_PYTHON, find_jetpack, jetpacks
-from vptkit.devices.sysfs import read_number, read_text
+from vptkit.devices.memory import free_memory, swap_free
+from vptkit.devices.sysfs import read_text
 
 from .mend import mend
 
@@ -27,11 +28,20 @@ if TYPE_CHECKING:
 
     State = Literal["ok", "warning", "missing", "unknown"]
 
-__all__ = ["Check", "machine_checks", "package_checks"]
+__all__ = ["Check", "has_nvidia", "machine_checks", "package_checks"]
 
 _LOW_DISK = 2 << 30  # an engine is about as large as the weights; a build keeps two for a moment
 _LOW_MEMORY_MB = 1500  # below that, building a ViT-B's engine is a matter of luck (unverified)
 _PYTHON = ".".join(map(str, OLDEST_PYTHON))
+_OTHERS = ("cpu", "trt-rtx", "test")
+# What runs bundles needs none of these.
+_PURPOSES = {
+    "tune": "vptkit tune",
+    "export": "vptkit export",
+    "plot": "--plot",
+    "gpu": "the state and energy of GPUs in vptkit profile; a Jetson's are read without",
+    "demo": "vptkit demo",
+}
 _GRAPHICS = "0x03"  # PCI class
 _NVIDIA = "0x10de"
 
@@ -83,11 +93,14 @@ def machine_checks(
 
 
 def package_checks() -> Iterator[Check]:
-    """Check the packages of each extra, and that ONNX Runtime is there once only."""
+    """Check the packages of each extra, and that ONNX Runtime is there once only.
+
+    The extras `cpu` and `trt-rtx` are left out: their libraries are asked themselves.
+    """
     wanted: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("vptkit") or ():
         found = re.match(r"([\w.-]+)[^;]*;.*extra == ['\"]([\w-]+)['\"]", line)
-        if found and found.group(1) != "vptkit" and found.group(2) != "test":
+        if found and found.group(1) != "vptkit" and found.group(2) not in _OTHERS:
             wanted.setdefault(found.group(2), []).append(found.group(1))
     for extra, names in wanted.items():
         yield _extra(extra, names)
@@ -103,14 +116,11 @@ def package_checks() -> Iterator[Check]:
 
 def _extra(extra: str, names: list[str]) -> Check:
     versions = {name: _version(name) for name in names}
-    if extra == "cpu" and versions.get("onnxruntime") is None:
-        versions = {"onnxruntime": _version("onnxruntime-gpu")}  # the same module
     absent = [name for name, version in versions.items() if version is None]
     if absent:
         fix = f'pip install "vptkit[{extra}]"'
-        return Check(
-            name=f"extra {extra}", state="missing", found=f"no {', '.join(absent)}", fix=fix
-        )
+        found = f"no {', '.join(absent)}; only for {_PURPOSES.get(extra, extra)}"
+        return Check(name=f"extra {extra}", state="missing", found=found, fix=fix)
     text = ", ".join(f"{name} {version}" for name, version in versions.items())
     return Check(name=f"extra {extra}", state="ok", found=text)
 
@@ -138,7 +148,11 @@ def _jetpack(jetson: Jetson) -> Check:
         return Check(name="JetPack", state="unknown", found="; ".join(reasons))
     found = f"{jetson.jetpack} (L4T {jetson.l4t})"
     row = find_jetpack(jetson.jetpack)
-    if row is None or row.runs_vptkit:
+    if row is None:
+        return Check(
+            name="JetPack", state="unknown", found=f"{found}: what it brings is not known here"
+        )
+    if row.runs_vptkit:
         return Check(name="JetPack", state="ok", found=found)
     python = row.parts["python"].value
     found += f": its TensorRT is for its Python {python}, and vptkit needs {_PYTHON} or newer"
@@ -162,19 +176,21 @@ def _gpu(machine: dict[str, Any], jetson: Jetson | None, root: Path) -> Check:
         if version is not None:
             found += f", driver {version.group(1)}"
         return Check(name="GPU", state="ok", found=found)
-    if list(root.glob("dev/nvidia[0-9]*")):
+    contained = jetson is not None and (root / ".dockerenv").exists()
+    if contained or list(root.glob("dev/nvidia[0-9]*")):
         fix = "start the container with access to the GPU (docker run --runtime nvidia --gpus all)"
         return Check(
             name="GPU", state="missing", found="a device, but no driver library for it", fix=fix
         )
-    if jetson is not None or _has_nvidia_card(root):
+    if jetson is not None or has_nvidia(root):
         fix = mend("driver", jetson=jetson is not None)
         return Check(name="GPU", state="missing", found="a GPU, but no driver for it", fix=fix)
-    return Check(name="GPU", state="missing", found="none of NVIDIA's: the processor does the work")
+    return Check(name="GPU", state="ok", found="none of NVIDIA's: the processor does the work")
 
 
-def _has_nvidia_card(root: Path) -> bool:
-    return any(
+def has_nvidia(root: Path) -> bool:
+    """Whether there is a graphics card of NVIDIA's, with a driver or without; not for Jetson."""
+    return any(root.glob("dev/nvidia[0-9]*")) or any(
         read_text(device / "vendor") == _NVIDIA
         and (read_text(device / "class") or "").startswith(_GRAPHICS)
         for device in root.glob("sys/bus/pci/devices/*")
@@ -223,15 +239,10 @@ def _clocks(root: Path) -> Check:
 
 
 def _memory(machine: dict[str, Any], jetson: Jetson | None, root: Path) -> Check:
-    text = read_text(root / "proc/meminfo") or ""
-    fields = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE))
-    if "MemAvailable" not in fields:
+    free, swap = free_memory(root), swap_free(root) >> 20
+    if free is None:
         return Check(name="memory", state="unknown", found="/proc/meminfo does not tell")
-    free, swap = (int(fields.get(name, 0)) // 1024 for name in ("MemAvailable", "SwapFree"))
-    used = read_number(root / "sys/fs/cgroup/memory.current")
-    if used is not None:
-        # in a container with a limit, which `memory_mb` is then
-        free = min(free, machine["memory_mb"] - (used >> 20))
+    free >>= 20
     found = f"{free} of {machine['memory_mb']} MB free, {swap} MB of swap free"
     if free >= _LOW_MEMORY_MB:
         return Check(name="memory", state="ok", found=found)

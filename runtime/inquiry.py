@@ -105,13 +105,13 @@ def main() -> None:
 def _tensorrt(say: Say, library: str) -> None:
     from vptkit.devices.cuda import probe
 
-    from .trt import LIBRARIES, find_module, make_logger
+    from .trt import LIBRARIES, find_module, the_logger
 
     say(stage="loading it")
     try:
         trt = find_module(library)
     except VptkitError as error:
-        there = any(importlib.util.find_spec(name) for name in LIBRARIES[library])
+        there = any(importlib.util.find_spec(name) for name in LIBRARIES[library].modules)
         say(missing=str(error), installed=there)
         return
     say(version=trt.__version__, file=trt.__file__)
@@ -121,7 +121,7 @@ def _tensorrt(say: Say, library: str) -> None:
         say(gpu=str(error))
         return
     say(stage="starting a runtime")
-    logger = make_logger(trt)
+    logger = the_logger(trt)
     try:
         runtime = trt.Runtime(logger)
     except Exception as error:  # whatever its bindings raise is the answer

@@ -212,7 +212,8 @@ def structure_of_engine(inspector: str, log: str) -> Structure:
             no types.
         log: as of `structure`.
     """
-    layers = json.loads(inspector).get("Layers", [])
+    # not strict: a build must not be lost to the control characters that join names of nodes
+    layers = json.loads(inspector, strict=False).get("Layers", [])
     return replace(structure(log), layers=tuple(_inspected(layer) for layer in layers))
 
 
@@ -228,8 +229,8 @@ def messages(log: str, *severities: str) -> list[str]:
 
 
 def bytes_of(log: str, what: str) -> int | None:
-    """`Total WHAT Memory: N bytes`."""
-    found = re.search(rf"Total {what} Memory: (\d+) bytes", log)
+    """`Total WHAT Memory: N bytes`; up to TensorRT 10.0 the line ends behind the number."""
+    found = re.search(rf"Total {what} Memory: (\d+)", log)
     return None if found is None else int(found[1])
 
 

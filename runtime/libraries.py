@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vptkit.devices.jetpacks import find_jetpack, troubles
 
 from .health import Check
 from .mend import mend
+from .trt import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
 
     from .inquiry import Answer
 
-__all__ = ["PROVIDERS", "TENSORRT", "onnxruntime_checks", "tensorrt_check"]
+__all__ = ["PROVIDERS", "onnxruntime_checks", "tensorrt_check"]
 
-# Library → its name; backend → provider of ONNX Runtime.
-TENSORRT = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+# Backend → provider of ONNX Runtime.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -30,23 +30,28 @@ PROVIDERS = {
 
 
 def tensorrt_check(
-    library: str, answer: Answer, *, jetson: Jetson | None, cc: str | None, root: Path
+    library: str,
+    answer: Answer,
+    *,
+    jetson: Jetson | None,
+    gpu: dict[str, Any] | None,
+    root: Path,
 ) -> Check:
     """Judge a TensorRT.
 
     Args:
-        library: of TENSORRT.
+        library: of `trt.LIBRARIES`.
         answer: to the question of that name.
         jetson: the board, if it is one.
-        cc: compute capability of the GPU, such as "8.7".
+        gpu: `Gpu.to_json` of the GPU, if one answers.
         root: where the system's Python packages are looked for.
     """
-    name, facts = TENSORRT[library], answer.facts
+    name, backend, facts = LIBRARIES[library].title, LIBRARIES[library].backend, answer.facts
     if "version" not in facts:
-        fix = mend(
-            "tensorrt" if library == "tensorrt" else "tensorrt-rtx", jetson=jetson is not None
-        )
+        fix = mend(backend, jetson=jetson is not None)
         if library == "tensorrt":
+            if gpu is not None and jetson is None and gpu["driver"].startswith("12."):
+                fix = "pip install tensorrt-cu12"  # the plain package is for CUDA 13
             fix = _hidden(root) or fix
         if answer.ended is not None:
             found = f"{answer.ended}, while {facts.get('stage', 'it started')}"
@@ -61,7 +66,8 @@ def tensorrt_check(
         return Check(name=name, state="missing", found=f"{version} is there, but: {why}")
     if "gpu" in facts:
         return Check(name=name, state="warning", found=f"{version}; no GPU to run engines on")
-    known = troubles(library.replace("_", "-"), version=version, cc=cc)
+    cc = None if gpu is None else gpu["capability"]
+    known = troubles(backend, version=version, cc=cc)
     if known:
         texts = "; ".join(trouble.text for trouble in known)
         return Check(name=name, state="warning", found=f"{version}: {texts}")
@@ -71,12 +77,13 @@ def tensorrt_check(
 
 
 def _hidden(root: Path) -> str | None:
-    """How to see the TensorRT that the system's Python has, if this one is a closed environment."""
-    if sys.prefix == sys.base_prefix:
-        return None
+    """How to see the TensorRT that the system's Python has, if this one does not."""
     for module in sorted(root.glob("usr/lib/python3*/dist-packages/tensorrt")):
         python = module.parts[-3]
-        if python in ("python3", f"python3.{sys.version_info.minor}"):
+        ours = python in ("python3", f"python3.{sys.version_info.minor}")
+        if ours and sys.base_prefix == "/usr":
+            if sys.prefix == sys.base_prefix:
+                return None  # it is the system's Python
             return (
                 "sed -i 's/^include-system-site-packages = false/include-system-site-packages = "
                 f"true/' {sys.prefix}/pyvenv.cfg (the system's Python has it)"

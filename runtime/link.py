@@ -40,6 +40,7 @@ _TOO_OLD = "vptkit needs Python 3.10 or newer there, this is"
 _BOOT = (
     "import sys; sys.version_info >= (3, 10) or sys.exit("
     f'"{_TOO_OLD} %d.%d" % sys.version_info[:2]); '
+    "sys.path[:] = filter(None, sys.path); "  # not what lies in the home folder
     "exec(sys.stdin.buffer.read(int(sys.argv[1])))"
 )
 _PATIENCE = 60.0  # seconds from ssh's start to the receiver's first word
@@ -225,7 +226,7 @@ def connect(
 def _target(host: str) -> list[str]:
     """What ssh calls the host."""
     found = _HOST.fullmatch(host)
-    if found is None or host.startswith("-"):
+    if found is None or re.search(r"(^|[@\[])-", host):  # an option, to ssh
         raise VptkitError(f"host is {host!r}, expected HOST, USER@HOST or USER@HOST:PORT")
     name = re.sub(r"\[(.*)\]", r"\1", found["name"])
     return ["-p", found["port"], name] if found["port"] else [name]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vptkit.devices.cuda import open_device, probe
+from vptkit.devices.memory import process_memory
 from vptkit.errors import VptkitError
 
 from .backends import TRT_LIBRARIES
@@ -19,7 +20,7 @@ from .session import open_session
 from .timing import random_images
 from .trt import load
 
-__all__ = ["Memory", "measure_memory", "memory_of_this_process"]
+__all__ = ["Memory", "measure_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +66,6 @@ def measure_memory(bundle: Path, *, backend: str, batch: int, threads: int) -> M
     return Memory(**json.loads(child.stdout))
 
 
-def memory_of_this_process() -> tuple[float, float]:
-    """(resident now, resident at most), in MiB."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    # Not getrusage: its peak is inherited from the parent, through exec.
-    now, peak = (int(values[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
-    return now, peak
-
-
 def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memory:
     # The library first: its share is not the bundle's.
     if backend in TRT_LIBRARIES:
@@ -82,12 +74,12 @@ def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memor
         from . import ort  # noqa: F401 -- optional and slow to import
 
     free = _free_on_device(backend)
-    before, _ = memory_of_this_process()
+    before, _ = process_memory()
     session = open_session(bundle, backend, threads)
     images = random_images(batch, session.bundle.preprocess.size)
     for _ in range(3):
         session.run(images, session.bundle.adapter_names[0])
-    after, peak = memory_of_this_process()
+    after, peak = process_memory()
     left = _free_on_device(backend)
     device = None if free is None or left is None else free - left
     return Memory(peak=peak, increase=after - before, device=device)

@@ -6,14 +6,13 @@ targets, another compiler version), but it reads the same graphs by the same rul
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vptkit.devices.memory import free_memory
 from vptkit.errors import MissingError, MissingExtraError, VptkitError
 
 from .child import converse
@@ -21,6 +20,7 @@ from .layers import Structure, bytes_of, last_node, messages, structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["SMS", "Opinion", "ask", "located"]
 
@@ -114,16 +114,8 @@ def ask(model: Path, sms: Sequence[int] = SMS, *, timeout_s: float = 900.0) -> l
 def _workers(model: Path, wanted: int) -> int:
     """Builds at a time: what cores and free memory allow, one at least."""
     size = sum(file.stat().st_size for file in model.parent.glob(f"{model.name}*"))
-    room = int(_free_memory() // (_FLOOR + _GROWTH * size))
+    room = int((free_memory() or 0) // (_FLOOR + _GROWTH * size))
     return max(1, min(wanted, len(os.sched_getaffinity(0)), room))
-
-
-def _free_memory() -> int:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def _opinion(model: Path, sm: int, timeout_s: float) -> Opinion:

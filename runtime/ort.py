@@ -198,8 +198,9 @@ def _proven(bundle: Bundle, options: Any, provider: Provider) -> Any:
 def _requested(bundle: Bundle, provider: Provider) -> list[Any]:
     """The provider and its options; values are strings.
 
-    TF32 would round the products of a fp32 graph. Through ONNX Runtime TensorRT is not bound to the
-    types of the graph: the lower ones are allowed where the bundle has them, and no others.
+    TF32 would round the products of a fp32 graph; for TensorRT, whose default it is, ONNX Runtime
+    has no such option. Nor is TensorRT bound to the types of the graph through it: the lower ones
+    are allowed where the bundle has them, and no others.
     """
     cuda = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})
     if provider == "cuda":

@@ -191,12 +191,15 @@ def _circumstances(document: dict[str, Any]) -> str:
     counts = sorted({row["count"] for row in document["rows"]})
     rounds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
     backends = ", ".join(sorted({row["backend"] for row in document["rows"]}))
+    gpu = machine.get("gpu") if backends != "cpu" else None
+    hardware = [gpu["name"]] if gpu else []
+    hardware += [machine["cpu"] or machine["arch"], f"{machine['session_threads']} threads"]
     against = sorted({row["ratio"]["to"] for row in document["rows"] if row["ratio"]})
     compared = (
         f"{_TIMES} is the median over that of {' / '.join(against)} (dotted), with 95 % interval. "
     )
     return (
         f"{compared if against else ''}{rounds} interleaved rounds.\n"
-        f"{machine['cpu'] or machine['arch']}, {machine['session_threads']} threads, "
+        f"{', '.join(hardware)}, "
         f"backend {backends}, load {machine['load']} at the start. {versions}."
     )

@@ -16,10 +16,9 @@ from .engines import list_engines
 from .session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from vptkit.bundle import Bundle
     from vptkit.progress import Progress
 
     from .settings import ProfileSettings
@@ -42,10 +41,25 @@ def settle(bundles: Sequence[Path], settings: ProfileSettings) -> ProfileSetting
     return replace(settings, backend=session.backend)
 
 
-def build_engines(paths: Sequence[Path], settings: ProfileSettings, progress: Progress) -> None:
+def build_engines(
+    paths: Sequence[Path],
+    settings: ProfileSettings,
+    progress: Progress,
+    *,
+    like: Path | None = None,
+    begin: Callable[[], None] = lambda: None,
+) -> None:
     """Have an engine of each bundle in the cache, if the backend runs engines.
 
     With "auto" a library that builds none is passed over, with a line to standard error.
+
+    Args:
+        paths: the bundles.
+        settings: their backend and batches.
+        progress: told about each build.
+        like: a bundle whose engine tells the options, so that engines are compared that were built
+            alike; without one of the library, and of what it does not tell, the usual.
+        begin: called before each build.
 
     Raises:
         MissingError, TargetError: as of `build.build`.
@@ -54,13 +68,12 @@ def build_engines(paths: Sequence[Path], settings: ProfileSettings, progress: Pr
     if (auto and not _has_gpu()) or not (auto or settings.backend in TRT_LIBRARIES):
         return
     libraries = tuple(TRT_LIBRARIES.values()) if auto else (TRT_LIBRARIES[settings.backend],)
-    least, likely, most = BuildOptions().batch
-    most = max([most, *(settings.batches or ())])
     for path in paths:
         for library in libraries:
-            options = BuildOptions(library=library, batch=(least, likely, most))
+            options = _options(library, settings, like)
+            begin()
             try:
-                _build(open_bundle(path), options, progress)
+                build(open_bundle(path), options, progress=progress)
                 break
             except (MissingError, TargetError) as error:
                 if not auto:
@@ -68,11 +81,21 @@ def build_engines(paths: Sequence[Path], settings: ProfileSettings, progress: Pr
                 sys.stderr.write(f"{library}: {error}\n")
 
 
-def _build(bundle: Bundle, options: BuildOptions, progress: Progress) -> None:
-    """Have an engine with these options, and have it the newest: a session takes that one."""
-    engine = build(bundle, options, progress=progress)
-    if list_engines(bundle)[0].path != engine.path:
-        build(bundle, replace(options, force=True), progress=progress)
+def _options(library: str, settings: ProfileSettings, like: Path | None) -> BuildOptions:
+    least, likely, most = BuildOptions().batch
+    most = max([most, *(settings.batches or ())])
+    usual = BuildOptions(library=library, batch=(least, likely, most))
+    if like is None:
+        return usual
+    model = open_bundle(like)
+    records = [engine.record for engine in list_engines(model)]
+    theirs = next((r["options"] for r in records if r["library"] == library), None)
+    if theirs is None:
+        return usual
+    rest = {name: value for name, value in theirs.items() if name != "profile"}
+    shapes = theirs["profile"].get(model.input)  # none of a fixed batch
+    batch = usual.batch if shapes is None else tuple(shape[0] for shape in shapes)
+    return replace(usual, **rest, batch=batch)
 
 
 def _has_gpu() -> bool:

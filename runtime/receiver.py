@@ -65,7 +65,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         """Make the folders; remove those of runs that are dead."""
         self.root, self._files = root, root / "files"
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # models, and code that will run
         with _locked(root):
             for name in _FOLDERS:
                 (root / name).mkdir(exist_ok=True)
@@ -123,6 +123,8 @@ class Store:
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(self._files / digest, place)
+            except FileExistsError:  # a copy would overwrite the file of another digest
+                raise ValueError(f"{path!r} is there twice") from None
             except OSError:  # a file system without hard links
                 shutil.copyfile(self._files / digest, place)
 
@@ -142,7 +144,10 @@ class Store:
         """How many runs live; the folders of the others are removed."""
         count = 0
         for run in (self.root / "runs").iterdir():
-            handle = os.open(run, os.O_RDONLY)
+            try:
+                handle = os.open(run, os.O_RDONLY)
+            except FileNotFoundError:  # it ended just now
+                continue
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -158,7 +163,6 @@ def main(root: Path | None = None) -> None:
     """Follow the orders on standard input until it ends."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of standard input comes anyway
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.path[:] = [folder for folder in sys.path if folder]  # not what lies in the home folder
     root = root or Path(ROOT).expanduser()
     sys.stdout.write(f"\n{MARKER}\n")  # whatever the shell's start-up files wrote ends here
     sys.stdout.flush()
@@ -242,7 +246,7 @@ def _stop(runner: subprocess.Popen[bytes]) -> None:
         runner.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             runner.wait(GRACE)
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing left, or root's
         os.killpg(runner.pid, signal.SIGKILL)
 
 

@@ -18,6 +18,7 @@ from vptkit.progress import SILENT
 from .link import connect
 from .receiver import ROOT
 from .shipment import bundle_items, code_items, ship
+from .trt import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ _PIP = (
 _ORT_GPU = (
     f"on a Jetson NVIDIA's wheel for its JetPack, on a server {_PIP.format('onnxruntime-gpu')}"
 )
-_RTX = ("tensorrt_rtx", "tensorrt_rtx_bindings")
+_RTX = LIBRARIES["tensorrt_rtx"].modules
 _TENSORRT = "on a Jetson sudo apt install python3-libnvinfer, on a server "
 # Backend → one of these packages must be on the board, and how it gets there.
 _NEEDS = {

@@ -115,8 +115,7 @@ def run(request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     settings = ProfileSettings.from_json(request["settings"])
     bundles = [Path(path) for path in request["bundles"]]
     baselines = [{name: Path(p) for name, p in n.items()} for n in request["baselines"]]
-    reporter.phase("build")
-    build_engines(bundles, settings, reporter)
+    build_engines(bundles, settings, reporter, begin=lambda: reporter.phase("build"))
     reporter.phase("profile")
     return profile_bundles(bundles, settings, baselines=baselines, progress=reporter)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.nvpmodel import choose_modes
+from vptkit.devices.nvpmodel import choose_modes, require_root
 from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
 
@@ -79,8 +79,8 @@ def profile_bundles(
 ) -> dict[str, Any]:
     """Open bundles and profile them, in one power mode or in several.
 
-    Engines of the baselines are built where the backend runs engines; the bundles' own must be
-    there.
+    Engines of the baselines are built where the backend runs engines, with the options of their
+    bundle's; the bundles' own must be there.
 
     Args:
         bundles: what was tuned.
@@ -97,11 +97,15 @@ def profile_bundles(
         TargetError: no mode could be entered, or the first one could not be restored.
     """
     board = board or Board()
+    # Refused before engines are built for minutes
+    modes = None if settings.power is None else choose_modes(settings.power, board.root)
+    if modes is not None or settings.pin_clocks:
+        require_root("--pin-clocks" if modes is None else "--power")
     settings = settle(bundles, settings)
-    build_engines([p for named in baselines for p in named.values()], settings, _Words(progress))
+    for bundle, named in zip(bundles, baselines, strict=False):  # no baselines, or one for each
+        build_engines(tuple(named.values()), settings, _Words(progress), like=bundle)
     measure = partial(_measure, bundles, settings, baselines, progress)
-    if settings.power is not None:
-        modes = choose_modes(settings.power, board.root)
+    if modes is not None:
         return sweep(modes, measure, pin=settings.pin_clocks, board=board)
     if settings.pin_clocks:
         with pinned(board):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import signal
 import tempfile
 import threading
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from vptkit.devices.jetson import PowerMode
     from vptkit.devices.nvpmodel import Run
+
+    _Limits = tuple[float | None, float | None]
 
 __all__ = ["Board", "pinned", "sweep"]
 
@@ -108,7 +111,7 @@ def sweep(
                 skipped.append({**named, "reason": str(error)})
                 continue
             if pin:
-                pin_clocks(board.run)
+                _pin(board)
             settled = _settle(board)
             board.say(f"power mode {mode.name} (number {mode.id}), {i} of {len(modes)}")
             document = measure(memory=not documents)
@@ -139,9 +142,14 @@ def pinned(board: Board | None = None) -> Iterator[None]:
     board = board or Board()
     require_root("--pin-clocks")
     with _kept(board, mode=False, clocks=True):
-        pin_clocks(board.run)
+        _pin(board)
         _settle(board)
         yield
+
+
+def _pin(board: Board) -> None:
+    for complaint in pin_clocks(board.run):
+        board.say(f"jetson_clocks: {complaint}")
 
 
 def _merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -169,49 +177,66 @@ def _kept(board: Board, *, mode: bool, clocks: bool) -> Iterator[PowerMode]:
         TargetError: that failed.
     """
     first = current_mode(board.run)
-    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder, _interrupted_once():
-        stored = Path(folder) / "clocks.conf" if clocks else None
-        if stored is not None:
-            store_clocks(stored, board.run)
+    back = first if mode else None
+    limits = _limits(board)
+    with _interrupted_once():
+        # Not a TemporaryDirectory: whoever goes back by hand needs the file.
+        folder = Path(tempfile.mkdtemp(prefix="vptkit-"))
+        stored = folder / "clocks.conf" if clocks else None
+        try:
+            if stored is not None:
+                store_clocks(stored, board.run)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         board.say(
-            f"{_name(first if mode else None)} will be restored; "
-            f"if this process is killed: {_by_hand(first if mode else None)}"
+            f"{_name(back)} will be restored; if this process is killed: {_by_hand(back, stored)}"
         )
         done = False
         try:
             try:
                 yield first
             finally:
-                _restore(first if mode else None, stored, board)
+                _restore(back, stored, limits, board)
                 done = True
         finally:
             # The one interrupt may have come in the midst of restoring.
             if not done:
-                _restore(first if mode else None, stored, board)
+                _restore(back, stored, limits, board)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _restore(mode: PowerMode | None, stored: Path | None, board: Board) -> None:
+def _restore(
+    mode: PowerMode | None, stored: Path | None, limits: dict[str, _Limits], board: Board
+) -> None:
+    complaints: list[str] = []
     try:
         if mode is not None:
             set_mode(mode, board.run)
         if stored is not None:
-            restore_clocks(stored, board.run)
+            complaints = restore_clocks(stored, board.run)
     except VptkitError as error:
-        message = f"NOT RESTORED: {_name(mode)}. {error}. Go back by hand: {_by_hand(mode)}"
+        message = f"NOT RESTORED: {_name(mode)}. {error}. Go back by hand: {_by_hand(mode, stored)}"
         board.say(message)
         raise TargetError(message) from error
-    board.say(f"{_name(mode)} restored")
+    # jetson_clocks keeps lower limits only: an upper one that somebody had set is lost.
+    if _limits(board) != limits:
+        _settle(board)
+    for name, now in _limits(board).items():
+        if name in limits and now != limits[name]:
+            complaints.append(f"{name} may take {_range(now)}, before {_range(limits[name])}")
+    board.say(f"{_name(mode)} restored" + "".join(f"; but {text}" for text in complaints))
 
 
 def _name(mode: PowerMode | None) -> str:
     return "clocks" if mode is None else f"power mode {mode.name} (number {mode.id})"
 
 
-def _by_hand(mode: PowerMode | None) -> str:
-    """The command that goes back; a mode sets the limits of the clocks, too."""
-    if mode is None:
-        return "sudo jetson_clocks --restore, or reboot"
-    return f"sudo nvpmodel -m {mode.id}"
+def _by_hand(mode: PowerMode | None, stored: Path | None) -> str:
+    """The commands that go back. A reboot does for the clocks, not for the mode."""
+    steps = [] if mode is None else [f"sudo nvpmodel -m {mode.id}"]
+    steps += [] if stored is None else [f"sudo jetson_clocks --restore {stored}"]
+    return " && ".join(steps)
 
 
 @contextlib.contextmanager
@@ -245,10 +270,19 @@ def _settle(board: Board, *, seconds: float = 10.0, interval: float = 0.5) -> bo
     """Wait until the limits of the clocks stay as they are; False if they never do."""
     last = None
     for _ in range(int(seconds / interval)):
-        clocks = read_clocks(board.root).items()
-        limits = {name: (clock["min_mhz"], clock["max_mhz"]) for name, clock in clocks}
+        limits = _limits(board)
         if limits == last:
             return True
         last = limits
         board.sleep(interval)
     return False
+
+
+def _limits(board: Board) -> dict[str, _Limits]:
+    """Clock → the lowest and the highest MHz that its governor may choose."""
+    clocks = read_clocks(board.root).items()
+    return {name: (clock["min_mhz"], clock["max_mhz"]) for name, clock in clocks}
+
+
+def _range(limits: _Limits) -> str:
+    return " to ".join("?" if mhz is None else f"{mhz:g}" for mhz in limits) + " MHz"

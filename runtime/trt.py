@@ -6,7 +6,9 @@ Where a version differs in what a session needs, the difference is here and nowh
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,14 +23,40 @@ if TYPE_CHECKING:
 
     from vptkit.devices.cuda import Gpu
 
-    from .mend import Missing
+__all__ = [
+    "LIBRARIES",
+    "Library",
+    "find_module",
+    "load",
+    "make_context",
+    "numpy_type",
+    "reasons",
+    "the_logger",
+]
 
-__all__ = ["LIBRARIES", "find_module", "load", "make_context", "make_logger", "numpy_type"]
 
-# Library → names of its Python module, the usual one first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """What one of the two is called.
+
+    Attributes:
+        title: for people.
+        backend: on the command line.
+        modules: names of its Python module, the usual one first.
+    """
+
+    title: str
+    backend: Literal["tensorrt", "tensorrt-rtx"]
+    modules: tuple[str, ...]
+
+
 LIBRARIES = {
-    "tensorrt": ("tensorrt",),
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "tensorrt": Library(title="TensorRT", backend="tensorrt", modules=("tensorrt",)),
+    "tensorrt_rtx": Library(
+        title="TensorRT-RTX",
+        backend="tensorrt-rtx",
+        modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    ),
 }
 _TYPES = {
     "FLOAT": np.float32,
@@ -39,8 +67,6 @@ _TYPES = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
 }
-_SEVERE = ("INTERNAL_ERROR", "ERROR")
-_KEPT = 20
 
 
 def load(library: str) -> tuple[ModuleType, Gpu]:
@@ -66,20 +92,25 @@ def find_module(library: str) -> ModuleType:
         MissingError: no such module in this Python, or one whose libraries do not load.
     """
     reasons = []
-    for name in LIBRARIES[library]:
+    for name in LIBRARIES[library].modules:
         try:
             return importlib.import_module(name)
         except ImportError as error:  # noqa: PERF203 -- two names at most
             reasons.append(str(error))
-    missing: Missing = "tensorrt" if library == "tensorrt" else "tensorrt-rtx"
     raise MissingError(
         f"{library}: {'; '.join(reasons)}. To have it: "
-        f"{mend(missing, jetson=detect_jetson() is not None)}."
+        f"{mend(LIBRARIES[library].backend, jetson=detect_jetson() is not None)}."
     )
 
 
-def make_logger(trt: Any) -> Any:
-    """An ILogger that keeps the last errors in its list `errors`."""
+@cache
+def the_logger(trt: Any) -> Any:
+    """The ILogger of this process, which keeps the last errors in its list `errors`.
+
+    One for all: TensorRT keeps the first that it is given and passes over others, so that one must
+    outlive every runtime, and reasons arrive there.
+    """
+    severe, kept = ("INTERNAL_ERROR", "ERROR"), 20  # here: at exit a module's names may be gone
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -87,10 +118,16 @@ def make_logger(trt: Any) -> Any:
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            if severity.name in _SEVERE:
-                self.errors = [*self.errors, message][-_KEPT:]
+            if severity.name in severe:
+                self.errors = [*self.errors, message][-kept:]
 
     return Logger()
+
+
+def reasons(logger: Any) -> str:
+    """What TensorRT complained of since the last call, in one line."""
+    said, logger.errors = "; ".join(logger.errors), []
+    return said or "TensorRT gave no reason"
 
 
 def make_context(trt: Any, engine: Any, *, cuda_graph: bool) -> tuple[Any, bool]:

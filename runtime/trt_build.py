@@ -42,6 +42,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vptkit.devices.memory import process_memory
 from vptkit.errors import MissingError
 
 from .trt import find_module, load
@@ -95,7 +96,7 @@ def build(request: dict[str, Any], say: Say) -> dict[str, Any]:
     logger = _make_logger(trt, say)
     # the builder's memory is free again before the engine is looked into
     plan = _build_plan(trt, logger, request, answer, say)
-    answer["peak_rss_mb"] = _peak_rss_mb()
+    _, answer["peak_rss_mb"] = process_memory()
     if plan is None:
         return answer
     if request["plan"] is not None:
@@ -249,10 +250,11 @@ def _add_profile(builder: Any, network: Any, config: Any, request: dict[str, Any
 
 
 def _load_timing_cache(config: Any, path: Path) -> None:
-    """Start from what was timed before; the library itself ignores another GPU's times."""
-    content = path.read_bytes() if path.is_file() else b""
-    timing_cache = config.create_timing_cache(content)
-    config.set_timing_cache(timing_cache, False)
+    """Start from what was timed before, or anew if the library does not take that."""
+    for content in (path.read_bytes() if path.is_file() else b"", b""):
+        timing_cache = config.create_timing_cache(content)
+        if timing_cache is not None and config.set_timing_cache(timing_cache, False):
+            return
 
 
 def _store_timing_cache(config: Any, path: Path) -> None:
@@ -304,16 +306,6 @@ def _make_logger(trt: Any, say: Say) -> Any:
             return message.startswith("Layers:")
 
     return Logger()
-
-
-def _peak_rss_mb() -> float | None:
-    """The most memory that this process held, MiB (not getrusage: it inherits the parent's)."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    lines = status.read_text(encoding="ascii", errors="replace").splitlines()
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(found[0]) / 1024 if found else None
 
 
 # the conversation ----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Images cross the bus once, through page-locked memory; on a board whose GPU shares its memory with
 the processor they do not cross anything (zero copy). The launch is captured in a CUDA graph as soon
-as two calls in a row have the same shapes. Nothing here was run on a GPU yet: the tests run it on a
+as three runs in a row have the same shapes. Nothing here was run on a GPU yet: the tests run it on a
 driver and an engine of their own (tests/fakes).
 """
 
@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from vptkit.errors import BundleError, TargetError
 
 from .engines import find_engine
 from .timing import Times
-from .trt import load, make_context, make_logger, numpy_type
+from .trt import load, make_context, numpy_type, reasons, the_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from vptkit.devices.cuda import CudaGraph, Device, DeviceMemory, HostMemory
 
 __all__ = ["TrtGraph"]
+
+# Runs of the same shapes before a launch is captured. A large batch that goes in portions repeats
+# its shapes once in each call, which is not worth a capture.
+_REPEATS = 2
 
 
 @dataclass(slots=True)
@@ -99,7 +104,7 @@ class TrtGraph:
         self.cuda_graph = cuda_graph
         self._bundle, self._lock = bundle, threading.Lock()
         self._device = open_device(gpu)
-        self._logger = make_logger(trt)
+        self._logger = the_logger(trt)
         self._runtime, self._engine = _deserialize(trt, self._logger, built.path)
         self._context, ours = make_context(trt, self._engine, cuda_graph=cuda_graph)
         if self._context is None:
@@ -116,7 +121,7 @@ class TrtGraph:
         }
         self._bound: dict[str, tuple[tuple[int, ...], int]] = {}
         self._captured: CudaGraph | None = None
-        self._repeated = False
+        self._repeats = 0
 
     @property
     def transfers(self) -> str:
@@ -243,10 +248,10 @@ class TrtGraph:
         context = self._context
         wanted = {name: (value.shape, self._ports[name].address) for name, value in feed.items()}
         wanted |= {name: (table.shape, table.memory.address) for name, table in tables.items()}
-        self._repeated = wanted == self._bound
-        if self._repeated:
+        if wanted == self._bound:
+            self._repeats += 1
             return
-        self._captured, self._bound = None, {}
+        self._captured, self._bound, self._repeats = None, {}, 0
         for name, (shape, address) in wanted.items():
             if not context.set_input_shape(name, shape):
                 raise self._failed(f"{name} {list(shape)} was refused")
@@ -262,9 +267,9 @@ class TrtGraph:
                 self._stream.upload(port.device, port.host, value.nbytes)
 
     def _launch(self) -> None:
-        """Enqueue; from the second run of the same shapes on by a captured graph."""
-        if self._captured is None and self._captures and self._repeated:
-            # The plain run before this one has done what TensorRT puts off to the first run.
+        """Enqueue; after some runs of the same shapes by a captured graph."""
+        if self._captured is None and self._captures and self._repeats >= _REPEATS:
+            # The plain runs before this one have done what TensorRT puts off to the first run.
             try:
                 self._captured = self._capture()
             except TargetError as error:
@@ -314,18 +319,18 @@ class TrtGraph:
         return _Table(table.shape, memory)
 
     def _failed(self, what: str) -> TargetError:
-        said = "; ".join(self._logger.errors) or "TensorRT gave no reason"
-        return TargetError(f"{self._bundle.path}: {what}: {said}")
+        return TargetError(f"{self._bundle.path}: {what}: {reasons(self._logger)}")
 
 
 def _deserialize(trt: Any, logger: Any, plan: Path) -> tuple[Any, Any]:
     """(runtime, engine); the first must live as long as the second."""
     runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    # Mapped, not read: pages of a file can be dropped where the engine needs their memory.
+    with plan.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        said = "; ".join(logger.errors) or "no reason given"
         raise TargetError(
-            f"{plan}: TensorRT {trt.__version__} does not load the engine: {said}. "
+            f"{plan}: TensorRT {trt.__version__} does not load the engine: {reasons(logger)}. "
             "Build it again: vptkit build BUNDLE --force"
         )
     return runtime, engine

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,11 +24,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Board", "board", "debian_sources"]
+__all__ = ["Board", "board"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 QEMU = "qemu-aarch64-static"
-SOURCES = Path("/etc/apt")
 DEBIAN = ("libpython3-stdlib", "libgomp1", "libstdc++6", "python3-minimal", "zlib1g")
 # The newest ONNX Runtime for JetPack 6's Python 3.10, and of the others those that QEMU 7.2 can run:
 # ONNX Runtime from 1.28 on ends there with a segmentation fault.
@@ -81,15 +79,15 @@ def board() -> Board:
     """The board, fetched if it is not in the cache.
 
     Raises:
-        Unavailable: no QEMU, no apt, no pip, no Debian packages for aarch64, or no network.
+        Unavailable: no QEMU, no apt, no pip, no packages for aarch64 among apt's sources (those of
+            Debian have them), or no network.
     """
     if shutil.which(QEMU) is None:
         raise Unavailable(f"{QEMU} is not installed: apt-get install qemu-user-static")
-    sources = debian_sources(SOURCES)
-    root = cache_folder() / f"aarch64-debian-{_digest(*DEBIAN, PYTHON, sources)}"
+    root = cache_folder() / f"aarch64-debian-{_digest(*DEBIAN, PYTHON)}"
     if not root.is_dir():
         with staged(root) as stage:
-            _unpack_debian(sources, stage)
+            _unpack_debian(stage)
     programs = root / "usr" / "bin"
     version = min(programs.glob("python3.*")).name.removeprefix("python")
     packages = _requirements()
@@ -111,48 +109,13 @@ def _requirements() -> list[str]:
     return [text for text in wanted if "python_version" not in text]
 
 
-def debian_sources(folder: Path) -> str:
-    """The machine's own Debian mirrors, in apt's one-line form, for aarch64's main packages.
-
-    Args:
-        folder: where apt's configuration lies.
-
-    Raises:
-        Unavailable: nothing of Debian's among its sources.
-    """
-    lines = [line for path in _files(folder, "list") for line in path.read_text().splitlines()]
-    for path in _files(folder, "sources"):
-        for stanza in re.split(r"\n\s*\n", path.read_text()):
-            fields = dict(re.findall(r"^([\w-]+):[ \t]*(.*)$", stanza, flags=re.MULTILINE))
-            key = fields.get("Signed-By")
-            option = f"[signed-by={key}] " if key else ""
-            lines += [
-                f"{kind} {option}{uri} {suite} {fields.get('Components', '')}"
-                for kind in fields.get("Types", "").split()
-                for uri in fields.get("URIs", "").split()
-                for suite in fields.get("Suites", "").split()
-            ]
-    pattern = re.compile(r"^deb (\[[^\]]*\] )?(\S*/debian(?:-security)?/?) (\S+) (.*\s)?main\b")
-    found = [match for line in lines if (match := pattern.match(line.strip()))]
-    if not found:
-        raise Unavailable(f"{folder}: no Debian mirror among apt's sources")
-    return "".join(f"deb {m[1] or ''}{m[2]} {m[3]} main\n" for m in found)
-
-
-def _files(folder: Path, ending: str) -> list[Path]:
-    found = [folder / "sources.list"] if ending == "list" else []
-    found += sorted((folder / "sources.list.d").glob(f"*.{ending}"))
-    return [path for path in found if path.is_file()]
-
-
-def _unpack_debian(sources: str, root: Path) -> None:
-    """Fetch and unpack the packages of DEBIAN and all they depend on."""
+def _unpack_debian(root: Path) -> None:
+    """Fetch and unpack the packages of DEBIAN and all they depend on, from this machine's mirrors."""
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         (work / "lists" / "partial").mkdir(parents=True)
         (work / "cache" / "archives" / "partial").mkdir(parents=True)
         (work / "status").touch()
-        (work / "sources.list").write_text(sources)
         options = [
             "-q",
             "-oAPT::Architecture=arm64",
@@ -160,8 +123,6 @@ def _unpack_debian(sources: str, root: Path) -> None:
             "-oAPT::Sandbox::User=",
             f"-oDir::State::Lists={work}/lists",
             f"-oDir::State::status={work}/status",
-            f"-oDir::Etc::sourcelist={work}/sources.list",
-            f"-oDir::Etc::sourceparts={work}/none",
             f"-oDir::Cache={work}/cache",
             "-oDebug::NoLocking=1",
         ]

@@ -2,8 +2,8 @@
 
 An object is known by its variable's name (CONVENTION, with or without leading underscores, also as
 an attribute of `self`), by `trt.Class(...)`, or by the method that returned it; a parameter that is
-annotated otherwise is none of TensorRT's. `hasattr` is answered from the version's own list, so that
-what stands under a guard counts only for the versions in which the guard opens.
+annotated otherwise is none of TensorRT's. `hasattr` in an `if` is answered from the version's own
+list, so that what stands under it counts only for the versions that get there.
 """
 
 from __future__ import annotations
@@ -229,10 +229,6 @@ class _Walker(ast.NodeVisitor):
             if kind:
                 self._types[name] = kind
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self.visit(node.value)
-
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         known, self._types = self._types, dict(self._types)
         for argument in (*node.args.args, *node.args.kwonlyargs):
@@ -257,11 +253,6 @@ class _Walker(ast.NodeVisitor):
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             inner = self._holds(test.operand)
             return None if inner is None else not inner
-        if isinstance(test, ast.BoolOp):
-            parts, decisive = [self._holds(v) for v in test.values], isinstance(test.op, ast.Or)
-            if decisive in parts:
-                return decisive
-            return None if None in parts else not decisive
         if isinstance(test, ast.Call) and ast.unparse(test.func) == "hasattr":
             owner, named = self._owner(test.args[0]), test.args[1]
             if owner is not None and isinstance(named, ast.Constant):
@@ -282,26 +273,12 @@ class _Walker(ast.NodeVisitor):
                     return
 
     def visit_If(self, node: ast.If) -> None:
-        self._branch(node.test, node.body, node.orelse)
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self._branch(node.test, [node.body], [node.orelse])
-
-    def _branch(
-        self, test: ast.expr, body: Sequence[ast.AST], otherwise: Sequence[ast.AST]
-    ) -> None:
-        self.visit(test)
-        holds = self._holds(test)
-        for branch, dead in ((body, False), (otherwise, True)):
+        self.visit(node.test)
+        holds = self._holds(node.test)
+        for branch, dead in ((node.body, False), (node.orelse, True)):
             if holds is not dead:
-                for node in branch:
-                    self.visit(node)
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        for value in node.values:
-            self.visit(value)
-            if self._holds(value) is isinstance(node.op, ast.Or):
-                return
+                for statement in branch:
+                    self.visit(statement)
 
 
 def _variable(node: ast.expr) -> str | None:

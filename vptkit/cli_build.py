@@ -11,8 +11,6 @@ from vptkit.errors import MissingError, TargetError, VptkitError
 
 __all__ = ["build"]
 
-_LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
 
 def build(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")],
@@ -118,14 +116,15 @@ def _text(engine: Any, layers: bool) -> str:
     made = record["structure"]
     state = "built" if engine.fresh else "was there already"
     fused = made["attentions"] - len(made["unfused_softmax"])
+    inside = f"attention fused {fused} of {made['attentions']}"
+    if made["opaque"]:
+        inside = "the library does not show what is inside them"
     gpu = f"{record['gpu'] or 'any GPU'} ({record['capability']})"
     lines = [
         f"{engine.path}: {state}, {record['bytes'] / 1e6:.1f} MB, {record['seconds']:.0f} s",
         f"for {record['library']} {record['version']} on {gpu}",
-        f"{made['layers']} layers; attention fused {fused} of {made['attentions']}",
+        f"{made['layers']} layers; {inside}",
     ]
-    if made["opaque"]:
-        lines.append("the library does not show what is inside its layers")
     rows = [
         [role, ", ".join(f"{count} {kind}" for kind, count in types.items())]
         for role, types in made["roles"].items()
@@ -149,9 +148,11 @@ def _clean(bundle: Any, job: Any, as_json: bool) -> None:
 
 
 def _library(backend: str) -> str:
-    if backend not in _LIBRARIES:
-        raise VptkitError(f"--backend {backend!r}: expected {' or '.join(_LIBRARIES)}")
-    return _LIBRARIES[backend]
+    from vptkit.runtime.backends import TRT_LIBRARIES
+
+    if backend not in TRT_LIBRARIES:
+        raise VptkitError(f"--backend {backend!r}: expected {' or '.join(TRT_LIBRARIES)}")
+    return TRT_LIBRARIES[backend]
 
 
 def _batch(text: str | None) -> tuple[int, int, int]:

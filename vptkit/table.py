@@ -39,12 +39,20 @@ def fields(document: Mapping[str, Any], *, limit: int = 100) -> str:
 def profile_table(document: Mapping[str, Any]) -> str:
     """The rows of `vptkit.runtime.profile.profile`.
 
-    Columns of what was not measured, or not asked for, are left out; below stand power modes that
-    were skipped, and why energy is missing.
+    Columns of what was not measured, or not asked for, are left out; below stand what makes rows
+    doubtful, power modes that were skipped, and why energy is missing.
     """
     rows = document["rows"]
     shown = [column for column in _COLUMNS if column[2](rows)]
     lines = [columns([c[0] for c in shown], [[c[1](row) for c in shown] for row in rows])]
+    if not all(row["settled"] for row in rows):
+        lines.append("* not settled when its warm-up ended")
+    doubts = [
+        (f"batch {row['batch']}, {row.get('power_mode') or ''}".rstrip(", "), doubt)
+        for row in rows
+        for doubt in row.get("unsteady") or ()
+    ]
+    lines += [f"unsteady: {where}: {doubt}" for where, doubt in dict.fromkeys(doubts)]
     reasons = [(row.get("energy") or {}).get("unavailable") for row in rows]
     lines += [f"no energy: {reason}" for reason in dict.fromkeys(reasons) if reason]
     skipped = document.get("sweep", {}).get("skipped", [])
@@ -67,11 +75,11 @@ def _differ(key: str) -> Callable[[Sequence[Mapping[str, Any]]], bool]:
 
 
 def _at(row: Mapping[str, Any], *path: str) -> Any:
-    """row[a][b]…, or None where something on the way is missing or empty."""
+    """row[a][b]…, or None where something on the way is missing."""
     found: Any = row
     for key in path:
         found = found.get(key) if found else None
-    return found if found != [] else None
+    return found
 
 
 def _number(form: str, *path: str) -> Callable[[Mapping[str, Any]], str]:
@@ -126,7 +134,6 @@ _COLUMNS: tuple[
     ("GPU MiB", _number(".0f", "memory_mb", "device"), _some("memory_mb", "device")),
     ("calls", _calls, _always),
     ("against", _compared, _always),
-    ("unsteady", lambda row: "; ".join(row.get("unsteady") or ["-"]), _some("unsteady")),
 )
 
 

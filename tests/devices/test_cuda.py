@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -91,6 +92,15 @@ def test_memory_is_given_back(device, fake_gpu):
     memory = device.allocate(1000)
     assert fake_gpu.count("allocated") == before + 1000
     del memory
+    assert fake_gpu.count("allocated") == before
+
+
+def test_memory_is_given_back_from_a_thread_that_never_used_the_device(device, fake_gpu):
+    before = fake_gpu.count("allocated")
+    held = [device.allocate(1000)]
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
     assert fake_gpu.count("allocated") == before
 
 

@@ -95,3 +95,10 @@ def test_time_that_a_gpu_was_held_back(nanoseconds, found):
 )
 def test_changes(before, after, text):
     assert compare_states(state(**before), state(**after)) == ([], [text])
+
+
+def test_a_pinned_gpu_that_was_switched_off_is_no_change():
+    states = [
+        state(clocks={"gpu": clock(pinned=True, mhz=mhz, min_mhz=918.0)}) for mhz in (0.0, 918.0)
+    ]
+    assert compare_states(*states) == ([], [])

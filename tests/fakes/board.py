@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FakeBoard", "make_board"]
+__all__ = ["STEADY", "FakeBoard", "make_board"]
+
+# The state of a machine that nothing happens to
+STEADY = {
+    "power_mode": None,
+    "clocks": {},
+    "temperatures": {},
+    "throttling": {"active": [], "counters": {}},
+    "gpu": None,
+    "jetson_clocks": None,
+    "load": 0.0,
+}
 
 NVPMODEL = """#!/bin/sh
 cd {folder} || exit 1
@@ -50,6 +61,7 @@ case "$1" in
     *) echo "unknown option $1"; exit 1 ;;
 esac
 echo "jetson_clocks $1" >> log
+if [ "$1" != --store ] && [ -e half ]; then echo "Error: Failed to max or restore the GPU"; fi
 """
 
 
@@ -75,6 +87,10 @@ class FakeBoard:
     def clocks(self) -> str:
         """The state of its clocks, in words."""
         return (self.folder / "clocks").read_text().strip()
+
+    def half_fails(self) -> None:
+        """Let jetson_clocks complain when it sets clocks, and end with 0, as NVIDIA's does."""
+        (self.folder / "half").touch()
 
     def needs_reboot(self, number: int) -> None:
         """Let a mode be entered by a reboot only."""

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 SERVER = "NVIDIA H200|9|0|0|144000"
 ORIN = "Orin|8|7|1|7620"
+# What a probe of such a module finds
+ORIN_GPU = cuda.Gpu(
+    index=0,
+    name="Orin",
+    capability=(8, 7),
+    memory_bytes=8 << 30,
+    integrated=True,
+    sms=8,
+    clock_mhz=1020,
+    driver=(12, 6),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

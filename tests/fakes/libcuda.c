@@ -81,6 +81,9 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &allocated; return device ? INVALID : 0; }
 EXPORT int cuCtxSetCurrent(void *context) { CHECK(context == &allocated); context_is_set = 1; return 0; }
+static _Thread_local int set_before;
+EXPORT int cuCtxPushCurrent_v2(void *context) { set_before = context_is_set; return cuCtxSetCurrent(context); }
+EXPORT int cuCtxPopCurrent_v2(void **context) { *context = &allocated; context_is_set = set_before; return 0; }
 EXPORT int cuMemGetInfo_v2(size_t *available, size_t *total) {
     *total = (size_t)numeric(4) << 20; *available = *total - allocated; return 0;
 }
@@ -94,6 +97,7 @@ EXPORT int cuMemAlloc_v2(uint64_t *p, size_t size) {
     return 0;
 }
 EXPORT int cuMemFree_v2(uint64_t p) {
+    CHECK(context_is_set);
     size_t *block = (size_t *)((char *)untag(p) - 64);
     allocated -= *block; free(block); return 0;
 }

@@ -8,6 +8,7 @@ import ctypes
 import enum
 import json
 import os
+import weakref
 
 import numpy as np
 import onnxruntime
@@ -247,18 +248,31 @@ class Builder:
         return IHostMemory(len(head).to_bytes(4, "little") + head + network._model)
 
 
+_loggers = weakref.WeakSet()  # of all runtimes; the first one hears everything
+
+
 class Runtime:
+    _first = None
+
     def __init__(self, logger):
-        self._logger = logger
+        self._kept = logger
+        if not _loggers:
+            Runtime._first = weakref.ref(logger)
+        _loggers.add(logger)
+
+    def _complain(self, message):
+        Runtime._first().log(ILogger.ERROR, message)  # fails if it is gone: the real one crashes
 
     def deserialize_cuda_engine(self, serialized_engine):
         content = bytes(serialized_engine)
         size = int.from_bytes(content[:4], "little")
         head = json.loads(content[4 : 4 + size])
         if head["version"] != __version__:
-            self._logger.log(ILogger.ERROR, "the engine plan file is not compatible")
+            self._complain("the engine plan file is not compatible")
             return None
-        return ICudaEngine(content[4 + size :], head["shapes"])
+        engine = ICudaEngine(content[4 + size :], head["shapes"])
+        engine._runtime = self
+        return engine
 
 
 class EngineInspector:
@@ -335,6 +349,8 @@ class IExecutionContext:
             legal = all(a <= s <= b for a, s, b in zip(limits[0], shape, limits[2], strict=True))
         if legal:
             self._shapes[name] = tuple(shape)
+        else:
+            self._engine._runtime._complain(f"{name}: illegal shape")
         return legal
 
     def set_tensor_address(self, name, memory):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.arm64 import board, debian_sources
+from tests.arm64 import board
 from tests.downloads import Unavailable
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
@@ -239,33 +239,3 @@ def test_the_test_of_a_board_is_not_one_of_this_machine(arm):
     )
     done = arm.run("-c", f"{code}; {child}", code)
     assert done.stdout == "aarch64\naarch64\n", done.stderr
-
-
-# where Debian's packages come from ----------------------------------------------------------------
-
-
-def test_mirrors_are_read_from_both_forms(tmp_path):
-    (tmp_path / "sources.list.d").mkdir()
-    (tmp_path / "sources.list").write_text(
-        "# deb http://off.example/debian old main\n"
-        "deb http://one.example/debian bookworm main contrib\n"
-        "deb-src http://one.example/debian bookworm main\n"
-        "deb http://other.example/apt stable main\n"
-    )
-    (tmp_path / "sources.list.d" / "a.sources").write_text(
-        "Types: deb deb-src\n# a comment\nURIs: http://two.example/debian\n"
-        "Suites: bookworm bookworm-updates\nComponents: main\nSigned-By: /keys/debian.gpg\n\n"
-        "Types: deb\nURIs: http://two.example/debian-security\nSuites: safe\nComponents: main\n\n"
-        "Types: deb\nURIs: http://three.example/node\nSuites: x\nComponents: main\n"
-    )
-    assert debian_sources(tmp_path).splitlines() == [
-        "deb http://one.example/debian bookworm main",
-        "deb [signed-by=/keys/debian.gpg] http://two.example/debian bookworm main",
-        "deb [signed-by=/keys/debian.gpg] http://two.example/debian bookworm-updates main",
-        "deb http://two.example/debian-security safe main",
-    ]
-
-
-def test_without_a_mirror_it_says_so(tmp_path):
-    with pytest.raises(Unavailable, match="no Debian mirror"):
-        debian_sources(tmp_path)

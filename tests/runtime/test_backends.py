@@ -6,23 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.fakes.gpu import ORIN_GPU
 from vptkit.bundle import open_bundle
-from vptkit.devices.cuda import Gpu
 from vptkit.errors import BundleError, MissingError, MissingExtraError, TargetError, VptkitError
 from vptkit.runtime import backends
 from vptkit.runtime.backends import AUTO_ORDER, BACKENDS, open_graph
 from vptkit.runtime.build import BuildOptions, build
-
-GPU = Gpu(
-    index=0,
-    name="Orin",
-    capability=(8, 7),
-    memory_bytes=8 << 30,
-    integrated=True,
-    sms=8,
-    clock_mhz=1020,
-    driver=(12, 6),
-)
 
 
 @pytest.fixture
@@ -41,7 +30,7 @@ def no_gpu(monkeypatch):
 @pytest.fixture
 def machine(monkeypatch):
     """A function that sets what each backend does: an error that it raises, or a graph."""
-    monkeypatch.setattr(backends, "probe", lambda: GPU)
+    monkeypatch.setattr(backends, "probe", lambda: ORIN_GPU)
     tried = []
 
     def describe(**outcomes):
@@ -131,7 +120,7 @@ def test_an_unknown_backend_is_a_usage_error(bundle):
 
 @pytest.mark.parametrize("backend", ["cuda", "ort-tensorrt"])
 def test_this_build_of_onnx_runtime_has_no_gpu(bundle, monkeypatch, backend):
-    monkeypatch.setattr(backends, "probe", lambda: GPU)
+    monkeypatch.setattr(backends, "probe", lambda: ORIN_GPU)
     with pytest.raises(MissingError, match="is not in this build of ONNX Runtime"):
         open_graph(bundle, backend)
 
@@ -154,7 +143,7 @@ def import_error(monkeypatch):
 
 
 def test_without_onnx_runtime_the_command_is_named(bundle, monkeypatch, import_error):
-    monkeypatch.setattr(backends, "probe", lambda: GPU)
+    monkeypatch.setattr(backends, "probe", lambda: ORIN_GPU)
     import_error(ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"))
     with pytest.raises(MissingExtraError, match=r"vptkit\[cpu\]"):
         open_graph(bundle, "cpu")

@@ -124,7 +124,7 @@ def test_an_engine_and_its_record(run, bundle):
     }
     assert record["memory"]["builder_peak_mb"] == 300.0
     assert left(bundle) == {engine.path.name, f"{engine.path.stem}.json"}
-    gpu = SimpleNamespace(cc="8.7", name="Orin")
+    gpu = SimpleNamespace(cc="8.7", name="Orin", sms=8)
     assert find_engine(bundle, library="tensorrt", version="10.3.0", gpu=gpu).path == engine.path
 
 
@@ -142,6 +142,7 @@ def test_the_same_is_not_built_twice(run, bundle):
     assert (again.path, first.fresh, again.fresh) == (first.path, True, False)
     assert run("done()", force=True).fresh
     assert run("done()", batch=(1, 1, 4)).path != first.path
+    assert run(crash).path == list_engines(bundle)[0].path == first.path
     with pytest.raises(TargetError):
         run(crash, tf32=True)
     first.path.write_bytes(b"plam")
@@ -187,6 +188,22 @@ def test_a_crash_names_the_last_node(run, bundle):
     with pytest.raises(TargetError, match=r"SIGSEGV; the last node .* blocks\.3/add2 \[Add\]"):
         run(LOG + "os.kill(os.getpid(), signal.SIGSEGV)")
     assert left(bundle) == set()
+
+
+def test_a_crash_in_the_middle_of_a_line(run):
+    with pytest.raises(TargetError, match="SIGSEGV"):
+        run('sys.stdout.write("{")\nsys.stdout.flush()\nos.kill(os.getpid(), signal.SIGSEGV)')
+
+
+def test_kernel_times_that_the_library_does_not_take(tmp_path):
+    (tmp_path / "a.timing").write_bytes(b"of another driver")
+    taken = []
+    config = SimpleNamespace(
+        create_timing_cache=lambda content: content,
+        set_timing_cache=lambda cache, _: taken.append(cache) or not cache,
+    )
+    trt_build._load_timing_cache(config, tmp_path / "a.timing")
+    assert taken == [b"of another driver", b""]
 
 
 def test_a_child_that_the_system_ends_for_lack_of_memory(run):

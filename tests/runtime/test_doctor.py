@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from types import SimpleNamespace
@@ -7,9 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.device_trees import plant
-from tests.fakes.gpu import ORIN as ORIN_DEVICE
+from tests.fakes.gpu import ORIN, ORIN_GPU
 from vptkit.bundle import open_bundle
-from vptkit.devices.cuda import Gpu
 from vptkit.errors import BundleError, MissingError
 from vptkit.runtime import doctor
 from vptkit.runtime.backends import AUTO_ORDER
@@ -17,16 +17,6 @@ from vptkit.runtime.build import BuildOptions, build
 from vptkit.runtime.doctor import examine
 from vptkit.runtime.inquiry import Answer
 
-ORIN = Gpu(
-    index=0,
-    name="Orin",
-    capability=(8, 7),
-    memory_bytes=8 << 30,
-    integrated=True,
-    sms=8,
-    clock_mhz=1020,
-    driver=(12, 6),
-)
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 NOTHING = Answer(facts={"stage": "loading it", "missing": "No module named it"})
 TRT = Answer(facts={"version": "10.3.0", "runtime": True, "errors": []})
@@ -72,15 +62,29 @@ def server(tmp_path) -> World:
 @pytest.fixture
 def orin(tmp_path, monkeypatch) -> World:
     real = doctor.detect_machine
-    monkeypatch.setattr(doctor, "detect_machine", lambda root: real(root) | {"gpu": ORIN.to_json()})
-    monkeypatch.setattr(doctor, "probe", lambda: ORIN)
+    monkeypatch.setattr(
+        doctor, "detect_machine", lambda root: real(root) | {"gpu": ORIN_GPU.to_json()}
+    )
+    monkeypatch.setattr(doctor, "probe", lambda: ORIN_GPU)
     return World(plant("orin-nano-jp62", tmp_path / "root"))
 
 
 def test_a_server_without_a_gpu_runs_on_its_processor(server):
     found = server.examine()
     assert (found.ok, found.backends) == (True, ("cpu",))
-    assert found.checks["TensorRT"].fix == "pip install tensorrt"
+    assert not {"TensorRT", "TensorRT-RTX"} & found.checks.keys()  # nothing could use them
+    assert all(check.fix is None for check in found.checks.values() if "extra" not in check.name)
+
+
+@pytest.mark.parametrize(("cuda", "package"), [((12, 8), "tensorrt-cu12"), ((13, 0), "tensorrt")])
+def test_a_server_with_a_gpu_is_told_what_to_install(server, monkeypatch, cuda, package):
+    gpu = dataclasses.replace(
+        ORIN_GPU, name="NVIDIA H200", capability=(9, 0), driver=cuda
+    ).to_json()
+    real = doctor.detect_machine
+    monkeypatch.setattr(doctor, "detect_machine", lambda root: real(root) | {"gpu": gpu})
+    found = server.examine()
+    assert found.checks["TensorRT"].fix == f"pip install {package}"
     assert found.checks["TensorRT-RTX"].fix == 'pip install "vptkit[trt-rtx]"'
 
 
@@ -165,17 +169,20 @@ def test_a_tensorrt_without_a_gpu_cannot_run_engines(server):
 
 
 @pytest.mark.parametrize(
-    ("python", "environment", "fix"),
+    ("python", "base", "environment", "fix"),
     [
-        (f"python3.{sys.version_info.minor}", True, "sed -i"),
-        ("python3", True, "sed -i"),
-        ("python3.1", True, "/usr/bin/python3.1 -m venv --system-site-packages"),
-        (f"python3.{sys.version_info.minor}", False, "sudo apt"),
+        (f"python3.{sys.version_info.minor}", "/usr", True, "sed -i"),
+        ("python3", "/usr", True, "sed -i"),
+        ("python3.1", "/usr", True, "/usr/bin/python3.1 -m venv --system-site-packages"),
+        ("python3", "/opt/conda", False, "/usr/bin/python3 -m venv --system-site-packages"),
+        ("python3", "/opt/conda", True, "/usr/bin/python3 -m venv --system-site-packages"),
+        (f"python3.{sys.version_info.minor}", "/usr", False, "sudo apt"),
     ],
 )
-def test_a_tensorrt_that_the_environment_hides(orin, monkeypatch, python, environment, fix):
+def test_a_tensorrt_that_the_environment_hides(orin, monkeypatch, python, base, environment, fix):
     (orin.root / f"usr/lib/{python}/dist-packages/tensorrt").mkdir(parents=True)
-    monkeypatch.setattr(sys, "prefix", "/home/me/env" if environment else sys.base_prefix)
+    monkeypatch.setattr(sys, "base_prefix", base)
+    monkeypatch.setattr(sys, "prefix", "/home/me/env" if environment else base)
     found = orin.examine().checks["TensorRT"].fix
     assert fix in found
     assert ("/home/me/env/pyvenv.cfg" in found) == (fix == "sed -i")
@@ -306,7 +313,7 @@ def test_a_gpu_that_went_away_names_no_engine(orin, make_bundle, monkeypatch):
     assert "TensorRT engine" not in orin.examine(make_bundle()).checks
 
 
-@pytest.mark.parametrize("fake_gpu", [ORIN_DEVICE], indirect=True)
+@pytest.mark.parametrize("fake_gpu", [ORIN], indirect=True)
 def test_an_engine_is_missed_built_and_run(fake_gpu, make_bundle):
     """With real children, on the fakes of a GPU and of TensorRT."""
     bundle = make_bundle()

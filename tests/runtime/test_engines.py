@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from dataclasses import replace
 
 import pytest
 
+from tests.fakes.gpu import ORIN_GPU
 from vptkit.bundle import open_bundle, write_manifest
-from vptkit.devices.cuda import Gpu
 from vptkit.errors import MissingError, OutputError
 from vptkit.runtime import engines
 from vptkit.runtime.engines import (
     Here,
     Key,
+    ask_for,
     clean,
     engine_folder,
     exclusive,
@@ -25,17 +27,7 @@ from vptkit.runtime.engines import (
     timing_cache,
 )
 
-ORIN = Gpu(
-    index=0,
-    name="Orin",
-    capability=(8, 7),
-    memory_bytes=8 * 2**30,
-    integrated=True,
-    sms=8,
-    clock_mhz=1020,
-    driver=(12, 6),
-)
-ADA = replace(ORIN, name="NVIDIA L4", capability=(8, 9), integrated=False)
+ADA = replace(ORIN_GPU, name="NVIDIA L4", capability=(8, 9), integrated=False)
 
 
 @pytest.fixture
@@ -56,6 +48,7 @@ def put(bundle):
             "version": "10.3.0",
             "capability": "8.7",
             "gpu": "Orin",
+            "sms": 8,
             "graph": graph_digest(bundle),
         }
         key = Key(here=Here(**plain | here), options=options or {"batch": count})
@@ -71,7 +64,7 @@ def put(bundle):
     return one
 
 
-def found(bundle, gpu=ORIN, version="10.3.0", library="tensorrt"):
+def found(bundle, gpu=ORIN_GPU, version="10.3.0", library="tensorrt"):
     return find_engine(bundle, library=library, version=version, gpu=gpu)
 
 
@@ -86,6 +79,15 @@ def test_the_newest_that_fits(bundle, put):
     assert not engine.fresh
 
 
+def test_of_several_that_fit_the_one_asked_for_last(bundle, put):
+    first, second = put(), put()
+    assert found(bundle).path == second.path
+    for engine in (first, second):
+        os.utime(engine.path.with_suffix(".json"), (1e9, 1e9))
+    ask_for(list_engines(bundle)[1])
+    assert found(bundle).path == first.path
+
+
 def test_a_record_says_what_the_engine_is(put):
     record = json.loads(put().path.with_suffix(".json").read_text())
     assert (record["library"], record["version"], record["gpu"]) == ("tensorrt", "10.3.0", "Orin")
@@ -98,13 +100,14 @@ def test_a_record_says_what_the_engine_is(put):
     [
         (
             {"version": "8.6.2"},
-            "built by TensorRT 8.6.2 for Orin (8.7); here is TensorRT 10.3.0 on Orin (8.7)",
+            "built by TensorRT 8.6.2 on Orin (8.7, 8 SMs); here is TensorRT 10.3.0 on Orin (8.7, 8",
         ),
         (
             {"gpu": "NVIDIA Thor", "capability": "11.0"},
-            "built by TensorRT 10.3.0 for NVIDIA Thor (11.0); here is TensorRT 10.3.0 on Orin",
+            "built by TensorRT 10.3.0 on NVIDIA Thor (11.0, 8 SMs); here is TensorRT 10.3.0 on Orin",
         ),
-        ({"library": "tensorrt_rtx", "version": "1.7.1"}, "built by TensorRT-RTX 1.7.1 for Orin"),
+        ({"sms": 16}, "built by TensorRT 10.3.0 on Orin (8.7, 16 SMs); here is"),
+        ({"library": "tensorrt_rtx", "version": "1.7.1"}, "built by TensorRT-RTX 1.7.1 on Orin"),
         ({"graph": "0" * 64}, "built of another graph"),
     ],
 )
@@ -131,10 +134,10 @@ def test_a_damaged_plan_is_not_loaded(bundle, put):
 
 
 def test_ahead_of_time_fits_any_gpu_of_the_capability(bundle, put):
-    put(library="tensorrt_rtx", version="1.7.1", capability="8.9", gpu=None)
+    put(library="tensorrt_rtx", version="1.7.1", capability="8.9", gpu=None, sms=None)
     assert found(bundle, ADA, "1.7.1", "tensorrt_rtx").record["gpu"] is None
-    with pytest.raises(MissingError, match=r"for any GPU \(8\.9\); here is TensorRT-RTX"):
-        found(bundle, ORIN, "1.7.1", "tensorrt_rtx")
+    with pytest.raises(MissingError, match=r"on any GPU \(8\.9\); here is TensorRT-RTX"):
+        found(bundle, ORIN_GPU, "1.7.1", "tensorrt_rtx")
 
 
 def test_engines_are_no_part_of_the_bundle(bundle, put):

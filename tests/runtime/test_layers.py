@@ -91,12 +91,14 @@ def test_the_rest_of_the_log():
     log = "\n".join([*GRAPH, "INFO: Total Weights Memory: 12 bytes", "ERROR: broken", "INFO: x"])
     assert last_node(log) == ("blocks.0.attn/softmax", "Softmax")
     assert (bytes_of(log, "Weights"), bytes_of(log, "Activation")) == (12, None)
+    assert bytes_of("INFO: Total Activation Memory: 22118400", "Activation") == 22118400  # 8.6
     assert messages(log, "ERROR") == ["broken"]
     assert last_node("") is None
 
 
 def inspected(*layers):
-    return structure_of_engine(json.dumps({"Layers": list(layers)}), "\n".join(GRAPH))
+    text = json.dumps({"Layers": list(layers)}).replace("\\u001e", "\x1e")
+    return structure_of_engine(text, "\n".join(GRAPH))
 
 
 TEN = {  # TensorRT 10: "Format/Datatype"

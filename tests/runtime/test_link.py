@@ -57,6 +57,14 @@ def test_noise_of_the_login_shell_is_no_answer(server, greeted, capsys):  # noqa
     assert capsys.readouterr().err == ""
 
 
+def test_what_lies_in_the_home_folder_is_not_imported(server, greeted):  # noqa: F811
+    (server.home / "json.py").write_text("raise RuntimeError('not the real json')\n")
+    try:
+        assert greeted()["free"] > 0
+    finally:
+        (server.home / "json.py").unlink()
+
+
 def test_what_is_written_to_standard_error_there_is_passed_on(server, greeted, script, capsys):  # noqa: F811
     greeted(python=script(f'{sys.executable} "$@"; echo farewell >&2'))
     assert capsys.readouterr().err == f"{server.host}: farewell\n"
@@ -86,7 +94,13 @@ def test_nobody_listens():
             pass
 
 
-@pytest.mark.parametrize("host", ["-oProxyCommand=true", "a b", "", "host:", "host:22:23", "[::1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("-oProxyCommand=true", "[-oProxyCommand=true]", "me@-oProxyCommand=true"),
+        *("a b", "", "host:", "host:22:23", "[::1"),
+    ],
+)
 def test_what_is_not_a_host(host):
     with pytest.raises(VptkitError, match="expected HOST"), connect(host):
         pass

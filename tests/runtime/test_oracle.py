@@ -89,8 +89,8 @@ def test_a_missing_file(tmp_path):
         ask(tmp_path / "none.onnx")
 
 
-@pytest.mark.parametrize(("free", "workers"), [(0, 1), (2**40, 2)])
+@pytest.mark.parametrize(("free", "workers"), [(None, 1), (0, 1), (2**40, 2)])
 def test_builds_share_the_memory(graph, monkeypatch, free, workers):
-    monkeypatch.setattr(oracle, "_free_memory", lambda: free)
+    monkeypatch.setattr(oracle, "free_memory", lambda: free)
     monkeypatch.setattr(oracle.os, "sched_getaffinity", lambda pid: range(2))
     assert oracle._workers(graph(TABLE["HardSwish"]), 3) == workers

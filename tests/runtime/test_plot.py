@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from vptkit.errors import MissingExtraError, OutputError
+from vptkit.runtime import plot
 from vptkit.runtime.plot import plot_profile, require_plot
 
 
@@ -95,3 +96,11 @@ def test_less_than_nothing_is_drawn(document, tmp_path):
     rows = [{**row, "energy": energy} for row in document["rows"]]
     plot_profile({**document, "rows": rows}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(("backend", "begins"), [("tensorrt", "Orin, Cortex"), ("cpu", "Cortex")])
+def test_the_gpu_is_named_where_it_does_the_work(document, backend, begins):
+    document["machine"]["gpu"] = {"name": "Orin"}
+    for row in document["rows"]:
+        row["backend"] = backend
+    assert plot._circumstances(document).splitlines()[1].startswith(begins)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.fakes.board import STEADY
 from vptkit.errors import TargetError, VptkitError
 from vptkit.runtime.candidates import Candidate, open_candidates
 from vptkit.runtime.instruments import Instruments
@@ -16,16 +17,6 @@ from vptkit.runtime.session import open_session
 from vptkit.runtime.timing import Budget, Times
 
 QUICK = Budget(rounds=6)
-# A machine that nothing happens to
-STEADY = {
-    "power_mode": None,
-    "clocks": {},
-    "temperatures": {},
-    "throttling": {"active": [], "counters": {}},
-    "gpu": None,
-    "jetson_clocks": None,
-    "load": 0.0,
-}
 STILL = Instruments(state=lambda: STEADY, no_meter="nothing is plugged in")
 
 
@@ -218,7 +209,7 @@ def test_memory_of_a_large_bundle_is_larger(make_bundle):
 
 def test_the_peak_remembers_what_was_given_back():
     code = (
-        "import numpy as np; from vptkit.runtime.memory import memory_of_this_process as memory\n"
+        "import numpy as np; from vptkit.devices.memory import process_memory as memory\n"
         "before, _ = memory(); np.ones(100 * 2**20, np.uint8).sum(); after, peak = memory()\n"
         "assert peak > before + 90 and after < before + 50, (before, after, peak)"
     )

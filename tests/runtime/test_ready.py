@@ -11,7 +11,7 @@ from vptkit.bundle import open_bundle
 from vptkit.errors import MissingError
 from vptkit.progress import SILENT
 from vptkit.runtime import ready
-from vptkit.runtime.build import build
+from vptkit.runtime.build import BuildOptions, build
 from vptkit.runtime.engines import list_engines
 from vptkit.runtime.ready import build_engines, settle
 from vptkit.runtime.settings import ProfileSettings, profile_bundles
@@ -82,14 +82,6 @@ def test_the_engine_takes_every_batch_that_is_measured(make_bundle, built, batch
     assert built.options[0].batch == (1, 8, most)
 
 
-def test_the_newest_engine_is_the_one_that_was_asked_for(make_bundle, built):
-    bundle = make_bundle()
-    for batches in ((64,), (1,), (64,), (64,)):
-        prepare(bundle, backend="tensorrt", batches=batches)
-        assert built.cache[0].path.batch[2] == max(32, *batches)
-    assert [options.force for options in built.options] == [False, False, False, True, False]
-
-
 def test_a_named_backend_is_left_alone(make_bundle):
     settings = ProfileSettings(backend="tensorrt")
     assert settle([make_bundle()], settings) is settings
@@ -97,7 +89,7 @@ def test_a_named_backend_is_left_alone(make_bundle):
 
 def test_auto_becomes_the_backend_that_runs(make_bundle, capsys):
     assert settle([make_bundle()], ProfileSettings(backend="auto")).backend == "cpu"
-    assert capsys.readouterr().err.startswith("backend cpu: there is no GPU to use; tensorrt: ")
+    assert capsys.readouterr().err.startswith("backend cpu: there is no GPU to use; tensorrt, ")
 
 
 def test_baselines_get_engines_and_bundles_do_not(fake_gpu, make_bundle, capsys):
@@ -106,9 +98,14 @@ def test_baselines_get_engines_and_bundles_do_not(fake_gpu, make_bundle, capsys)
     with pytest.raises(MissingError, match=f"no engine.*vptkit build {bundle}"):
         profile_bundles([bundle], settings, baselines=[{"bare": baseline}])
     assert list_engines(open_bundle(baseline))
-    build(open_bundle(bundle))
+    build(open_bundle(bundle), BuildOptions(batch=(1, 2, 4), workspace_mb=64))
     auto = replace(settings, backend="auto")
     rows = profile_bundles([bundle], auto, baselines=[{"bare": baseline}])["rows"]
+    # Engines are compared that were built alike.
+    options = [list_engines(open_bundle(b))[0].record["options"] for b in (bundle, baseline)]
+    assert options[0] == options[1]
+    assert [shape[0] for shape in options[1]["profile"]["images"]] == [1, 2, 4]
+    assert options[1]["workspace_mb"] == 64
     assert [(row["kind"], row["backend"]) for row in rows] == [
         ("adapter", "tensorrt"),
         ("baseline", "tensorrt"),

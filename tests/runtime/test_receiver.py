@@ -42,6 +42,22 @@ def test_a_damaged_file_is_missing(store):
     assert not (store.root / "files" / DIGEST).exists()
 
 
+def test_two_names_for_one_place_are_refused(store):
+    store.take(DIGEST, 10, io.BytesIO(CONTENT))
+    with pytest.raises(ValueError, match="'a//b' is there twice"):
+        store.lay_out({"a/b": DIGEST, "a//b": DIGEST})
+
+
+def test_nobody_else_reads_the_cache(store):
+    assert store.root.stat().st_mode & 0o077 == 0
+
+
+def test_a_run_that_ends_while_it_is_looked_at(store, monkeypatch):
+    gone = store.root / "runs/gone"
+    monkeypatch.setattr(receiver.Path, "iterdir", lambda _: iter([gone, store.run]))
+    assert store.clean() == {"freed": 0, "in_use": 0}
+
+
 def test_files_without_hard_links_are_copied(store, monkeypatch):
     def refuse(*_):
         raise OSError("not on this file system")

@@ -196,7 +196,7 @@ def test_engines_are_built_there_once(server, desk, make_bundle, fake_driver):  
             python=sys.executable,  # the stand-in for TensorRT wants onnx
             phases=phases,
         )
-        assert phases.titles[-3:] == ["build", "build", "profile"]
+        assert phases.titles[-2:] == ["build", "profile"]  # the baseline's comes within the profile
         assert [(r["name"], r["backend"], r["batch"]) for r in document["rows"]] == [
             (name, "tensorrt", batch) for batch in (2, 48) for name in ("tiny", "plain")
         ]
@@ -241,8 +241,8 @@ def test_the_runner_dies(server, desk, make_bundle, number, message):  # noqa: F
 
 
 def runner(server):  # noqa: F811
-    (pid,) = [p for p, line in server.processes().items() if "vptkit.runtime.runner" in line]
-    return pid
+    # The first: a child of its own is called the same until it has become another program.
+    return min(p for p, line in server.processes().items() if "vptkit.runtime.runner" in line)
 
 
 # what stops in the middle -------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def test_auto_says_what_it_took_and_why(make_bundle, monkeypatch):
     monkeypatch.setattr("vptkit.runtime.backends.probe", no_gpu)
     session = open_session(make_bundle(), "auto")
     assert session.backend == "cpu"
-    assert "tensorrt: there is no GPU" in session.choice
+    assert "tensorrt, tensorrt-rtx, cuda, ort-tensorrt: there is no GPU" in session.choice
 
 
 def no_gpu():

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.device_trees import plant
-from tests.fakes.board import make_board
+from tests.fakes.board import STEADY, make_board
 from vptkit.devices.jetson import PowerMode
 from vptkit.devices.state import read_state
 from vptkit.errors import MissingError, TargetError, VptkitError
@@ -21,16 +23,15 @@ from vptkit.runtime.sweep import Board, pinned, sweep
 
 MODES = {0: "15W", 1: "25W", 2: "MAXN_SUPER", 3: "7W"}
 ALL = tuple(PowerMode(id=number, name=name) for number, name in MODES.items())
-STATE = {
-    "power_mode": None,
-    "clocks": {},
-    "temperatures": {},
-    "throttling": {"active": [], "counters": {}},
-    "gpu": None,
-    "jetson_clocks": None,
-    "load": 0.0,
-}
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def _hang_up_is_heard():
+    """Also where the tests run under nohup, which has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def board(tmp_path, said):
 
 def measure(*, memory=True):
     """A profile of one row that tells whether memory was asked for."""
-    states = {"before": STATE, "after": STATE, "throttled": [], "changed": []}
+    states = {"before": STEADY, "after": STEADY, "throttled": [], "changed": []}
     return {"format": "f", "rows": [{"name": "a", "memory": memory}], "state": states}
 
 
@@ -204,9 +205,34 @@ def test_a_board_that_cannot_be_restored_is_said_loudly(fake, board, said):
         fake.fails(1)
         return measure()
 
-    with pytest.raises(TargetError, match=r"NOT RESTORED.*by hand: sudo nvpmodel -m 1"):
+    with pytest.raises(TargetError, match=r"NOT RESTORED.*by hand: sudo nvpmodel -m 1") as caught:
         sweep(ALL[:1], then_break, board=board)
     assert any("NOT RESTORED: power mode 25W" in text for text in said)
+    # What goes back by hand is still there.
+    file = Path(str(caught.value).split("jetson_clocks --restore ")[1])
+    assert file.read_text() == "as someone left them\n"
+    shutil.rmtree(file.parent)
+
+
+def test_the_command_that_goes_back_is_announced_with_its_file(fake, board, said):
+    files = []
+
+    def look(*, memory=True):
+        files.append(Path(said[0].split("jetson_clocks --restore ")[1]))
+        assert files[0].read_text() == "as someone left them\n"
+        return measure()
+
+    sweep(ALL[:1], look, board=board)
+    assert not files[0].parent.exists()
+
+
+def test_clocks_that_are_not_all_restored_are_said(fake, board, said):
+    """jetson_clocks ends with 0 whatever it could not write."""
+    fake.half_fails()
+    sweep(ALL[:1], measure, pin=True, board=board)
+    complaint = "Error: Failed to max or restore the GPU"
+    assert said[1] == f"jetson_clocks: {complaint}"
+    assert said[-1] == f"power mode 25W (number 1) restored; but {complaint}"
 
 
 def test_only_root_may(fake, board, monkeypatch):
@@ -245,7 +271,22 @@ def test_limits_that_never_settle(fake, tmp_path, said):
     board = Board(root=tmp_path, sleep=sleep, announce=said.append)
     document = sweep(ALL[:1], measure, board=board)
     assert document["sweep"]["modes"][0]["settled"] is False
-    assert sum(waits) == pytest.approx(10.0)
+    assert sum(waits) == pytest.approx(2 * 10.0)  # in the mode, and back in the first one
+
+
+def test_limits_that_are_not_as_before_are_said(fake, tmp_path, said):
+    """jetson_clocks stores no upper limit, so nobody puts back one that a user had set."""
+    file = tmp_path / "sys/class/devfreq/gpu/max_freq"
+    file.parent.mkdir(parents=True)
+    file.write_text("612000000")
+
+    def look(*, memory=True):
+        file.write_text("1020000000")
+        return measure()
+
+    board = Board(root=tmp_path, sleep=lambda _: None, announce=said.append)
+    sweep(ALL[:1], look, board=board)
+    assert said[-1].endswith(" restored; but gpu may take ? to 1020 MHz, before ? to 612 MHz")
 
 
 # ---- settings and the command line ---------------------------------------------------------------

@@ -94,11 +94,20 @@ def test_warm_up_of_a_clock_that_stands_still_ends():
 
 def test_warm_up_gives_up_after_its_calls_and_says_so():
     clock = Clock()
-    growing = [1.2**i for i in range(60)]
-    assert warm_up(clock.call(*growing), budget=Budget(warm_up_seconds=1e9), clock=clock) == (
-        50,
-        False,
-    )
+    growing = [1.2**i for i in range(100)]
+    # 20 calls take less than 0.2 s
+    budget = Budget(warm_up_seconds=1e9)
+    assert warm_up(clock.call(*growing), budget=budget, clock=clock) == (20 + 50, False)
+
+
+def test_warm_up_of_a_fast_call_goes_on_until_it_settles():
+    """Broken twin: one look at the end of the least time, which a ramp of clocks does not pass."""
+    clock = Clock()
+    ramp = [1000 / 512] * 90 + [1000 / 512 * 1.3**i for i in range(20)]
+    budget = Budget(warm_up_least=0.2)
+    calls, settled = warm_up(clock.call(*ramp), budget=budget, clock=clock)
+    assert settled
+    assert calls > len(ramp)
 
 
 def test_warm_up_gives_up_after_its_seconds():
@@ -138,6 +147,13 @@ def test_a_clear_difference_is_found():
     assert ratio.low < ratio.value < ratio.high < 1
     assert ratio.value == pytest.approx(0.8, abs=0.02)
     assert ratio.verdict == "faster"
+
+
+def test_few_rounds_allow_no_claim():
+    """Five rounds: no interval of theirs covers the median in 95 of 100 cases."""
+    fast, slow = (1.0, 1.1, 1.0, 1.1, 1.0), (9.0, 9.1, 9.0, 9.1, 9.0)
+    assert compare(timing(*fast), timing(*slow)).verdict == "no measurable difference"
+    assert compare(timing(*fast, 1.0), timing(*slow, 9.0)).verdict == "faster"
 
 
 def test_the_same_candidate_twice_is_mostly_not_called_different():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,15 +76,26 @@ def test_equal_shapes_are_replayed_and_others_are_not(open_baked, make_bundle, f
         return fake_gpu.count("launches") - begun[0], fake_gpu.count("enqueues") - begun[1]
 
     session.run(noise(2))
-    assert counts() == (0, 1)
     session.run(noise(2))
-    assert counts() == (1, 2)  # the capture, and its launch
+    assert counts() == (0, 2)
     session.run(noise(2))
-    assert counts() == (2, 2)
+    assert counts() == (1, 3)  # the capture, and its launch
+    session.run(noise(2))
+    assert counts() == (2, 3)
     session.run(noise(3))
-    assert counts() == (2, 3)  # another shape: a plain run
+    assert counts() == (2, 4)  # another shape: a plain run
     session.run(noise(2))
-    assert counts() == (2, 4)
+    assert counts() == (2, 5)
+
+
+def test_portions_of_a_large_batch_are_not_captured_anew_each_time(
+    open_baked, make_bundle, fake_gpu
+):
+    session = open_baked(make_bundle())  # takes 8 at once
+    begun = fake_gpu.count("launches")
+    for _ in range(3):
+        session.run(noise(19))  # 8, 8, 3
+    assert fake_gpu.count("launches") == begun
 
 
 def test_without_cuda_graph_every_run_is_enqueued(open_baked, make_bundle, fake_gpu):
@@ -98,6 +110,7 @@ def test_without_cuda_graph_every_run_is_enqueued(open_baked, make_bundle, fake_
 def test_what_cannot_be_captured_runs_and_says_so(open_baked, make_bundle, tiny_model, monkeypatch):
     session = open_baked(make_bundle())
     monkeypatch.setenv("FAKE_CUDA_NO_CAPTURE", "1")
+    session.run(noise(2))
     session.run(noise(2))
     with pytest.warns(RuntimeWarning, match="no CUDA graph: .*cuStreamBeginCapture"):
         logits = session.run(noise(2))
@@ -173,6 +186,17 @@ def test_an_engine_of_other_tensors(open_engine, make_bundle, monkeypatch, fake_
         TrtGraph(open_bundle(make_bundle()))
 
 
+def test_an_engine_gives_its_reasons_when_an_older_one_is_gone(open_engine, make_bundle):
+    older, graph = open_engine(make_bundle()), open_engine(make_bundle("other"))
+    del older
+    with pytest.raises(TargetError, match=r"images .* was refused: images: illegal shape$"):
+        graph(np.zeros((1, 24, 24, 3), dtype=np.uint8))
+    with pytest.raises(
+        TargetError, match=r"was refused: images: illegal shape$"
+    ):  # once, not twice
+        graph(np.zeros((1, 24, 24, 3), dtype=np.uint8))
+
+
 def test_the_gpu_is_asked_before_tensorrt(fake_gpu, monkeypatch):
     monkeypatch.delenv("FAKE_CUDA")
     monkeypatch.setattr(trt, "find_module", lambda _: pytest.fail("TensorRT was touched"))
@@ -181,7 +205,8 @@ def test_the_gpu_is_asked_before_tensorrt(fake_gpu, monkeypatch):
 
 
 def test_tensorrt_is_not_installed(monkeypatch):
-    monkeypatch.setitem(trt.LIBRARIES, "tensorrt", ("tensorrt_that_is_not_there",))
+    absent = replace(trt.LIBRARIES["tensorrt"], modules=("tensorrt_that_is_not_there",))
+    monkeypatch.setitem(trt.LIBRARIES, "tensorrt", absent)
     with pytest.raises(MissingError, match=r"tensorrt_that_is_not_there.*pip install tensorrt"):
         trt.find_module("tensorrt")
 

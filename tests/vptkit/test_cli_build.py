@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.export.test_pipeline import files_of
 from tests.fakes.gpu import ORIN, SERVER
 from tests.runtime.test_build import SETUP
+from vptkit import cli_build
 from vptkit.export.lower import Lowering
 from vptkit.export.pipeline import ExportOptions, export
 
@@ -116,6 +118,15 @@ def test_a_fixed_batch_stays(vptkit, make_bundle):
     code, _, err = vptkit("build", make_bundle(batch=4), "--batch", 8)
     assert code == 2
     assert "has the fixed batch 4" in err
+
+
+def test_layers_that_hide_what_is_in_them():
+    made = {"layers": 2, "attentions": 12, "unfused_softmax": ["a"] * 12, "opaque": ["x"]}
+    record = {"library": "tensorrt", "version": "8.6.2", "gpu": "Orin", "capability": "8.7"}
+    record |= {"bytes": 1, "seconds": 1, "structure": made | {"roles": {"other": {"-": 2}}}}
+    text = cli_build._text(SimpleNamespace(path="e", fresh=True, record=record), layers=False)
+    assert "2 layers; the library does not show what is inside them" in text
+    assert "attention" not in text
 
 
 def test_a_forecast_for_a_board(vptkit, make_bundle):

@@ -23,7 +23,8 @@ def test_build_check_run_profile(vptkit, make_bundle, colour_folders):
     code, _, err = vptkit("check", bundle, "--backend", "tensorrt")
     assert code == 5
     assert (
-        f"no engine for TensorRT 10.3.0 on Orin (8.7). Build it here: vptkit build {bundle}" in err
+        f"no engine for TensorRT 10.3.0 on Orin (8.7, 8 SMs). Build it here: vptkit build {bundle}"
+        in err
     )
 
     code, out, err = vptkit("build", bundle, "--batch", "1,2,4", "--json")
@@ -67,7 +68,7 @@ def test_an_engine_of_another_version_is_named_and_not_loaded(vptkit, make_bundl
     monkeypatch.setattr("tensorrt.__version__", "10.13.0")
     code, _, err = vptkit("check", bundle, "--backend", "tensorrt")
     assert code == 5
-    assert "built by TensorRT 10.3.0 for Orin (8.7); here is TensorRT 10.13.0 on Orin" in err
+    assert "built by TensorRT 10.3.0 on Orin (8.7, 8 SMs); here is TensorRT 10.13.0 on Orin" in err
 
 
 def test_a_damaged_engine_is_not_loaded(vptkit, make_bundle):

@@ -69,14 +69,32 @@ def test_columns_come_with_what_was_measured():
         unsteady=["oc3: 3 events", "gpu-throttle-alert was on"],
     )
     text = profile_table({"rows": [full, row()]})
-    first, second, third = text.splitlines()
+    first, second, third, *below = text.splitlines()
     for name in ("power mode", "enqueue", "gpu", "host", "streams", "J/image", "W", "idle W"):
         assert name in first
-    assert first.endswith("unsteady")
     for cell in ("MAXN", "0.10", "1.00", "1.50", "900.0 (2)", "0.0123", "9.2", "5.0"):
         assert cell in second
-    assert second.endswith("oc3: 3 events; gpu-throttle-alert was on")
     assert third.endswith("-")
+    assert below == [
+        "unsteady: batch 1, MAXN: oc3: 3 events",
+        "unsteady: batch 1, MAXN: gpu-throttle-alert was on",
+    ]
+
+
+def test_doubts_of_a_batch_are_said_once():
+    rows = [
+        row(unsteady=["power mode: 15W, then 25W"]),
+        row(unsteady=["power mode: 15W, then 25W"]),
+    ]
+    below = profile_table({"rows": rows}).splitlines()[3:]
+    assert below == ["unsteady: batch 1: power mode: 15W, then 25W"]
+
+
+def test_a_star_is_explained():
+    assert profile_table({"rows": [row(), row(settled=False)]}).endswith(
+        "\n* not settled when its warm-up ended"
+    )
+    assert "*" not in profile_table({"rows": [row()]})
 
 
 def test_reasons_stand_below():
