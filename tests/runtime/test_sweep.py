@@ -23,6 +23,9 @@ from vptkit.runtime.sweep import Board, pinned, sweep
 
 MODES = {0: "15W", 1: "25W", 2: "MAXN_SUPER", 3: "7W"}
 ALL = tuple(PowerMode(id=number, name=name) for number, name in MODES.items())
+# subprocess.run leaves a child that it killed to the system if Ctrl-C came and the machine is slow.
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 

@@ -270,7 +270,12 @@ def test_profile_with_baselines(vptkit, make_bundle, monkeypatch):
     assert not seen[0][1].exists()  # the temporary folder is gone
     lines = out.splitlines()
     assert lines[0].split()[:2] == ["name", "batch"]
-    assert [line.split("  ")[0] for line in lines[1:]] == ["a", "backbone (no adapter)", "unfolded"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == [
+        "a",
+        "backbone (no adapter)",
+        "unfolded",
+    ]
+    assert not any("of backbone" in line for line in lines[4:])  # notes at most
     assert "of backbone (no adapter): " in lines[1]
 
 
