@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vptkit.data_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.files import sha256_of_file
-from vptkit.images import image_files
+from vptkit.images import class_folders, image_files
 
 from .decode import decode
-from .evaluate import labelled_images, split_folder
+from .evaluate import choose_split, labelled_images, split_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.images import ImageFile
     from vptkit.preprocess import Preprocess
 
 __all__ = ["ImageBatches", "image_batches"]
@@ -42,7 +43,7 @@ class ImageBatches:
         digest: SHA-256 over the files' digests, in order.
     """
 
-    paths: list[Path]
+    paths: list[ImageFile]
     preprocess: Preprocess
     truth: NDArray[np.intp] | None
     batch: int
@@ -52,7 +53,7 @@ class ImageBatches:
     def __post_init__(self) -> None:
         total = hashlib.sha256()
         for path in self.paths:
-            total.update(bytes.fromhex(sha256_of_file(path)))
+            total.update(hashlib.sha256(path.read_bytes()).digest())
         self.digest = total.hexdigest()
 
     @property
@@ -94,7 +95,8 @@ def image_batches(
     """Images of a folder, for calibration or for the gate.
 
     Args:
-        folder: class folders, splits of class folders, or a plain folder of images.
+        folder: class folders, splits of class folders, a plain folder of images, a CSV or
+            WebDataset shards (`vptkit.data_files`).
         preprocess: how they are prepared.
         labels: the adapter's; where the folder has just these classes, `truth` is known.
         split: which split if there are any; "test" unless given.
@@ -105,14 +107,7 @@ def image_batches(
     Raises:
         DataError: no such folder, or no images.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    place = folder / split if split and (folder / split).is_dir() else split_folder(folder, None)
-    truth: NDArray[np.intp] | None
-    try:
-        paths, truth = labelled_images(place, labels)
-    except DataError:  # other classes, or none: the images serve all the same
-        paths, truth = image_files(place), None
+    place, paths, truth = _found(folder, split, labels)
     left_out = set() if without is None else set(without.paths)
     rows = [i for i, path in enumerate(paths) if path not in left_out]
     if limit is not None and len(rows) > limit:
@@ -125,6 +120,27 @@ def image_batches(
         truth=None if truth is None else truth[rows],
         batch=batch,
     )
+
+
+def _found(
+    data: Path, split: str | None, labels: tuple[str, ...]
+) -> tuple[Path, list[ImageFile], NDArray[np.intp] | None]:
+    """Where the images are, which they are, and their classes among the labels.
+
+    Images of other classes, or of none, serve all the same, without a truth.
+    """
+    listed = read_data_files(data)
+    if listed is not None:
+        classes = choose_split(data, listed, split if split in listed else None)
+        try:
+            return data, *labelled_images(data, classes, labels)
+        except DataError:
+            return data, [image for images in classes.values() for image in images], None
+    place = data / split if split and (data / split).is_dir() else split_folder(data, None)
+    try:
+        return place, *labelled_images(place, class_folders(place), labels)
+    except DataError:
+        return place, [*image_files(place)], None
 
 
 def _pixels(item: NDArray[np.uint8] | DataError) -> NDArray[np.uint8]:

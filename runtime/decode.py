@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vptkit.devices.detect import usable_cores
 from vptkit.errors import DataError
@@ -13,26 +13,27 @@ from vptkit.preprocess import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from vptkit.images import ImageFile
     from vptkit.preprocess import Preprocess
 
 __all__ = ["Decoded", "decode"]
 
+Source = TypeVar("Source", bound="ImageFile")
 # A file and its pixels, uint8 [H, W, 3], or the reason why there are none.
-Decoded = tuple["Path", "NDArray[np.uint8] | DataError"]
+Decoded = tuple[Source, "NDArray[np.uint8] | DataError"]
 
 
 def decode(
-    paths: Iterable[Path],
+    paths: Iterable[Source],
     preprocess: Preprocess,
     *,
     workers: int | None = None,
     read_ahead: int = 32,
-) -> Generator[Decoded, None, None]:
+) -> Generator[Decoded[Source], None, None]:
     """Decode and prepare images in parallel; a broken one is returned as its error.
 
     Args:
@@ -45,7 +46,7 @@ def decode(
         The path and uint8 [H, W, 3] or a DataError, in the order of the paths.
     """
     pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="vptkit-decode")
-    waiting: deque[Future[Decoded]] = deque()
+    waiting: deque[Future[Decoded[Source]]] = deque()
     try:
         for path in paths:
             waiting.append(pool.submit(_decode_one, path, preprocess))
@@ -57,7 +58,7 @@ def decode(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode_one(path: Path, preprocess: Preprocess) -> Decoded:
+def _decode_one(path: Source, preprocess: Preprocess) -> Decoded[Source]:
     try:
         return path, prepare(open_image(path), preprocess)
     except DataError as error:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vptkit.data_files import read_data_files
 from vptkit.errors import DataError, GateError
 from vptkit.images import class_folders
+from vptkit.listing import split_of_name
 from vptkit.progress import SILENT
 
 from .decode import decode
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.images import ImageFile
+    from vptkit.listing import Classes, Splits
     from vptkit.progress import Progress
 
     from .decode import Decoded
     from .session import Session
 
-__all__ = ["Evaluation", "evaluate", "labelled_images", "split_folder"]
+__all__ = ["Evaluation", "choose_split", "evaluate", "labelled_images", "split_folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class Evaluation:
     """How often a bundle is right.
 
     Attributes:
-        data: the folder of classes.
+        data: the folder of classes, or the file or folder that holds them.
         count: images.
         top1, top5: shares of images whose class is the best, or among the five best (with fewer
             than six classes top5 is 1 by definition).
@@ -68,11 +72,12 @@ def evaluate(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Compare a bundle's answers with the names of the folders.
+    """Compare a bundle's answers with the names of the classes.
 
     Args:
-        session: an open bundle; folders are matched with its labels by name.
-        data: one folder per class, or a folder with train/ and test/ (or val/) of such folders.
+        session: an open bundle; classes are matched with its labels by name.
+        data: one folder per class, a folder with train/ and test/ (or val/) of such folders, a CSV
+            or WebDataset shards (`vptkit.data_files`).
         adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.
         batch: images for each run; a fixed-batch bundle takes its own.
@@ -80,13 +85,18 @@ def evaluate(
         progress: told about each portion.
 
     Raises:
-        DataError: no such folder, classes that differ from the labels, or a broken image.
+        DataError: no such data, classes that differ from the labels, or a broken image.
         BundleError: no such adapter, or a bank and none named.
         GateError: the logits hold NaN or Inf.
     """
     labels = session.bundle.labels_of(adapter)
-    folder = split_folder(data, split)
-    paths, truth = labelled_images(folder, labels)
+    listed = read_data_files(data)
+    if listed is None:
+        place = split_folder(data, split)
+        classes: Classes = class_folders(place)
+    else:
+        place, classes = data, choose_split(data, listed, split)
+    paths, truth = labelled_images(place, classes, labels)
     progress.total = len(paths)
     size = session.bundle.batch or batch
     logits = np.empty((len(paths), len(labels)), dtype=np.float32)
@@ -98,7 +108,22 @@ def evaluate(
             logits[done : done + len(portion)] = session.run(np.stack(portion), adapter)
             done += len(portion)
             progress.update(len(portion))
-    return _count(folder, labels, truth, logits)
+    return _count(place, labels, truth, logits)
+
+
+def choose_split(data: Path, found: Splits, split: str | None) -> Classes:
+    """The images of one split: "test" unless given, or the only one there is.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    if split is None:
+        split = next(iter(found)) if len(found) == 1 else "test"
+    chosen = split_of_name(split) or split
+    if chosen not in found:
+        there = ", ".join(sorted(found)) if "" not in found else "images without a split"
+        raise DataError(f"{data}: no split {split!r}, only {there}; --split names another")
+    return found[chosen]
 
 
 def split_folder(data: Path, split: str | None) -> Path:
@@ -118,19 +143,20 @@ def split_folder(data: Path, split: str | None) -> Path:
     return data / "test" if has_splits else data
 
 
-def labelled_images(folder: Path, labels: tuple[str, ...]) -> tuple[list[Path], NDArray[np.intp]]:
-    """All images of a folder of classes, and the index of each one's class among the labels.
+def labelled_images(
+    place: Path, classes: Classes, labels: tuple[str, ...]
+) -> tuple[list[ImageFile], NDArray[np.intp]]:
+    """All images of some classes, and the index of each one's class among the labels.
 
     Raises:
-        DataError: the folder's classes are not the labels.
+        DataError: the classes are not the labels.
     """
-    classes = class_folders(folder)
     unknown, absent = sorted(set(classes) - set(labels)), sorted(set(labels) - set(classes))
     if unknown or absent:
-        parts = [f"folders that are not labels: {', '.join(unknown)}"] if unknown else []
-        parts += [f"labels without a folder: {', '.join(absent)}"] if absent else []
+        parts = [f"classes that are not labels: {', '.join(unknown)}"] if unknown else []
+        parts += [f"labels without images: {', '.join(absent)}"] if absent else []
         raise DataError(
-            f"{folder}: its classes differ from the bundle's labels: {'; '.join(parts)}. "
+            f"{place}: its classes differ from the bundle's labels: {'; '.join(parts)}. "
             "Both must be the same set of names."
         )
     paths = [path for files in classes.values() for path in files]
@@ -138,7 +164,7 @@ def labelled_images(folder: Path, labels: tuple[str, ...]) -> tuple[list[Path], 
     return paths, np.asarray(truth, dtype=np.intp)
 
 
-def _pixels(portion: Iterable[Decoded]) -> Iterator[NDArray[np.uint8]]:
+def _pixels(portion: Iterable[Decoded[ImageFile]]) -> Iterator[NDArray[np.uint8]]:
     for _, item in portion:
         if isinstance(item, DataError):
             raise item

@@ -97,7 +97,7 @@ def _predictions(
     ahead = max(32, 2 * batch)
     # closing: whoever stops early must not leave decoding threads behind.
     with contextlib.closing(decode(paths, preprocess, workers=workers, read_ahead=ahead)) as images:
-        portion: list[Decoded] = []
+        portion: list[Decoded[Path]] = []
         for decoded in images:
             portion.append(decoded)
             if len(portion) == batch:
@@ -107,7 +107,7 @@ def _predictions(
 
 
 def _classify(
-    session: Session, adapter: str, portion: list[Decoded], top_k: int
+    session: Session, adapter: str, portion: list[Decoded[Path]], top_k: int
 ) -> Iterator[Prediction]:
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
     rows = iter(session.run(np.stack(pixels), adapter) if pixels else np.empty((0, 0), np.float32))

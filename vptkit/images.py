@@ -8,17 +8,26 @@ the functions: sessions import this file, and run on prepared pixels without it.
 
 from __future__ import annotations
 
+import io
 import struct
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from vptkit.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL import Image
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "class_folders", "image_files", "open_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "ImageFile",
+    "PackedImage",
+    "class_folders",
+    "image_files",
+    "open_image",
+]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -38,8 +47,57 @@ _TURNS = {
 MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode one image file to upright RGB.
+class ImageFile(Protocol):
+    """An encoded image: a Path, or a part of a larger file that is read like one.
+
+    As text it is what messages call it.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name without folders."""
+
+    def read_bytes(self) -> bytes:
+        """The encoded image."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedImage:
+    """An image in an archive that is not compressed.
+
+    Attributes:
+        file: the archive.
+        name: of the image in there, without folders.
+        offset, size: its bytes.
+    """
+
+    file: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.name}"
+
+    def read_bytes(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            DataError: the archive is not there, or shorter than it was.
+        """
+        try:
+            with self.file.open("rb") as archive:
+                archive.seek(self.offset)
+                content = archive.read(self.size)
+        except OSError as error:
+            raise DataError(f"{self}: {error.strerror}") from error
+        if len(content) < self.size:
+            raise DataError(f"{self}: the archive ends within this image")
+        return content
+
+
+def open_image(path: ImageFile) -> Image.Image:
+    """Decode one image to upright RGB.
 
     Raises:
         DataError: the file is missing, not an image, truncated, or larger than MAX_PIXELS.
@@ -47,7 +105,8 @@ def open_image(path: Path) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        place = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
+        with Image.open(place) as image:
             _require_sane_size(image, path)
             image.load()
             image.info.pop("transparency", None)  # convert drops it anyway, but with a warning
@@ -121,7 +180,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
-def _require_sane_size(image: Image.Image, path: Path) -> None:
+def _require_sane_size(image: Image.Image, path: ImageFile) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{path}: {image.width} x {image.height} pixels is more than {MAX_PIXELS:,}; "

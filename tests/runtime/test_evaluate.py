@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
 
 from vptkit.bundle import open_bundle
 from vptkit.errors import DataError, GateError
+from vptkit.runtime.batches import image_batches
 from vptkit.runtime.evaluate import evaluate, split_folder
 from vptkit.runtime.session import GraphSession, open_session
 
@@ -70,8 +72,8 @@ def test_top5_among_seven_classes(make_bundle, tmp_path, colour_folders):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("red", "green", "violet"), "not labels: violet; labels without a folder: blue"),
-        (("red", "green"), "labels without a folder: blue"),
+        (("red", "green", "violet"), "not labels: violet; labels without images: blue"),
+        (("red", "green"), "labels without images: blue"),
         (("red", "green", "blue", "x", "y"), "not labels: x, y"),
     ],
 )
@@ -134,3 +136,47 @@ def test_logits_that_are_not_finite_give_no_accuracy(make_bundle, colour_folders
     bundle = open_bundle(make_bundle())
     with pytest.raises(GateError, match="NaN or Inf"):
         evaluate(GraphSession(bundle=bundle, backend="fake", graph=Overflowing()), colour_folders)
+
+
+def listed(colour_folders, tmp_path, kind):
+    """The same images as a CSV, or as shards."""
+    files = sorted(colour_folders.rglob("*.png"))
+    if kind == "csv":
+        file = tmp_path / "list.csv"
+        lines = [f"{path},{path.parent.name},val" for path in files]
+        file.write_text("\n".join(["path,label,split", *lines]))
+        return file
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "val-0.tar", "w") as archive:
+        for number, path in enumerate(files):
+            archive.add(path, f"{number}.png")
+            (tmp_path / "label").write_text(path.parent.name)
+            archive.add(tmp_path / "label", f"{number}.cls")
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("kind", ["csv", "shards"])
+def test_images_that_are_listed(session, colour_folders, tmp_path, kind):
+    data = listed(colour_folders, tmp_path, kind)
+    result = evaluate(session, data).to_json()
+    wanted = evaluate(session, colour_folders).to_json()
+    assert {**result, "data": ""} == {**wanted, "data": ""}
+    assert evaluate(session, data, split="validation").count == 12
+    with pytest.raises(DataError, match="no split 'test', only val; --split names another"):
+        evaluate(session, data, split="test")
+
+
+def test_listed_images_for_calibration(session, colour_folders, tmp_path):
+    preprocess, labels = session.bundle.preprocess, session.bundle.labels
+    data = listed(colour_folders, tmp_path, "shards")
+    some = image_batches(data, preprocess, labels=labels, split="train", limit=5)
+    rest = image_batches(data, preprocess, labels=labels, without=some)
+    assert (some.count, rest.count) == (5, 7)
+    folders = image_batches(colour_folders, preprocess, labels=labels)
+    whole = image_batches(data, preprocess, labels=labels)
+    best = [
+        session.run(np.concatenate(list(images.batches()))).argmax(axis=1) == images.truth
+        for images in (folders, whole)
+    ]
+    assert best[0].mean() == best[1].mean() == 11 / 12
+    assert image_batches(data, preprocess, labels=("a", "b")).truth is None
