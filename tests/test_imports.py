@@ -24,7 +24,12 @@ PACKAGES = {
 # Further packages, for one file each.
 EXCEPTIONS = {
     "vptkit/progress.py": {"rich"},
+    "tune/columns.py": {"pyarrow"},
+    "tune/burstiness_plot.py": {"matplotlib"},
     "tune/curves.py": {"matplotlib"},
+    "tune/curves_ln.py": {"matplotlib"},
+    "tune/sweep_plot.py": {"matplotlib"},
+    "tune/sweep_ray.py": {"ray"},
     "runtime/ort.py": {"onnxruntime"},
     "runtime/probe.py": {"onnxruntime"},
     "runtime/trt.py": {"tensorrt"},
@@ -36,13 +41,16 @@ EXCEPTIONS = {
 ASSEMBLERS = {
     "vptkit/cli.py": {"typer"},
     "vptkit/cli_make.py": {"typer"},
+    "vptkit/cli_analyze.py": {"typer"},
     "vptkit/cli_bank.py": {"typer"},
+    "vptkit/cli_import.py": {"typer"},
     "vptkit/cli_precision.py": {"typer"},
     "vptkit/cli_check.py": set(),
     "vptkit/cli_build.py": {"typer"},
     "vptkit/cli_devices.py": {"typer"},
     "vptkit/cli_doctor.py": {"typer"},
     "vptkit/cli_profile.py": {"typer"},
+    "vptkit/cli_sweep.py": {"typer"},
     "vptkit/demo.py": set(),
 }
 BANNED = {"click", "pickle"}

@@ -16,12 +16,20 @@ from vptkit.errors import DataError
 from vptkit.files import canonical_json
 from vptkit.tensors import read_metadata, read_tensors, write_tensors
 
+from .config import TuneConfig
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .tuned import Tuned
 
-__all__ = ["TrainState", "load_checkpoint", "restore", "save_checkpoint"]
+__all__ = [
+    "TrainState",
+    "load_checkpoint",
+    "restore_moments",
+    "restore_parameters",
+    "save_checkpoint",
+]
 
 _FORMAT = "vptkit.checkpoint/1"
 
@@ -37,14 +45,16 @@ class TrainState:
         best_epoch: the epoch (from 1) with the best validation accuracy so far.
         best: the parameters of that epoch.
         whitening: diagnostics of the whitening matrices.
+        scaler: of fp16's losses, as torch's GradScaler has it; empty otherwise.
     """
 
     identity: dict[str, Any]
     epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     whitening: list[dict[str, float]] = field(default_factory=list)
+    scaler: dict[str, float] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -67,6 +77,7 @@ def save_checkpoint(
         "history": state.history,
         "best_epoch": state.best_epoch,
         "whitening": state.whitening,
+        "scaler": state.scaler,
     }
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
     write_tensors(path, arrays, ("vptkit", canonical_json(document)))
@@ -75,7 +86,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, identity: dict[str, Any]
 ) -> tuple[TrainState, dict[str, torch.Tensor]]:
-    """Read a checkpoint back; `restore` puts its tensors in place.
+    """Read a checkpoint back; `restore_parameters` and `restore_moments` put its tensors in place.
 
     Raises:
         DataError: not a checkpoint, damaged, or of a run with other settings or data.
@@ -86,6 +97,7 @@ def load_checkpoint(
         raise DataError(f"{path}: damaged checkpoint: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise DataError(f"{path}: not a {_FORMAT} file. Remove it to start anew.")
+    document["identity"] = _completed(document["identity"])
     if document["identity"] != identity:
         raise DataError(f"{path}: belongs to another run: {_differences(document, identity)}")
     tensors = {
@@ -99,17 +111,20 @@ def load_checkpoint(
         best_epoch=document["best_epoch"],
         best={k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")},
         whitening=document["whitening"],
+        scaler=document.get("scaler", {}),
     )
     return state, tensors
 
 
-def restore(
-    model: Tuned, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
-) -> None:
-    """Put parameters and AdamW's moments back."""
+def restore_parameters(model: Tuned, tensors: dict[str, torch.Tensor]) -> None:
+    """Put the parameters back."""
     model.load_state_dict(
         {k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")}
     )
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put AdamW's moments back; the optimizer must be that of the same phase."""
     document = optimizer.state_dict()
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
@@ -117,6 +132,15 @@ def restore(
             _, index, key = name.split(".")
             moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**document, "state": moments})
+
+
+def _completed(identity: dict[str, Any]) -> dict[str, Any]:
+    """An older vptkit's identity: settings that it did not know stood at their defaults."""
+    then = identity.get("config", {})
+    if "method" not in then:
+        return identity
+    defaults = json.loads(json.dumps(TuneConfig(backbone="", method=then["method"]).to_json()))
+    return {**identity, "config": {**defaults, **then}}
 
 
 def _differences(document: dict[str, Any], identity: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["TuneConfig", "config_from_mapping"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "method": ("bpt", "vpt", "linear"),
+    "method": ("bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear"),
     "insert": ("deep", "shallow"),
     "form": ("bilinear", "fwhiten", "twhiten"),
     "b_init": ("random", "whiten"),
@@ -24,17 +24,21 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "pool": ("model", "token", "avg", "avg_prompts", "map"),
     "norm": ("model", "before_pool", "after_pool"),
     "augment": ("none", "flip", "crop"),
+    "rescale": ("none", "gamma", "beta", "both"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "class_weights": ("none", "balanced"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
-        "prompts rank epochs batch_size whiten_images golden",
+        "prompts rank epochs batch_size whiten_images golden head_epochs ln_epochs shots",
         lambda v: v >= 1,
         "at least 1",
     ),
-    ("lr lr_head", lambda v: 0 < v < 1e30, "a positive number below 1e30"),  # AdamW's bound
+    ("patience accumulate", lambda v: v >= 1, "at least 1"),
+    ("lr lr_head lr_ln", lambda v: 0 < v < 1e30, "a positive number below 1e30"),  # AdamW's bound
     ("wd wd_head", lambda v: 0 <= v < 1e30, "0 or more, below 1e30"),
     ("whiten_floor", lambda v: 0 < v < math.inf, "a positive number"),
-    ("clip tune_b_last", lambda v: 0 <= v < math.inf, "0 or more"),
+    ("clip tune_b_last cycles refit_epochs", lambda v: 0 <= v < math.inf, "0 or more"),
     ("seed", lambda v: 0 <= v < 2**63, "0 or more, below 2^63"),
     ("warmup val_share test_share dropout", lambda v: 0 <= v < 1, "a share in [0, 1)"),
     ("crop_scale", lambda v: 0 < v <= 1, "a share in (0, 1]"),
@@ -53,10 +57,24 @@ class TuneConfig:
         epochs, batch_size, warmup: length of training; warmup is a share of all steps.
         lr, wd: rate and decay of the prompts; None takes the method's default.
         lr_head, wd_head: of the head. The head's bias has no decay.
+        lr_ln: of LayerNorms, which have no decay: it would pull γ to 0, not to the backbone's.
+        cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N
+            times between the head, for `head_epochs`, and norms and prompts, for `ln_epochs`.
+        rescale: what λ multiplies, the shift of γ, of β or of both; λ is chosen on val.
+        refit_epochs: of the head alone, after λ was chosen; 0 for none.
+        full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
         dropout: on prompts; None: 0.1 for vpt deep, else 0.
         clip: bound on the gradient's norm, 0 for none.
+        patience: stop after so many epochs without a better one on val; the schedule stays that of
+            all epochs.
+        class_weights: "balanced" weighs classes in the training loss by n / (C n_c).
+        precision: of the backbone's matrix products; all that is learned stays fp32.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N".
+        compile: `torch.compile` the forward pass.
+        accumulate: compute each batch in so many parts, for memory; the result is the same.
         augment, crop_scale: see `vptkit.tune.data`.
-        val_share, test_share: used where the data has no train/ and val/ folders.
+        val_share, test_share: used where the data has no splits.
+        shots: training images kept of each class; None for all.
         golden: number of validation images whose reference logits travel with the adapter.
         seed: of everything.
         name: of the adapter; None takes the output file's.
@@ -65,7 +83,7 @@ class TuneConfig:
     backbone: str
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
-    method: Literal["bpt", "vpt", "linear"] = "bpt"
+    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear"] = "bpt"
     insert: Literal["deep", "shallow"] = "deep"
     form: Literal["bilinear", "fwhiten", "twhiten"] = "bilinear"
     prompts: int = 50
@@ -85,12 +103,26 @@ class TuneConfig:
     wd: float = 1e-3
     lr_head: float | None = None
     wd_head: float = 0.1
+    lr_ln: float | None = None
+    cycles: int = 0
+    head_epochs: int = 10
+    ln_epochs: int = 10
+    rescale: Literal["none", "gamma", "beta", "both"] = "none"
+    refit_epochs: int = 0
+    full_data: Path | None = None
     dropout: float | None = None
     clip: float = 1.0
+    patience: int | None = None
+    class_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = "auto"
+    compile: bool = False
+    accumulate: int = 1
     augment: Literal["none", "flip", "crop"] = "flip"
     crop_scale: float = 0.5
     val_share: float = 0.15
     test_share: float = 0.15
+    shots: int | None = None
     golden: int = 8
     seed: int = 0
     name: str | None = None
@@ -112,8 +144,23 @@ class TuneConfig:
                 for key in keys.split()
                 if getattr(self, key) is not None and not holds(getattr(self, key))
             ]
+        if not problems and not self.learns("ln"):
+            problems += [
+                f"{key} is {getattr(self, key)}, but method {self.method} tunes no LayerNorms"
+                for key in ("cycles", "rescale", "refit_epochs", "full_data")
+                if getattr(self, key) not in (0, "none", None)
+            ]
         if problems:
             raise VptkitError("settings: " + "; ".join(problems))
+
+    def learns(self, part: Literal["bpt", "vpt", "ln"]) -> bool:
+        """Whether that is (a part of) the method."""
+        return part in self.method.split("+")
+
+    @property
+    def prompted(self) -> bool:
+        """Whether the method learns prompts."""
+        return self.learns("bpt") or self.learns("vpt")
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -124,17 +171,27 @@ class TuneConfig:
         return self.lr or 5e-3, self.lr_head or (5e-2 if self.method == "linear" else 5e-3)
 
     @property
+    def rate_of_norms(self) -> float:
+        """Learning rate of LayerNorms, default filled in."""
+        return self.lr_ln or 1e-3
+
+    @property
     def prompt_dropout(self) -> float:
         """Dropout on prompts, default filled in (VPT's papers: 0.1 if deep)."""
         if self.dropout is not None:
             return self.dropout
-        return 0.1 if (self.method, self.insert) == ("vpt", "deep") else 0.0
+        return 0.1 if self.learns("vpt") and self.insert == "deep" else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that decides the result (no paths), for the adapter file and resuming."""
+        """Everything that decides the result (no paths), for the adapter file and resuming.
+
+        What changes it by no more than rounding is left out: a run may go on on another device.
+        """
         document = asdict(self)
-        del document["weights"], document["name"]
+        del document["device"], document["compile"], document["accumulate"]
+        del document["weights"], document["name"], document["full_data"]
         document["lr"], document["lr_head"] = self.rates
+        document["lr_ln"] = self.rate_of_norms
         document["dropout"] = self.prompt_dropout
         return document
 
@@ -156,15 +213,19 @@ def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:
 
 
 def _typed(key: str, value: Any, declared: str) -> Any:
-    if key == "weights" and isinstance(value, str | Path):
+    if key in ("weights", "full_data") and isinstance(value, str | Path):
         return Path(value)
     if "float" in declared and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    kinds = {"int": int, "float": float, "str": str, "Path": Path, "dict[str, Any]": dict}
+    kinds = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
+    kinds |= {"dict[str, Any]": dict}
     parts = [part.strip() for part in declared.split(" | ")]
     if value is None and "None" in parts:
         return None
     for part in parts:
-        if part in kinds and (not isinstance(value, kinds[part]) or isinstance(value, bool)):
+        # true is an int to Python, but not to a reader
+        if part in kinds and (
+            not isinstance(value, kinds[part]) or isinstance(value, bool) != (part == "bool")
+        ):
             raise VptkitError(f"settings: {key} is {value!r}, expected {part}")
     return value

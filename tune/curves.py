@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,15 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from matplotlib.axes import Axes
+
 __all__ = ["plot_curves"]
 
 
-def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Loss and accuracy over epochs, for one run or several side by side.
 
     Args:
         histories: name → the records of its epochs (`train_loss`, `val_loss`, `train_top1`,
-            `val_top1`).
+            `val_top1`, and `part` if head and norms learn in turns: shaded where the head does).
         path: of the PNG; replaced if it exists.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=130)
@@ -35,12 +38,23 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Pa
             train = [record[f"train_{key}"] for record in history]
             axes.plot(epochs, train, color=color, linewidth=1, linestyle="--", alpha=0.6)
             axes.plot(epochs, val, color=color, linewidth=2, label=name)
+            _shade_head_phases(axes, history)
     loss.set_ylabel("cross-entropy")
     accuracy.set_ylabel("top-1")
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch (solid: validation, dashed: training)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     accuracy.legend(frameon=False)
     with atomic_file(path) as part:
         figure.savefig(part, format="png")
+
+
+def _shade_head_phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    """Grey where the head learns alone, if a history knows of phases."""
+    changes = [b["epoch"] - 0.5 for a, b in pairwise(history) if a.get("part") != b.get("part")]
+    edges = [history[0]["epoch"] - 0.5, *changes, history[-1]["epoch"] + 0.5]
+    for first, last in list(pairwise(edges))[::2]:
+        if "part" in history[0]:
+            axes.axvspan(first, last, color="0.92", zorder=0, linewidth=0)

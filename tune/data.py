@@ -1,4 +1,4 @@
-"""Class folders as training data: splits, a digest, decoding, seeded augmentation.
+"""A split as training data: decoding, seeded augmentation, batches.
 
 Everything random is drawn from (seed, epoch, image index), never from a running state: a resumed
 training sees the same pixels as an uninterrupted one, whatever the number of threads.
@@ -6,89 +6,27 @@ training sees the same pixels as an uninterrupted one, whatever the number of th
 
 from __future__ import annotations
 
-import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from vptkit.errors import DataError
-from vptkit.images import class_folders, open_image
+from vptkit.images import open_image
 from vptkit.preprocess import Preprocess, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["Augmentation", "DataSet", "Split", "data_digest", "load_splits"]
+    from .splits import Split
+
+__all__ = ["Augmentation", "DataSet"]
 
 Augmentation = Literal["none", "flip", "crop"]
 _DECODED_BUDGET = 1 << 30  # bytes of decoded images kept in memory, per split
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Images and their class indices.
-
-    Attributes:
-        paths: one a file.
-        targets: int64 [len(paths)].
-    """
-
-    paths: tuple[Path, ...]
-    targets: NDArray[np.int64]
-
-
-def load_splits(
-    data: Path, seed: int, val_share: float, test_share: float
-) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Class names and the splits train, val and (if there are enough images) test.
-
-    Args:
-        data: a folder with train/, val/ and perhaps test/, each with one folder per class; or one
-            folder per class directly, which is then split at random, per class.
-        seed: of that random split.
-        val_share, test_share: shares of each class in that random split.
-
-    Raises:
-        DataError: no images, one class, splits with different classes, or a class too small.
-    """
-    if not data.is_dir():
-        raise DataError(f"{data}: no such folder")
-    if not (data / "train").is_dir():
-        return _split_at_random(data, seed, val_share, test_share)
-    if not (data / "val").is_dir():
-        raise DataError(
-            f"{data}: has train/ but no val/. Add val/ (the best epoch is chosen on it), or pass "
-            f"{data / 'train'}, to have it split."
-        )
-    found = {
-        name: class_folders(data / name)
-        for name in ("train", "val", "test")
-        if (data / name).is_dir()
-    }
-    labels = tuple(found["train"])
-    for name, classes in found.items():
-        if tuple(classes) != labels:
-            odd = sorted(set(classes) ^ set(labels))
-            raise DataError(f"{data / name}: its classes differ from those of train/: {odd[:5]}")
-    return labels, {name: _split(list(classes.values())) for name, classes in found.items()}
-
-
-def data_digest(splits: dict[str, Split]) -> str:
-    """SHA-256 over the splits: their names, targets, and every file's bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(splits):
-        split = splits[name]
-        for path, target in zip(split.paths, split.targets, strict=True):
-            content = hashlib.sha256(path.read_bytes()).digest()
-            digest.update(f"{name}\0{path.name}\0{target}\0".encode() + content)
-    return digest.hexdigest()
 
 
 class DataSet:
@@ -106,27 +44,41 @@ class DataSet:
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.split.paths)
+        return len(self.split.images)
 
     def prepared(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Some images as inference sees them: uint8 [len(indices), H, W, 3]."""
         return np.stack([prepare(self._open(int(i)), self.preprocess) for i in indices])
 
     def evaluation_batches(
-        self, size: int, *, flip: bool = False
+        self, size: int, *, flip: bool = False, share: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """All images in order, as inference sees them (or mirrored): uint8 [B, H, W, 3], [B]."""
+        """All images in order, as inference sees them (or mirrored): uint8 [B, H, W, 3], [B].
+
+        Args:
+            size: batch size.
+            flip: mirror them.
+            share: (k, n): every n-th image from the k-th on.
+        """
 
         def image(index: int) -> NDArray[np.uint8]:
             pixels = prepare(self._open(index), self.preprocess)
             return pixels[:, ::-1] if flip else pixels
 
-        order = np.arange(len(self))
-        for part, pixels in self._batches(order, size, image):
+        order = np.arange(len(self))[share[0] :: share[1]]
+        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        for part, pixels in self._batches(parts, image):
             yield pixels, self.split.targets[part]
 
     def training_batches(
-        self, size: int, *, seed: int, epoch: int, augment: Augmentation, crop_scale: float
+        self,
+        size: int,
+        *,
+        seed: int,
+        epoch: int,
+        augment: Augmentation,
+        crop_scale: float,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """One epoch, shuffled and augmented: uint8 [B, H, W, 3], int64 [B].
 
@@ -138,6 +90,7 @@ class DataSet:
             augment: "none", "flip" (mirrored half of the time) or "crop" (a random part of the
                 image, 3:4 to 4:3, and flip).
             crop_scale: the smallest share of the area that "crop" keeps.
+            share: (k, n): of each batch every n-th image from the k-th on.
         """
 
         def image(index: int) -> NDArray[np.uint8]:
@@ -153,15 +106,16 @@ class DataSet:
             return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
-        for part, pixels in self._batches(order, size, image):
-            if len(part) * 2 >= size or len(order) < size:
-                yield pixels, self.split.targets[part]
+        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        kept = [part for part in parts if len(part) * 2 >= size or len(order) < size]
+        own = [part[share[0] :: share[1]] for part in kept]
+        for part, pixels in self._batches(own, image):
+            yield pixels, self.split.targets[part]
 
     def _batches(
-        self, order: NDArray[np.int64], size: int, image: Callable[[int], NDArray[np.uint8]]
+        self, parts: list[NDArray[np.int64]], image: Callable[[int], NDArray[np.uint8]]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         """Decode two batches ahead of the consumer, in two threads."""
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
         with ThreadPoolExecutor(max_workers=2) as pool:
             ahead = [[pool.submit(image, int(i)) for i in part] for part in parts[:2]]
             try:
@@ -176,38 +130,12 @@ class DataSet:
     def _open(self, index: int) -> Image.Image:
         if index in self._decoded:
             return self._decoded[index]
-        image = open_image(self.split.paths[index])
+        image = open_image(self.split.images[index])
         size = image.width * image.height * 3
         if size <= self._room:
             self._room -= size
             self._decoded[index] = image
         return image
-
-
-def _split_at_random(
-    data: Path, seed: int, val_share: float, test_share: float
-) -> tuple[tuple[str, ...], dict[str, Split]]:
-    parts: dict[str, list[list[Path]]] = {"train": [], "val": [], "test": []}
-    classes = class_folders(data)
-    for number, (name, files) in enumerate(classes.items()):
-        order = np.random.default_rng([seed, number]).permutation(len(files))
-        val, test = (max(1, round(share * len(files))) for share in (val_share, test_share))
-        if len(files) < val + test + 1:
-            raise DataError(
-                f"{data / name}: {len(files)} images are too few to split into train, val and "
-                "test; at least 3 are needed"
-            )
-        shuffled = [files[i] for i in order]
-        parts["val"].append(sorted(shuffled[:val]))
-        parts["test"].append(sorted(shuffled[val : val + test]))
-        parts["train"].append(sorted(shuffled[val + test :]))
-    return tuple(classes), {name: _split(files) for name, files in parts.items()}
-
-
-def _split(classes: list[list[Path]]) -> Split:
-    paths = tuple(path for files in classes for path in files)
-    targets = [i for i, files in enumerate(classes) for _ in files]
-    return Split(paths, np.asarray(targets, dtype=np.int64))
 
 
 def _random_crop(

@@ -15,6 +15,10 @@ from torch.nn import functional as F
 from vptkit.errors import VptkitError
 from vptkit.preprocess import normalize
 
+from .device import device_of
+from .distributed import leads, share, sum_over_processes
+from .step import Batch, Stepper, require_finite
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -25,7 +29,14 @@ if TYPE_CHECKING:
     from .data import DataSet
     from .tuned import Tuned
 
-__all__ = ["evaluate", "feature_batches", "image_batches", "rate_at", "train"]
+__all__ = [
+    "evaluate",
+    "feature_batches",
+    "image_batches",
+    "out_of_patience",
+    "rate_at",
+    "train",
+]
 
 
 def rate_at(step: int, steps: int, warmup: float) -> float:
@@ -36,20 +47,32 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - ahead) / max(steps - ahead, 1)))
 
 
-def image_batches(
-    data: DataSet, config: TuneConfig
-) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
-    """Training batches of normalised pixels, float [B, 3, H, W]."""
+def image_batches(data: DataSet, config: TuneConfig) -> Callable[[int], Iterator[Batch]]:
+    """Training batches of normalised pixels; of torchrun's processes each decodes its share.
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, targets in data.training_batches(
-            config.batch_size,
+    Raises:
+        VptkitError: a batch has fewer images than there are processes.
+    """
+    size, (k, processes) = config.batch_size, share()
+    smallest = min(len(data), (size + 1) // 2)  # a last batch below that is dropped
+    if smallest < processes:
+        raise VptkitError(
+            f"{processes} processes, but a batch may have as few as {smallest} of the {len(data)} "
+            f"images: pass --batch-size {2 * processes} or more, or start fewer processes"
+        )
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        parts = data.training_batches(
+            size,
             seed=config.seed,
             epoch=epoch,
             augment=config.augment,
             crop_scale=config.crop_scale,
-        ):
-            yield torch.from_numpy(normalize(images, data.preprocess)), torch.from_numpy(targets)
+            share=(k, processes),
+        )
+        for (images, targets), begin in zip(parts, range(0, len(data), size), strict=False):
+            pixels = torch.from_numpy(normalize(images, data.preprocess))
+            yield Batch(pixels, torch.from_numpy(targets), min(size, len(data) - begin))
 
     return batches
 
@@ -57,49 +80,62 @@ def image_batches(
 @torch.no_grad()
 def feature_batches(
     model: Tuned, data: DataSet, config: TuneConfig
-) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
+) -> Callable[[int], Iterator[Batch]]:
     """Training batches of features, computed once, plain and mirrored: for a linear probe."""
-    views = [
-        torch.cat(
-            [
-                model.features(torch.from_numpy(normalize(images, data.preprocess)))
-                for images, _ in data.evaluation_batches(config.batch_size, flip=flip)
-            ]
-        )
-        for flip in ([False, True] if config.augment == "flip" else [False])
-    ]
-    stacked = torch.stack(views)  # [views, images, d]
+    model.eval()  # no dropout on what is kept
+    k, processes = share()
+    flips = [False, True] if config.augment == "flip" else [False]
+    views = torch.stack([_features(model, data, config, flip) for flip in flips])
     targets = torch.from_numpy(data.split.targets)
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng([config.seed, epoch])
         order = torch.from_numpy(rng.permutation(len(data)))
         view = torch.from_numpy(rng.integers(len(views), size=len(data)))
         for part, chosen in zip(
             torch.split(order, config.batch_size), torch.split(view, config.batch_size), strict=True
         ):
-            yield stacked[chosen, part], targets[part]
+            own = part[k::processes]
+            yield Batch(views[chosen[k::processes], own], targets[own], len(part))
 
     return batches
 
 
+def _features(model: Tuned, data: DataSet, config: TuneConfig, flip: bool) -> Tensor:
+    """Of all images in order, [images, d]; each process computes its share."""
+    device, (k, processes) = device_of(model), share()
+    parts = [
+        model.features(torch.from_numpy(normalize(images, data.preprocess)).to(device))
+        for images, _ in data.evaluation_batches(config.batch_size, flip=flip, share=(k, processes))
+    ]
+    result = torch.zeros(len(data), model.head.in_features, device=device)
+    if parts:
+        result[k::processes] = torch.cat(parts)
+    sum_over_processes([result])
+    return result
+
+
 @torch.no_grad()
 def evaluate(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
-    """(top-1 share, mean cross-entropy) over a split."""
+    """(top-1 share, mean cross-entropy) over a split; classes are never weighted here."""
     model.eval()
+    device = device_of(model)
     right, loss = 0, 0.0
-    for images, targets in data.evaluation_batches(batch_size):
-        logits = model(torch.from_numpy(normalize(images, data.preprocess)))
-        wanted = torch.from_numpy(targets)
+    for images, targets in data.evaluation_batches(batch_size, share=share()):
+        logits = model(torch.from_numpy(normalize(images, data.preprocess)).to(device))
+        wanted = torch.from_numpy(targets).to(device)
         right += int((logits.argmax(dim=1) == wanted).sum())
         loss += float(F.cross_entropy(logits, wanted, reduction="sum"))
+    sums = torch.tensor([right, loss], dtype=torch.float64, device=device)
+    sum_over_processes([sums])
+    right, loss = sums.tolist()
     return right / len(data), loss / len(data)
 
 
 def train(
     model: Tuned,
     optimizer: torch.optim.Optimizer,
-    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
+    batches: Callable[[int], Iterator[Batch]],
     steps_per_epoch: int,
     validation: DataSet,
     config: TuneConfig,
@@ -108,8 +144,10 @@ def train(
     from_features: bool,
     progress: Progress,
     after_epoch: Callable[[], Any],
+    epochs: range | None = None,
+    weights: Tensor | None = None,
 ) -> None:
-    """Train from `state.epoch` to the last epoch; fills in `state`.
+    """Train from `state.epoch` to the last epoch, or until patience ends; fills in `state`.
 
     Args:
         model, optimizer: what is trained.
@@ -121,40 +159,47 @@ def train(
         from_features: the batches hold features, not pixels.
         progress: told after each step.
         after_epoch: called after each epoch, e.g. to save a checkpoint.
+        epochs: those of this phase, with a schedule of its own; None: the whole run is one.
+        weights: of the classes in the training loss, float32 [C]; None: all 1.
 
     Raises:
         VptkitError: the loss is not finite any more.
     """
-    steps = config.epochs * steps_per_epoch
-    for epoch in range(state.epoch, config.epochs):
+    epochs = epochs or range(config.epochs)
+    steps = len(epochs) * steps_per_epoch
+    stepper = Stepper(model, optimizer, config, from_features=from_features, weights=weights)
+    if state.scaler:
+        stepper.scaler.load_state_dict(state.scaler)
+    for epoch in range(state.epoch, epochs.stop):
+        if out_of_patience(state, config):
+            return
         # All randomness of an epoch hangs on (seed, epoch), so that a resumed run repeats it.
         torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0]))
         model.train()
         losses, right, seen, begun = [], 0, 0, time.perf_counter()
-        counter = itertools.count(epoch * steps_per_epoch)
-        for (inputs, targets), step in zip(batches(epoch), counter, strict=False):
+        counter = itertools.count((epoch - epochs.start) * steps_per_epoch)
+        for batch, step in zip(batches(epoch), counter, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate_at(step, steps, config.warmup)
-            logits = model.head(inputs) if from_features else model(inputs)
-            loss = F.cross_entropy(logits, targets)
-            _require_finite(float(loss.detach()), epoch, config)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if config.clip:
-                parameters = [p for group in optimizer.param_groups for p in group["params"]]
-                torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-            right += int((logits.argmax(dim=1) == targets).sum())
-            seen += len(targets)
+            loss, correct = stepper.step(batch, epoch)
+            losses.append(loss)
+            right += correct
+            seen += batch.images
             rate = seen / (time.perf_counter() - begun)
             progress.update(
-                len(targets),
-                f"epoch {epoch + 1}/{config.epochs} loss {np.mean(losses):.3f} "
+                batch.images,
+                f"epoch {epoch + 1}/{epochs.stop} loss {np.mean(losses):.3f} "
                 f"train {right / seen:.3f} val {_latest(state)} {rate:.0f} images/s",
             )
+        state.scaler = stepper.scaler.state_dict()
         _close_epoch(model, validation, config, state, float(np.mean(losses)), right / seen)
-        after_epoch()
+        if leads():
+            after_epoch()
+
+
+def out_of_patience(state: TrainState, config: TuneConfig) -> bool:
+    """Whether `patience` epochs have passed since the best one."""
+    return config.patience is not None and state.epoch - state.best_epoch >= config.patience
 
 
 def _close_epoch(
@@ -166,7 +211,7 @@ def _close_epoch(
     top1: float,
 ) -> None:
     val_top1, val_loss = evaluate(model, validation, config.batch_size)
-    _require_finite(val_loss, state.epoch, config)
+    require_finite(val_loss, state.epoch, config)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     state.epoch += 1
     state.history.append(
@@ -181,15 +226,6 @@ def _close_epoch(
     if best is None or (val_top1, -val_loss) > (best["val_top1"], -best["val_loss"]):
         state.best_epoch = state.epoch
         state.best = {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def _require_finite(loss: float, epoch: int, config: TuneConfig) -> None:
-    if not math.isfinite(loss):
-        lr, lr_head = config.rates
-        raise VptkitError(
-            f"the loss became {loss} in epoch {epoch + 1}: lower --lr (now {lr:g}) or --lr-head "
-            f"(now {lr_head:g})"
-        )
 
 
 def _latest(state: TrainState) -> str:

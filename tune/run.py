@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import timm
@@ -14,77 +14,34 @@ import torch
 import vptkit
 from vptkit.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.errors import DataError, OutputError
-from vptkit.files import atomic_file, require_absent
+from vptkit.files import require_absent
 from vptkit.preprocess import normalize
 from vptkit.progress import SILENT
 from vptkit.weights import digest_of_weights
 
 from .backbone import create_backbone, preprocess_of
-from .checkpoint import TrainState, load_checkpoint, restore, save_checkpoint
-from .data import DataSet, data_digest, load_splits
+from .data import DataSet
 from .describe import spec_from_model, weights_from_model
-from .loop import evaluate, feature_batches, image_batches, train
+from .device import choose_device, describe_device, device_of, repeatable
+from .distributed import joined, leads, share
+from .loop import evaluate
 from .reference import adapter_logits
-from .tuned import Tuned, parameter_groups, wants_whitening
-from .whitening import token_moments, whitening
+from .result import TuneResult
+from .settle import settle
+from .splits import class_counts, data_digest, load_splits
+from .training import Paths, refit_head, train_phases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from torch import Tensor
-
-    from vptkit.backbone import BackboneSpec
     from vptkit.progress import Progress
 
+    from .checkpoint import TrainState
     from .config import TuneConfig
+    from .tuned import Tuned
 
-__all__ = ["TuneResult", "tune"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneResult:
-    """What a tuning run gave.
-
-    Attributes:
-        adapter: path of the file.
-        trainable: learned numbers, head included; trainable_prompts without the head.
-        best_epoch: whose parameters the adapter holds.
-        val_top1, test_top1: shares; test is None if there is no test split.
-        seconds: of this call.
-        metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
-    """
-
-    adapter: Path
-    trainable: int
-    trainable_prompts: int
-    best_epoch: int
-    val_top1: float
-    test_top1: float | None
-    seconds: float
-    metrics: Path
-    curves: Path | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The document of `vptkit tune --json`."""
-        return {
-            "adapter": str(self.adapter),
-            "trainable": self.trainable,
-            "trainable_prompts": self.trainable_prompts,
-            "best_epoch": self.best_epoch,
-            "val_top1": self.val_top1,
-            "test_top1": self.test_top1,
-            "seconds": round(self.seconds, 2),
-            "metrics": str(self.metrics),
-            "curves": str(self.curves) if self.curves else None,
-        }
-
-
-class _Paths(NamedTuple):
-    adapter: Path
-    checkpoint: Path
-    metrics: Path
-    curves: Path
+__all__ = ["tune"]
 
 
 def tune(
@@ -95,26 +52,52 @@ def tune(
     resume: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
+    test: bool = True,
+    on_epoch: Callable[[Path], None] | None = None,
 ) -> TuneResult:
     """Tune, choose the best epoch on val, report test once, write the adapter.
 
     Beside the adapter NAME.safetensors lie NAME.metrics.jsonl and NAME.curves.png; while the
-    training runs, NAME.checkpoint.safetensors.
+    training runs, NAME.checkpoint.safetensors. The processes of torchrun train as one
+    (`vptkit.tune.distributed`); the first alone writes, and reports progress.
 
     Args:
-        data: image folder (see `vptkit.tune.data.load_splits`).
+        data: see `vptkit.tune.sources.read_splits`.
         output: where the adapter goes, ending in .safetensors.
         config: every setting.
         resume: go on from the checkpoint, if there is one.
         force: replace an existing adapter, forget an existing checkpoint.
         progress: told about each step.
+        test: also measure on test and ood; off, their results are None.
+        on_epoch: called with the checkpoint after each epoch; what it raises ends the run there,
+            and the checkpoint stays.
 
     Raises:
         VptkitError: bad input; every message says what to do.
     """
+    device = choose_device(config.device)
+    with joined(device), repeatable(device):
+        bar = progress if leads() else SILENT
+        bar.update(0, f"on {describe_device(device)}")
+        return _tune(data, output, config, resume, force, bar, test, on_epoch)
+
+
+def _tune(
+    data: Path,
+    output: Path,
+    config: TuneConfig,
+    resume: bool,
+    force: bool,
+    progress: Progress,
+    test: bool,
+    on_epoch: Callable[[Path], None] | None,
+) -> TuneResult:
     begun = time.perf_counter()
     paths = _paths(output, resume=resume, force=force)
-    labels, splits = load_splits(data, config.seed, config.val_share, config.test_share)
+    shares = config.val_share, config.test_share
+    labels, splits = load_splits(data, config.seed, *shares, shots=config.shots)
+    if config.full_data is not None:
+        _require_full(config, labels, output, force=force or resume)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
     preprocess = preprocess_of(model)
@@ -131,12 +114,34 @@ def tune(
         "backbone": backbone.sha256,
         "labels": list(labels),
     }
-    tuned, state = _train(
-        model, spec, sets, config, json.loads(json.dumps(identity)), paths, resume, progress
+    tuned, state = train_phases(
+        model,
+        spec,
+        sets,
+        config,
+        json.loads(json.dumps(identity)),
+        paths,
+        resume,
+        progress,
+        on_epoch,
     )
     tuned.load_state_dict(state.best)
-    record = state.history[state.best_epoch - 1]
-    test = evaluate(tuned, sets["test"], config.batch_size) if "test" in sets else None
+    val_top1 = state.history[state.best_epoch - 1]["val_top1"]
+    if not test:
+        sets = {name: sets[name] for name in ("train", "val")}
+    norms = None
+    if tuned.layer_norms is not None:
+        settled = settle(tuned, tuned.layer_norms, sets, config, progress)
+        val_top1 = val_top1 if settled.val_top1 is None else settled.val_top1
+        if config.refit_epochs:
+            val_top1 = refit_head(tuned, sets, config, progress)
+        norms = settled.to_json(config.rescale)
+        if config.full_data is not None:
+            norms["fsr_proxy"] = _fsr_proxy(norms, output, config, resume, force, progress)
+    test_top1, ood_top1 = (_accuracy(tuned, sets, n, config) for n in ("test", "ood"))
+    device = describe_device(device_of(tuned))
+    tuned.cpu()
+    tuned.backbone.cpu()  # golden answers are float32 on a CPU, wherever the training ran
     adapter = Adapter(
         name=config.name or output.stem,
         backbone=backbone,
@@ -149,10 +154,19 @@ def tune(
         preprocess=preprocess,
         train={
             **identity,
+            "val_top1": val_top1,
+            "test_top1": test_top1,
+            "ood_top1": ood_top1,
             "best_epoch": state.best_epoch,
-            "val_top1": record["val_top1"],
-            "test_top1": None if test is None else test[0],
+            "images": class_counts(labels, splits),
             "whitening": state.whitening,
+            "layer_norms": norms,
+            "computed": {
+                "device": device,
+                "processes": share()[1],
+                "accumulate": config.accumulate,
+                "compile": config.compile,
+            },
             "versions": {
                 "vptkit": vptkit.__version__,
                 "torch": torch.__version__,
@@ -161,25 +175,32 @@ def tune(
         },
         tensors=_learned(tuned),
     )
-    adapter.tensors.update(_golden(model, adapter, sets["val"], config.golden))
-    write_adapter(paths.adapter, adapter)
-    curves = _plot(state, paths.curves, adapter.name)
-    paths.checkpoint.unlink(missing_ok=True)
-    total, prompts = tuned.trainable()
+    curves: Path | None = None
+    plots: tuple[Path, ...] = ()
+    if leads():
+        adapter.tensors.update(_golden(model, adapter, sets["val"], config.golden))
+        write_adapter(paths.adapter, adapter)
+        curves, plots = _plot(state, norms, paths, adapter.name)
+        paths.checkpoint.unlink(missing_ok=True)
+    total, without_head = tuned.trainable()
     return TuneResult(
         adapter=paths.adapter,
         trainable=total,
-        trainable_prompts=prompts,
+        trainable_prompts=without_head,
         best_epoch=state.best_epoch,
-        val_top1=record["val_top1"],
-        test_top1=None if test is None else test[0],
+        val_top1=val_top1,
+        test_top1=test_top1,
+        ood_top1=ood_top1,
         seconds=time.perf_counter() - begun,
+        device=device,
         metrics=paths.metrics,
         curves=curves,
+        layer_norms=norms,
+        plots=plots,
     )
 
 
-def _paths(output: Path, *, resume: bool, force: bool) -> _Paths:
+def _paths(output: Path, *, resume: bool, force: bool) -> Paths:
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an adapter's file name ends in .safetensors")
     require_absent(output, force=force)
@@ -192,7 +213,7 @@ def _paths(output: Path, *, resume: bool, force: bool) -> _Paths:
             f"{checkpoint}: a training of this name was interrupted. Pass --resume to finish it, "
             "or --force to start anew."
         )
-    return _Paths(
+    return Paths(
         output,
         checkpoint,
         stem.with_name(f"{stem.name}.metrics.jsonl"),
@@ -200,98 +221,64 @@ def _paths(output: Path, *, resume: bool, force: bool) -> _Paths:
     )
 
 
-def _train(
-    backbone: Any,
-    spec: BackboneSpec,
-    sets: dict[str, DataSet],
-    config: TuneConfig,
-    identity: dict[str, Any],
-    paths: _Paths,
-    resume: bool,
-    progress: Progress,
-) -> tuple[Tuned, TrainState]:
-    kept: dict[str, Tensor] | None = None
-    if resume and paths.checkpoint.exists():
-        state, kept = load_checkpoint(paths.checkpoint, identity)
-    else:
-        state = TrainState(identity)
-        paths.checkpoint.unlink(missing_ok=True)  # forced; only now that the input is good
-    matrices = None
-    if wants_whitening(config):
-        if kept is None:
-            matrices, state.whitening = _whiten(backbone, sets["train"], config)
-        else:  # the checkpoint holds what became of them
-            matrices = [torch.zeros(spec.width, spec.width)] * spec.depth
-    tuned = Tuned(backbone, spec, config, len(identity["labels"]), matrices)
-    optimizer = torch.optim.AdamW(parameter_groups(tuned, config))
-    if kept is not None:
-        restore(tuned, optimizer, kept)
-
-    def after_epoch() -> None:
-        # Metrics first: a record too many is written again by a resumed run, a missing one is not.
-        with atomic_file(paths.metrics) as part:
-            lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
-            part.write_text("".join(lines))
-        save_checkpoint(paths.checkpoint, tuned, optimizer, state)
-
-    from_features = config.method == "linear" and config.augment != "crop"
-    count = len(sets["train"])
-    full, rest = divmod(count, config.batch_size)
-    if from_features:
-        batches, steps = feature_batches(tuned, sets["train"], config), full + bool(rest)
-    else:
-        batches = image_batches(sets["train"], config)
-        steps = max(full + (2 * rest >= config.batch_size), 1)
-    progress.total = count * (config.epochs - state.epoch)
-    train(
-        tuned,
-        optimizer,
-        batches,
-        steps,
-        sets["val"],
-        config,
-        state,
-        from_features=from_features,
-        progress=progress,
-        after_epoch=after_epoch,
-    )
-    return tuned, state
+def _full_output(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.full.safetensors")
 
 
-def _whiten(
-    backbone: Any, data: DataSet, config: TuneConfig
-) -> tuple[list[Tensor], list[dict[str, float]]]:
-    """W for each block from random training images (evaluation transform, no prompts)."""
-    count = min(config.whiten_images, len(data))
-    chosen = np.sort(np.random.default_rng([config.seed, 1]).permutation(len(data))[:count])
-
-    def batches() -> Iterator[Tensor]:
-        for part in np.array_split(chosen, max(1, count // 16)):
-            images = data.prepared(part)
-            yield torch.from_numpy(normalize(images, data.preprocess))
-
-    released = config.compat == "released"
-    shallow = config.insert == "shallow"
-    moments = token_moments(backbone, batches(), config.tap)
-    results = [
-        whitening(
-            block.attn,
-            moment,
-            form="released" if released else "attention",
-            floor=config.whiten_floor,
-            same_query_key=released and shallow,
+def _require_full(config: TuneConfig, labels: tuple[str, ...], output: Path, force: bool) -> None:
+    """Refuse before the training what would fail behind it."""
+    assert config.full_data is not None  # noqa: S101 - the caller asked
+    found, _ = load_splits(config.full_data, config.seed, config.val_share, config.test_share)
+    if found != labels:
+        odd = sorted(set(found) ^ set(labels))
+        raise DataError(
+            f"{config.full_data}: the full set must have the classes of DATA; they differ in "
+            f"{odd[:5]}"
         )
-        for block, moment in zip(backbone.blocks, moments, strict=True)
-    ]
-    results = results[:1] if shallow else results
-    if not all(torch.isfinite(result.matrix).all() for result in results):
-        raise DataError("whitening failed: the tokens of the training images are degenerate")
-    notes = [{"rank": r.rank, "condition": r.condition, "row_norm": r.row_norm} for r in results]
-    return [result.matrix for result in results], notes
+    require_absent(_full_output(output), force=force)
+
+
+def _fsr_proxy(
+    norms: dict[str, Any],
+    output: Path,
+    config: TuneConfig,
+    resume: bool,
+    force: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Tune once more, on the full set: Shift(S, T) / Shift(S, T_full), a stand-in for FSR.
+
+    FSR itself asks for an optimal target that nobody can see (`methods` 3.1).
+    """
+    assert config.full_data is not None  # noqa: S101 - the caller asked
+    full = tune(
+        config.full_data,
+        _full_output(output),
+        replace(config, full_data=None, shots=None, rescale="none", refit_epochs=0, name=None),
+        resume=resume,
+        force=force or resume,  # a resumed run may find it done
+        progress=progress,
+    )
+    assert full.layer_norms is not None  # noqa: S101 - of the same method
+    there = full.layer_norms["shift"]["total"]
+    return {
+        "value": norms["shift"]["total"] / there if there else None,
+        "shift_full": there,
+        "adapter": str(full.adapter),
+    }
+
+
+def _accuracy(
+    tuned: Tuned, sets: Mapping[str, DataSet], name: str, config: TuneConfig
+) -> float | None:
+    """Top-1 on a split, None if there is none; asked once, after everything is decided."""
+    return evaluate(tuned, sets[name], config.batch_size)[0] if name in sets else None
 
 
 def _learned(tuned: Tuned) -> dict[str, Any]:
     tensors = {} if tuned.prompts is None else dict(tuned.prompts.tensors())
+    if tuned.layer_norms is not None:
+        tensors |= tuned.layer_norms.tensors()
     tensors["head.weight"] = tuned.head.weight.detach().numpy().copy()
     tensors["head.bias"] = tuned.head.bias.detach().numpy().copy()
     return tensors
@@ -309,10 +296,24 @@ def _golden(model: Any, adapter: Adapter, data: DataSet, count: int) -> dict[str
     }
 
 
-def _plot(state: TrainState, path: Path, name: str) -> Path | None:
+def _plot(
+    state: TrainState, norms: dict[str, Any] | None, paths: Paths, name: str
+) -> tuple[Path | None, tuple[Path, ...]]:
+    """The learning curves, and the pictures of tuned LayerNorms."""
     try:
         from .curves import plot_curves  # needs matplotlib, an extra
+        from .curves_ln import plot_id_ood, plot_lambda, plot_shift
     except ImportError:
-        return None
-    plot_curves({name: state.history}, path)
-    return path
+        return None, ()
+    plot_curves({name: state.history}, paths.curves)
+    if norms is None:
+        return paths.curves, ()
+    plots = [paths.beside("shift.png")]
+    plot_shift(norms["shift"], plots[0], name)
+    if norms["rescale"]:
+        plots.append(paths.beside("lambda.png"))
+        plot_lambda(norms["rescale"], plots[-1], name)
+        if any("ood_top1" in row for row in norms["rescale"]["curve"]):
+            plots.append(paths.beside("id-ood.png"))
+            plot_id_ood(norms["rescale"], plots[-1], name)
+    return paths.curves, tuple(plots)

@@ -20,7 +20,7 @@ from .reference import call_block, embed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Moments", "Whitening", "token_moments", "whitening"]
+__all__ = ["Moments", "Whitening", "query_key_weights", "token_moments", "whitening"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def require_one_attention(block: Any) -> None:
         )
 
 
-def _query_key_weights(attn: Any) -> tuple[Tensor, Tensor]:
+def query_key_weights(attn: Any) -> tuple[Tensor, Tensor]:
     """W_q and W_k [d, d] of one linear or of two, float64, torch's layout (out x in)."""
     if attn.qkv is None:
         return attn.q_proj.weight.double(), attn.k_proj.weight.double()
@@ -141,7 +141,7 @@ def whitening(
     Returns:
         The matrix and its diagnostics.
     """
-    w_q, w_k = _query_key_weights(attn)
+    w_q, w_k = query_key_weights(attn)
     w_k = w_q if same_query_key else w_k
     d = w_q.shape[1]
     if form == "attention":

@@ -18,7 +18,7 @@ from vptkit.errors import AdapterError, BackboneError
 from vptkit.files import canonical_json
 from vptkit.preprocess import Preprocess
 from vptkit.tensors import read_metadata, read_tensors, write_tensors
-from vptkit.weights import tensor_shapes
+from vptkit.weights import norm_shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -286,7 +286,7 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
             shapes[f"prompt.{i}"] = (m, d)
     spec = adapter.backbone.spec
     tuned = adapter.layer_norms()
-    norms = _norm_shapes(spec) if spec else {name: (d,) for name in tuned if "norm" in name}
+    norms = norm_shapes(spec) if spec else {name: (d,) for name in tuned if "norm" in name}
     shapes |= {f"ln.{name}": norms[name] for name in tuned if name in norms}
     if any(name.startswith("golden.") for name in tensors):
         images = tensors.get("golden.images")
@@ -294,14 +294,6 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
         shapes["golden.images"] = (count, *adapter.preprocess.size, 3)
         shapes["golden.logits"] = (count, c)
     return shapes
-
-
-def _norm_shapes(spec: BackboneSpec) -> dict[str, tuple[int, ...]]:
-    return {
-        name: shape
-        for name, shape in tensor_shapes(spec).items()
-        if "norm" in name.rsplit(".", 1)[0].rsplit(".", 1)[-1]
-    }
 
 
 def _prompt_sites(adapter: Adapter) -> range:

@@ -17,13 +17,16 @@ import typer
 
 from vptkit import (
     __version__,
+    cli_analyze,
     cli_bank,
     cli_build,
     cli_devices,
     cli_doctor,
+    cli_import,
     cli_make,
     cli_precision,
     cli_profile,
+    cli_sweep,
 )
 from vptkit.cli_make import AsJson, Force, Threads, emit, needs_extra
 from vptkit.errors import DataError, VptkitError
@@ -152,7 +155,11 @@ def check(
 def eval_(
     bundle: BundleArgument,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="One folder per class, or train/ test/.")
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="One folder per class, or train/ test/; a CSV of path,label[,split]; WebDataset.",
+        ),
     ],
     split: Annotated[str | None, typer.Option(help="Which split of DATA [test].")] = None,
     adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
@@ -221,6 +228,9 @@ def inspect(
 app.command()(cli_profile.profile)
 app.command()(cli_doctor.doctor)
 app.command()(cli_make.demo)
+app.command()(cli_sweep.sweep)
+app.command()(cli_analyze.analyze)
+app.command("import")(cli_import.import_)
 app.add_typer(cli_devices.devices, name="devices")
 app.add_typer(cli_bank.bank, name="bank")
 

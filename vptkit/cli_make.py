@@ -16,7 +16,7 @@ import typer
 
 from vptkit.errors import MissingExtraError, TargetError, VptkitError
 
-__all__ = ["demo", "export", "tune"]
+__all__ = ["demo", "export", "require_tune", "tune"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
@@ -27,6 +27,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [all usabl
 Text = str | None
 Int = int | None
 Float = float | None
+Bool = bool | None
 
 
 # Arguments of `tune` that say how to run, not what to learn
@@ -45,8 +46,9 @@ def tune(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="train/ val/ [test/], each with one folder per class;"
-            " or one folder per class, which is split.",
+            help="train/ val/ [test/ ood/], each with one folder per class; one folder per class,"
+            " which is split; a CSV of path,label[,split]; Parquet files or a saved data set of"
+            " Hugging Face; WebDataset shards.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors")],
@@ -56,7 +58,7 @@ def tune(
         Path | None, typer.Option(help="TOML file of settings (names as here, with _).")
     ] = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
-    method: Annotated[Text, option("bpt, vpt or linear [bpt].")] = None,
+    method: Annotated[Text, option("bpt, vpt, ln, ln+bpt, ln+vpt, linear [bpt].")] = None,
     insert: Annotated[Text, option("deep or shallow [deep].")] = None,
     form: Annotated[Text, option("Of bpt: bilinear, fwhiten, twhiten [bilinear].")] = None,
     prompts: Annotated[Int, option("Prompts at each block, m [50].")] = None,
@@ -76,12 +78,42 @@ def tune(
     wd: Annotated[Float, option("Weight decay of the prompts [1e-3].")] = None,
     lr_head: Annotated[Float, option("Rate of the head [5e-3; linear: 5e-2].")] = None,
     wd_head: Annotated[Float, option("Weight decay of the head [0.1].")] = None,
+    lr_ln: Annotated[Float, option("Rate of LayerNorms [1e-3].")] = None,
+    cycles: Annotated[
+        Int, option("LayerNorms: head and norms in turns, so often; 0: at once [0].")
+    ] = None,
+    head_epochs: Annotated[Int, option("Of each cycle's head phase [10].")] = None,
+    ln_epochs: Annotated[Int, option("Of each cycle's LayerNorm phase [10].")] = None,
+    rescale: Annotated[
+        Text, option("Shift that λ, chosen on val, scales: none, gamma, beta, both [none].")
+    ] = None,
+    refit_epochs: Annotated[Int, option("Of the head, after λ was chosen [0].")] = None,
+    full_data: Annotated[
+        Path | None, option("A fuller set of the same classes: reports a proxy of FSR.")
+    ] = None,
     dropout: Annotated[Float, option("On prompts [0.1 for vpt deep, else 0].")] = None,
     clip: Annotated[Float, option("Bound of the gradient's norm, 0 for none [1].")] = None,
+    patience: Annotated[
+        Int, option("Stop after so many epochs without a better one on val [never].")
+    ] = None,
+    class_weights: Annotated[
+        Text, option("none, or balanced: rare classes count more in the loss [none].")
+    ] = None,
+    precision: Annotated[
+        Text, option("Of the backbone: fp32, bf16, fp16; what is learned stays fp32 [fp32].")
+    ] = None,
+    device: Annotated[Text, option("auto, cpu, cuda or cuda:N [auto: a GPU if any].")] = None,
+    compile: Annotated[Bool, typer.Option("--compile", help="torch.compile the forward.")] = None,
+    accumulate: Annotated[
+        Int, option("Compute each batch in so many parts, for memory [1].")
+    ] = None,
     augment: Annotated[Text, option("none, flip or crop [flip].")] = None,
     crop_scale: Annotated[Float, option("Smallest area that crop keeps [0.5].")] = None,
     val_share: Annotated[Float, option("Share of each class, if DATA is split [0.15].")] = None,
     test_share: Annotated[Float, option("Likewise [0.15].")] = None,
+    shots: Annotated[
+        Text, option("Training images kept of each class; 1,2,5 is a training for each [all].")
+    ] = None,
     golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
     seed: Annotated[Int, option("Of everything random [0].")] = None,
     name: Annotated[Text, option("Of the adapter [the file's].")] = None,
@@ -92,28 +124,40 @@ def tune(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn prompts and a head on a frozen backbone; write an adapter."""
+    """Learn prompts, LayerNorms and a head on a frozen backbone; write an adapter."""
     given = {k: v for k, v in locals().items() if v is not None and k not in _NOT_SETTINGS}
-    _require_tune("tune")
+    require_tune("tune")
     import torch
 
     from vptkit.progress import progress
+    from vptkit.table import fields
     from vptkit.tune import config_from_mapping
     from vptkit.tune import tune as run_tune
+    from vptkit.tune.distributed import leads
+    from vptkit.tune.shots import shots_of, tune_shots
 
     settings = {**(_toml(config) if config else {}), **given}
+    counts = shots_of(settings.pop("shots", None))
+    if len(counts) == 1:
+        settings["shots"] = counts[0]
     if image_size is not None:
         arguments = settings.get("backbone_args", {})
         if isinstance(arguments, dict):  # else the configuration refuses it
             settings["backbone_args"] = {**arguments, "img_size": image_size}
     if threads is not None:
         torch.set_num_threads(threads)
+    chosen = config_from_mapping(settings)
     try:
+        if len(counts) > 1:
+            made = tune_shots(data, output, chosen, counts, resume=resume, force=force)
+            if leads():
+                emit(made.to_json(), as_json, text=made.to_text())
+            return
         with progress("tune") as bar:
             result = run_tune(
                 data,
                 output,
-                config_from_mapping(settings),
+                chosen,
                 resume=resume,
                 force=force,
                 progress=bar,
@@ -121,7 +165,8 @@ def tune(
     except KeyboardInterrupt:
         typer.echo("finished epochs are kept: the same command with --resume goes on", err=True)
         raise
-    emit(result.to_json(), as_json)
+    if leads():  # of torchrun's processes one speaks
+        emit(result.to_json(), as_json, text=fields(result.to_text()))
 
 
 def export(
@@ -267,7 +312,7 @@ _SHOWN = (
 
 def described(adapter: Any, weights: Path | None) -> Any:
     """Spec and weights by way of timm, where the file alone does not do."""
-    _require_tune("export of this backbone (its weights are not in the form of the adapter's spec)")
+    require_tune("export of this backbone (its weights are not in the form of the adapter's spec)")
     from vptkit.tune.backbone import described_weights
 
     return described_weights(adapter, weights)
@@ -305,7 +350,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Tune, export, check and profile three methods side by side, and write a report."""
-    _require_tune("demo")
+    require_tune("demo")
     from vptkit.demo import DemoSettings, demo_table, run_demo
 
     settings = DemoSettings(
@@ -321,7 +366,8 @@ def demo(
     emit(document, as_json, text=f"{demo_table(document)}\nreport: {document['report']}")
 
 
-def _require_tune(purpose: str) -> None:
+def require_tune(purpose: str) -> None:
+    """Name the extra if torch or timm is missing; called before torch is first imported."""
     # Read once, when torch starts its threads: waiting threads shall sleep. By default they spin,
     # which on a busy machine of few cores made a training step up to ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -26,6 +26,7 @@ __all__ = [
     "digest_of_weights",
     "is_head",
     "mlp_branches",
+    "norm_shapes",
     "read_weights",
     "tensor_shapes",
 ]
@@ -81,6 +82,15 @@ def tensor_shapes(spec: BackboneSpec) -> Shapes:
         shapes |= dict(_norm(spec, spec.final_norm, spec.width))
     shapes |= dict(_attention_pool(spec))
     return shapes
+
+
+def norm_shapes(spec: BackboneSpec) -> Shapes:
+    """The tensors of every norm (weight, and bias unless it is an RMS norm): timm name → shape."""
+    return {
+        name: shape
+        for name, shape in tensor_shapes(spec).items()
+        if "norm" in name.rsplit(".", 1)[0].rsplit(".", 1)[-1]
+    }
 
 
 _Items = Iterator[tuple[str, tuple[int, ...]]]

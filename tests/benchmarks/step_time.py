@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from vptkit.devices.detect import detect_machine
-from vptkit.runtime.memory import memory_of_this_process
+from vptkit.devices.memory import process_memory
 from vptkit.tune.prompted import fast_features
 from vptkit.tune.reference import features
 
@@ -65,7 +65,7 @@ def main() -> None:
             step = stepper(args.child, args.batch, args.prompts)
             for _ in range(3):
                 step()
-        print(memory_of_this_process()[1])
+        print(process_memory()[1])
         return
     steps = {form: stepper(form, args.batch, args.prompts) for form in FORMS}
     for step in steps.values():

@@ -67,12 +67,46 @@ def test_a_wrong_type_is_named(key, value, expected):
 @pytest.mark.parametrize("value", [3, True, ["a"]])
 def test_weights_must_be_a_path(value):
     assert f"weights is {value!r}" in refusal(weights=value)
+    assert f"full_data is {value!r}" in refusal(full_data=value)
+
+
+@pytest.mark.parametrize("method", ["bpt", "vpt", "linear"])
+@pytest.mark.parametrize(
+    "setting", [{"cycles": 2}, {"rescale": "beta"}, {"refit_epochs": 1}, {"full_data": "d"}]
+)
+def test_settings_of_layer_norms_want_a_method_that_tunes_them(method, setting):
+    (key, value), *_ = setting.items()
+    message = refusal(method=method, **setting)
+    assert f"{key} is {value}, but method {method} tunes no LayerNorms" in message
+    config_from_mapping({"backbone": "vit", "method": "ln", **setting})
+
+
+@pytest.mark.parametrize("cycles", [0, 2])
+def test_rates_of_layer_norm_methods(cycles):
+    def rates(**values):
+        config = config_from_mapping({"backbone": "vit", "method": "ln", **values})
+        return config.rates[1], config.rate_of_norms
+
+    assert rates(cycles=cycles) == (5e-3, 1e-3)
+    assert rates(cycles=cycles, lr_head=0.5, lr_ln=0.25) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [("ln", {"ln"}), ("ln+bpt", {"ln", "bpt"}), ("ln+vpt", {"ln", "vpt"}), ("linear", set())],
+)
+def test_parts_of_a_method(method, parts):
+    config = config_from_mapping({"backbone": "vit", "method": method})
+    assert {part for part in ("ln", "bpt", "vpt") if config.learns(part)} == parts
+    assert config.prompted == bool(parts - {"ln"})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("method", "lora", "bpt, vpt, linear"),
+        ("method", "lora", "bpt, vpt, ln, ln+bpt, ln+vpt, linear"),
+        ("method", "bpt+ln", "ln+bpt"),
+        ("rescale", "alpha", "none, gamma, beta, both"),
         ("insert", "none", "deep, shallow"),
         ("form", "free", "bilinear, fwhiten, twhiten"),
         ("b_init", 3, "random, whiten"),
@@ -82,6 +116,10 @@ def test_weights_must_be_a_path(value):
         ("norm", "none", "model, before_pool, after_pool"),
         ("augment", ["flip"], "none, flip, crop"),
         *((key, 0, "at least 1") for key in ("prompts", "rank", "epochs", "batch_size", "golden")),
+        *((key, 0, "at least 1") for key in ("head_epochs", "ln_epochs")),
+        ("cycles", -1, "0 or more"),
+        ("refit_epochs", -1, "0 or more"),
+        ("lr_ln", 0.0, "a positive number"),
         ("whiten_images", -3, "at least 1"),
         *((key, 0.0, "a positive number") for key in ("lr", "lr_head", "whiten_floor")),
         ("lr", float("nan"), "a positive number"),
@@ -115,7 +153,7 @@ def test_every_number_has_a_range():
     from vptkit.tune import config as module
 
     ranged = {key for keys, _, _ in module._RANGES for key in keys.split()}
-    free = {"backbone", "backbone_args", "weights", "name"}
+    free = {"backbone", "backbone_args", "weights", "name", "full_data", "device", "compile"}
     assert {f.name for f in fields(TuneConfig)} == ranged | set(module._CHOICES) | free
 
 
@@ -142,7 +180,8 @@ def test_dropout_of_the_papers(settings, dropout):
 def test_what_decides_the_result_is_written_down():
     config = config_from_mapping({"backbone": "vit", "weights": "x", "name": "n"})
     document = config.to_json()
-    assert {f.name for f in fields(TuneConfig)} - set(document) == {"weights", "name"}
+    free = {"weights", "name", "full_data", "device", "compile", "accumulate"}
+    assert {f.name for f in fields(TuneConfig)} - set(document) == free
     assert None not in (document["lr"], document["lr_head"], document["dropout"])
 
 
@@ -166,6 +205,7 @@ def command(monkeypatch, capsys):
                 val_top1=1.0,
                 test_top1=None,
                 seconds=0.0,
+                device="cpu",
                 metrics=output,
                 curves=None,
             )

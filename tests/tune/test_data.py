@@ -15,7 +15,8 @@ from vptkit.errors import DataError  # noqa: E402
 from vptkit.images import open_image  # noqa: E402
 from vptkit.preprocess import Preprocess, prepare  # noqa: E402
 from vptkit.tune import data as data_module  # noqa: E402
-from vptkit.tune.data import DataSet, data_digest, load_splits  # noqa: E402
+from vptkit.tune.data import DataSet  # noqa: E402
+from vptkit.tune.splits import data_digest, load_splits  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,13 +46,13 @@ def order_of(dataset: DataSet, seed: int, epoch: int):
 def test_folders_that_are_split_already(splits):
     labels, found = load_splits(splits, 0, 0.15, 0.15)
     assert labels == LABELS
-    assert {name: len(split.paths) for name, split in found.items()} == {
+    assert {name: len(split.images) for name, split in found.items()} == {
         "train": 24,
         "val": 12,
         "test": 12,
     }
     for name, split in found.items():
-        for path, target in zip(split.paths, split.targets, strict=True):
+        for path, target in zip(split.images, split.targets, strict=True):
             assert path.parent == splits / name / LABELS[target]
 
 
@@ -66,33 +67,33 @@ def test_the_random_split(make_folders, tmp_path):
     _, first = load_splits(folder, 5, 0.2, 0.1)
     _, again = load_splits(folder, 5, 0.2, 0.1)
     _, other = load_splits(folder, 6, 0.2, 0.1)
-    assert {name: split.paths for name, split in first.items()} == {
-        name: split.paths for name, split in again.items()
+    assert {name: split.images for name, split in first.items()} == {
+        name: split.images for name, split in again.items()
     }
-    assert first["val"].paths != other["val"].paths
+    assert first["val"].images != other["val"].images
     for found in (first, other):
-        everything = [path for split in found.values() for path in split.paths]
+        everything = [path for split in found.values() for path in split.images]
         assert len(everything) == len(set(everything)) == 60
         for name, count in {"train": 14, "val": 4, "test": 2}.items():
             assert np.bincount(found[name].targets).tolist() == [count] * 3
-            for path, target in zip(found[name].paths, found[name].targets, strict=True):
+            for path, target in zip(found[name].images, found[name].targets, strict=True):
                 assert path.parent.name == LABELS[target]
 
 
 def test_each_class_is_split_on_its_own(make_folders, tmp_path):
     """More images of one class leave the split of the others alone."""
     folder = make_folders(tmp_path / "d", 12)
-    before = load_splits(folder, 0, 0.2, 0.2)[1]["val"].paths
+    before = load_splits(folder, 0, 0.2, 0.2)[1]["val"].images
     for i in range(5):
         Image.new("RGB", (32, 32)).save(folder / "red" / f"more{i}.png")
-    after = load_splits(folder, 0, 0.2, 0.2)[1]["val"].paths
+    after = load_splits(folder, 0, 0.2, 0.2)[1]["val"].images
     others = [path for path in before if path.parent.name != "red"]
     assert others == [path for path in after if path.parent.name != "red"]
 
 
 def test_three_images_a_class_are_enough(make_folders, tmp_path):
     _, found = load_splits(make_folders(tmp_path / "d", 3), 0, 0.15, 0.15)
-    assert [len(found[name].paths) for name in ("train", "val", "test")] == [3, 3, 3]
+    assert [len(found[name].images) for name in ("train", "val", "test")] == [3, 3, 3]
 
 
 def test_too_few_images(make_folders, tmp_path):
@@ -163,7 +164,7 @@ def test_evaluation_is_prepare(train):
     parts = list(train.evaluation_batches(7))
     assert [len(images) for images, _ in parts] == [7, 7, 7, 3]
     images = np.concatenate([images for images, _ in parts])
-    wanted = np.stack([prepare(open_image(path), PREPROCESS) for path in train.split.paths])
+    wanted = np.stack([prepare(open_image(path), PREPROCESS) for path in train.split.images])
     assert images.dtype == np.uint8
     assert np.array_equal(images, wanted)
     assert np.array_equal(np.concatenate([t for _, t in parts]), train.split.targets)
@@ -247,7 +248,7 @@ def test_a_crop_has_the_size_of_the_input(make_folders, tmp_path):
     for scale in (0.08, 1.0):
         images, _ = epoch_of(DataSet(split, tall), 4, augment="crop", crop_scale=scale)
         assert {image.shape for image in images} == {(4, 40, 24, 3)} | (
-            {(len(split.paths) % 4, 40, 24, 3)} if len(split.paths) % 4 else set()
+            {(len(split.images) % 4, 40, 24, 3)} if len(split.images) % 4 else set()
         )
 
 
@@ -290,7 +291,7 @@ def test_a_broken_image_is_named_when_it_is_met(make_folders, tmp_path):
     (folder / "green" / "2.png").write_bytes(b"no image")
     split = load_splits(folder, 0, 0.25, 0.25)[1]
     dataset = next(
-        DataSet(s, PREPROCESS) for s in split.values() if folder / "green" / "2.png" in s.paths
+        DataSet(s, PREPROCESS) for s in split.values() if folder / "green" / "2.png" in s.images
     )
     with pytest.raises(DataError, match=r"green/2\.png: not an image"):
         list(dataset.evaluation_batches(2))

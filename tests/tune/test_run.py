@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import BackboneError, DataError, OutputError, VptkitError  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.data import load_splits  # noqa: E402
 from vptkit.tune.reference import reference_logits  # noqa: E402
-from vptkit.tune.run import _whiten  # noqa: E402
+from vptkit.tune.splits import load_splits  # noqa: E402
+from vptkit.tune.training import whitened  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,9 +202,9 @@ def test_the_images_of_the_whitening_do_not_depend_on_the_batch(splits, make_con
 
     model = make_vit()
     data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], preprocess_of(model))
-    full, _ = _whiten(model, data, make_config(form="fwhiten", whiten_images=500))
-    fewer, _ = _whiten(model, data, make_config(form="fwhiten", whiten_images=5))
-    again, notes = _whiten(model, data, make_config(form="fwhiten", whiten_images=5))
+    full, _ = whitened(model, data, make_config(form="fwhiten", whiten_images=500))
+    fewer, _ = whitened(model, data, make_config(form="fwhiten", whiten_images=5))
+    again, notes = whitened(model, data, make_config(form="fwhiten", whiten_images=5))
     assert torch.equal(fewer[0], again[0])
     assert not torch.allclose(fewer[0], full[0])
     assert set(notes[0]) == {"rank", "condition", "row_norm"}

@@ -166,7 +166,7 @@ def test_tune_prints_for_people(tune):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--method", "lora"), ("method is 'lora'", "bpt, vpt, linear")),
+        (("--method", "lora"), ("method is 'lora'", "bpt, vpt, ln, ln+bpt, ln+vpt, linear")),
         (("--epochs", "0"), ("epochs is 0", "at least 1")),
         (("--lr", "-1"), ("lr is -1.0",)),
         (("--backbone", "vit_of_mine"), ("vit_of_mine: timm has no model of this name",)),
@@ -287,7 +287,7 @@ def test_tune_does_not_overwrite(tune, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_tune_interrupted_and_resumed(tune, tmp_path, monkeypatch, sent):
-    from vptkit.tune import run as module
+    from vptkit.tune import training as module
 
     real, calls = module.save_checkpoint, []
 

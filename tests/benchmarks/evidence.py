@@ -1,0 +1,324 @@
+"""Both papers on our scale: two ViTs, four image sets, three amounts of data, every method, three seeds.
+
+A cell is one training. Its record is written as soon as it ends, so the script can be stopped and
+started again, and run on a part of the grid; the table and the plot are made of the records that
+are there, and say how many those are. Settings are those of vptkit's defaults, chosen on `val`;
+`test` and `ood` are read once a cell.
+
+    python tests/benchmarks/evidence.py --shared ../shared --runs RUNS --shots 10 --backbones vit-ti
+    python tests/benchmarks/evidence.py --shared ../shared --runs RUNS --only-report --docs docs
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import multiprocessing
+import sys
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vptkit.preprocess import normalize
+from vptkit.tune import config_from_mapping, tune
+from vptkit.tune.backbone import create_backbone, preprocess_of
+from vptkit.tune.data import DataSet
+from vptkit.tune.loop import rate_at
+from vptkit.tune.splits import load_splits
+
+SETS = ("flowers5", "caltech20", "photo2sketch5", "breakhis100x")
+EPOCHS, CYCLES, PROMPTS = 12, 3, 20
+_PHASE = {"head_epochs": EPOCHS // CYCLES, "ln_epochs": EPOCHS // CYCLES}
+METHODS: dict[str, dict[str, Any]] = {
+    "linear": {"method": "linear"},
+    "VPT-shallow": {"method": "vpt", "insert": "shallow"},
+    "VPT-deep": {"method": "vpt"},
+    "BPT-shallow": {"method": "bpt", "insert": "shallow"},
+    "BPT-deep bilinear": {"method": "bpt"},
+    "BPT-deep fWhiten": {"method": "bpt", "form": "fwhiten"},
+    "BPT-deep tWhiten": {"method": "bpt", "form": "twhiten"},
+    "LN joint": {"method": "ln"},
+    "LP-LN": {"method": "ln", "cycles": 1, "head_epochs": EPOCHS, "ln_epochs": EPOCHS},
+    "LN cyclic": {"method": "ln", "cycles": CYCLES, **_PHASE},
+    "LN cyclic + λ": {"method": "ln", "cycles": CYCLES, "rescale": "gamma", **_PHASE},
+    "LN+BPT": {"method": "ln+bpt"},
+    "full fine-tuning": {},
+}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "vit-ti": {  # supervised
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_args": {"img_size": 112},
+        "weights": "weights/vit_tiny_patch16_224.augreg_in21k_ft_in1k/model.safetensors",
+    },
+    "vit-s": {  # self-supervised, then saliency: poor frozen features
+        "backbone": "vit_small_patch14_dinov2",
+        "backbone_args": {"img_size": 84},
+        "weights": "weights/vit_small_patch14_dinov2.saliency/model.safetensors",
+    },
+}
+FULL_RATE = 1e-4  # of AdamW, for all of the backbone; the head has that of the other methods
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """One training; shots 0 is all of the training images."""
+
+    backbone: str
+    data: str
+    shots: int
+    method: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Name of its record, without a suffix."""
+        parts = (self.backbone, self.data, self.shots or "all", self.method, self.seed)
+        return "-".join(map(str, parts)).replace(" ", "_").replace("λ", "lambda")
+
+
+def run_cell(task: tuple[Cell, Path, Path]) -> dict[str, Any]:
+    """Train, unless the record is there already."""
+    cell, shared, runs = task
+    record = runs / f"{cell.file}.json"
+    if record.is_file():
+        return json.loads(record.read_text())
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    found = (full_fine_tuning if cell.method == "full fine-tuning" else by_vptkit)(
+        cell, shared, runs
+    )
+    document = {
+        "backbone": cell.backbone,
+        "data": cell.data,
+        "shots": cell.shots,
+        "method": cell.method,
+        "seed": cell.seed,
+        "seconds": round(time.perf_counter() - begun, 1),
+        **found,
+    }
+    record.write_text(json.dumps(document))
+    print(f"{cell.file}: test {found['test_top1']:.3f} ({document['seconds']} s)", file=sys.stderr)
+    return document
+
+
+def settings_of(cell: Cell, shared: Path) -> Any:
+    """The configuration of a cell."""
+    base = BACKBONES[cell.backbone]
+    values = {
+        **base,
+        "weights": shared / base["weights"],
+        "epochs": EPOCHS,
+        "prompts": PROMPTS,
+        "rank": PROMPTS,
+        "seed": cell.seed,
+        **METHODS[cell.method],
+    }
+    return config_from_mapping(values | ({"shots": cell.shots} if cell.shots else {}))
+
+
+def by_vptkit(cell: Cell, shared: Path, runs: Path) -> dict[str, Any]:
+    """One of our methods."""
+    config = settings_of(cell, shared)
+    output = runs / f"{cell.file}.safetensors"
+    result = tune(shared / "data" / cell.data, output, config, force=True)
+    lines = result.metrics.read_text(encoding="utf-8").splitlines()
+    norms = result.layer_norms or {}
+    return {
+        "trained": result.trainable_prompts,
+        "val_top1": result.val_top1,
+        "test_top1": result.test_top1,
+        "ood_top1": result.ood_top1,
+        "val_by_epoch": [json.loads(line)["val_top1"] for line in lines],
+        "lambda": (norms.get("rescale") or {}).get("lambda"),
+    }
+
+
+def full_fine_tuning(cell: Cell, shared: Path, runs: Path) -> dict[str, Any]:
+    """Every number of the backbone and the head; same images, schedule and choice of the epoch."""
+    config = settings_of(Cell(cell.backbone, cell.data, cell.shots, "linear", cell.seed), shared)
+    labels, splits = load_splits(
+        shared / "data" / cell.data,
+        config.seed,
+        config.val_share,
+        config.test_share,
+        shots=config.shots,
+    )
+    torch.manual_seed(cell.seed)
+    model: Any = create_backbone(config.backbone, config.backbone_args, config.weights)
+    preprocess = preprocess_of(model)
+    sets = {name: DataSet(split, preprocess) for name, split in splits.items()}
+    model.reset_classifier(len(labels))
+    model.requires_grad_(True)
+    head = list(model.get_classifier().parameters())
+    known = {id(p) for p in head}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    rates = (FULL_RATE, 5e-3)
+    groups = [{"params": rest, "weight_decay": 0.05}, {"params": head, "weight_decay": 0.1}]
+    optimizer = torch.optim.AdamW(groups, lr=FULL_RATE)
+    size = config.batch_size
+    steps, step, best, curve = EPOCHS * max(1, -(-len(sets["train"]) // size)), 0, None, []
+    for epoch in range(EPOCHS):
+        model.train()
+        for images, targets in sets["train"].training_batches(
+            size, seed=cell.seed, epoch=epoch, augment="flip", crop_scale=0.5
+        ):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * rate_at(step, steps, config.warmup)
+            pixels = torch.from_numpy(normalize(images, preprocess))
+            loss = F.cross_entropy(model(pixels), torch.from_numpy(targets))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+        curve.append(accuracy(model, sets["val"], preprocess))
+        if best is None or curve[-1] > best[0]:
+            best = curve[-1], copy.deepcopy(model.state_dict())
+    model.load_state_dict(best[1])
+    return {
+        "trained": sum(p.numel() for p in rest),
+        "val_top1": best[0],
+        "test_top1": accuracy(model, sets["test"], preprocess),
+        "ood_top1": accuracy(model, sets["ood"], preprocess) if "ood" in sets else None,
+        "val_by_epoch": curve,
+        "lambda": None,
+    }
+
+
+@torch.no_grad()
+def accuracy(model: Any, data: DataSet, preprocess: Any) -> float:
+    """Top-1 share."""
+    model.eval()
+    right = 0
+    for images, targets in data.evaluation_batches(32):
+        logits = model(torch.from_numpy(normalize(images, preprocess)))
+        right += int((logits.argmax(1) == torch.from_numpy(targets)).sum())
+    return right / len(data)
+
+
+Rows = dict[tuple[str, str, int, str], list[dict[str, Any]]]
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation, in percent."""
+    text = f"{100 * np.mean(values):.1f}"
+    return text if len(values) < 2 else f"{text} ± {100 * np.std(values, ddof=1):.1f}"
+
+
+def report(rows: Rows) -> str:
+    """Markdown: a table for each backbone and amount of data."""
+    lines = []
+    for backbone, shots in sorted({(key[0], key[2]) for key in rows}):
+        sets = [s for s in SETS if any(k[:3] == (backbone, s, shots) for k in rows)]
+        ood = [s for s in sets if any(
+            r["ood_top1"] is not None for k, v in rows.items() if k[1] == s for r in v
+        )]  # fmt: skip
+        lines += [f"\n**{backbone}, {f'{shots} images a class' if shots else 'all images'}**\n"]
+        heads = ["method", "trained", *sets, *(f"{s} OOD" for s in ood), "mean (test)", "epochs"]
+        lines += ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+        for method in METHODS:
+            cells = {s: rows.get((backbone, s, shots, method), []) for s in sets}
+            if not any(cells.values()):
+                continue
+            texts = [method, f"{next(v for v in cells.values() if v)[0]['trained']:,}"]
+            texts += [spread([r["test_top1"] for r in v]) if v else "-" for v in cells.values()]
+            texts += [spread([r["ood_top1"] for r in cells[s]]) if cells[s] else "-" for s in ood]
+            whole = all(cells.values())
+            means = [np.mean([r["test_top1"] for r in v]) for v in cells.values() if v]
+            texts.append(f"{100 * np.mean(means):.1f}" if whole else "-")
+            texts.append(reached(rows, backbone, shots, method, sets))
+            lines.append("| " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def reached(rows: Rows, backbone: str, shots: int, method: str, sets: list[str]) -> str:
+    """Epochs to VPT-deep's final validation accuracy, on the mean curve of the seeds, by set."""
+    found = []
+    for data in sets:
+        ours = rows.get((backbone, data, shots, method), [])
+        theirs = rows.get((backbone, data, shots, "VPT-deep"), [])
+        if not ours or not theirs or len({len(r["val_by_epoch"]) for r in ours}) > 1:
+            found.append("-")
+            continue
+        target = np.mean([r["val_by_epoch"][-1] for r in theirs])
+        curve = np.mean([r["val_by_epoch"] for r in ours], axis=0)
+        at = np.flatnonzero(curve >= target)
+        found.append(f"{at[0] + 1}/{len(curve)}" if len(at) else "never")
+    return " ".join(found)
+
+
+def plot(rows: Rows, path: Path) -> None:
+    """Test accuracy of each method, a panel for each backbone and amount of data."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = sorted({(key[0], key[2]) for key in rows})
+    figure = Figure(figsize=(5.2 * len(panels), 4.6), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    names = list(METHODS)
+    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for panel, (backbone, shots) in zip(axes, panels, strict=True):
+        for number, data in enumerate(SETS):
+            points = [
+                (names.index(k[3]), 100 * np.mean([r["test_top1"] for r in v]), v)
+                for k, v in rows.items()
+                if k[:3] == (backbone, data, shots)
+            ]
+            if not points:
+                continue
+            y = [p[0] + 0.16 * (number - 1.5) for p in points]
+            error = [100 * np.std([r["test_top1"] for r in p[2]]) for p in points]
+            panel.errorbar([p[1] for p in points], y, xerr=error, fmt="o", ms=4, lw=1, label=data)
+        panel.set_title(f"{backbone}, {f'{shots} images a class' if shots else 'all images'}")
+        panel.set_xlabel("test top-1 (%): mean and deviation of the seeds")
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    axes[-1].legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Run the cells that are missing, then report on all that are there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--docs", type=Path, help="write evidence.png there")
+    parser.add_argument("--only-report", action="store_true")
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--shots", nargs="+", type=int, default=[0, 10, 2], help="0: all images")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    args.runs.mkdir(parents=True, exist_ok=True)
+    if not args.only_report:
+        # seed by seed, so that what is there when time is up is whole
+        grid = itertools.product(args.seeds, args.backbones, args.shots, args.sets, args.methods)
+        cells = [Cell(b, data, shots, method, seed) for seed, b, shots, data, method in grid]
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+            list(pool.map(run_cell, [(cell, args.shared, args.runs) for cell in cells]))
+    rows: Rows = defaultdict(list)
+    for record in sorted(args.runs.glob("*.json")):
+        row = json.loads(record.read_text())
+        rows[row["backbone"], row["data"], row["shots"], row["method"]].append(row)
+    print(f"{sum(map(len, rows.values()))} cells; {EPOCHS} epochs, {PROMPTS} prompts")
+    print(report(rows))
+    if args.docs is not None:
+        plot(rows, args.docs / "evidence.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Pictures of tuned LayerNorms: what they show, not how they look."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from vptkit.tune import curves_ln
+from vptkit.tune.layer_norms import Shift
+from vptkit.tune.settle import shift_record
+
+SHIFTS = [
+    Shift(name="norm_pre", gamma=0.5, beta=0.25),
+    Shift(name="blocks.0.norm1", gamma=1.5, beta=None),
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """A function: draw, write, and give back the figure."""
+    kept = []
+    real = curves_ln._save
+
+    def save(figure, path):
+        kept.append(figure)
+        real(figure, path)
+
+    monkeypatch.setattr(curves_ln, "_save", save)
+
+    def draw(plot, document):
+        path = tmp_path / "x.png"
+        plot(document, path, "birds")
+        assert path.read_bytes().startswith(b"\x89PNG")
+        return kept[-1]
+
+    return draw
+
+
+def rescale_of(chosen, *, outside=True):
+    rows = []
+    for factor, val, test, ood in (
+        (0.5, 0.6, 0.7, 0.3),
+        (1.0, 0.7, 0.8, 0.4),
+        (2.0, 0.8, 0.8, 0.2),
+    ):
+        row = {"lambda": factor, "val_top1": val, "val_loss": 1.0}
+        rows.append({**row, "test_top1": test, "ood_top1": ood} if outside else row)
+    rows.insert(1, {"lambda": 0.9, "val_top1": 0.65, "val_loss": 1.0})  # of the golden section
+    return {"what": "gamma", "lambda": chosen, "curve": rows}
+
+
+def test_shift_apart(drawn):
+    figure = drawn(curves_ln.plot_shift, shift_record(SHIFTS))
+    gamma, beta = figure.axes
+    assert [bar.get_height() for bar in gamma.patches] == [0.5, 1.5]
+    assert [bar.get_height() for bar in beta.patches] == [0.25, 0.0]
+    assert [label.get_text() for label in beta.get_xticklabels()] == ["norm_pre", "0.norm1"]
+    assert "γ: sum 2" in gamma.get_title(loc="left")
+    assert "β: sum 0.25" in beta.get_title(loc="left")
+
+
+def test_shift_record():
+    record = shift_record(SHIFTS)
+    assert (record["total"], record["gamma"], record["beta"]) == (2.25, 2.0, 0.25)
+    assert record["layers"][1] == {"name": "blocks.0.norm1", "gamma": 1.5, "beta": None}
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_the_chosen_one_is_marked(drawn, outside):
+    (axes,) = drawn(curves_ln.plot_lambda, rescale_of(2.0, outside=outside)).axes
+    labelled = {line.get_label(): line for line in axes.lines}
+    marked = labelled["chosen λ = 2"]
+    assert (list(marked.get_xdata()), list(marked.get_ydata())) == ([2.0], [0.8])
+    assert list(labelled["val"].get_xdata()) == [0.5, 0.9, 1.0, 2.0]
+    assert ("test (not used to choose)" in labelled) == outside
+    if outside:
+        assert list(labelled["ood (not used to choose)"].get_ydata()) == [0.3, 0.4, 0.2]
+
+
+def test_id_against_ood(drawn):
+    (axes,) = drawn(curves_ln.plot_id_ood, rescale_of(2.0)).axes
+    labelled = {line.get_label(): line for line in axes.lines}
+    chosen, plain = labelled["λ = 2, chosen on val"], labelled["λ = 1, plain tuning"]
+    assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([0.8], [0.2])
+    assert (list(plain.get_xdata()), list(plain.get_ydata())) == ([0.8], [0.4])
+    assert {text.get_text() for text in axes.texts} == {"0.5", "1", "2"}
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        assert high - low >= 0.05 - 1e-9

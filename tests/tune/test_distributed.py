@@ -1,0 +1,162 @@
+"""torchrun for real: two processes on the CPU, with gloo, against one process alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("timm")
+
+from safetensors.numpy import load_file  # noqa: E402
+
+from vptkit.adapter import read_adapter  # noqa: E402
+from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.data import DataSet  # noqa: E402
+from vptkit.tune.distributed import joined, leads, share, sum_over_processes  # noqa: E402
+
+RUNS: dict[str, dict[str, Any]] = {
+    "vpt": {"method": "vpt", "dropout": 0.3, "batch_size": 9},
+    "bpt": {"method": "bpt", "form": "bilinear", "accumulate": 2, "batch_size": 9},
+    "ln": {"method": "ln", "cycles": 1, "head_epochs": 1, "ln_epochs": 2},
+    "crop": {"method": "vpt", "insert": "shallow", "augment": "crop", "class_weights": "balanced"},
+    "linear": {"method": "linear", "batch_size": 23},  # the last batch has one image
+}
+
+# Each process keeps its own parameters beside the adapter, which the first alone writes.
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+import vptkit.tune.run as run
+import vptkit.tune.step as step
+from vptkit.tune import config_from_mapping, tune
+torch.set_num_threads(1)
+data, folder, runs = sys.argv[1:]
+trained = run.train_phases
+
+def train_phases(*arguments):
+    tuned, state = trained(*arguments)
+    state_dict = {k: v.clone() for k, v in tuned.state_dict().items()}
+    save_file(state_dict, Path(folder, f"{name}.{os.environ['RANK']}.params"))
+    return tuned, state
+
+run.train_phases = train_phases
+for name, settings in json.loads(runs).items():
+    if name == "broken":
+        step.sum_over_processes = lambda tensors: None
+    tune(Path(data), Path(folder, f"{name}.safetensors"), config_from_mapping(settings))
+    assert Path(folder, f"{name}.safetensors").exists()
+"""
+
+
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*launcher, "--nproc-per-node", "2", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def settings_of(config: Any, **more: Any) -> dict[str, Any]:
+    return {**config.to_json(), "weights": str(config.weights), "device": "cpu", **more}
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(splits, make_config, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    runs = {
+        name: settings_of(make_config(**settings), accumulate=settings.get("accumulate", 1))
+        for name, settings in RUNS.items()
+    }
+    runs["broken"] = runs["vpt"]
+    done = torchrun(tmp_path / "script.py", splits, tmp_path, json.dumps(runs))
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "alone").mkdir()
+    for name, settings in RUNS.items():
+        config = make_config(**settings, device="cpu")
+        alone = tune(splits, tmp_path / "alone" / f"{name}.safetensors", config)
+        one, other = (load_file(tmp_path / f"{name}.{rank}.params") for rank in (0, 1))
+        assert all(np.array_equal(one[key], other[key]) for key in one), name
+        both, single = read_adapter(tmp_path / f"{name}.safetensors"), read_adapter(alone.adapter)
+        assert both.train["computed"]["processes"] == 2
+        assert both.train["val_top1"] == single.train["val_top1"], name
+        assert both.train["best_epoch"] == single.train["best_epoch"], name
+        for key, value in single.tensors.items():
+            bound = 1e-6 * max(1.0, float(np.abs(value).max()))
+            assert np.abs(both.tensors[key].astype(float) - value).max() <= bound, (name, key)
+        records = (tmp_path / f"{name}.metrics.jsonl").read_text().splitlines()
+        for line, record in zip(records, alone.metrics.read_text().splitlines(), strict=True):
+            one, other = json.loads(line), json.loads(record)
+            for key in ("train_loss", "train_top1", "val_loss", "val_top1"):
+                assert one[key] == pytest.approx(other[key], rel=1e-5), (name, key)
+        assert not (tmp_path / f"{name}.checkpoint.safetensors").exists()
+    # Processes that do not exchange their gradients drift apart.
+    one, other = (load_file(tmp_path / f"broken.{rank}.params") for rank in (0, 1))
+    assert any(np.abs(one[key] - other[key]).max() > 1e-3 for key in one)
+
+
+@pytest.mark.slow
+def test_the_command_speaks_once(splits, weights, tmp_path):
+    """`torchrun -m vptkit tune`: one document on standard output."""
+    output = tmp_path / "a.safetensors"
+    arguments = ["-m", "vptkit", "tune", splits, "-o", output, "--weights", weights, "--json"]
+    arguments += ["--backbone", "vit_tiny_patch16_224", "--epochs", 1, "--device", "cpu"]
+    (tmp_path / "c.toml").write_text(
+        "[backbone_args]\nimg_size = 32\npatch_size = 8\nembed_dim = 32\ndepth = 2\nnum_heads = 2\n"
+    )
+    arguments += ["--config", tmp_path / "c.toml", "--batch-size", 8, "--golden", 2]
+    done = torchrun(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["adapter"] == str(output)
+
+
+# ---- one process --------------------------------------------------------------------------------
+
+
+def test_without_torchrun_nothing_is_joined():
+    with joined(torch.device("cpu")):
+        assert share() == (0, 1)
+        assert leads()
+        assert not torch.distributed.is_initialized()
+        value = torch.ones(3)
+        sum_over_processes([value])
+        assert value.tolist() == [1, 1, 1]
+
+
+def test_the_first_process_leads(monkeypatch):
+    """Also where the processes have not met yet."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        assert leads() == (rank == 0)
+
+
+def test_shares_are_the_batches(splits, make_vit):
+    """Together the processes see every batch, once, in its order."""
+    from vptkit.tune.backbone import preprocess_of
+    from vptkit.tune.splits import load_splits
+
+    data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], preprocess_of(make_vit()))
+    settings = {"seed": 3, "epoch": 1, "augment": "crop", "crop_scale": 0.5}
+    whole = list(data.training_batches(9, **settings))
+    shares = [list(data.training_batches(9, **settings, share=(k, 2))) for k in (0, 1)]
+    assert [len(images) for images, _ in whole] == [9, 9, 6]
+    for (images, targets), *parts in zip(whole, *shares, strict=True):
+        for k, (own, wanted) in enumerate(parts):
+            assert np.array_equal(own, images[k::2])
+            assert np.array_equal(wanted, targets[k::2])
+    every = np.concatenate([images for images, _ in data.evaluation_batches(7)])
+    for k in (0, 1, 2):
+        own = np.concatenate([x for x, _ in data.evaluation_batches(7, share=(k, 3))])
+        assert np.array_equal(own, every[k::3])
+    assert list(data.evaluation_batches(7, share=(24, 25))) == []

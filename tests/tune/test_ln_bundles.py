@@ -1,0 +1,112 @@
+"""Tuned LayerNorms from the command line to a bundle: folded, or looked up in a bank."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from tests.tune.conftest import NAME, TINY  # noqa: E402
+from vptkit.adapter import read_adapter  # noqa: E402
+from vptkit.runtime import open_session  # noqa: E402
+from vptkit.tune.reference import reference_logits  # noqa: E402
+
+METHODS = {
+    "ln": ("--cycles", 1, "--head-epochs", 2, "--ln-epochs", 2, "--rescale", "gamma"),
+    "ln+bpt": ("--epochs", 2),
+    "ln+vpt": ("--epochs", 2, "--insert", "deep"),
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    path = tmp_path_factory.mktemp("settings") / "run.toml"
+    arguments = ", ".join(f"{key} = {value}" for key, value in TINY.items())
+    path.write_text(
+        f'backbone = "{NAME}"\nbackbone_args = {{{arguments}}}\n'
+        "batch_size = 8\nprompts = 3\nrank = 5\ngolden = 6\nlr_ln = 3e-2\n"
+    )
+    return path
+
+
+@pytest.fixture
+def tuned(vptkit, splits, weights, settings, tmp_path):
+    """A function: method → the adapter that the command line made of it."""
+
+    def make(method: str):
+        output = tmp_path / f"{method}.safetensors"
+        common = ("--config", settings, "--weights", weights, "--method", method, "--json")
+        code, out, err = vptkit("tune", splits, "-o", output, *common, *METHODS[method])
+        assert code == 0, err
+        document = json.loads(out)
+        assert document["layer_norms"]["numbers"] == 5 * 2 * 32
+        assert document["layer_norms"]["shift"]["total"] > 0.5  # so that a lost norm is seen
+        return output
+
+    return make
+
+
+def agree(bundle, adapter, weights, name=None) -> float:
+    """Largest difference from the torch reference, relative to the logits."""
+    images, _ = read_adapter(adapter).golden()
+    wanted = reference_logits(adapter, weights, images)
+    found = open_session(bundle).run(images, name)[:, : wanted.shape[1]]
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_baked(vptkit, tuned, weights, tmp_path, method):
+    adapter, bundle = tuned(method), tmp_path / "a.vptk"
+    code, out, err = vptkit("export", adapter, "-o", bundle, "--weights", weights, "--json")
+    assert code == 0, err
+    assert json.loads(out)["parity"]["ok"]
+    assert agree(bundle, adapter, weights) < 1e-4
+    code, out, err = vptkit("check", bundle, "--reference", "--weights", weights, "--json")
+    assert code == 0, err
+    assert json.loads(out)["ok"]
+
+
+def test_baked_costs_nothing(vptkit, tuned, splits, weights, settings, tmp_path):
+    """As many nodes of each kind as an adapter without tuned norms."""
+    import onnx
+
+    plain = tmp_path / "plain.safetensors"
+    common = ("--config", settings, "--weights", weights, "--epochs", 1, "--json")
+    code, _, err = vptkit("tune", splits, "-o", plain, *common, "--method", "linear")
+    assert code == 0, err
+    counts = []
+    for adapter in (plain, tuned("ln")):
+        bundle = adapter.with_suffix(".vptk")
+        code, _, err = vptkit("export", adapter, "-o", bundle, "--weights", weights)
+        assert code == 0, err
+        graph = onnx.load(bundle / "model.onnx").graph
+        counts.append(sorted(node.op_type for node in graph.node))
+    assert counts[0] == counts[1]
+
+
+def test_bank(vptkit, tuned, weights, tmp_path):
+    adapters = [tuned(method) for method in METHODS]
+    bundle = tmp_path / "bank.vptk"
+    options = ("--layout", "bank", "--weights", weights, "-o", bundle, "--json")
+    code, out, err = vptkit("export", *adapters, *options)
+    assert code == 0, err
+    assert json.loads(out)["parity"]["ok"]
+    for adapter in adapters:
+        assert agree(bundle, adapter, weights, adapter.stem) < 1e-4
+    other = agree(bundle, adapters[0], weights, adapters[1].stem)
+    assert other > 1e-2  # the comparison sees the adapter
+
+
+def test_text_is_short(vptkit, splits, weights, settings, tmp_path):
+    options = ("--config", settings, "--weights", weights, "--method", "ln", "--epochs", 1)
+    code, out, err = vptkit("tune", splits, "-o", tmp_path / "a.safetensors", *options)
+    assert code == 0, err
+    assert "shift.gamma" in out
+    assert "blocks" not in out
+    assert len(out.splitlines()) < 25

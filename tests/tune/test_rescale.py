@@ -1,0 +1,64 @@
+"""The search for λ: it finds peaks, and stays at 1 unless validation says otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from vptkit.tune.rescale import GRID, Trial, best_trial, search_factor  # noqa: E402
+
+
+def search(top1, loss=lambda factor: 0.5):
+    """The trials, and how often each λ was asked."""
+    asked = []
+
+    def score(factor):
+        asked.append(factor)
+        return top1(factor), loss(factor)
+
+    trials = search_factor(score)
+    assert [t.factor for t in trials] == sorted(set(asked))
+    assert len(asked) == len(set(asked))  # an evaluation is a pass over the split
+    assert len(asked) <= len(GRID) + 6
+    assert set(GRID) <= set(asked)
+    assert all((t.top1, t.loss) == (top1(t.factor), loss(t.factor)) for t in trials)
+    return trials
+
+
+@pytest.mark.parametrize("peak", [0.6, 0.83, 1.0, 1.07, 1.33, 1.62, 1.9])
+def test_a_peak_between_grid_points_is_found(peak):
+    trials = search(lambda factor: 1 - abs(factor - peak))
+    best = best_trial(trials)
+    assert best.factor == pytest.approx(peak, abs=0.06)
+    on_grid = max(1 - abs(factor - peak) for factor in GRID)
+    assert best.top1 >= on_grid
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_no_difference_leaves_one(value):
+    assert best_trial(search(lambda _: value)).factor == 1.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.3, 9.0), (0.0, 0.8)])
+def test_on_a_plateau_the_nearest_to_one_wins(low, high):
+    trials = search(lambda factor: 0.9 if low <= factor <= high else 0.8)
+    edge = low if low > 1 else high
+    best = best_trial(trials)
+    assert best.top1 == 0.9
+    assert abs(best.factor - edge) < 0.02
+
+
+def test_ties_are_not_broken_by_loss():
+    trials = search(lambda _: 0.7, loss=lambda factor: 1 / factor)
+    assert best_trial(trials).factor == 1.0
+
+
+def test_a_better_grid_end_is_taken():
+    assert best_trial(search(lambda factor: factor)).factor == 2.0
+    assert best_trial(search(lambda factor: -factor)).factor == 0.5
+
+
+def test_best_trial():
+    trials = [Trial(0.5, 0.9, 1.0), Trial(1.25, 0.9, 3.0), Trial(1.0, 0.8, 0.1)]
+    assert best_trial(trials).factor == 1.25

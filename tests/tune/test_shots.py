@@ -1,0 +1,238 @@
+"""Few images of each class: which ones, how many, and a training for each number."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+from vptkit.adapter import read_adapter  # noqa: E402
+from vptkit.errors import DataError, OutputError, VptkitError  # noqa: E402
+from vptkit.tune import shots as module  # noqa: E402
+from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.shots import shots_of, tune_shots  # noqa: E402
+from vptkit.tune.splits import class_counts, data_digest, load_splits  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def shown(data: Path, shots: int | None, seed: int = 0) -> dict[str, set[str]]:
+    """Split → its files."""
+    _, found = load_splits(data, seed, 0.15, 0.15, shots=shots)
+    return {name: set(map(str, split.images)) for name, split in found.items()}
+
+
+# ---- which images -------------------------------------------------------------------------------
+
+
+def test_so_many_of_each_class_and_the_other_splits_whole(splits):
+    labels, found = load_splits(splits, 0, 0.15, 0.15, shots=3)
+    assert class_counts(labels, found) == {
+        "train": dict.fromkeys(labels, 3),
+        "val": dict.fromkeys(labels, 4),
+        "test": dict.fromkeys(labels, 4),
+    }
+    assert list(found["train"].images) == sorted(found["train"].images)
+    for image, target in zip(found["train"].images, found["train"].targets, strict=True):
+        assert image.parent.name == labels[target]
+
+
+def test_more_shots_are_a_superset(splits):
+    chosen = [shown(splits, shots)["train"] for shots in (1, 2, 5, 8)]
+    for fewer, more in itertools.pairwise(chosen):
+        assert fewer < more
+    assert chosen[-1] == shown(splits, None)["train"]
+
+
+def test_the_seed_chooses_and_nothing_else(splits):
+    drawn = {frozenset(shown(splits, 2, seed)["train"]) for seed in range(6)}
+    assert len(drawn) == 6
+    assert shown(splits, 2, 3) == shown(splits, 2, 3)
+
+
+def test_each_class_is_drawn_apart(splits):
+    """Else the same places of every class would be taken."""
+    places = {label: set() for label in ("blue", "green", "red")}
+    for seed in range(8):
+        for path in shown(splits, 1, seed)["train"]:
+            places[path.split("/")[-2]].add((seed, path.split("/")[-1]))
+    assert places["blue"] != places["green"] != places["red"]
+
+
+def test_any_image_may_be_chosen(splits):
+    taken = [shown(splits, 2, seed)["train"] for seed in range(40)]
+    assert set.union(*taken) == shown(splits, None)["train"]
+
+
+def test_a_random_split_does_not_change_with_shots(make_folders, tmp_path):
+    folder = make_folders(tmp_path / "d", 12)
+    few, all_of_them = shown(folder, 3), shown(folder, None)
+    assert few["val"] == all_of_them["val"]
+    assert few["test"] == all_of_them["test"]
+    assert few["train"] < all_of_them["train"]
+
+
+def test_a_class_that_is_too_small_is_named(make_folders, tmp_path):
+    for name in ("train", "val"):
+        make_folders(tmp_path / name, 4)
+    (tmp_path / "train" / "green" / "0.png").unlink()
+    assert len(shown(tmp_path, 3)["train"]) == 9
+    with pytest.raises(DataError, match=r"class 'green' has 3 training images, --shots wants 4"):
+        load_splits(tmp_path, 0, 0.15, 0.15, shots=4)
+
+
+# ---- numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(None, ()), ("5", (5,)), ("1,2, 10,5", (1, 2, 5, 10)), (4, (4,)), ([10, 2], (2, 10))],
+)
+def test_numbers_of_shots(value, wanted):
+    assert shots_of(value) == wanted
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a", "1,", "0", "-2", "2,2", "1.5", 1.5, True, [1, True], []]
+)
+def test_what_is_no_number_of_shots(value):
+    with pytest.raises(VptkitError, match=r"shots is .*expected images a class as 5 or 1,2,5"):
+        shots_of(value)
+
+
+# ---- trainings ----------------------------------------------------------------------------------
+
+
+def test_one_training(splits, make_config, tmp_path):
+    result = tune(splits, tmp_path / "a.safetensors", make_config(method="linear", shots=2))
+    record = read_adapter(result.adapter).train
+    assert record["config"]["shots"] == 2
+    assert record["images"] == {
+        "train": {"blue": 2, "green": 2, "red": 2},
+        "val": {"blue": 4, "green": 4, "red": 4},
+        "test": {"blue": 4, "green": 4, "red": 4},
+    }
+    _, found = load_splits(splits, 0, 0.15, 0.15, shots=2)
+    assert record["data"] == data_digest(found)
+
+
+def test_a_training_for_each_number(splits, make_config, tmp_path):
+    config = make_config(method="linear", name="x")
+    made = tune_shots(splits, tmp_path / "a.safetensors", config, (1, 4))
+    assert [run["shots"] for run in made.runs] == [1, 4]
+    for run, count in zip(made.runs, (1, 4), strict=True):
+        path = tmp_path / f"a-{count}shot.safetensors"
+        assert run["adapter"] == str(path)
+        adapter = read_adapter(path)
+        assert adapter.name == f"x-{count}shot"
+        assert adapter.train["images"]["train"] == dict.fromkeys(("blue", "green", "red"), count)
+        assert adapter.train["test_top1"] == run["test_top1"]
+        alone = tune(
+            splits,
+            tmp_path / "alone.safetensors",
+            make_config(method="linear", name=adapter.name, shots=count),
+            force=True,
+        )
+        assert path.read_bytes() == alone.adapter.read_bytes()
+    assert json.loads(json.dumps(made.to_json()))["runs"] == list(made.runs)
+    lines = made.to_text().splitlines()
+    assert lines[0].split() == [
+        "shots",
+        "best",
+        "epoch",
+        "val_top1",
+        "test_top1",
+        "ood_top1",
+        "adapter",
+    ]
+    assert lines[2].split()[0] == "4"
+    assert lines[2].split()[4] == "-"
+    assert lines[2].endswith("a-4shot.safetensors")
+
+
+def test_a_class_too_small_is_found_before_the_first_training(splits, make_config, tmp_path):
+    with pytest.raises(DataError, match="--shots wants 9"):
+        tune_shots(splits, tmp_path / "a.safetensors", make_config(), (1, 9))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_adapters_are_refused_before_the_first_training(splits, make_config, tmp_path):
+    (tmp_path / "a-4shot.safetensors").write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"a-4shot\.safetensors: exists already"):
+        tune_shots(splits, tmp_path / "a.safetensors", make_config(method="linear"), (1, 4))
+    assert [path.name for path in tmp_path.iterdir()] == ["a-4shot.safetensors"]
+
+
+def test_resume_keeps_what_is_done(splits, make_folders, make_config, tmp_path, monkeypatch):
+    config, output = make_config(method="linear", name="x"), tmp_path / "a.safetensors"
+    whole = tune_shots(splits, tmp_path / "whole.safetensors", config, (1, 2))
+    with monkeypatch.context() as patch:
+        real = module.tune
+
+        def killed(data, path, *args, **more):
+            if "2shot" in path.name:
+                raise KeyboardInterrupt
+            return real(data, path, *args, **more)
+
+        patch.setattr(module, "tune", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tune_shots(splits, output, config, (1, 2))
+    done = (tmp_path / "a-1shot.safetensors").stat().st_mtime_ns
+    again = tune_shots(splits, output, config, (1, 2), resume=True)
+    assert (tmp_path / "a-1shot.safetensors").stat().st_mtime_ns == done
+    for run, other in zip(again.runs, whole.runs, strict=True):
+        assert {**run, "adapter": ""} == {**other, "adapter": ""}
+    for other in ({"epochs": 3}, {"seed": 1}):
+        with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
+            tune_shots(splits, output, make_config(method="linear", **other), (1, 2), resume=True)
+    make_folders(tmp_path / "d", 6, 40)
+    with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
+        tune_shots(tmp_path / "d", output, config, (1, 2), resume=True)
+
+
+def test_ood_is_reported(splits, make_folders, make_config, tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / "d").mkdir(exist_ok=True)
+        (tmp_path / "d" / split).symlink_to(splits / split)
+    make_folders(tmp_path / "d" / "ood", 5, 7)
+    config = make_config(method="linear", name="x", epochs=4)
+    result = tune(tmp_path / "d", tmp_path / "a.safetensors", config)
+    record = read_adapter(result.adapter).train
+    assert result.ood_top1 == record["ood_top1"] == result.to_json()["ood_top1"]
+    assert result.ood_top1 in np.arange(16) / 15
+    assert record["images"]["ood"] == {"blue": 5, "green": 5, "red": 5}
+    without = tune(splits, tmp_path / "b.safetensors", config)
+    assert without.ood_top1 is None
+    assert without.val_top1 == result.val_top1
+
+
+# ---- the command --------------------------------------------------------------------------------
+
+
+def test_the_command(vptkit, splits, weights, make_config, tmp_path):
+    settings = {"method": "linear", "epochs": 1, "golden": 2, "batch_size": 8, "shots": [1, 2]}
+    arguments = make_config().backbone_args
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    table = ", ".join(f"{key} = {value}" for key, value in arguments.items())
+    text += f'backbone = "{make_config().backbone}"\nbackbone_args = {{ {table} }}\n'
+    (tmp_path / "run.toml").write_text(text)
+    common = ("tune", splits, "--config", tmp_path / "run.toml", "--weights", weights)
+    code, out, err = vptkit(*common, "-o", tmp_path / "a.safetensors", "--json")
+    assert code == 0, err
+    assert [run["shots"] for run in json.loads(out)["runs"]] == [1, 2]
+    code, out, _ = vptkit(*common, "-o", tmp_path / "b.safetensors", "--shots", "1,3")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["shots", "1", "3"]
+    code, out, _ = vptkit(*common, "-o", tmp_path / "c.safetensors", "--shots", 2, "--json")
+    assert code == 0
+    assert json.loads(out)["adapter"].endswith("c.safetensors")
+    code, out, err = vptkit(*common, "-o", tmp_path / "d.safetensors", "--shots", "two")
+    assert code == 2
+    assert "shots is 'two'" in err

@@ -1,0 +1,255 @@
+"""Sweeps without Ray: the book, the ranking, and what becomes of the best trial."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from vptkit.adapter import read_adapter
+from vptkit.errors import DataError, OutputError, VptkitError
+from vptkit.progress import SILENT
+from vptkit.tune import sweep_trial, tune
+from vptkit.tune.sweep import leaderboard_table, sweep, sweep_from_mapping
+from vptkit.tune.sweep_book import open_book
+from vptkit.tune.sweep_trial import CHECKPOINT, record_of, run_trial
+
+
+class Serial:
+    """A runner: one trial after the other, in this process; may be stopped after some epochs."""
+
+    def __init__(self, store, stop_after=None):
+        self.store, self.left, self.began = store, stop_after, {}
+
+    def run(self, sweep, book):
+        for trial in book.pending():
+            start = self.store / trial.checkpoint / CHECKPOINT if trial.checkpoint else None
+            about = {"node": "here", "began": record_of(start)["epoch"] if start else 0}
+            self.began[trial.number] = about["began"]
+
+            def report(record, checkpoint, trial=trial, about=about):
+                book.result(trial.number, {**record, **about})
+                if checkpoint is not None:
+                    name = f"trial-{trial.number}/{record['epoch']}"
+                    (self.store / name).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(checkpoint, self.store / name / CHECKPOINT)
+                    book.checkpoint(trial.number, name)
+                if self.left is not None:
+                    self.left -= 1
+                    if not self.left:
+                        raise KeyboardInterrupt
+
+            try:
+                run_trial(sweep.data, sweep.settings(trial.number), start, report)
+                book.end(trial.number, "finished")
+            except VptkitError as error:
+                book.end(trial.number, "failed", str(error))
+
+    def fetch(self, book, trial, target):
+        return self.store / trial.checkpoint / CHECKPOINT
+
+
+@pytest.fixture
+def plan(make_config, splits):
+    """A function: a sweep on the tiny model."""
+
+    def make(space=None, **fixed):
+        config = make_config()
+        settings = {
+            "backbone": config.backbone,
+            "backbone_args": config.backbone_args,
+            "weights": str(config.weights),
+            "epochs": 3,
+            "batch_size": 8,
+            "prompts": 3,
+            "rank": 5,
+            "golden": 3,
+            "whiten_images": 12,
+            **fixed,
+        }
+        space = space or {"lr": [1e-3, 3e-2], "wd": [0.0, 0.1]}
+        return sweep_from_mapping(
+            {
+                "data": str(splits),
+                "tune": {k: v for k, v in settings.items() if k not in space},
+                "space": space,
+            }
+        )
+
+    return make
+
+
+def test_a_sweep_ranks_by_val_and_makes_the_best_adapter(plan, splits, tmp_path):
+    swept = plan()
+    document = sweep(swept, tmp_path / "out", Serial(tmp_path / "store"))
+    rows = document["leaderboard"]
+    assert {row["state"] for row in rows} == {"finished"}
+    assert [row["val_top1"] for row in rows] == sorted((r["val_top1"] for r in rows), reverse=True)
+    best = document["best"]
+    assert best["trial"] == rows[0]["trial"]
+    # The adapter is byte for byte that of `vptkit tune` with these settings.
+    alone = tmp_path / "best.safetensors"
+    result = tune(splits, alone, swept.config(best["trial"]))
+    assert (tmp_path / "out/best.safetensors").read_bytes() == alone.read_bytes()
+    assert (best["val_top1"], best["test_top1"]) == (result.val_top1, result.test_top1)
+    assert json.loads((tmp_path / "out/leaderboard.json").read_text()) == document
+    assert (tmp_path / "out/leaderboard.png").stat().st_size > 10_000
+    with (tmp_path / "out/leaderboard.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["trial"] for row in table] == [str(row["trial"]) for row in rows]
+    assert table[0]["lr"] == str(rows[0]["settings"]["lr"])
+    text = leaderboard_table(document)
+    assert text.splitlines()[1].split()[:2] == [str(rows[0]["trial"]), "finished"]
+    assert f"best: trial {best['trial']}" in text
+
+
+def test_test_images_are_looked_at_once(plan, tmp_path, monkeypatch):
+    looks = []
+
+    def watched(*args, test=True, **named):
+        looks.append(test)
+        return tune(*args, test=test, **named)
+
+    monkeypatch.setattr(sweep_trial, "tune", watched)
+    sweep(plan({"lr": [1e-3, 1e-2]}), tmp_path / "out", Serial(tmp_path / "store"))
+    assert looks == [False, False, True]
+    rows = json.loads((tmp_path / "out/leaderboard.json").read_text())["leaderboard"]
+    assert not any("test" in key for row in rows for key in row)
+
+
+def test_without_test_nothing_is_measured_on_it(splits, make_config, tmp_path):
+    with_test = tune(splits, tmp_path / "a.safetensors", make_config())
+    without = tune(splits, tmp_path / "b.safetensors", make_config(), test=False)
+    assert with_test.test_top1 is not None
+    assert without.test_top1 is None
+    assert without.val_top1 == with_test.val_top1
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(plan, tmp_path):
+    swept, store = plan({"lr": [1e-3, 1e-2, 1e-1]}), tmp_path / "store"
+    whole = sweep(swept, tmp_path / "whole", Serial(tmp_path / "other"))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(swept, tmp_path / "out", Serial(store, stop_after=6))  # 4 for trial 0, 2 for trial 1
+    rows = json.loads((tmp_path / "out/leaderboard.json").read_text())["leaderboard"]
+    assert [(row["trial"], row["state"]) for row in rows] == [
+        (0, "finished"),
+        (1, "running"),
+        (2, "waiting"),
+    ]
+    runner = Serial(store)
+    document = sweep(swept, tmp_path / "out", runner)
+    assert runner.began == {1: 2, 2: 0}
+    assert document["best"] | {"adapter": None} == whole["best"] | {"adapter": None}
+    before = {row["trial"]: row["val_top1"] for row in whole["leaderboard"]}
+    assert {row["trial"]: row["val_top1"] for row in document["leaderboard"]} == before
+    assert {r["trial"]: r["workers"] for r in document["leaderboard"]} == {0: 1, 1: 2, 2: 1}
+    idle = Serial(store)
+    assert sweep(swept, tmp_path / "out", idle) == document
+    assert idle.began == {}
+
+
+def test_a_trial_that_cannot_work_is_told_and_the_others_go_on(plan, tmp_path):
+    swept = plan({"lr": [1e-2, 1e29]}, clip=0.0)
+    document = sweep(swept, tmp_path / "out", Serial(tmp_path / "store"))
+    assert [row["state"] for row in document["leaderboard"]] == ["finished", "failed"]
+    assert "the loss became" in leaderboard_table(document)
+
+
+def test_nothing_finished_is_an_error_that_says_why(plan, tmp_path):
+    swept = plan({"lr": [1e29]}, clip=0.0)
+    with pytest.raises(VptkitError, match="no trial ran to its end; the first says: the loss"):
+        sweep(swept, tmp_path / "out", Serial(tmp_path / "store"))
+    assert (tmp_path / "out/leaderboard.csv").exists()
+
+
+def test_a_folder_keeps_to_its_sweep(plan, tmp_path):
+    open_book(tmp_path / "out", plan())
+    with pytest.raises(OutputError, match="another sweep; what differs: space, trials"):
+        open_book(tmp_path / "out", plan({"lr": [1.0]}))
+    with pytest.raises(OutputError, match="what differs: tune"):
+        open_book(tmp_path / "out", plan(epochs=4))
+    (tmp_path / "out/trials/0000.json").write_text("{}")
+    with pytest.raises(DataError, match=r"0000.json: damaged"):
+        open_book(tmp_path / "out", plan())
+    book = open_book(tmp_path / "out", plan({"lr": [1.0]}), force=True)
+    assert [trial.state for trial in book.trials] == ["waiting"]
+    assert not (tmp_path / "out/trials/0000.json").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").touch()
+    with pytest.raises(OutputError, match="holds no sweep"):
+        open_book(tmp_path / "mine", plan(), force=True)
+    assert (tmp_path / "mine/thesis.tex").exists()
+
+
+def test_two_at_once_are_refused(plan, tmp_path):
+    class Greedy(Serial):
+        def run(self, swept, book):
+            sweep(swept, tmp_path / "out", Serial(self.store))
+
+    with pytest.raises(OutputError, match="another vptkit sweep is running"):
+        sweep(plan(), tmp_path / "out", Greedy(tmp_path / "store"))
+
+
+def record(epoch, top1, **more):
+    return {
+        "epoch": epoch,
+        "best_epoch": epoch,
+        "best_top1": top1,
+        "best_loss": 1.0,
+        "finished": False,
+        "node": "a",
+        "began": 0,
+        **more,
+    }
+
+
+class Counter:
+    def __init__(self):
+        self.total, self.done, self.text = None, 0, ""
+
+    def update(self, advance=1, text=""):
+        self.done, self.text = self.done + advance, text
+
+
+def test_an_epoch_done_twice_counts_once(plan, tmp_path):
+    counter = Counter()
+    book = open_book(tmp_path / "out", plan({"lr": [0.1, 0.2]}), progress=counter)
+    assert counter.total == 6
+    book.result(0, record(1, 0.5))
+    book.result(0, record(2, 0.6))
+    book.result(0, record(2, 0.6, node="b", began=1))  # its node died before it was stored
+    assert counter.done == 2
+    assert [(r["epoch"], r["node"]) for r in book.trials[0].history] == [(1, "a"), (2, "b")]
+    assert book.trials[0].to_json()["workers"] == 2
+    book.end(0, "pruned")
+    assert counter.total == 5  # one epoch less to do
+    assert counter.text == "1 of 2 trials; trial 0 pruned val 0.600; best 0.600 (trial 0)"
+    again = open_book(tmp_path / "out", plan({"lr": [0.1, 0.2]}), progress=counter)
+    assert [trial.state for trial in again.trials] == ["pruned", "waiting"]
+    assert counter.total == 3
+
+
+def test_who_was_pruned_is_never_chosen(plan, tmp_path):
+    book = open_book(tmp_path / "out", plan({"lr": [0.1, 0.2, 0.3]}), progress=SILENT)
+    book.result(0, record(1, 0.9))
+    book.end(0, "pruned")
+    assert book.best() is None
+    for number, loss in ((1, 0.5), (2, 0.4)):
+        book.result(number, record(3, 0.8, best_loss=loss))
+        book.end(number, "finished")
+    assert [trial.number for trial in book.ranked()] == [2, 1, 0]
+    assert book.best().number == 2
+
+
+def test_the_best_adapter_has_what_the_trial_had(plan, tmp_path):
+    document = sweep(plan({"lr": [1e-2]}), tmp_path / "out", Serial(tmp_path / "store"))
+    adapter = read_adapter(tmp_path / "out/best.safetensors")
+    assert adapter.train["config"]["lr"] == 1e-2
+    assert adapter.train["val_top1"] == document["leaderboard"][0]["val_top1"]
+
+
+def test_not_a_checkpoint(tmp_path, weights):
+    with pytest.raises(DataError, match="not a checkpoint"):
+        record_of(weights)

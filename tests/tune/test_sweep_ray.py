@@ -1,0 +1,320 @@
+"""Sweeps on Ray, through the command line, in processes of their own: Ray warns as it imports."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from vptkit.tune import tune
+from vptkit.tune.sweep import sweep_from_mapping
+
+pytestmark = pytest.mark.slow
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed (the extra sweep)"
+)
+COMMAND = [sys.executable, "-m", "vptkit", "sweep"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+LIMIT = 240  # seconds; only a hung Ray takes so long
+
+
+@pytest.fixture
+def config(make_config, splits, tmp_path):
+    """A function: a sweep's TOML file, and the sweep that it holds."""
+
+    def make(space, search="", **fixed):
+        base = make_config()
+        settings = {
+            "backbone": base.backbone,
+            "weights": str(base.weights),
+            "batch_size": 8,
+            "prompts": 3,
+            "golden": 3,
+            "method": "vpt",
+            **fixed,
+        }
+        inline = ", ".join(f"{key} = {value}" for key, value in base.backbone_args.items())
+        lines = [f"data = {str(splits)!r}", "[tune]", f"backbone_args = {{{inline}}}"]
+        lines += [f"{key} = {value!r}" for key, value in settings.items()]
+        lines += ["[space]", *(f"{key} = {value}" for key, value in space.items())]
+        path = tmp_path / "sweep.toml"
+        path.write_text("\n".join([*lines, "[search]", search, ""]))
+        settings["backbone_args"] = base.backbone_args
+        document = {"data": str(splits), "tune": settings, "space": space}
+        return path, sweep_from_mapping(document)
+
+    return make
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+def trials(folder):
+    found = [json.loads(path.read_text()) for path in sorted((folder / "trials").glob("*.json"))]
+    return {trial["number"]: trial for trial in found}
+
+
+def wait_for(held, process):
+    """Poll until something holds, or the process is over."""
+    end = time.monotonic() + LIMIT
+    while not held():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def curve(trial):
+    return [(record["epoch"], record["val_loss"]) for record in trial["history"]]
+
+
+def curve_alone(sweep, number, folder):
+    result = tune(sweep.data, folder / f"{number}.safetensors", sweep.config(number))
+    records = [json.loads(line) for line in result.metrics.read_text().splitlines()]
+    return [(record["epoch"], record["val_loss"]) for record in records]
+
+
+# Two nodes of one CPU; says their ids, and kills the second when told to.
+CLUSTER = """
+    import os
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import sys
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False},
+    )
+    second = cluster.add_node(num_cpus=1)
+    print(cluster.address, second.node_id, flush=True)
+    sys.stdin.readline()
+    cluster.remove_node(second, allow_graceful=False)
+    print("killed", flush=True)
+    sys.stdin.readline()
+    cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A real Ray cluster with two nodes: its address, the second node's id, how to kill that."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(CLUSTER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+    def kill():
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "killed\n"
+
+    try:
+        address, node = process.stdout.readline().split()
+        yield address, node, kill
+    finally:
+        process.communicate(timeout=LIMIT)
+
+
+@needs_ray
+def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
+    address, node, kill = cluster
+    path, sweep = config({"lr": [0.003, 0.01, 0.03]}, epochs=25)
+    folder = tmp_path / "out"
+    process = start(path, "-o", folder, "--ray-address", address, "--json")
+
+    def there():
+        """The trial on the second node that is in the middle of its work."""
+        for trial in trials(folder).values():
+            if trial["state"] == "running" and trial["checkpoint"] and trial["history"]:
+                last = trial["history"][-1]
+                if last["node"] == node and 3 <= last["epoch"] <= 15:
+                    return trial["number"]
+        return None
+
+    wait_for(lambda: there() is not None, process)
+    struck = there()
+    kill()
+    output, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
+    assert output.startswith("{"), output
+    document = json.loads(output)
+    assert {row["trial"]: row["state"] for row in document["leaderboard"]} == dict.fromkeys(
+        (0, 1, 2), "finished"
+    )
+    history = trials(folder)[struck]["history"]
+    assert [record["epoch"] for record in history] == list(range(1, 26))
+    first, last = history[0], history[-1]
+    assert (first["node"], first["began"]) == (node, 0)
+    assert last["node"] != node
+    assert last["began"] >= 2  # not from the beginning: from its checkpoint
+    assert first["epoch"] == 1  # whose epochs before it are those of the dead worker
+    # It went on as if nothing had happened.
+    assert curve(trials(folder)[struck]) == curve_alone(sweep, struck, tmp_path)
+    assert (folder / "best.safetensors").exists()
+    assert errors.splitlines()[-1].startswith("sweep: 75/75  3 of 3 trials")
+    assert all(line.startswith("sweep: ") for line in errors.splitlines())  # Ray is silent
+
+
+@needs_ray
+def test_a_driver_dies_twice_and_the_same_command_goes_on(config, tmp_path):
+    path, sweep = config({"lr": [0.003, 0.01]}, epochs=25)
+    folder = tmp_path / "out"
+    command = (path, "-o", folder, "--cpus", 1, "--json")
+    for number, epochs in ((signal.SIGINT, 3), (signal.SIGKILL, 10)):
+        process = start(*command)
+        wait_for(
+            lambda n=epochs: any(len(t["history"]) > n for t in trials(folder).values()), process
+        )
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=LIMIT)
+        if number == signal.SIGINT:
+            assert process.returncode == 130, errors
+            assert errors.endswith("kept: the same command goes on\ninterrupted\n")
+            assert json.loads((folder / "leaderboard.json").read_text())["best"] is None
+    stopped = next(t["number"] for t in trials(folder).values() if t["state"] == "running")
+    process = start(*command)
+    output, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
+    document = json.loads(output)
+    assert {row["state"] for row in document["leaderboard"]} == {"finished"}
+    workers = {row["trial"]: row["workers"] for row in document["leaderboard"]}
+    assert workers[stopped] == 3
+    after = trials(folder)[stopped]
+    begun = sorted({record["began"] for record in after["history"]})
+    assert begun[0] == 0 < 2 <= begun[1] < begun[2]
+    assert curve(after) == curve_alone(sweep, stopped, tmp_path)
+
+
+PRUNING = """
+    import sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    from vptkit.tune.sweep_book import Book, Trial
+    from vptkit.tune.sweep_ray import _Pruning
+    from vptkit.tune.sweep_space import Search
+
+    def records(*accuracies):
+        return [{"epoch": e, "best_top1": a} for e, a in enumerate(accuracies, 1)]
+
+    def decisions(trials, number, accuracies):
+        book = Book(Path("."), trials)
+        scheduler = _Pruning(book, Search(pruning=True, grace=2, reduction=2))
+        ray_trial = SimpleNamespace(trial_id="x", config={"number": number})
+        scheduler.on_trial_add(None, ray_trial)
+        return [
+            scheduler.on_trial_result(None, ray_trial, record)
+            for record in records(*accuracies)[len(trials[number].history):]
+        ]
+
+    def trial(number, state="waiting", history=()):
+        return Trial(number=number, settings={}, epochs=8, state=state, history=list(history))
+
+    good = trial(0, "finished", records(*[0.9] * 8))
+    weak = [0.5] * 8
+    # Alone it has nobody to be behind of; behind a finished trial of an earlier run it is stopped.
+    assert decisions([trial(0)], 0, weak) == ["CONTINUE"] * 8
+    assert decisions([good, trial(1)], 1, weak)[:2] == ["CONTINUE", "STOP"]
+    assert decisions([good, trial(1)], 1, [0.95] * 8) == ["CONTINUE"] * 8
+    # A trial that goes on is not judged again at the rungs that it has passed.
+    assert decisions([good, trial(1, "running", records(0.5, 0.9, 0.9))], 1, weak)[0] == "STOP"
+    assert decisions([good, trial(1, "running", records(*weak[:5]))], 1, weak) == ["CONTINUE"] * 3
+    print("good")
+"""
+
+
+@needs_ray
+def test_pruning_knows_what_was_before():
+    script = textwrap.dedent(PRUNING)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert done.stdout == "good\n", done.stderr
+
+
+# Several commands in one process, as importing torch and Ray takes the most time.
+RUN = """
+    import json, sys
+    from vptkit.cli import main
+    if sys.argv[1] == "without":
+        sys.modules["ray"] = None
+    for arguments in json.loads(sys.argv[2]):
+        sys.argv = ["vptkit", "sweep", *arguments]
+        try:
+            main()
+        except SystemExit as error:
+            sys.stderr.write(f"exit {error.code}\\n")
+"""
+
+
+def run(*commands, ray="with"):
+    """What commands write to standard error, and how each exits."""
+    commands = [[str(word) for word in command] for command in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(RUN), ray, json.dumps(commands)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=LIMIT,
+    )
+    return done.stderr.splitlines()
+
+
+def test_without_ray_the_extra_is_named(config, tmp_path):
+    path, _ = config({"lr": [0.1]})
+    assert run([path, "-o", tmp_path / "out"], ray="without") == [
+        'error: sweep needs the package ray, which is not installed: pip install "vptkit[sweep]"',
+        "exit 5",
+    ]
+
+
+@needs_ray
+def test_faults_are_told_in_one_line(config, tmp_path):
+    path, _ = config({"lr": [0.1]}, search="gpus = 3\n")
+    empty = tmp_path / "empty.toml"
+    empty.write_text(path.read_text().replace("lr = [0.1]", "lr = []"))
+    output = ["-o", tmp_path / "out"]
+    lines = run(
+        [path, *output, "--ray-address", "127.0.0.1:1"],
+        [path, *output, "--ray-address", "ray://head:10001"],
+        [path, *output, "--ray-address", "head"],
+        [path, *output, "--ray-address", "head:1", "--cpus", 1],
+        [empty, *output],
+        [path, *output, "--cpus", 1],
+    )
+    told, codes = lines[::2], lines[1::2]
+    assert codes == [f"exit {code}" for code in (5, 2, 2, 2, 2, 4)]
+    for line, part in zip(
+        told,
+        (
+            "--ray-address 127.0.0.1:1: nothing answers there",
+            "Ray's client does not do",
+            "--ray-address 'head': expected HOST:PORT, or auto",
+            "--cpus is of this machine",
+            f"error: {empty}: [space] lr is []",
+            "a trial asks for 1 CPUs and 3 GPUs; no node has them",
+        ),
+        strict=True,
+    ):
+        assert part in line

@@ -1,0 +1,279 @@
+"""Labelled images in columns: Parquet files, and the Arrow files that Hugging Face saves.
+
+Read with pyarrow; the package `datasets` is not needed. Of its formats are read: an image column
+(a struct of bytes and path, or bytes alone), a label column (numbers, whose names stand in the
+schema's metadata, or names), and splits told by the files' names. A saved data set is mapped into
+memory. Parquet is compressed, so its images are copied, as they are encoded, into an unnamed
+temporary file (in $TMPDIR, one for each process) that is mapped likewise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vptkit.errors import DataError, MissingExtraError
+from vptkit.listing import SPLIT_NAMES, Row, Splits, group_rows, split_of_file, split_of_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vptkit.images import ImageFile
+
+__all__ = ["read_parquet", "read_saved"]
+
+_BATCH = 64  # rows of a Parquet file in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class _MappedImage:
+    """An image in memory that is mapped from a file.
+
+    Attributes:
+        file: what it came from.
+        name: of the image, without folders.
+        content: the encoded image.
+    """
+
+    file: Path
+    name: str
+    content: memoryview
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.name}"
+
+    def read_bytes(self) -> bytes:
+        """The encoded image."""
+        return bytes(self.content)
+
+
+class _Columns(NamedTuple):
+    """Which columns hold the images and the labels, and what numbers mean."""
+
+    image: str
+    label: str
+    names: tuple[str, ...] | None
+
+
+class _Cell(NamedTuple):
+    """A row: the encoded image (None: it lies at `path`), its path if any, its label."""
+
+    content: Any  # pyarrow.Buffer | None
+    path: str | None
+    label: str | int
+
+
+def read_parquet(files: Sequence[Path], root: Path) -> Splits:
+    """The images of Parquet files, in the order of their rows.
+
+    Args:
+        files: their names or folders may tell the split.
+        root: the folder that they lie in.
+
+    Raises:
+        DataError: not a Parquet file, no such columns, or a row without image or label.
+        MissingExtraError: pyarrow is not installed.
+    """
+    parquet = _pyarrow().parquet
+    rows: list[Row] = []
+    names: tuple[str, ...] | None = None
+    for file in files:
+        split = split_of_file(file, root)
+        with _readable(file), parquet.ParquetFile(file) as table:
+            columns = _find_columns(file, table.schema_arrow)
+            batches = table.iter_batches(_BATCH, columns=[columns.image, columns.label])
+            found = _spooled(file, _cells(file, columns, batches))
+        names = _same_names(file, names, columns.names, first=not rows)
+        rows += [Row(split, label, image) for label, image in found]
+    return group_rows(root, rows, names)
+
+
+def read_saved(folder: Path) -> Splits:
+    """The images of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
+
+    Raises:
+        DataError: a file is missing or broken, no such columns, or a row without image or label.
+        MissingExtraError: pyarrow is not installed.
+    """
+    parts = {"": folder}
+    index = folder / "dataset_dict.json"
+    if index.is_file():
+        parts = {_known_split(index, name): folder / name for name in _listed(index, "splits")}
+    rows: list[Row] = []
+    names: tuple[str, ...] | None = None
+    for split, part in parts.items():
+        for entry in _listed(part / "state.json", "_data_files"):
+            file = part / entry["filename"]
+            columns, found = _read_arrow(file)
+            names = _same_names(file, names, columns.names, first=not rows)
+            rows += [Row(split, label, image) for label, image in found]
+    return group_rows(folder, rows, names)
+
+
+def _read_arrow(file: Path) -> tuple[_Columns, list[tuple[str | int, ImageFile]]]:
+    pyarrow = _pyarrow()
+    with _readable(file), pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))) as stream:
+        columns = _find_columns(file, stream.schema)
+        found: list[tuple[str | int, ImageFile]] = []
+        for number, cell in enumerate(_cells(file, columns, stream)):
+            if cell.content is None:
+                found.append((cell.label, _outside(file, cell.path)))
+            else:
+                name = _name(cell, number)
+                found.append((cell.label, _MappedImage(file, name, memoryview(cell.content))))
+        return columns, found
+
+
+def _spooled(file: Path, cells: Iterator[_Cell]) -> list[tuple[str | int, ImageFile]]:
+    """Label and image of each row; the images in a temporary file that ends with the process."""
+    found: list[tuple[str | int, str, int, ImageFile | None]] = []
+    with tempfile.TemporaryFile(prefix="vptkit-") as spool:
+        for number, cell in enumerate(cells):
+            if cell.content is None:
+                found.append((cell.label, "", 0, _outside(file, cell.path)))
+            else:
+                spool.write(cell.content)
+                found.append((cell.label, _name(cell, number), cell.content.size, None))
+        spool.flush()
+        empty = spool.tell() == 0
+        view = memoryview(b"" if empty else mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
+    images: list[tuple[str | int, ImageFile]] = []
+    for label, name, size, outside in found:
+        images.append((label, outside or _MappedImage(file, name, view[:size])))
+        view = view[size:]
+    return images
+
+
+def _cells(file: Path, columns: _Columns, batches: Iterator[Any]) -> Iterator[_Cell]:
+    number = 0
+    for batch in batches:
+        images, paths = _contents(batch.column(columns.image))
+        for content, path, label in zip(
+            images, paths, batch.column(columns.label).to_pylist(), strict=True
+        ):
+            where = f"{file}: row {number}"
+            if label is None or isinstance(label, (bool, float)):
+                raise DataError(f"{where}: the label is {label!r}, expected a number or a name")
+            if not content.is_valid and not path:
+                raise DataError(f"{where}: no image")
+            yield _Cell(content.as_buffer() if content.is_valid else None, path, label)
+            number += 1
+
+
+def _contents(column: Any) -> tuple[Any, list[str | None]]:
+    """Bytes and path of each image, from a struct of both or from bytes alone."""
+    if column.type.num_fields == 0:
+        return column, [None] * len(column)
+    kinds = [field.name for field in column.type]
+    parts = dict(zip(kinds, column.flatten(), strict=True))
+    paths = parts["path"].to_pylist() if "path" in parts else [None] * len(column)
+    return parts["bytes"], paths
+
+
+def _find_columns(file: Path, schema: Any) -> _Columns:
+    features = _features(file, schema)
+    images = [
+        field.name for field in schema if _holds_images(field.type, features.get(field.name, {}))
+    ]
+    labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
+    image, label = _one(images, "image"), _one(labels, "label")
+    if label is None and "label" in schema.names:
+        label = "label"
+    if image is None or label is None:
+        raise DataError(
+            f"{file}: expected one column of images (bytes, or a struct of bytes and path) and one "
+            "of labels; called image and label if there are several. It has "
+            + ", ".join(f"{field.name} ({field.type})" for field in schema)
+        )
+    names = features.get(label, {}).get("names")
+    return _Columns(image, label, None if names is None else tuple(names))
+
+
+def _one(found: list[str], usual: str) -> str | None:
+    """The only name, or among several the usual one."""
+    if len(found) == 1:
+        return found[0]
+    return usual if usual in found else None
+
+
+def _holds_images(kind: Any, feature: dict[str, Any]) -> bool:
+    types = _pyarrow().types
+    if types.is_struct(kind):
+        return any(field.name == "bytes" for field in kind)
+    plain = types.is_binary(kind) or types.is_large_binary(kind)
+    return bool(plain) and feature.get("_type", "Image") in ("Image", "Value")
+
+
+def _features(file: Path, schema: Any) -> dict[str, Any]:
+    """What Hugging Face wrote about the columns into the schema's metadata."""
+    text = (schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(text).get("info", {}).get("features") or {}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{file}: its huggingface metadata is broken: {error}") from error
+    return {name: entry for name, entry in features.items() if isinstance(entry, dict)}
+
+
+def _same_names(
+    file: Path, before: tuple[str, ...] | None, now: tuple[str, ...] | None, *, first: bool
+) -> tuple[str, ...] | None:
+    if not first and before != now:
+        raise DataError(f"{file}: its class names differ from those of the files before it")
+    return now
+
+
+def _name(cell: _Cell, number: int) -> str:
+    return PurePosixPath(cell.path).name if cell.path else f"row {number}"
+
+
+def _outside(file: Path, path: str | None) -> Path:
+    """An image that the table only points to."""
+    found = file.parent / (path or "")
+    if not found.is_file():
+        raise DataError(f"{file}: holds no bytes of {path}, and there is no such file")
+    return found
+
+
+def _known_split(index: Path, name: str) -> str:
+    split = split_of_name(name)
+    if split is None:
+        raise DataError(f"{index}: a split is called {name!r}, expected {', '.join(SPLIT_NAMES)}")
+    return split
+
+
+def _listed(file: Path, key: str) -> list[Any]:
+    """What a JSON file lists under a key."""
+    try:
+        document: dict[str, list[Any]] = json.loads(file.read_text(encoding="utf-8"))
+        return list(document[key])
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{file}: not as Hugging Face's save_to_disk writes it, with {key!r}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Say which file is broken."""
+    try:
+        yield
+    except _pyarrow().ArrowException as error:
+        raise DataError(f"{file}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}") from error
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pyarrow", "data", "reading Parquet and Arrow files") from error
+    return pa

@@ -1,0 +1,72 @@
+"""What a tuning run gave, as a value and as the document of `vptkit tune --json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["TuneResult"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """What a tuning run gave.
+
+    Attributes:
+        adapter: path of the file.
+        trainable: learned numbers, head included; trainable_prompts without the head, so with
+            LayerNorms where they are tuned.
+        best_epoch: whose parameters the adapter holds.
+        val_top1, test_top1, ood_top1: shares; None if there is no such split.
+        seconds: of this call.
+        device: that it ran on, as "cpu" or "cuda:0 (NVIDIA H200)".
+        metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
+        layer_norms: shift, λ and its curve, the FSR proxy (`Settled.to_json`); None if not tuned.
+        plots: pictures of those.
+    """
+
+    adapter: Path
+    trainable: int
+    trainable_prompts: int
+    best_epoch: int
+    val_top1: float
+    test_top1: float | None
+    seconds: float
+    device: str
+    metrics: Path
+    curves: Path | None
+    ood_top1: float | None = None
+    layer_norms: dict[str, Any] | None = None
+    plots: tuple[Path, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `vptkit tune --json`."""
+        return {
+            "adapter": str(self.adapter),
+            "trainable": self.trainable,
+            "trainable_prompts": self.trainable_prompts,
+            "best_epoch": self.best_epoch,
+            "val_top1": self.val_top1,
+            "test_top1": self.test_top1,
+            "ood_top1": self.ood_top1,
+            "seconds": round(self.seconds, 2),
+            "device": self.device,
+            "metrics": str(self.metrics),
+            "curves": str(self.curves) if self.curves else None,
+            "layer_norms": self.layer_norms,
+            "plots": [str(path) for path in self.plots],
+        }
+
+    def to_text(self) -> dict[str, Any]:
+        """As `to_json`, short: of the LayerNorms only the sums."""
+        document = self.to_json()
+        if self.layer_norms is not None:
+            norms = self.layer_norms
+            document["layer_norms"] = {"layers": norms["layers"], "numbers": norms["numbers"]}
+            document["shift"] = {key: norms["shift"][key] for key in ("total", "gamma", "beta")}
+            document["lambda"] = norms["rescale"]["lambda"] if norms["rescale"] else None
+            document["fsr_proxy"] = norms.get("fsr_proxy")
+        return document

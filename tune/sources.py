@@ -1,0 +1,54 @@
+"""Which kind of data set lies at a path, and its labelled images by split and class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vptkit.data_files import ARCHIVES, read_data_files
+from vptkit.errors import DataError
+from vptkit.images import class_folders
+from vptkit.listing import SPLIT_NAMES, Splits
+
+from .columns import read_parquet, read_saved
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_splits"]
+
+
+def read_splits(data: Path) -> Splits:
+    """The labelled images of a data set; "" is the split of those that have none.
+
+    Args:
+        data: folders of classes (perhaps in train/, val/, test/, ood/), a CSV file, WebDataset
+            shards or Parquet files (see `vptkit.data_files`), or a saved Hugging Face data set
+            (`vptkit.tune.columns`).
+
+    Raises:
+        DataError: nothing of that kind, or broken; the message says which file or line.
+        MissingExtraError: pyarrow is not installed.
+    """
+    if (data / "dataset_dict.json").is_file() or (data / "state.json").is_file():
+        return read_saved(data)
+    found = read_data_files(data, {".parquet": read_parquet, **ARCHIVES})
+    if found is not None:
+        return found
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder or file")
+    return _read_folders(data)
+
+
+def _read_folders(data: Path) -> Splits:
+    if not (data / "train").is_dir():
+        return {"": class_folders(data)}
+    if not (data / "val").is_dir():
+        raise DataError(
+            f"{data}: has train/ but no val/. Add val/ (the best epoch is chosen on it), or pass "
+            f"{data / 'train'}, to have it split."
+        )
+    found = {name: class_folders(data / name) for name in SPLIT_NAMES if (data / name).is_dir()}
+    for name in set(found) - {"train", "ood"}:  # a missing folder is a slip, but not in ood
+        if odd := sorted(set(found[name]) ^ set(found["train"])):
+            raise DataError(f"{data / name}: its classes differ from those of train/: {odd[:5]}")
+    return found

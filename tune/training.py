@@ -1,0 +1,237 @@
+"""A training from its first to its last phase: fresh or resumed, and the head once more."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vptkit.errors import DataError
+from vptkit.files import atomic_file
+from vptkit.preprocess import normalize
+
+from .checkpoint import (
+    TrainState,
+    load_checkpoint,
+    restore_moments,
+    restore_parameters,
+    save_checkpoint,
+)
+from .device import choose_device, place
+from .distributed import leads
+from .loop import evaluate, feature_batches, image_batches, train
+from .phases import phases, stalled
+from .step import class_weights
+from .tuned import Tuned, parameter_groups, wants_whitening
+from .whitening import token_moments, whitening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from vptkit.backbone import BackboneSpec
+    from vptkit.progress import Progress
+
+    from .config import TuneConfig
+    from .data import DataSet
+    from .phases import Phase
+    from .step import Batch
+
+__all__ = ["Paths", "refit_head", "train_phases", "whitened"]
+
+
+class Paths(NamedTuple):
+    """Files of a run: the adapter, and what lies beside it."""
+
+    adapter: Path
+    checkpoint: Path
+    metrics: Path
+    curves: Path
+
+    def beside(self, ending: str) -> Path:
+        """NAME.ending, in the adapter's folder."""
+        return self.adapter.with_name(f"{self.adapter.stem}.{ending}")
+
+
+def train_phases(
+    backbone: Any,
+    spec: BackboneSpec,
+    sets: dict[str, DataSet],
+    config: TuneConfig,
+    identity: dict[str, Any],
+    paths: Paths,
+    resume: bool,
+    progress: Progress,
+    on_epoch: Callable[[Path], None] | None,
+) -> tuple[Tuned, TrainState]:
+    """Train every phase, from the beginning or from a checkpoint.
+
+    Args:
+        backbone, spec: the frozen timm model and its description.
+        sets: train and val.
+        config, identity: the run, and what a checkpoint must agree with.
+        paths: where metrics and checkpoints go.
+        resume: go on from the checkpoint, if there is one.
+        progress: told about each step.
+        on_epoch: called with the checkpoint after each epoch.
+
+    Returns:
+        the model as the last epoch left it, and the state that holds the best one.
+    """
+    kept: dict[str, Tensor] | None = None
+    if resume and paths.checkpoint.exists():
+        state, kept = load_checkpoint(paths.checkpoint, identity)
+    else:
+        state = TrainState(identity)
+        if leads():
+            paths.checkpoint.unlink(missing_ok=True)  # forced; only now that the input is good
+    matrices = None
+    if wants_whitening(config):
+        if kept is None:
+            matrices, state.whitening = whitened(backbone, sets["train"], config)
+        else:  # the checkpoint holds what became of them
+            matrices = [torch.zeros(spec.width, spec.width)] * spec.depth
+    tuned = Tuned(backbone, spec, config, len(identity["labels"]), matrices)
+    if kept is not None:
+        restore_parameters(tuned, kept)
+    place(tuned, choose_device(config.device), config)
+    plan = phases(config)
+    progress.total = (progress.total or 0) + len(sets["train"]) * (
+        plan[-1].epochs.stop - state.epoch
+    )
+    for phase in plan:
+        if state.epoch >= phase.epochs.stop:
+            continue
+        if stalled(phase, state, config):
+            break
+        moments = kept if state.epoch > phase.epochs.start else None
+        _train_phase(tuned, phase, sets, config, state, moments, paths, progress, on_epoch)
+        if state.epoch < phase.epochs.stop:  # the loop itself saw no use in going on
+            break
+    return tuned, state
+
+
+def _train_phase(
+    tuned: Tuned,
+    phase: Phase,
+    sets: dict[str, DataSet],
+    config: TuneConfig,
+    state: TrainState,
+    moments: dict[str, Tensor] | None,
+    paths: Paths,
+    progress: Progress,
+    on_epoch: Callable[[Path], None] | None,
+) -> None:
+    """From `state.epoch` to the end of the phase; `moments` if a run goes on in its middle."""
+    tuned.learn(phase.part)
+    optimizer = torch.optim.AdamW(parameter_groups(tuned, config, phase.part))
+    if moments is not None:
+        restore_moments(optimizer, moments)
+
+    def after_epoch() -> None:
+        if phase.cycle:
+            state.history[-1] |= {"cycle": phase.cycle, "part": phase.part}
+        # Metrics first: a record too many is written again by a resumed run, a missing one is not.
+        with atomic_file(paths.metrics) as part:
+            lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
+            part.write_text("".join(lines))
+        save_checkpoint(paths.checkpoint, tuned, optimizer, state)
+        if on_epoch is not None:
+            on_epoch(paths.checkpoint)
+
+    head_only = phase.part == "head" or config.method == "linear"
+    from_features = head_only and config.augment != "crop"
+    batches, steps = _batches(tuned, sets["train"], config, from_features=from_features)
+    train(
+        tuned,
+        optimizer,
+        batches,
+        steps,
+        sets["val"],
+        config,
+        state,
+        from_features=from_features,
+        progress=progress,
+        after_epoch=after_epoch,
+        epochs=phase.epochs,
+        weights=class_weights(config, sets["train"].split.targets, tuned.head.out_features),
+    )
+
+
+def _batches(
+    tuned: Tuned, data: DataSet, config: TuneConfig, *, from_features: bool
+) -> tuple[Callable[[int], Iterator[Batch]], int]:
+    """Batches of an epoch, and how many there are."""
+    full, rest = divmod(len(data), config.batch_size)
+    if from_features:
+        tuned.eval()  # no dropout on prompts
+        return feature_batches(tuned, data, config), full + bool(rest)
+    return image_batches(data, config), max(full + (2 * rest >= config.batch_size), 1)
+
+
+def refit_head(
+    tuned: Tuned, sets: dict[str, DataSet], config: TuneConfig, progress: Progress
+) -> float:
+    """Train the head again behind the scaled norms; keep it only if val gains. Its accuracy."""
+    before = evaluate(tuned, sets["val"], config.batch_size)
+    state = TrainState({}, best={k: v.clone() for k, v in tuned.state_dict().items()})
+    tuned.learn("head")
+    from_features = config.augment != "crop"
+    batches, steps = _batches(tuned, sets["train"], config, from_features=from_features)
+    optimizer = torch.optim.AdamW(parameter_groups(tuned, config, "head"))
+    kept = state.best
+    progress.total = (progress.total or 0) + len(sets["train"]) * config.refit_epochs
+    train(
+        tuned,
+        optimizer,
+        batches,
+        steps,
+        sets["val"],
+        config,
+        state,
+        from_features=from_features,
+        progress=progress,
+        after_epoch=lambda: None,
+        epochs=range(config.refit_epochs),
+        weights=class_weights(config, sets["train"].split.targets, tuned.head.out_features),
+    )
+    record = state.history[state.best_epoch - 1]
+    gains = (record["val_top1"], -record["val_loss"]) > (before[0], -before[1])
+    tuned.load_state_dict(state.best if gains else kept)
+    return float(record["val_top1"] if gains else before[0])
+
+
+def whitened(
+    backbone: Any, data: DataSet, config: TuneConfig
+) -> tuple[list[Tensor], list[dict[str, float]]]:
+    """W for each block from random training images (evaluation transform, no prompts)."""
+    count = min(config.whiten_images, len(data))
+    chosen = np.sort(np.random.default_rng([config.seed, 1]).permutation(len(data))[:count])
+
+    def batches() -> Iterator[Tensor]:
+        for part in np.array_split(chosen, max(1, count // 16)):
+            images = data.prepared(part)
+            yield torch.from_numpy(normalize(images, data.preprocess))
+
+    released = config.compat == "released"
+    shallow = config.insert == "shallow"
+    moments = token_moments(backbone, batches(), config.tap)
+    results = [
+        whitening(
+            block.attn,
+            moment,
+            form="released" if released else "attention",
+            floor=config.whiten_floor,
+            same_query_key=released and shallow,
+        )
+        for block, moment in zip(backbone.blocks, moments, strict=True)
+    ]
+    results = results[:1] if shallow else results
+    if not all(torch.isfinite(result.matrix).all() for result in results):
+        raise DataError("whitening failed: the tokens of the training images are degenerate")
+    notes = [{"rank": r.rank, "condition": r.condition, "row_norm": r.row_norm} for r in results]
+    return [result.matrix for result in results], notes
