@@ -22,6 +22,8 @@ from .step import Batch, Stepper, require_finite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from vptkit.progress import Progress
 
     from .checkpoint import TrainState
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from .tuned import Tuned
 
 __all__ = [
+    "answers",
     "evaluate",
     "feature_batches",
+    "feature_evaluation",
     "image_batches",
     "out_of_patience",
     "rate_at",
@@ -115,21 +119,46 @@ def _features(model: Tuned, data: DataSet, config: TuneConfig, flip: bool) -> Te
     return result
 
 
-@torch.no_grad()
 def evaluate(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
     """(top-1 share, mean cross-entropy) over a split; classes are never weighted here."""
+    right, loss = answers(model, data, batch_size)
+    return float(right.mean()), loss
+
+
+@torch.no_grad()
+def feature_evaluation(
+    model: Tuned, data: DataSet, config: TuneConfig
+) -> Callable[[], tuple[float, float]]:
+    """What `evaluate` says of a split while only the head learns: features are computed once."""
     model.eval()
-    device = device_of(model)
-    right, loss = 0, 0.0
-    for images, targets in data.evaluation_batches(batch_size, share=share()):
+    features = _features(model, data, config, flip=False)
+    targets = torch.from_numpy(data.split.targets).to(features.device)
+
+    @torch.no_grad()
+    def evaluation() -> tuple[float, float]:
+        logits = model.head(features)
+        right = (logits.argmax(dim=1) == targets).double().mean()
+        return float(right), float(F.cross_entropy(logits, targets))
+
+    return evaluation
+
+
+@torch.no_grad()
+def answers(model: Tuned, data: DataSet, batch_size: int) -> tuple[NDArray[np.bool_], float]:
+    """Which images of a split are answered right, bool [images], and the mean cross-entropy."""
+    model.eval()
+    device, (k, processes) = device_of(model), share()
+    parts, loss = [torch.zeros(0, dtype=torch.bool, device=device)], 0.0
+    for images, targets in data.evaluation_batches(batch_size, share=(k, processes)):
         logits = model(torch.from_numpy(normalize(images, data.preprocess)).to(device))
         wanted = torch.from_numpy(targets).to(device)
-        right += int((logits.argmax(dim=1) == wanted).sum())
+        parts.append(logits.argmax(dim=1) == wanted)
         loss += float(F.cross_entropy(logits, wanted, reduction="sum"))
-    sums = torch.tensor([right, loss], dtype=torch.float64, device=device)
-    sum_over_processes([sums])
-    right, loss = sums.tolist()
-    return right / len(data), loss / len(data)
+    noted = torch.zeros(len(data) + 1, dtype=torch.float64, device=device)  # the last: the loss
+    noted[:-1][k::processes] = torch.cat(parts).to(noted.dtype)
+    noted[-1] = loss
+    sum_over_processes([noted])
+    return noted[:-1].cpu().numpy() > 0, float(noted[-1]) / len(data)
 
 
 def train(
@@ -137,7 +166,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     batches: Callable[[int], Iterator[Batch]],
     steps_per_epoch: int,
-    validation: DataSet,
+    validation: Callable[[], tuple[float, float]],
     config: TuneConfig,
     state: TrainState,
     *,
@@ -153,7 +182,7 @@ def train(
         model, optimizer: what is trained.
         batches: epoch → batches.
         steps_per_epoch: number of those batches.
-        validation: decides which epoch is the best (accuracy, then loss).
+        validation: (accuracy, loss) of the model as it is; decides which epoch is the best.
         config: of the run.
         state: history and the best parameters; updated after each epoch.
         from_features: the batches hold features, not pixels.
@@ -204,13 +233,13 @@ def out_of_patience(state: TrainState, config: TuneConfig) -> bool:
 
 def _close_epoch(
     model: Tuned,
-    validation: DataSet,
+    validation: Callable[[], tuple[float, float]],
     config: TuneConfig,
     state: TrainState,
     loss: float,
     top1: float,
 ) -> None:
-    val_top1, val_loss = evaluate(model, validation, config.batch_size)
+    val_top1, val_loss = validation()
     require_finite(val_loss, state.epoch, config)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     state.epoch += 1

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .layer_norms import scaled
-from .loop import evaluate
+from .loop import answers
 from .rescale import GRID, best_trial, search_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from vptkit.progress import Progress
 
@@ -55,6 +58,8 @@ class Settled:
                 "lambda": trial.factor,
                 "val_top1": trial.top1,
                 "val_loss": trial.loss if math.isfinite(trial.loss) else None,
+                "won": trial.won,
+                "lost": trial.lost,
                 **self._outside(trial.factor),
             }
             for trial in self.trials
@@ -95,11 +100,11 @@ def settle(
     if config.rescale == "none":
         return Settled(shifts=shifts, numbers=numbers, outside={})
 
-    def measured(factor: float, split: str) -> tuple[float, float]:
+    def measured(factor: float, split: str) -> tuple[NDArray[np.bool_], float]:
         scaled(norms, learned, factor, config.rescale)
-        found = evaluate(tuned, sets[split], config.batch_size)
-        progress.update(0, f"lambda {factor:g}: {split} {found[0]:.3f}")
-        return found
+        right, loss = answers(tuned, sets[split], config.batch_size)
+        progress.update(0, f"lambda {factor:g}: {split} {right.mean():.3f}")
+        return right, loss
 
     trials = search_factor(lambda factor: measured(factor, "val"))
     best = best_trial(trials)
@@ -131,7 +136,10 @@ def shift_total(shifts: Sequence[Shift]) -> float:
 
 
 def _outside(
-    measured: Callable[[float, str], tuple[float, float]], chosen: float
+    measured: Callable[[float, str], tuple[NDArray[np.bool_], float]], chosen: float
 ) -> dict[float, tuple[float, float]]:
-    factors = sorted({*GRID, chosen})
-    return {factor: (measured(factor, "test")[0], measured(factor, "ood")[0]) for factor in factors}
+    def accuracies(factor: float) -> tuple[float, float]:
+        test, ood = (float(measured(factor, split)[0].mean()) for split in ("test", "ood"))
+        return test, ood
+
+    return {factor: accuracies(factor) for factor in sorted({*GRID, chosen})}

@@ -21,7 +21,7 @@ from .checkpoint import (
 )
 from .device import choose_device, place
 from .distributed import leads
-from .loop import evaluate, feature_batches, image_batches, train
+from .loop import evaluate, feature_batches, feature_evaluation, image_batches, train
 from .phases import phases, stalled
 from .step import class_weights
 from .tuned import Tuned, parameter_groups, wants_whitening
@@ -145,13 +145,13 @@ def _train_phase(
 
     head_only = phase.part == "head" or config.method == "linear"
     from_features = head_only and config.augment != "crop"
-    batches, steps = _batches(tuned, sets["train"], config, from_features=from_features)
+    batches, steps, validation = _data(tuned, sets, config, from_features=from_features)
     train(
         tuned,
         optimizer,
         batches,
         steps,
-        sets["val"],
+        validation,
         config,
         state,
         from_features=from_features,
@@ -162,15 +162,21 @@ def _train_phase(
     )
 
 
-def _batches(
-    tuned: Tuned, data: DataSet, config: TuneConfig, *, from_features: bool
-) -> tuple[Callable[[int], Iterator[Batch]], int]:
-    """Batches of an epoch, and how many there are."""
-    full, rest = divmod(len(data), config.batch_size)
+def _data(
+    tuned: Tuned, sets: dict[str, DataSet], config: TuneConfig, *, from_features: bool
+) -> tuple[Callable[[int], Iterator[Batch]], int, Callable[[], tuple[float, float]]]:
+    """Batches of an epoch, how many there are, and the measurement on val that closes it."""
+    train, val = sets["train"], sets["val"]
+    full, rest = divmod(len(train), config.batch_size)
     if from_features:
-        tuned.eval()  # no dropout on prompts
-        return feature_batches(tuned, data, config), full + bool(rest)
-    return image_batches(data, config), max(full + (2 * rest >= config.batch_size), 1)
+        validation = feature_evaluation(tuned, val, config)
+        return feature_batches(tuned, train, config), full + bool(rest), validation
+    steps = max(full + (2 * rest >= config.batch_size), 1)
+    return (
+        image_batches(train, config),
+        steps,
+        lambda: evaluate(tuned, val, config.batch_size),
+    )
 
 
 def refit_head(
@@ -181,7 +187,7 @@ def refit_head(
     state = TrainState({}, best={k: v.clone() for k, v in tuned.state_dict().items()})
     tuned.learn("head")
     from_features = config.augment != "crop"
-    batches, steps = _batches(tuned, sets["train"], config, from_features=from_features)
+    batches, steps, validation = _data(tuned, sets, config, from_features=from_features)
     optimizer = torch.optim.AdamW(parameter_groups(tuned, config, "head"))
     kept = state.best
     progress.total = (progress.total or 0) + len(sets["train"]) * config.refit_epochs
@@ -190,7 +196,7 @@ def refit_head(
         optimizer,
         batches,
         steps,
-        sets["val"],
+        validation,
         config,
         state,
         from_features=from_features,

@@ -37,6 +37,7 @@ from vptkit.tune.splits import load_splits
 
 SETS = ("flowers5", "caltech20", "photo2sketch5", "breakhis100x")
 EPOCHS, CYCLES, PROMPTS = 12, 3, 20
+BATCH = {0: 32, 10: 16, 2: 4}  # by shots: few images need small batches, or there are no steps
 _PHASE = {"head_epochs": EPOCHS // CYCLES, "ln_epochs": EPOCHS // CYCLES}
 METHODS: dict[str, dict[str, Any]] = {
     "linear": {"method": "linear"},
@@ -119,6 +120,7 @@ def settings_of(cell: Cell, shared: Path) -> Any:
         "epochs": EPOCHS,
         "prompts": PROMPTS,
         "rank": PROMPTS,
+        "batch_size": BATCH[cell.shots],
         "seed": cell.seed,
         **METHODS[cell.method],
     }
@@ -297,7 +299,9 @@ def main() -> None:
     parser.add_argument("--only-report", action="store_true")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--shots", nargs="+", type=int, default=[0, 10, 2], help="0: all images")
+    parser.add_argument(
+        "--shots", nargs="+", type=int, default=list(BATCH), choices=BATCH, help="0: all images"
+    )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)

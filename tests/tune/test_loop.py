@@ -104,7 +104,7 @@ def test_the_device_is_told(splits, make_config, tmp_path, monkeypatch):
 def scripted(monkeypatch, scores: list[float]) -> list[float]:
     """Validation gives these accuracies in turn; returns the rates of the last steps of epochs."""
     left, rates = list(scores), []
-    monkeypatch.setattr("vptkit.tune.loop.evaluate", lambda *_: (left.pop(0), 1.0))
+    monkeypatch.setattr("vptkit.tune.training.evaluate", lambda *_: (left.pop(0), 1.0))
     real = Stepper.step
 
     def step(self: Stepper, batch: Any, epoch: int) -> tuple[float, int]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from vptkit.tune.rescale import GRID, Trial, best_trial, search_factor  # noqa: E402
+
+
+def first(share):
+    """Which of 1,000 images are right, if those are the first ones."""
+    return np.arange(1000) < round(1000 * share)
 
 
 def search(top1, loss=lambda factor: 0.5):
@@ -15,14 +21,17 @@ def search(top1, loss=lambda factor: 0.5):
 
     def score(factor):
         asked.append(factor)
-        return top1(factor), loss(factor)
+        return first(top1(factor)), loss(factor)
 
     trials = search_factor(score)
     assert [t.factor for t in trials] == sorted(set(asked))
     assert len(asked) == len(set(asked))  # an evaluation is a pass over the split
     assert len(asked) <= len(GRID) + 6
     assert set(GRID) <= set(asked)
-    assert all((t.top1, t.loss) == (top1(t.factor), loss(t.factor)) for t in trials)
+    for trial in trials:
+        assert trial.top1 == first(top1(trial.factor)).mean()
+        assert trial.loss == loss(trial.factor)
+        assert trial.won - trial.lost == round(1000 * (trial.top1 - first(top1(1.0)).mean()))
     return trials
 
 
@@ -31,7 +40,7 @@ def test_a_peak_between_grid_points_is_found(peak):
     trials = search(lambda factor: 1 - abs(factor - peak))
     best = best_trial(trials)
     assert best.factor == pytest.approx(peak, abs=0.06)
-    on_grid = max(1 - abs(factor - peak) for factor in GRID)
+    on_grid = max(first(1 - abs(factor - peak)).mean() for factor in GRID)
     assert best.top1 >= on_grid
 
 
@@ -55,10 +64,31 @@ def test_ties_are_not_broken_by_loss():
 
 
 def test_a_better_grid_end_is_taken():
-    assert best_trial(search(lambda factor: factor)).factor == 2.0
-    assert best_trial(search(lambda factor: -factor)).factor == 0.5
+    assert best_trial(search(lambda factor: factor / 2)).factor == 2.0
+    assert best_trial(search(lambda factor: 1 - factor / 2)).factor == 0.5
 
 
 def test_best_trial():
-    trials = [Trial(0.5, 0.9, 1.0), Trial(1.25, 0.9, 3.0), Trial(1.0, 0.8, 0.1)]
+    plain = Trial(1.0, 0.8, 0.1)
+    trials = [Trial(0.5, 0.9, 1.0, won=10), Trial(1.25, 0.9, 3.0, won=10), plain]
     assert best_trial(trials).factor == 1.25
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "taken"),
+    [(1, 0, False), (2, 0, True), (3, 1, False), (4, 1, True), (10, 6, False), (11, 6, True)],
+)
+def test_a_gain_that_chance_would_give_is_not_taken(won, lost, taken):
+    """More than one standard error: won - lost > sqrt(won + lost), McNemar's statistic above 1."""
+    plain = Trial(1.0, 0.8, 0.1)
+    other = Trial(1.5, 0.8 + (won - lost) / 100, 0.1, won, lost)
+    assert best_trial([plain, other]).factor == (1.5 if taken else 1.0)
+
+
+def test_won_and_lost_are_counted_image_by_image():
+    """As accurate as λ = 1, on other images."""
+    plain = np.array([True, True, False, False, True])
+    right = {1.0: plain, 2.0: np.array([False, True, True, False, True])}
+    trials = search_factor(lambda factor: (right.get(factor, plain), 0.5))
+    assert [(t.won, t.lost) for t in trials if t.factor in right] == [(0, 0), (1, 1)]
+    assert best_trial(trials).factor == 1.0

@@ -142,7 +142,7 @@ def test_the_best_epoch_is_kept(splits, make_config, tmp_path, monkeypatch, scor
         heads.append(model.head.weight.detach().clone())
         return left.pop(0)
 
-    monkeypatch.setattr("vptkit.tune.loop.evaluate", scripted)
+    monkeypatch.setattr("vptkit.tune.training.evaluate", scripted)
     result = tune(splits, tmp_path / "a.safetensors", make_config(method="vpt", epochs=3))
     assert (result.best_epoch, result.val_top1) == (best, scores[best - 1][0])
     kept = read_adapter(result.adapter).tensors["head.weight"]

@@ -199,9 +199,9 @@ def test_cycles_end_when_val_stops_improving(
 ):
     left = list(scores)
     monkeypatch.setattr(
-        "vptkit.tune.loop.evaluate", lambda *_: (left.pop(0), 1.0) if left else (0.0, 1.0)
+        "vptkit.tune.training.evaluate", lambda *_: (left.pop(0), 1.0) if left else (0.0, 1.0)
     )
-    config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1)
+    config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, augment="crop")
     result = tune(splits, tmp_path / "a.safetensors", config)
     assert [record["epoch"] for record in records(result)] == list(range(1, epochs + 1))
 
@@ -288,7 +288,7 @@ def test_a_checkpoint_of_an_older_vptkit(splits, make_config, tmp_path):
 @pytest.mark.parametrize("what", ["gamma", "beta", "both"])
 def test_one_is_plain_tuning(splits, make_config, tmp_path, monkeypatch, what):
     plain = tune(splits, tmp_path / "p.safetensors", make_config(method="ln"))
-    kept = [Trial(0.5, 0.1, 1.0), Trial(1.0, 0.9, 1.0), Trial(2.0, 0.2, 1.0)]
+    kept = [Trial(0.5, 0.1, 1.0, lost=8), Trial(1.0, 0.9, 1.0), Trial(2.0, 0.2, 1.0, lost=7)]
     monkeypatch.setattr(
         settle_module, "search_factor", lambda score: [score(t.factor) and t for t in kept]
     )
@@ -326,10 +326,11 @@ def test_only_val_chooses(splits, make_folders, make_config, tmp_path, monkeypat
     def scripted(model, data, batch_size):
         split = data.split.images[0].parts[-3]
         asked.append(split)
-        return (1 - abs(factors[-1] - 1.25) if split == "val" else factors[-1] / 2), 1.0
+        share = 1 - abs(factors[-1] - 1.25) if split == "val" else factors[-1] / 2
+        return np.arange(1000) < 1000 * share, 1.0
 
     monkeypatch.setattr(settle_module, "scaled", noted)
-    monkeypatch.setattr(settle_module, "evaluate", scripted)
+    monkeypatch.setattr(settle_module, "answers", scripted)
     config = make_config(method="ln", rescale="both", epochs=1)
     result = tune(tmp_path / "d", tmp_path / "a.safetensors", config)
     rescale = result.layer_norms["rescale"]
