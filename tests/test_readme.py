@@ -49,7 +49,7 @@ def test_ci_runs_the_two_commands_as_written() -> None:
     lines = [line for block in SHELL for line in block.splitlines() if "pip" in line[:4]]
     install, test, board, oracle = lines
     assert install == 'pip install -e ".[all]" && vptkit demo'
-    assert test == 'pip install -e ".[all,test]" && pytest'
+    assert test == 'pip install -e ".[all,test]" && pytest -n 2'
     assert board.startswith("pip install .  ")  # on a board: no extra
     assert oracle.startswith('pip install -e ".[trt-rtx]" && ')
     for command in (*install.split(" && "), *test.split(" && ")):
