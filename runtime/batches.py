@@ -12,7 +12,8 @@ import numpy as np
 
 from vptkit.data_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.images import class_folders, image_files
+from vptkit.images import class_folders, digest_of_image, image_files
+from vptkit.listing import split_folders
 
 from .decode import decode
 from .evaluate import choose_split, labelled_images, split_folder
@@ -53,7 +54,7 @@ class ImageBatches:
     def __post_init__(self) -> None:
         total = hashlib.sha256()
         for path in self.paths:
-            total.update(hashlib.sha256(path.read_bytes()).digest())
+            total.update(digest_of_image(path))
         self.digest = total.hexdigest()
 
     @property
@@ -99,7 +100,7 @@ def image_batches(
             WebDataset shards (`vptkit.data_files`).
         preprocess: how they are prepared.
         labels: the adapter's; where the folder has just these classes, `truth` is known.
-        split: which split if there are any; "test" unless given.
+        split: which split; where there is none of that name "test", else "val".
         limit: at most so many, spread evenly over the folder.
         without: files that are left out.
         batch: images of one batch.
@@ -130,13 +131,15 @@ def _found(
     Images of other classes, or of none, serve all the same, without a truth.
     """
     listed = read_data_files(data)
+    splits = listed or (split_folders(data) if data.is_dir() else {})
+    wanted = next((name for name in (split, "test", "val") if name in splits), None)
     if listed is not None:
-        classes = choose_split(data, listed, split if split in listed else None)
+        classes = choose_split(data, listed, wanted)
         try:
-            return data, *labelled_images(data, classes, labels)
+            return data, *labelled_images(data, classes, labels, set().union(*listed.values()))
         except DataError:
             return data, [image for images in classes.values() for image in images], None
-    place = data / split if split and (data / split).is_dir() else split_folder(data, None)
+    place = split_folder(data, wanted)
     try:
         return place, *labelled_images(place, class_folders(place), labels)
     except DataError:

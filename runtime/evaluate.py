@@ -5,32 +5,34 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from vptkit.data_files import read_data_files
 from vptkit.errors import DataError, GateError
 from vptkit.images import class_folders
-from vptkit.listing import split_of_name
+from vptkit.listing import split_folders, split_of_name
 from vptkit.progress import SILENT
 
 from .decode import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vptkit.images import ImageFile
-    from vptkit.listing import Classes, Splits
+    from vptkit.listing import Classes
     from vptkit.progress import Progress
 
     from .decode import Decoded
     from .session import Session
 
 __all__ = ["Evaluation", "choose_split", "evaluate", "labelled_images", "split_folder"]
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +78,8 @@ def evaluate(
 
     Args:
         session: an open bundle; classes are matched with its labels by name.
-        data: one folder per class, a folder with train/ and test/ (or val/) of such folders, a CSV
-            or WebDataset shards (`vptkit.data_files`).
+        data: one folder per class, a folder with splits (`vptkit.listing.SPLIT_NAMES`) of such
+            folders, a CSV or WebDataset shards (`vptkit.data_files`).
         adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.
         batch: images for each run; a fixed-batch bundle takes its own.
@@ -94,9 +96,11 @@ def evaluate(
     if listed is None:
         place = split_folder(data, split)
         classes: Classes = class_folders(place)
+        spared: Collection[str] = labels if split_of_name(split or "") == "ood" else ()
     else:
         place, classes = data, choose_split(data, listed, split)
-    paths, truth = labelled_images(place, classes, labels)
+        spared = set().union(*listed.values())
+    paths, truth = labelled_images(place, classes, labels, spared)
     progress.total = len(paths)
     size = session.bundle.batch or batch
     logits = np.empty((len(paths), len(labels)), dtype=np.float32)
@@ -111,8 +115,8 @@ def evaluate(
     return _count(place, labels, truth, logits)
 
 
-def choose_split(data: Path, found: Splits, split: str | None) -> Classes:
-    """The images of one split: "test" unless given, or the only one there is.
+def choose_split(data: Path, found: Mapping[str, Found], split: str | None) -> Found:
+    """What is found of one split: "test" unless given, or the only one there is.
 
     Raises:
         DataError: there is no such split.
@@ -121,7 +125,7 @@ def choose_split(data: Path, found: Splits, split: str | None) -> Classes:
         split = next(iter(found)) if len(found) == 1 else "test"
     chosen = split_of_name(split) or split
     if chosen not in found:
-        there = ", ".join(sorted(found)) if "" not in found else "images without a split"
+        there = ", ".join(sorted(filter(None, found))) or "images without a split"
         raise DataError(f"{data}: no split {split!r}, only {there}; --split names another")
     return found[chosen]
 
@@ -134,24 +138,28 @@ def split_folder(data: Path, split: str | None) -> Path:
     """
     if not data.is_dir():
         raise DataError(f"{data}: no such folder")
-    if split is not None:
-        if not (data / split).is_dir():
-            found = sorted(p.name for p in data.iterdir() if p.is_dir())
-            raise DataError(f"{data}: no split {split!r}, only {', '.join(found) or 'nothing'}")
+    if split is not None and (data / split).is_dir():
         return data / split
-    has_splits = (data / "test").is_dir() and any((data / s).is_dir() for s in ("train", "val"))
-    return data / "test" if has_splits else data
+    found = split_folders(data)
+    return choose_split(data, found, split) if found or split is not None else data
 
 
 def labelled_images(
-    place: Path, classes: Classes, labels: tuple[str, ...]
+    place: Path, classes: Classes, labels: tuple[str, ...], spared: Collection[str] = ()
 ) -> tuple[list[ImageFile], NDArray[np.intp]]:
     """All images of some classes, and the index of each one's class among the labels.
+
+    Args:
+        place: what was read, for messages.
+        classes: the images.
+        labels: of the bundle.
+        spared: labels that need no images there: other splits have them, or it is ood.
 
     Raises:
         DataError: the classes are not the labels.
     """
-    unknown, absent = sorted(set(classes) - set(labels)), sorted(set(labels) - set(classes))
+    unknown = sorted(set(classes) - set(labels))
+    absent = sorted(set(labels) - set(classes) - set(spared))
     if unknown or absent:
         parts = [f"classes that are not labels: {', '.join(unknown)}"] if unknown else []
         parts += [f"labels without images: {', '.join(absent)}"] if absent else []

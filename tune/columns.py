@@ -10,6 +10,7 @@ temporary file (in $TMPDIR, one for each process) that is mapped likewise.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import mmap
 import tempfile
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vptkit.errors import DataError, MissingExtraError
+from vptkit.errors import DataError, MissingExtraError, OutputError
 from vptkit.listing import SPLIT_NAMES, Row, Splits, group_rows, split_of_file, split_of_name
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class _Cell(NamedTuple):
 
     content: Any  # pyarrow.Buffer | None
     path: str | None
-    label: str | int
+    label: object
 
 
 def read_parquet(files: Sequence[Path], root: Path) -> Splits:
@@ -78,6 +79,7 @@ def read_parquet(files: Sequence[Path], root: Path) -> Splits:
     Raises:
         DataError: not a Parquet file, no such columns, or a row without image or label.
         MissingExtraError: pyarrow is not installed.
+        OutputError: no space for the temporary file.
     """
     parquet = _pyarrow().parquet
     rows: list[Row] = []
@@ -115,11 +117,11 @@ def read_saved(folder: Path) -> Splits:
     return group_rows(folder, rows, names)
 
 
-def _read_arrow(file: Path) -> tuple[_Columns, list[tuple[str | int, ImageFile]]]:
+def _read_arrow(file: Path) -> tuple[_Columns, list[tuple[object, ImageFile]]]:
     pyarrow = _pyarrow()
     with _readable(file), pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))) as stream:
         columns = _find_columns(file, stream.schema)
-        found: list[tuple[str | int, ImageFile]] = []
+        found: list[tuple[object, ImageFile]] = []
         for number, cell in enumerate(_cells(file, columns, stream)):
             if cell.content is None:
                 found.append((cell.label, _outside(file, cell.path)))
@@ -129,9 +131,9 @@ def _read_arrow(file: Path) -> tuple[_Columns, list[tuple[str | int, ImageFile]]
         return columns, found
 
 
-def _spooled(file: Path, cells: Iterator[_Cell]) -> list[tuple[str | int, ImageFile]]:
+def _spooled(file: Path, cells: Iterator[_Cell]) -> list[tuple[object, ImageFile]]:
     """Label and image of each row; the images in a temporary file that ends with the process."""
-    found: list[tuple[str | int, str, int, ImageFile | None]] = []
+    found: list[tuple[object, str, int, ImageFile | None]] = []
     with tempfile.TemporaryFile(prefix="vptkit-") as spool:
         for number, cell in enumerate(cells):
             if cell.content is None:
@@ -142,7 +144,7 @@ def _spooled(file: Path, cells: Iterator[_Cell]) -> list[tuple[str | int, ImageF
         spool.flush()
         empty = spool.tell() == 0
         view = memoryview(b"" if empty else mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
-    images: list[tuple[str | int, ImageFile]] = []
+    images: list[tuple[object, ImageFile]] = []
     for label, name, size, outside in found:
         images.append((label, outside or _MappedImage(file, name, view[:size])))
         view = view[size:]
@@ -156,11 +158,8 @@ def _cells(file: Path, columns: _Columns, batches: Iterator[Any]) -> Iterator[_C
         for content, path, label in zip(
             images, paths, batch.column(columns.label).to_pylist(), strict=True
         ):
-            where = f"{file}: row {number}"
-            if label is None or isinstance(label, (bool, float)):
-                raise DataError(f"{where}: the label is {label!r}, expected a number or a name")
             if not content.is_valid and not path:
-                raise DataError(f"{where}: no image")
+                raise DataError(f"{file}: row {number}: no image")
             yield _Cell(content.as_buffer() if content.is_valid else None, path, label)
             number += 1
 
@@ -267,6 +266,11 @@ def _readable(file: Path) -> Iterator[None]:
     except _pyarrow().ArrowException as error:
         raise DataError(f"{file}: {error}") from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"{tempfile.gettempdir()}: no space left for the images of {file}, which are "
+                "unpacked there. Set TMPDIR to a folder with more."
+            ) from error
         raise DataError(f"{file}: {error.strerror or error}") from error
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vptkit.data_files import ARCHIVES, read_data_files
 from vptkit.errors import DataError
 from vptkit.images import class_folders
-from vptkit.listing import SPLIT_NAMES, Splits
+from vptkit.listing import Splits, split_folders
 
 from .columns import read_parquet, read_saved
 
@@ -21,15 +21,16 @@ def read_splits(data: Path) -> Splits:
     """The labelled images of a data set; "" is the split of those that have none.
 
     Args:
-        data: folders of classes (perhaps in train/, val/, test/, ood/), a CSV file, WebDataset
-            shards or Parquet files (see `vptkit.data_files`), or a saved Hugging Face data set
-            (`vptkit.tune.columns`).
+        data: folders of classes (perhaps in train/, val/, test/, ood/, or other names of
+            `vptkit.listing.SPLIT_NAMES`), a CSV file, WebDataset shards or Parquet files (see
+            `vptkit.data_files`), or a saved Hugging Face data set (`vptkit.tune.columns`).
 
     Raises:
         DataError: nothing of that kind, or broken; the message says which file or line.
         MissingExtraError: pyarrow is not installed.
     """
-    if (data / "dataset_dict.json").is_file() or (data / "state.json").is_file():
+    saved = "state.json", "dataset_info.json"
+    if (data / "dataset_dict.json").is_file() or all((data / name).is_file() for name in saved):
         return read_saved(data)
     found = read_data_files(data, {".parquet": read_parquet, **ARCHIVES})
     if found is not None:
@@ -40,15 +41,20 @@ def read_splits(data: Path) -> Splits:
 
 
 def _read_folders(data: Path) -> Splits:
-    if not (data / "train").is_dir():
+    folders = split_folders(data)
+    if not folders and (data / "train").is_dir():
+        folders = {"train": data / "train"}
+    if not folders:
         return {"": class_folders(data)}
-    if not (data / "val").is_dir():
+    if "train" not in folders:
+        raise DataError(f"{data}: has {', '.join(p.name for p in folders.values())} but no train/")
+    if "val" not in folders:
         raise DataError(
-            f"{data}: has train/ but no val/. Add val/ (the best epoch is chosen on it), or pass "
-            f"{data / 'train'}, to have it split."
+            f"{data}: has {folders['train'].name}/ but no val/. Add val/ (the best epoch is chosen "
+            f"on it), or pass {folders['train']}, to have it split."
         )
-    found = {name: class_folders(data / name) for name in SPLIT_NAMES if (data / name).is_dir()}
+    found = {name: class_folders(folder) for name, folder in folders.items()}
     for name in set(found) - {"train", "ood"}:  # a missing folder is a slip, but not in ood
         if odd := sorted(set(found[name]) ^ set(found["train"])):
-            raise DataError(f"{data / name}: its classes differ from those of train/: {odd[:5]}")
+            raise DataError(f"{folders[name]}: its classes differ from those of train/: {odd[:5]}")
     return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError
+from vptkit.images import digest_of_image
 
 from .sources import read_splits
 
@@ -75,13 +76,15 @@ def data_digest(splits: dict[str, Split]) -> str:
 
     Without ood, which decides nothing and is looked at once, after all is done: so the digest is
     that of the same folders before ood was read.
+
+    Raises:
+        DataError: an image cannot be read.
     """
     digest = hashlib.sha256()
     for name in sorted(set(splits) - {"ood"}):
         split = splits[name]
         for image, target in zip(split.images, split.targets, strict=True):
-            content = hashlib.sha256(image.read_bytes()).digest()
-            digest.update(f"{name}\0{image.name}\0{target}\0".encode() + content)
+            digest.update(f"{name}\0{image.name}\0{target}\0".encode() + digest_of_image(image))
     return digest.hexdigest()
 
 

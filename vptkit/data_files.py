@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
 from vptkit.image_csv import read_csv
-from vptkit.images import IMAGE_SUFFIXES
+from vptkit.images import image_files
 from vptkit.listing import split_of_name
 from vptkit.shards import read_shards
 
@@ -30,16 +31,23 @@ def read_data_files(data: Path, archives: Mapping[str, Reader] = ARCHIVES) -> Sp
         archives: suffix → reader of such files.
 
     Raises:
-        DataError: a file of another kind, or one that is broken.
+        DataError: a file of another kind, or one that is broken; a folder of files that only
+            `vptkit tune` reads.
     """
     if data.is_file():
         return _read_file(data, archives)
     if not data.is_dir():
         return None
-    for suffix, read in archives.items():
+    for suffix in dict.fromkeys((*archives, ".parquet")):  # a board has no pyarrow
         files = _files(data, suffix)
-        if files and not _has_image_folders(data):
-            return read(files, data)
+        if not files or _has_image_folders(data):
+            continue
+        if suffix in archives:
+            return archives[suffix](files, data)
+        raise DataError(
+            f"{files[0]}: only vptkit tune reads {suffix} files; expected folders of images, a CSV "
+            f"file, or files that end in {', '.join(archives)}"
+        )
     return None
 
 
@@ -71,5 +79,9 @@ def _files(data: Path, suffix: str) -> list[Path]:
 
 
 def _has_image_folders(data: Path) -> bool:
-    """Whether there are images in folders, so that an archive beside them is not the data."""
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in data.glob("*/**/*"))
+    """Whether images lie in two folders, classes or splits: then archives are not the data.
+
+    One folder of images beside archives is their illustrations.
+    """
+    folders = (p for p in data.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return len(list(itertools.islice(filter(image_files, folders), 2))) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,8 @@ def read_csv(file: Path) -> Splits:
     of it.
 
     Raises:
-        DataError: not such a file, an empty cell, an unknown split, a path that is not there or
-            stands there twice; the line is named.
+        DataError: not such a file, an empty cell, a cell too many, an unknown split, a path that
+            is not there or stands there twice; the line is named.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
@@ -42,15 +43,16 @@ def read_csv(file: Path) -> Splits:
 
 def _rows(file: Path, header: str, lines: Iterator[str]) -> Iterator[Row]:
     columns, delimiter = _columns(file, header)
-    seen: dict[Path, int] = {}
+    seen: dict[str, int] = {}
     reader = csv.reader(lines, delimiter=delimiter)
     for cells in reader:
         number = reader.line_num + 1  # the header was read before
         if not any(cell.strip() for cell in cells):
             continue
-        if len(cells) < len(columns):
+        if len(cells) < len(columns) or any(cell.strip() for cell in cells[len(columns) :]):
             raise DataError(
-                f"{file}: line {number} has {len(cells)} columns, expected {len(columns)}"
+                f"{file}: line {number} has {len(cells)} columns, expected {len(columns)}; a "
+                f"{delimiter!r} within a cell needs quotes around it"
             )
         row = dict(zip(columns, cells, strict=False))
         path, label = (row[key].strip() for key in ("path", "label"))
@@ -59,9 +61,9 @@ def _rows(file: Path, header: str, lines: Iterator[str]) -> Iterator[Row]:
         image = file.parent / path
         if not image.is_file():
             raise DataError(f"{file}: line {number}: {path}: no such file below {file.parent}")
-        if image in seen:
-            raise DataError(f"{file}: line {number}: {path} stands in line {seen[image]} already")
-        seen[image] = number
+        if (place := os.path.normpath(image)) in seen:
+            raise DataError(f"{file}: line {number}: {path} stands in line {seen[place]} already")
+        seen[place] = number
         yield Row(_split(f"{file}: line {number}", row.get("split", "")), label, image)
 
 
@@ -71,11 +73,11 @@ def _columns(file: Path, header: str) -> tuple[list[str], str]:
         names = [
             name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])
         ]
-        if {"path", "label"} <= set(names):
+        if names.count("path") == names.count("label") == 1 >= names.count("split"):
             return names, delimiter
     raise DataError(
         f"{file}: the first line is {header.strip()[:80]!r}, expected the names of columns, path "
-        "and label among them, as path,label,split"
+        "and label among them, each once, as path,label,split"
     )
 
 

@@ -8,6 +8,7 @@ the functions: sessions import this file, and run on prepared pixels without it.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "ImageFile",
     "PackedImage",
     "class_folders",
+    "digest_of_image",
     "image_files",
     "open_image",
 ]
@@ -131,8 +133,23 @@ def open_image(path: ImageFile) -> Image.Image:
         raise DataError(f"{path}: the image is broken: {error}") from error
 
 
+def digest_of_image(image: ImageFile) -> bytes:
+    """SHA-256 of the encoded image.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(image.read_bytes()).digest()
+    except OSError as error:
+        raise DataError(f"{image}: {error.strerror}") from error
+
+
 def image_files(folder: Path) -> list[Path]:
     """All image files below a folder, sorted by path; hidden ones are left out.
+
+    Links to folders are not followed below `folder`. Links to files that are not there are
+    listed: whoever opens one says so.
 
     Raises:
         DataError: the folder does not exist.
@@ -143,7 +160,7 @@ def image_files(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ __all__ = [
     "Row",
     "Splits",
     "group_rows",
+    "split_folders",
     "split_of_file",
     "split_of_name",
 ]
@@ -42,18 +44,33 @@ class Row(NamedTuple):
 
     Attributes:
         split: train, val, test, ood, or "" if nothing says.
-        label: the class's name, or its number.
+        label: the class's name, or its number; `group_rows` refuses what is neither.
         image: where its bytes are.
     """
 
     split: str
-    label: str | int
+    label: object
     image: ImageFile
 
 
 def split_of_name(name: str) -> str | None:
     """Our word for a split's name, or None for a name that means none."""
     return _CANONICAL.get(name.strip().lower())
+
+
+def split_folders(data: Path) -> dict[str, Path]:
+    """The folders that are called after splits, as train/, valid/ and Test/.
+
+    Of several names for a split the first in SPLIT_NAMES counts. None where only one folder is
+    called so: that may as well be a class.
+    """
+    names = {p.name.lower(): p for p in sorted(data.iterdir()) if p.is_dir()}
+    found = {
+        split: next(names[alias] for alias in aliases if alias in names)
+        for split, aliases in SPLIT_NAMES.items()
+        if not names.keys().isdisjoint(aliases)
+    }
+    return found if len(found) > 1 else {}
 
 
 def split_of_file(file: Path, root: Path) -> str:
@@ -82,9 +99,13 @@ def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = N
         names: of the classes, for labels that are numbers.
 
     Raises:
-        DataError: no images, a number without a name, a name that is unknown, labels that are
-            partly numbers and partly names, or images of which only some have a split.
+        DataError: no images, a label that is neither a number nor a name, a number without a
+            name, a name that is unknown or of two classes, labels that are partly numbers and
+            partly names, or images of which only some have a split.
     """
+    for name, count in Counter(names or ()).items():
+        if count > 1:
+            raise DataError(f"{place}: {count} classes are called {name!r}; names must differ")
     found: dict[str, dict[str | int, list[ImageFile]]] = {}
     for split, label, image in rows:
         found.setdefault(split, {}).setdefault(_named(label, names, image), []).append(image)
@@ -110,7 +131,9 @@ def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = N
     }
 
 
-def _named(label: str | int, names: Sequence[str] | None, image: ImageFile) -> str | int:
+def _named(label: object, names: Sequence[str] | None, image: ImageFile) -> str | int:
+    if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
+        raise DataError(f"{image}: its label is {label!r}, expected a number or a name")
     if names is None:
         if isinstance(label, int) and label < 0:  # what Hugging Face writes for "unlabelled"
             raise DataError(f"{image}: its label is {label}, expected 0 or more")

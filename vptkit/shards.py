@@ -2,8 +2,8 @@
 
 Read with the standard library: an image is a place in its shard, opened at random. So compressed
 shards are refused, and nothing is fetched from addresses. Of the format are read: keys, images of
-Pillow's formats, labels in .cls (a number or a name) or .json ({"label": ...}), and classnames.txt
-beside the shards or their folders, one name a line.
+Pillow's formats, labels in .cls (a number or a name), else in .json ({"label": ...}), and
+classnames.txt beside the shards or their folders, one name a line.
 """
 
 from __future__ import annotations
@@ -33,22 +33,28 @@ def read_shards(files: Sequence[Path], root: Path) -> Splits:
     Raises:
         DataError: not a plain tar file, or a sample without image or label.
     """
-    names_file = root / "classnames.txt"
-    names = None
-    if names_file.is_file():
-        names = [line.strip() for line in names_file.read_text(encoding="utf-8").splitlines()]
     rows = (
         Row(split, label, image)
         for file in files
         for split in [split_of_file(file, root)]
         for label, image in _samples(file)
     )
-    return group_rows(root, rows, names)
+    return group_rows(root, rows, _class_names(root / "classnames.txt"))
 
 
-def _samples(file: Path) -> Iterator[tuple[str | int, PackedImage]]:
+def _class_names(file: Path) -> list[str] | None:
+    if not file.is_file():
+        return None
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not a text in UTF-8: {error}") from error
+    return [line.strip() for line in text.rstrip().splitlines()]
+
+
+def _samples(file: Path) -> Iterator[tuple[object, PackedImage]]:
     """Label and image of each sample."""
-    labels: dict[str, str | int] = {}
+    labels: dict[str, object] = {}
     images: dict[str, PackedImage] = {}
     try:
         with tarfile.open(file, "r:") as archive:
@@ -63,8 +69,8 @@ def _samples(file: Path) -> Iterator[tuple[str | int, PackedImage]]:
                         )
                     images[key] = _packed(file, member)
                 elif suffix in (".cls", ".json"):
-                    label = _label(file, member, archive)
-                    if label is not None:
+                    label = _label(file, member, archive, suffix)
+                    if label is not None and (suffix == ".cls" or key not in labels):
                         labels[key] = label
     except tarfile.TarError as error:
         raise DataError(
@@ -91,19 +97,13 @@ def _packed(file: Path, member: tarfile.TarInfo) -> PackedImage:
     return PackedImage(file, member.name.rpartition("/")[2], member.offset_data, member.size)
 
 
-def _label(file: Path, member: tarfile.TarInfo, archive: tarfile.TarFile) -> str | int | None:
+def _label(file: Path, member: tarfile.TarInfo, archive: tarfile.TarFile, suffix: str) -> object:
     """What a .cls or .json says; None for a .json without "label"."""
     stream = archive.extractfile(member)
     content = b"" if stream is None else stream.read()
     try:
         text = content.decode("utf-8").strip()
-        label = json.loads(text).get("label") if member.name.lower().endswith("n") else text
+        label = json.loads(text).get("label") if suffix == ".json" else text
     except (ValueError, AttributeError) as error:
         raise DataError(f"{file}: {member.name} is broken: {error}") from error
-    if isinstance(label, str) and label.isdecimal():
-        return int(label)
-    if label is None or (
-        isinstance(label, (str, int)) and not isinstance(label, bool) and label != ""
-    ):
-        return label
-    raise DataError(f"{file}: {member.name}: the label is {label!r}, expected a number or a name")
+    return int(label) if isinstance(label, str) and label.isdecimal() else label

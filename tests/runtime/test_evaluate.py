@@ -98,6 +98,53 @@ def test_splits(session, colour_folders, tmp_path):
         evaluate(session, data, split="ood")
 
 
+def test_splits_by_other_names(session, colour_folders, tmp_path):
+    for name in ("Training", "valid"):
+        shutil.copytree(colour_folders, tmp_path / "data" / name)
+    (tmp_path / "data" / "valid" / "green" / "3.png").unlink()
+    assert evaluate(session, tmp_path / "data", split="val").count == 11
+    assert evaluate(session, tmp_path / "data", split="train").count == 12
+    with pytest.raises(DataError, match="no split 'test', only train, val; --split names another"):
+        evaluate(session, tmp_path / "data")
+    preprocess, labels = session.bundle.preprocess, session.bundle.labels
+    images = image_batches(tmp_path / "data", preprocess, labels=labels)  # val, and not both
+    assert (images.count, len(images.truth)) == (11, 11)
+    assert image_batches(tmp_path / "data", preprocess, labels=labels, split="train").count == 12
+
+
+def test_ood_may_have_fewer_classes(session, colour_folders, tmp_path):
+    for name in ("train", "val", "test", "ood"):
+        shutil.copytree(colour_folders, tmp_path / "data" / name)
+        shutil.rmtree(tmp_path / "data" / name / "blue") if name in ("ood", "val") else None
+    result = evaluate(session, tmp_path / "data", split="ood")
+    assert (result.count, list(result.classes)) == (8, ["red", "green"])
+    with pytest.raises(DataError, match="labels without images: blue"):
+        evaluate(session, tmp_path / "data", split="val")
+
+
+def test_a_class_that_only_other_splits_have(session, colour_folders, tmp_path):
+    files = sorted(colour_folders.rglob("*.png"))
+    lines = [
+        f"{path},{path.parent.name},{'train' if path.parent.name == 'blue' else 'test'}"
+        for path in files
+    ]
+    file = tmp_path / "list.csv"
+    file.write_text("\n".join(["path,label,split", *lines]))
+    assert evaluate(session, file).count == 8
+    images = image_batches(file, session.bundle.preprocess, labels=session.bundle.labels)
+    assert len(images.truth) == 8
+    file.write_text("\n".join(["path,label,split", *(x for x in lines if "blue" not in x)]))
+    with pytest.raises(DataError, match="labels without images: blue"):
+        evaluate(session, file)
+
+
+def test_parquet_is_not_read_here(session, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test-00000-of-00001.parquet").touch()
+    with pytest.raises(DataError, match=r"only vptkit tune reads \.parquet files"):
+        evaluate(session, tmp_path)
+
+
 def test_a_class_that_is_called_test_is_no_split(tmp_path):
     for name in ("test", "exam"):
         (tmp_path / name).mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import sys
@@ -15,9 +16,9 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from vptkit.errors import DataError, MissingExtraError  # noqa: E402
+from vptkit.errors import DataError, MissingExtraError, OutputError  # noqa: E402
 from vptkit.preprocess import Preprocess  # noqa: E402
-from vptkit.tune import tune  # noqa: E402
+from vptkit.tune import columns, tune  # noqa: E402
 from vptkit.tune.data import DataSet  # noqa: E402
 from vptkit.tune.splits import class_counts, data_digest, load_splits  # noqa: E402
 
@@ -252,6 +253,57 @@ def test_an_archive_beside_image_folders_is_not_the_data(make_folders, tmp_path)
     assert data_digest(load_splits(folder, 0, 0.2, 0.2)[1]) == before
 
 
+def test_pictures_beside_archives_are_not_the_data(splits, tmp_path):
+    """As in a clone of a Hugging Face repository, with the pictures of its README."""
+    root = write_parquet(splits, tmp_path)
+    (root / "assets").mkdir()
+    (root / "assets" / "logo.png").write_bytes((splits / "val" / "red" / "0.png").read_bytes())
+    assert load_splits(root, 0, 0.15, 0.15)[0] == tuple(NAMES)
+
+
+def test_a_file_of_a_common_name_beside_class_folders(make_folders, tmp_path):
+    folder = make_folders(tmp_path / "d", 4)
+    (folder / "state.json").write_text("{}")
+    assert load_splits(folder, 0, 0.2, 0.2)[0] == LABELS
+
+
+# ---- names of folders ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training", "validation", "testing"),
+        ("Train", "Val", "Test"),
+        ("train", "valid", "eval"),
+    ],
+)
+def test_folders_of_splits_by_other_names(splits, tmp_path, names):
+    for name, split in zip(names, ("train", "val", "test"), strict=True):
+        (tmp_path / name).symlink_to(splits / split)
+    (tmp_path / "notes").mkdir()
+    found = load_splits(tmp_path, 0, 0.15, 0.15)[1]
+    assert data_digest(found) == data_digest(load_splits(splits, 0, 0.15, 0.15)[1])
+
+
+def test_of_two_names_of_a_split_the_usual_one_counts(splits, tmp_path):
+    for name, split in {"train": "train", "val": "val", "dev": "test", "Val": "test"}.items():
+        (tmp_path / name).symlink_to(splits / split)
+    found = load_splits(tmp_path, 0, 0.15, 0.15)[1]
+    assert {image.parents[1].name for image in found["val"].images} == {"val"}
+
+
+def test_splits_without_train_are_no_classes(make_folders, tmp_path):
+    for name in ("validation", "test"):
+        make_folders(tmp_path / name, 4)
+    refused(tmp_path, "has validation, test but no train/")
+
+
+def test_a_class_may_be_called_as_a_split_is(make_folders, tmp_path):
+    (make_folders(tmp_path, 4) / "red").rename(tmp_path / "training")
+    assert load_splits(tmp_path, 0, 0.2, 0.2)[0] == ("blue", "green", "training")
+
+
 # ---- ood ----------------------------------------------------------------------------------------
 
 
@@ -282,10 +334,14 @@ def refused(data: Path, message: str) -> None:
         ("file,class\n", r"first line is 'file,class', expected .* path and label"),
         ("path,label\n", "no images in there"),
         ("path,label\n{a},red\n{b}\n", "line 3 has 1 columns, expected 2"),
-        ("path,label\n{a},red\n{b},\n", "line 3 has no label"),
+        ("path,label\n{a},red, dark\n", r"line 2 has 3 columns, expected 2; a ',' within a cell"),
+        ("path,label,label\n{a},red,1\n", "path and label among them, each once"),
+        ("path,label,split,split\n{a},red,test,train\n", "path and label among them, each once"),
+        ("path,label\n{a},red,\n{b},\n", "line 3 has no label"),
         ("path,label\n,red\n", "line 2 has no path"),
         ("path,label\n\n{a},red\nx.png,red\n", r"line 4: x\.png: no such file"),
         ("path,label\n{a},red\n{a},blue\n", "line 3: .* stands in line 2 already"),
+        ("path,label\n{a},red\n{dots},blue\n", r"line 3: .* stands in line 2 already"),
         ("path,label,split\n{a},red,holdout\n", "line 2: the split is 'holdout', expected train"),
         ("path,label,split\n{a},red,train\n{b},blue,\n", "nothing says which split"),
         ("path,label,split\n{a},red,train\n{b},blue,val\n", r"val has classes .*\['blue'\]"),
@@ -296,7 +352,7 @@ def refused(data: Path, message: str) -> None:
 def test_a_csv_that_is_wrong(splits, tmp_path, text, message):
     file = tmp_path / "list.csv"
     a, b = (splits / "train" / label / "0.png" for label in ("red", "blue"))
-    file.write_text(text.format(a=a, b=b))
+    file.write_text(text.format(a=a, b=b, dots=a.parent / ".." / "red" / "0.png"))
     refused(file, rf"(?s)(list\.csv|0\.png).*({message})")
 
 
@@ -311,9 +367,9 @@ def test_a_csv_that_is_no_text(tmp_path):
         ([("a.png", b"x")], "the sample a has no label"),
         ([("a.cls", b"1")], "the sample a has no image"),
         ([("a.png", b"x"), ("a.json", b'{"caption": "red"}')], "the sample a has no label"),
-        ([("a.png", b"x"), ("a.json", b'{"label": [1]}')], r"a\.json: the label is \[1\]"),
+        ([("a.png", b"x"), ("a.json", b'{"label": [1]}')], r"a\.png: its label is \[1\]"),
         ([("a.png", b"x"), ("a.json", b'{"label"')], r"a\.json is broken"),
-        ([("a.png", b"x"), ("a.cls", b"")], r"a\.cls: the label is ''"),
+        ([("a.png", b"x"), ("a.cls", b"")], r"a\.png: its label is ''"),
         ([("a.png", b"x"), ("a.jpg", b"x"), ("a.cls", b"1")], "a has two images, a.png and a.jpg"),
         ([("a.png", b"x"), ("a.cls", b"1"), ("b.png", b"x"), ("b.cls", b"red")], "some are names"),
         ([("readme", b"")], "no images in there"),
@@ -344,6 +400,31 @@ def test_a_shard_that_was_cut_since(splits, tmp_path):
     file.write_bytes(file.read_bytes()[:-20000])
     with pytest.raises(DataError, match=r"train-000001\.tar: \d\.png: the archive ends within"):
         DataSet(train, PREPROCESS).prepared(np.arange(len(train.images)))
+
+
+def test_class_names_that_are_wrong(splits, tmp_path):
+    root = write_shards(splits, tmp_path, "names")
+    (root / "classnames.txt").write_text("crane\nblue\ncrane\n")
+    refused(root, "2 classes are called 'crane'")
+    (root / "classnames.txt").write_bytes(b"gr\xfcn\nblue\nred\n")
+    refused(root, r"classnames\.txt: not a text in UTF-8")
+
+
+def test_class_names_of_a_windows_editor(splits, tmp_path):
+    root = write_shards(splits, tmp_path, "names")
+    (root / "classnames.txt").write_bytes("\r\n".join([*NAMES, "", "", ""]).encode("utf-8-sig"))
+    assert load_splits(root, 0, 0.15, 0.15)[0] == tuple(NAMES)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_labels_of_a_sample_cls_counts(make_folders, tmp_path, order):
+    file = make_folders(tmp_path, 3) / "red" / "0.png"
+    with tarfile.open(tmp_path / "one.tar", "w") as archive:
+        for i in range(6):
+            labels = [(f"{i}.cls", b"%d" % (i % 2)), (f"{i}.json", b'{"label": 7}')]
+            for name, content in [(f"{i}.png", file.read_bytes()), *labels[::order]]:
+                add(archive, name, content)
+    assert load_splits(tmp_path / "one.tar", 0, 0.15, 0.15)[0] == ("0", "1")
 
 
 def test_a_number_without_a_name(splits, tmp_path):
@@ -381,11 +462,45 @@ def test_parquet_that_is_wrong(splits, tmp_path):
     refused(file, r"a\.parquet: ")
     refused(written(text=["a"], label=[1]), r"one column of images.*It has text \(string\), label")
     refused(written(image=[b"a"], kind=[1]), r"and one of labels.*image \(binary\), kind \(int64\)")
-    refused(written(image=[b"a", b"b"], label=[1, None]), r"row 1: the label is None")
-    refused(written(image=[b"a", b"b"], label=[0.5, 1.0]), r"row 0: the label is 0\.5")
+    refused(written(image=[b"a", b"b"], label=[1, None]), r"row 1: its label is None")
+    refused(written(image=[b"a", b"b"], label=[0.5, 1.0]), r"row 0: its label is 0\.5")
+    refused(written(image=[b"a", b"b"], label=[[0, 1], [2]]), r"row 0: its label is \[0, 1\]")
+    refused(written(image=[b"a", b"b"], label=[True, False]), r"row 0: its label is True")
+    refused(written(image=[b"a", b"b"], label=["x", ""]), r"row 1: its label is ''")
     refused(written(image=[b"a", None], label=[1, 1]), r"row 1: no image")
     refused(written(image=[b"a", b"b"], label=[1, -1]), r"row 1: its label is -1, expected 0")
     refused(written(image=pa.array([], pa.binary()), label=pa.array([], pa.int64())), "no images")
+
+
+def test_a_disk_that_is_full_for_what_is_unpacked(splits, tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    root = write_parquet(splits, tmp_path)
+    monkeypatch.setattr(columns.tempfile, "TemporaryFile", lambda prefix: Full())
+    with pytest.raises(OutputError, match=r"no space left for .*test-00000.*Set TMPDIR"):
+        load_splits(root, 0, 0.15, 0.15)
+
+
+def test_a_broken_test_image_is_found_before_the_training(make_folders, make_config, tmp_path):
+    for name in ("train", "val", "test", "ood"):
+        make_folders(tmp_path / "d" / name, 3)
+    for split in ("ood", "test"):
+        image = tmp_path / "d" / split / "red" / "1.png"
+        image.write_bytes(image.read_bytes()[:100])
+        with pytest.raises(DataError, match=rf"{split}/red/1\.png: the image is broken"):
+            tune(tmp_path / "d", tmp_path / "a.safetensors", make_config(method="linear"))
+        assert [path.name for path in tmp_path.iterdir()] == ["d"]
+        image.write_bytes((image.parent / "0.png").read_bytes())
+
+
+def test_a_link_that_leads_nowhere_is_not_left_out(make_folders, tmp_path):
+    folder = make_folders(tmp_path / "d", 4)
+    (folder / "red" / "0.png").unlink()
+    (folder / "red" / "0.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"red/0\.png: No such file"):
+        data_digest(load_splits(folder, 0, 0.2, 0.2)[1])
 
 
 def test_files_with_other_class_names(splits, tmp_path):

@@ -158,8 +158,9 @@ def test_image_files_are_sorted_and_hidden_ones_left_out(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "lost.png").symlink_to("nowhere")
     found = [p.relative_to(tmp_path).as_posix() for p in image_files(tmp_path)]
-    assert found == ["a/z.png", "b.JPG", "c.jpeg"]
+    assert found == ["a/z.png", "b.JPG", "c.jpeg", "lost.png"]
     with pytest.raises(DataError, match="no such folder"):
         image_files(tmp_path / "nowhere")
 
