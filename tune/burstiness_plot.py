@@ -32,6 +32,7 @@ _TITLES = {
     "whitened": r"whitened: $W\, W_q W_k^\top X^\top$",
 }
 _BINS = 100  # as the authors' notebook
+_MARGIN = 1.01  # a tally's bin is half a per cent wide: the largest number's lies inside
 
 
 def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> None:
@@ -70,7 +71,7 @@ def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> Non
 
 def _draw(axes: Axes, quantity: Quantity) -> None:
     tails = quantity.tally.tails()
-    reach = tails.max_abs or 1.0
+    reach = _MARGIN * tails.max_abs or 1.0
     edges = np.linspace(-reach, reach, _BINS + 1)
     axes.stairs(quantity.tally.histogram(edges), edges, fill=True, color="#a9bcd0")
     places = np.linspace(-reach, reach, 801)
@@ -90,7 +91,8 @@ def _draw_prompts(axes: Axes, block: BlockTails) -> None:
     for number, (name, quantity) in enumerate(block.prompts.items()):
         tails = quantity.tally.tails()
         if tails.rms > 0:
-            edges = np.linspace(-tails.max_abs, tails.max_abs, _BINS + 1)
+            reach = _MARGIN * tails.max_abs
+            edges = np.linspace(-reach, reach, _BINS + 1)
             counts = quantity.tally.histogram(edges)
             axes.stairs(counts, edges / tails.rms, color=f"C{number}", label=name)
     axes.set_yscale("log")

@@ -54,7 +54,8 @@ class TuneConfig:
         method, insert, form, prompts (m), rank (p), b_init, tune_b_last: what is learned.
         whiten_images, whiten_floor, tap, compat: how the whitening matrices are computed.
         pool, norm: "model" takes timm's own choice for this backbone.
-        epochs, batch_size, warmup: length of training; warmup is a share of all steps.
+        epochs, batch_size, warmup: length of training; warmup is a share of all steps. With
+            cycles, `head_epochs` and `ln_epochs` count instead, and each phase warms up.
         lr, wd: rate and decay of the prompts; None takes the method's default.
         lr_head, wd_head: of the head. The head's bias has no decay.
         lr_ln: of LayerNorms, which have no decay: it would pull γ to 0, not to the backbone's.
@@ -66,7 +67,7 @@ class TuneConfig:
         dropout: on prompts; None: 0.1 for vpt deep, else 0.
         clip: bound on the gradient's norm, 0 for none.
         patience: stop after so many epochs without a better one on val; the schedule stays that of
-            all epochs.
+            all epochs. Not with cycles, which end by themselves.
         class_weights: "balanced" weighs classes in the training loss by n / (C n_c).
         precision: of the backbone's matrix products; all that is learned stays fp32.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N".
@@ -150,6 +151,12 @@ class TuneConfig:
                 for key in ("cycles", "rescale", "refit_epochs", "full_data")
                 if getattr(self, key) not in (0, "none", None)
             ]
+        if not problems and self.cycles and self.patience is not None:
+            # in a head phase it would end the run before the norms learn
+            problems.append(
+                f"patience is {self.patience}, but with cycles a run ends by itself, after a cycle "
+                "without a better epoch on val: leave patience away"
+            )
         if problems:
             raise VptkitError("settings: " + "; ".join(problems))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,9 +46,9 @@ def read_state(path: Path) -> dict[str, NDArray[Any]]:
             break
     if not isinstance(document, dict) or not document:
         raise AdapterError(f"{path}: holds {type(document).__name__}, expected tensors by name")
-    odd = [str(k) for k, v in document.items() if not isinstance(v, torch.Tensor | np.ndarray)]
+    odd = [str(name) for name, value in document.items() if not _is_plain(value)]
     if odd:
-        raise AdapterError(f"{path}: not tensors: {', '.join(odd[:5])}")
+        raise AdapterError(f"{path}: not tensors of real numbers: {', '.join(odd[:5])}")
     return _plain({str(name): _array(value) for name, value in document.items()})
 
 
@@ -65,11 +66,19 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise AdapterError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # of many kinds, some of modules that are banned here
-        reason = str(error).strip().splitlines()
+        # torch names the object on a later line; the first ones advise to load it nevertheless
+        named = re.search(r"GLOBAL (\S+)", str(error))
         raise AdapterError(
-            f"{path}: not a file of tensors: {reason[0] if reason else type(error).__name__}. "
+            f"{path}: not a file of tensors: {named[1] if named else type(error).__name__}. "
             "Other objects than tensors are refused: save the tensors alone, best as .safetensors."
         ) from error
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, torch.Tensor):  # neither sparse, nor quantised, nor without numbers
+        real = not (value.is_complex() or value.is_quantized or value.is_meta)
+        return real and value.layout == torch.strided
+    return isinstance(value, np.ndarray)
 
 
 def _array(value: torch.Tensor | NDArray[Any]) -> NDArray[Any]:

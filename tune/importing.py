@@ -111,8 +111,9 @@ def import_adapter(
     spec = spec_from_model(model, config.backbone)
     weights = weights_from_model(model)
     file = peft_file(file) if config.layout == "peft-ln" else file
+    state = read_state(file)
     try:
-        foreign = _read(file, config, spec)
+        foreign = _foreign(state, file, config, spec)
         require_same_backbone(foreign, weights)
         head = _head(foreign, config, spec)
         pool = _pool(foreign, config, spec)
@@ -165,8 +166,9 @@ def import_adapter(
     }
 
 
-def _read(file: Path, config: ImportConfig, spec: BackboneSpec) -> Foreign:
-    state = read_state(file)
+def _foreign(
+    state: dict[str, NDArray[Any]], file: Path, config: ImportConfig, spec: BackboneSpec
+) -> Foreign:
     if config.layout == "peft-ln":
         return from_peft(state, peft_config(file.with_name("adapter_config.json")), spec)
     if not spec.class_token:
@@ -202,8 +204,9 @@ def _pool(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> str:
     if config.layout == "peft-ln":
         return config.pool or foreign.pool or spec.pool
     pool = config.pool or foreign.pool
-    if foreign.pool == "avg_prompts" and pool == "token":
-        raise AdapterError("--pool token: the file's model pools by a mean (it has an fc_norm)")
+    if foreign.pool and (pool == "token") != (foreign.pool == "token"):
+        own = "the class token" if foreign.pool == "token" else "a mean, with an fc_norm behind it"
+        raise AdapterError(f"--pool {pool}: the file's model pools by {own}. Leave it out.")
     if pool is None:
         raise AdapterError(
             "the file does not say how its model pools: pass --pool avg_prompts (the authors' MAE "

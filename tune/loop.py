@@ -20,7 +20,7 @@ from .distributed import leads, share, sum_over_processes
 from .step import Batch, Stepper, require_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -86,10 +86,12 @@ def feature_batches(
     model: Tuned, data: DataSet, config: TuneConfig
 ) -> Callable[[int], Iterator[Batch]]:
     """Training batches of features, computed once, plain and mirrored: for a linear probe."""
-    model.eval()  # no dropout on what is kept
     k, processes = share()
     flips = [False, True] if config.augment == "flip" else [False]
-    views = torch.stack([_features(model, data, config, flip) for flip in flips])
+    views = torch.zeros(len(flips), len(data), model.head.in_features, device=device_of(model))
+    for view, flip in zip(views, flips, strict=True):
+        view[k::processes] = _features(model, data, config, flip=flip)
+    sum_over_processes([views])
     targets = torch.from_numpy(data.split.targets)
 
     def batches(epoch: int) -> Iterator[Batch]:
@@ -105,18 +107,16 @@ def feature_batches(
     return batches
 
 
-def _features(model: Tuned, data: DataSet, config: TuneConfig, flip: bool) -> Tensor:
-    """Of all images in order, [images, d]; each process computes its share."""
-    device, (k, processes) = device_of(model), share()
+def _features(model: Tuned, data: DataSet, config: TuneConfig, *, flip: bool = False) -> Tensor:
+    """Of this process's share of the images, in order: [own images, d]."""
+    model.eval()  # no dropout on what is kept
+    device = device_of(model)
+    batches = data.evaluation_batches(config.batch_size, flip=flip, share=share())
     parts = [
         model.features(torch.from_numpy(normalize(images, data.preprocess)).to(device))
-        for images, _ in data.evaluation_batches(config.batch_size, flip=flip, share=(k, processes))
+        for images, _ in batches
     ]
-    result = torch.zeros(len(data), model.head.in_features, device=device)
-    if parts:
-        result[k::processes] = torch.cat(parts)
-    sum_over_processes([result])
-    return result
+    return torch.cat([torch.zeros(0, model.head.in_features, device=device), *parts])
 
 
 def evaluate(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
@@ -130,15 +130,13 @@ def feature_evaluation(
     model: Tuned, data: DataSet, config: TuneConfig
 ) -> Callable[[], tuple[float, float]]:
     """What `evaluate` says of a split while only the head learns: features are computed once."""
-    model.eval()
-    features = _features(model, data, config, flip=False)
-    targets = torch.from_numpy(data.split.targets).to(features.device)
+    features, (k, processes) = _features(model, data, config), share()
+    targets = torch.from_numpy(data.split.targets)[k::processes].to(features.device)
 
     @torch.no_grad()
     def evaluation() -> tuple[float, float]:
-        logits = model.head(features)
-        right = (logits.argmax(dim=1) == targets).double().mean()
-        return float(right), float(F.cross_entropy(logits, targets))
+        right, loss = _judged([(model.head(features), targets)], len(data), features.device)
+        return float(right.mean()), loss
 
     return evaluation
 
@@ -147,18 +145,33 @@ def feature_evaluation(
 def answers(model: Tuned, data: DataSet, batch_size: int) -> tuple[NDArray[np.bool_], float]:
     """Which images of a split are answered right, bool [images], and the mean cross-entropy."""
     model.eval()
-    device, (k, processes) = device_of(model), share()
+    device = device_of(model)
+    batches = data.evaluation_batches(batch_size, share=share())
+    pairs = (
+        (
+            model(torch.from_numpy(normalize(images, data.preprocess)).to(device)),
+            torch.from_numpy(targets).to(device),
+        )
+        for images, targets in batches
+    )
+    return _judged(pairs, len(data), device)
+
+
+def _judged(
+    pairs: Iterable[tuple[Tensor, Tensor]], count: int, device: torch.device
+) -> tuple[NDArray[np.bool_], float]:
+    """`answers`, of all `count` images, from this process's share of (logits, targets)."""
+    k, processes = share()
     parts, loss = [torch.zeros(0, dtype=torch.bool, device=device)], 0.0
-    for images, targets in data.evaluation_batches(batch_size, share=(k, processes)):
-        logits = model(torch.from_numpy(normalize(images, data.preprocess)).to(device))
-        wanted = torch.from_numpy(targets).to(device)
-        parts.append(logits.argmax(dim=1) == wanted)
-        loss += float(F.cross_entropy(logits, wanted, reduction="sum"))
-    noted = torch.zeros(len(data) + 1, dtype=torch.float64, device=device)  # the last: the loss
+    for logits, targets in pairs:
+        answered = logits.isfinite().all(dim=1)  # the largest of NaNs would be the first class
+        parts.append(answered & (logits.argmax(dim=1) == targets))
+        loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+    noted = torch.zeros(count + 1, dtype=torch.float64, device=device)  # the last: the loss
     noted[:-1][k::processes] = torch.cat(parts).to(noted.dtype)
     noted[-1] = loss
     sum_over_processes([noted])
-    return noted[:-1].cpu().numpy() > 0, float(noted[-1]) / len(data)
+    return noted[:-1].cpu().numpy() > 0, float(noted[-1]) / count
 
 
 def train(
@@ -173,10 +186,10 @@ def train(
     from_features: bool,
     progress: Progress,
     after_epoch: Callable[[], Any],
-    epochs: range | None = None,
+    epochs: range,
     weights: Tensor | None = None,
 ) -> None:
-    """Train from `state.epoch` to the last epoch, or until patience ends; fills in `state`.
+    """Train from `state.epoch` to the last of `epochs`, or until patience ends; fills in `state`.
 
     Args:
         model, optimizer: what is trained.
@@ -188,13 +201,12 @@ def train(
         from_features: the batches hold features, not pixels.
         progress: told after each step.
         after_epoch: called after each epoch, e.g. to save a checkpoint.
-        epochs: those of this phase, with a schedule of its own; None: the whole run is one.
+        epochs: those of this phase, with a schedule of its own.
         weights: of the classes in the training loss, float32 [C]; None: all 1.
 
     Raises:
         VptkitError: the loss is not finite any more.
     """
-    epochs = epochs or range(config.epochs)
     steps = len(epochs) * steps_per_epoch
     stepper = Stepper(model, optimizer, config, from_features=from_features, weights=weights)
     if state.scaler:

@@ -3,7 +3,7 @@
 The paper chose λ by test accuracy; here the test split is never asked. A λ other than 1 must have
 earned it: of the validation images that it and plain tuning (λ = 1) answer differently, it has to
 win more than chance would, by more than one standard error (McNemar's: the square root of their
-number). The best of eighteen trials is often ahead by an image or two, and that means nothing.
+number). The best of fourteen trials is often ahead by an image or two, and that means nothing.
 Between equal accuracies the λ nearest to 1 wins.
 """
 

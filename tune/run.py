@@ -57,9 +57,11 @@ def tune(
 ) -> TuneResult:
     """Tune, choose the best epoch on val, report test once, write the adapter.
 
-    Beside the adapter NAME.safetensors lie NAME.metrics.jsonl and NAME.curves.png; while the
-    training runs, NAME.checkpoint.safetensors. The processes of torchrun train as one
-    (`vptkit.tune.distributed`); the first alone writes, and reports progress.
+    Beside the adapter NAME.safetensors lie NAME.metrics.jsonl and NAME.curves.png, and of tuned
+    LayerNorms NAME.shift.png, NAME.lambda.png and NAME.id-ood.png; while the training runs,
+    NAME.checkpoint.safetensors; with `full_data`, the same of NAME.full.safetensors. The
+    processes of torchrun train as one (`vptkit.tune.distributed`); the first alone writes, and
+    reports progress.
 
     Args:
         data: see `vptkit.tune.sources.read_splits`.
@@ -97,7 +99,8 @@ def _tune(
     shares = config.val_share, config.test_share
     labels, splits = load_splits(data, config.seed, *shares, shots=config.shots)
     if config.full_data is not None:
-        _require_full(config, labels, output, force=force or resume)
+        going_on = paths.checkpoint.exists()  # and may have come to the full set, too
+        _require_full(config, labels, output, resume=resume, force=force or going_on)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
     preprocess = preprocess_of(model)
@@ -108,6 +111,10 @@ def _tune(
         sha256=digest_of_weights(weights_from_model(model)),
     )
     sets = {name: DataSet(split, preprocess) for name, split in splits.items()}
+    for name in ("test", "ood"):  # a broken image shall not end the run after the training
+        if test and name in sets:
+            for _ in sets[name].evaluation_batches(config.batch_size, share=share()):
+                pass
     identity = {
         "config": config.to_json(),
         "data": data_digest(splits),
@@ -137,7 +144,7 @@ def _tune(
             val_top1 = refit_head(tuned, sets, config, progress)
         norms = settled.to_json(config.rescale)
         if config.full_data is not None:
-            norms["fsr_proxy"] = _fsr_proxy(norms, output, config, resume, force, progress)
+            norms["fsr_proxy"] = _fsr_proxy(norms, output, config, resume, progress)
     test_top1, ood_top1 = (_accuracy(tuned, sets, n, config) for n in ("test", "ood"))
     device = describe_device(device_of(tuned))
     tuned.cpu()
@@ -225,7 +232,9 @@ def _full_output(output: Path) -> Path:
     return output.with_name(f"{output.stem}.full.safetensors")
 
 
-def _require_full(config: TuneConfig, labels: tuple[str, ...], output: Path, force: bool) -> None:
+def _require_full(
+    config: TuneConfig, labels: tuple[str, ...], output: Path, *, resume: bool, force: bool
+) -> None:
     """Refuse before the training what would fail behind it."""
     assert config.full_data is not None  # noqa: S101 - the caller asked
     found, _ = load_splits(config.full_data, config.seed, config.val_share, config.test_share)
@@ -235,7 +244,7 @@ def _require_full(config: TuneConfig, labels: tuple[str, ...], output: Path, for
             f"{config.full_data}: the full set must have the classes of DATA; they differ in "
             f"{odd[:5]}"
         )
-    require_absent(_full_output(output), force=force)
+    _paths(_full_output(output), resume=resume, force=force)
 
 
 def _fsr_proxy(
@@ -243,7 +252,6 @@ def _fsr_proxy(
     output: Path,
     config: TuneConfig,
     resume: bool,
-    force: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """Tune once more, on the full set: Shift(S, T) / Shift(S, T_full), a stand-in for FSR.
@@ -256,7 +264,7 @@ def _fsr_proxy(
         _full_output(output),
         replace(config, full_data=None, shots=None, rescale="none", refit_epochs=0, name=None),
         resume=resume,
-        force=force or resume,  # a resumed run may find it done
+        force=True,  # `_require_full` saw that nothing is lost
         progress=progress,
     )
     assert full.layer_norms is not None  # noqa: S101 - of the same method
@@ -300,6 +308,8 @@ def _plot(
     state: TrainState, norms: dict[str, Any] | None, paths: Paths, name: str
 ) -> tuple[Path | None, tuple[Path, ...]]:
     """The learning curves, and the pictures of tuned LayerNorms."""
+    for ending in ("curves.png", "shift.png", "lambda.png", "id-ood.png"):
+        paths.beside(ending).unlink(missing_ok=True)  # of an adapter that this one replaces
     try:
         from .curves import plot_curves  # needs matplotlib, an extra
         from .curves_ln import plot_id_ood, plot_lambda, plot_shift

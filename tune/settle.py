@@ -1,4 +1,4 @@
-"""After a training of LayerNorms: λ is chosen, the head perhaps refitted, and all of it told.
+"""After a training of LayerNorms: λ is chosen, and how far the norms moved is told.
 
 Only the validation split decides. Where the data has test and ood splits, both are measured along
 the grid of λ, to be looked at: the paper's claim is that λ above 1 helps out of distribution.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .rescale import Trial
     from .tuned import Tuned
 
-__all__ = ["Settled", "settle", "shift_record", "shift_total"]
+__all__ = ["Settled", "settle", "shift_record"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +123,11 @@ def settle(
 def shift_record(shifts: Sequence[Shift]) -> dict[str, Any]:
     """The LayerNorm shift (`methods` 3.2): sums over all norms, and each norm's part."""
     return {
-        "total": shift_total(shifts),
+        "total": math.fsum(shift.gamma + (shift.beta or 0.0) for shift in shifts),
         "gamma": math.fsum(shift.gamma for shift in shifts),
         "beta": math.fsum(shift.beta or 0.0 for shift in shifts),
         "layers": [{"name": s.name, "gamma": s.gamma, "beta": s.beta} for s in shifts],
     }
-
-
-def shift_total(shifts: Sequence[Shift]) -> float:
-    """Sum of the distances of γ and of β over all norms."""
-    return math.fsum(shift.gamma + (shift.beta or 0.0) for shift in shifts)
 
 
 def _outside(

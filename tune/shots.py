@@ -93,7 +93,8 @@ def tune_shots(
         data, config, force: of `vptkit.tune.run.tune`.
         output: names the adapters, ending in .safetensors.
         shots: training images of each class.
-        resume: go on where a killed run stopped; an adapter that is there is not tuned again.
+        resume: go on where a killed run stopped; an adapter that is there is not tuned again,
+            unless forced.
 
     Raises:
         VptkitError: as of `tune`; a class that is too small for the largest number is found before
@@ -108,7 +109,7 @@ def tune_shots(
     for count, path in paths.items():
         name = None if config.name is None else f"{config.name}-{count}shot"
         one = replace(config, shots=count, name=name)
-        if resume and path.exists():
+        if resume and not force and path.exists():
             record = _finished(data, path, one)
         else:
             with show(f"{count}-shot") as bar:

@@ -137,8 +137,8 @@ def require_finite(loss: float, epoch: int, config: TuneConfig) -> None:
     if math.isfinite(loss):
         return
     lr, lr_head = config.rates
+    rates = {"--lr": lr} if config.prompted else {}
+    rates |= {"--lr-ln": config.rate_of_norms} if config.learns("ln") else {}
+    lower = " or ".join(f"{k} (now {v:g})" for k, v in {**rates, "--lr-head": lr_head}.items())
     half = ", or pass --precision bf16 (fp16 ends at 65504)" if config.precision == "fp16" else ""
-    raise VptkitError(
-        f"the loss became {loss} in epoch {epoch + 1}: lower --lr (now {lr:g}) or --lr-head "
-        f"(now {lr_head:g}){half}"
-    )
+    raise VptkitError(f"the loss became {loss} in epoch {epoch + 1}: lower {lower}{half}")

@@ -21,7 +21,7 @@ from vptkit.table import columns
 
 from .sweep_book import Book, Trial, open_book
 from .sweep_space import Sweep, sweep_from_mapping
-from .sweep_trial import adapter_from_checkpoint
+from .sweep_trial import adapter_from_checkpoint, require_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,7 @@ def sweep(
         VptkitError: no trial ran to its end; bad input.
         OutputError: the folder is another sweep's, or another process is at it.
     """
+    require_inputs(plan.data, map(plan.config, range(len(plan.trials))))
     with _alone(folder):
         book = open_book(folder, plan, force=force, progress=progress)
         try:

@@ -165,7 +165,7 @@ def open_book(
     """Begin a sweep in a folder, or go on with the one that is there.
 
     Args:
-        folder: made if it does not exist; its parent must.
+        folder: made if it does not exist.
         sweep: must be the one of the folder, if there is one.
         force: forget the one of the folder.
         progress: counts epochs.
@@ -188,13 +188,13 @@ def open_book(
 
 
 def _claim(folder: Path, identity: dict[str, Any], *, force: bool) -> None:
-    if not folder.parent.is_dir():
-        raise OutputError(f"{folder}: {folder.parent} does not exist. Create it first.")
+    folder.mkdir(exist_ok=True)
     mark = folder / "sweep.json"
-    if folder.exists() and not mark.is_file():
-        if not folder.is_dir() or any(entry.name != ".lock" for entry in folder.iterdir()):
+    if not mark.is_file():
+        ours = (".lock", f".{mark.name}.")  # of a start that was killed
+        if any(not entry.name.startswith(ours) for entry in folder.iterdir()):
             raise OutputError(f"{folder}: exists, and holds no sweep. Choose another name.")
-    elif folder.exists() and not force:
+    elif not force:
         found = _read_json(mark)
         odd = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
         if odd:
@@ -202,15 +202,14 @@ def _claim(folder: Path, identity: dict[str, Any], *, force: bool) -> None:
                 f"{folder}: holds another sweep; what differs: {', '.join(odd)}. Choose another "
                 "folder, or pass --force to begin anew."
             )
-        return
-    elif folder.exists():
-        mark.unlink()
+    else:
         for name in ("trials", "ray"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for old in (*folder.glob("best.*"), *folder.glob("leaderboard.*")):
             old.unlink()
-    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    # After the old trials went and before new ones come: a folder without it seems not to be ours.
     _write_json(mark, identity)
+    (folder / "trials").mkdir(exist_ok=True)
 
 
 def _restore(trial: Trial, path: Path) -> None:

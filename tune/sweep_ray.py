@@ -2,10 +2,10 @@
 
 Ray places the trials, notices that a worker or a node has died and starts the trial again
 elsewhere from the checkpoint that lies in the storage. What became of the trials stands in our own
-book, not in Ray's pickled experiment state: that one is up to ten seconds old when the driver is
-killed, forgets what its scheduler has seen, and is of one version of Ray. A sweep that goes on is
-therefore a new Ray run over the trials that are left, which start from their checkpoints; the
-scheduler is told again what the earlier run had reported.
+book, not in Ray's experiment state (`Tuner.restore`): that one leaves out what the scheduler has
+seen, so that pruning would begin anew, is written only now and then, and is pickled. A sweep that
+goes on is therefore a new Ray run over the trials that are left, which start from their
+checkpoints; the scheduler is told again what the earlier runs had reported.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import socket
 import tempfile
 import threading
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ import ray.tune
 import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-from vptkit.errors import MissingError, TargetError, VptkitError
+from vptkit.errors import MissingError, OutputError, TargetError, VptkitError
 
 from .sweep_trial import CHECKPOINT, record_of, run_trial
 
@@ -82,13 +83,14 @@ class RayRunner:
 
         Raises:
             MissingError: no cluster answers.
-            TargetError: no node has what a trial asks for.
+            TargetError: no node has what a trial asks for, or trials ask for no GPU that is there.
+            OutputError: the storage cannot be written.
             KeyboardInterrupt: trials were stopped; the book is in order.
         """
+        storage = self._place(book)
+        _require_storage(storage)
         with _quiet(), _connected(self._address, self._cpus):
-            _require_room(sweep.search)
-            storage = self._place(book)
-            runs = _runs(book)
+            _require_room(sweep)
             starts = {
                 trial.number: f"{storage}/{trial.checkpoint}" if trial.checkpoint else None
                 for trial in book.pending()
@@ -109,7 +111,7 @@ class RayRunner:
                     trial_dirname_creator=_name,
                 ),
                 run_config=ray.tune.RunConfig(
-                    name=f"run-{runs + 1}",
+                    name=f"run-{uuid.uuid4().hex}",  # other sweeps may share the storage
                     storage_path=storage,
                     verbose=0,
                     callbacks=[_Scribe(book)],
@@ -118,8 +120,7 @@ class RayRunner:
                     failure_config=ray.tune.FailureConfig(max_failures=sweep.search.retries),
                 ),
             )
-            with _terminable():
-                tuner.fit()
+            tuner.fit()
             if any(trial.state in ("waiting", "running") for trial in book.trials):
                 raise KeyboardInterrupt  # Ray took it, and ended its loop in good order
 
@@ -164,18 +165,21 @@ def _in_worker(data: Path, settings: dict[str, Any], start: str | None) -> None:
         about = {"node": node, "began": 0 if file is None else record_of(file)["epoch"]}
 
         def report(record: dict[str, Any], checkpoint: Path | None) -> None:
-            record = {**record, **about}
+            seen = {key: record[key] for key in ("epoch", "best_top1")}  # by the scheduler
+            result = {**seen, "record": {**record, **about}}
             if checkpoint is None:
-                ray.tune.report(record)
+                ray.tune.report(result)
                 return
             with tempfile.TemporaryDirectory(prefix="vptkit-report-") as parcel:
                 shutil.copyfile(checkpoint, Path(parcel) / CHECKPOINT)
-                ray.tune.report(record, checkpoint=ray.tune.Checkpoint.from_directory(parcel))
+                ray.tune.report(result, checkpoint=ray.tune.Checkpoint.from_directory(parcel))
 
         try:
             run_trial(data, settings, file, report)
         except VptkitError as error:
-            # Would fail again: nothing that another worker could mend.
+            if type(error) is not VptkitError:
+                raise  # files, a device, a full disk: another worker, or a later one, may have them
+            # The settings: they would fail again.
             ray.tune.report({"failed": " ".join(str(error).split())})
 
 
@@ -184,7 +188,7 @@ def _fetched(checkpoint: Any, start: str | None, folder: Path) -> Path | None:
         return None
     try:
         (checkpoint or ray.tune.Checkpoint(start)).to_directory(folder)
-    except OSError:
+    except FileNotFoundError:
         return None  # gone: from the beginning then, which leads to the same
     return folder / CHECKPOINT if (folder / CHECKPOINT).is_file() else None
 
@@ -244,8 +248,7 @@ class _Scribe(ray.tune.Callback):  # type: ignore[misc]  # Ray has no types
         if "failed" in result:
             self._failed[_number(trial)] = result["failed"]
             return
-        record = {key: value for key, value in result.items() if key in _RECORD}
-        self._book.result(_number(trial), record)
+        self._book.result(_number(trial), result["record"])
 
     def on_checkpoint(
         self, iteration: int, trials: Any, trial: Any, checkpoint: Any, **info: Any
@@ -271,23 +274,6 @@ class _Scribe(ray.tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._book.end(_number(trial), "lost", lines[-1][:300])
 
 
-_RECORD = frozenset(
-    [
-        "epoch",
-        "train_loss",
-        "train_top1",
-        "val_top1",
-        "val_loss",
-        "best_epoch",
-        "best_top1",
-        "best_loss",
-        "finished",
-        "node",
-        "began",
-    ]
-)
-
-
 def _number(trial: Any) -> int:
     return int(trial.config["number"])
 
@@ -296,21 +282,22 @@ def _name(trial: Any) -> str:
     return f"trial-{_number(trial):04d}"
 
 
-def _runs(book: Book) -> int:
-    """How many runs the sweep has had: each has its own folder in the storage."""
-    path = book.folder / "runs.txt"
-    count = int(path.read_text()) if path.exists() else 0
-    path.write_text(f"{count + 1}\n")
-    return count
-
-
 def _absolute(path: str | Path) -> str:
     return str(Path(path).absolute())
 
 
-def _require_room(search: Search) -> None:
+def _require_room(sweep: Sweep) -> None:
     """Ray would wait for ever for a node that is large enough."""
+    search = sweep.search
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not search.gpus and "device" not in {**sweep.fixed, **sweep.space}:
+        there = sum(node.get("GPU", 0) for node in nodes)
+        if there:
+            # Ray may hide them from a trial or let all trials at them at once, by its version.
+            raise TargetError(
+                f"[search] gpus is 0, but {there:g} are there. Set gpus to what a trial shall have "
+                '(as 1, or 0.25 for four trials on each), or device = "cpu" in [tune].'
+            )
     for node in nodes:
         if node.get("CPU", 0) >= search.cpus and node.get("GPU", 0) >= search.gpus:
             return
@@ -321,10 +308,39 @@ def _require_room(search: Search) -> None:
     )
 
 
+def _require_storage(storage: str) -> None:
+    """Find out before the trials what would end them."""
+    try:
+        place = ray.tune.Checkpoint(storage)  # Ray's own reading of a folder or URI
+        place.filesystem.create_dir(place.path)
+        place.filesystem.open_output_stream(f"{place.path}/.vptkit").close()
+    except (ImportError, NotImplementedError, OSError, ValueError) as error:
+        raise OutputError(
+            f"{storage}: checkpoints cannot be stored there: {error}. Pass another --storage."
+        ) from error
+
+
 @contextlib.contextmanager
 def _connected(address: str | None, cpus: int | None) -> Iterator[None]:
     if address is not None and address not in ("auto", "local"):
         _require_answer(address)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    main = threading.current_thread() is threading.main_thread()  # which alone may take signals
+    try:
+        _start(address, cpus)
+        if main:
+            # Ray ends its loop in good order at SIGINT; an exception amid it can crash the process.
+            signal.signal(signal.SIGTERM, _as_interrupt)
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error  # what Ray, while it starts, makes of SIGTERM
+    finally:
+        ray.shutdown()
+        for number, handler in kept.items() if main else ():
+            signal.signal(number, handler)
+
+
+def _start(address: str | None, cpus: int | None) -> None:
     local: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(
@@ -338,10 +354,6 @@ def _connected(address: str | None, cpus: int | None) -> Iterator[None]:
             f"Ray cannot be reached at {address or 'this machine'}: {error}. Is it running "
             "(ray status), and of this version of Ray and Python?"
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _require_answer(address: str) -> None:
@@ -384,21 +396,6 @@ def _quiet() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends Ray's loop as Ctrl-C does; afterwards both mean what they meant before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may take signals
-        return
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:

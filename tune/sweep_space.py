@@ -77,7 +77,8 @@ class Search:
         pruning: stop trials that are behind (asynchronous successive halving).
         grace: epochs that every trial gets.
         reduction: one in so many goes on at each rung: grace, grace·reduction, ... epochs.
-        cpus, gpus: for each trial; shares of a GPU are allowed.
+        cpus, gpus: for each trial; shares of a GPU are allowed. 0 gpus where there are some needs
+            [tune] device to say what to compute on.
         parallel: at most so many trials at once; None: as many as fit.
         retries: how often a trial whose worker died is started again.
     """
@@ -172,9 +173,13 @@ def sweep_from_mapping(document: Mapping[str, Any], *, data: Path | None = None)
     if not isinstance(folder, str | Path):
         raise VptkitError('no data: write data = "FOLDER" at the top of the file, or pass --data')
     fixed = _table(document, "tune")
-    if isinstance(fixed.get("weights"), str | Path):
-        fixed["weights"] = str(Path(fixed["weights"]).absolute())
     space = {key: _values(key, value) for key, value in _table(document, "space").items()}
+    for key in ("weights", "full_data"):
+        if key in fixed:
+            fixed[key] = _absolute(fixed[key])
+        values = space.get(key)
+        if isinstance(values, list):
+            space[key] = [_absolute(value) for value in values]
     if not space:
         raise VptkitError("[space] is empty: name at least one setting, as lr = [0.001, 0.01]")
     twice = sorted(set(fixed) & set(space))
@@ -195,6 +200,10 @@ def _require_config(sweep: Sweep, number: int) -> None:
         sweep.config(number)
     except VptkitError as error:
         raise VptkitError(f"trial {number} {sweep.trials[number]}: {error}") from error
+
+
+def _absolute(value: Any) -> Any:
+    return str(Path(value).absolute()) if isinstance(value, str | Path) else value
 
 
 def _table(document: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -10,23 +10,41 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import DataError
 from vptkit.tensors import read_metadata
 
+from .backbone import create_backbone
 from .config import config_from_mapping
 from .run import TuneResult, tune
+from .splits import load_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .config import TuneConfig
 
-__all__ = ["CHECKPOINT", "adapter_from_checkpoint", "record_of", "run_trial"]
+__all__ = ["CHECKPOINT", "adapter_from_checkpoint", "record_of", "require_inputs", "run_trial"]
 
 CHECKPOINT = "checkpoint.safetensors"  # the file's name, wherever a checkpoint is kept
+
+
+def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
+    """Refuse, before anything starts, what every worker would stumble over.
+
+    Raises:
+        DataError: the images are not there, or too few.
+        BackboneError: timm does not know the backbone, or its weights do not fit.
+    """
+    configs = list(configs)
+    for config in {config.shots: config for config in configs}.values():
+        load_splits(data, config.seed, config.val_share, config.test_share, shots=config.shots)
+    backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}
+    for config in backbones.values():
+        create_backbone(config.backbone, config.backbone_args, config.weights)
 
 
 def run_trial(
@@ -61,7 +79,7 @@ def run_trial(
         result = tune(
             data,
             output,
-            config_from_mapping(settings),
+            replace(config_from_mapping(settings), full_data=None),  # says nothing about val
             resume=start is not None,
             test=False,
             on_epoch=after_epoch,

@@ -115,7 +115,8 @@ class Tally:
             mean=mean,
             rms=rms,
             max_abs=self._max,
-            excess_kurtosis=central / variance**2 - 3 if variance > 0 else 0.0,
+            # equal numbers: what is left of their variance is rounding
+            excess_kurtosis=central / variance**2 - 3 if variance > 1e-12 * second else 0.0,
             max_over_rms=self._max / rms if rms else 0.0,
             beyond_6_rms=self._beyond(6 * rms) if rms else 0.0,
             gaussian=self._fit(2.0),

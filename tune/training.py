@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ from .checkpoint import (
 from .device import choose_device, place
 from .distributed import leads
 from .loop import evaluate, feature_batches, feature_evaluation, image_batches, train
-from .phases import phases, stalled
+from .phases import Phase, phases, stalled
 from .step import class_weights
 from .tuned import Tuned, parameter_groups, wants_whitening
 from .whitening import token_moments, whitening
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from .config import TuneConfig
     from .data import DataSet
-    from .phases import Phase
     from .step import Batch
 
 __all__ = ["Paths", "refit_head", "train_phases", "whitened"]
@@ -103,16 +103,35 @@ def train_phases(
     progress.total = (progress.total or 0) + len(sets["train"]) * (
         plan[-1].epochs.stop - state.epoch
     )
+    after_epoch = functools.partial(_keep, tuned, state, paths, on_epoch)
     for phase in plan:
         if state.epoch >= phase.epochs.stop:
             continue
         if stalled(phase, state, config):
             break
         moments = kept if state.epoch > phase.epochs.start else None
-        _train_phase(tuned, phase, sets, config, state, moments, paths, progress, on_epoch)
-        if state.epoch < phase.epochs.stop:  # the loop itself saw no use in going on
-            break
+        _train_phase(tuned, phase, sets, config, state, progress, after_epoch, moments)
     return tuned, state
+
+
+def _keep(
+    tuned: Tuned,
+    state: TrainState,
+    paths: Paths,
+    on_epoch: Callable[[Path], None] | None,
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write metrics and checkpoint behind an epoch."""
+    if phase.cycle:
+        state.history[-1] |= {"cycle": phase.cycle, "part": phase.part}
+    # Metrics first: a record too many is written again by a resumed run, a missing one is not.
+    with atomic_file(paths.metrics) as part:
+        lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
+        part.write_text("".join(lines))
+    save_checkpoint(paths.checkpoint, tuned, optimizer, state)
+    if on_epoch is not None:
+        on_epoch(paths.checkpoint)
 
 
 def _train_phase(
@@ -121,28 +140,15 @@ def _train_phase(
     sets: dict[str, DataSet],
     config: TuneConfig,
     state: TrainState,
-    moments: dict[str, Tensor] | None,
-    paths: Paths,
     progress: Progress,
-    on_epoch: Callable[[Path], None] | None,
+    after_epoch: Callable[[Phase, torch.optim.Optimizer], None],
+    moments: dict[str, Tensor] | None = None,
 ) -> None:
     """From `state.epoch` to the end of the phase; `moments` if a run goes on in its middle."""
     tuned.learn(phase.part)
     optimizer = torch.optim.AdamW(parameter_groups(tuned, config, phase.part))
     if moments is not None:
         restore_moments(optimizer, moments)
-
-    def after_epoch() -> None:
-        if phase.cycle:
-            state.history[-1] |= {"cycle": phase.cycle, "part": phase.part}
-        # Metrics first: a record too many is written again by a resumed run, a missing one is not.
-        with atomic_file(paths.metrics) as part:
-            lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
-            part.write_text("".join(lines))
-        save_checkpoint(paths.checkpoint, tuned, optimizer, state)
-        if on_epoch is not None:
-            on_epoch(paths.checkpoint)
-
     head_only = phase.part == "head" or config.method == "linear"
     from_features = head_only and config.augment != "crop"
     batches, steps, validation = _data(tuned, sets, config, from_features=from_features)
@@ -156,7 +162,7 @@ def _train_phase(
         state,
         from_features=from_features,
         progress=progress,
-        after_epoch=after_epoch,
+        after_epoch=lambda: after_epoch(phase, optimizer),
         epochs=phase.epochs,
         weights=class_weights(config, sets["train"].split.targets, tuned.head.out_features),
     )
@@ -184,27 +190,10 @@ def refit_head(
 ) -> float:
     """Train the head again behind the scaled norms; keep it only if val gains. Its accuracy."""
     before = evaluate(tuned, sets["val"], config.batch_size)
-    state = TrainState({}, best={k: v.clone() for k, v in tuned.state_dict().items()})
-    tuned.learn("head")
-    from_features = config.augment != "crop"
-    batches, steps, validation = _data(tuned, sets, config, from_features=from_features)
-    optimizer = torch.optim.AdamW(parameter_groups(tuned, config, "head"))
-    kept = state.best
+    kept = {name: value.clone() for name, value in tuned.state_dict().items()}
+    state, phase = TrainState({}), Phase("head", range(config.refit_epochs))
     progress.total = (progress.total or 0) + len(sets["train"]) * config.refit_epochs
-    train(
-        tuned,
-        optimizer,
-        batches,
-        steps,
-        validation,
-        config,
-        state,
-        from_features=from_features,
-        progress=progress,
-        after_epoch=lambda: None,
-        epochs=range(config.refit_epochs),
-        weights=class_weights(config, sets["train"].split.targets, tuned.head.out_features),
-    )
+    _train_phase(tuned, phase, sets, config, state, progress, lambda *_: None)
     record = state.history[state.best_epoch - 1]
     gains = (record["val_top1"], -record["val_loss"]) > (before[0], -before[1])
     tuned.load_state_dict(state.best if gains else kept)

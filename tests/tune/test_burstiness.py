@@ -145,3 +145,23 @@ def test_blocks_without_one_attention_are_refused(make_vit):
     del model.blocks[0].attn
     with pytest.raises(VptkitError, match="not defined for blocks"):
         measure(model, lambda: [torch.zeros(1, 3, 32, 32)], {})
+
+
+@pytest.mark.parametrize("largest", [320.0, -321.5, 322.9])
+def test_the_largest_number_is_drawn(largest):
+    """One number far out, what the picture is for: its bar is a whole one."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from vptkit.tune.burstiness import BlockTails, Quantity
+    from vptkit.tune.burstiness_plot import _draw, _draw_prompts
+
+    quantity = Quantity()
+    quantity.tally.add(torch.cat([draw(10_000), torch.tensor([largest], dtype=torch.float64)]))
+    axes = Figure().subplots(2)
+    _draw(axes[0], quantity)
+    sigma = None  # not drawn
+    _draw_prompts(axes[1], BlockTails(0, sigma, {}, {"a": quantity}))  # type: ignore[arg-type]
+    for one in axes:
+        counts = one.patches[0].get_data().values
+        assert counts[-1 if largest > 0 else 0] == pytest.approx(1)

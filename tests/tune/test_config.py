@@ -81,6 +81,13 @@ def test_settings_of_layer_norms_want_a_method_that_tunes_them(method, setting):
     config_from_mapping({"backbone": "vit", "method": "ln", **setting})
 
 
+def test_patience_does_not_end_cycles():
+    """It would end the run in its first head phase, before any norm has moved."""
+    message = refusal(method="ln", cycles=2, patience=3)
+    assert "patience is 3, but with cycles a run ends by itself" in message
+    config_from_mapping({"backbone": "vit", "method": "ln", "patience": 3})
+
+
 @pytest.mark.parametrize("cycles", [0, 2])
 def test_rates_of_layer_norm_methods(cycles):
     def rates(**values):

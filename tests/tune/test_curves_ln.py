@@ -7,7 +7,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+from matplotlib.axes import Axes
+
 from vptkit.tune import curves_ln
+from vptkit.tune.curves import plot_curves
 from vptkit.tune.layer_norms import Shift
 from vptkit.tune.settle import shift_record
 
@@ -88,3 +91,23 @@ def test_id_against_ood(drawn):
     assert {text.get_text() for text in axes.texts} == {"0.5", "1", "2"}
     for low, high in (axes.get_xlim(), axes.get_ylim()):
         assert high - low >= 0.05 - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("parts", "spans"),
+    [
+        (["head", "head", "body", "head", "body"], [(0.5, 2.5), (3.5, 4.5)]),
+        (["head", "body"], [(0.5, 1.5)]),
+        ([None, None], []),
+    ],
+)
+def test_the_learning_curves_are_shaded_where_the_head_learns(monkeypatch, tmp_path, parts, spans):
+    shaded = []
+    monkeypatch.setattr(Axes, "axvspan", lambda axes, low, high, **_: shaded.append((low, high)))
+    numbers = {f"{split}_{key}": 0.5 for split in ("train", "val") for key in ("loss", "top1")}
+    history = [
+        {"epoch": epoch, **numbers, **({"part": part} if part else {})}
+        for epoch, part in enumerate(parts, 1)
+    ]
+    plot_curves({"birds": history}, tmp_path / "x.png")
+    assert shaded == 2 * spans  # loss, accuracy

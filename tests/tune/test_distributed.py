@@ -23,7 +23,15 @@ from vptkit.tune.distributed import joined, leads, share, sum_over_processes  # 
 RUNS: dict[str, dict[str, Any]] = {
     "vpt": {"method": "vpt", "dropout": 0.3, "batch_size": 9},
     "bpt": {"method": "bpt", "form": "bilinear", "accumulate": 2, "batch_size": 9},
-    "ln": {"method": "ln", "cycles": 1, "head_epochs": 1, "ln_epochs": 2},
+    "ln": {
+        "method": "ln",
+        "cycles": 1,
+        "head_epochs": 1,
+        "ln_epochs": 2,
+        "rescale": "both",
+        "refit_epochs": 1,
+        "lr_ln": 1e-2,
+    },
     "crop": {"method": "vpt", "insert": "shallow", "augment": "crop", "class_weights": "balanced"},
     "linear": {"method": "linear", "batch_size": 23},  # the last batch has one image
 }
@@ -36,6 +44,7 @@ import torch
 from safetensors.torch import save_file
 import vptkit.tune.run as run
 import vptkit.tune.step as step
+import vptkit.tune.training as training
 from vptkit.tune import config_from_mapping, tune
 torch.set_num_threads(1)
 data, folder, runs = sys.argv[1:]
@@ -47,6 +56,15 @@ def train_phases(*arguments):
     save_file(state_dict, Path(folder, f"{name}.{os.environ['RANK']}.params"))
     return tuned, state
 
+def feature_evaluation(model, data, config):
+    cached = cached_evaluation(model, data, config)
+    def evaluation():
+        found, wanted = cached(), training.evaluate(model, data, 5)
+        assert found[0] == wanted[0] and abs(found[1] - wanted[1]) < 1e-5, (found, wanted)
+        return found
+    return evaluation
+
+cached_evaluation, training.feature_evaluation = training.feature_evaluation, feature_evaluation
 run.train_phases = train_phases
 for name, settings in json.loads(runs).items():
     if name == "broken":
@@ -91,6 +109,10 @@ def test_two_processes_train_as_one(splits, make_config, tmp_path):
         assert both.train["computed"]["processes"] == 2
         assert both.train["val_top1"] == single.train["val_top1"], name
         assert both.train["best_epoch"] == single.train["best_epoch"], name
+        if both.train["layer_norms"] is not None:
+            curves = [a.train["layer_norms"]["rescale"]["curve"] for a in (both, single)]
+            for one, other in zip(*curves, strict=True):
+                assert one == {**other, "val_loss": pytest.approx(other["val_loss"], rel=1e-5)}
         for key, value in single.tensors.items():
             bound = 1e-6 * max(1.0, float(np.abs(value).max()))
             assert np.abs(both.tensors[key].astype(float) - value).max() <= bound, (name, key)

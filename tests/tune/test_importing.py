@@ -147,6 +147,9 @@ def test_supervised_vpt(bring, make_vit, deep, project):
     assert adapter.preprocess.interpolation == "bilinear"
     assert adapter.preprocess.mean == (0.485, 0.456, 0.406)
     assert bring.document["backbone_compared"] == len(model.state_dict())
+    for pool in ("avg", "avg_prompts"):  # its norm would be replaced by the MAE models' new one
+        with pytest.raises(AdapterError, match=f"--pool {pool}: .* pools by the class token"):
+            bring(state, "vpt", pool=pool)
     wrong = rows[::-1] if deep else [2 * rows[0]]  # the twin
     with pytest.raises(AssertionError):
         require_parity(adapter, forward(model, pixels, wrong, mean=False, norm=model.norm))
@@ -356,7 +359,7 @@ def test_peft_is_taken_strictly(peft, bring_peft, style, drop, config, message):
 
 def test_peft_of_some_norms(peft, bring_peft):
     """What the configuration does not target may be absent."""
-    only = {"target_modules": ["norm1", "norm"], "exclude_modules": ["norm"]}
+    only = {"target_modules": ["norm1", "norm2", "norm"], "exclude_modules": ["norm2"]}
     folder, _ = peft("timm", "norm2.", **only)
     assert len(bring_peft(folder).layer_norms()) == 2 * (L + 1)
 
@@ -426,13 +429,27 @@ class Trap:
 
 
 def test_objects_are_refused(bring, tmp_path, capsys, make_vit):
-    with pytest.raises(AdapterError, match="not a file of tensors"):
+    with pytest.raises(AdapterError, match=r"not a file of tensors: \S*print\. Other") as refused:
         bring({"model": {"prompt_embeddings": Trap()}}, "vpt")
-    with pytest.raises(AdapterError, match="not tensors: note"):
+    assert str(refused.value).count("foreign.pth") == 1
+    with pytest.raises(AdapterError, match="not tensors of real numbers: note"):
         bring(bpt_state(make_vit()) | {"note": "hello"}, "bpt", pool="token")
     with pytest.raises(AdapterError, match="holds list"):
         bring([draw(3)], "bpt", pool="token")
     assert "unpickled" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x.to_sparse(), lambda x: x.to("meta"), lambda x: x.to(torch.complex64)],
+    ids=["sparse", "meta", "complex"],
+)
+def test_tensors_of_other_kinds_are_refused(bring, make_vit, change):
+    state = bpt_state(make_vit())
+    state["conv1x1.weight"] = change(state["conv1x1.weight"])
+    with pytest.raises(AdapterError, match=r"not tensors of real numbers: conv1x1\.weight"):
+        bring(state, "bpt", pool="token")
 
 
 def test_files_that_are_none(tmp_path, weights):

@@ -11,27 +11,27 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from tests.tune.test_run import Stop  # noqa: E402
 from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.loop import image_batches, rate_at  # noqa: E402
+from vptkit.tune.backbone import preprocess_of  # noqa: E402
+from vptkit.tune.data import DataSet  # noqa: E402
+from vptkit.tune.describe import spec_from_model  # noqa: E402
+from vptkit.tune.device import place  # noqa: E402
+from vptkit.tune.loop import (  # noqa: E402
+    answers,
+    evaluate,
+    feature_evaluation,
+    image_batches,
+    rate_at,
+)
+from vptkit.tune.splits import load_splits  # noqa: E402
 from vptkit.tune.step import Stepper  # noqa: E402
+from vptkit.tune.tuned import Tuned  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class Stop:
-    """A progress that stops the run after some images."""
-
-    def __init__(self, after: int) -> None:
-        self.total: int | None = None
-        self._left = after
-
-    def update(self, advance: int = 1, text: str = "") -> None:
-        self._left -= advance
-        if self._left <= 0:
-            raise KeyboardInterrupt
 
 
 class Texts(list):
@@ -96,6 +96,66 @@ def test_the_device_is_told(splits, make_config, tmp_path, monkeypatch):
         "accumulate": 1,
         "compile": False,
     }
+
+
+# ---- validation ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_measured(splits, make_vit, make_config):
+    """A function: (model in training mode, its validation split, configuration)."""
+
+    def make(**settings: Any) -> tuple[Tuned, DataSet, Any]:
+        config = make_config(**settings, batch_size=5)  # of 12 images
+        model = make_vit()
+        data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["val"], preprocess_of(model))
+        tuned = Tuned(model, spec_from_model(model), config, 3, None)
+        place(tuned, torch.device("cpu"), config)
+        return tuned.train(), data, config
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "linear"},
+        {"method": "ln", "pool": "avg"},
+        {"method": "ln+vpt", "dropout": 0.5},
+        {"method": "ln+bpt", "precision": "bf16"},
+    ],
+    ids=lambda s: s["method"],
+)
+def test_cached_features_say_what_evaluate_says(make_measured, settings):
+    """Of the head as it is then; and of norms as they were when the features were computed."""
+    tuned, data, config = make_measured(**settings)
+    cached = feature_evaluation(tuned, data, config)
+    generator = torch.Generator().manual_seed(4)
+    found = set()
+    for _ in range(4):  # as the head learns
+        tuned.train()
+        with torch.no_grad():
+            tuned.head.weight.normal_(generator=generator)
+        top1, loss = cached()
+        assert (top1, loss) == (
+            evaluate(tuned, data, 5)[0],
+            pytest.approx(evaluate(tuned, data, 5)[1], rel=1e-5),
+        )
+        found.add((top1, loss))
+    assert len(found) == 4
+    if tuned.layer_norms is not None:
+        tuned.layer_norms.put([value + 0.3 for value in tuned.layer_norms.learned()])
+        assert cached()[1] != pytest.approx(evaluate(tuned, data, 5)[1], rel=1e-3)
+
+
+def test_an_answer_that_is_no_number_is_wrong(make_measured):
+    """The largest of three NaNs would be the first class."""
+    tuned, data, _ = make_measured(method="linear")
+    with torch.no_grad():
+        tuned.head.weight.fill_(float("nan"))
+    right, loss = answers(tuned, data, 5)
+    assert (right.shape, right.sum()) == ((12,), 0)
+    assert np.isnan(loss)
 
 
 # ---- early stopping -----------------------------------------------------------------------------

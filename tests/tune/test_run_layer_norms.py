@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -15,35 +15,15 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from tests.tune.test_run import KILLED  # noqa: E402
+from tests.tune.test_run import KILLED, Stop, names  # noqa: E402
 from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import DataError, OutputError  # noqa: E402
 from vptkit.tune import settle as settle_module  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.reference import reference_logits  # noqa: E402
-from vptkit.tune.rescale import Trial  # noqa: E402
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from vptkit.tune.rescale import GRID, Trial  # noqa: E402
 
 CYCLIC = {"method": "ln", "cycles": 2, "head_epochs": 2, "ln_epochs": 2}
-
-
-class Stop:
-    """A progress that raises after some images."""
-
-    def __init__(self, after: int) -> None:
-        self.total: int | None = None
-        self.left = after
-
-    def update(self, advance: int = 1, text: str = "") -> None:
-        self.left -= advance
-        if self.left <= 0:
-            raise KeyboardInterrupt
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def records(result) -> list[dict]:
@@ -91,6 +71,14 @@ def test_end_to_end(splits, weights, make_config, tmp_path, settings):
     assert names(tmp_path) == files | ({"a.lambda.png"} if rescaled else set())
     assert {path.name for path in result.plots} == names(tmp_path) & {"a.shift.png", "a.lambda.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in result.plots)
+
+
+def test_pictures_of_a_replaced_adapter_go(splits, make_config, tmp_path):
+    output = tmp_path / "a.safetensors"
+    tune(splits, output, make_config(method="ln", rescale="gamma", epochs=1))
+    assert {"a.shift.png", "a.lambda.png"} < names(tmp_path)
+    tune(splits, output, make_config(method="linear", epochs=1), force=True)
+    assert names(tmp_path) == {"a.safetensors", "a.metrics.jsonl", "a.curves.png"}
 
 
 def test_the_reported_accuracy_is_that_of_the_rescaled_adapter(
@@ -171,7 +159,11 @@ def test_a_head_phase_is_a_linear_probe(splits, make_config, tmp_path):
         assert [one[key] for key in keys] == [other[key] for key in keys]
 
 
-def test_each_phase_has_its_own_schedule(splits, make_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("size", "head", "body"), [(8, 3, 3), (9, 3, 3), (10, 3, 2)])
+def test_each_phase_has_its_own_schedule(
+    splits, make_config, tmp_path, monkeypatch, size, head, body
+):
+    """Of 24 images the head takes all; norms drop a last batch below half a batch."""
     from vptkit.tune import loop
 
     asked, real = [], loop.rate_at
@@ -181,9 +173,10 @@ def test_each_phase_has_its_own_schedule(splits, make_config, tmp_path, monkeypa
         return real(step, steps, warmup)
 
     monkeypatch.setattr(loop, "rate_at", noted)
-    tune(splits, tmp_path / "a.safetensors", make_config(**{**CYCLIC, "cycles": 1}))
-    assert list(dict.fromkeys(asked)) == [(step, 6) for step in range(6)]  # 24 images, 8 a step
-    assert asked.index((0, 6), 6) > asked.index((5, 6))
+    config = make_config(**{**CYCLIC, "cycles": 1}, batch_size=size)
+    tune(splits, tmp_path / "a.safetensors", config)
+    runs = [(step, steps) for steps in (2 * head, 2 * body) for step in range(steps)]
+    assert [one for one, _ in groupby(asked)] == runs  # asked for each group of parameters
 
 
 @pytest.mark.parametrize(
@@ -303,6 +296,7 @@ def test_the_file_holds_the_scaled_norms(splits, make_vit, make_config, tmp_path
     plain = tune(splits, tmp_path / "p.safetensors", make_config(method="ln"))
     monkeypatch.setattr(settle_module, "best_trial", lambda trials: trials[-1])
     result = tune(splits, tmp_path / "g.safetensors", make_config(method="ln", rescale="gamma"))
+    assert result.layer_norms["shift"] == plain.layer_norms["shift"]  # as learned, before λ
     first, second = (read_adapter(r.adapter).layer_norms() for r in (plain, result))
     for name, value in make_vit().state_dict().items():
         if name in first:
@@ -313,7 +307,7 @@ def test_the_file_holds_the_scaled_norms(splits, make_vit, make_config, tmp_path
 
 
 def test_only_val_chooses(splits, make_folders, make_config, tmp_path, monkeypatch):
-    """Val likes 1.25 best, test and ood the largest; they are asked only when all is decided."""
+    """Val likes 1.33 best, test and ood the largest; they are asked only when all is decided."""
     shutil.copytree(splits, tmp_path / "d")
     make_folders(tmp_path / "d" / "ood", 2)
     factors, asked = [1.0], []
@@ -326,7 +320,7 @@ def test_only_val_chooses(splits, make_folders, make_config, tmp_path, monkeypat
     def scripted(model, data, batch_size):
         split = data.split.images[0].parts[-3]
         asked.append(split)
-        share = 1 - abs(factors[-1] - 1.25) if split == "val" else factors[-1] / 2
+        share = 1 - abs(factors[-1] - 1.33) if split == "val" else factors[-1] / 2
         return np.arange(1000) < 1000 * share, 1.0
 
     monkeypatch.setattr(settle_module, "scaled", noted)
@@ -334,11 +328,13 @@ def test_only_val_chooses(splits, make_folders, make_config, tmp_path, monkeypat
     config = make_config(method="ln", rescale="both", epochs=1)
     result = tune(tmp_path / "d", tmp_path / "a.safetensors", config)
     rescale = result.layer_norms["rescale"]
-    assert rescale["lambda"] == pytest.approx(1.25, abs=0.05)
+    assert rescale["lambda"] == pytest.approx(1.33, abs=0.05)
     assert factors[-1] == rescale["lambda"]  # with that the model is left
     assert "val" not in asked[asked.index("test") :]
-    for row in rescale["curve"]:
-        assert row.get("test_top1", row["lambda"] / 2) == row["lambda"] / 2
+    outside = {r["lambda"]: r["test_top1"] for r in rescale["curve"] if "test_top1" in r}
+    assert set(outside) == {*GRID, rescale["lambda"]} != set(GRID)
+    for factor, top1 in outside.items():
+        assert top1 == (np.arange(1000) < 1000 * factor / 2).mean()
 
 
 def test_ood_is_reported_along_the_grid(splits, make_folders, make_config, tmp_path):
@@ -390,9 +386,12 @@ def test_the_proxy_is_a_ratio_of_shifts(splits, make_folders, make_config, tmp_p
     full = tmp_path / "full"
     for seed, (name, count) in enumerate({"train": 16, "val": 4}.items(), 20):
         make_folders(full / name, count, seed)
-    result = tune(splits, tmp_path / "a.safetensors", make_config(method="ln", full_data=full))
+    config = make_config(method="ln", full_data=full, shots=2)
+    result = tune(splits, tmp_path / "a.safetensors", config)
     proxy = result.layer_norms["fsr_proxy"]
-    there = read_adapter(tmp_path / "a.full.safetensors").train["layer_norms"]
+    whole = read_adapter(tmp_path / "a.full.safetensors").train
+    assert whole["images"]["train"] == {"blue": 16, "green": 16, "red": 16}
+    there = whole["layer_norms"]
     assert proxy["shift_full"] == there["shift"]["total"]
     ratio = result.layer_norms["shift"]["total"] / there["shift"]["total"]
     assert proxy["value"] == ratio != 1.0
@@ -416,10 +415,29 @@ def test_a_full_set_that_does_not_fit_is_refused_first(splits, make_folders, mak
     config = make_config(method="ln", full_data=other)
     with pytest.raises(DataError, match=r"other: the full set must have the classes of DATA.*red"):
         tune(splits, tmp_path / "a.safetensors", config, progress=Stop(1))
-    (tmp_path / "a.full.safetensors").write_bytes(b"precious")
     config = make_config(method="ln", full_data=splits)
-    with pytest.raises(OutputError, match=r"a\.full\.safetensors: exists already"):
+    (tmp_path / "a.full.checkpoint.safetensors").write_bytes(b"of another day")
+    with pytest.raises(OutputError, match=r"a\.full\.checkpoint.*was interrupted"):
         tune(splits, tmp_path / "a.safetensors", config, progress=Stop(1))
+    (tmp_path / "a.full.safetensors").write_bytes(b"precious")
+    for resume in (False, True):  # nothing is there to be resumed: it is another run's
+        with pytest.raises(OutputError, match=r"a\.full\.safetensors: exists already"):
+            tune(splits, tmp_path / "a.safetensors", config, resume=resume, progress=Stop(1))
+    assert (tmp_path / "a.full.safetensors").read_bytes() == b"precious"
+
+
+def test_a_run_killed_behind_the_full_set_resumes(splits, make_config, tmp_path, monkeypatch):
+    """The full set's adapter is there already, and is this run's own."""
+    config = make_config(method="ln", full_data=splits, name="x")
+    output = tmp_path / "a.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("vptkit.tune.run._golden", lambda _, a, *__: {} if a.name != "x" else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tune(splits, output, config)
+    assert (tmp_path / "a.full.safetensors").exists()
+    assert not output.exists()
+    result = tune(splits, output, config, resume=True)
+    assert result.layer_norms["fsr_proxy"]["value"] == 1.0
 
 
 def test_a_run_killed_in_the_full_set_resumes(splits, make_config, tmp_path):

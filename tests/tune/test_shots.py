@@ -192,6 +192,9 @@ def test_resume_keeps_what_is_done(splits, make_folders, make_config, tmp_path, 
     for other in ({"epochs": 3}, {"seed": 1}):
         with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
             tune_shots(splits, output, make_config(method="linear", **other), (1, 2), resume=True)
+    changed = make_config(method="linear", epochs=3)
+    forced = tune_shots(splits, output, changed, (1, 2), resume=True, force=True)
+    assert read_adapter(forced.runs[0]["adapter"]).train["config"]["epochs"] == 3
     make_folders(tmp_path / "d", 6, 40)
     with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
         tune_shots(tmp_path / "d", output, config, (1, 2), resume=True)

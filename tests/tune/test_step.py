@@ -14,7 +14,7 @@ pytest.importorskip("timm")
 from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.tune.describe import spec_from_model  # noqa: E402
 from vptkit.tune.device import place  # noqa: E402
-from vptkit.tune.step import Batch, Stepper, class_weights  # noqa: E402
+from vptkit.tune.step import Batch, Stepper, class_weights, require_finite  # noqa: E402
 from vptkit.tune.tuned import Tuned, parameter_groups  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -212,3 +212,17 @@ def test_a_loss_that_runs_away(make_tuned, precision, advice):
     stepper = Stepper(tuned, torch.optim.SGD(tuned.parameters(), lr=0.1), config)
     with pytest.raises(VptkitError, match=rf"loss became nan in epoch 4: lower --lr.*{advice}"):
         stepper.step(Batch(*images(4), 4), 3)
+
+
+@pytest.mark.parametrize(
+    ("method", "rates"),
+    [
+        ("linear", "lower --lr-head (now 0.05)"),
+        ("ln", "lower --lr-ln (now 0.001) or --lr-head (now 0.005)"),
+        ("ln+vpt", "lower --lr (now 0.005) or --lr-ln (now 0.001) or --lr-head (now 0.005)"),
+    ],
+)
+def test_the_rates_that_a_method_has_are_named(make_config, method, rates):
+    with pytest.raises(VptkitError) as caught:
+        require_finite(float("inf"), 0, make_config(method=method))
+    assert str(caught.value).endswith(rates)

@@ -119,6 +119,35 @@ def test_test_images_are_looked_at_once(plan, tmp_path, monkeypatch):
     assert not any("test" in key for row in rows for key in row)
 
 
+def test_the_fuller_set_is_for_the_best_alone(plan, splits, tmp_path, monkeypatch):
+    tuned = []
+
+    def watched(data, output, config, **named):
+        tuned.append(config.full_data)
+        return tune(data, output, config, **named)
+
+    monkeypatch.setattr(sweep_trial, "tune", watched)
+    swept = plan({"lr_ln": [1e-3, 1e-2]}, method="ln", full_data=str(splits), epochs=1)
+    sweep(swept, tmp_path / "out", Serial(tmp_path / "store"))
+    assert tuned == [None, None, splits]
+    norms = read_adapter(tmp_path / "out/best.safetensors").train["layer_norms"]
+    assert norms["fsr_proxy"]["value"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"backbone": "vit_tinny"}, "timm has no model of this name"),
+        ({"space": {"weights": ["nowhere.safetensors"]}}, "nowhere.safetensors"),
+        ({"space": {"shots": [1, 99]}}, "99"),
+    ],
+)
+def test_what_no_trial_can_have_is_told_before_anything_starts(plan, tmp_path, changed, message):
+    with pytest.raises(VptkitError, match=message):
+        sweep(plan(**changed), tmp_path / "out", Serial(tmp_path / "store"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_test_nothing_is_measured_on_it(splits, make_config, tmp_path):
     with_test = tune(splits, tmp_path / "a.safetensors", make_config())
     without = tune(splits, tmp_path / "b.safetensors", make_config(), test=False)
@@ -176,6 +205,9 @@ def test_a_folder_keeps_to_its_sweep(plan, tmp_path):
     book = open_book(tmp_path / "out", plan({"lr": [1.0]}), force=True)
     assert [trial.state for trial in book.trials] == ["waiting"]
     assert not (tmp_path / "out/trials/0000.json").exists()
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed/.sweep.json.abc.part").touch()
+    assert open_book(tmp_path / "killed", plan()).pending()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").touch()
     with pytest.raises(OutputError, match="holds no sweep"):

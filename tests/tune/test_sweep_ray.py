@@ -239,9 +239,83 @@ PRUNING = """
 """
 
 
+WORKER = """
+    import signal
+    import sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    import pytest
+    from vptkit.errors import DataError, TargetError, VptkitError
+    from vptkit.tune import sweep_ray
+    from vptkit.tune.sweep_space import Search, Sweep
+
+    told = []
+    sweep_ray.ray = SimpleNamespace(
+        get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "a"),
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}],
+        tune=SimpleNamespace(report=told.append, get_checkpoint=lambda: None),
+    )
+
+    def failing(error):
+        def run_trial(*args):
+            raise error
+
+        sweep_ray.run_trial = run_trial
+        sweep_ray._in_worker(Path("data"), {}, None)
+
+    # The trial is over for its settings, not for what a node lacks.
+    failing(VptkitError("the loss became nan"))
+    assert told == [{"failed": "the loss became nan"}]
+    with pytest.raises(DataError):
+        failing(DataError("no such folder"))
+    assert len(told) == 1
+
+    class Checkpoint:
+        def __init__(self, error):
+            self.error = error
+
+        def to_directory(self, folder):
+            raise self.error
+
+    # A checkpoint that is gone is done without; one that cannot be had now is waited for.
+    assert sweep_ray._fetched(Checkpoint(FileNotFoundError()), None, Path()) is None
+    with pytest.raises(TimeoutError):
+        sweep_ray._fetched(Checkpoint(TimeoutError()), None, Path())
+
+    def room(fixed, space=None, **search):
+        sweep_ray._require_room(
+            Sweep(data=Path(), fixed=fixed, space=space or {}, search=Search(**search))
+        )
+
+    with pytest.raises(TargetError, match="gpus is 0, but 2 are there"):
+        room({})
+    room({}, gpus=0.5)
+    room({"device": "cpu"})
+    room({}, {"device": ["cpu", "cuda"]})
+    with pytest.raises(TargetError, match="asks for 9 CPUs and 1 GPUs"):
+        room({}, gpus=1.0, cpus=9.0)
+
+    # Ray takes SIGTERM and makes an exit of it.
+    def init(**named):
+        signal.signal(signal.SIGTERM, lambda *about: sys.exit(15))
+        if early:
+            signal.raise_signal(signal.SIGTERM)
+
+    sweep_ray.ray.init = init
+    sweep_ray.ray.shutdown = lambda: told.append("shut down")
+    for early in (True, False):
+        with pytest.raises(KeyboardInterrupt), sweep_ray._connected(None, 1):
+            signal.raise_signal(signal.SIGTERM)
+        assert told.pop() == "shut down"
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    print("good")
+"""
+
+
 @needs_ray
-def test_pruning_knows_what_was_before():
-    script = textwrap.dedent(PRUNING)
+@pytest.mark.parametrize("script", [PRUNING, WORKER], ids=["pruning", "worker"])
+def test_inside_of_ray(script):
+    script = textwrap.dedent(script)
     done = subprocess.run(
         [sys.executable, "-c", script],
         check=False,
@@ -302,9 +376,11 @@ def test_faults_are_told_in_one_line(config, tmp_path):
         [path, *output, "--ray-address", "head:1", "--cpus", 1],
         [empty, *output],
         [path, *output, "--cpus", 1],
+        [path, *output, "--storage", "s4://bucket/folder"],
+        [path, *output, "--storage", "/proc/folder"],
     )
     told, codes = lines[::2], lines[1::2]
-    assert codes == [f"exit {code}" for code in (5, 2, 2, 2, 2, 4)]
+    assert codes == [f"exit {code}" for code in (5, 2, 2, 2, 2, 4, 2, 2)]
     for line, part in zip(
         told,
         (
@@ -314,7 +390,24 @@ def test_faults_are_told_in_one_line(config, tmp_path):
             "--cpus is of this machine",
             f"error: {empty}: [space] lr is []",
             "a trial asks for 1 CPUs and 3 GPUs; no node has them",
+            "s4://bucket/folder: checkpoints cannot be stored there",
+            "/proc/folder: checkpoints cannot be stored there",
         ),
         strict=True,
     ):
         assert part in line
+
+
+@needs_ray
+def test_two_sweeps_share_a_storage(config, tmp_path):
+    storage = ["--storage", tmp_path / "store", "--cpus", 1]
+    commands, sweeps = [], {}
+    for name, rate in (("one", 0.003), ("two", 0.03)):
+        path, sweeps[name] = config({"lr": [rate]}, epochs=1)
+        commands.append([path.rename(tmp_path / f"{name}.toml"), "-o", tmp_path / name, *storage])
+    lines = run(*commands, commands[0])  # again: the best is made once more of what is stored
+    assert [line for line in lines if not line.startswith("sweep: ")] == ["exit 0"] * 3
+    for name, sweep in sweeps.items():
+        best = tmp_path / "best.safetensors"
+        tune(sweep.data, best, sweep.config(0), force=True)
+        assert (tmp_path / name / "best.safetensors").read_bytes() == best.read_bytes()

@@ -80,6 +80,10 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     sweep = sweep_from_mapping(document())
     assert sweep.data == tmp_path / "birds"
     assert sweep.config(0).weights == tmp_path / "w.safetensors"
+    swept = document({"weights": ["a.safetensors", "b.safetensors"]}, tune={"backbone": "vit"})
+    assert sweep_from_mapping(swept).config(1).weights == tmp_path / "b.safetensors"
+    fuller = document(tune={**FIXED, "method": "ln", "full_data": "more"})
+    assert sweep_from_mapping(fuller).config(0).full_data == tmp_path / "more"
     assert sweep_from_mapping(document(), data=Path("cats")).data == tmp_path / "cats"
 
 

@@ -101,3 +101,10 @@ def test_degenerate_numbers_stay_finite(values):
     document = found.tails().to_json()
     json.dumps(document, allow_nan=False)
     assert document["count"] == len(values)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 1e-9])
+def test_equal_numbers_have_no_tails(value):
+    tails = tally(np.full(1001, value)).tails()
+    assert tails.excess_kurtosis == 0
+    assert tails.max_over_rms == pytest.approx(1)
