@@ -1,0 +1,134 @@
+"""What each tuning method costs: a training step, and the exported graph's latency.
+
+Steps are interleaved in one process; a probe's are those behind cached features. Latency is that of
+adapters which `evidence.py` trained, against the untuned backbone exported the usual way
+(`vptkit profile --baseline`).
+
+    python tests/benchmarks/method_costs.py --shared ../shared --runs RUNS --backbone vit-ti
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evidence import BACKBONES, METHODS, Cell, settings_of
+from torch.nn import functional as F
+
+from vptkit.devices.detect import detect_machine
+from vptkit.tune.backbone import create_backbone
+from vptkit.tune.describe import spec_from_model
+from vptkit.tune.step import Batch, Stepper
+from vptkit.tune.tuned import Tuned, parameter_groups, wants_whitening
+
+CLASSES = 5
+DONE_AT_ONCE = ("LP-LN", "LN cyclic", "LN cyclic + λ")  # steps and graphs as those of "LN joint"
+
+
+def stepper(method: str, backbone: str, shared: Path, size: int) -> Any:
+    """A call that makes one training step of `size` images."""
+    config = settings_of(Cell(backbone, "flowers5", 10, method, 0), shared)
+    model: Any = create_backbone(config.backbone, config.backbone_args, config.weights)
+    spec = spec_from_model(model, config.backbone)
+    height, width = spec.image_size
+    pixels, targets = torch.randn(size, 3, height, width), torch.randint(CLASSES, (size,))
+    if method == "full fine-tuning":
+        model.reset_classifier(CLASSES)
+        model.train().requires_grad_(True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+        def full() -> None:
+            optimizer.zero_grad()
+            F.cross_entropy(model(pixels), targets).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+        return full
+    matrices = [torch.eye(spec.width)] * spec.depth if wants_whitening(config) else None
+    tuned = Tuned(model, spec, config, CLASSES, matrices).train()
+    from_features = method == "linear"
+    inputs = torch.randn(size, spec.width) if from_features else pixels
+    optimizer = torch.optim.AdamW(parameter_groups(tuned, config))
+    steps = Stepper(tuned, optimizer, config, from_features=from_features)
+    return lambda: steps.step(Batch(inputs, targets, size), 0)
+
+
+def step_times(backbone: str, shared: Path, size: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each method's steps, one of each in turn."""
+    calls = {
+        method: stepper(method, backbone, shared, size)
+        for method in METHODS
+        if method not in DONE_AT_ONCE
+    }
+    times: dict[str, list[float]] = {method: [] for method in calls}
+    for number in range(rounds + 2):
+        for method, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            if number >= 2:  # the first two warm up
+                times[method].append(1000 * (time.perf_counter() - begun))
+    return times
+
+
+def vptkit(*words: Any) -> Any:
+    """The document that a command prints."""
+    command = [sys.executable, "-m", "vptkit", *map(str, words), "--json"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def latencies(backbone: str, shared: Path, runs: Path, batches: list[int]) -> dict[str, Any]:
+    """Rows of a profile by name: the adapters, and the backbone without one."""
+    with tempfile.TemporaryDirectory() as name:
+        bundles = []
+        for method in METHODS:
+            adapter = runs / f"{Cell(backbone, 'flowers5', 10, method, 0).file}.safetensors"
+            if method in DONE_AT_ONCE or not adapter.is_file():
+                continue
+            bundles.append(Path(name) / f"{method.replace(' ', '_')}.vptk")
+            weights = shared / BACKBONES[backbone]["weights"]
+            vptkit("export", adapter, "-o", bundles[-1], "--weights", weights)
+        sizes = [word for batch in batches for word in ("--batch", batch)]
+        found = vptkit("profile", *bundles, "--baseline", "--threads", 1, "--no-memory", *sizes)
+    rows: dict[str, Any] = {}
+    for row in found["results"]:
+        key = Path(row["path"]).stem.replace("_", " ") if row["path"] else row["name"]
+        rows.setdefault(key, {})[row["batch"]] = row
+    return rows
+
+
+def main() -> None:
+    """Measure and print a markdown table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--backbone", choices=BACKBONES, default="vit-ti")
+    parser.add_argument("--size", type=int, default=16, help="images of a training step")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="of the latency")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    times = step_times(args.backbone, args.shared, args.size, args.rounds)
+    rows = latencies(args.backbone, args.shared, args.runs, args.batch)
+    print(f"{args.backbone}, one thread, torch {torch.__version__}, {detect_machine()}")
+    heads = [f"step, {args.size} images (ms)", "÷ VPT-deep"]
+    heads += [f"latency ÷ untuned, batch {batch}" for batch in args.batch]
+    print("| method | " + " | ".join(heads) + " |\n" + "| --- " * (len(heads) + 1) + "|")
+    for method, taken in times.items():
+        ratio = np.median(np.array(taken) / np.array(times["VPT-deep"]))
+        texts = [f"{np.median(taken):.1f}", f"{ratio:.2f}"]
+        for batch in args.batch:
+            found = rows.get(method, {}).get(batch)
+            texts.append("-" if found is None else "{ratio:.3f}".format(**found["ratio"]))
+        print(f"| {method} | " + " | ".join(texts) + " |")
+
+
+if __name__ == "__main__":
+    main()
