@@ -1,12 +1,13 @@
 """Both papers on our scale: two ViTs, four image sets, three amounts of data, every method, three seeds.
 
-A cell is one training. Its record is written as soon as it ends, so the script can be stopped and
-started again, and run on a part of the grid; the table and the plot are made of the records that
-are there, and say how many those are. Settings are those of vptkit's defaults, chosen on `val`;
-`test` and `ood` are read once a cell.
+A cell is one training. Its record, a line of JSON, is written as soon as it ends, so the script can
+be stopped and started again, and run on a part of the grid; the table and the plot are made of the
+records that are there. Those that the results in docs/ stand on lie beside them, so a machine with
+more time adds to them. Settings are vptkit's defaults, chosen on `val`; `test` and `ood` are read
+once a cell.
 
-    python tests/benchmarks/evidence.py --shared ../shared --runs RUNS --shots 10 --backbones vit-ti
-    python tests/benchmarks/evidence.py --shared ../shared --runs RUNS --only-report --docs docs
+    python tests/benchmarks/evidence.py docs/evidence.jsonl --shared ../shared --adapters RUNS --shots 10
+    python tests/benchmarks/evidence.py docs/evidence.jsonl --plot docs/evidence.png
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import copy
 import itertools
 import json
 import multiprocessing
-import sys
 import time
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,35 +80,26 @@ class Cell:
     seed: int
 
     @property
-    def file(self) -> str:
-        """Name of its record, without a suffix."""
+    def name(self) -> str:
+        """Of its adapter's file, without a suffix."""
         parts = (self.backbone, self.data, self.shots or "all", self.method, self.seed)
         return "-".join(map(str, parts)).replace(" ", "_").replace("λ", "lambda")
 
 
-def run_cell(task: tuple[Cell, Path, Path]) -> dict[str, Any]:
-    """Train, unless the record is there already."""
-    cell, shared, runs = task
-    record = runs / f"{cell.file}.json"
-    if record.is_file():
-        return json.loads(record.read_text())
+def run_cell(cell: Cell, shared: Path, adapters: Path) -> list[dict[str, Any]]:
+    """Train; the records of the cell and of the one that it answers, too."""
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    found = (full_fine_tuning if cell.method == "full fine-tuning" else by_vptkit)(
-        cell, shared, runs
-    )
-    document = {
-        "backbone": cell.backbone,
-        "data": cell.data,
-        "shots": cell.shots,
-        "method": cell.method,
-        "seed": cell.seed,
-        "seconds": round(time.perf_counter() - begun, 1),
-        **found,
-    }
-    record.write_text(json.dumps(document))
-    print(f"{cell.file}: test {found['test_top1']:.3f} ({document['seconds']} s)", file=sys.stderr)
-    return document
+    train = full_fine_tuning if cell.method == "full fine-tuning" else by_vptkit
+    found = train(cell, shared, adapters)
+    records = [{**asdict(cell), "seconds": round(time.perf_counter() - begun, 1), **found}]
+    if cell.method == "LN cyclic + λ":  # the same training
+        plain = replace(cell, method="LN cyclic")
+        if found["lambda"] == 1.0:
+            records.append({**records[0], "method": plain.method, "lambda": None})
+        else:
+            records += run_cell(plain, shared, adapters)
+    return records
 
 
 def settings_of(cell: Cell, shared: Path) -> Any:
@@ -127,10 +118,10 @@ def settings_of(cell: Cell, shared: Path) -> Any:
     return config_from_mapping(values | ({"shots": cell.shots} if cell.shots else {}))
 
 
-def by_vptkit(cell: Cell, shared: Path, runs: Path) -> dict[str, Any]:
+def by_vptkit(cell: Cell, shared: Path, adapters: Path) -> dict[str, Any]:
     """One of our methods."""
     config = settings_of(cell, shared)
-    output = runs / f"{cell.file}.safetensors"
+    output = adapters / f"{cell.name}.safetensors"
     result = tune(shared / "data" / cell.data, output, config, force=True)
     lines = result.metrics.read_text(encoding="utf-8").splitlines()
     norms = result.layer_norms or {}
@@ -144,7 +135,7 @@ def by_vptkit(cell: Cell, shared: Path, runs: Path) -> dict[str, Any]:
     }
 
 
-def full_fine_tuning(cell: Cell, shared: Path, runs: Path) -> dict[str, Any]:
+def full_fine_tuning(cell: Cell, shared: Path, adapters: Path) -> dict[str, Any]:
     """Every number of the backbone and the head; same images, schedule and choice of the epoch."""
     config = settings_of(Cell(cell.backbone, cell.data, cell.shots, "linear", cell.seed), shared)
     labels, splits = load_splits(
@@ -290,13 +281,40 @@ def plot(rows: Rows, path: Path) -> None:
     figure.savefig(path)
 
 
+def read_records(path: Path) -> Rows:
+    """The records of a file, by cell but for the seed."""
+    rows: Rows = defaultdict(list)
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        row = json.loads(line)
+        rows[row["backbone"], row["data"], row["shots"], row["method"]].append(row)
+    return rows
+
+
+def run_grid(cells: list[Cell], records: Path, shared: Path, adapters: Path, jobs: int) -> None:
+    """Train the cells of which there is no record."""
+    done = {(*key, row["seed"]) for key, found in read_records(records).items() for row in found}
+    wanted = [c for c in cells if (c.backbone, c.data, c.shots, c.method, c.seed) not in done]
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(jobs, mp_context=context) as pool,
+        records.open("a", encoding="utf-8") as file,
+    ):
+        futures = {pool.submit(run_cell, cell, shared, adapters): cell for cell in wanted}
+        for number, future in enumerate(as_completed(futures), start=1):
+            for record in future.result():
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.flush()
+                name, seconds = futures[future].name, record["seconds"]
+                print(f"{number}/{len(wanted)} {name}: test {record['test_top1']:.3f}, {seconds} s")
+
+
 def main() -> None:
-    """Run the cells that are missing, then report on all that are there."""
+    """Run the cells that are asked for and missing, then report on all that are there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--docs", type=Path, help="write evidence.png there")
-    parser.add_argument("--only-report", action="store_true")
+    parser.add_argument("records", type=Path, help="JSON lines; those that are there are kept")
+    parser.add_argument("--shared", type=Path, help="train; without, only report")
+    parser.add_argument("--adapters", type=Path, help="a folder for what is trained")
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument(
@@ -306,22 +324,23 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    args.runs.mkdir(parents=True, exist_ok=True)
-    if not args.only_report:
+    if args.shared is not None:
+        if args.adapters is None:
+            parser.error("--shared wants --adapters, too")
+        args.adapters.mkdir(parents=True, exist_ok=True)
         # seed by seed, so that what is there when time is up is whole
         grid = itertools.product(args.seeds, args.backbones, args.shots, args.sets, args.methods)
-        cells = [Cell(b, data, shots, method, seed) for seed, b, shots, data, method in grid]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-            list(pool.map(run_cell, [(cell, args.shared, args.runs) for cell in cells]))
-    rows: Rows = defaultdict(list)
-    for record in sorted(args.runs.glob("*.json")):
-        row = json.loads(record.read_text())
-        rows[row["backbone"], row["data"], row["shots"], row["method"]].append(row)
+        cells = [
+            Cell(b, data, shots, method, seed)
+            for seed, b, shots, data, method in grid
+            if method != "LN cyclic" or "LN cyclic + λ" not in args.methods  # comes with it
+        ]
+        run_grid(cells, args.records, args.shared, args.adapters, args.jobs)
+    rows = read_records(args.records)
     print(f"{sum(map(len, rows.values()))} cells; {EPOCHS} epochs, {PROMPTS} prompts")
     print(report(rows))
-    if args.docs is not None:
-        plot(rows, args.docs / "evidence.png")
+    if args.plot is not None:
+        plot(rows, args.plot)
 
 
 if __name__ == "__main__":

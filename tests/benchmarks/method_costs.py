@@ -4,7 +4,7 @@ Steps are interleaved in one process; a probe's are those behind cached features
 adapters which `evidence.py` trained, against the untuned backbone exported the usual way
 (`vptkit profile --baseline`).
 
-    python tests/benchmarks/method_costs.py --shared ../shared --runs RUNS --backbone vit-ti
+    python tests/benchmarks/method_costs.py --shared ../shared --adapters RUNS --backbone vit-ti
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def vptkit(*words: Any) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def latencies(backbone: str, shared: Path, runs: Path, batches: list[int]) -> dict[str, Any]:
+def latencies(backbone: str, shared: Path, adapters: Path, batches: list[int]) -> dict[str, Any]:
     """Rows of a profile by name: the adapters, and the backbone without one."""
     with tempfile.TemporaryDirectory() as name:
         bundles = []
         for method in METHODS:
-            adapter = runs / f"{Cell(backbone, 'flowers5', 10, method, 0).file}.safetensors"
+            adapter = adapters / f"{Cell(backbone, 'flowers5', 10, method, 0).name}.safetensors"
             if method in DONE_AT_ONCE or not adapter.is_file():
                 continue
             bundles.append(Path(name) / f"{method.replace(' ', '_')}.vptk")
@@ -108,7 +108,7 @@ def main() -> None:
     """Measure and print a markdown table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--adapters", type=Path, required=True)
     parser.add_argument("--backbone", choices=BACKBONES, default="vit-ti")
     parser.add_argument("--size", type=int, default=16, help="images of a training step")
     parser.add_argument("--rounds", type=int, default=20)
@@ -116,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     times = step_times(args.backbone, args.shared, args.size, args.rounds)
-    rows = latencies(args.backbone, args.shared, args.runs, args.batch)
+    rows = latencies(args.backbone, args.shared, args.adapters, args.batch)
     print(f"{args.backbone}, one thread, torch {torch.__version__}, {detect_machine()}")
     heads = [f"step, {args.size} images (ms)", "÷ VPT-deep"]
     heads += [f"latency ÷ untuned, batch {batch}" for batch in args.batch]
