@@ -49,7 +49,9 @@ PACKAGES = (
     "tensorrt_rtx",
     "tensorrt_rtx_bindings",
 )
-GRACE = 60.0  # seconds that an interrupted runner has to put power mode and clocks back
+# Seconds that an interrupted runner has to put power mode and clocks back. What then kills it does
+# not reach its guardian (`vptkit.devices.guardian`), which does it in its place.
+GRACE = 60.0
 _FOLDERS = ("files", "engines", "runs")
 _BLOCK = 1 << 20
 

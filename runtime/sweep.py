@@ -1,8 +1,9 @@
 """A profile in every power mode of a Jetson, after which the board is as it was before.
 
-The first mode and the clocks' limits are put back whatever happens: on errors, on Ctrl-C, on
-SIGTERM, and when the connection to the board breaks (SIGHUP). Only SIGKILL and a power cut are
-beyond us, so the command that goes back is announced beforehand.
+The first mode and the clocks' limits are put back by ourselves on errors, on Ctrl-C, on SIGTERM,
+and when the connection to the board breaks (SIGHUP); if this process crashes or is killed, by a
+second one (`vptkit.devices.guardian`). What ends both, as a power cut does, is beyond us, so the
+command that goes back is announced beforehand.
 
 Unverified on a board; tested against stand-ins for nvpmodel and jetson_clocks.
 """
@@ -11,34 +12,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vptkit.devices.before import remember
 from vptkit.devices.clocks import read_clocks
+from vptkit.devices.guardian import guarded
 from vptkit.devices.nvpmodel import (
     RebootNeededError,
     current_mode,
     has_jetson_clocks,
     pin_clocks,
     require_root,
-    restore_clocks,
     run_command,
     set_mode,
-    store_clocks,
 )
 from vptkit.devices.state import compare_states
-from vptkit.errors import TargetError, VptkitError
+from vptkit.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+    from vptkit.devices.before import Before
     from vptkit.devices.jetson import PowerMode
     from vptkit.devices.nvpmodel import Run
 
@@ -170,73 +170,50 @@ def _merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _kept(board: Board, *, mode: bool, clocks: bool) -> Iterator[PowerMode]:
     """Yield the power mode the board is in, and put mode and clocks back at the end.
 
-    The mode is set again even if it seems to be the present one: a command that sets another may
-    have been cut short.
-
     Raises:
         TargetError: that failed.
     """
     first = current_mode(board.run)
-    back = first if mode else None
     limits = _limits(board)
     with _interrupted_once():
-        # Not a TemporaryDirectory: whoever goes back by hand needs the file.
-        folder = Path(tempfile.mkdtemp(prefix="vptkit-"))
-        stored = folder / "clocks.conf" if clocks else None
+        before = remember(first if mode else None, clocks=clocks, run=board.run)
+        restored = True  # nothing was changed yet
         try:
-            if stored is not None:
-                store_clocks(stored, board.run)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        board.say(
-            f"{_name(back)} will be restored; if this process is killed: {_by_hand(back, stored)}"
-        )
-        done = False
-        try:
-            try:
-                yield first
-            finally:
-                _restore(back, stored, limits, board)
-                done = True
+            with guarded(before):
+                board.say(
+                    f"{before.name} will be restored, also if this process crashes; by hand: "
+                    f"{before.by_hand}"
+                )
+                restored = False
+                try:
+                    try:
+                        yield first
+                    finally:
+                        _restore(before, limits, board)
+                        restored = True
+                finally:
+                    # The one interrupt may have come in the midst of restoring.
+                    if not restored:
+                        _restore(before, limits, board)
+                        restored = True
         finally:
-            # The one interrupt may have come in the midst of restoring.
-            if not done:
-                _restore(back, stored, limits, board)
-            shutil.rmtree(folder, ignore_errors=True)
+            if restored:
+                before.forget()
 
 
-def _restore(
-    mode: PowerMode | None, stored: Path | None, limits: dict[str, _Limits], board: Board
-) -> None:
-    complaints: list[str] = []
+def _restore(before: Before, limits: dict[str, _Limits], board: Board) -> None:
     try:
-        if mode is not None:
-            set_mode(mode, board.run)
-        if stored is not None:
-            complaints = restore_clocks(stored, board.run)
-    except VptkitError as error:
-        message = f"NOT RESTORED: {_name(mode)}. {error}. Go back by hand: {_by_hand(mode, stored)}"
-        board.say(message)
-        raise TargetError(message) from error
+        complaints = before.restore(board.run)
+    except TargetError as error:
+        board.say(str(error))
+        raise
     # jetson_clocks keeps lower limits only: an upper one that somebody had set is lost.
     if _limits(board) != limits:
         _settle(board)
     for name, now in _limits(board).items():
         if name in limits and now != limits[name]:
             complaints.append(f"{name} may take {_range(now)}, before {_range(limits[name])}")
-    board.say(f"{_name(mode)} restored" + "".join(f"; but {text}" for text in complaints))
-
-
-def _name(mode: PowerMode | None) -> str:
-    return "clocks" if mode is None else f"power mode {mode.name} (number {mode.id})"
-
-
-def _by_hand(mode: PowerMode | None, stored: Path | None) -> str:
-    """The commands that go back. A reboot does for the clocks, not for the mode."""
-    steps = [] if mode is None else [f"sudo nvpmodel -m {mode.id}"]
-    steps += [] if stored is None else [f"sudo jetson_clocks --restore {stored}"]
-    return " && ".join(steps)
+    board.say(f"{before.name} restored" + "".join(f"; but {text}" for text in complaints))
 
 
 @contextlib.contextmanager

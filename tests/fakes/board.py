@@ -6,13 +6,11 @@ input where a mode needs a reboot or a file would be overwritten.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["STEADY", "FakeBoard", "make_board"]
+__all__ = ["STEADY", "FakeBoard", "guardian_of", "make_board"]
 
 # The state of a machine that nothing happens to
 STEADY = {
@@ -44,6 +42,7 @@ if [ -e "reboot.$2" ]; then
     read -r answer || { echo "NVPM ERROR: bad input!"; exit 255; }
     echo "reboot" >> log
 fi
+if [ -e "kill.$2" ]; then kill -KILL "$PPID"; sleep 1; echo "late nvpmodel $*" >> log; fi
 echo "$2" > mode
 echo "free of mode $2" > clocks
 if [ -e "signal.$2" ]; then kill -INT "$PPID"; fi
@@ -100,6 +99,10 @@ class FakeBoard:
         """Send SIGINT to whoever enters a mode."""
         (self.folder / f"signal.{number}").touch()
 
+    def kills(self, number: int) -> None:
+        """Kill whoever enters a mode, and enter it a second later."""
+        (self.folder / f"kill.{number}").touch()
+
     def fails(self, number: int) -> None:
         """Refuse a mode, as to those who are not root."""
         (self.folder / "broken").mkdir(exist_ok=True)
@@ -119,3 +122,17 @@ def make_board(folder: Path, modes: dict[int, str], mode: int) -> FakeBoard:
         (scripts / name).write_text(text.replace("{folder}", f"'{state}'"))
         (scripts / name).chmod(0o755)
     return FakeBoard(folder=state, bin=scripts)
+
+
+def guardian_of(pid: int) -> int:
+    """The number of the process that restores the board if another one dies."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (entry / "stat").read_text().rpartition(") ")[2].split()[1]
+            if int(parent) == pid and b"vptkit.devices.guardian" in (
+                (entry / "cmdline").read_bytes().split(b"\0")
+            ):
+                found.append(int(entry.name))
+    (guardian,) = found
+    return guardian

@@ -15,8 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests.bank_cases import family, write_family
+from tests.device_trees import plant
+from tests.fakes.board import guardian_of, make_board
 from tests.fakes.gpu import FOLDER, ORIN
-from tests.sshd import bank_python, bare_python, empty_python, server  # noqa: F401 -- fixtures
+from tests.sshd import (  # noqa: F401 -- fixtures
+    bank_python,
+    bare_python,
+    empty_python,
+    server,
+    wait_for_end,
+)
 from vptkit.errors import MissingError, TargetError
 from vptkit.export import export_bank
 from vptkit.runtime.remote import clean, profile_on
@@ -313,6 +321,82 @@ def test_nothing_runs_on_after_the_desk(server, desk, make_bundle, bare_python, 
         assert error.rstrip().endswith("KeyboardInterrupt")
         assert server.processes() == {}  # it waited for the end there
     server.wait_until_idle()
+
+
+# power modes --------------------------------------------------------------------------------------
+
+# Read by every Python there when it starts: we are root, and the runner looks for /etc elsewhere.
+AS_ROOT = """
+import os, sys
+from pathlib import Path
+os.geteuid = lambda: 0
+if "vptkit.runtime.runner" in sys.orig_argv:
+    from vptkit.runtime.sweep import Board
+    Board.__init__.__kwdefaults__["root"] = Path({root!r})
+"""
+SWEEP = replace(LONG, power="MAXN_SUPER", pin_clocks=True)
+
+
+@pytest.fixture
+def fake(server, desk, tmp_path):  # noqa: F811
+    """A fake board at the other end, in mode 1, which its login shell puts on PATH."""
+    made = make_board(tmp_path, {0: "15W", 1: "25W", 2: "MAXN_SUPER"}, 1)
+    root = plant("orin-nano-jp62", tmp_path / "root")
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python/sitecustomize.py").write_text(AS_ROOT.format(root=str(root)))
+    lines = f"export PATH='{made.bin}':\"$PATH\"\nexport PYTHONPATH='{tmp_path}/python'\n"
+    (server.home / ".profile").write_text(lines)
+    return made
+
+
+def assert_restored(fake):
+    assert (fake.mode, fake.clocks) == (1, "as someone left them")
+    assert fake.log[-2:] == ["nvpmodel -m 1", "jetson_clocks --restore"]
+
+
+def test_the_board_is_restored_when_the_connection_breaks(server, desk, make_bundle, fake):  # noqa: F811
+    def cut():
+        assert (fake.mode, fake.clocks) == (2, "pinned in mode 2")
+        server.cut()
+
+    with pytest.raises(MissingError, match=r"lost while the profile ran"):
+        desk([make_bundle()], SWEEP, phases=Phases(profile=cut))
+    server.wait_until_idle()
+    assert_restored(fake)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_the_board_is_restored_when_the_runner_dies(server, desk, make_bundle, fake, number):  # noqa: F811
+    """The receiver kills what is left of the runner's group then: the guardian is not in it."""
+    guardians = []
+
+    def die():
+        assert (fake.mode, fake.clocks) == (2, "pinned in mode 2")
+        guardians.append(guardian_of(runner(server)))
+        os.kill(runner(server), number)
+
+    with pytest.raises(TargetError, match=f"signal {number:d}"):
+        desk([make_bundle()], SWEEP, phases=Phases(profile=die))
+    wait_for_end(guardians[0])
+    assert_restored(fake)
+
+
+def test_the_board_is_restored_when_a_runner_hangs(server, desk, make_bundle, fake):  # noqa: F811
+    """The connection breaks, the runner hears nothing, and is killed as the receiver does it."""
+    guardians = []
+
+    def hang():
+        assert (fake.mode, fake.clocks) == (2, "pinned in mode 2")
+        pid = runner(server)
+        guardians.append(guardian_of(pid))
+        os.kill(pid, signal.SIGSTOP)
+        server.cut()
+        os.killpg(pid, signal.SIGKILL)  # not waiting for receiver.GRACE
+
+    with pytest.raises(MissingError, match=r"lost while the profile ran"):
+        desk([make_bundle()], SWEEP, phases=Phases(profile=hang))
+    wait_for_end(guardians[0])
+    assert_restored(fake)
 
 
 # the cache ----------------------------------------------------------------------------------------

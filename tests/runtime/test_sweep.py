@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.device_trees import plant
-from tests.fakes.board import STEADY, make_board
+from tests.fakes.board import STEADY, guardian_of, make_board
 from vptkit.devices.jetson import PowerMode
 from vptkit.devices.state import read_state
 from vptkit.errors import MissingError, TargetError, VptkitError
@@ -209,7 +210,8 @@ def test_a_board_that_cannot_be_restored_is_said_loudly(fake, board, said):
         return measure()
 
     with pytest.raises(TargetError, match=r"NOT RESTORED.*by hand: sudo nvpmodel -m 1") as caught:
-        sweep(ALL[:1], then_break, board=board)
+        sweep(ALL[:1], then_break, pin=True, board=board)
+    assert fake.clocks == "as someone left them"  # what can go back does
     assert any("NOT RESTORED: power mode 25W" in text for text in said)
     # What goes back by hand is still there.
     file = Path(str(caught.value).split("jetson_clocks --restore ")[1])
@@ -292,6 +294,68 @@ def test_limits_that_are_not_as_before_are_said(fake, tmp_path, said):
     assert said[-1].endswith(" restored; but gpu may take ? to 1020 MHz, before ? to 612 MHz")
 
 
+DYING = """
+import ctypes, os, resource, signal, sys
+from pathlib import Path
+os.geteuid = lambda: 0
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from vptkit.devices.jetson import PowerMode
+from vptkit.runtime.sweep import Board, sweep
+
+def die(*, memory=True):
+    {death}
+
+board = Board(root=Path(sys.argv[1]), sleep=lambda _: None)
+sweep([PowerMode(id=2, name="MAXN_SUPER")], die, pin=True, board=board)
+"""
+
+
+@pytest.mark.parametrize(
+    ("death", "number"),
+    [
+        ("ctypes.string_at(0)", signal.SIGSEGV),
+        ("os.abort()", signal.SIGABRT),
+        ("os.kill(os.getpid(), signal.SIGQUIT)", signal.SIGQUIT),
+        ("os.kill(os.getpid(), signal.SIGKILL)", signal.SIGKILL),
+        ("os._exit(0)", 0),
+    ],
+)
+def test_a_crash_in_the_midst_of_a_measurement(fake, tmp_path, death, number):
+    """Standard error ends when both processes have ended."""
+    command = [sys.executable, "-c", DYING.format(death=death), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -number
+    assert fake.log[1:3] == ["nvpmodel -m 2", "jetson_clocks "]
+    assert_restored(fake)
+    assert done.stderr.splitlines()[-1] == "power mode 25W (number 1) restored"
+
+
+def test_a_sweep_leaves_no_process_behind(fake, board):
+    """The guardian lives as long as the measurement, and is no zombie after it."""
+    guardians = []
+
+    def look(*, memory=True):
+        guardians.append(guardian_of(os.getpid()))
+        return measure()
+
+    sweep(ALL, look, board=board)
+    assert len(set(guardians)) == 1
+    assert not Path(f"/proc/{guardians[0]}").exists()
+    assert fake.log[-2:] == ["nvpmodel -m 1", "jetson_clocks --restore"]
+    assert fake.log.count("nvpmodel -m 1") == 2  # as one of the modes, and at the end
+
+
+def test_without_a_guardian_nothing_is_changed(fake, board, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with pytest.raises(TargetError, match=r"did not start.*Nothing was changed"):
+        sweep(ALL, measure, board=board)
+    assert fake.log == ["jetson_clocks --store"]
+    assert said == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 # ---- settings and the command line ---------------------------------------------------------------
 
 
@@ -337,10 +401,10 @@ main()
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_command_line_restores_the_board(fake, tmp_path, make_bundle, number):
-    """A real signal in the midst of the second mode's measurement."""
+    """A real signal in the midst of a measurement that is longer than any test."""
     root = plant("orin-nano-jp62", tmp_path / "root")
     command = [sys.executable, "-c", CHILD, str(root), "profile", str(make_bundle())]
-    command += ["--power", "15W,MAXN_SUPER", "--seconds", "2", "--threads", "1", "--json"]
+    command += ["--power", "MAXN_SUPER", "--seconds", "600", "--threads", "1", "--json"]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -348,7 +412,7 @@ def test_the_command_line_restores_the_board(fake, tmp_path, make_bundle, number
         lines = []
         for line in child.stderr:
             lines.append(line)
-            if "2 of 2" in line:
+            if "1 of 1" in line:
                 child.send_signal(number)
         out = child.stdout.read()
     assert child.returncode == 130
