@@ -6,6 +6,7 @@ import datetime as dt
 import platform
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import vptkit
@@ -53,6 +54,7 @@ __all__ = [
 
 _BANK_ROOM = 64
 _BEAT_S = 5.0
+_LOADING_S = 60.0  # a library that says nothing for so long hangs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,8 @@ def build(
         VptkitError: options that do not fit the bundle.
         OutputError: the engine cannot be written.
     """
-    return carry_out(prepare(bundle, options or BuildOptions()), progress=progress)
+    job = prepare(bundle, options or BuildOptions(), progress=progress)
+    return carry_out(job, progress=progress)
 
 
 def prepare(
@@ -133,17 +136,23 @@ def prepare(
     options: BuildOptions,
     *,
     room: Room | None = None,
+    progress: Progress = SILENT,
     command: Sequence[str] = COMMAND,
+    beat_s: float = _BEAT_S,
+    loading_s: float = _LOADING_S,
 ) -> Job:
     """Find out what is here and what the build would be.
 
     Args:
         bundle, options: what to build.
         room: the memory of the target; this machine's unless given.
-        command: the child, see `child.converse`.
+        progress: told now and then that the library still loads.
+        command, beat_s: the child, see `child.converse`.
+        loading_s: how long the library may take to load.
 
     Raises:
-        MissingError, TargetError, VptkitError: as of `build`.
+        MissingError: as of `build`, or the library hangs.
+        TargetError, VptkitError: as of `build`.
     """
     if options.sm is not None and options.library == "tensorrt":
         raise TargetError(
@@ -152,7 +161,14 @@ def prepare(
             "only --backend tensorrt-rtx builds."
         )
     profile = profile_of(bundle, options)
-    version, gpu = _identity(options, command)
+    outcome = converse(
+        {"library": options.library, "model": None, "sm": options.sm},
+        listen=partial(_tell_of_loading, options.library, progress),
+        command=command,
+        timeout_s=loading_s,
+        beat_s=beat_s,
+    )
+    version, gpu, free = _identity(options.library, outcome)
     target = "{}.{}".format(*divmod(options.sm or 0, 10))
     here = Here(
         library=options.library,
@@ -174,7 +190,7 @@ def prepare(
         options=options,
         key=Key(here=here, options=chosen),
         profile=profile,
-        forecast=foretell(bundle, options, room or room_here(gpu)),
+        forecast=foretell(bundle, options, room or room_here(gpu, free=free)),
     )
 
 
@@ -264,22 +280,28 @@ def _most_adapters(bundle: Bundle, options: BuildOptions) -> int:
     return options.bank_max or most
 
 
-def _identity(options: BuildOptions, command: Sequence[str]) -> tuple[str, Gpu | None]:
-    """Version of the library and the GPU, asked in a child: a broken install may crash."""
-    request = {"library": options.library, "model": None, "sm": options.sm}
-    outcome = converse(request, command=command)
+def _tell_of_loading(library: str, progress: Progress, event: Mapping[str, Any]) -> None:
+    if event["event"] == "beat":
+        progress.update(0, f"{library} is loading, {event['seconds']:.0f} s")
+
+
+def _identity(library: str, outcome: Outcome) -> tuple[str, Gpu | None, int | None]:
+    """Version of the library, the GPU and its free bytes; a broken install may crash, or hang."""
     if outcome.missing is not None:
         raise MissingError(outcome.missing)
     if outcome.result is None:
         _, message = outcome.ended or ("start", "no answer")
-        raise MissingError(f"{options.library} does not start here: {message}")
-    document = outcome.result["gpu"]
+        raise MissingError(
+            f"{library} does not start here: {message}. What is wrong, and what mends it: "
+            "vptkit doctor"
+        )
+    result, document = outcome.result, outcome.result["gpu"]
     if document is None:
-        return outcome.result["version"], None
+        return result["version"], None, None
     numbers = {
         name: tuple(map(int, document[name].split("."))) for name in ("capability", "driver")
     }
-    return outcome.result["version"], Gpu(**{**document, **numbers})
+    return result["version"], Gpu(**{**document, **numbers}), result.get("free_bytes")
 
 
 def _require_support(bundle: Bundle, here: Here) -> None:

@@ -54,14 +54,27 @@ class Candidate:
 
     @property
     def cuda_graph(self) -> bool | None:
-        """Whether launches are replayed from a CUDA graph; None where there is no such thing."""
+        """Whether launches are to be replayed from a CUDA graph; None where there is no such thing."""
         found = getattr(_graph(self.session), "cuda_graph", None)
         return None if found is None else bool(found)
 
     @property
+    def replayed(self) -> bool | None:
+        """Whether the last run was replayed from a CUDA graph; None where there is no such thing."""
+        found = getattr(_graph(self.session), "replayed", None)
+        return None if found is None else bool(found)
+
+    def portions(self, batch: int) -> int:
+        """How often a batch goes through the graph: more than once where an engine takes less."""
+        count = getattr(_graph(self.session), "portions", None)
+        return 1 if count is None else int(count(batch))
+
+    @property
     def transfers(self) -> str:
         """What a run moves between host and device."""
-        return str(getattr(_graph(self.session), "transfers", "none"))
+        copies = self.session.backend in ("cuda", "ort-tensorrt")
+        otherwise = "images in, logits out, by ONNX Runtime" if copies else "none"
+        return str(getattr(_graph(self.session), "transfers", otherwise))
 
     def call(
         self, images: NDArray[np.uint8], session: Session | None = None

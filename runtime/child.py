@@ -96,7 +96,7 @@ def converse(
         missing = answers.get("missing", {}).get("message")
         return Outcome(result=answers.get("result"), missing=missing, log=text)
     ended = (
-        _ended(code, text, printed) if timely else ("timeout", f"no engine after {timeout_s:g} s")
+        _ended(code, text, printed) if timely else ("timeout", f"no answer after {timeout_s:g} s")
     )
     return Outcome(log=text, ended=ended)
 

@@ -1,8 +1,8 @@
 """What this machine can do with bundles, what is missing, and the command that mends it.
 
 Libraries are asked in child processes (`inquiry`); the machine is read from files (`health`).
-Nothing is changed, and nothing is built. Unverified on a board: tested on file trees and with
-answers of real and made-up libraries.
+Nothing is changed, and no engine of a bundle is built. Unverified on a board: tested on file trees
+and with answers of real and made-up libraries.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Diagnosis:
 
     Attributes:
         checks: one for each thing that was looked at.
-        backends: those of BACKENDS that can run bundles here; with a bundle those that ran it.
+        backends: those of BACKENDS that can run bundles here; with a bundle those that ran it
+            (ort-tensorrt is not tried: it would build an engine, for minutes).
         machine: of `detect_machine`.
     """
 
@@ -163,9 +164,12 @@ def _engines(bundle: Bundle, answers: dict[str, Answer]) -> Iterator[Check]:
 
 def _backend(name: str, bundle: Bundle, inquire: Ask, progress: Progress) -> Check:
     """Whether a backend runs the bundle, tried in a process of its own."""
+    title = f"backend {name}"
+    if name == "ort-tensorrt":
+        progress.update()
+        return Check(name=title, state="unknown", found="not tried: it would build an engine")
     answer = inquire(["backend", name, str(bundle.path)])
     progress.update()
-    title = f"backend {name}"
     if answer.facts.get("runs"):
         return Check(name=title, state="ok", found=f"runs {bundle.path}")
     if "refused" in answer.facts:

@@ -238,24 +238,42 @@ def store(folder: Path, key: Key, write: Callable[[Path], Mapping[str, Any]]) ->
 def timing_cache(folder: Path, here: Here) -> Path:
     """The file of kernel times for a library and a GPU."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", here.gpu or "any")
-    return folder / f"{here.library}-{here.version}-{here.capability}-{name}.timing"
+    sms = "" if here.sms is None else f"-{here.sms}"
+    return folder / f"{here.library}-{here.version}-{here.capability}-{name}{sms}.timing"
 
 
 def clean(bundle: Bundle, here: Here) -> list[Path]:
-    """Remove what does not fit: engines, their records, kernel times.
+    """Remove what this library cannot use any more: engines, their records, kernel times.
+
+    Those of the other library stay, and engines that were built ahead of time for GPUs of another
+    compute capability. Plans without a readable record go: nobody can tell whose they are.
 
     Returns:
         The files.
     """
-    folder, kept = engine_folder(bundle), {timing_cache(engine_folder(bundle), here)}
-    for engine in list_engines(bundle):
-        if engine.mismatch(here) is None and engine.whole:
-            kept |= {engine.path, engine.path.with_suffix(".json")}
-    files = (p for p in folder.glob("*") if p.suffix in (".engine", ".json", ".timing"))
-    gone = [path for path in files if path not in kept]
+    folder = engine_folder(bundle)
+    files = [p for p in folder.glob("*") if p.suffix in (".engine", ".json")]
+    kept = {engine.path.stem for engine in list_engines(bundle) if not _useless(engine, here)}
+    gone = [path for path in files if path.stem not in kept]
+    times = timing_cache(folder, here)
+    gone += [path for path in folder.glob(f"{here.library}-*.timing") if path != times]
     for path in gone:
         path.unlink(missing_ok=True)
     return sorted(gone)
+
+
+def _useless(engine: Engine, here: Here) -> bool:
+    """Whether it is this library's, and fits neither here nor another place that it was built for."""
+    record = engine.record
+    if record.get("library") != here.library:
+        return False
+    if record.get("graph") != here.graph or not engine.whole:
+        return True
+    if record.get("gpu") is None:  # ahead of time
+        elsewhere = record.get("capability") != here.capability
+    else:
+        elsewhere = here.gpu is None  # it may be this machine's, and the question is of another
+    return not elsewhere and engine.mismatch(here) is not None
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.bank import BankShape
+from vptkit.devices.cuda import open_device
 from vptkit.devices.memory import free_memory
 from vptkit.errors import TargetError
 
@@ -34,6 +35,7 @@ __all__ = [
     "Forecast",
     "Room",
     "forecast",
+    "free_on",
     "require_possible",
     "room_ahead",
     "room_here",
@@ -55,7 +57,7 @@ class Room:
     """The memory there is, in bytes; None if it is not known.
 
     Attributes:
-        device: the GPU's.
+        device: the GPU's that is free, or all of it; `source` says which.
         host: the processor's that is free.
         shared: both are the same memory (a Jetson's).
         source: whose memory, in words.
@@ -138,10 +140,22 @@ class Forecast:
             ways.append("no desktop and no other programs, and swap for the build")
         return f"{'; '.join(self.tight)}. What helps: {', '.join(ways)}."
 
+    def line(self) -> str:
+        """What a build will take, and what there is."""
+        room, owner = self.room, self.room.source
+        there = _known(room.device)
+        if room.shared and not room.ahead:
+            needs = f"the build takes about {_mib(self.build_device + self.builder)}"
+        else:
+            needs = f"the build takes about {_mib(self.builder)} of this machine's memory"
+            there += f", this machine {_known(room.host)} free"
+            if not room.ahead:
+                needs += f" and {_mib(self.build_device)} of the GPU's"
+        return f"{needs}, a session {_mib(self.session)}; {owner} has {there}"
+
     def text(self) -> str:
         """A few lines."""
         room = self.room
-        there = "not known" if room.device is None else _mib(room.device)
         lines = [
             f"weights      {_mib(self.weights)}",
             f"activations  {_mib(self.activations)} (batch {self.batch})",
@@ -149,7 +163,7 @@ class Forecast:
             f"workspace    {_mib(self.workspace)} at most",
             f"builder      {_mib(self.builder)} of host memory",
             f"session      {_mib(self.session)} in all",
-            f"there is     {there} ({room.source})",
+            f"there is     {_known(room.device)} ({room.source})",
         ]
         if self.tight:
             lines.append(f"does not fit: {self.advice()}")
@@ -202,14 +216,36 @@ def require_possible(found: Forecast, *, force: bool) -> None:
         )
 
 
-def room_here(gpu: Gpu | None, root: Path = Path("/")) -> Room:
-    """The memory of this machine: what is free of it, where the GPU has none of its own."""
-    free = free_memory(root)
-    if gpu is None:
-        return Room(device=None, host=free, shared=False, source="this machine")
+def free_on(gpu: Gpu) -> int | None:
+    """Free bytes of a GPU that has memory of its own, or None where that is not known.
+
+    A CUDA context is opened for it, which takes some of them as long as the process lives.
+    """
     if gpu.integrated:
-        return Room(device=free, host=free, shared=True, source=f"{gpu.name} (free now)")
-    return Room(device=gpu.memory_bytes, host=free, shared=False, source=gpu.name)
+        return None
+    try:
+        return open_device(gpu).memory()[0]
+    except TargetError:
+        return None
+
+
+def room_here(gpu: Gpu | None, root: Path = Path("/"), *, free: int | None = None) -> Room:
+    """The memory of this machine.
+
+    Args:
+        gpu: None for a machine without one.
+        root: where /proc is looked for.
+        free: of `free_on`.
+    """
+    host = free_memory(root)
+    if gpu is None:
+        return Room(device=None, host=host, shared=False, source="this machine")
+    if gpu.integrated:
+        return Room(device=host, host=host, shared=True, source=f"{gpu.name} (free now)")
+    if free is None:
+        source = f"{gpu.name} (all of its memory; what is free is not known)"
+        return Room(device=gpu.memory_bytes, host=host, shared=False, source=source)
+    return Room(device=free, host=host, shared=False, source=f"{gpu.name} (free now)")
 
 
 def room_of(board: Board) -> Room:
@@ -244,6 +280,10 @@ def _buffers(bundle: Bundle, batch: int, adapters: int) -> int:
         sizes = [first, *value["shape"][1:]]
         total += math.prod(int(size) for size in sizes) * _WIDTHS.get(value["dtype"], 4)
     return total
+
+
+def _known(size: int | None) -> str:
+    return "an unknown amount" if size is None else _mib(size)
 
 
 def _mib(size: int) -> str:

@@ -47,23 +47,19 @@ def tensorrt_check(
         root: where the system's Python packages are looked for.
     """
     name, backend, facts = LIBRARIES[library].title, LIBRARIES[library].backend, answer.facts
+    why = _broken(answer)
+    if why is not None:
+        there = f"{facts['version']} is there, but: " if "version" in facts else ""
+        fix = _again(library, jetson, gpu)
+        return Check(name=name, state="missing", found=f"{there}{why}", fix=fix)
     if "version" not in facts:
         fix = mend(backend, jetson=jetson is not None)
         if library == "tensorrt":
-            if gpu is not None and jetson is None and gpu["driver"].startswith("12."):
-                fix = "pip install tensorrt-cu12"  # the plain package is for CUDA 13
+            if jetson is None:
+                fix = f"pip install {_wheel(gpu)}"
             fix = _hidden(root) or fix
-        if answer.ended is not None:
-            found = f"{answer.ended}, while {facts.get('stage', 'it started')}"
-            return Check(name=name, state="missing", found=found, fix=f"install it again: {fix}")
-        found = "not in this Python"
-        if facts.get("installed"):
-            found = f"it does not load: {facts['missing']}"
-        return Check(name=name, state="missing", found=found, fix=fix)
+        return Check(name=name, state="missing", found="not in this Python", fix=fix)
     version = str(facts["version"])
-    if answer.ended is not None or "failed" in facts:
-        why = facts.get("failed") or f"{answer.ended}, while {facts['stage']}"
-        return Check(name=name, state="missing", found=f"{version} is there, but: {why}")
     if "gpu" in facts:
         return Check(name=name, state="warning", found=f"{version}; no GPU to run engines on")
     cc = None if gpu is None else gpu["capability"]
@@ -74,6 +70,30 @@ def tensorrt_check(
     row = find_jetpack(jetson.jetpack) if jetson is not None and jetson.jetpack else None
     beside = "" if row is None else f" (this JetPack brings {row.tensorrt})"
     return Check(name=name, state="ok", found=f"{version}, a runtime starts{beside}")
+
+
+def _broken(answer: Answer) -> str | None:
+    """Why a library that is there does not work, or None."""
+    facts = answer.facts
+    if answer.ended is not None:
+        return f"{answer.ended}, while {facts.get('stage', 'it started')}"
+    if "version" not in facts and facts.get("installed"):
+        return f"it does not load: {facts['missing']}"
+    return facts.get("failed")
+
+
+def _again(library: str, jetson: Jetson | None, gpu: dict[str, Any] | None) -> str:
+    """The command that installs a broken TensorRT again."""
+    if jetson is not None:
+        return "sudo apt install --reinstall $(dpkg -l | awk '/^ii.*nvinfer/ {print $2}')"
+    rtx = "tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs"
+    return f"pip install --force-reinstall {_wheel(gpu) if library == 'tensorrt' else rtx}"
+
+
+def _wheel(gpu: dict[str, Any] | None) -> str:
+    """TensorRT's package for the CUDA that the driver knows; the plain one is for CUDA 13."""
+    for_12 = gpu is not None and gpu["driver"].startswith("12.")
+    return "tensorrt-cu12" if for_12 else "tensorrt"
 
 
 def _hidden(root: Path) -> str | None:

@@ -6,6 +6,7 @@ In a process of its own, because allocators keep what an earlier session gave ba
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -61,9 +62,16 @@ def measure_memory(bundle: Path, *, backend: str, batch: int, threads: int) -> M
     if child.returncode != 0:
         last = child.stderr.strip().splitlines()[-1:] or ["no message"]
         raise VptkitError(
-            f"{bundle}: the process that measures memory ended with {child.returncode}: {last[0]}"
+            f"{bundle}: the process that measures memory {_end(child.returncode)}: {last[0]}"
         )
     return Memory(**json.loads(child.stdout))
+
+
+def _end(status: int) -> str:
+    """How it ended."""
+    if status == -signal.SIGKILL:
+        return "was killed (signal 9), most likely for lack of memory"
+    return f"crashed with signal {-status}" if status < 0 else f"ended with {status}"
 
 
 def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memory:

@@ -22,7 +22,7 @@ from vptkit.progress import SILENT
 
 from .energy import EnergyMeter
 from .instruments import Instruments, find_instruments
-from .memory import Memory, measure_memory
+from .memory import measure_memory
 from .parts import take_apart
 from .streams import measure_throughput
 from .timing import Budget, Ratio, Timing, compare, measure, random_images
@@ -75,8 +75,11 @@ def profile(
         candidates, batch by batch. "ratio" compares a row's median with that of the first baseline
         (without one: the first row) at the same batch. "times" are "enqueue", "gpu", "host" and
         "end_to_end", each None where the backend has no such time. "energy" and "streams" say what
-        they hold, or None; "unsteady" lists what makes the row doubtful: throttling, and changes of
-        clocks or power mode since the start of its batch size.
+        they hold, or None; "memory_mb" is as of `memory.Memory`, or with None for each figure and
+        an "unavailable" that says why. "portions" is how often a batch goes through the engine;
+        "cuda_graph" whether all of these launches were replayed. "unsteady" lists what makes the
+        row doubtful: throttling, and changes of clocks or power mode since the start of its batch
+        size.
 
     Raises:
         TargetError: no candidate takes one of the batch sizes.
@@ -197,7 +200,7 @@ def _rows(
     members: Sequence[Candidate],
     batch: int,
     timings: Sequence[Timing],
-    footprints: Sequence[Memory | None],
+    footprints: Sequence[dict[str, Any] | None],
     seed: int,
 ) -> list[dict[str, Any]]:
     against = next((i for i, c in enumerate(members) if c.kind == "baseline"), 0)
@@ -214,7 +217,7 @@ def _rows(
 
 
 def _row(
-    candidate: Candidate, batch: int, timing: Timing, footprint: Memory | None
+    candidate: Candidate, batch: int, timing: Timing, footprint: dict[str, Any] | None
 ) -> dict[str, Any]:
     bundle = candidate.session.bundle
     ms = timing.summary()
@@ -223,7 +226,8 @@ def _row(
         "kind": candidate.kind,
         "backend": candidate.session.backend,
         "precision": bundle.precision,
-        "cuda_graph": candidate.cuda_graph,
+        "cuda_graph": candidate.replayed,
+        "portions": candidate.portions(batch),
         "transfers": candidate.transfers,
         "batch": batch,
         "ms": ms,
@@ -231,18 +235,23 @@ def _row(
         "count": len(timing.ms),
         "warm_up": timing.warm_up,
         "settled": timing.settled,
-        "memory_mb": None if footprint is None else footprint.to_json(),
+        "memory_mb": footprint,
         "path": str(bundle.path) if candidate.kind == "adapter" else None,
         "graph_sha256": bundle.manifest["files"][bundle.model.name],
         "macs": bundle.manifest["macs"],
     }
 
 
-def _footprint(candidate: Candidate, batch: int) -> Memory | None:
+def _footprint(candidate: Candidate, batch: int) -> dict[str, Any] | None:
+    """Its memory; where that cannot be measured the reason, for the times are worth having alone."""
     session = candidate.session
-    return measure_memory(
-        session.bundle.path, backend=session.backend, batch=batch, threads=session.threads
-    )
+    try:
+        found = measure_memory(
+            session.bundle.path, backend=session.backend, batch=batch, threads=session.threads
+        )
+    except VptkitError as error:
+        return {"peak": None, "increase": None, "device": None, "unavailable": str(error)}
+    return None if found is None else found.to_json()
 
 
 def _machine(candidates: Sequence[Candidate]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ The answer, each line with its "event":
   phase   {"name", "parent", "steps"}, step {"name"}, finish {"name"}: TensorRT >= 10
   tactic  {"count"}: kernels timed so far
   result  {"stage": "done" or where it ended ("target", "parse", "build"; "identity" without a
-          model), "version", "gpu", "errors": [{"node", "operator", "message"}] of the parser,
+          model), "version", "gpu", "free_bytes" of it (without a model), "errors": [{"node", "operator", "message"}] of the parser,
           "plan_bytes", "inspector": the engine inspector's JSON or null, "parse_s", "build_s",
           "peak_rss_mb"}
   missing {"message"}: no such library, no GPU
@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.devices.memory import process_memory
 from vptkit.errors import MissingError
 
+from .forecast import free_on
 from .trt import find_module, load
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def build(request: dict[str, Any], say: Say) -> dict[str, Any]:
         "peak_rss_mb": None,
     }
     if request["model"] is None:
-        return answer
+        return answer | {"free_bytes": None if gpu is None else free_on(gpu)}
     wrong = _wrong_target(trt, sm)
     if wrong is not None:
         error = {"node": None, "operator": None, "message": wrong}

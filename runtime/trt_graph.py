@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.devices.cuda import open_device
-from vptkit.errors import BundleError, TargetError
+from vptkit.errors import MissingError, TargetError
 
 from .engines import find_engine
 from .timing import Times
@@ -77,8 +77,10 @@ class TrtGraph:
     Attributes:
         threads: 1, the one that waits for the GPU.
         versions: of TensorRT and of the driver.
-        cuda_graph: launches are captured and replayed; turns False, with a warning, if the engine
-            cannot be captured.
+        cuda_graph: launches are to be captured and replayed; turns False, with a warning, if the
+            engine cannot be captured.
+        replayed: all launches of the last run were replayed. TensorRT-RTX captures by itself and
+            does not tell: there, all had the shapes of runs before them.
         transfers: what a run moves between host and device, in words.
         record: what the engine cache knows of the engine.
     """
@@ -90,8 +92,8 @@ class TrtGraph:
 
         Raises:
             MissingError: no GPU, no TensorRT, or no engine that was built for both.
-            TargetError: the engine does not load, or the device has too little memory.
-            BundleError: the engine's inputs differ from the manifest.
+            TargetError: the engine does not load, its inputs differ from the manifest, or the
+                device has too little memory.
         """
         trt, gpu = load(library)
         built = find_engine(bundle, library=library, version=trt.__version__, gpu=gpu)
@@ -101,15 +103,15 @@ class TrtGraph:
             library: trt.__version__,
             "cuda_driver": "{}.{}".format(*gpu.driver),
         }
-        self.cuda_graph = cuda_graph
+        self.cuda_graph, self.replayed = cuda_graph, False
         self._bundle, self._lock = bundle, threading.Lock()
         self._device = open_device(gpu)
         self._logger = the_logger(trt)
         self._runtime, self._engine = _deserialize(trt, self._logger, built.path)
-        self._context, ours = make_context(trt, self._engine, cuda_graph=cuda_graph)
+        self._context, self._ours = make_context(trt, self._engine, cuda_graph=cuda_graph)
         if self._context is None:
             raise self._failed("no execution context, mostly for lack of memory")
-        self._captures = cuda_graph and ours
+        self._captures = cuda_graph and self._ours
         self._stream = self._device.stream()
         self._events = self._device.event(), self._device.event()
         self._types, self._limits, self._least = _signature(trt, self._engine, bundle)
@@ -141,6 +143,10 @@ class TrtGraph:
             TargetError: the GPU failed.
         """
         return self._in_portions({self._input: batch}, {})
+
+    def portions(self, count: int) -> int:
+        """How many runs of the engine a batch takes."""
+        return max(-(-count // self._most), 1)
 
     def table_types(self) -> dict[str, np.dtype[Any]]:
         """Types of a bank's tables, which the graph's precision decides."""
@@ -194,6 +200,7 @@ class TrtGraph:
             )
         with self._lock:
             self._device.use()
+            self.replayed = self.cuda_graph
             before, after = self._events
             start = clock()
             self._bind(feed, tables or {})
@@ -226,6 +233,7 @@ class TrtGraph:
         parts = [np.empty((0, *self._limits["logits"][1:]), dtype=np.float32)]
         with self._lock:
             self._device.use()
+            self.replayed = self.cuda_graph and count > 0
             for i in range(0, count, self._most):
                 portion = {name: value[i : i + self._most] for name, value in feed.items()}
                 parts.append(self._run(portion, tables))
@@ -268,17 +276,20 @@ class TrtGraph:
 
     def _launch(self) -> None:
         """Enqueue; after some runs of the same shapes by a captured graph."""
-        if self._captured is None and self._captures and self._repeats >= _REPEATS:
+        settled = self._repeats >= _REPEATS
+        if self._captured is None and self._captures and settled:
             # The plain runs before this one have done what TensorRT puts off to the first run.
             try:
                 self._captured = self._capture()
             except TargetError as error:
                 self.cuda_graph = self._captures = False
                 warnings.warn(f"no CUDA graph: {error}", RuntimeWarning, stacklevel=2)
-        if self._captured is None:
-            self._enqueue()
-        else:
+        if self._captured is not None:
             self._stream.launch(self._captured)
+            return
+        if self._ours or not settled:
+            self.replayed = False
+        self._enqueue()
 
     def _capture(self) -> CudaGraph:
         self._stream.begin_capture()
@@ -324,7 +335,13 @@ class TrtGraph:
 
 def _deserialize(trt: Any, logger: Any, plan: Path) -> tuple[Any, Any]:
     """(runtime, engine); the first must live as long as the second."""
-    runtime = trt.Runtime(logger)
+    try:
+        runtime = trt.Runtime(logger)
+    except (RuntimeError, TypeError) as error:  # TypeError: "factory function returned nullptr"
+        raise MissingError(
+            f"TensorRT {trt.__version__} starts no runtime here: {error}: {reasons(logger)}. What "
+            "is wrong, and what mends it: vptkit doctor"
+        ) from error
     # Mapped, not read: pages of a file can be dropped where the engine needs their memory.
     with plan.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         engine = runtime.deserialize_cuda_engine(content)
@@ -342,20 +359,20 @@ def _signature(
     """Tensor → type, tensor → largest shape, and the smallest batch.
 
     Raises:
-        BundleError: the engine's tensors are not those that the manifest lists.
+        TargetError: the engine's tensors are not those that the manifest lists.
     """
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
     listed = [value["name"] for value in bundle.manifest["inputs"]]
     if sorted(inputs) != sorted(listed) or set(names) - set(inputs) != {"logits"}:
-        raise BundleError(
+        raise TargetError(
             f"{bundle.path}: the engine has the tensors {names}, the manifest wants {listed} and "
             "logits. Build it again: vptkit build BUNDLE --force"
         )
     types = {name: numpy_type(engine.get_tensor_dtype(name)) for name in names}
     odd = [name for name, kind in types.items() if kind is None]
     if odd:
-        raise BundleError(f"{bundle.path}: the engine's {odd[0]} has a type that numpy lacks")
+        raise TargetError(f"{bundle.path}: the engine's {odd[0]} has a type that numpy lacks")
     ranges = {name: _range(engine, name) for name in inputs}
     limits = {name: most for name, (_, most) in ranges.items()}
     batch = limits[bundle.input][0]

@@ -52,7 +52,7 @@ class Board:
     python: Path
     site: Path
 
-    def run(self, *arguments: object, timeout: float = 150) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run Python on the board; vptkit is imported from this checkout."""
         environment = {
             "PATH": os.environ["PATH"],

@@ -43,7 +43,13 @@ def build(
         bool, typer.Option("--timing-cache/--no-timing-cache", help="Keep kernel times.")
     ] = True,
     clean: Annotated[
-        bool, typer.Option("--clean", help="Only remove engines that do not fit here any more.")
+        bool,
+        typer.Option(
+            "--clean",
+            help="Only remove: engines of this --backend that are damaged, of another version or "
+            "graph, or for another GPU, and their kernel times. Those of the other backend stay, "
+            "and those built ahead of time for another kind of GPU.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Build again, and against the forecast.")
@@ -81,10 +87,12 @@ def build(
         return
     _require_buildable_here(library, target)
     room = None if options.sm is None else _room(options.sm, target)
-    job = prepare(opened, options, room=room)
+    with progress("build") as bar:
+        job = prepare(opened, options, room=room, progress=bar)
     if clean:
         _clean(opened, job, as_json)
         return
+    sys.stderr.write(f"forecast: {job.forecast.line()}\n")
     if job.forecast.tight:
         sys.stderr.write(f"warning: {job.forecast.advice()}\n")
     with progress("build") as bar:
@@ -93,9 +101,13 @@ def build(
 
 
 def _foretold(bundle: Any, device: str, board: Any, found: Any, as_json: bool) -> None:
+    from vptkit.table import milliseconds
+
     floor = _floor_ms(bundle, board, found)
     document = {"bundle": str(bundle.path), "device": device, "floor_ms": floor, **found.to_json()}
-    line = "" if floor is None else f"\nno faster than {floor:.2f} ms for {found.batch} images"
+    line = ""
+    if floor is not None:
+        line = f"\nno faster than {milliseconds(floor)} ms for {found.batch} images"
     emit(document, as_json, text=found.text() + line)
 
 
@@ -170,7 +182,10 @@ def _batch(text: str | None) -> tuple[int, int, int]:
 def _board(device: str) -> Any:
     from vptkit.devices.boards import board
 
-    return board(device)
+    found = board(device)
+    if found.cc is None:
+        raise TargetError(f"{found.key} has no GPU to build an engine for")
+    return found
 
 
 def _sm(library: str, sm: int | None, board: Any) -> int | None:
@@ -179,8 +194,6 @@ def _sm(library: str, sm: int | None, board: Any) -> int | None:
         raise VptkitError("--sm and --device both say what to build for; pass one of them")
     if sm is not None or library == "tensorrt" or board is None:
         return sm
-    if board.cc is None:
-        raise TargetError(f"{board.key} has no GPU to build an engine for")
     return int(str(board.cc.value).replace(".", ""))
 
 
@@ -201,16 +214,17 @@ def _require_buildable_here(library: str, board: Any) -> None:
 def _room(sm: int | None, board: Any) -> Any:
     """The memory of what the engine is for: a board, or this machine."""
     from vptkit.devices.cuda import probe
-    from vptkit.runtime.forecast import room_ahead, room_here, room_of
+    from vptkit.runtime.forecast import free_on, room_ahead, room_here, room_of
 
     if sm is not None:
         return room_ahead(board)
     if board is not None:
         return room_of(board)
     try:
-        return room_here(probe())
+        gpu = probe()
     except MissingError:
         return room_here(None)
+    return room_here(gpu, free=free_on(gpu))
 
 
 def _floor_ms(bundle: Any, board: Any, found: Any) -> float | None:

@@ -12,12 +12,16 @@ from typing import Annotated
 import typer
 
 from vptkit.cli_make import AsJson, Force, Threads, emit, needs_extra
+from vptkit.errors import VptkitError
 
 __all__ = ["profile"]
 
 
 def profile(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Side by side.")],
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="BUNDLE...", help="Side by side.", show_default=False),
+    ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Add the bare backbone and the unfolded graph.")
     ] = False,
@@ -52,6 +56,13 @@ def profile(
     ssh_option: Annotated[
         list[str] | None, typer.Option(metavar="OPTION", help="Of --on: an -o of ssh's.")
     ] = None,
+    clean: Annotated[
+        bool,
+        typer.Option("--clean", help="Of --on: only remove what was copied and built there."),
+    ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Memory, each in a process of its own.")
+    ] = True,
     plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
     force: Force = False,
     threads: Threads = None,
@@ -64,6 +75,11 @@ def profile(
     from vptkit.runtime.sweep import Board
     from vptkit.table import profile_table
 
+    if clean:
+        _clean(on, bundles, python, ssh_option or [], as_json)
+        return
+    if not bundles:
+        raise VptkitError("BUNDLE is missing: name one or more to profile")
     if plot is not None:
         require_plot(plot, force=force)
     settings = ProfileSettings(
@@ -75,6 +91,7 @@ def profile(
         rounds=rounds,
         seconds=seconds,
         seed=seed,
+        memory=memory,
         streams=streams,
         energy=energy,
         power=power,
@@ -102,6 +119,20 @@ def profile(
     if plot is not None:
         plot_profile(document, plot)
     emit(document, as_json, text=profile_table(document))
+
+
+def _clean(
+    host: str | None, bundles: list[Path] | None, python: str, options: list[str], as_json: bool
+) -> None:
+    from vptkit.runtime.remote import clean
+
+    if host is None or bundles:
+        raise VptkitError(
+            "--clean removes what was copied to another machine and measures nothing: "
+            "vptkit profile --on USER@HOST --clean"
+        )
+    freed = clean(host, python=python, ssh_options=options)
+    emit({"host": host, "freed": freed}, as_json, text=f"{host}: {freed} bytes removed")
 
 
 @contextlib.contextmanager

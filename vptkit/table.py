@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["columns", "fields", "profile_table"]
+__all__ = ["columns", "fields", "milliseconds", "profile_table"]
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -36,11 +36,17 @@ def fields(document: Mapping[str, Any], *, limit: int = 100) -> str:
     return "\n".join(f"{name.ljust(width)}  {text}" for name, text in flat.items())
 
 
+def milliseconds(value: float) -> str:
+    """A time with two decimals, below 1 ms with three."""
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}"
+
+
 def profile_table(document: Mapping[str, Any]) -> str:
     """The rows of `vptkit.runtime.profile.profile`.
 
-    Columns of what was not measured, or not asked for, are left out; below stand what makes rows
-    doubtful, power modes that were skipped, and why energy is missing.
+    Columns of what was not measured, or not asked for, are left out; below stand what crosses the
+    bus, batches that went in portions, what makes rows doubtful, power modes that were skipped, and
+    why memory or energy is missing.
     """
     rows = document["rows"]
     shown = [column for column in _COLUMNS if column[2](rows)]
@@ -52,12 +58,33 @@ def profile_table(document: Mapping[str, Any]) -> str:
         for row in rows
         for doubt in row.get("unsteady") or ()
     ]
+    lines += _transfers(rows)
+    lines += dict.fromkeys(_portions(row) for row in rows if row.get("portions", 1) > 1)
     lines += [f"unsteady: {where}: {doubt}" for where, doubt in dict.fromkeys(doubts)]
-    reasons = [(row.get("energy") or {}).get("unavailable") for row in rows]
-    lines += [f"no energy: {reason}" for reason in dict.fromkeys(reasons) if reason]
+    for what, key in (("memory", "memory_mb"), ("energy", "energy")):
+        reasons = dict.fromkeys(_at(row, key, "unavailable") for row in rows)
+        lines += [f"no {what}: {reason}" for reason in reasons if reason]
     skipped = document.get("sweep", {}).get("skipped", [])
     lines += [f"{entry['name']} was skipped: {entry['reason']}" for entry in skipped]
     return "\n".join(lines)
+
+
+def _transfers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line on what runs move between host and device, none where nothing does."""
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        names.setdefault(row.get("transfers", "none"), {})[row["name"]] = None
+    if not names.keys() - {"none"}:
+        return []
+    texts = names if len(names) == 1 else [f"{t} ({', '.join(n)})" for t, n in names.items()]
+    return [f"transfers: {'; '.join(texts)}"]
+
+
+def _portions(row: Mapping[str, Any]) -> str:
+    return (
+        f"in portions: {row['name']}, batch {row['batch']}: went through its engine "
+        f"{row['portions']} times, as the engine takes less at once (vptkit build --batch)"
+    )
 
 
 def _always(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -90,6 +117,14 @@ def _number(form: str, *path: str) -> Callable[[Mapping[str, Any]], str]:
     return text
 
 
+def _time(*path: str) -> Callable[[Mapping[str, Any]], str]:
+    def text(row: Mapping[str, Any]) -> str:
+        value = _at(row, *path)
+        return "-" if value is None else milliseconds(value)
+
+    return text
+
+
 def _calls(row: Mapping[str, Any]) -> str:
     return str(row["count"]) + ("" if row["settled"] else "*")
 
@@ -107,12 +142,12 @@ _COLUMNS: tuple[
     ("power mode", lambda row: row.get("power_mode") or "-", _some("power_mode")),
     ("precision", lambda row: str(row.get("precision")), _differ("precision")),
     ("batch", lambda row: str(row["batch"]), _always),
-    ("p50 ms", _number(".2f", "ms", "p50"), _always),
-    ("p90 ms", _number(".2f", "ms", "p90"), _always),
-    ("p99 ms", _number(".2f", "ms", "p99"), _always),
-    ("enqueue", _number(".2f", "times", "enqueue", "p50"), _some("times", "enqueue")),
-    ("gpu", _number(".2f", "times", "gpu", "p50"), _some("times", "gpu")),
-    ("host", _number(".2f", "times", "host", "p50"), _some("times", "host")),
+    ("p50 ms", _time("ms", "p50"), _always),
+    ("p90 ms", _time("ms", "p90"), _always),
+    ("p99 ms", _time("ms", "p99"), _always),
+    ("enqueue", _time("times", "enqueue", "p50"), _some("times", "enqueue")),
+    ("gpu", _time("times", "gpu", "p50"), _some("times", "gpu")),
+    ("host", _time("times", "host", "p50"), _some("times", "host")),
     ("images/s", _number(".1f", "images_per_s"), _always),
     (
         "streams",

@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from vptkit.runtime.trt_build import _follow_types, _network_flags
+
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 PIXELS = "pixels"
 Call = Callable[[], object]
@@ -60,7 +62,7 @@ def build(onnx: Path, plan: Path) -> None:
 
     log = Log()
     builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
     blob = None
     if parser.parse_from_file(str(onnx)):
@@ -69,6 +71,7 @@ def build(onnx: Path, plan: Path) -> None:
         if hasattr(trt, "ComputeCapability"):  # TensorRT-RTX
             config.num_compute_capabilities = 1
             config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
+        _follow_types(trt, network, config, ["fp16"])  # of TensorRT 8, which chooses types itself
         blob = builder.build_serialized_network(network, config)
     if blob is None:
         severe = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)

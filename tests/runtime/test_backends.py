@@ -174,3 +174,19 @@ def test_auto_takes_an_engine_once_it_is_built(fake_gpu, bundle):
     build(bundle, BuildOptions(library="tensorrt", batch=(1, 2, 8)))
     opened = open_graph(bundle, "auto", 1)
     assert (opened.backend, opened.refused) == ("tensorrt", {})
+
+
+def test_auto_goes_past_an_engine_that_does_not_serve(fake_gpu, bundle, make_bundle, monkeypatch):
+    other = fake_gpu.engine(make_bundle(feed="pixels"))
+    monkeypatch.setattr("vptkit.runtime.trt_graph.find_engine", lambda *_, **__: other)
+    opened = open_graph(bundle, "auto", 1)
+    assert opened.backend == "cpu"
+    assert "the manifest wants" in opened.refused["tensorrt"]
+
+    def start(logger):
+        raise TypeError("factory function returned nullptr")
+
+    monkeypatch.setattr(fake_gpu.trt, "Runtime", start)
+    opened = open_graph(bundle, "auto", 1)
+    assert opened.backend == "cpu"
+    assert "starts no runtime" in opened.refused["tensorrt"]

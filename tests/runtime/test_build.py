@@ -157,7 +157,7 @@ def test_what_the_child_is_asked(child, bundle):
     asked = json.loads(seen.read_text())
     assert asked["model"] == str(bundle.model)
     assert (asked["workspace_mb"], asked["optimization_level"], asked["tf32"]) == (64, 2, True)
-    assert asked["timing_cache"].endswith("tensorrt-10.3.0-8.7-Orin.timing")
+    assert asked["timing_cache"].endswith("tensorrt-10.3.0-8.7-Orin-8.timing")
     assert asked["types"] == []
     carry_out(
         prepare(bundle, BuildOptions(timing_cache=False, force=True), command=command),
@@ -223,6 +223,15 @@ def test_errors_of_the_parser_and_of_the_builder(run):
 def test_a_child_that_does_not_start(run):
     with pytest.raises(TargetError, match=r"exit status 3: no library of that name"):
         run('sys.stderr.write("no library of that name\\n"); sys.exit(3)')
+
+
+def test_a_library_that_hangs_when_it_is_loaded(bundle):
+    ear, hangs = Ear(), ["sleep", "1000"]
+    with pytest.raises(MissingError, match=r"no answer after 0\.5 s.*vptkit doctor") as caught:
+        prepare(bundle, BuildOptions(), command=hangs, beat_s=0.1, loading_s=0.5, progress=ear)
+    assert caught.value.exit_code == 5
+    assert "tensorrt is loading, 0 s" in ear.texts
+    assert prepare.__kwdefaults__["loading_s"] == 60.0
 
 
 def test_something_is_missing(bundle, tmp_path):

@@ -17,8 +17,10 @@ from vptkit.runtime.build import BuildOptions, build
 from vptkit.runtime.doctor import examine
 from vptkit.runtime.inquiry import Answer
 
+TRIED = tuple(name for name in AUTO_ORDER if name != "ort-tensorrt")
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 NOTHING = Answer(facts={"stage": "loading it", "missing": "No module named it"})
+REINSTALL = "sudo apt install --reinstall $(dpkg -l | awk '/^ii.*nvinfer/ {print $2}')"
 TRT = Answer(facts={"version": "10.3.0", "runtime": True, "errors": []})
 
 
@@ -86,6 +88,13 @@ def test_a_server_with_a_gpu_is_told_what_to_install(server, monkeypatch, cuda, 
     found = server.examine()
     assert found.checks["TensorRT"].fix == f"pip install {package}"
     assert found.checks["TensorRT-RTX"].fix == 'pip install "vptkit[trt-rtx]"'
+    broken = Answer(facts={"version": "10.3.0", "failed": "CUDA initialization failure"})
+    server.answers |= {"tensorrt": broken, "tensorrt_rtx": broken}
+    found = server.examine()
+    assert found.checks["TensorRT"].fix == f"pip install --force-reinstall {package}"
+    assert found.checks["TensorRT-RTX"].fix == (
+        "pip install --force-reinstall tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs"
+    )
 
 
 def test_a_board_needs_no_onnx_runtime(orin):
@@ -145,19 +154,18 @@ def test_a_broken_tensorrt_is_not_a_backend(orin, answer, found):
     orin.answers |= {"tensorrt": answer, "onnxruntime": NOTHING}
     examined = orin.examine()
     assert examined.backends == ()
-    assert (examined.checks["TensorRT"].state, examined.checks["TensorRT"].found) == (
-        "missing",
-        found,
-    )
+    check = examined.checks["TensorRT"]
+    assert (check.state, check.found, check.fix) == ("missing", found, REINSTALL)
 
 
 def test_a_tensorrt_that_is_there_and_does_not_load(orin):
     facts = {"missing": "libnvinfer.so.10 is missing", "installed": True}
     orin.answers["tensorrt"] = Answer(facts=facts)
     check = orin.examine().checks["TensorRT"]
-    assert (check.state, check.found) == (
+    assert (check.state, check.found, check.fix) == (
         "missing",
         "it does not load: libnvinfer.so.10 is missing",
+        REINSTALL,
     )
 
 
@@ -222,15 +230,15 @@ def test_a_bundle_is_tried_on_every_backend(orin, make_bundle, monkeypatch):
     orin.backends = {
         "tensorrt": Answer(facts={"refused": "no engine", "exit_code": 5}),
         "tensorrt-rtx": Answer(facts={"refused": "not installed", "exit_code": 5}),
-        "ort-tensorrt": Answer(facts={"stage": "opening it"}, ended="no answer in 60 s"),
         "cuda": Answer(facts={"stage": "running it"}, ended="the process ended with SIGSEGV"),
         "cpu": Answer(facts={"runs": True}),
     }
     found = orin.examine(bundle)
     assert found.backends == ("cpu",)
     assert [q[1:] for q in orin.asked if q[0] == "backend"] == [
-        (name, str(bundle)) for name in AUTO_ORDER
+        (name, str(bundle)) for name in TRIED
     ]
+    assert found.checks["backend ort-tensorrt"].found == "not tried: it would build an engine"
     states = {name: found.checks[f"backend {name}"].state for name in AUTO_ORDER}
     assert states == {
         "tensorrt": "missing",
@@ -251,7 +259,7 @@ def test_an_engine_that_is_there(orin, make_bundle, monkeypatch):
     orin.answers["tensorrt"] = TRT
     orin.backends = dict.fromkeys(AUTO_ORDER, Answer(facts={"runs": True}))
     found = orin.examine(bundle)
-    assert found.backends == AUTO_ORDER
+    assert found.backends == TRIED
     assert (found.checks["TensorRT engine"].state, found.checks["TensorRT engine"].found) == (
         "ok",
         str(engine.path),

@@ -200,6 +200,66 @@ def test_clean_removes_what_does_not_fit(bundle, put):
     assert left == {kept.path.name, f"{kept.path.stem}.json", times[0].name, "mine.txt"}
 
 
+RTX = {"library": "tensorrt_rtx", "version": "1.7.1"}
+AHEAD = {**RTX, "gpu": None, "sms": None}
+
+
+def left_after(bundle, here):
+    """Paths of the engines that `clean` leaves to a library on a GPU."""
+    clean(bundle, Here(**here, graph=graph_digest(bundle)))
+    return {engine.path for engine in list_engines(bundle)}
+
+
+def test_clean_leaves_the_other_library_alone(bundle, put):
+    others = [put(), put(version="8.6.2"), put(gpu="NVIDIA L4", capability="8.9", sms=58)]
+    stale = put(**RTX | {"version": "1.6.0"})
+    times = timing_cache(
+        engine_folder(bundle), Here(**{k: others[0].record[k] for k in Here.__slots__})
+    )
+    times.write_bytes(b"x")
+    here = {**RTX, "capability": "8.7", "gpu": "Orin", "sms": 8}
+    assert left_after(bundle, here) == {engine.path for engine in others}
+    assert not stale.path.exists()
+    assert times.exists()
+
+
+def test_clean_leaves_what_was_built_ahead_for_another_gpu(bundle, put):
+    here = put(**RTX, capability="8.9", gpu="NVIDIA L4", sms=58)
+    ahead, elsewhere = put(**AHEAD, capability="8.9"), put(**AHEAD, capability="12.0")
+    put(**AHEAD | {"version": "1.6.0"}, capability="8.9")
+    put(**AHEAD, capability="12.0", graph="0" * 64)
+    put(**AHEAD, capability="12.0").path.write_bytes(b"damaged")
+    put(**RTX, capability="12.0", gpu="NVIDIA GeForce RTX 5090", sms=170)
+    l4 = {**RTX, "capability": "8.9", "gpu": "NVIDIA L4", "sms": 58}
+    assert left_after(bundle, l4) == {here.path, ahead.path, elsewhere.path}
+    # asked for another kind of GPU, without one: this machine's engine is not for it to judge
+    assert left_after(bundle, {**AHEAD, "capability": "12.0"}) == {
+        here.path,
+        ahead.path,
+        elsewhere.path,
+    }
+
+
+def test_clean_removes_plans_of_nobody(bundle, put):
+    kept = put()
+    orphan, unreadable = (engine_folder(bundle) / name for name in ("a.engine", "b.json"))
+    orphan.write_bytes(b"x")
+    unreadable.write_text("{")
+    here = {k: kept.record[k] for k in Here.__slots__ if k != "graph"}
+    assert left_after(bundle, here) == {kept.path}
+    assert not orphan.exists()
+    assert not unreadable.exists()
+
+
+def test_kernel_times_are_of_one_kind_of_gpu(bundle):
+    here = Here(
+        library="tensorrt", version="10.3.0", capability="8.7", gpu="Orin", sms=8, graph="0"
+    )
+    folder = engine_folder(bundle)
+    assert timing_cache(folder, here).name == "tensorrt-10.3.0-8.7-Orin-8.timing"
+    assert timing_cache(folder, here) != timing_cache(folder, replace(here, sms=16))
+
+
 def test_one_build_at_a_time(tmp_path):
     inside, leave, order = threading.Event(), threading.Event(), []
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.fakes.gpu import ORIN, SERVER
 from vptkit.bundle import open_bundle
-from vptkit.devices.cuda import Gpu
+from vptkit.devices.cuda import Gpu, open_device, probe
 from vptkit.errors import TargetError
-from vptkit.runtime.forecast import MIB, Room, forecast, require_possible, room_here
+from vptkit.runtime.forecast import MIB, Room, forecast, free_on, require_possible, room_here
 
 MEMORY = {"weights_bytes": 100 * MIB, "activation_bytes": {"fixed": MIB, "per_image": 2 * MIB}}
 GPU = Gpu(
@@ -92,8 +93,12 @@ def test_the_room_of_this_machine(tmp_path):
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4096 kB\n")
     board = room_here(replace(GPU, integrated=True), tmp_path)
     assert (board.device, board.host, board.shared) == (4 * MIB, 4 * MIB, True)
+    server = room_here(GPU, tmp_path, free=3 * 2**30)
+    assert (server.device, server.host, server.shared) == (3 * 2**30, 4 * MIB, False)
+    assert server.source == "NVIDIA L4 (free now)"
     server = room_here(GPU, tmp_path)
-    assert (server.device, server.host, server.shared) == (24 * 2**30, 4 * MIB, False)
+    assert server.device == 24 * 2**30
+    assert server.source == "NVIDIA L4 (all of its memory; what is free is not known)"
     desk = room_here(None, tmp_path)
     assert (desk.device, desk.host) == (None, 4 * MIB)
     assert room_here(None, tmp_path / "nowhere").host is None
@@ -105,3 +110,37 @@ def test_the_text_says_all(foretold):
     assert "activations  73 MiB (batch 32)" in text
     assert "does not fit" in text
     assert "does not fit" not in foretold(2**40).text()
+
+
+def test_one_line_says_what_it_takes_and_what_there_is(foretold):
+    assert foretold(600 * MIB, 2000 * MIB).line() == (
+        "the build takes about 640 MiB of this machine's memory and 637 MiB of the GPU's, a "
+        "session 573 MiB; a board has 600 MiB, this machine 2000 MiB free"
+    )
+    shared = foretold(1000 * MIB, shared=True).line()
+    assert shared.startswith("the build takes about 1277 MiB, a session 573 MiB; a board has 1000")
+    found = foretold(None, None)
+    assert found.line().endswith("has an unknown amount, this machine an unknown amount free")
+    ahead = replace(found, room=replace(found.room, ahead=True)).line()
+    assert "of the GPU's" not in ahead
+
+
+@pytest.mark.parametrize("fake_gpu", [SERVER, ORIN], indirect=True)
+def test_what_is_free_of_a_gpu_with_memory_of_its_own(fake_gpu):
+    gpu = probe()
+    free = free_on(gpu)
+    assert (
+        free is None if gpu.integrated else free == gpu.memory_bytes - fake_gpu.count("allocated")
+    )
+    if not gpu.integrated:
+        kept = open_device(gpu).allocate(100 * MIB)
+        assert free_on(gpu) == free - 100 * MIB
+        del kept
+
+
+def test_what_is_free_of_a_gpu_that_does_not_open(monkeypatch):
+    def refuse(gpu):
+        raise TargetError("out of memory")
+
+    monkeypatch.setattr("vptkit.runtime.forecast.open_device", refuse)
+    assert free_on(GPU) is None

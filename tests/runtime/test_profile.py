@@ -100,7 +100,7 @@ def test_the_document(candidate):
     assert (row["settled"], row["warm_up"] >= 50, row["memory_mb"]) == (True, True, None)
     assert len(row["graph_sha256"]) == 64
     assert row["times"] == {"enqueue": None, "gpu": None, "host": None, "end_to_end": row["ms"]}
-    assert (row["cuda_graph"], row["transfers"]) == (None, "none")
+    assert (row["cuda_graph"], row["transfers"], row["portions"]) == (None, "none", 1)
     assert (row["streams"], row["energy"]) == (None, None)
     json.dumps(document, allow_nan=False)
 
@@ -221,6 +221,30 @@ def test_a_child_that_fails_is_reported(tmp_path):
         measure_memory(tmp_path, backend="cpu", batch=1, threads=1)
 
 
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("kill -9 $$", "was killed (signal 9), most likely for lack of memory"),
+        ("kill -11 $$", "crashed with signal 11"),
+        ("echo 'no room' >&2; exit 3", "ended with 3: no room"),
+    ],
+)
+def test_memory_that_cannot_be_measured_costs_no_times(
+    candidate, tmp_path, monkeypatch, end, reason
+):
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{end}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    members = [candidate("a", "adapter", 2.0)]
+    document = profile(members, budget=QUICK, clock=candidate.clock, instruments=STILL)
+    (row,) = document["rows"]
+    assert row["ms"]["p50"] == pytest.approx(2.0)
+    said = row["memory_mb"].pop("unavailable")
+    assert f"{members[0].session.bundle.path}: the process that measures memory {reason}" in said
+    assert row["memory_mb"] == {"peak": None, "increase": None, "device": None}
+    json.dumps(document, allow_nan=False)
+
+
 def test_runs_are_taken_apart_beside_the_timing(candidate):
     times = Times(enqueue=0.25, gpu=1.0, host=1.5, end_to_end=99.0)
     members = [candidate("a", "adapter", 2.0, times), candidate("b", "adapter", 3.0)]
@@ -250,14 +274,26 @@ def test_a_batch_in_portions_has_no_parts(candidate, monkeypatch):
 
 def test_a_graph_tells_of_cuda_graphs_and_transfers(candidate):
     class Graph:
-        cuda_graph, transfers = True, "zero copy"
+        cuda_graph, replayed, transfers = True, False, "zero copy"
+
+        def portions(self, count):
+            return 7 * count
 
     member = candidate("a", "adapter", 2.0)
     member.session.graph = Graph()
     (row,) = profile(
         [member], budget=QUICK, memory=False, clock=candidate.clock, instruments=STILL
     )["rows"]
-    assert (row["cuda_graph"], row["transfers"]) == (True, "zero copy")
+    assert (row["cuda_graph"], row["transfers"], row["portions"]) == (False, "zero copy", 7)
+
+
+@pytest.mark.parametrize(
+    ("backend", "transfers"), [("cpu", "none"), ("cuda", "images in, logits out, by ONNX Runtime")]
+)
+def test_onnx_runtime_copies_to_a_gpu(candidate, backend, transfers):
+    member = candidate("a", "adapter", 2.0)
+    member.session.backend = backend
+    assert member.transfers == transfers
 
 
 def states(*changes):

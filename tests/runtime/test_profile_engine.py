@@ -44,11 +44,14 @@ def test_with_and_without_cuda_graph(fake_gpu, make_bundle):
 
 
 def test_a_batch_that_goes_in_portions_has_no_parts(fake_gpu, make_bundle):
-    settings = ProfileSettings(**QUICK, batches=(8, 20))
-    small, large = profile_bundles([built(make_bundle("a"))], settings)["rows"]
+    settings = ProfileSettings(**QUICK, batches=(8, 16, 20))
+    small, even, odd = profile_bundles([built(make_bundle("a"))], settings)["rows"]
     assert small["times"]["gpu"] is not None
-    assert large["times"]["gpu"] is None
-    assert large["ms"]["p50"] > 0
+    assert even["times"]["gpu"] is odd["times"]["gpu"] is None
+    assert odd["ms"]["p50"] > 0
+    assert [row["portions"] for row in (small, even, odd)] == [1, 2, 3]
+    # 8 and 8 are the same launch twice; 8, 8, 4 are never three of a kind
+    assert [row["cuda_graph"] for row in (small, even, odd)] == [True, True, False]
 
 
 def test_a_bank_is_taken_apart_by_adapter(fake_gpu, tmp_path):

@@ -13,8 +13,6 @@ from tests.trt_uses import COMPUTED, findings, members, own_names, uses
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "fakes" / "tensorrt.py"
-# Files for some versions only; all others are for all.
-LIMITED = {"tests/benchmarks/gpu_engines.py": tuple(v for v in VERSIONS if v != "8.6")}
 
 
 def touches_tensorrt(source: str) -> bool:
@@ -26,7 +24,7 @@ FILES = {
     for path in (*sorted((ROOT / "runtime").glob("*.py")), ROOT / "tests/benchmarks/gpu_engines.py")
     if touches_tensorrt(path.read_text(encoding="utf-8"))
 }
-PAIRS = [(file, version) for file in FILES for version in LIMITED.get(file, VERSIONS)]
+PAIRS = [(file, version) for file in FILES for version in VERSIONS]
 # What the subclasses of vptkit add, and what is looked up after the names were listed with dir().
 OWN = {"ComputeCapability": {COMPUTED}}
 for text in FILES.values():

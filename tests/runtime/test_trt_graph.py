@@ -13,7 +13,7 @@ from tests.bank_cases import family, write_family
 from tests.fakes.gpu import ORIN, SERVER
 from tests.tolerances import PARITY_FP32, largest_difference
 from vptkit.bundle import open_bundle
-from vptkit.errors import BundleError, MissingError, TargetError
+from vptkit.errors import MissingError, TargetError
 from vptkit.export import BankOptions, export_bank
 from vptkit.runtime import trt, trt_graph
 from vptkit.runtime.bank import BankSession
@@ -96,6 +96,42 @@ def test_portions_of_a_large_batch_are_not_captured_anew_each_time(
     for _ in range(3):
         session.run(noise(19))  # 8, 8, 3
     assert fake_gpu.count("launches") == begun
+
+
+def test_only_what_is_replayed_is_said_to_be(open_baked, make_bundle):
+    session = open_baked(make_bundle())  # takes 8 at once
+    graph = session.graph
+    assert graph.cuda_graph
+    assert not graph.replayed
+    for count, portions, replayed in ((8, 1, True), (16, 2, True), (19, 3, False), (35, 5, False)):
+        assert graph.portions(count) == portions
+        for _ in range(4):
+            session.run(noise(count))
+        assert graph.replayed == replayed, count
+    session.run(noise(2))
+    assert not graph.replayed
+    for _ in range(2):
+        graph.timed(noise(2))
+    assert graph.replayed
+    graph(noise(0))
+    assert not graph.replayed
+
+
+def test_what_the_library_captures_is_replayed_from_equal_shapes_on(
+    open_baked, make_bundle, monkeypatch
+):
+    monkeypatch.setattr(
+        trt_graph,
+        "make_context",
+        lambda trt, engine, **_: (engine.create_execution_context(), False),
+    )
+    for wanted in (True, False):
+        session = open_baked(make_bundle(), cuda_graph=wanted)
+        for _ in range(4):
+            session.run(noise(2))
+        assert session.graph.replayed == wanted
+        session.run(noise(19))
+        assert not session.graph.replayed
 
 
 def test_without_cuda_graph_every_run_is_enqueued(open_baked, make_bundle, fake_gpu):
@@ -182,8 +218,22 @@ def test_an_engine_that_does_not_load(open_engine, make_bundle, monkeypatch, fak
 def test_an_engine_of_other_tensors(open_engine, make_bundle, monkeypatch, fake_gpu):
     other = fake_gpu.engine(make_bundle(feed="pixels"))
     monkeypatch.setattr(trt_graph, "find_engine", lambda *_, **__: other)
-    with pytest.raises(BundleError, match="the manifest wants"):
+    with pytest.raises(TargetError, match="the manifest wants"):
         TrtGraph(open_bundle(make_bundle()))
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_a_runtime_that_does_not_start(open_engine, make_bundle, monkeypatch, fake_gpu, error):
+    def start(logger):
+        logger.log(fake_gpu.trt.ILogger.ERROR, "CUDA initialization failure")
+        raise error("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(fake_gpu.trt, "Runtime", start)
+    with pytest.raises(
+        MissingError,
+        match=r"TensorRT 10\.3\.0 starts no runtime .*nullptr: CUDA initialization failure",
+    ):
+        open_engine(make_bundle())
 
 
 def test_an_engine_gives_its_reasons_when_an_older_one_is_gone(open_engine, make_bundle):

@@ -15,6 +15,7 @@ from tests.export.test_pipeline import files_of
 from tests.fakes.gpu import ORIN, SERVER
 from tests.runtime.test_build import SETUP
 from vptkit import cli_build
+from vptkit.devices.cuda import open_device, probe
 from vptkit.export.lower import Lowering
 from vptkit.export.pipeline import ExportOptions, export
 
@@ -106,6 +107,7 @@ def test_clean(vptkit, fake_gpu, make_bundle, monkeypatch):
         (("--sm", "89", "--device", "l4"), 2, "pass one of them"),
         (("--device", "orin-nano-8gb"), 4, "--on user@host"),
         (("--backend", "tensorrt-rtx", "--device", "x86-cpu"), 4, "no GPU"),
+        (("--forecast", "--device", "x86-cpu"), 4, "x86-cpu has no GPU"),
     ],
 )
 def test_what_cannot_be_asked(vptkit, make_bundle, options, code, message):
@@ -149,13 +151,39 @@ def test_a_warning_before_a_build_that_may_not_fit(vptkit, fake_gpu, make_bundle
     bundle = make_bundle(memory=MEMORY | {"activation_bytes": {"fixed": 2**50, "per_image": 0}})
     code, _, err = vptkit("build", bundle)
     assert code == 0
-    assert err.startswith("warning: ")
+    assert "\nwarning: " in err[err.index("forecast: the build takes about ") :]
     assert "--batch" in err
     hopeless = make_bundle(memory=MEMORY | {"weights_bytes": 2**50})
     code, _, err = vptkit("build", hopeless)
     assert code == 4
     assert "the weights alone" in err
     assert vptkit("build", hopeless, "--force")[0] == 0
+
+
+@pytest.mark.parametrize("fake_gpu", [SERVER, ORIN], indirect=True)
+def test_a_forecast_before_every_build(vptkit, fake_gpu, make_bundle):
+    bundle = make_bundle()
+    _, _, err = vptkit("build", bundle)
+    (line,) = [line for line in err.splitlines() if line.startswith("forecast: ")]
+    gpu = probe().name
+    assert f"; {gpu} (free now) has " in line
+    assert "warning" not in err
+    _, out, err = vptkit("build", bundle, "--forecast")
+    assert f"({gpu} (free now))" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("fake_gpu", ["NVIDIA L4|8|9|0|700"], indirect=True)
+def test_a_gpu_that_others_use(vptkit, fake_gpu, make_bundle):
+    """Its memory would do, what is free of it does not."""
+    bundle = make_bundle(memory=MEMORY | {"weights_bytes": 100 * 2**20})
+    options = ("--forecast", "--batch", 1, "--workspace", 1, "--json")
+    assert json.loads(vptkit("build", bundle, *options)[1])["fits"]
+    others = open_device(probe()).allocate(300 * 2**20)
+    document = json.loads(vptkit("build", bundle, *options)[1])
+    assert not document["fits"]
+    assert "NVIDIA L4 (free now) has 400 MiB" in document["tight"][0]
+    del others
 
 
 @rtx

@@ -122,3 +122,40 @@ def test_another_machine(vptkit, make_bundle, monkeypatch, tmp_path):
     assert (asked["python"], asked["baselines"]) == ("~/v/bin/python", [])
     settings = asked["settings"]
     assert (settings.backend, settings.batches, settings.power) == ("tensorrt", (1, 8), "all")
+
+
+@pytest.mark.parametrize(("option", "measured"), [("--memory", True), ("--no-memory", False)])
+def test_memory_can_be_left_out(vptkit, make_bundle, option, measured):
+    code, out, _ = vptkit("profile", make_bundle("a"), "--rounds", 2, "--json", option)
+    assert code == 0
+    assert (json.loads(out)["rows"][0]["memory_mb"] is not None) == measured
+
+
+def test_what_was_copied_to_another_machine_is_removed(vptkit, monkeypatch):
+    """By what is asked here; what happens there, tests/runtime/test_remote.py holds."""
+    asked = []
+
+    def clean(host, **more):
+        asked.append((host, more))
+        return 1234
+
+    monkeypatch.setattr("vptkit.runtime.remote.clean", clean)
+    there = ("--on", "me@board", "--python", "~/p", "--ssh-option", "Port=1", "--clean")
+    code, out, err = vptkit("profile", *there, "--json")
+    assert (code, json.loads(out), err) == (0, {"host": "me@board", "freed": 1234}, "")
+    assert asked == [("me@board", {"python": "~/p", "ssh_options": ["Port=1"]})]
+    assert vptkit("profile", *there)[1] == "me@board: 1234 bytes removed\n"
+
+
+def test_cleaning_is_for_another_machine_and_measures_nothing(vptkit, make_bundle, monkeypatch):
+    monkeypatch.setattr("vptkit.runtime.remote.clean", lambda *_, **__: pytest.fail("removed"))
+    for words in (("--clean",), ("--on", "me@board", "--clean", make_bundle())):
+        code, out, err = vptkit("profile", *words)
+        assert (code, out) == (2, "")
+        assert "vptkit profile --on USER@HOST --clean" in err
+
+
+def test_a_profile_of_nothing(vptkit):
+    code, out, err = vptkit("profile")
+    assert (code, out) == (2, "")
+    assert "BUNDLE is missing" in err

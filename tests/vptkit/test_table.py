@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from vptkit.table import profile_table
+import pytest
+
+from vptkit.table import milliseconds, profile_table
 
 
 def row(**changes):
@@ -72,7 +74,7 @@ def test_columns_come_with_what_was_measured():
     first, second, third, *below = text.splitlines()
     for name in ("power mode", "enqueue", "gpu", "host", "streams", "J/image", "W", "idle W"):
         assert name in first
-    for cell in ("MAXN", "0.10", "1.00", "1.50", "900.0 (2)", "0.0123", "9.2", "5.0"):
+    for cell in ("MAXN", "0.100", "1.00", "1.50", "900.0 (2)", "0.0123", "9.2", "5.0"):
         assert cell in second
     assert third.endswith("-")
     assert below == [
@@ -106,6 +108,38 @@ def test_reasons_stand_below():
         "no energy: no meter",
         "7W was skipped: needs a reboot",
     ]
+
+
+@pytest.mark.parametrize(("time", "text"), [(0.0314, "0.031"), (0.999, "0.999"), (1.0, "1.00")])
+def test_short_times_have_three_decimals(time, text):
+    assert milliseconds(time) == text
+    cells = profile_table({"rows": [row(ms=dict.fromkeys(("p50", "p90", "p99", "mean"), time))]})
+    assert cells.split().count(text) == 3
+
+
+def test_why_memory_is_missing_stands_below():
+    none = {"peak": None, "increase": None, "device": None, "unavailable": "killed (signal 9)"}
+    text = profile_table({"rows": [row(memory_mb=none), row(memory_mb=none, name="b")]})
+    assert text.splitlines()[0].split() == PLAIN
+    assert text.splitlines()[3:] == ["no memory: killed (signal 9)"]
+
+
+def test_transfers_are_one_line():
+    copied = "9 bytes in, 3 out per image"
+    rows = [row(transfers=copied), row(transfers=copied, batch=8)]
+    assert profile_table({"rows": rows}).splitlines()[3:] == [f"transfers: {copied}"]
+    rows += [row(transfers="more", name="b"), row(transfers="more", name="c")]
+    assert profile_table({"rows": rows}).splitlines()[5:] == [
+        f"transfers: {copied} (a); more (b, c)"
+    ]
+    assert "transfers" not in profile_table({"rows": [row(transfers="none")]})
+
+
+def test_batches_in_portions_are_said():
+    text = profile_table({"rows": [row(portions=1), row(portions=3, batch=20)]})
+    (line,) = text.splitlines()[3:]
+    assert line.startswith("in portions: a, batch 20: went through its engine 3 times")
+    assert "--batch" in line
 
 
 def test_profiles_of_earlier_versions_are_read():
