@@ -37,7 +37,12 @@ from vptkit.tune.splits import load_splits
 
 SETS = ("flowers5", "caltech20", "photo2sketch5", "breakhis100x")
 EPOCHS, CYCLES, PROMPTS = 12, 3, 20
-BATCH = {0: 32, 10: 16, 2: 4}  # by shots: few images need small batches, or there are no steps
+BATCH = {
+    0: 32,
+    10: 16,
+    5: 8,
+    2: 4,
+}  # by shots: few images need small batches, or there are no steps
 _PHASE = {"head_epochs": EPOCHS // CYCLES, "ln_epochs": EPOCHS // CYCLES}
 METHODS: dict[str, dict[str, Any]] = {
     "linear": {"method": "linear"},
@@ -66,7 +71,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "weights": "weights/vit_small_patch14_dinov2.saliency/model.safetensors",
     },
 }
-FULL_RATE = 1e-4  # of AdamW, for all of the backbone; the head has that of the other methods
+FULL_RATE, FULL_HEAD_RATE = 1e-4, 2e-2  # of full fine-tuning, by AdamW
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,7 +159,7 @@ def full_fine_tuning(cell: Cell, shared: Path, adapters: Path) -> dict[str, Any]
     head = list(model.get_classifier().parameters())
     known = {id(p) for p in head}
     rest = [p for p in model.parameters() if id(p) not in known]
-    rates = (FULL_RATE, 5e-3)
+    rates = (FULL_RATE, FULL_HEAD_RATE)
     groups = [{"params": rest, "weight_decay": 0.05}, {"params": head, "weight_decay": 0.1}]
     optimizer = torch.optim.AdamW(groups, lr=FULL_RATE)
     size = config.batch_size
@@ -318,7 +323,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument(
-        "--shots", nargs="+", type=int, default=list(BATCH), choices=BATCH, help="0: all images"
+        "--shots", nargs="+", type=int, default=[0, 10, 2], choices=BATCH, help="0: all images"
     )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -95,10 +95,12 @@ def latencies(backbone: str, shared: Path, adapters: Path, batches: list[int]) -
             bundles.append(Path(name) / f"{method.replace(' ', '_')}.vptk")
             weights = shared / BACKBONES[backbone]["weights"]
             vptkit("export", adapter, "-o", bundles[-1], "--weights", weights)
-        sizes = [word for batch in batches for word in ("--batch", batch)]
-        found = vptkit("profile", *bundles, "--baseline", "--threads", 1, "--no-memory", *sizes)
+        sizes = ",".join(map(str, batches))
+        found = vptkit(
+            "profile", *bundles, "--baseline", "--threads", 1, "--no-memory", "--batch", sizes
+        )
     rows: dict[str, Any] = {}
-    for row in found["results"]:
+    for row in found["rows"]:
         key = Path(row["path"]).stem.replace("_", " ") if row["path"] else row["name"]
         rows.setdefault(key, {})[row["batch"]] = row
     return rows
