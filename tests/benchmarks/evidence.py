@@ -59,6 +59,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "LN+BPT": {"method": "ln+bpt"},
     "full fine-tuning": {},
 }
+FEW_SHOTS: dict[str, dict[str, Any]] = {  # rates that `rates.py` found better there
+    "BPT-deep bilinear": {"lr": 2e-3},
+    "LN+BPT": {"lr": 2e-3},
+}
 BACKBONES: dict[str, dict[str, Any]] = {
     "vit-ti": {  # supervised
         "backbone": "vit_tiny_patch16_224",
@@ -120,7 +124,8 @@ def settings_of(cell: Cell, shared: Path) -> Any:
         "seed": cell.seed,
         **METHODS[cell.method],
     }
-    return config_from_mapping(values | ({"shots": cell.shots} if cell.shots else {}))
+    few = {"shots": cell.shots, **FEW_SHOTS.get(cell.method, {})}
+    return config_from_mapping(values | (few if cell.shots else {}))
 
 
 def by_vptkit(cell: Cell, shared: Path, adapters: Path) -> dict[str, Any]:

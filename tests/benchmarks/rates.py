@@ -27,9 +27,9 @@ GRID: dict[str, tuple[dict[str, float], ...]] = {
         {"lr_ln": 2e-3, "lr_head": 2e-2},
         {"lr_ln": 2e-3, "lr_head": 5e-2},
     ),
-    "VPT-deep": ({}, {"lr_head": 2e-2}, {"lr_head": 5e-2}, {"lr": 2e-2, "lr_head": 2e-2}),
-    "BPT-deep bilinear": ({}, {"lr_head": 2e-2}, {"lr_head": 5e-2}, {"lr": 2e-3, "lr_head": 2e-2}),
-    "BPT-deep fWhiten": ({"lr_head": 2e-2}, {"lr": 2e-2, "lr_head": 2e-2}),
+    "VPT-deep": ({}, {"lr": 2e-3}, {"lr_head": 2e-2}, {"lr": 2e-2, "lr_head": 2e-2}),
+    "BPT-deep bilinear": ({"lr": 5e-3}, {"lr": 2e-3}, {"lr": 1e-3}, {"lr": 5e-4}),
+    "BPT-deep fWhiten": ({}, {"lr": 1e-3}, {"lr": 2e-2}),
     "full fine-tuning": (
         {"FULL_RATE": 3e-5, "FULL_HEAD_RATE": 2e-2},
         {"FULL_RATE": 1e-4, "FULL_HEAD_RATE": 5e-3},
