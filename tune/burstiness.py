@@ -82,6 +82,7 @@ class BlockTails:
             "sigma": {
                 "rank": sigma.rank,
                 "condition": sigma.condition,
+                "condition_is_bound": sigma.condition_is_bound,
                 "row_norm": sigma.row_norm,
             },
             **{name: quantity.to_json() for name, quantity in self.quantities.items()},

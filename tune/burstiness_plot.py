@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from vptkit.files import atomic_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -44,8 +45,8 @@ def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> Non
         path: of the PNG; replaced if it exists.
     """
     shown = [blocks[i] for i in sorted({0, len(blocks) // 2, len(blocks) - 1})]
-    prompted = list(blocks[0].prompts)
-    columns = len(_TITLES) + bool(prompted)
+    colors = {name: f"C{number}" for number, name in enumerate(blocks[0].prompts)}
+    columns = len(_TITLES) + bool(colors)
     figure = Figure(figsize=(3.1 * columns, 2.2 * len(shown) + 3.1), layout="constrained", dpi=80)
     FigureCanvasAgg(figure)
     parts = figure.add_gridspec(2, 1, height_ratios=[2.2 * len(shown), 2.8])
@@ -54,13 +55,15 @@ def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> Non
     for row, block in zip(grid, shown, strict=True):
         for axes, name in zip(row, _TITLES, strict=False):
             _draw(axes, block.quantities[name])
-        if prompted:
-            _draw_prompts(row[-1], block)
+        if colors:
+            _draw_prompts(row[-1], block, colors)
         row[0].set_ylabel(f"block {block.block + 1}\ncount")
-    headings = [*_TITLES.values(), *(["learned prompts"] if prompted else [])]
+    headings = [*_TITLES.values(), *(["learned prompts"] if colors else [])]
     for axes, heading in zip(grid[0], headings, strict=True):
         axes.set_title(heading, fontsize=11)
-    grid[0][0].legend(fontsize=7, frameon=False, loc="upper right")
+    first = (grid[0][0], *grid[0][len(_TITLES) :])
+    drawn = [handle for axes in first for handle in axes.get_legend_handles_labels()[0]]
+    top.legend(handles=drawn, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
     panels = bottom.subplots(1, 4)
     _draw_statistics(panels, blocks)
     bottom.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -86,22 +89,25 @@ def _draw(axes: Axes, quantity: Quantity) -> None:
     _finish(axes, tails)
 
 
-def _draw_prompts(axes: Axes, block: BlockTails) -> None:
+def _draw_prompts(axes: Axes, block: BlockTails, colors: Mapping[str, str]) -> None:
     """Densities over |x| / rms: prompts of different methods differ in size by orders."""
-    for number, (name, quantity) in enumerate(block.prompts.items()):
+    for name, quantity in block.prompts.items():
         tails = quantity.tally.tails()
         if tails.rms > 0:
             reach = _MARGIN * tails.max_abs
             edges = np.linspace(-reach, reach, _BINS + 1)
             counts = quantity.tally.histogram(edges)
-            axes.stairs(counts, edges / tails.rms, color=f"C{number}", label=name)
+            axes.stairs(counts, edges / tails.rms, color=colors[name], label=_short(name))
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
     axes.minorticks_off()
     axes.set_xlabel("value / rms", fontsize=8)
     axes.tick_params(labelsize=7)
-    if block.prompts:
-        axes.legend(fontsize=7, frameon=False)
+
+
+def _short(name: str) -> str:
+    """Both ends of a long name: what tells adapters apart may be at either."""
+    return name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
 
 
 def _finish(axes: Axes, tails: Tails) -> None:
@@ -129,6 +135,8 @@ def _draw_statistics(panels: Sequence[Axes], blocks: Sequence[BlockTails]) -> No
             axes.plot(numbers, drawn, marker="o", markersize=3, label=labels[name])
     panels[0].set_yscale("symlog", linthresh=1)
     panels[1].set_yscale("log")
+    panels[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[1].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panels[2].axhline(1, color="#8a8f98", linewidth=0.8, linestyle="--")
     panels[3].plot(numbers, [b.sigma.rank for b in blocks], color="#444", marker="o", ms=3)
     panels[3].set_ylim(0, len(blocks[0].sigma.matrix) * 1.03)

@@ -97,7 +97,7 @@ def load_checkpoint(
         raise DataError(f"{path}: damaged checkpoint: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise DataError(f"{path}: not a {_FORMAT} file. Remove it to start anew.")
-    document["identity"] = _completed(document["identity"])
+    document["identity"] = completed(document["identity"])
     if document["identity"] != identity:
         raise DataError(f"{path}: belongs to another run: {_differences(document, identity)}")
     tensors = {
@@ -134,9 +134,9 @@ def restore_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
     optimizer.load_state_dict({**document, "state": moments})
 
 
-def _completed(identity: dict[str, Any]) -> dict[str, Any]:
+def completed(identity: dict[str, Any]) -> dict[str, Any]:
     """An older vptkit's identity: settings that it did not know stood at their defaults."""
-    then = identity.get("config", {})
+    then = identity.get("config") or {}
     if "method" not in then:
         return identity
     defaults = json.loads(json.dumps(TuneConfig(backbone="", method=then["method"]).to_json()))

@@ -43,6 +43,8 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("warmup val_share test_share dropout", lambda v: 0 <= v < 1, "a share in [0, 1)"),
     ("crop_scale", lambda v: 0 < v <= 1, "a share in (0, 1]"),
 )
+_OF_PROMPTS = {"insert", "form", "prompts", "rank", "b_init", "tune_b_last", "tap", "compat"}
+_OF_PROMPTS |= {"whiten_images", "whiten_floor", "lr", "wd", "dropout"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class TuneConfig:
     backbone: str
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
-    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear"] = "bpt"
+    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear"] = "ln"
     insert: Literal["deep", "shallow"] = "deep"
     form: Literal["bilinear", "fwhiten", "twhiten"] = "bilinear"
     prompts: int = 50
@@ -207,7 +209,8 @@ def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:
     """A configuration from TOML or the command line.
 
     Raises:
-        VptkitError: an unknown or missing key, a value of the wrong type or out of range.
+        VptkitError: an unknown or missing key, a value of the wrong type or out of range, settings
+            of prompts without a method.
     """
     types = {f.name: str(f.type) for f in fields(TuneConfig)}
     unknown = sorted(set(values) - set(types))
@@ -216,7 +219,14 @@ def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:
     if "backbone" not in values:
         raise VptkitError("settings: no backbone: pass --backbone NAME, a timm model name")
     checked = {key: _typed(key, value, types[key]) for key, value in values.items()}
-    return TuneConfig(**checked)
+    config = TuneConfig(**checked)
+    prompts = sorted(set(values) & _OF_PROMPTS)
+    if prompts and "method" not in values:  # rather than to ignore them
+        raise VptkitError(
+            f"settings: {', '.join(prompts)} without a method, which is then ln, and that learns no "
+            "prompts: pass --method bpt, vpt, ln+bpt or ln+vpt"
+        )
+    return config
 
 
 def _typed(key: str, value: Any, declared: str) -> Any:

@@ -46,7 +46,9 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    accuracy.legend(frameon=False)
+    handles, labels = accuracy.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))  # the head phases have one name
+    accuracy.legend(once.values(), once.keys(), framealpha=1, edgecolor="none")  # grey on white
     with atomic_file(path) as part:
         figure.savefig(part, format="png")
 
@@ -57,4 +59,4 @@ def _shade_head_phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None
     edges = [history[0]["epoch"] - 0.5, *changes, history[-1]["epoch"] + 0.5]
     for first, last in list(pairwise(edges))[::2]:
         if "part" in history[0]:
-            axes.axvspan(first, last, color="0.92", zorder=0, linewidth=0)
+            axes.axvspan(first, last, color="0.92", zorder=0, linewidth=0, label="head alone")

@@ -47,6 +47,8 @@ def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
 def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     """Accuracy against λ on val (which chooses), and on test and ood where they were measured.
 
+    The picture names the rule (`vptkit.tune.rescale`): a point that is visibly higher may lose.
+
     Args:
         rescale: `Settled.to_json()["rescale"]`.
         path: of the PNG; replaced if it exists.
@@ -66,7 +68,11 @@ def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     axes.plot(
         [chosen], [top1], "o", ms=11, mfc="none", mec="k", mew=1.6, label=f"chosen λ = {chosen:g}"
     )
-    axes.set_xlabel(f"λ on {_LETTERS[rescale['what']]} (1: plain tuning)")
+    _widen(axes)
+    axes.set_xlabel(
+        f"λ on {_LETTERS[rescale['what']]} (1: plain tuning)\n"
+        "another λ is chosen only if it wins by more than √n of the n val images it changes"
+    )
     axes.set_ylabel("top-1")
     axes.set_title(name, loc="left", fontsize="medium")
     axes.legend(frameon=False)

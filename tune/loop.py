@@ -60,9 +60,11 @@ def image_batches(data: DataSet, config: TuneConfig) -> Callable[[int], Iterator
     size, (k, processes) = config.batch_size, share()
     smallest = min(len(data), (size + 1) // 2)  # a last batch below that is dropped
     if smallest < processes:
+        larger = f"pass --batch-size {2 * processes} or more, or "
+        cure = larger if len(data) >= processes else ""  # no batch is larger than the set
         raise VptkitError(
             f"{processes} processes, but a batch may have as few as {smallest} of the {len(data)} "
-            f"images: pass --batch-size {2 * processes} or more, or start fewer processes"
+            f"images: {cure}start fewer processes"
         )
 
     def batches(epoch: int) -> Iterator[Batch]:
@@ -187,6 +189,7 @@ def train(
     progress: Progress,
     after_epoch: Callable[[], Any],
     epochs: range,
+    last: int,
     weights: Tensor | None = None,
 ) -> None:
     """Train from `state.epoch` to the last of `epochs`, or until patience ends; fills in `state`.
@@ -202,6 +205,7 @@ def train(
         progress: told after each step.
         after_epoch: called after each epoch, e.g. to save a checkpoint.
         epochs: those of this phase, with a schedule of its own.
+        last: the last epoch of the run, to be told.
         weights: of the classes in the training loss, float32 [C]; None: all 1.
 
     Raises:
@@ -229,7 +233,7 @@ def train(
             rate = seen / (time.perf_counter() - begun)
             progress.update(
                 batch.images,
-                f"epoch {epoch + 1}/{epochs.stop} loss {np.mean(losses):.3f} "
+                f"epoch {epoch + 1}/{last} loss {np.mean(losses):.3f} "
                 f"train {right / seen:.3f} val {_latest(state)} {rate:.0f} images/s",
             )
         state.scaler = stepper.scaler.state_dict()

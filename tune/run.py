@@ -24,6 +24,7 @@ from .data import DataSet
 from .describe import spec_from_model, weights_from_model
 from .device import choose_device, describe_device, device_of, repeatable
 from .distributed import joined, leads, share
+from .finished import finished_record, finished_result
 from .loop import evaluate
 from .reference import adapter_logits
 from .result import TuneResult
@@ -32,16 +33,17 @@ from .splits import class_counts, data_digest, load_splits
 from .training import Paths, refit_head, train_phases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vptkit.progress import Progress
 
     from .checkpoint import TrainState
     from .config import TuneConfig
+    from .splits import Split
     from .tuned import Tuned
 
-__all__ = ["tune"]
+__all__ = ["require_full_classes", "tune", "tune_full"]
 
 
 def tune(
@@ -54,6 +56,7 @@ def tune(
     progress: Progress = SILENT,
     test: bool = True,
     on_epoch: Callable[[Path], None] | None = None,
+    full: TuneResult | None = None,
 ) -> TuneResult:
     """Tune, choose the best epoch on val, report test once, write the adapter.
 
@@ -67,12 +70,14 @@ def tune(
         data: see `vptkit.tune.sources.read_splits`.
         output: where the adapter goes, ending in .safetensors.
         config: every setting.
-        resume: go on from the checkpoint, if there is one.
+        resume: go on from the checkpoint, if there is one. Of an adapter that is there already,
+            of the same settings, data and weights, the result is returned.
         force: replace an existing adapter, forget an existing checkpoint.
         progress: told about each step.
         test: also measure on test and ood; off, their results are None.
         on_epoch: called with the checkpoint after each epoch; what it raises ends the run there,
             and the checkpoint stays.
+        full: of `tune_full`; without it, a run with `full_data` calls that behind its own training.
 
     Raises:
         VptkitError: bad input; every message says what to do.
@@ -81,7 +86,31 @@ def tune(
     with joined(device), repeatable(device):
         bar = progress if leads() else SILENT
         bar.update(0, f"on {describe_device(device)}")
-        return _tune(data, output, config, resume, force, bar, test, on_epoch)
+        return _tune(data, output, config, resume, force, bar, test, on_epoch, full)
+
+
+def tune_full(
+    config: TuneConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> TuneResult:
+    """Tune on the full set of a run, for its FSR proxy.
+
+    Args:
+        config: of the run, with `full_data`.
+        output: of the run, NAME.safetensors; the adapter becomes NAME.full.safetensors.
+        resume, force, progress: of `tune`.
+
+    Raises:
+        VptkitError: as of `tune`.
+    """
+    assert config.full_data is not None  # noqa: S101 - the caller asked
+    path = _full_output(output)
+    settings = _full_config(config)
+    return tune(config.full_data, path, settings, resume=resume, force=force, progress=progress)
 
 
 def _tune(
@@ -93,14 +122,15 @@ def _tune(
     progress: Progress,
     test: bool,
     on_epoch: Callable[[Path], None] | None,
+    full: TuneResult | None,
 ) -> TuneResult:
     begun = time.perf_counter()
-    paths = _paths(output, resume=resume, force=force)
+    paths = _paths(output)
+    finished = resume and not force and output.is_file()
+    if not finished:
+        _require_room(paths, resume=resume, force=force)
     shares = config.val_share, config.test_share
     labels, splits = load_splits(data, config.seed, *shares, shots=config.shots)
-    if config.full_data is not None:
-        going_on = paths.checkpoint.exists()  # and may have come to the full set, too
-        _require_full(config, labels, output, resume=resume, force=force or going_on)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
     preprocess = preprocess_of(model)
@@ -110,23 +140,29 @@ def _tune(
         spec=spec,
         sha256=digest_of_weights(weights_from_model(model)),
     )
+    identity = json.loads(
+        json.dumps(
+            {
+                "config": config.to_json(),
+                "data": data_digest(splits),
+                "backbone": backbone.sha256,
+                "labels": labels,
+            }
+        )
+    )
+    if finished:
+        return finished_result(paths, identity, config, model, spec, begun)
+    if config.full_data is not None and full is None:
+        _require_full(config, identity, output, resume=resume, force=force)
     sets = {name: DataSet(split, preprocess) for name, split in splits.items()}
-    for name in ("test", "ood"):  # a broken image shall not end the run after the training
-        if test and name in sets:
-            for _ in sets[name].evaluation_batches(config.batch_size, share=share()):
-                pass
-    identity = {
-        "config": config.to_json(),
-        "data": data_digest(splits),
-        "backbone": backbone.sha256,
-        "labels": list(labels),
-    }
+    if test:
+        _require_readable(sets, config)
     tuned, state = train_phases(
         model,
         spec,
         sets,
         config,
-        json.loads(json.dumps(identity)),
+        identity,
         paths,
         resume,
         progress,
@@ -144,7 +180,8 @@ def _tune(
             val_top1 = refit_head(tuned, sets, config, progress)
         norms = settled.to_json(config.rescale)
         if config.full_data is not None:
-            norms["fsr_proxy"] = _fsr_proxy(norms, output, config, resume, progress)
+            whole = full or tune_full(config, output, resume=resume, force=force, progress=progress)
+            norms["fsr_proxy"] = _fsr_proxy(norms, whole)
     test_top1, ood_top1 = (_accuracy(tuned, sets, n, config) for n in ("test", "ood"))
     device = describe_device(device_of(tuned))
     tuned.cpu()
@@ -207,66 +244,82 @@ def _tune(
     )
 
 
-def _paths(output: Path, *, resume: bool, force: bool) -> Paths:
+def _paths(output: Path) -> Paths:
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an adapter's file name ends in .safetensors")
-    require_absent(output, force=force)
-    if output.is_dir():
-        raise OutputError(f"{output}: a folder. Remove it, or choose another name.")
     stem = output.with_suffix("")
-    checkpoint = stem.with_name(f"{stem.name}.checkpoint.safetensors")
-    if checkpoint.exists() and not resume and not force:
-        raise OutputError(
-            f"{checkpoint}: a training of this name was interrupted. Pass --resume to finish it, "
-            "or --force to start anew."
-        )
     return Paths(
         output,
-        checkpoint,
+        stem.with_name(f"{stem.name}.checkpoint.safetensors"),
         stem.with_name(f"{stem.name}.metrics.jsonl"),
         stem.with_name(f"{stem.name}.curves.png"),
     )
+
+
+def _require_room(paths: Paths, *, resume: bool, force: bool) -> None:
+    """Refuse to lose what is there already."""
+    require_absent(paths.adapter, force=force)
+    if paths.adapter.is_dir():
+        raise OutputError(f"{paths.adapter}: a folder. Remove it, or choose another name.")
+    if paths.checkpoint.exists() and not resume and not force:
+        raise OutputError(
+            f"{paths.checkpoint}: a training of this name was interrupted. Pass --resume to finish "
+            "it, or --force to start anew."
+        )
 
 
 def _full_output(output: Path) -> Path:
     return output.with_name(f"{output.stem}.full.safetensors")
 
 
+def _full_config(config: TuneConfig) -> TuneConfig:
+    return replace(config, full_data=None, shots=None, rescale="none", refit_epochs=0, name=None)
+
+
+def _require_readable(sets: Mapping[str, DataSet], config: TuneConfig) -> None:
+    """A broken image shall not end the run after the training."""
+    for name in sorted({"test", "ood"} & set(sets)):
+        for _ in sets[name].evaluation_batches(config.batch_size, share=share()):
+            pass
+
+
 def _require_full(
-    config: TuneConfig, labels: tuple[str, ...], output: Path, *, resume: bool, force: bool
+    config: TuneConfig, identity: dict[str, Any], output: Path, *, resume: bool, force: bool
 ) -> None:
     """Refuse before the training what would fail behind it."""
+    splits = require_full_classes(config, identity["labels"])
+    paths = _paths(_full_output(output))
+    if resume and not force and paths.adapter.is_file():
+        settings = json.loads(json.dumps(_full_config(config).to_json()))
+        finished_record(
+            paths.adapter, {**identity, "config": settings, "data": data_digest(splits)}
+        )
+    else:
+        _require_room(paths, resume=resume, force=force)
+
+
+def require_full_classes(config: TuneConfig, labels: Sequence[str]) -> dict[str, Split]:
+    """The splits of the full set, which must have the classes of DATA.
+
+    Raises:
+        DataError: it has others.
+    """
     assert config.full_data is not None  # noqa: S101 - the caller asked
-    found, _ = load_splits(config.full_data, config.seed, config.val_share, config.test_share)
-    if found != labels:
-        odd = sorted(set(found) ^ set(labels))
+    shares = config.val_share, config.test_share
+    found, splits = load_splits(config.full_data, config.seed, *shares)
+    if odd := sorted(set(found) ^ set(labels)):
         raise DataError(
             f"{config.full_data}: the full set must have the classes of DATA; they differ in "
             f"{odd[:5]}"
         )
-    _paths(_full_output(output), resume=resume, force=force)
+    return splits
 
 
-def _fsr_proxy(
-    norms: dict[str, Any],
-    output: Path,
-    config: TuneConfig,
-    resume: bool,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Tune once more, on the full set: Shift(S, T) / Shift(S, T_full), a stand-in for FSR.
+def _fsr_proxy(norms: dict[str, Any], full: TuneResult) -> dict[str, Any]:
+    """Shift(S, T) / Shift(S, T_full), a stand-in for FSR.
 
     FSR itself asks for an optimal target that nobody can see (`methods` 3.1).
     """
-    assert config.full_data is not None  # noqa: S101 - the caller asked
-    full = tune(
-        config.full_data,
-        _full_output(output),
-        replace(config, full_data=None, shots=None, rescale="none", refit_epochs=0, name=None),
-        resume=resume,
-        force=True,  # `_require_full` saw that nothing is lost
-        progress=progress,
-    )
     assert full.layer_norms is not None  # noqa: S101 - of the same method
     there = full.layer_norms["shift"]["total"]
     return {

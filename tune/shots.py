@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vptkit.adapter import read_adapter
-from vptkit.errors import OutputError, VptkitError
+from vptkit.errors import VptkitError
 from vptkit.files import require_absent
 from vptkit.progress import progress as show
 from vptkit.table import columns
 
-from .run import tune
-from .splits import data_digest, load_splits
+from .run import require_full_classes, tune, tune_full
+from .splits import load_splits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,13 +86,14 @@ def tune_shots(
 
     NAME.safetensors becomes NAME-1shot.safetensors, NAME-2shot.safetensors and so on, each with
     its metrics and curves. More shots are a superset of fewer; val, test and ood are the same.
+    With `full_data`, NAME.full.safetensors is tuned first, and all are compared with it.
 
     Args:
         data, config, force: of `vptkit.tune.run.tune`.
         output: names the adapters, ending in .safetensors.
         shots: training images of each class.
         resume: go on where a killed run stopped; an adapter that is there is not tuned again,
-            unless forced.
+            unless forced; it must be of these settings, data and weights.
 
     Raises:
         VptkitError: as of `tune`; a class that is too small for the largest number is found before
@@ -104,32 +103,19 @@ def tune_shots(
     for path in () if resume else paths.values():
         require_absent(path, force=force)
     shares = config.val_share, config.test_share
-    load_splits(data, config.seed, *shares, shots=max(shots))
+    labels, _ = load_splits(data, config.seed, *shares, shots=max(shots))
+    full = None
+    if config.full_data is not None:  # one for all numbers of shots
+        require_full_classes(config, labels)
+        with show("full set") as bar:
+            full = tune_full(config, output, resume=resume, force=force, progress=bar)
     runs = []
     for count, path in paths.items():
         name = None if config.name is None else f"{config.name}-{count}shot"
         one = replace(config, shots=count, name=name)
-        if resume and not force and path.exists():
-            record = _finished(data, path, one)
-        else:
-            with show(f"{count}-shot") as bar:
-                result = tune(data, path, one, resume=resume, force=force, progress=bar)
-            record = result.to_json()
+        with show(f"{count}-shot") as bar:
+            result = tune(data, path, one, resume=resume, force=force, progress=bar, full=full)
+        record = result.to_json()
         keys = ("best_epoch", "val_top1", "test_top1", "ood_top1")
         runs.append({"shots": count, "adapter": str(path), **{key: record[key] for key in keys}})
     return ShotsResult(runs=tuple(runs))
-
-
-def _finished(data: Path, path: Path, config: TuneConfig) -> dict[str, Any]:
-    """The record of an adapter that an earlier, killed run wrote."""
-    record = dict(read_adapter(path).train)
-    _, splits = load_splits(
-        data, config.seed, config.val_share, config.test_share, shots=config.shots
-    )
-    same = record.get("config") == json.loads(json.dumps(config.to_json()))
-    if not same or record.get("data") != data_digest(splits):
-        raise OutputError(
-            f"{path}: exists already, of other settings or data. Resume with the same, pass "
-            "--force, or choose another name."
-        )
-    return {"ood_top1": None, **record}

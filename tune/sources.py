@@ -36,7 +36,9 @@ def read_splits(data: Path) -> Splits:
     if found is not None:
         return found
     if not data.is_dir():
-        raise DataError(f"{data}: no such folder or file")
+        braces = "{" in data.name and ".." in data.name
+        hint = f". Of shards pass the folder, {data.parent}" if braces else ""
+        raise DataError(f"{data}: no such folder or file{hint}")
     return _read_folders(data)
 
 

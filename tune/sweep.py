@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vptkit.errors import OutputError, VptkitError
+from vptkit.adapter import read_adapter
+from vptkit.errors import AdapterError, OutputError, VptkitError
 from vptkit.files import atomic_file
 from vptkit.progress import SILENT
 from vptkit.table import columns
@@ -55,7 +56,8 @@ def sweep(
     Args:
         plan: of `sweep_from_mapping`.
         folder: of everything that the sweep makes. One that holds this sweep already is gone on
-            with: trials that are over stay as they are, others continue from their checkpoints.
+            with: trials that are over stay as they are, others continue from their checkpoints. A
+            sweep that is over altogether stays as it is, with its adapter.
         runner: runs the trials.
         force: forget what the folder holds of a sweep.
         progress: counts epochs.
@@ -70,6 +72,8 @@ def sweep(
     require_inputs(plan.data, map(plan.config, range(len(plan.trials))))
     with _alone(folder):
         book = open_book(folder, plan, force=force, progress=progress)
+        if (kept := _finished(plan, book)) is not None:
+            return kept
         try:
             if book.pending():
                 runner.run(plan, book)
@@ -113,6 +117,27 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
             f"best: trial {best['trial']}, val {best['val_top1']:.4f}{test}: {best['adapter']}"
         )
     return "\n".join(lines)
+
+
+def _finished(plan: Sweep, book: Book) -> dict[str, Any] | None:
+    """The leaderboard of a sweep that is over, if it and its adapter agree with the book."""
+    best, output = book.best(), book.folder / "best.safetensors"
+    if book.pending() or best is None:
+        return None
+    try:
+        found = json.loads((book.folder / "leaderboard.json").read_text(encoding="utf-8"))
+        chosen, record = found["best"], read_adapter(output).train
+        scores = {key: chosen[key] for key in ("val_top1", "test_top1", "best_epoch")}
+    except (AdapterError, OSError, ValueError, KeyError, TypeError):
+        return None
+    config = json.loads(json.dumps(plan.config(best.number).to_json()))
+    document = _document(plan, book, {**chosen, "adapter": str(output)})
+    agree = (
+        chosen["trial"] == best.number
+        and found["leaderboard"] == json.loads(json.dumps(document["leaderboard"]))
+        and {**scores, "config": config} == {key: record.get(key) for key in (*scores, "config")}
+    )
+    return document if agree else None
 
 
 def _best(plan: Sweep, book: Book, trial: Trial, runner: Runner) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Sweep:
     """A sweep, ready to run.
 
     Attributes:
-        data: image folder.
+        data: images, of `vptkit.tune.sources.read_splits`.
         fixed: settings of every trial.
         space: swept setting → its values, or its range.
         search: how.

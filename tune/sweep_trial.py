@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.errors import DataError
+from vptkit.errors import DataError, VptkitError
 from vptkit.tensors import read_metadata
 
 from .backbone import create_backbone
 from .config import config_from_mapping
 from .run import TuneResult, tune
+from .sources import read_splits
 from .splits import load_splits
 
 if TYPE_CHECKING:
@@ -36,10 +37,19 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     """Refuse, before anything starts, what every worker would stumble over.
 
     Raises:
+        VptkitError: seed or shares vary, and would draw another val split for each trial.
         DataError: the images are not there, or too few.
         BackboneError: timm does not know the backbone, or its weights do not fit.
     """
     configs = list(configs)
+    drawing = ("seed", "val_share", "test_share")
+    varied = [key for key in drawing if len({getattr(config, key) for config in configs}) > 1]
+    if varied and "val" not in read_splits(data):
+        raise VptkitError(
+            f"{data} has no val split of its own, it is drawn by seed, val_share and test_share, "
+            f"and the sweep varies {', '.join(varied)}: its trials would be judged on different "
+            "images. Give the data a val split, or fix these in [tune]."
+        )
     for config in {config.shots: config for config in configs}.values():
         load_splits(data, config.seed, config.val_share, config.test_share, shots=config.shots)
     backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}

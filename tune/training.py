@@ -29,7 +29,7 @@ from .tuned import Tuned, parameter_groups, wants_whitening
 from .whitening import token_moments, whitening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from .config import TuneConfig
     from .data import DataSet
+    from .phases import Part
     from .step import Batch
 
 __all__ = ["Paths", "refit_head", "train_phases", "whitened"]
@@ -85,6 +86,7 @@ def train_phases(
     kept: dict[str, Tensor] | None = None
     if resume and paths.checkpoint.exists():
         state, kept = load_checkpoint(paths.checkpoint, identity)
+        _write_metrics(state, paths)  # those before may lie on another machine
     else:
         state = TrainState(identity)
         if leads():
@@ -100,9 +102,8 @@ def train_phases(
         restore_parameters(tuned, kept)
     place(tuned, choose_device(config.device), config)
     plan = phases(config)
-    progress.total = (progress.total or 0) + len(sets["train"]) * (
-        plan[-1].epochs.stop - state.epoch
-    )
+    left = functools.partial(_images_left, plan, state, config, len(sets["train"]))
+    progress.total = (progress.total or 0) + left()
     after_epoch = functools.partial(_keep, tuned, state, paths, on_epoch)
     for phase in plan:
         if state.epoch >= phase.epochs.stop:
@@ -110,8 +111,23 @@ def train_phases(
         if stalled(phase, state, config):
             break
         moments = kept if state.epoch > phase.epochs.start else None
-        _train_phase(tuned, phase, sets, config, state, progress, after_epoch, moments)
+        last = plan[-1].epochs.stop
+        _train_phase(tuned, phase, sets, config, state, progress, after_epoch, last, moments)
+    if skipped := left():  # patience and cycles may end a run early
+        progress.total = (progress.total or 0) - skipped
+        progress.update(0)
     return tuned, state
+
+
+def _images_left(plan: Sequence[Phase], state: TrainState, config: TuneConfig, images: int) -> int:
+    """How many training images the epochs show that are not done."""
+    rest = images % config.batch_size
+    dropped = rest if images > config.batch_size > 2 * rest else 0  # as `_data` counts its steps
+    return sum(
+        (images - (0 if _from_features(phase.part, config) else dropped))
+        * len(range(max(state.epoch, phase.epochs.start), phase.epochs.stop))
+        for phase in plan
+    )
 
 
 def _keep(
@@ -125,13 +141,18 @@ def _keep(
     """Write metrics and checkpoint behind an epoch."""
     if phase.cycle:
         state.history[-1] |= {"cycle": phase.cycle, "part": phase.part}
-    # Metrics first: a record too many is written again by a resumed run, a missing one is not.
-    with atomic_file(paths.metrics) as part:
-        lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
-        part.write_text("".join(lines))
+    _write_metrics(state, paths)
     save_checkpoint(paths.checkpoint, tuned, optimizer, state)
     if on_epoch is not None:
         on_epoch(paths.checkpoint)
+
+
+def _write_metrics(state: TrainState, paths: Paths) -> None:
+    if not leads():
+        return
+    with atomic_file(paths.metrics) as part:
+        lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
+        part.write_text("".join(lines))
 
 
 def _train_phase(
@@ -142,15 +163,18 @@ def _train_phase(
     state: TrainState,
     progress: Progress,
     after_epoch: Callable[[Phase, torch.optim.Optimizer], None],
+    last: int,
     moments: dict[str, Tensor] | None = None,
 ) -> None:
-    """From `state.epoch` to the end of the phase; `moments` if a run goes on in its middle."""
+    """From `state.epoch` to the end of the phase; `moments` if a run goes on in its middle.
+
+    `last` is the run's last epoch.
+    """
     tuned.learn(phase.part)
     optimizer = torch.optim.AdamW(parameter_groups(tuned, config, phase.part))
     if moments is not None:
         restore_moments(optimizer, moments)
-    head_only = phase.part == "head" or config.method == "linear"
-    from_features = head_only and config.augment != "crop"
+    from_features = _from_features(phase.part, config)
     batches, steps, validation = _data(tuned, sets, config, from_features=from_features)
     train(
         tuned,
@@ -164,8 +188,14 @@ def _train_phase(
         progress=progress,
         after_epoch=lambda: after_epoch(phase, optimizer),
         epochs=phase.epochs,
+        last=last,
         weights=class_weights(config, sets["train"].split.targets, tuned.head.out_features),
     )
+
+
+def _from_features(part: Part, config: TuneConfig) -> bool:
+    """Whether only the head learns, from features that stay the same."""
+    return (part == "head" or config.method == "linear") and config.augment != "crop"
 
 
 def _data(
@@ -192,8 +222,10 @@ def refit_head(
     before = evaluate(tuned, sets["val"], config.batch_size)
     kept = {name: value.clone() for name, value in tuned.state_dict().items()}
     state, phase = TrainState({}), Phase("head", range(config.refit_epochs))
-    progress.total = (progress.total or 0) + len(sets["train"]) * config.refit_epochs
-    _train_phase(tuned, phase, sets, config, state, progress, lambda *_: None)
+    left = functools.partial(_images_left, (phase,), state, config, len(sets["train"]))
+    progress.total = (progress.total or 0) + left()
+    _train_phase(tuned, phase, sets, config, state, progress, lambda *_: None, config.refit_epochs)
+    progress.total = (progress.total or 0) - left()
     record = state.history[state.best_epoch - 1]
     gains = (record["val_top1"], -record["val_loss"]) > (before[0], -before[1])
     tuned.load_state_dict(state.best if gains else kept)
@@ -228,5 +260,13 @@ def whitened(
     results = results[:1] if shallow else results
     if not all(torch.isfinite(result.matrix).all() for result in results):
         raise DataError("whitening failed: the tokens of the training images are degenerate")
-    notes = [{"rank": r.rank, "condition": r.condition, "row_norm": r.row_norm} for r in results]
+    notes = [
+        {
+            "rank": r.rank,
+            "condition": r.condition,
+            "condition_is_bound": r.condition_is_bound,
+            "row_norm": r.row_norm,
+        }
+        for r in results
+    ]
     return [result.matrix for result in results], notes

@@ -45,14 +45,16 @@ class Whitening:
     Attributes:
         matrix: W, float64 [d, d].
         rank: eigenvalues of Σ above the floor.
-        condition: largest over smallest eigenvalue of Σ, before the floor; 4.5e15 where float64
-            cannot tell the smallest from zero.
+        condition: largest over smallest eigenvalue of Σ, before the floor.
+        condition_is_bound: float64 cannot tell the smallest from zero (it is below d eps times the
+            largest): the condition is at least so large.
         row_norm: mean norm of W's rows: initial prompts are 0.02 times this large.
     """
 
     matrix: Tensor
     rank: int
     condition: float
+    condition_is_bound: bool
     row_norm: float
 
 
@@ -151,12 +153,14 @@ def whitening(
         mean = (w_q @ w_k.T) @ moments.mean_tokens.T  # [d, T]
         sigma = mean @ mean.T / d
     values, vectors = torch.linalg.eigh((sigma + sigma.T) / 2)
-    largest, double = float(values[-1]), torch.finfo(torch.float64)
+    smallest, largest, double = float(values[0]), float(values[-1]), torch.finfo(torch.float64)
+    resolved = max(largest * double.eps * len(values), double.tiny)
     kept = values.clamp_min(floor * largest)
     matrix = vectors @ torch.diag(kept**-0.5) @ vectors.T
     return Whitening(
         matrix=matrix,
         rank=int((values > floor * largest).sum()),
-        condition=largest / max(float(values[0]), largest * double.eps, double.tiny),
+        condition=largest / max(smallest, resolved),
+        condition_is_bound=smallest <= resolved,
         row_norm=float(matrix.norm(dim=1).mean()),
     )

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli_make import AsJson, Force, Threads, Weights, emit, require_tune
+from vptkit.cli_make import (
+    AsJson,
+    Force,
+    Settings,
+    Threads,
+    Weights,
+    backbone_args,
+    emit,
+    require_tune,
+)
 
 __all__ = ["analyze"]
 
@@ -17,10 +26,15 @@ def analyze(
     backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="timm model name.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Images, as of vptkit tune.")],
     weights: Weights = None,
-    image_size: Annotated[int | None, typer.Option(help="Input size [the model's].")] = None,
+    settings: Settings = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Input size [the adapter's, else the model's].")
+    ] = None,
     adapter: Annotated[
         list[Path] | None,
-        typer.Option(help="NAME.safetensors with prompts; may be repeated."),
+        typer.Option(
+            help="NAME.safetensors with prompts; may be repeated. The first one's backbone_args hold."
+        ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Training images.")] = 100,
     out: Annotated[
@@ -39,16 +53,17 @@ def analyze(
     require_tune("analyze")
     import torch
 
+    from vptkit.adapter import read_adapter
     from vptkit.progress import progress
     from vptkit.tune.analyze import AnalyzeConfig
     from vptkit.tune.analyze import analyze as run_analyze
 
     if threads is not None:
         torch.set_num_threads(threads)
-    arguments = {} if image_size is None else {"img_size": image_size}
+    known = read_adapter(adapter[0]).backbone.args if adapter else {}
     config = AnalyzeConfig(
         backbone=backbone,
-        backbone_args=arguments,
+        backbone_args={**known, **backbone_args(settings, image_size)},
         weights=weights,
         images=images,
         tap=tap,  # type: ignore[arg-type]  # checked there
@@ -72,7 +87,9 @@ def _table(document: dict[str, Any]) -> str:
         for name in names:
             cells.append(f"{block[name]['excess_kurtosis']:.1f}")
             cells.append(f"{block[name]['generalised']['exponent']:.2f}")
-        rows.append([*cells, str(block["sigma"]["rank"]), f"{block['sigma']['condition']:.1e}"])
+        sigma = block["sigma"]
+        bound = "≥" if sigma["condition_is_bound"] else ""
+        rows.append([*cells, str(sigma["rank"]), f"{bound}{sigma['condition']:.1e}"])
     parts = [columns([*header, "rank", "condition"], rows)]
     if prompts := _prompts(document["blocks"]):
         parts.append(columns(["prompts of", "kurt.", "max/rms", "cosine", "whitened"], prompts))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli_make import AsJson, Force, Weights, emit, require_tune
+from vptkit.cli_make import AsJson, Force, Settings, Weights, backbone_args, emit, require_tune
 
 __all__ = ["import_"]
 
@@ -30,6 +30,7 @@ def import_(
     ],
     backbone: Annotated[str, typer.Option(help="timm model name.")],
     weights: Weights = None,
+    settings: Settings = None,
     image_size: Annotated[int | None, typer.Option(help="Input size [the model's].")] = None,
     head: Annotated[
         Path | None, typer.Option(help="File with the head's weight and bias, if FILE has none.")
@@ -54,7 +55,7 @@ def import_(
     config = ImportConfig(
         layout=layout,  # type: ignore[arg-type]  # these three are checked there
         backbone=backbone,
-        backbone_args={} if image_size is None else {"img_size": image_size},
+        backbone_args=backbone_args(settings, image_size),
         weights=weights,
         head=head,
         labels=labels,

@@ -24,6 +24,10 @@ Weights = Annotated[
     Path | None, typer.Option(help="The backbone's weights, .safetensors [timm's, from its hub].")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [all usable cores].")]
+Settings = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file of vptkit tune: its backbone_args are taken."),
+]
 Text = str | None
 Int = int | None
 Float = float | None
@@ -58,7 +62,7 @@ def tune(
         Path | None, typer.Option(help="TOML file of settings (names as here, with _).")
     ] = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
-    method: Annotated[Text, option("bpt, vpt, ln, ln+bpt, ln+vpt, linear [bpt].")] = None,
+    method: Annotated[Text, option("bpt, vpt, ln, ln+bpt, ln+vpt, linear [ln].")] = None,
     insert: Annotated[Text, option("deep or shallow [deep].")] = None,
     form: Annotated[Text, option("Of bpt: bilinear, fwhiten, twhiten [bilinear].")] = None,
     prompts: Annotated[Int, option("Prompts at each block, m [50].")] = None,
@@ -397,6 +401,14 @@ def _toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise VptkitError(f"{path}: not valid TOML: {error}") from error
     return settings
+
+
+def backbone_args(config: Path | None, image_size: int | None) -> dict[str, Any]:
+    """Arguments of the backbone: those of a file for `vptkit tune`, and the input size."""
+    arguments = _toml(config).get("backbone_args", {}) if config else {}
+    if not isinstance(arguments, dict):
+        raise VptkitError(f"{config}: backbone_args is {arguments!r}, expected a table")
+    return arguments if image_size is None else {**arguments, "img_size": image_size}
 
 
 @contextlib.contextmanager

@@ -20,14 +20,17 @@ def sweep(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="TOML: data, [tune] fixed settings, [space] lists and ranges, [search].",
+            help="TOML: data, [tune] fixed settings, [space] lists and ranges, [search] kind, "
+            "samples, seed, pruning (grace, reduction), cpus, gpus, parallel, retries.",
         ),
     ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="Folder; the same command again goes on with it."),
     ],
-    data: Annotated[Path | None, typer.Option(help="Image folder [data of CONFIG].")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Images, as of vptkit tune [data of CONFIG].")
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster, or auto [start Ray here].")
     ] = None,

@@ -75,6 +75,19 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "weights": "weights/vit_small_patch14_dinov2.saliency/model.safetensors",
     },
 }
+PAIRS = (
+    ("BPT-deep bilinear", "VPT-deep"),
+    ("BPT-deep fWhiten", "VPT-deep"),
+    ("BPT-shallow", "VPT-shallow"),
+    ("LN joint", "linear"),
+    ("LN joint", "VPT-deep"),
+    ("LN joint", "BPT-deep fWhiten"),
+    ("LN joint", "full fine-tuning"),
+    ("LP-LN", "LN joint"),
+    ("LN cyclic", "LN joint"),
+    ("LN cyclic + λ", "LN cyclic"),
+    ("LN+BPT", "LN joint"),
+)
 FULL_RATE, FULL_HEAD_RATE = 1e-4, 2e-2  # of full fine-tuning, by AdamW
 
 
@@ -259,6 +272,40 @@ def reached(rows: Rows, backbone: str, shots: int, method: str, sets: list[str])
     return " ".join(found)
 
 
+def paired(rows: Rows) -> str:
+    """Markdown: one method against another, over the cells in which both ran."""
+    lines = ["\n| | cells | test: mean difference ± standard error | won / lost | OOD |"]
+    lines.append("| --- " * 5 + "|")
+    for ours, theirs in PAIRS:
+        mine, other = by_cell(rows, ours), by_cell(rows, theirs)
+        both = sorted(mine.keys() & other.keys())
+        if not both:
+            continue
+        test = np.array([mine[k]["test_top1"] - other[k]["test_top1"] for k in both])
+        ood = [(mine[k]["ood_top1"], other[k]["ood_top1"]) for k in both]
+        out = np.array([a - b for a, b in ood if a is not None and b is not None])
+        lines.append(
+            f"| {ours} − {theirs} | {len(both)} | {difference(test)} | "
+            f"{(test > 0).sum()} / {(test < 0).sum()} | {difference(out)} |"
+        )
+    return "\n".join(lines)
+
+
+def by_cell(rows: Rows, method: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The records of a method by backbone, set, shots and seed."""
+    return {
+        (*key[:3], row["seed"]): row for key, v in rows.items() if key[3] == method for row in v
+    }
+
+
+def difference(values: Any) -> str:
+    """Mean ± standard error, in points."""
+    if len(values) < 2:
+        return "-"
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{100 * np.mean(values):+.1f} ± {100 * error:.1f}"
+
+
 def plot(rows: Rows, path: Path) -> None:
     """Test accuracy of each method, a panel for each backbone and amount of data."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -349,6 +396,7 @@ def main() -> None:
     rows = read_records(args.records)
     print(f"{sum(map(len, rows.values()))} cells; {EPOCHS} epochs, {PROMPTS} prompts")
     print(report(rows))
+    print(paired(rows))
     if args.plot is not None:
         plot(rows, args.plot)
 

@@ -1,4 +1,4 @@
-"""Which learning rate each method wants, before `evidence.py` compares the methods at one each.
+"""Which learning rates (and cycles) each method wants, before `evidence.py` compares the methods at one each.
 
 Few images, one seed that the comparison does not use, and `val` alone: best accuracy, and the loss
 of that epoch, which tells more than the accuracy of a hundred images.
@@ -21,11 +21,17 @@ from evidence import BACKBONES, Cell, full_fine_tuning, settings_of
 
 from vptkit.tune import tune
 
-GRID: dict[str, tuple[dict[str, float], ...]] = {
+GRID: dict[str, tuple[dict[str, Any], ...]] = {
     "LN joint": (
         {"lr_ln": 2e-3},
         {"lr_ln": 2e-3, "lr_head": 2e-2},
         {"lr_ln": 2e-3, "lr_head": 5e-2},
+    ),
+    "LN cyclic": (  # twelve epochs of the norms in each; head phases see cached features
+        {"cycles": 3, "head_epochs": 4, "ln_epochs": 4},
+        {"cycles": 3, "head_epochs": 12, "ln_epochs": 4},
+        {"cycles": 2, "head_epochs": 12, "ln_epochs": 6},
+        {"cycles": 2, "head_epochs": 12, "ln_epochs": 6, "lr_head": 2e-2},
     ),
     "VPT-deep": ({}, {"lr": 2e-3}, {"lr_head": 2e-2}, {"lr": 2e-2, "lr_head": 2e-2}),
     "BPT-deep bilinear": ({"lr": 5e-3}, {"lr": 2e-3}, {"lr": 1e-3}, {"lr": 5e-4}),
@@ -40,7 +46,7 @@ GRID: dict[str, tuple[dict[str, float], ...]] = {
 SEED = 7
 
 
-def measured(cell: Cell, rates: dict[str, float], shared: Path, folder: Path) -> str:
+def measured(cell: Cell, rates: dict[str, Any], shared: Path, folder: Path) -> str:
     """Best accuracy on val and the loss of that epoch (of full fine-tuning only the first)."""
     if cell.method == "full fine-tuning":
         for name, rate in rates.items():
@@ -64,7 +70,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(GRID), choices=GRID)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    heads = ["method", "rates other than the defaults", *args.sets]
+    heads = ["method", "settings other than the defaults", *args.sets]
     print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
     with tempfile.TemporaryDirectory() as folder:
         for method in args.methods:

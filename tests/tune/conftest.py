@@ -98,6 +98,7 @@ def make_config(weights: Path) -> Callable[..., TuneConfig]:
             "backbone": NAME,
             "backbone_args": dict(TINY),
             "weights": weights,
+            "method": "bpt",
             "epochs": 2,
             "batch_size": 8,
             "prompts": 3,

@@ -161,7 +161,45 @@ def test_the_largest_number_is_drawn(largest):
     axes = Figure().subplots(2)
     _draw(axes[0], quantity)
     sigma = None  # not drawn
-    _draw_prompts(axes[1], BlockTails(0, sigma, {}, {"a": quantity}))  # type: ignore[arg-type]
+    _draw_prompts(axes[1], BlockTails(0, sigma, {}, {"a": quantity}), {"a": "C0"})  # type: ignore[arg-type]
     for one in axes:
         counts = one.patches[0].get_data().values
         assert counts[-1 if largest > 0 else 0] == pytest.approx(1)
+
+
+def test_an_adapter_has_one_colour_and_stands_in_one_legend(make_vit, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from vptkit.tune import burstiness_plot
+
+    figures = []
+    real = burstiness_plot.Figure
+    monkeypatch.setattr(
+        burstiness_plot, "Figure", lambda **options: figures.append(real(**options)) or figures[0]
+    )
+    both = {f"prompt.{i}": draw(4, D, seed=i).numpy() for i in range(L)}
+    deep = "flowers-bilinear-of-a-long-name-7"
+    adapters = {
+        "shallow": adapter_of("shallow", {"prompt.0": both["prompt.0"]}),
+        deep: adapter_of("deep", both),
+    }
+    batches = draw(6, 3, 32, 32)[None]
+    blocks = measure(make_vit().double(), lambda: batches, adapters)
+    burstiness_plot.plot_burstiness(blocks, "x", tmp_path / "x.png")
+    top, bottom = figures[0].subfigs
+    first, last = top.axes[4], top.axes[9]
+    colours = [{p.get_label(): p.get_edgecolor() for p in axes.patches} for axes in (first, last)]
+    short = "flowers-bili…a-long-name-7"
+    assert set(colours[0]) == {"shallow", short}
+    assert colours[1] == {short: colours[0][short]}
+    assert colours[0]["shallow"] != colours[0][short]
+    (legend,) = top.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["Gaussian", "Laplacian", "exponent e, fitted", "shallow", short]
+    box = legend.get_window_extent()
+    assert all(axes.get_legend() is None for axes in top.axes)
+    assert not any(box.overlaps(axes.get_window_extent()) for axes in figures[0].axes)
+    ratios = bottom.axes[1]
+    low, high = ratios.get_ylim()
+    shown = [t.get_text() for t in ratios.get_yticklabels() if low <= t.get_position()[1] <= high]
+    assert len(shown) >= 2
+    assert all(float(text) > 0 for text in shown)  # 5, not 5 × 10⁰

@@ -28,9 +28,18 @@ def refusal(**values) -> str:
 def test_defaults():
     config = config_from_mapping({"backbone": "vit"})
     assert config == TuneConfig(backbone="vit")
-    assert (config.method, config.insert, config.prompts) == ("bpt", "deep", 50)
+    assert (config.method, config.insert, config.prompts) == ("ln", "deep", 50)
     assert config.rates[0] > 0
     assert config.rates[1] > 0
+
+
+def test_settings_of_prompts_want_a_method():
+    """The default tunes LayerNorms, and would ignore them."""
+    message = refusal(prompts=10, lr=1e-2)
+    assert "lr, prompts without a method" in message
+    assert "--method bpt, vpt" in message
+    for method in ("vpt", "linear"):  # a file may hold them for several methods
+        config_from_mapping({"backbone": "vit", "method": method, "prompts": 10})
 
 
 def test_no_backbone():
@@ -165,7 +174,7 @@ def test_every_number_has_a_range():
 
 
 def test_whole_numbers_serve_as_shares():
-    config = config_from_mapping({"backbone": "vit", "lr": 1, "crop_scale": 1})
+    config = config_from_mapping({"backbone": "vit", "method": "bpt", "lr": 1, "crop_scale": 1})
     assert (config.lr, config.crop_scale) == (1.0, 1.0)
     assert isinstance(config.lr, float)
 
@@ -263,7 +272,7 @@ def test_every_setting_is_an_option():
 def test_the_command_line_goes_over_the_file(command, tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(
-        'backbone = "vit"\nepochs = 7\nlr = 1\nprompts = 9\n'
+        'backbone = "vit"\nmethod = "bpt"\nepochs = 7\nlr = 1\nprompts = 9\n'
         "[backbone_args]\nimg_size = 64\npatch_size = 8\n"
     )
     code, config, _ = command("--config", file, "--epochs", 3)

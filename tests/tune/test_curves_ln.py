@@ -82,6 +82,17 @@ def test_the_chosen_one_is_marked(drawn, outside):
         assert list(labelled["ood (not used to choose)"].get_ydata()) == [0.3, 0.4, 0.2]
 
 
+def test_an_image_more_does_not_look_like_an_effect_along_lambda(drawn):
+    rescale = rescale_of(1.0, outside=False)
+    for number, row in enumerate(rescale["curve"]):
+        row["val_top1"] = 0.7 + 0.002 * number
+    (axes,) = drawn(curves_ln.plot_lambda, rescale).axes
+    low, high = axes.get_ylim()
+    assert high - low >= 0.05 - 1e-9
+    assert low < 0.7 < 0.706 < high
+    assert "by more than √n of the n val images" in axes.get_xlabel()  # why 0.706 lost
+
+
 def test_id_against_ood(drawn):
     (axes,) = drawn(curves_ln.plot_id_ood, rescale_of(2.0)).axes
     labelled = {line.get_label(): line for line in axes.lines}
@@ -111,3 +122,15 @@ def test_the_learning_curves_are_shaded_where_the_head_learns(monkeypatch, tmp_p
     ]
     plot_curves({"birds": history}, tmp_path / "x.png")
     assert shaded == 2 * spans  # loss, accuracy
+
+
+def test_the_grey_has_one_name(monkeypatch, tmp_path):
+    legends = []
+    real = Axes.legend
+    monkeypatch.setattr(Axes, "legend", lambda *a, **k: legends.append(real(*a, **k)))
+    numbers = {f"{split}_{key}": 0.5 for split in ("train", "val") for key in ("loss", "top1")}
+    parts = ["head", "body", "head", "body"]
+    cyclic = [{"epoch": i, **numbers, "part": part} for i, part in enumerate(parts, 1)]
+    plot_curves({"birds": cyclic, "cars": cyclic}, tmp_path / "x.png")
+    (legend,) = legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["birds", "cars", "head alone"]

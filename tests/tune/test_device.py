@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import MissingError, TargetError, VptkitError  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.data import DataSet  # noqa: E402
 from vptkit.tune.describe import spec_from_model  # noqa: E402
 from vptkit.tune.device import (  # noqa: E402
     choose_device,
@@ -20,6 +23,8 @@ from vptkit.tune.device import (  # noqa: E402
     place,
     repeatable,
 )
+from vptkit.tune.reference import reference_logits  # noqa: E402
+from vptkit.tune.splits import load_splits  # noqa: E402
 from vptkit.tune.tuned import Tuned  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -180,21 +185,33 @@ def test_without_the_option_nothing_is_compiled(make_tuned, monkeypatch):
     place(tuned, CPU, config)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch 2.15 about itself
-@pytest.mark.skipif(sys.platform != "linux", reason="needs g++")
-def test_a_compiled_run_is_the_same_run(splits, make_config, tmp_path):
-    """Batches of several sizes, with and without gradients: none of them goes back to eager."""
-    from vptkit.adapter import read_adapter
+COMPILED = {
+    "bpt": {"method": "bpt", "form": "bilinear", "epochs": 1},
+    "ln": {"method": "ln", "epochs": 1},
+    "ln-cyclic": {"method": "ln", "cycles": 1, "head_epochs": 1, "ln_epochs": 1},
+}
 
-    settings = {"method": "bpt", "form": "bilinear", "batch_size": 16, "epochs": 1}
-    plain = tune(splits, tmp_path / "a.safetensors", make_config(**settings))
-    compiled = tune(splits, tmp_path / "b.safetensors", make_config(**settings, compile=True))
+
+def require_the_same_compiled(splits, make_config, folder, **settings):
+    """Batches of several sizes, with and without gradients: none of them goes back to eager."""
+    torch._dynamo.utils.counters.clear()
+    settings["batch_size"] = 16
+    plain = tune(splits, folder / "a.safetensors", make_config(**settings))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
+    compiled = tune(splits, folder / "b.safetensors", make_config(**settings, compile=True))
     a, b = read_adapter(plain.adapter), read_adapter(compiled.adapter)
     assert b.train["computed"]["compile"] is True
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     for name, value in a.tensors.items():
         assert abs(value.astype("float64") - b.tensors[name]).max() < 1e-3, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch 2.15 about itself
+@pytest.mark.skipif(sys.platform != "linux", reason="needs g++")
+@pytest.mark.parametrize("name", ["bpt", "ln"])
+def test_a_compiled_run_is_the_same_run(splits, make_config, tmp_path, name):
+    require_the_same_compiled(splits, make_config, tmp_path, **COMPILED[name])
 
 
 # ---- with a GPU ---------------------------------------------------------------------------------
@@ -210,19 +227,32 @@ def gpu():
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("method", ["vpt", "bpt", "ln", "linear"])
-def test_a_run_on_the_gpu(gpu, splits, make_config, tmp_path, method, precision):
+def test_a_run_on_the_gpu(gpu, splits, weights, make_config, tmp_path, method, precision):
     """Twice the same bytes; golden answers are the CPU's, and the GPU's accuracy holds there."""
     config = make_config(method=method, precision=precision, device="cuda", name="x")
     first = tune(splits, tmp_path / "a.safetensors", config)
     second = tune(splits, tmp_path / "b.safetensors", config)
     assert first.device.startswith("cuda:0 (")
     assert first.adapter.read_bytes() == second.adapter.read_bytes()
+    adapter = read_adapter(first.adapter)
+    images, logits = adapter.golden()
+    again = reference_logits(first.adapter, weights, images)
+    np.testing.assert_allclose(again, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
+    val = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["val"], adapter.preprocess)
+    images, targets = next(val.evaluation_batches(100))
+    right = reference_logits(first.adapter, weights, images).argmax(1) == targets
+    assert abs(right.mean() - first.val_top1) < 1.5 / len(val)  # rounding may turn an image
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch 2.15 about itself
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_run_on_the_gpu(gpu, splits, make_config, tmp_path, name):
+    require_the_same_compiled(splits, make_config, tmp_path, **COMPILED[name], device="cuda")
 
 
 @pytest.mark.gpu
 def test_the_gpu_learns_what_the_cpu_learns(gpu, splits, make_config, tmp_path):
-    from vptkit.adapter import read_adapter
-
     found = []
     for device in ("cpu", "cuda"):
         config = make_config(method="bpt", form="bilinear", device=device)

@@ -20,6 +20,9 @@ METHODS = {
     "bpt-whitened-start": {"method": "bpt", "b_init": "whiten"},
     "bpt-fwhiten": {"method": "bpt", "form": "fwhiten"},
     "bpt-twhiten": {"method": "bpt", "form": "twhiten"},
+    "ln": {"method": "ln"},
+    "ln-cyclic": {"method": "ln", "cycles": 2, "head_epochs": 2, "ln_epochs": 2},
+    "ln+bpt": {"method": "ln+bpt"},
 }
 
 
@@ -29,7 +32,7 @@ def losses(result) -> list[float]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_learns(splits, make_config, tmp_path, name):
-    config = make_config(**METHODS[name], epochs=8, lr=1e-2, lr_head=2e-2)
+    config = make_config(**METHODS[name], epochs=8, lr=1e-2, lr_head=2e-2, lr_ln=1e-2)
     result = tune(splits, tmp_path / "a.safetensors", config)
     assert result.val_top1 > 0.9
     assert result.test_top1 > 0.8
@@ -37,11 +40,14 @@ def test_each_method_learns(splits, make_config, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "linear"])
-def test_prompts_alone_learn(splits, make_config, tmp_path, name):
-    """With a head that stands still, what falls is the prompts' doing."""
+def test_the_body_alone_learns(splits, make_config, tmp_path, name):
+    """With a head that stands still, what falls is the prompts' or the LayerNorms' doing."""
     still = {"lr_head": 1e-12, "wd_head": 0.0, "epochs": 8, "dropout": 0.0, "augment": "none"}
-    start = tune(splits, tmp_path / "a.safetensors", make_config(**METHODS[name], **still, lr=1e-9))
-    moved = tune(splits, tmp_path / "b.safetensors", make_config(**METHODS[name], **still, lr=5e-2))
+    rates = {"start": {"lr": 1e-9, "lr_ln": 1e-9}, "moved": {"lr": 5e-2, "lr_ln": 5e-2}}
+    start, moved = (
+        tune(splits, tmp_path / f"{at}.safetensors", make_config(**METHODS[name], **still, **rate))
+        for at, rate in rates.items()
+    )
     assert max(losses(start)) - min(losses(start)) < 1e-3
     assert losses(moved)[-1] < losses(start)[-1] - 0.01
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
-from tests.tune.test_run import Stop  # noqa: E402
+from tests.tune.test_run import Count, Stop  # noqa: E402
 from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
@@ -188,12 +188,30 @@ def test_patience(splits, make_config, tmp_path, monkeypatch, scores, patience, 
     rates = scripted(monkeypatch, [*scores, 0.0])
     config = make_config(method="vpt", epochs=6, patience=patience)
     monkeypatch.setattr("vptkit.tune.run.evaluate", lambda *_: (0.0, 1.0))
-    result = tune(splits, tmp_path / "a.safetensors", config)
+    bar = Count()
+    result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)
+    assert bar.done == bar.total == 24 * epochs
     assert len(result.metrics.read_text().splitlines()) == epochs
     assert result.best_epoch == best
     # 24 images in batches of 8; the schedule is that of all six epochs
     expected = [5e-3 * rate_at(step, 18, 0.1) for step in range(3 * epochs)]
     assert rates == pytest.approx(expected)
+
+
+def test_the_bar_counts_the_whole_run(splits, make_config, tmp_path, monkeypatch):
+    """Two cycles of which the second brings nothing: a third is not begun. Dropped images."""
+    scripted(monkeypatch, [0.6, 0.5, 0.5, 0.5, 0.0])
+    monkeypatch.setattr(
+        "vptkit.tune.training.feature_evaluation", lambda *_: iter([(0.5, 1.0)] * 3).__next__
+    )
+    monkeypatch.setattr("vptkit.tune.run.evaluate", lambda *_: (0.0, 1.0))
+    config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, batch_size=7)
+    bar = Count()
+    result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)
+    assert len(result.metrics.read_text().splitlines()) == 4
+    assert bar.done == bar.total == 2 * (24 + 21)  # features of all; 3 images make no batch
+    told = [text.split()[1] for text in bar.texts if text.startswith("epoch ")]
+    assert list(dict.fromkeys(told)) == ["1/6", "2/6", "3/6", "4/6"]
 
 
 def test_a_run_that_lost_patience_is_resumed_to_the_same_bytes(splits, make_config, tmp_path):
@@ -330,3 +348,5 @@ def test_too_many_processes(make_config, monkeypatch, size, count, fails):
         return
     with pytest.raises(VptkitError, match=r"4 processes.*as few as 3 of the 24.*--batch-size 8"):
         image_batches(range(count), config)
+    with pytest.raises(VptkitError, match=r"3 of the 3 images: start fewer processes"):
+        image_batches(range(3), config)  # no batch is larger than the set

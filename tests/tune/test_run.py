@@ -207,7 +207,7 @@ def test_the_images_of_the_whitening_do_not_depend_on_the_batch(splits, make_con
     again, notes = whitened(model, data, make_config(form="fwhiten", whiten_images=5))
     assert torch.equal(fewer[0], again[0])
     assert not torch.allclose(fewer[0], full[0])
-    assert set(notes[0]) == {"rank", "condition", "row_norm"}
+    assert set(notes[0]) == {"rank", "condition", "condition_is_bound", "row_norm"}
 
 
 # ---- resume -------------------------------------------------------------------------------------
@@ -256,6 +256,22 @@ def test_resume_without_a_checkpoint_just_runs(splits, make_config, tmp_path):
     first = tune(splits, tmp_path / "a.safetensors", config, resume=True)
     second = tune(splits, tmp_path / "b.safetensors", config)
     assert first.adapter.read_bytes() == second.adapter.read_bytes()
+
+
+@pytest.mark.parametrize("settings", [{"form": "twhiten"}, {"method": "ln", "rescale": "gamma"}])
+def test_resume_of_a_finished_run_is_its_result(splits, make_config, tmp_path, settings):
+    config, output = make_config(**settings, name="x"), tmp_path / "a.safetensors"
+    first = tune(splits, output, config)
+    before = output.stat().st_mtime_ns
+    again = tune(splits, output, config, resume=True)
+    assert replace(again, seconds=0) == replace(first, seconds=0)
+    assert output.stat().st_mtime_ns == before
+    with pytest.raises(OutputError, match=r"a\.safetensors: exists already, of other settings"):
+        tune(splits, output, replace(config, seed=1), resume=True)
+    with pytest.raises(OutputError, match=r"a\.safetensors: exists already\. Pass"):
+        tune(splits, output, config)
+    changed = tune(splits, output, replace(config, seed=1), resume=True, force=True)
+    assert read_adapter(changed.adapter).train["config"]["seed"] == 1
 
 
 def test_a_run_killed_behind_its_last_epoch_resumes(splits, make_config, tmp_path, monkeypatch):

@@ -434,9 +434,10 @@ def test_a_run_killed_behind_the_full_set_resumes(splits, make_config, tmp_path,
         patch.setattr("vptkit.tune.run._golden", lambda _, a, *__: {} if a.name != "x" else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             tune(splits, output, config)
-    assert (tmp_path / "a.full.safetensors").exists()
+    full = (tmp_path / "a.full.safetensors").stat().st_mtime_ns
     assert not output.exists()
     result = tune(splits, output, config, resume=True)
+    assert (tmp_path / "a.full.safetensors").stat().st_mtime_ns == full  # not trained again
     assert result.layer_norms["fsr_proxy"]["value"] == 1.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import DataError, OutputError, VptkitError  # noqa: E402
+from vptkit.tune import run as run_module  # noqa: E402
 from vptkit.tune import shots as module  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.shots import shots_of, tune_shots  # noqa: E402
@@ -198,6 +202,47 @@ def test_resume_keeps_what_is_done(splits, make_folders, make_config, tmp_path, 
     make_folders(tmp_path / "d", 6, 40)
     with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
         tune_shots(tmp_path / "d", output, config, (1, 2), resume=True)
+
+
+def test_resume_with_other_weights_is_refused(splits, make_vit, make_config, tmp_path):
+    output = tmp_path / "a.safetensors"
+    tune_shots(splits, output, make_config(method="linear"), (1, 2))
+    save_file(make_vit(seed=7).state_dict(), tmp_path / "other.safetensors")
+    other = make_config(method="linear", weights=tmp_path / "other.safetensors")
+    with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
+        tune_shots(splits, output, other, (1, 2), resume=True)
+
+
+def test_the_full_set_is_trained_once_for_all_shots(splits, make_config, tmp_path, monkeypatch):
+    output = tmp_path / "a.safetensors"
+    config = make_config(method="ln", epochs=1)
+    tune_shots(splits, output, config, (1, 2))
+    trained = []
+    real = run_module.train_phases
+    monkeypatch.setattr(
+        run_module, "train_phases", lambda *a: trained.append(a[5].adapter.name) or real(*a)
+    )
+    with_full = replace(config, full_data=splits)
+    with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
+        tune_shots(splits, output, with_full, (1, 2), resume=True)  # they have no proxy
+    assert trained == ["a.full.safetensors"]
+    made = tune_shots(splits, output, with_full, (1, 2), force=True)
+    assert trained[1:] == ["a.full.safetensors", "a-1shot.safetensors", "a-2shot.safetensors"]
+    proxies = [read_adapter(r["adapter"]).train["layer_norms"]["fsr_proxy"] for r in made.runs]
+    assert {proxy["adapter"] for proxy in proxies} == {str(tmp_path / "a.full.safetensors")}
+    assert proxies[0]["value"] != proxies[1]["value"]
+    (tmp_path / "a-2shot.safetensors").unlink()
+    again = tune_shots(splits, output, with_full, (1, 2), resume=True)
+    assert again == made
+    assert trained[4:] == ["a-2shot.safetensors"]
+
+
+def test_a_full_set_of_other_classes_is_refused_first(splits, make_folders, make_config, tmp_path):
+    other = make_folders(tmp_path / "other", 8, classes=2)
+    config = make_config(method="ln", full_data=other)
+    with pytest.raises(DataError, match="other: the full set must have the classes of DATA"):
+        tune_shots(splits, tmp_path / "a.safetensors", config, (1, 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_ood_is_reported(splits, make_folders, make_config, tmp_path):

@@ -526,7 +526,9 @@ def test_a_saved_data_set_that_is_wrong(splits, tmp_path):
 def test_what_is_no_data_set(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     refused(tmp_path / "notes.txt", r"notes\.txt: not a data set .*\.csv, \.tsv, \.parquet, \.tar")
-    refused(tmp_path / "nowhere", r"nowhere: no such folder or file")
+    refused(tmp_path / "nowhere", r"nowhere: no such folder or file$")
+    shards = tmp_path / "train-{000000..000009}.tar"
+    refused(shards, rf"no such folder or file\. Of shards pass the folder, {tmp_path}$")
 
 
 def test_without_pyarrow(splits, tmp_path, monkeypatch):

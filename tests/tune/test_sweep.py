@@ -14,7 +14,7 @@ from vptkit.progress import SILENT
 from vptkit.tune import sweep_trial, tune
 from vptkit.tune.sweep import leaderboard_table, sweep, sweep_from_mapping
 from vptkit.tune.sweep_book import open_book
-from vptkit.tune.sweep_trial import CHECKPOINT, record_of, run_trial
+from vptkit.tune.sweep_trial import CHECKPOINT, record_of, require_inputs, run_trial
 
 
 class Serial:
@@ -61,6 +61,7 @@ def plan(make_config, splits):
             "backbone": config.backbone,
             "backbone_args": config.backbone_args,
             "weights": str(config.weights),
+            "method": "bpt",
             "epochs": 3,
             "batch_size": 8,
             "prompts": 3,
@@ -174,9 +175,47 @@ def test_a_stopped_sweep_goes_on_where_it_was(plan, tmp_path):
     before = {row["trial"]: row["val_top1"] for row in whole["leaderboard"]}
     assert {row["trial"]: row["val_top1"] for row in document["leaderboard"]} == before
     assert {r["trial"]: r["workers"] for r in document["leaderboard"]} == {0: 1, 1: 2, 2: 1}
-    idle = Serial(store)
-    assert sweep(swept, tmp_path / "out", idle) == document
+    idle, out = Serial(store), tmp_path / "out"
+    assert sweep(swept, out, idle) == document
     assert idle.began == {}
+
+
+def test_a_finished_sweep_stays_as_it_is(plan, tmp_path, monkeypatch):
+    """Test is not measured again; what does not agree is made again."""
+    swept, out, runner = plan({"lr": [1e-3, 1e-2]}), tmp_path / "out", Serial(tmp_path / "store")
+    document = sweep(swept, out, runner)
+    records = [json.loads(line) for line in (out / "best.metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    made = []
+    monkeypatch.setattr(
+        sweep_trial,
+        "tune",
+        lambda data, path, *a, **k: made.append(path) or tune(data, path, *a, **k),
+    )
+    before = {path: path.stat().st_mtime_ns for path in out.glob("[bl]e*.*")}
+    assert len(before) >= 5
+    assert sweep(swept, out, runner) == document
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert made == []
+    (out / "best.safetensors").unlink()
+    assert sweep(swept, out, runner) == document
+    other = json.loads((out / "leaderboard.json").read_text())
+    other["best"]["trial"] = 1 - other["best"]["trial"]
+    (out / "leaderboard.json").write_text(json.dumps(other))
+    assert sweep(swept, out, runner) == document
+    assert made == 2 * [out / "best.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "space", [{"seed": [0, 1]}, {"val_share": [0.2, 0.3]}, {"test_share": [0.2, 0.3], "wd": [0.0]}]
+)
+def test_trials_are_judged_on_the_same_images(plan, make_folders, make_config, tmp_path, space):
+    (key, *_), swept = space, plan(space)
+    require_inputs(swept.data, [swept.config(0), swept.config(1)])  # it has a val split
+    mixed = make_folders(tmp_path / "mixed", 8)
+    require_inputs(mixed, [swept.config(0)])
+    with pytest.raises(VptkitError, match=f"no val split of its own.*the sweep varies {key}:"):
+        require_inputs(mixed, [swept.config(0), swept.config(1)])
 
 
 def test_a_trial_that_cannot_work_is_told_and_the_others_go_on(plan, tmp_path):

@@ -11,10 +11,11 @@ FIXED = {"backbone": "vit_tiny_patch16_224", "epochs": 9, "weights": "w.safetens
 
 
 def document(space=None, search=None, **more):
+    space = {"lr": [0.1, 0.2]} if space is None else space
     return {
         "data": "birds",
-        "tune": dict(FIXED),
-        "space": {"lr": [0.1, 0.2]} if space is None else space,
+        "tune": FIXED if "method" in space else {**FIXED, "method": "bpt"},
+        "space": space,
         "search": search or {},
         **more,
     }
@@ -128,4 +129,4 @@ def test_rounding_stays_in_the_range():
 )
 def test_faults_are_named(changed, message):
     with pytest.raises(VptkitError, match=message):
-        sweep_from_mapping({**document(), **changed})
+        sweep_from_mapping({**document(changed.get("space")), **changed})

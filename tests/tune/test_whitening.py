@@ -90,6 +90,12 @@ def test_diagnostics_stay_finite_where_the_rank_is_short(attention):
         for seed in range(5):
             result = whitening(attention, moments_of(draw(1, 10, D, seed=seed) * 1e3), form=form)
             assert 1e9 < result.condition < float("inf")
+            assert result.condition <= 1.001 / (D * 2.0**-52)  # what float64 can tell
+    enough = whitening(attention, moments_of(draw(1, 500, D)))
+    assert not enough.condition_is_bound
+    short = whitening(attention, moments_of(draw(1, 3, D)))
+    assert short.condition_is_bound
+    assert short.condition == pytest.approx(1 / (D * 2.0**-52))
 
 
 def test_a_higher_floor_gives_smaller_rows(attention):

@@ -79,8 +79,31 @@ def test_import_and_analyze(vptkit, tmp_path, weights, images, prompts, monkeypa
     assert "burstiness.json" in out
     assert [line.split()[0] for line in out.splitlines()[:7]] == ["block", *map(str, range(6))]
     assert any(line.startswith("flowers ") for line in out.splitlines())
+    assert out.splitlines()[1].split()[-1].startswith("≥")  # 20 tokens in 64 dimensions
     code, out, err = vptkit(*command, "--force", "--json")
     assert code == 0, err
     assert len(json.loads(out)["blocks"]) == 6
     code, _, err = vptkit(*command, "--force", "--tap", "mid")
     assert (code, "tap is 'mid'" in err) == (2, True)
+
+
+def test_a_backbone_with_arguments(vptkit, tmp_path, images, prompts, monkeypatch):
+    """Import takes them from a file for `tune`, analyze from the adapter."""
+    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness_plot", None)
+    arguments = {"img_size": SIZE, "mlp_ratio": 2}
+    model = timm.create_model(NAME, num_classes=0, **arguments)
+    save_file(model.state_dict(), tmp_path / "narrow.safetensors")
+    (tmp_path / "run.toml").write_text(f"[backbone_args]\nimg_size = {SIZE}\nmlp_ratio = 2\n")
+    weights = ["--weights", tmp_path / "narrow.safetensors"]
+    command = ["import", prompts, "-o", tmp_path / "a.safetensors", "--format", "vpt", *weights]
+    command += ["--backbone", NAME, "--head", tmp_path / "head.safetensors"]
+    code, _, err = vptkit(*command, "--image-size", SIZE)
+    assert (code, "mlp.fc1" in err) == (2, True)
+    code, _, err = vptkit(*command, "--config", tmp_path / "run.toml")
+    assert code == 0, err
+    assert read_adapter(tmp_path / "a.safetensors").backbone.args == arguments
+    command = ["analyze", NAME, images, *weights, "--images", 2, "--out", tmp_path / "out"]
+    for option in ("--adapter", "a.safetensors"), ("--config", "run.toml"):
+        code, out, err = vptkit(*command, option[0], tmp_path / option[1], "--force", "--json")
+        assert code == 0, err
+        assert json.loads(out)["backbone_args"] == arguments

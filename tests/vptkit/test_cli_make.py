@@ -81,12 +81,13 @@ def inputs(tmp_path_factory) -> Path:
     arguments = ", ".join(f"{key} = {value}" for key, value in TINY.items())
     (folder / "run.toml").write_text(
         f'backbone = "{NAME}"\nbackbone_args = {{ {arguments} }}\n'
-        "epochs = 1\nbatch_size = 8\nprompts = 3\nrank = 4\ngolden = 3\n"
+        "method = 'bpt'\nepochs = 1\nbatch_size = 8\nprompts = 3\nrank = 4\ngolden = 3\n"
     )
     config = TuneConfig(
         backbone=NAME,
         backbone_args=TINY,
         weights=weights,
+        method="bpt",
         epochs=1,
         batch_size=8,
         prompts=3,
