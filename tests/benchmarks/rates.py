@@ -37,6 +37,7 @@ GRID: dict[str, tuple[dict[str, Any], ...]] = {
     "BPT-deep bilinear": ({"lr": 5e-3}, {"lr": 2e-3}, {"lr": 1e-3}, {"lr": 5e-4}),
     "BPT-deep fWhiten": ({}, {"lr": 1e-3}, {"lr": 2e-2}),
     "full fine-tuning": (
+        {"FULL_RATE": 1e-5, "FULL_HEAD_RATE": 2e-2},
         {"FULL_RATE": 3e-5, "FULL_HEAD_RATE": 2e-2},
         {"FULL_RATE": 1e-4, "FULL_HEAD_RATE": 5e-3},
         {"FULL_RATE": 1e-4, "FULL_HEAD_RATE": 2e-2},
