@@ -57,7 +57,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "LN cyclic": {"method": "ln", "cycles": CYCLES, **_PHASE},
     "LN cyclic + λ": {"method": "ln", "cycles": CYCLES, "rescale": "gamma", **_PHASE},
     "LN+BPT": {"method": "ln+bpt"},
-    "full fine-tuning": {},
+    "full fine-tuning": {"method": "linear"},  # its data and schedule
 }
 FEW_SHOTS: dict[str, dict[str, Any]] = {  # rates that `rates.py` found better there
     "BPT-deep bilinear": {"lr": 2e-3},
@@ -307,35 +307,43 @@ def difference(values: Any) -> str:
 
 
 def plot(rows: Rows, path: Path) -> None:
-    """Test accuracy of each method, a panel for each backbone and amount of data."""
+    """Test accuracy of each method: a row of panels a backbone, a panel an amount of data."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    panels = sorted({(key[0], key[2]) for key in rows})
-    figure = Figure(figsize=(5.2 * len(panels), 4.6), layout="constrained", dpi=130)
+    backbones = sorted({key[0] for key in rows}, reverse=True)
+    amounts = sorted({key[2] for key in rows}, key=lambda shots: shots or np.inf)
+    size = 4.4 * len(amounts) + 1, 3.9 * len(backbones)
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
-    names = list(METHODS)
-    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-    for panel, (backbone, shots) in zip(axes, panels, strict=True):
-        for number, data in enumerate(SETS):
-            points = [
-                (names.index(k[3]), 100 * np.mean([r["test_top1"] for r in v]), v)
-                for k, v in rows.items()
-                if k[:3] == (backbone, data, shots)
-            ]
-            if not points:
+    panels = figure.subplots(len(backbones), len(amounts), sharey=True, squeeze=False)
+    for backbone, line in zip(backbones, panels, strict=True):
+        for shots, panel in zip(amounts, line, strict=True):
+            cells = {k[1::2]: v for k, v in rows.items() if k[::2] == (backbone, shots)}
+            if not cells:
+                panel.set_axis_off()
                 continue
-            y = [p[0] + 0.16 * (number - 1.5) for p in points]
-            error = [100 * np.std([r["test_top1"] for r in p[2]]) for p in points]
-            panel.errorbar([p[1] for p in points], y, xerr=error, fmt="o", ms=4, lw=1, label=data)
-        panel.set_title(f"{backbone}, {f'{shots} images a class' if shots else 'all images'}")
-        panel.set_xlabel("test top-1 (%): mean and deviation of the seeds")
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
-    axes[-1].legend(frameon=False, fontsize=8)
+            _panel(panel, cells)
+            panel.set_title(f"{backbone}, {f'{shots} images a class' if shots else 'all images'}")
+    panels[0][0].set_yticks(range(len(METHODS)), list(METHODS))
+    panels[0][0].invert_yaxis()
+    figure.supxlabel("test top-1 (%); bars: deviation of the seeds, where there are several")
+    marks = [Line2D([], [], marker="o", ls="", color=f"C{i}") for i in range(len(SETS))]
+    figure.legend(marks, SETS, loc="outside upper center", ncols=len(SETS), frameon=False)
     figure.savefig(path)
+
+
+def _panel(panel: Any, cells: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
+    """One point for each (set, method)."""
+    for (data, method), found in cells.items():
+        number = SETS.index(data)
+        values = [100 * row["test_top1"] for row in found]
+        place = list(METHODS).index(method) + 0.16 * (number - 1.5)
+        error = np.std(values, ddof=1) if len(values) > 1 else None
+        panel.errorbar(np.mean(values), place, xerr=error, fmt="o", ms=4, lw=1, color=f"C{number}")
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def read_records(path: Path) -> Rows:

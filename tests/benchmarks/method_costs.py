@@ -119,7 +119,8 @@ def main() -> None:
     torch.set_num_threads(1)
     times = step_times(args.backbone, args.shared, args.size, args.rounds)
     rows = latencies(args.backbone, args.shared, args.adapters, args.batch)
-    print(f"{args.backbone}, one thread, torch {torch.__version__}, {detect_machine()}")
+    cpu = detect_machine()["cpu"]
+    print(f"{args.backbone}, one thread, torch {torch.__version__}, {cpu}")
     heads = [f"step, {args.size} images (ms)", "÷ VPT-deep"]
     heads += [f"latency ÷ untuned, batch {batch}" for batch in args.batch]
     print("| method | " + " | ".join(heads) + " |\n" + "| --- " * (len(heads) + 1) + "|")
@@ -128,7 +129,11 @@ def main() -> None:
         texts = [f"{np.median(taken):.1f}", f"{ratio:.2f}"]
         for batch in args.batch:
             found = rows.get(method, {}).get(batch)
-            texts.append("-" if found is None else "{ratio:.3f}".format(**found["ratio"]))
+            texts.append(
+                "-"
+                if found is None
+                else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**found["ratio"])
+            )
         print(f"| {method} | " + " | ".join(texts) + " |")
 
 
