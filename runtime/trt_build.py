@@ -22,7 +22,8 @@ The answer, each line with its "event":
   phase   {"name", "parent", "steps"}, step {"name"}, finish {"name"}: TensorRT >= 10
   tactic  {"count"}: kernels timed so far
   result  {"stage": "done" or where it ended ("target", "parse", "build"; "identity" without a
-          model), "version", "gpu", "free_bytes" of it (without a model), "errors": [{"node", "operator", "message"}] of the parser,
+          model), "version", "gpu", "free_bytes" of it (without a model),
+          "errors": [{"node", "operator", "message"}] of the parser,
           "plan_bytes", "inspector": the engine inspector's JSON or null, "parse_s", "build_s",
           "peak_rss_mb"}
   missing {"message"}: no such library, no GPU

@@ -76,15 +76,9 @@ class BlockTails:
 
     def to_json(self) -> dict[str, Any]:
         """As the document has it."""
-        sigma = self.sigma
         return {
             "block": self.block,
-            "sigma": {
-                "rank": sigma.rank,
-                "condition": sigma.condition,
-                "condition_is_bound": sigma.condition_is_bound,
-                "row_norm": sigma.row_norm,
-            },
+            "sigma": self.sigma.to_json(),
             **{name: quantity.to_json() for name, quantity in self.quantities.items()},
             "prompts": {name: quantity.to_json() for name, quantity in self.prompts.items()},
         }

@@ -139,7 +139,7 @@ def completed(identity: dict[str, Any]) -> dict[str, Any]:
     then = identity.get("config") or {}
     if "method" not in then:
         return identity
-    defaults = json.loads(json.dumps(TuneConfig(backbone="", method=then["method"]).to_json()))
+    defaults = TuneConfig(backbone="", method=then["method"]).to_json()
     return {**identity, "config": {**defaults, **then}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -194,6 +195,8 @@ class TuneConfig:
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the result (no paths), for the adapter file and resuming.
 
+        As it is when read again, so that both can be compared.
+
         What changes it by no more than rounding is left out: a run may go on on another device.
         """
         document = asdict(self)
@@ -202,7 +205,8 @@ class TuneConfig:
         document["lr"], document["lr_head"] = self.rates
         document["lr_ln"] = self.rate_of_norms
         document["dropout"] = self.prompt_dropout
-        return document
+        plain: dict[str, Any] = json.loads(json.dumps(document))  # backbone_args may hold tuples
+        return plain
 
 
 def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:

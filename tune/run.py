@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -140,16 +139,12 @@ def _tune(
         spec=spec,
         sha256=digest_of_weights(weights_from_model(model)),
     )
-    identity = json.loads(
-        json.dumps(
-            {
-                "config": config.to_json(),
-                "data": data_digest(splits),
-                "backbone": backbone.sha256,
-                "labels": labels,
-            }
-        )
-    )
+    identity = {
+        "config": config.to_json(),
+        "data": data_digest(splits),
+        "backbone": backbone.sha256,
+        "labels": list(labels),
+    }
     if finished:
         return finished_result(paths, identity, config, model, spec, begun)
     if config.full_data is not None and full is None:
@@ -290,7 +285,7 @@ def _require_full(
     splits = require_full_classes(config, identity["labels"])
     paths = _paths(_full_output(output))
     if resume and not force and paths.adapter.is_file():
-        settings = json.loads(json.dumps(_full_config(config).to_json()))
+        settings = _full_config(config).to_json()
         finished_record(
             paths.adapter, {**identity, "config": settings, "data": data_digest(splits)}
         )

@@ -130,7 +130,7 @@ def _finished(plan: Sweep, book: Book) -> dict[str, Any] | None:
         scores = {key: chosen[key] for key in ("val_top1", "test_top1", "best_epoch")}
     except (AdapterError, OSError, ValueError, KeyError, TypeError):
         return None
-    config = json.loads(json.dumps(plan.config(best.number).to_json()))
+    config = plan.config(best.number).to_json()
     document = _document(plan, book, {**chosen, "adapter": str(output)})
     agree = (
         chosen["trial"] == best.number

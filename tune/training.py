@@ -121,13 +121,12 @@ def train_phases(
 
 def _images_left(plan: Sequence[Phase], state: TrainState, config: TuneConfig, images: int) -> int:
     """How many training images the epochs show that are not done."""
-    rest = images % config.batch_size
-    dropped = rest if images > config.batch_size > 2 * rest else 0  # as `_data` counts its steps
-    return sum(
-        (images - (0 if _from_features(phase.part, config) else dropped))
-        * len(range(max(state.epoch, phase.epochs.start), phase.epochs.stop))
-        for phase in plan
-    )
+    total = 0
+    for phase in plan:
+        steps = _steps(images, config, from_features=_from_features(phase.part, config))
+        epochs = range(max(state.epoch, phase.epochs.start), phase.epochs.stop)
+        total += min(images, steps * config.batch_size) * len(epochs)
+    return total
 
 
 def _keep(
@@ -198,16 +197,23 @@ def _from_features(part: Part, config: TuneConfig) -> bool:
     return (part == "head" or config.method == "linear") and config.augment != "crop"
 
 
+def _steps(images: int, config: TuneConfig, *, from_features: bool) -> int:
+    """Of an epoch. Of images a last batch of less than half the size is dropped, of features none."""
+    full, rest = divmod(images, config.batch_size)
+    if from_features:
+        return full + bool(rest)
+    return max(full + (2 * rest >= config.batch_size), 1)
+
+
 def _data(
     tuned: Tuned, sets: dict[str, DataSet], config: TuneConfig, *, from_features: bool
 ) -> tuple[Callable[[int], Iterator[Batch]], int, Callable[[], tuple[float, float]]]:
     """Batches of an epoch, how many there are, and the measurement on val that closes it."""
     train, val = sets["train"], sets["val"]
-    full, rest = divmod(len(train), config.batch_size)
+    steps = _steps(len(train), config, from_features=from_features)
     if from_features:
         validation = feature_evaluation(tuned, val, config)
-        return feature_batches(tuned, train, config), full + bool(rest), validation
-    steps = max(full + (2 * rest >= config.batch_size), 1)
+        return feature_batches(tuned, train, config), steps, validation
     return (
         image_batches(train, config),
         steps,
@@ -260,13 +266,4 @@ def whitened(
     results = results[:1] if shallow else results
     if not all(torch.isfinite(result.matrix).all() for result in results):
         raise DataError("whitening failed: the tokens of the training images are degenerate")
-    notes = [
-        {
-            "rank": r.rank,
-            "condition": r.condition,
-            "condition_is_bound": r.condition_is_bound,
-            "row_norm": r.row_norm,
-        }
-        for r in results
-    ]
-    return [result.matrix for result in results], notes
+    return [result.matrix for result in results], [result.to_json() for result in results]

@@ -57,6 +57,15 @@ class Whitening:
     condition_is_bound: bool
     row_norm: float
 
+    def to_json(self) -> dict[str, Any]:
+        """All but the matrix."""
+        return {
+            "rank": self.rank,
+            "condition": self.condition,
+            "condition_is_bound": self.condition_is_bound,
+            "row_norm": self.row_norm,
+        }
+
 
 @torch.no_grad()
 def token_moments(

@@ -110,17 +110,17 @@ def _at(row: Mapping[str, Any], *path: str) -> Any:
 
 
 def _number(form: str, *path: str) -> Callable[[Mapping[str, Any]], str]:
-    def text(row: Mapping[str, Any]) -> str:
-        value = _at(row, *path)
-        return "-" if value is None else format(value, form)
-
-    return text
+    return _shown(lambda value: format(value, form), *path)
 
 
 def _time(*path: str) -> Callable[[Mapping[str, Any]], str]:
+    return _shown(milliseconds, *path)
+
+
+def _shown(render: Callable[[float], str], *path: str) -> Callable[[Mapping[str, Any]], str]:
     def text(row: Mapping[str, Any]) -> str:
         value = _at(row, *path)
-        return "-" if value is None else milliseconds(value)
+        return "-" if value is None else render(value)
 
     return text
 
