@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.cuda import probe
-from vptkit.devices.jetson import detect_jetson
+from vptkit.devices.drivers.cuda import probe
+from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.errors import MissingError, MissingExtraError, TargetError, VptkitError
 
 from .mend import mend

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import vptkit
-from vptkit.devices.cuda import Gpu
+from vptkit.devices.drivers.cuda import Gpu
 from vptkit.errors import MissingError, TargetError, VptkitError
 from vptkit.progress import SILENT
 

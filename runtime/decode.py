@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from vptkit.devices.detect import usable_cores
+from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import DataError
 from vptkit.images import open_image
 from vptkit.preprocess import prepare

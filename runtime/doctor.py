@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.bundle import open_bundle
-from vptkit.devices.cuda import probe
-from vptkit.devices.detect import detect_machine
-from vptkit.devices.jetson import detect_jetson
+from vptkit.devices.drivers.cuda import probe
+from vptkit.devices.probes.jetson import detect_jetson
+from vptkit.devices.probes.machine import detect_machine
 from vptkit.errors import MissingError, VptkitError
 from vptkit.progress import SILENT
 

@@ -18,7 +18,7 @@ from vptkit.errors import MissingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vptkit.devices.power import Meter
+    from vptkit.devices.power.meters import Meter
 
     from .instruments import Instruments
 

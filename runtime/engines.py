@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from vptkit.bundle import Bundle
-    from vptkit.devices.cuda import Gpu
+    from vptkit.devices.drivers.cuda import Gpu
 
 __all__ = [
     "CACHE_VARIABLE",

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.bank import BankShape
-from vptkit.devices.cuda import open_device
-from vptkit.devices.memory import free_memory
+from vptkit.devices.drivers.cuda import open_device
+from vptkit.devices.probes.memory import free_memory
 from vptkit.errors import TargetError
 
 if TYPE_CHECKING:
     from vptkit.bundle import Bundle
-    from vptkit.devices.boards import Board
-    from vptkit.devices.cuda import Gpu
+    from vptkit.devices.boards.catalog import Board
+    from vptkit.devices.drivers.cuda import Gpu
 
 __all__ = [
     "Forecast",

@@ -13,10 +13,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vptkit.devices.clocks import read_clocks
-from vptkit.devices.jetpacks import OLDEST_PYTHON, find_jetpack, jetpacks
-from vptkit.devices.memory import free_memory, swap_free
-from vptkit.devices.sysfs import read_text
+from vptkit.devices.boards.jetpacks import OLDEST_PYTHON, find_jetpack, jetpacks
+from vptkit.devices.drivers.sysfs import read_text
+from vptkit.devices.probes.clocks import read_clocks
+from vptkit.devices.probes.memory import free_memory, swap_free
 
 from .mend import mend
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vptkit.devices.jetson import Jetson
+    from vptkit.devices.probes.jetson import Jetson
 
     State = Literal["ok", "warning", "missing", "unknown"]
 

@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def _tensorrt(say: Say, library: str) -> None:
-    from vptkit.devices.cuda import probe
+    from vptkit.devices.drivers.cuda import probe
 
     from .trt import LIBRARIES, find_module, the_logger
 

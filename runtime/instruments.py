@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.nvml import Nvml, open_nvml
-from vptkit.devices.power import Meter, find_meter
-from vptkit.devices.state import read_state
+from vptkit.devices.drivers.nvml import Nvml, open_nvml
+from vptkit.devices.power.meters import Meter, find_meter
+from vptkit.devices.power.operating_state import read_state
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Instruments:
     """What there is.
 
     Attributes:
-        state: reads the machine's state (`vptkit.devices.state.read_state`).
+        state: reads the machine's state (`vptkit.devices.power.operating_state.read_state`).
         meter: measures power; None where nothing does.
         no_meter: why there is none.
     """

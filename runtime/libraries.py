@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.jetpacks import find_jetpack, troubles
+from vptkit.devices.boards.jetpacks import find_jetpack, troubles
 
 from .health import Check
 from .mend import mend
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vptkit.devices.jetson import Jetson
+    from vptkit.devices.probes.jetson import Jetson
 
     from .inquiry import Answer
 

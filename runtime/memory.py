@@ -12,8 +12,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vptkit.devices.cuda import open_device, probe
-from vptkit.devices.memory import process_memory
+from vptkit.devices.drivers.cuda import open_device, probe
+from vptkit.devices.probes.memory import process_memory
 from vptkit.errors import VptkitError
 
 from .backends import TRT_LIBRARIES

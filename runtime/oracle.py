@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.memory import free_memory
+from vptkit.devices.probes.memory import free_memory
 from vptkit.errors import MissingError, MissingExtraError, VptkitError
 
 from .child import converse

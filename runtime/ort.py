@@ -16,8 +16,8 @@ import numpy as np
 import onnxruntime
 
 from vptkit.bank import BankShape
-from vptkit.devices.detect import usable_cores
-from vptkit.devices.jetson import detect_jetson
+from vptkit.devices.probes.jetson import detect_jetson
+from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import BundleError, MissingError, TargetError
 
 from .engines import engine_folder, graph_digest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from vptkit.devices.detect import cpu_has_vnni, usable_cores
+from vptkit.devices.probes.machine import cpu_has_vnni, usable_cores
 from vptkit.errors import TargetError
 from vptkit.preprocess import normalize
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit import __version__
-from vptkit.devices.detect import detect_machine
-from vptkit.devices.state import compare_states
+from vptkit.devices.power.operating_state import compare_states
+from vptkit.devices.probes.machine import detect_machine
 from vptkit.errors import TargetError, VptkitError
 from vptkit.progress import SILENT
 

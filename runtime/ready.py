@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vptkit.bundle import open_bundle
-from vptkit.devices.cuda import probe
+from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError, TargetError
 
 from .backends import TRT_LIBRARIES

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.nvpmodel import choose_modes, require_root
+from vptkit.devices.power.nvpmodel import choose_modes, require_root
 from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
 

@@ -35,6 +35,7 @@ _PACKAGES = {
     "vptkit/devices": "vptkit.devices",
     "tomli": "tomllib" if sys.version_info >= (3, 11) else "tomli",
 }
+_ROOMS = ("tune", "export", "runtime", "devices")
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk
 
 
@@ -60,13 +61,17 @@ def code_items() -> list[Item]:
     items: list[Item] = []
     for place, package in _PACKAGES.items():
         folder = Path(next(iter(importlib.import_module(package).__path__)))
-        files = sorted([*folder.glob("*.py"), *folder.glob("*.toml")])
         items += [
-            _item(f"{place}/{file.name}", file, sha256_of_file(file))
-            for file in files
-            if not file.name.startswith(("cli", "demo"))
+            _item(f"{place}/{path}", folder / path, sha256_of_file(folder / path))
+            for path in sorted(file.relative_to(folder) for file in folder.rglob("*"))
+            if path.suffix in (".py", ".toml") and not (place == "vptkit" and _stays(path))
         ]
     return items
+
+
+def _stays(path: Path) -> bool:
+    """Whether a module of vptkit/ runs here only; the rooms, if they lie below it, come apart."""
+    return path.parts[0].startswith(("cli", "demo")) or path.parts[0] in _ROOMS
 
 
 def bundle_items(bundle: Path, folder: str) -> list[Item]:

@@ -2,7 +2,7 @@
 
 The first mode and the clocks' limits are put back by ourselves on errors, on Ctrl-C, on SIGTERM,
 and when the connection to the board breaks (SIGHUP); if this process crashes or is killed, by a
-second one (`vptkit.devices.guardian`). What ends both, as a power cut does, is beyond us, so the
+second one (`vptkit.devices.power.watchdog`). What ends both, as a power cut does, is beyond us, so the
 command that goes back is announced beforehand.
 
 Unverified on a board; tested against stand-ins for nvpmodel and jetson_clocks.
@@ -19,10 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.before import remember
-from vptkit.devices.clocks import read_clocks
-from vptkit.devices.guardian import guarded
-from vptkit.devices.nvpmodel import (
+from vptkit.devices.power.nvpmodel import (
     RebootNeededError,
     current_mode,
     has_jetson_clocks,
@@ -31,16 +28,19 @@ from vptkit.devices.nvpmodel import (
     run_command,
     set_mode,
 )
-from vptkit.devices.state import compare_states
+from vptkit.devices.power.operating_state import compare_states
+from vptkit.devices.power.restore_point import remember
+from vptkit.devices.power.watchdog import guarded
+from vptkit.devices.probes.clocks import read_clocks
 from vptkit.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
-    from vptkit.devices.before import Before
-    from vptkit.devices.jetson import PowerMode
-    from vptkit.devices.nvpmodel import Run
+    from vptkit.devices.power.nvpmodel import Run
+    from vptkit.devices.power.restore_point import RestorePoint
+    from vptkit.devices.probes.jetson import PowerMode
 
     _Limits = tuple[float | None, float | None]
 
@@ -201,7 +201,7 @@ def _kept(board: Board, *, mode: bool, clocks: bool) -> Iterator[PowerMode]:
                 before.forget()
 
 
-def _restore(before: Before, limits: dict[str, _Limits], board: Board) -> None:
+def _restore(before: RestorePoint, limits: dict[str, _Limits], board: Board) -> None:
     try:
         complaints = before.restore(board.run)
     except TargetError as error:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vptkit.devices.cuda import probe
-from vptkit.devices.jetson import detect_jetson
+from vptkit.devices.drivers.cuda import probe
+from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.errors import MissingError
 
 from .mend import mend
@@ -21,7 +21,7 @@ from .mend import mend
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from vptkit.devices.cuda import Gpu
+    from vptkit.devices.drivers.cuda import Gpu
 
 __all__ = [
     "LIBRARIES",

@@ -43,7 +43,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.devices.memory import process_memory
+from vptkit.devices.probes.memory import process_memory
 from vptkit.errors import MissingError
 
 from .forecast import free_on

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vptkit.devices.cuda import open_device
+from vptkit.devices.drivers.cuda import open_device
 from vptkit.errors import MissingError, TargetError
 
 from .engines import find_engine
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.bundle import Bundle
-    from vptkit.devices.cuda import CudaGraph, Device, DeviceMemory, HostMemory
+    from vptkit.devices.drivers.cuda import CudaGraph, Device, DeviceMemory, HostMemory
 
 __all__ = ["TrtGraph"]
 

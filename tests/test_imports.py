@@ -35,7 +35,7 @@ EXCEPTIONS = {
     "runtime/trt.py": {"tensorrt"},
     "runtime/engine.py": {"tensorrt"},
     "runtime/plot.py": {"matplotlib"},
-    "devices/nvml.py": {"pynvml"},
+    "devices/drivers/nvml.py": {"pynvml"},
 }
 # Where the stages meet: these know every room and package, but load none when they are loaded.
 ASSEMBLERS = {
@@ -56,7 +56,7 @@ ASSEMBLERS = {
 BANNED = {"click", "pickle"}
 # Files that must stay cheap to import: their package stands inside functions only.
 LAZY = {
-    "devices/nvml.py": {"pynvml"},
+    "devices/drivers/nvml.py": {"pynvml"},
     "runtime/plot.py": {"matplotlib"},
     "vptkit/bank.py": {"safetensors"},
     "vptkit/images.py": {"PIL"},
@@ -64,11 +64,13 @@ LAZY = {
     "vptkit/progress.py": {"rich"},
 }
 
-FILES = [
-    path.relative_to(ROOT).as_posix()
-    for room in ROOMS
-    for path in sorted((ROOT / room).glob("*.py"))
-]
+
+def walk(folder: Path) -> list[Path]:
+    """Every module of a room, at any depth; the links in vptkit/ lead out of it."""
+    return [p for p in folder.rglob("*.py") if not any(q.is_symlink() for q in p.parents)]
+
+
+FILES = [path.relative_to(ROOT).as_posix() for room in ROOMS for path in sorted(walk(ROOT / room))]
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -140,7 +142,7 @@ def test_files_keep_to_the_table(file):
         ("vptkit/cli.py", "def f():\n import click", "click"),
         ("vptkit/files.py", "import pickle", "pickle"),
         ("vptkit/demo.py", "import torch", "torch"),
-        ("devices/detect.py", "import psutil", "psutil"),
+        ("devices/probes/machine.py", "import psutil", "psutil"),
     ],
 )
 def test_the_table_can_be_broken(file, source, wrong):
@@ -173,7 +175,7 @@ def modules_after(code: str) -> set[str]:
 
 
 RUNTIME = "".join(
-    f"import vptkit.runtime.{Path(file).stem}\n"
+    f"import vptkit.{file[:-3].replace('/', '.')}\n"
     for file in FILES
     if file.startswith("runtime/") and file not in EXCEPTIONS and not file.endswith("__init__.py")
 )
@@ -190,7 +192,7 @@ RUNTIME = "".join(
         ),
         ("import vptkit.runtime.ort", {"torch", "timm", "onnx", "matplotlib"}),
         ("import vptkit.runtime.plot", {"torch", "onnx", "onnxruntime", "matplotlib"}),
-        ("import vptkit.devices.detect", {"numpy", "PIL", "torch"}),
+        ("import vptkit.devices.probes.machine", {"numpy", "PIL", "torch"}),
         (
             HELP,
             {"numpy", "PIL", "torch", "timm", "onnx", "onnxruntime", "rich", "matplotlib"},

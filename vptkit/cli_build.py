@@ -180,7 +180,7 @@ def _batch(text: str | None) -> tuple[int, int, int]:
 
 
 def _board(device: str) -> Any:
-    from vptkit.devices.boards import board
+    from vptkit.devices.boards.catalog import board
 
     found = board(device)
     if found.cc is None:
@@ -200,7 +200,7 @@ def _sm(library: str, sm: int | None, board: Any) -> int | None:
 def _require_buildable_here(library: str, board: Any) -> None:
     if library != "tensorrt" or board is None:
         return
-    from vptkit.devices.detect import detect_machine
+    from vptkit.devices.probes.machine import detect_machine
 
     here = detect_machine().get("device")
     if here != board.key:
@@ -213,7 +213,7 @@ def _require_buildable_here(library: str, board: Any) -> None:
 
 def _room(sm: int | None, board: Any) -> Any:
     """The memory of what the engine is for: a board, or this machine."""
-    from vptkit.devices.cuda import probe
+    from vptkit.devices.drivers.cuda import probe
     from vptkit.runtime.forecast import free_on, room_ahead, room_here, room_of
 
     if sm is not None:

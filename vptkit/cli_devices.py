@@ -30,7 +30,7 @@ _COLUMNS = {
 @devices.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the boards: memory, peaks, usable software."""
-    from vptkit.devices.boards import boards
+    from vptkit.devices.boards.catalog import boards
     from vptkit.table import columns
 
     found = list(boards().values())
@@ -62,7 +62,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of a board, with sources."""
-    from vptkit.devices.boards import board
+    from vptkit.devices.boards.catalog import board
 
     found = board(key)
     document = found.to_json()
@@ -72,8 +72,8 @@ def show(
 @devices.command()
 def detect(as_json: AsJson = False) -> None:
     """Say which board this machine is, and what could not be found out."""
-    from vptkit.devices.boards import boards
-    from vptkit.devices.detect import detect_machine
+    from vptkit.devices.boards.catalog import boards
+    from vptkit.devices.probes.machine import detect_machine
     from vptkit.table import fields
 
     machine = detect_machine()

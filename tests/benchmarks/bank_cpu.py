@@ -21,7 +21,7 @@ import numpy as np
 import timm
 
 from vptkit.adapter import Adapter, BackboneRef, write_adapter
-from vptkit.devices.detect import detect_machine
+from vptkit.devices.probes.machine import detect_machine
 from vptkit.export import ExportOptions, export, export_bank
 from vptkit.export.bank_edit import add, remove
 from vptkit.export.baseline import random_weights

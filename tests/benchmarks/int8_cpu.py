@@ -18,7 +18,7 @@ import onnxruntime
 
 from vptkit.adapter import Adapter, BackboneRef
 from vptkit.backbone import BackboneSpec
-from vptkit.devices.detect import cpu_has_vnni, detect_machine
+from vptkit.devices.probes.machine import cpu_has_vnni, detect_machine
 from vptkit.export.baseline import random_weights
 from vptkit.export.evidence import Evidence
 from vptkit.export.fold import fold

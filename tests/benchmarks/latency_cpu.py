@@ -24,7 +24,7 @@ import timm
 import torch
 
 from vptkit.adapter import Adapter, BackboneRef
-from vptkit.devices.detect import detect_machine
+from vptkit.devices.probes.machine import detect_machine
 from vptkit.export.baseline import without_prompts
 from vptkit.export.fold import fold
 from vptkit.export.graph import folded_graph

@@ -23,7 +23,7 @@ import torch
 from evidence import BACKBONES, METHODS, Cell, settings_of
 from torch.nn import functional as F
 
-from vptkit.devices.detect import detect_machine
+from vptkit.devices.probes.machine import detect_machine
 from vptkit.tune.backbone import create_backbone
 from vptkit.tune.describe import spec_from_model
 from vptkit.tune.step import Batch, Stepper

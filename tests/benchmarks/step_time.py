@@ -19,8 +19,8 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from vptkit.devices.detect import detect_machine
-from vptkit.devices.memory import process_memory
+from vptkit.devices.probes.machine import detect_machine
+from vptkit.devices.probes.memory import process_memory
 from vptkit.tune.prompted import fast_features
 from vptkit.tune.reference import features
 

@@ -8,9 +8,9 @@ import tempfile
 import pytest
 
 from tests.fakes.board import make_board
-from vptkit.devices.before import Before, remember
-from vptkit.devices.jetson import PowerMode
-from vptkit.devices.nvpmodel import Output, pin_clocks, run_command
+from vptkit.devices.power.nvpmodel import Output, pin_clocks, run_command
+from vptkit.devices.power.restore_point import RestorePoint, remember
+from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import TargetError
 
 FIRST = PowerMode(id=1, name="25W")
@@ -28,8 +28,12 @@ def fake(tmp_path, monkeypatch):
 def test_another_process_reads_it(fake):
     before = remember(FIRST, clocks=True)
     assert before.clocks.read_text() == "as someone left them\n"
-    for state in (before, Before(mode=None, clocks=before.clocks), Before(mode=FIRST, clocks=None)):
-        assert Before.from_json(state.to_json()) == state
+    for state in (
+        before,
+        RestorePoint(mode=None, clocks=before.clocks),
+        RestorePoint(mode=FIRST, clocks=None),
+    ):
+        assert RestorePoint.from_json(state.to_json()) == state
     before.forget()
     assert list(before.clocks.parent.parent.iterdir()) == []
 

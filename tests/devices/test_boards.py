@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vptkit.devices.boards import Board, board, boards, match
-from vptkit.devices.jetpacks import jetpacks
-from vptkit.devices.sheet import FOLDER, Figure, read_sources
+from vptkit.devices.boards.catalog import Board, board, boards, match
+from vptkit.devices.boards.datasheet import FOLDER, Figure, read_sources
+from vptkit.devices.boards.jetpacks import jetpacks
 from vptkit.errors import TargetError, VptkitError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vptkit.devices.clocks import read_clocks, read_temperatures, read_throttling
-from vptkit.devices.sysfs import read_text
+from vptkit.devices.drivers.sysfs import read_text
+from vptkit.devices.probes.clocks import read_clocks, read_temperatures, read_throttling
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.gpu import ORIN
-from vptkit.devices import cuda
+from vptkit.devices.drivers import cuda
 from vptkit.errors import MissingError, TargetError
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.device_trees import TREES, plant
-from vptkit.devices import cuda
-from vptkit.devices.cuda import Gpu
-from vptkit.devices.detect import detect_machine, usable_cores
+from vptkit.devices.drivers import cuda
+from vptkit.devices.drivers.cuda import Gpu
+from vptkit.devices.probes.machine import detect_machine, usable_cores
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:

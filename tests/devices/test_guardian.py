@@ -14,18 +14,18 @@ import pytest
 
 import vptkit
 from tests.fakes.board import guardian_of, make_board
-from vptkit.devices.before import Before
-from vptkit.devices.guardian import guarded
-from vptkit.devices.jetson import PowerMode
+from vptkit.devices.power.restore_point import RestorePoint
+from vptkit.devices.power.watchdog import guarded
+from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import TargetError
 
 # Changes the board, does something, and waits for its death.
 CHILD = """
 import signal, subprocess, sys
-from vptkit.devices.before import remember
-from vptkit.devices.guardian import guarded
-from vptkit.devices.jetson import PowerMode
-from vptkit.devices.nvpmodel import pin_clocks, set_mode
+from vptkit.devices.power.restore_point import remember
+from vptkit.devices.power.watchdog import guarded
+from vptkit.devices.probes.jetson import PowerMode
+from vptkit.devices.power.nvpmodel import pin_clocks, set_mode
 
 before = remember(PowerMode(id=1, name="25W"), clocks=True)
 with guarded(before):
@@ -167,7 +167,7 @@ def test_a_block_that_is_left_has_restored_the_board_itself(fake):
     guardians = []
 
     def block(error):
-        with guarded(Before(mode=PowerMode(id=1, name="25W"), clocks=None)):
+        with guarded(RestorePoint(mode=PowerMode(id=1, name="25W"), clocks=None)):
             guardians.append(guardian_of(os.getpid()))
             if error:
                 raise RuntimeError("an error")
@@ -182,14 +182,14 @@ def test_a_block_that_is_left_has_restored_the_board_itself(fake):
 
 def test_a_guardian_that_does_not_start(fake, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    before = Before(mode=PowerMode(id=1, name="25W"), clocks=None)
+    before = RestorePoint(mode=PowerMode(id=1, name="25W"), clocks=None)
     with pytest.raises(TargetError, match=r"did not start.*Nothing was changed"), guarded(before):
         raise AssertionError("the block began")
 
 
 def test_it_loads_little():
     """So that it starts fast, and where numpy is not."""
-    code = "import sys, vptkit.devices.guardian\nprint(*sys.modules)"
+    code = "import sys, vptkit.devices.power.watchdog\nprint(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in names.stdout.split()}
     assert "vptkit" in loaded

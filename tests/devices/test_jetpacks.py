@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.devices.jetpacks import find_jetpack, jetpacks, troubles
-from vptkit.devices.sheet import FOLDER
+from vptkit.devices.boards.datasheet import FOLDER
+from vptkit.devices.boards.jetpacks import find_jetpack, jetpacks, troubles
 from vptkit.errors import VptkitError
 
 

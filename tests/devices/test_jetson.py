@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.device_trees import TREES, plant
-from vptkit.devices.jetson import PowerMode, detect_jetson, parse_power_modes, power_modes
+from vptkit.devices.probes.jetson import PowerMode, detect_jetson, parse_power_modes, power_modes
 
 # tree → module, SoC, L4T, JetPack, power mode, fastest mode
 JETSONS = {

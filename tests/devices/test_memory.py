@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vptkit.devices.memory import free_memory, process_memory, swap_free, total_memory
+from vptkit.devices.probes.memory import free_memory, process_memory, swap_free, total_memory
 
 MEMINFO = "MemTotal:  8192 kB\nMemFree: 1 kB\nMemAvailable:  4096 kB\nSwapFree: 2048 kB\n"
 KIB = 1024

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vptkit.devices import nvml
-from vptkit.devices.nvml import open_nvml
+from vptkit.devices.drivers import nvml
+from vptkit.devices.drivers.nvml import open_nvml
 from vptkit.errors import MissingError, MissingExtraError
 
 

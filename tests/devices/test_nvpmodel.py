@@ -6,8 +6,7 @@ import pytest
 
 from tests.device_trees import plant
 from tests.fakes.board import make_board
-from vptkit.devices.jetson import PowerMode
-from vptkit.devices.nvpmodel import (
+from vptkit.devices.power.nvpmodel import (
     Output,
     RebootNeededError,
     choose_modes,
@@ -22,6 +21,7 @@ from vptkit.devices.nvpmodel import (
     show_clocks,
     store_clocks,
 )
+from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import MissingError, TargetError, VptkitError
 
 MODES = {0: "15W", 1: "25W", 2: "MAXN_SUPER"}
@@ -144,7 +144,7 @@ def test_root_is_asked_for(monkeypatch):
 
 
 def test_a_command_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("vptkit.devices.nvpmodel._find", lambda _: None)
+    monkeypatch.setattr("vptkit.devices.power.nvpmodel._find", lambda _: None)
     assert not has_nvpmodel()
     with pytest.raises(MissingError, match="nvpmodel is not there"):
         current_mode()
@@ -154,7 +154,7 @@ def test_a_command_that_never_ends(tmp_path, monkeypatch):
     script = tmp_path / "nvpmodel"
     script.write_text("#!/bin/sh\nexec sleep 60\n")
     script.chmod(0o755)
-    monkeypatch.setattr("vptkit.devices.nvpmodel._find", lambda _: str(script))
-    monkeypatch.setattr("vptkit.devices.nvpmodel._SECONDS", 0.1)
+    monkeypatch.setattr("vptkit.devices.power.nvpmodel._find", lambda _: str(script))
+    monkeypatch.setattr("vptkit.devices.power.nvpmodel._SECONDS", 0.1)
     with pytest.raises(TargetError, match=r"did not end in 0 s"):
         run_command(["nvpmodel", "-q"])

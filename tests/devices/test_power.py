@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vptkit.devices.power import NvmlMeter, RailMeter, RaplMeter, find_meter
+from vptkit.devices.power.meters import NvmlMeter, RailMeter, RaplMeter, find_meter
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from vptkit.devices.nvpmodel import Output
-from vptkit.devices.state import compare_states, read_state
+from vptkit.devices.power.nvpmodel import Output
+from vptkit.devices.power.operating_state import compare_states, read_state
 
 
 def state(**changes):
@@ -34,7 +34,7 @@ def test_this_machine():
 
 
 def test_the_power_mode_is_asked_for(monkeypatch, tmp_path):
-    monkeypatch.setattr("vptkit.devices.state.has_nvpmodel", lambda: True)
+    monkeypatch.setattr("vptkit.devices.power.operating_state.has_nvpmodel", lambda: True)
 
     def run(text):
         return read_state(tmp_path, run=lambda _: Output(code=0, text=text))["power_mode"]

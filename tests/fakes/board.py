@@ -130,7 +130,7 @@ def guardian_of(pid: int) -> int:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = (entry / "stat").read_text().rpartition(") ")[2].split()[1]
-            if int(parent) == pid and b"vptkit.devices.guardian" in (
+            if int(parent) == pid and b"vptkit.devices.power.watchdog" in (
                 (entry / "cmdline").read_bytes().split(b"\0")
             ):
                 found.append(int(entry.name))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vptkit.bundle import open_bundle
-from vptkit.devices import cuda
+from vptkit.devices.drivers import cuda
 
 if TYPE_CHECKING:
     from types import ModuleType

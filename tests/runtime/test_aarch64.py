@@ -45,7 +45,7 @@ names = [f"vptkit.{room}.{path.stem}" for room in ("runtime", "devices")
          for path in sorted((home / room).glob("*.py")) if path.stem != "__init__"]
 for name in names:
     importlib.import_module(name)
-from vptkit.devices.cuda import probe
+from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError
 try:
     found = str(probe())
@@ -204,9 +204,11 @@ def test_everything_that_a_board_needs_can_be_imported(arm):
     done = arm.run("-W", "error", "-c", IMPORTS)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert {"vptkit.devices.cuda", "vptkit.runtime.trt_graph", "vptkit.runtime.session"} <= {
-        *found["names"]
-    }
+    assert {
+        "vptkit.devices.drivers.cuda",
+        "vptkit.runtime.trt_graph",
+        "vptkit.runtime.session",
+    } <= {*found["names"]}
     assert found["gpu"].startswith("MissingError: ")
 
 

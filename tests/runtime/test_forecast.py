@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.gpu import ORIN, SERVER
 from vptkit.bundle import open_bundle
-from vptkit.devices.cuda import Gpu, open_device, probe
+from vptkit.devices.drivers.cuda import Gpu, open_device, probe
 from vptkit.errors import TargetError
 from vptkit.runtime.forecast import MIB, Room, forecast, free_on, require_possible, room_here
 

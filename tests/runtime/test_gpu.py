@@ -9,7 +9,7 @@ import pytest
 
 from tests.bank_cases import family, write_family
 from tests.tolerances import largest_difference
-from vptkit.devices.cuda import probe
+from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError
 from vptkit.export import BankOptions, ExportOptions, export, export_bank
 from vptkit.export.lower import Lowering

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.device_trees import plant
-from vptkit.devices.detect import detect_machine
-from vptkit.devices.jetson import detect_jetson
+from vptkit.devices.probes.jetson import detect_jetson
+from vptkit.devices.probes.machine import detect_machine
 from vptkit.runtime import health
 from vptkit.runtime.health import machine_checks, package_checks
 

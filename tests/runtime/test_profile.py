@@ -209,7 +209,7 @@ def test_memory_of_a_large_bundle_is_larger(make_bundle):
 
 def test_the_peak_remembers_what_was_given_back():
     code = (
-        "import numpy as np; from vptkit.devices.memory import process_memory as memory\n"
+        "import numpy as np; from vptkit.devices.probes.memory import process_memory as memory\n"
         "before, _ = memory(); np.ones(100 * 2**20, np.uint8).sum(); after, peak = memory()\n"
         "assert peak > before + 90 and after < before + 50, (before, after, peak)"
     )

@@ -47,7 +47,7 @@ def test_the_code_is_one_tree_that_runs_on_little(tmp_path, bare_python):  # noq
     code = (
         "import tomli, vptkit, vptkit.runtime.runner, vptkit.runtime.settings\n"
         "import vptkit.runtime.build, vptkit.runtime.trt_graph, vptkit.runtime.bank\n"
-        "from vptkit.devices.boards import boards\n"
+        "from vptkit.devices.boards.catalog import boards\n"
         "assert tomli.loads('a = 1') == {'a': 1} and 'orin-nano-8gb' in boards()\n"
         "print(vptkit.__file__)"
     )

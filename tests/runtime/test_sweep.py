@@ -16,8 +16,8 @@ import pytest
 
 from tests.device_trees import plant
 from tests.fakes.board import STEADY, guardian_of, make_board
-from vptkit.devices.jetson import PowerMode
-from vptkit.devices.state import read_state
+from vptkit.devices.power.operating_state import read_state
+from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import MissingError, TargetError, VptkitError
 from vptkit.runtime.settings import ProfileSettings, profile_bundles
 from vptkit.runtime.sweep import Board, pinned, sweep
@@ -299,7 +299,7 @@ import ctypes, os, resource, signal, sys
 from pathlib import Path
 os.geteuid = lambda: 0
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-from vptkit.devices.jetson import PowerMode
+from vptkit.devices.probes.jetson import PowerMode
 from vptkit.runtime.sweep import Board, sweep
 
 def die(*, memory=True):

@@ -15,7 +15,7 @@ from tests.export.test_pipeline import files_of
 from tests.fakes.gpu import ORIN, SERVER
 from tests.runtime.test_build import SETUP
 from vptkit import cli_build
-from vptkit.devices.cuda import open_device, probe
+from vptkit.devices.drivers.cuda import open_device, probe
 from vptkit.export.lower import Lowering
 from vptkit.export.pipeline import ExportOptions, export
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from vptkit.devices import detect
-from vptkit.devices.boards import boards
+from vptkit.devices.boards.catalog import boards
+from vptkit.devices.probes import machine as detect
 
 ORIN = {
     "cpu": "6 x Cortex-A78AE",

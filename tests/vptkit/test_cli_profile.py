@@ -10,7 +10,7 @@ import pytest
 
 from tests.device_trees import plant
 from tests.fakes.board import make_board
-from vptkit.devices.power import RailMeter
+from vptkit.devices.power.meters import RailMeter
 from vptkit.runtime.instruments import find_instruments
 from vptkit.runtime.sweep import Board
 

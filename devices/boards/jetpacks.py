@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .sheet import FOLDER, Figure, open_table
+from .datasheet import FOLDER, Figure, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .sheet import Table
+    from .datasheet import Table
 
 __all__ = ["OLDEST_PYTHON", "SOCS", "JetPack", "Trouble", "find_jetpack", "jetpacks", "troubles"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .sysfs import read_number, read_text
+from vptkit.devices.drivers.sysfs import read_number, read_text
 
 __all__ = ["free_memory", "process_memory", "swap_free", "total_memory"]
 

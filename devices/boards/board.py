@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import TargetError, VptkitError
 
+from .datasheet import Figure, read_sources
 from .jetpacks import jetpacks, troubles
-from .sheet import Figure, read_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .sysfs import read_number, read_text
+from vptkit.devices.drivers.sysfs import read_number, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,13 +10,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vptkit.devices.probes.clocks import read_clocks, read_temperatures, read_throttling
 from vptkit.errors import VptkitError
 
-from .clocks import read_clocks, read_temperatures, read_throttling
 from .nvpmodel import current_mode, has_nvpmodel, run_command, show_clocks
 
 if TYPE_CHECKING:
-    from .nvml import Nvml
+    from vptkit.devices.drivers.nvml import Nvml
+
     from .nvpmodel import Run
 
 __all__ = ["compare_states", "read_state"]

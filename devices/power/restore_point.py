@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import TargetError, VptkitError
 
-from .jetson import PowerMode
 from .nvpmodel import restore_clocks, run_command, set_mode, store_clocks
 
 if TYPE_CHECKING:
     from .nvpmodel import Run
 
-__all__ = ["Before", "remember"]
+__all__ = ["RestorePoint", "remember"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Before:
+class RestorePoint:
     """The power mode and the limits of the clocks that a board goes back to.
 
     Attributes:
@@ -36,7 +36,7 @@ class Before:
     clocks: Path | None
 
     @classmethod
-    def from_json(cls, text: str) -> Before:
+    def from_json(cls, text: str) -> RestorePoint:
         """Read what `to_json` wrote."""
         document = json.loads(text)
         mode, clocks = document["mode"], document["clocks"]
@@ -104,7 +104,7 @@ class Before:
             shutil.rmtree(self.clocks.parent, ignore_errors=True)
 
 
-def remember(mode: PowerMode | None, *, clocks: bool, run: Run = run_command) -> Before:
+def remember(mode: PowerMode | None, *, clocks: bool, run: Run = run_command) -> RestorePoint:
     """Write down what is going to be changed.
 
     Args:
@@ -116,7 +116,7 @@ def remember(mode: PowerMode | None, *, clocks: bool, run: Run = run_command) ->
         TargetError: jetson_clocks failed.
     """
     if not clocks:
-        return Before(mode=mode, clocks=None)
+        return RestorePoint(mode=mode, clocks=None)
     # Not a TemporaryDirectory: whoever goes back by hand needs the file.
     folder = Path(tempfile.mkdtemp(prefix="vptkit-"))
     try:
@@ -124,4 +124,4 @@ def remember(mode: PowerMode | None, *, clocks: bool, run: Run = run_command) ->
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Before(mode=mode, clocks=folder / "clocks.conf")
+    return RestorePoint(mode=mode, clocks=folder / "clocks.conf")

@@ -1,4 +1,4 @@
-"""Tables of figures that say where they come from: how devices/*.toml is read.
+"""Tables of figures that say where they come from: how boards/*.toml is read.
 
 A figure is written [value, source]. Its source is a name in sources.toml (several: "one, two"), or
 a text that begins with "computed: " and gives the formula, or with "unverified: " and says why. So

@@ -11,11 +11,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vptkit.devices.drivers.sysfs import read_number, read_text
 from vptkit.errors import VptkitError
 
 from .jetson import detect_jetson
 from .memory import total_memory
-from .sysfs import read_number, read_text
 
 __all__ = ["cpu_has_vnni", "detect_machine", "usable_cores"]
 
@@ -60,7 +60,7 @@ def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
         use), `threads` (hardware threads it may use), `memory_mb`, `governor`, `frequency_mhz`
         (the highest the governor allows), `os`, `kernel`, `python`, `jetson`
         (`Jetson.to_json`), `gpu` (`Gpu.to_json` of the first one), `device` (key of
-        `vptkit.devices.boards`); None where unknown. `notes` says why parts are unknown.
+        `vptkit.devices.boards.catalog`); None where unknown. `notes` says why parts are unknown.
     """
     cpu = root / "sys/devices/system/cpu/cpu0/cpufreq"
     kilohertz = read_number(cpu / "scaling_max_freq")
@@ -122,7 +122,7 @@ def _gpu(root: Path) -> tuple[dict[str, Any] | None, list[str]]:
     if root != Path("/"):
         return None, []
     # ctypes and a driver: only where they are asked for
-    from .cuda import probe
+    from vptkit.devices.drivers.cuda import probe
 
     try:
         return probe().to_json(), []
@@ -132,7 +132,7 @@ def _gpu(root: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 def _device(machine: dict[str, Any]) -> str | None:
     """Key of the board that the facts stand for."""
-    from .boards import match  # reads its tables
+    from vptkit.devices.boards.catalog import match  # reads its tables
 
     gpu, jetson = machine["gpu"] or {}, machine["jetson"] or {}
     # A container's limit says nothing about the board; the GPU's memory does.

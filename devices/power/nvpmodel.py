@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vptkit.devices.probes.jetson import PowerMode, power_modes
 from vptkit.errors import MissingError, TargetError, VptkitError
-
-from .jetson import PowerMode, power_modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .sysfs import read_text
+from vptkit.devices.drivers.sysfs import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 from vptkit.errors import VptkitError
 
 from .board import PRECISIONS, Board, Mode
+from .datasheet import FOLDER, Figure, open_table
 from .jetpacks import SOCS
-from .sheet import FOLDER, Figure, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .sheet import Table
+    from .datasheet import Table
 
 __all__ = ["PRECISIONS", "Board", "Mode", "board", "boards", "match"]
 

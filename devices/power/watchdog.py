@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vptkit.devices.drivers.sysfs import read_text
 from vptkit.errors import TargetError
 
-from .before import Before
-from .sysfs import read_text
+from .restore_point import RestorePoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +31,11 @@ __all__ = ["guarded", "main"]
 _READY, _DONE = "ready\n", "done\n"
 _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 _TOOLS = ("nvpmodel", "jetson_clocks")
-_SECONDS = 60.0  # as long as `vptkit.devices.nvpmodel` gives them
+_SECONDS = 60.0  # as long as `vptkit.devices.power.nvpmodel` gives them
 
 
 @contextlib.contextmanager
-def guarded(before: Before) -> Iterator[None]:
+def guarded(before: RestorePoint) -> Iterator[None]:
     """Restore a board if this process dies in the block; a block that is left did so itself.
 
     Raises:
@@ -64,7 +64,7 @@ def main() -> None:
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")  # the folder of a run over ssh is removed
-    before = Before.from_json(sys.argv[1])
+    before = RestorePoint.from_json(sys.argv[1])
     try:
         sys.stdout.write(_READY)
         sys.stdout.flush()

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from vptkit.devices.drivers.sysfs import read_number, read_text
 from vptkit.errors import MissingError
 
-from .sysfs import read_number, read_text
-
 if TYPE_CHECKING:
-    from .nvml import Nvml
+    from vptkit.devices.drivers.nvml import Nvml
 
 __all__ = ["Meter", "NvmlMeter", "RailMeter", "RaplMeter", "find_meter"]
 
