@@ -11,7 +11,7 @@ from .fold import absorb_keys_values
 from .options import absorbable
 
 if TYPE_CHECKING:
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .fold import Attention, Folded
     from .options import GraphOptions, Rows

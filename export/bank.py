@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vptkit.adapter import require_backbone
-from vptkit.bank import AdapterRows, BankShape, norm_slots
 from vptkit.errors import AdapterError
+from vptkit.formats.adapter import require_backbone
+from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots
 
 from .fold import fold_layer_norm, normalized
 from .parts import Linear, Tensors
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
-    from vptkit.backbone import BackboneSpec
-    from vptkit.preprocess import Preprocess
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.images.preprocess import Preprocess
 
     from .parts import Array
 

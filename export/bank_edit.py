@@ -12,11 +12,11 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, Any
 
-from vptkit.adapter import read_adapter
-from vptkit.bank import FOLDER, NORMS, BankShape, write_rows
-from vptkit.bundle import adapter_entry, open_bundle, write_manifest
 from vptkit.errors import AdapterError, BundleError
-from vptkit.tensors import read_tensors
+from vptkit.formats.adapter import read_adapter
+from vptkit.formats.bank_tables import FOLDER, NORMS, BankShape, write_rows
+from vptkit.formats.bundle import adapter_entry, open_bundle, write_manifest
+from vptkit.formats.tensor_file import read_tensors
 
 from .bank import Bank, require_member, rows_of
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vptkit.adapter import Adapter
-    from vptkit.bundle import Bundle
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.bundle import Bundle
 
 __all__ = ["add", "remove", "replace"]
 

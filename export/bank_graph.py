@@ -1,4 +1,4 @@
-"""The folded network as one graph for many adapters, which it looks up in tables (`vptkit.bank`).
+"""The folded network as one graph for many adapters, which it looks up in tables (`vptkit.formats.bank_tables`).
 
 Prompt rows join x̂ before keys and values are formed, behind the image's rows; rows that only pad
 the table are masked. What differs from `graph` is where constants become look-ups.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from vptkit.bank import norm_slots
+from vptkit.formats.bank_tables import norm_slots
 
 from .fold import absorb_keys_values
 from .graph import Writer
@@ -21,8 +21,8 @@ from .options import GraphOptions, input_signature
 if TYPE_CHECKING:
     import onnx
 
-    from vptkit.backbone import BackboneSpec
-    from vptkit.bank import BankShape
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.bank_tables import BankShape
 
     from .fold import Attention, Folded
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vptkit.adapter import read_adapter
-from vptkit.bank import NORMS, BankShape, norm_slots, write_rows
-from vptkit.bundle import MODEL, adapter_entry, write_manifest
+from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, TargetError, VptkitError
-from vptkit.files import atomic_folder
-from vptkit.tensors import write_tensors
-from vptkit.weights import digest_of_weights
+from vptkit.formats.adapter import read_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.bank_tables import NORMS, BankShape, norm_slots, write_rows
+from vptkit.formats.bundle import MODEL, adapter_entry, write_manifest
+from vptkit.formats.tensor_file import write_tensors
 
 from .bank import Bank, require_member, rows_of, tunes_blocks
 from .bank_graph import bank_graph
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .lower import Lowered
 

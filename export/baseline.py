@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vptkit.adapter import Adapter, BackboneRef, read_adapter
-from vptkit.bundle import ADAPTER, open_bundle, write_manifest
-from vptkit.weights import tensor_shapes
+from vptkit.formats.adapter import Adapter, BackboneRef, read_adapter
+from vptkit.formats.backbone_weights import tensor_shapes
+from vptkit.formats.bundle import ADAPTER, open_bundle, write_manifest
 
 from .liveness import memory_of
 from .lower import Lowering
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.backbone import BackboneSpec
-    from vptkit.bundle import Bundle
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.bundle import Bundle
 
 __all__ = ["export_baselines", "random_weights", "without_prompts"]
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
-    from vptkit.backbone import BackboneSpec
-    from vptkit.preprocess import Preprocess
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.images.preprocess import Preprocess
 
     from .parts import Array, AttentionParts, MlpParts
 

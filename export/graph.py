@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .fold import Block, Folded, Mlp
     from .options import GraphOptions, Rows

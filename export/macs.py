@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .options import absorbable
 
 if TYPE_CHECKING:
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .options import LastBlock
 

@@ -10,7 +10,7 @@ import numpy as np
 from .builder import FLOAT, UINT8, Builder
 
 if TYPE_CHECKING:
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
 __all__ = ["GraphOptions", "LastBlock", "Rows", "absorbable", "input_signature"]
 

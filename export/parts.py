@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vptkit.weights import attention_branches, mlp_branches
+from vptkit.formats.backbone_weights import attention_branches, mlp_branches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from vptkit.backbone import BackboneSpec
-    from vptkit.weights import Branch
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.backbone_weights import Branch
 
     Array = NDArray[np.float64]
 

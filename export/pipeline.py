@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 
 import vptkit
-from vptkit.adapter import read_adapter, require_backbone, write_adapter
-from vptkit.bundle import ADAPTER, GOLDEN, MODEL, adapter_entry, write_manifest
+from vptkit.atomic_files import atomic_folder
 from vptkit.errors import MissingExtraError
-from vptkit.files import atomic_folder
-from vptkit.tensors import write_tensors
-from vptkit.weights import digest_of_weights, read_weights
+from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights, read_weights
+from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, adapter_entry, write_manifest
+from vptkit.formats.tensor_file import write_tensors
 
 from .fold import fold
 from .graph import folded_graph
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .evidence import Evidence
     from .lower import Lowered

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vptkit.backbone import BackboneSpec, RelativePositions, Rotary
+    from vptkit.formats.backbone_spec import BackboneSpec, RelativePositions, Rotary
 
     from .parts import Array, Tensors
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vptkit.bundle import MODEL, open_bundle, write_manifest
+from vptkit.formats.bundle import MODEL, open_bundle, write_manifest
 
 from .dataflow import LAYOUT, Dataflow, replace_nodes
 from .model_file import write_model

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import AdapterError
-from vptkit.weights import attention_branches, mlp_branches
+from vptkit.formats.backbone_weights import attention_branches, mlp_branches
 
 from .builder import Builder
 from .options import GraphOptions, input_signature
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .parts import AttentionParts, MlpParts, Norm
 

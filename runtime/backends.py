@@ -19,7 +19,7 @@ from .trt import LIBRARIES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vptkit.bundle import Bundle
+    from vptkit.formats.bundle import Bundle
 
     from .ort import Provider
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vptkit.bank import BankShape, read_rows
-from vptkit.bundle import MANIFEST, open_bundle
 from vptkit.errors import BundleError, DataError
+from vptkit.formats.bank_tables import BankShape, read_rows
+from vptkit.formats.bundle import MANIFEST, open_bundle
 
 from .predict import Prediction, predict
 from .session import TimedGraph, graph_input, require_images
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.bundle import Bundle
+    from vptkit.formats.bundle import Bundle
 
     from .session import BankGraph, Choice
     from .timing import Times
@@ -38,7 +38,7 @@ _ATTEMPTS = 5
 
 
 class Tables:
-    """The adapters of a bank, each in a place of padded arrays (`vptkit.bank`).
+    """The adapters of a bank, each in a place of padded arrays (`vptkit.formats.bank_tables`).
 
     Arrays have twice the room they need: memory that is not written is not resident.
     """
@@ -174,7 +174,7 @@ class BankSession:
         """Logits of prepared images.
 
         Args:
-            images: uint8 [B, H, W, 3], RGB, resized and cropped (`vptkit.preprocess.prepare`).
+            images: uint8 [B, H, W, 3], RGB, resized and cropped (`vptkit.images.preprocess.prepare`).
             adapter: a name, or its number in the bundle; or a sequence of one for each image. None
                 if there is but one adapter.
 

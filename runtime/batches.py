@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vptkit.data_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.images import class_folders, digest_of_image, image_files
-from vptkit.listing import split_folders
+from vptkit.images.dataset_files import read_data_files
+from vptkit.images.image_file import class_folders, digest_of_image, image_files
+from vptkit.images.labelled_images import split_folders
 
 from .decode import decode
 from .evaluate import choose_split, labelled_images, split_folder
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.images import ImageFile
-    from vptkit.preprocess import Preprocess
+    from vptkit.images.image_file import ImageFile
+    from vptkit.images.preprocess import Preprocess
 
 __all__ = ["ImageBatches", "image_batches"]
 
@@ -97,7 +97,7 @@ def image_batches(
 
     Args:
         folder: class folders, splits of class folders, a plain folder of images, a CSV or
-            WebDataset shards (`vptkit.data_files`).
+            WebDataset shards (`vptkit.images.dataset_files`).
         preprocess: how they are prepared.
         labels: the adapter's; where the folder has just these classes, `truth` is known.
         split: which split; where there is none of that name "test", else "val".

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from vptkit.bundle import Bundle
+    from vptkit.formats.bundle import Bundle
     from vptkit.progress import Progress
 
     from .child import Outcome

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vptkit.bundle import Bundle
+    from vptkit.formats.bundle import Bundle
 
     from .session import Session
     from .timing import Times

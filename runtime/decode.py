@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import DataError
-from vptkit.images import open_image
-from vptkit.preprocess import prepare
+from vptkit.images.image_file import open_image
+from vptkit.images.preprocess import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vptkit.images import ImageFile
-    from vptkit.preprocess import Preprocess
+    from vptkit.images.image_file import ImageFile
+    from vptkit.images.preprocess import Preprocess
 
 __all__ = ["Decoded", "decode"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.bundle import open_bundle
 from vptkit.devices.drivers.cuda import probe
 from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.devices.probes.machine import detect_machine
 from vptkit.errors import MissingError, VptkitError
+from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
 
 from .backends import AUTO_ORDER, TRT_LIBRARIES
@@ -29,7 +29,7 @@ from .trt import LIBRARIES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from vptkit.bundle import Bundle
+    from vptkit.formats.bundle import Bundle
     from vptkit.progress import Progress
 
     from .inquiry import Answer

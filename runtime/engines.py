@@ -24,17 +24,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.bundle import ENGINES, MODEL
+from vptkit.atomic_files import atomic_file, canonical_json, sha256_of_file
 from vptkit.errors import MissingError, OutputError
-from vptkit.files import atomic_file, canonical_json, sha256_of_file
+from vptkit.formats.bundle import ENGINES, MODEL
 
 from .trt import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from vptkit.bundle import Bundle
     from vptkit.devices.drivers.cuda import Gpu
+    from vptkit.formats.bundle import Bundle
 
 __all__ = [
     "CACHE_VARIABLE",

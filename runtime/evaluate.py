@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from vptkit.data_files import read_data_files
 from vptkit.errors import DataError, GateError
-from vptkit.images import class_folders
-from vptkit.listing import split_folders, split_of_name
+from vptkit.images.dataset_files import read_data_files
+from vptkit.images.image_file import class_folders
+from vptkit.images.labelled_images import split_folders, split_of_name
 from vptkit.progress import SILENT
 
 from .decode import decode
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.images import ImageFile
-    from vptkit.listing import Classes
+    from vptkit.images.image_file import ImageFile
+    from vptkit.images.labelled_images import Classes
     from vptkit.progress import Progress
 
     from .decode import Decoded
@@ -78,8 +78,8 @@ def evaluate(
 
     Args:
         session: an open bundle; classes are matched with its labels by name.
-        data: one folder per class, a folder with splits (`vptkit.listing.SPLIT_NAMES`) of such
-            folders, a CSV or WebDataset shards (`vptkit.data_files`).
+        data: one folder per class, a folder with splits (`vptkit.images.labelled_images.SPLIT_NAMES`) of such
+            folders, a CSV or WebDataset shards (`vptkit.images.dataset_files`).
         adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.
         batch: images for each run; a fixed-batch bundle takes its own.

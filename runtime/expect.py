@@ -9,7 +9,7 @@ from vptkit.errors import GateError, VptkitError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vptkit.bundle import Bundle
+    from vptkit.formats.bundle import Bundle
 
     from .engines import Engine
 

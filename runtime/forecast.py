@@ -21,15 +21,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.bank import BankShape
 from vptkit.devices.drivers.cuda import open_device
 from vptkit.devices.probes.memory import free_memory
 from vptkit.errors import TargetError
+from vptkit.formats.bank_tables import BankShape
 
 if TYPE_CHECKING:
-    from vptkit.bundle import Bundle
     from vptkit.devices.boards.catalog import Board
     from vptkit.devices.drivers.cuda import Gpu
+    from vptkit.formats.bundle import Bundle
 
 __all__ = [
     "Forecast",

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import onnxruntime
 
-from vptkit.bank import BankShape
 from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import BundleError, MissingError, TargetError
+from vptkit.formats.bank_tables import BankShape
 
 from .engines import engine_folder, graph_digest
 from .mend import mend
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.bundle import Bundle
+    from vptkit.formats.bundle import Bundle
 
 __all__ = ["OrtGraph", "Provider"]
 

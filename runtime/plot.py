@@ -9,8 +9,8 @@ import itertools
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import atomic_file, require_absent
 from vptkit.errors import MissingExtraError, OutputError
-from vptkit.files import atomic_file, require_absent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,14 +11,14 @@ import onnxruntime
 
 from vptkit.devices.probes.machine import cpu_has_vnni, usable_cores
 from vptkit.errors import TargetError
-from vptkit.preprocess import normalize
+from vptkit.images.preprocess import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from vptkit.preprocess import Preprocess
+    from vptkit.images.preprocess import Preprocess
 
 __all__ = ["OrtProbe", "exact_int8"]
 

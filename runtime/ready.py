@@ -6,9 +6,9 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vptkit.bundle import open_bundle
 from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError, TargetError
+from vptkit.formats.bundle import open_bundle
 
 from .backends import TRT_LIBRARIES
 from .build import BuildOptions, build

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from vptkit.bundle import open_bundle
 from vptkit.errors import MissingError, TargetError
+from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
 
 from .link import connect

@@ -7,8 +7,8 @@ import csv
 import json
 from typing import TYPE_CHECKING
 
+from vptkit.atomic_files import atomic_file, require_absent
 from vptkit.errors import OutputError
-from vptkit.files import atomic_file, require_absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vptkit.bundle import Bundle, open_bundle
 from vptkit.errors import BundleError, DataError, VptkitError
-from vptkit.preprocess import normalize
+from vptkit.formats.bundle import Bundle, open_bundle
+from vptkit.images.preprocess import normalize
 
 from .backends import open_graph
 from .predict import Prediction, predict
@@ -143,7 +143,7 @@ class GraphSession:
         A bundle with a fixed batch is fed in portions of that size; the last is padded.
 
         Args:
-            images: uint8 [B, H, W, 3], RGB, resized and cropped (`vptkit.preprocess.prepare`).
+            images: uint8 [B, H, W, 3], RGB, resized and cropped (`vptkit.images.preprocess.prepare`).
             adapter: the only one there is, if any is named.
 
         Returns:
@@ -225,7 +225,7 @@ def require_images(images: NDArray[np.uint8], bundle: Bundle) -> None:
         return
     raise DataError(
         f"images: came as {came}, expected uint8 [B, {height}, {width}, 3], RGB, resized and "
-        "cropped. vptkit.preprocess.prepare makes one from an image of any size."
+        "cropped. vptkit.images.preprocess.prepare makes one from an image of any size."
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vptkit.bundle import MANIFEST, open_bundle
+from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import VptkitError
-from vptkit.files import sha256_of_file
+from vptkit.formats.bundle import MANIFEST, open_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +71,7 @@ def code_items() -> list[Item]:
 
 def _stays(path: Path) -> bool:
     """Whether a module of vptkit/ runs here only; the rooms, if they lie below it, come apart."""
-    return path.parts[0].startswith(("cli", "demo")) or path.parts[0] in _ROOMS
+    return path.parts[0] in (*_ROOMS, "cli", "demo")
 
 
 def bundle_items(bundle: Path, folder: str) -> list[Item]:

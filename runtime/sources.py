@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
-from vptkit.images import IMAGE_SUFFIXES, image_files
+from vptkit.images.image_file import IMAGE_SUFFIXES, image_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,7 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
     """List the images of files, folders and globs, each once, in the order they were named.
 
     A file that is named itself is taken whatever its suffix; folders and globs give the files with
-    a suffix of `vptkit.images.IMAGE_SUFFIXES`, sorted by path.
+    a suffix of `vptkit.images.image_file.IMAGE_SUFFIXES`, sorted by path.
 
     Raises:
         DataError: a source does not exist, or holds no images.

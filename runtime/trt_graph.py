@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.bundle import Bundle
     from vptkit.devices.drivers.cuda import CudaGraph, Device, DeviceMemory, HostMemory
+    from vptkit.formats.bundle import Bundle
 
 __all__ = ["TrtGraph"]
 

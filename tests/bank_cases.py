@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from tests.strategies import Case, Setup, build, random_adapter
-from vptkit.adapter import write_adapter
-from vptkit.tensors import write_tensors
+from vptkit.formats.adapter import write_adapter
+from vptkit.formats.tensor_file import write_tensors
 from vptkit.tune.reference import adapter_logits
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
+    from vptkit.formats.adapter import Adapter
 
 __all__ = ["KINDS", "Family", "family", "write_family"]
 

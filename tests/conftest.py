@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from tests.fakes.gpu import fake_driver, fake_gpu  # noqa: F401 -- fixtures
-from vptkit import cli
-from vptkit.adapter import Adapter, BackboneRef, write_adapter
-from vptkit.backbone import BackboneSpec
-from vptkit.bundle import write_manifest
-from vptkit.preprocess import Preprocess, normalize
-from vptkit.tensors import write_tensors
+from vptkit.cli import entry
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.formats.backbone_spec import BackboneSpec
+from vptkit.formats.bundle import write_manifest
+from vptkit.formats.tensor_file import write_tensors
+from vptkit.images.preprocess import Preprocess, normalize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ def vptkit(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["vptkit", *map(str, arguments)])
         before = signal.getsignal(signal.SIGTERM)
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            entry.main()
         signal.signal(signal.SIGTERM, before)
         out, err = capsys.readouterr()
         return int(caught.value.code or 0), out, err

@@ -17,12 +17,12 @@ import torch
 from hypothesis import strategies as st
 from timm.layers import QuickGELU
 
-from vptkit.adapter import Adapter, BackboneRef
-from vptkit.backbone import BackboneSpec
-from vptkit.preprocess import Preprocess
+from vptkit.formats.adapter import Adapter, BackboneRef
+from vptkit.formats.backbone_spec import BackboneSpec
+from vptkit.formats.backbone_weights import digest_of_weights, tensor_shapes
+from vptkit.images.preprocess import Preprocess
 from vptkit.tune.describe import spec_from_model
 from vptkit.tune.reference import adapter_logits
-from vptkit.weights import digest_of_weights, tensor_shapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,12 +11,12 @@ import timm
 import torch
 
 import vptkit
-from vptkit.adapter import read_adapter, require_backbone
+from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, VptkitError
-from vptkit.files import atomic_folder
-from vptkit.preprocess import normalize
+from vptkit.formats.adapter import read_adapter, require_backbone
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.preprocess import normalize
 from vptkit.progress import SILENT
-from vptkit.weights import digest_of_weights
 
 from .backbone import create_backbone, preprocess_of
 from .burstiness import measure
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from vptkit.adapter import Adapter
+    from vptkit.formats.adapter import Adapter
     from vptkit.progress import Progress
 
     from .burstiness import BlockTails

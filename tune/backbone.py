@@ -10,11 +10,11 @@ import timm
 import torch
 from timm.data.config import resolve_data_config
 
-from vptkit.adapter import require_backbone
 from vptkit.errors import BackboneError
-from vptkit.preprocess import Preprocess
-from vptkit.tensors import read_tensors
-from vptkit.weights import digest_of_weights, is_head
+from vptkit.formats.adapter import require_backbone
+from vptkit.formats.backbone_weights import digest_of_weights, is_head
+from vptkit.formats.tensor_file import read_tensors
+from vptkit.images.preprocess import Preprocess
 
 from .describe import spec_from_model, weights_from_model
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter, BackboneRef
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.adapter import Adapter, BackboneRef
+    from vptkit.formats.backbone_spec import BackboneSpec
 
 __all__ = ["checked_weights", "create_backbone", "described_weights", "preprocess_of"]
 

@@ -27,7 +27,7 @@ from .whitening import query_key_weights, token_moments, whitening
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from vptkit.adapter import Adapter
+    from vptkit.formats.adapter import Adapter
 
     from .whitening import Whitening
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from vptkit.files import atomic_file
+from vptkit.atomic_files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vptkit.atomic_files import canonical_json
 from vptkit.errors import DataError
-from vptkit.files import canonical_json
-from vptkit.tensors import read_metadata, read_tensors, write_tensors
+from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
 
 from .config import TuneConfig
 

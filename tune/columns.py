@@ -19,12 +19,19 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.errors import DataError, MissingExtraError, OutputError
-from vptkit.listing import SPLIT_NAMES, Row, Splits, group_rows, split_of_file, split_of_name
+from vptkit.images.labelled_images import (
+    SPLIT_NAMES,
+    Row,
+    Splits,
+    group_rows,
+    split_of_file,
+    split_of_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vptkit.images import ImageFile
+    from vptkit.images.image_file import ImageFile
 
 __all__ = ["read_parquet", "read_saved"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from vptkit.images import open_image
-from vptkit.preprocess import Preprocess, prepare
+from vptkit.images.image_file import open_image
+from vptkit.images.preprocess import Preprocess, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,9 +25,9 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
-from vptkit.backbone import AttentionPool, BackboneSpec, RelativePositions, Rotary
 from vptkit.errors import BackboneError
-from vptkit.weights import is_head, tensor_shapes
+from vptkit.formats.backbone_spec import AttentionPool, BackboneSpec, RelativePositions, Rotary
+from vptkit.formats.backbone_weights import is_head, tensor_shapes
 
 from .describe_block import (
     Refused,

@@ -13,7 +13,7 @@ from timm.layers.pos_embed_rel import RelPosMlp
 from timm.models import beit, eva, vision_transformer, vision_transformer_relpos
 from torch import nn
 
-from vptkit.backbone import Activation, RelativePositions
+from vptkit.formats.backbone_spec import Activation, RelativePositions
 
 __all__ = ["Refused", "activation_of", "describe_block", "log_mlp_of", "norm_kind"]
 

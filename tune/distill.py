@@ -28,8 +28,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vptkit.files import atomic_file, sha256_of_file
-from vptkit.images import open_image
+from vptkit.atomic_files import atomic_file, sha256_of_file
+from vptkit.images.image_file import open_image
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vptkit.adapter import read_adapter
 from vptkit.errors import AdapterError, OutputError
+from vptkit.formats.adapter import read_adapter
 
 from .checkpoint import completed
 from .result import TuneResult
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .config import TuneConfig
     from .training import Paths

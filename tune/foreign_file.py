@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vptkit.errors import AdapterError
-from vptkit.tensors import read_tensors
+from vptkit.formats.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path

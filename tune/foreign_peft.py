@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import AdapterError
-from vptkit.weights import norm_shapes
+from vptkit.formats.backbone_weights import norm_shapes
 
 from .foreign import Foreign, renamed, require_shape, some
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
 __all__ = ["from_peft", "peft_config", "peft_file"]
 

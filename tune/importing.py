@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 import vptkit
-from vptkit.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.atomic_files import require_absent, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError
-from vptkit.files import require_absent, sha256_of_file
-from vptkit.preprocess import Preprocess, normalize
-from vptkit.weights import digest_of_weights
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.preprocess import Preprocess, normalize
 
 from .backbone import create_backbone, preprocess_of
 from .describe import spec_from_model, weights_from_model
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
     from .foreign import Foreign
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vptkit.errors import VptkitError
-from vptkit.preprocess import normalize
+from vptkit.images.preprocess import normalize
 
 from .device import device_of
 from .distributed import leads, share, sum_over_processes

@@ -25,8 +25,8 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vptkit.adapter import read_adapter
-from vptkit.preprocess import normalize
+from vptkit.formats.adapter import read_adapter
+from vptkit.images.preprocess import normalize
 
 from .backbone import checked_weights
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.adapter import Adapter
+    from vptkit.formats.adapter import Adapter
 
 __all__ = [
     "adapter_logits",

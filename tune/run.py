@@ -11,12 +11,12 @@ import timm
 import torch
 
 import vptkit
-from vptkit.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.atomic_files import require_absent
 from vptkit.errors import DataError, OutputError
-from vptkit.files import require_absent
-from vptkit.preprocess import normalize
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.preprocess import normalize
 from vptkit.progress import SILENT
-from vptkit.weights import digest_of_weights
 
 from .backbone import create_backbone, preprocess_of
 from .data import DataSet

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import require_absent
 from vptkit.errors import VptkitError
-from vptkit.files import require_absent
 from vptkit.progress import progress as show
-from vptkit.table import columns
+from vptkit.text_table import columns
 
 from .run import require_full_classes, tune, tune_full
 from .splits import load_splits

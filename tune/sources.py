@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vptkit.data_files import ARCHIVES, read_data_files
 from vptkit.errors import DataError
-from vptkit.images import class_folders
-from vptkit.listing import Splits, split_folders
+from vptkit.images.dataset_files import ARCHIVES, read_data_files
+from vptkit.images.image_file import class_folders
+from vptkit.images.labelled_images import Splits, split_folders
 
 from .columns import read_parquet, read_saved
 
@@ -22,8 +22,8 @@ def read_splits(data: Path) -> Splits:
 
     Args:
         data: folders of classes (perhaps in train/, val/, test/, ood/, or other names of
-            `vptkit.listing.SPLIT_NAMES`), a CSV file, WebDataset shards or Parquet files (see
-            `vptkit.data_files`), or a saved Hugging Face data set (`vptkit.tune.columns`).
+            `vptkit.images.labelled_images.SPLIT_NAMES`), a CSV file, WebDataset shards or Parquet files (see
+            `vptkit.images.dataset_files`), or a saved Hugging Face data set (`vptkit.tune.columns`).
 
     Raises:
         DataError: nothing of that kind, or broken; the message says which file or line.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError
-from vptkit.images import digest_of_image
+from vptkit.images.image_file import digest_of_image
 
 from .sources import read_splits
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.images import ImageFile
-    from vptkit.listing import Classes, Splits
+    from vptkit.images.image_file import ImageFile
+    from vptkit.images.labelled_images import Classes, Splits
 
 __all__ = ["Split", "class_counts", "data_digest", "load_splits"]
 

@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vptkit.adapter import read_adapter
+from vptkit.atomic_files import atomic_file
 from vptkit.errors import AdapterError, OutputError, VptkitError
-from vptkit.files import atomic_file
+from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
-from vptkit.table import columns
+from vptkit.text_table import columns
 
 from .sweep_book import Book, Trial, open_book
 from .sweep_space import Sweep, sweep_from_mapping

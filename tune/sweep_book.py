@@ -12,8 +12,8 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, OutputError
-from vptkit.files import atomic_file
 from vptkit.progress import SILENT
 
 from .phases import phases

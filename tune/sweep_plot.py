@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vptkit.files import atomic_file
+from vptkit.atomic_files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import DataError, VptkitError
-from vptkit.tensors import read_metadata
+from vptkit.formats.tensor_file import read_metadata
 
 from .backbone import create_backbone
 from .config import config_from_mapping

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError
-from vptkit.files import atomic_file
-from vptkit.preprocess import normalize
+from vptkit.images.preprocess import normalize
 
 from .checkpoint import (
     TrainState,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.progress import Progress
 
     from .config import TuneConfig

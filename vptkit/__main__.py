@@ -1,5 +1,5 @@
 """`python -m vptkit`: the command line."""
 
-from vptkit.cli import main
+from vptkit.cli.entry import main
 
 main()

@@ -20,18 +20,18 @@ from typing import Any
 import numpy as np
 import timm
 
-from vptkit.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.devices.probes.machine import detect_machine
 from vptkit.export import ExportOptions, export, export_bank
 from vptkit.export.bank_edit import add, remove
 from vptkit.export.baseline import random_weights
-from vptkit.preprocess import Preprocess
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.tensor_file import write_tensors
+from vptkit.images.preprocess import Preprocess
 from vptkit.runtime import open_session
 from vptkit.runtime.memory import measure_memory
 from vptkit.runtime.timing import Budget, compare, measure, random_images
-from vptkit.tensors import write_tensors
 from vptkit.tune.describe import spec_from_model
-from vptkit.weights import digest_of_weights
 
 BATCH = 8
 

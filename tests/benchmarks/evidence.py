@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from vptkit.preprocess import normalize
+from vptkit.images.preprocess import normalize
 from vptkit.tune import config_from_mapping, tune
 from vptkit.tune.backbone import create_backbone, preprocess_of
 from vptkit.tune.data import DataSet

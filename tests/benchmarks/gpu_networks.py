@@ -9,13 +9,13 @@ import numpy as np
 import timm
 import torch
 
-from vptkit.adapter import Adapter, BackboneRef
 from vptkit.export.fold import fold
 from vptkit.export.graph import folded_graph
 from vptkit.export.lower import Lowering, lower
 from vptkit.export.options import GraphOptions, LastBlock
 from vptkit.export.unfolded import unfolded_graph
-from vptkit.preprocess import Preprocess
+from vptkit.formats.adapter import Adapter, BackboneRef
+from vptkit.images.preprocess import Preprocess
 from vptkit.tune.describe import spec_from_model, weights_from_model
 from vptkit.tune.prompted import fast_features
 from vptkit.tune.reference import features

@@ -16,8 +16,6 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from vptkit.adapter import Adapter, BackboneRef
-from vptkit.backbone import BackboneSpec
 from vptkit.devices.probes.machine import cpu_has_vnni, detect_machine
 from vptkit.export.baseline import random_weights
 from vptkit.export.evidence import Evidence
@@ -25,7 +23,9 @@ from vptkit.export.fold import fold
 from vptkit.export.graph import folded_graph
 from vptkit.export.lower import Lowering, lower
 from vptkit.export.options import GraphOptions
-from vptkit.preprocess import Preprocess
+from vptkit.formats.adapter import Adapter, BackboneRef
+from vptkit.formats.backbone_spec import BackboneSpec
+from vptkit.images.preprocess import Preprocess
 from vptkit.runtime.probe import OrtProbe
 
 

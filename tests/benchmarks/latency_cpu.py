@@ -23,14 +23,14 @@ import onnxruntime
 import timm
 import torch
 
-from vptkit.adapter import Adapter, BackboneRef
 from vptkit.devices.probes.machine import detect_machine
 from vptkit.export.baseline import without_prompts
 from vptkit.export.fold import fold
 from vptkit.export.graph import folded_graph
 from vptkit.export.options import GraphOptions
 from vptkit.export.unfolded import unfolded_graph
-from vptkit.preprocess import Preprocess
+from vptkit.formats.adapter import Adapter, BackboneRef
+from vptkit.images.preprocess import Preprocess
 from vptkit.tune.describe import spec_from_model, weights_from_model
 
 

@@ -23,7 +23,7 @@ import torch
 from gpu_engines import Call, Candidate, Engines, built, tensorrt
 from gpu_networks import Network
 
-from vptkit.preprocess import normalize
+from vptkit.images.preprocess import normalize
 from vptkit.runtime.oracle import ask
 
 TOLERANCE = 1e-2  # largest difference over largest logit

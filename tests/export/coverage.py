@@ -18,19 +18,19 @@ import timm
 import torch
 
 from tests.tolerances import largest_difference
-from vptkit.adapter import Adapter, BackboneRef
 from vptkit.errors import BackboneError
 from vptkit.export.fold import fold
 from vptkit.export.graph import folded_graph
 from vptkit.export.options import GraphOptions
 from vptkit.export.unfolded import unfolded_graph
-from vptkit.preprocess import Preprocess
+from vptkit.formats.adapter import Adapter, BackboneRef
+from vptkit.images.preprocess import Preprocess
 from vptkit.progress import progress
 from vptkit.tune.describe import spec_from_model
 from vptkit.tune.reference import adapter_logits
 
 if TYPE_CHECKING:
-    from vptkit.backbone import BackboneSpec
+    from vptkit.formats.backbone_spec import BackboneSpec
 
 MODULES = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
 CLASSES, PROMPTS, BATCH = 5, 3, 2

@@ -17,15 +17,15 @@ from tests.bank_cases import KINDS, Family, family, write_family
 from tests.export import coverage
 from tests.strategies import Setup, setups
 from tests.tolerances import CLEARLY, PARITY_FP32, largest_difference
-from vptkit import bank as bank_format
-from vptkit.adapter import read_adapter, write_adapter
 from vptkit.errors import AdapterError, BackboneError, BundleError, TargetError, VptkitError
 from vptkit.export import BankOptions, ExportOptions, bank_graph, bank_pipeline, export, export_bank
 from vptkit.export.lower import Lowering
+from vptkit.formats import bank_tables as bank_format
+from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.tensor_file import write_tensors
 from vptkit.runtime import open_session
-from vptkit.tensors import write_tensors
 from vptkit.tune.describe import spec_from_model
-from vptkit.weights import digest_of_weights
 
 if TYPE_CHECKING:
     from pathlib import Path

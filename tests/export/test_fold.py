@@ -25,7 +25,7 @@ from vptkit.export.fold import (
     fold_value_bias,
     normalized,
 )
-from vptkit.preprocess import Preprocess
+from vptkit.images.preprocess import Preprocess
 
 NUMBERS = st.floats(-100, 100, allow_nan=False, width=64).map(lambda x: round(x, 6))
 EPS = 1e-6

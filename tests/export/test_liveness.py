@@ -11,11 +11,11 @@ from onnx import helper, numpy_helper
 from tests.bank_cases import family, write_family
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
-from vptkit.bundle import open_bundle
 from vptkit.export import export
 from vptkit.export.bank_pipeline import export_bank
 from vptkit.export.baseline import export_baselines
 from vptkit.export.liveness import memory_of, peak_bytes
+from vptkit.formats.bundle import open_bundle
 
 
 def model(nodes, *, batch="batch", kind=T.FLOAT, width=4, tensors=None, inputs=()):

@@ -16,22 +16,16 @@ import pytest
 
 from tests.strategies import Case, Setup, build
 from tests.tolerances import PARITY_FP32, largest_difference
-from vptkit.adapter import read_adapter, write_adapter
-from vptkit.bundle import open_bundle
-from vptkit.errors import (
-    AdapterError,
-    BackboneError,
-    GateError,
-    MissingExtraError,
-    OutputError,
-)
+from vptkit.atomic_files import sha256_of_file
+from vptkit.errors import AdapterError, BackboneError, GateError, MissingExtraError, OutputError
 from vptkit.export import ExportOptions, export, model_file, pipeline
 from vptkit.export.baseline import export_baselines, random_weights, without_prompts
 from vptkit.export.lower import Lowering
 from vptkit.export.macs import folded_macs, unfolded_macs
-from vptkit.files import sha256_of_file
-from vptkit.tensors import read_tensors, write_tensors
-from vptkit.weights import tensor_shapes
+from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.backbone_weights import tensor_shapes
+from vptkit.formats.bundle import open_bundle
+from vptkit.formats.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path

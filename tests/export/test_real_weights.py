@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 
 from tests.tolerances import CLEARLY, PARITY_REAL_WEIGHTS, largest_difference
-from vptkit.adapter import Adapter, BackboneRef, read_adapter, write_adapter
 from vptkit.export import ExportOptions, export
-from vptkit.images import open_image
-from vptkit.preprocess import prepare
-from vptkit.weights import digest_of_weights
+from vptkit.formats.adapter import Adapter, BackboneRef, read_adapter, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.image_file import open_image
+from vptkit.images.preprocess import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

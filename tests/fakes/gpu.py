@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vptkit.bundle import open_bundle
 from vptkit.devices.drivers import cuda
+from vptkit.formats.bundle import open_bundle
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -82,8 +82,8 @@ def _position(network: Any, name: str) -> int:
 
 def _rows(manifest: dict[str, Any]) -> dict[str, int]:
     """Table → rows of one adapter in it."""
-    from vptkit.backbone import BackboneSpec
-    from vptkit.bank import BankShape
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.bank_tables import BankShape
 
     if manifest["layout"] != "bank":
         return {}

@@ -18,14 +18,14 @@ from tests.downloads import Unavailable
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
 from tests.tolerances import AARCH64, CLEARLY, largest_difference
-from vptkit.adapter import Adapter, BackboneRef, write_adapter
-from vptkit.bundle import open_bundle, write_manifest
 from vptkit.export import ExportOptions, export
-from vptkit.images import open_image
-from vptkit.preprocess import prepare
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.bundle import open_bundle, write_manifest
+from vptkit.formats.tensor_file import write_tensors
+from vptkit.images.image_file import open_image
+from vptkit.images.preprocess import prepare
 from vptkit.runtime.session import open_session
-from vptkit.tensors import write_tensors
-from vptkit.weights import digest_of_weights
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.fakes.gpu import ORIN_GPU
-from vptkit.bundle import open_bundle
 from vptkit.errors import BundleError, MissingError, MissingExtraError, TargetError, VptkitError
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import backends
 from vptkit.runtime.backends import AUTO_ORDER, BACKENDS, open_graph
 from vptkit.runtime.build import BuildOptions, build

@@ -14,10 +14,10 @@ import pytest
 
 from tests.bank_cases import family, write_family
 from tests.tolerances import PARITY_FP32, largest_difference
-from vptkit.adapter import read_adapter, write_adapter
-from vptkit.bundle import open_bundle
 from vptkit.errors import AdapterError, BackboneError, BundleError, DataError
 from vptkit.export import BankOptions, bank_edit, export_bank
+from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import bank as bank_module
 from vptkit.runtime import open_session
 from vptkit.runtime.check import check_golden

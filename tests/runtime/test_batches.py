@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vptkit.bundle import open_bundle
 from vptkit.errors import DataError
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.batches import image_batches
 from vptkit.runtime.evaluate import evaluate
 from vptkit.runtime.session import open_session

@@ -17,11 +17,11 @@ import pytest
 from tests.bank_cases import family, write_family
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
-from vptkit.bundle import open_bundle
 from vptkit.errors import GateError, MissingError, TargetError, VptkitError
 from vptkit.export import ExportOptions, export
 from vptkit.export.bank_pipeline import export_bank
 from vptkit.export.lower import Lowering
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import trt_build
 from vptkit.runtime.build import BuildOptions, build, carry_out, prepare, profile_of
 from vptkit.runtime.engines import engine_folder, find_engine, list_engines
@@ -330,7 +330,7 @@ def test_an_interruption_ends_the_child(child, bundle):
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from vptkit.bundle import open_bundle
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.build import BuildOptions, carry_out, prepare
 class Ear:
     total = None

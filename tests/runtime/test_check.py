@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vptkit.bundle import open_bundle
 from vptkit.errors import BundleError, DataError, GateError, VptkitError
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.check import check_golden, check_logits, default_tolerance, require_parity
 from vptkit.runtime.session import GraphSession, open_session
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from vptkit.errors import DataError
-from vptkit.images import open_image
-from vptkit.preprocess import prepare
+from vptkit.images.image_file import open_image
+from vptkit.images.preprocess import prepare
 from vptkit.runtime import decode as module
 from vptkit.runtime.decode import decode
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.device_trees import plant
 from tests.fakes.gpu import ORIN, ORIN_GPU
-from vptkit.bundle import open_bundle
 from vptkit.errors import BundleError, MissingError
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import doctor
 from vptkit.runtime.backends import AUTO_ORDER
 from vptkit.runtime.build import BuildOptions, build

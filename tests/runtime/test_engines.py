@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.gpu import ORIN_GPU
-from vptkit.bundle import open_bundle, write_manifest
 from vptkit.errors import MissingError, OutputError
+from vptkit.formats.bundle import open_bundle, write_manifest
 from vptkit.runtime import engines
 from vptkit.runtime.engines import (
     Here,

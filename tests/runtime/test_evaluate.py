@@ -6,8 +6,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from vptkit.bundle import open_bundle
 from vptkit.errors import DataError, GateError
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.batches import image_batches
 from vptkit.runtime.evaluate import evaluate, split_folder
 from vptkit.runtime.session import GraphSession, open_session

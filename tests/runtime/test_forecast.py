@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.gpu import ORIN, SERVER
-from vptkit.bundle import open_bundle
 from vptkit.devices.drivers.cuda import Gpu, open_device, probe
 from vptkit.errors import TargetError
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.forecast import MIB, Room, forecast, free_on, require_possible, room_here
 
 MEMORY = {"weights_bytes": 100 * MIB, "activation_bytes": {"fixed": MIB, "per_image": 2 * MIB}}

@@ -47,7 +47,7 @@ def backend(request) -> str:
 def opened(path, backend, **settings):
     """A session; the engine is built first where the backend needs one."""
     if backend in ("tensorrt", "tensorrt-rtx"):
-        from vptkit.bundle import open_bundle
+        from vptkit.formats.bundle import open_bundle
         from vptkit.runtime.build import BuildOptions, build
 
         options = BuildOptions(library=backend.replace("-", "_"), batch=(1, 2, 8))

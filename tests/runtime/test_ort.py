@@ -13,9 +13,9 @@ import onnxruntime
 import pytest
 
 from tests.bank_cases import family, write_family
-from vptkit.bundle import open_bundle
 from vptkit.errors import BundleError, MissingError, TargetError
 from vptkit.export import export_bank
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import ort
 from vptkit.runtime.bank import BankSession
 from vptkit.runtime.ort import OrtGraph

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vptkit.bundle import open_bundle
 from vptkit.errors import BundleError, DataError, OutputError, VptkitError
-from vptkit.images import image_files, open_image
-from vptkit.preprocess import prepare
+from vptkit.formats.bundle import open_bundle
+from vptkit.images.image_file import image_files, open_image
+from vptkit.images.preprocess import prepare
 from vptkit.runtime.predict import Prediction, predict, softmax
 from vptkit.runtime.save import deliver, jsonl_writer, saving, text_writer
 from vptkit.runtime.session import GraphSession, open_session

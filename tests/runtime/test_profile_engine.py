@@ -8,8 +8,8 @@ import pytest
 
 from tests.bank_cases import family, write_family
 from tests.fakes.gpu import ORIN, SERVER
-from vptkit.bundle import open_bundle
 from vptkit.export import BankOptions, export_bank
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.build import BuildOptions, build
 from vptkit.runtime.settings import ProfileSettings, profile_bundles
 

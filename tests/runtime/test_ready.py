@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vptkit.bundle import open_bundle
 from vptkit.errors import MissingError
+from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
 from vptkit.runtime import ready
 from vptkit.runtime.build import BuildOptions, build

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vptkit.bundle import open_bundle
 from vptkit.errors import (
     BundleError,
     DataError,
@@ -17,7 +16,8 @@ from vptkit.errors import (
     TargetError,
     VptkitError,
 )
-from vptkit.preprocess import normalize
+from vptkit.formats.bundle import open_bundle
+from vptkit.images.preprocess import normalize
 from vptkit.runtime.session import GraphSession, open_session
 
 if TYPE_CHECKING:

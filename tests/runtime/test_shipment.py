@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 
 from tests.sshd import bare_python, server  # noqa: F401 -- fixtures
-from vptkit.bundle import MANIFEST
 from vptkit.errors import BundleError, VptkitError
+from vptkit.formats.bundle import MANIFEST
 from vptkit.progress import SILENT
 from vptkit.runtime.link import connect
 from vptkit.runtime.shipment import Item, bundle_items, code_items, ship
@@ -54,7 +54,7 @@ def test_the_code_is_one_tree_that_runs_on_little(tmp_path, bare_python):  # noq
     command = [bare_python, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stderr, done.stdout) == ("", f"{tmp_path}/vptkit/__init__.py\n")
-    assert not list(tmp_path.rglob("cli*.py"))
+    assert not list(tmp_path.rglob("cli*"))
     assert sum(item.size for item in code_items()) < 1_000_000
 
 

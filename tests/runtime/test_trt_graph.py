@@ -12,9 +12,9 @@ import pytest
 from tests.bank_cases import family, write_family
 from tests.fakes.gpu import ORIN, SERVER
 from tests.tolerances import PARITY_FP32, largest_difference
-from vptkit.bundle import open_bundle
 from vptkit.errors import MissingError, TargetError
 from vptkit.export import BankOptions, export_bank
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import trt, trt_graph
 from vptkit.runtime.bank import BankSession
 from vptkit.runtime.session import GraphSession

@@ -63,7 +63,7 @@ def test_the_folder(tmp_path, splits, settings, tuned, monkeypatch):
 def test_the_whitening_is_that_of_tuning(tmp_path, splits, settings, tuned, monkeypatch):
     """Same images, same matrices: rank, condition and row norm stand in the adapter too."""
     monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness_plot", None)
-    from vptkit.adapter import read_adapter
+    from vptkit.formats.adapter import read_adapter
 
     notes = read_adapter(tuned / "white.safetensors").train["whitening"]
     document = analyze(splits, tmp_path / "out", settings())

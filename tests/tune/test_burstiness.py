@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from vptkit.adapter import Adapter, BackboneRef  # noqa: E402
 from vptkit.errors import AdapterError, VptkitError  # noqa: E402
-from vptkit.preprocess import Preprocess  # noqa: E402
+from vptkit.formats.adapter import Adapter, BackboneRef  # noqa: E402
+from vptkit.images.preprocess import Preprocess  # noqa: E402
 from vptkit.tune.burstiness import mean_cosine, measure  # noqa: E402
 
 D, L = 32, 2

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 import vptkit.tune  # noqa: E402
-from vptkit import cli  # noqa: E402
+from vptkit.cli import entry  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.tune import TuneConfig, TuneResult, config_from_mapping  # noqa: E402
 
@@ -232,7 +232,7 @@ def command(monkeypatch, capsys):
         )
         before = signal.getsignal(signal.SIGTERM)
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            entry.main()
         signal.signal(signal.SIGTERM, before)
         err = capsys.readouterr().err
         assert "Traceback" not in err
@@ -263,9 +263,9 @@ def test_options_become_settings(command):
 def test_every_setting_is_an_option():
     import inspect
 
-    from vptkit import cli_make
+    from vptkit.cli.tune_commands import tune
 
-    options = set(inspect.signature(cli_make.tune).parameters)
+    options = set(inspect.signature(tune.tune).parameters)
     assert {f.name for f in fields(TuneConfig)} - options == {"backbone_args"}
 
 

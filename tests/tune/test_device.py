@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
-from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import MissingError, TargetError, VptkitError  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.data import DataSet  # noqa: E402
 from vptkit.tune.describe import spec_from_model  # noqa: E402

@@ -15,7 +15,7 @@ pytest.importorskip("timm")
 
 from safetensors.numpy import load_file  # noqa: E402
 
-from vptkit.adapter import read_adapter  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.data import DataSet  # noqa: E402
 from vptkit.tune.distributed import joined, leads, share, sum_over_processes  # noqa: E402

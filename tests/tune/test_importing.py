@@ -15,9 +15,9 @@ timm = pytest.importorskip("timm")
 
 from torch.nn import functional as F  # noqa: E402
 
-from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError  # noqa: E402
-from vptkit.preprocess import normalize  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
+from vptkit.images.preprocess import normalize  # noqa: E402
 from vptkit.tune.importing import ImportConfig, import_adapter  # noqa: E402
 
 if TYPE_CHECKING:

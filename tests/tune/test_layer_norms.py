@@ -246,8 +246,8 @@ def test_prompts_that_bypass_the_tuned_norm_are_seen(make_vit, monkeypatch):
 
 def test_the_logits_of_a_model_are_those_of_its_adapter(make_vit, make_config):
     """`ln.{timm name}` in the file is what training computed with."""
-    from vptkit.adapter import Adapter, BackboneRef
-    from vptkit.preprocess import Preprocess
+    from vptkit.formats.adapter import Adapter, BackboneRef
+    from vptkit.images.preprocess import Preprocess
     from vptkit.tune.reference import adapter_logits
 
     model = make_vit(pre_norm=True)

@@ -13,7 +13,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from tests.tune.conftest import NAME, TINY  # noqa: E402
-from vptkit.adapter import read_adapter  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.runtime import open_session  # noqa: E402
 from vptkit.tune.reference import reference_logits  # noqa: E402
 

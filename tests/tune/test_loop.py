@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from tests.tune.test_run import Count, Stop  # noqa: E402
-from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.backbone import preprocess_of  # noqa: E402
 from vptkit.tune.data import DataSet  # noqa: E402

@@ -12,9 +12,10 @@ timm = pytest.importorskip("timm")
 
 from torch.nn import functional as F  # noqa: E402
 
-from vptkit.adapter import Adapter, BackboneRef, write_adapter  # noqa: E402
 from vptkit.errors import BackboneError  # noqa: E402
-from vptkit.preprocess import normalize  # noqa: E402
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter  # noqa: E402
+from vptkit.formats.backbone_weights import digest_of_weights  # noqa: E402
+from vptkit.images.preprocess import normalize  # noqa: E402
 from vptkit.tune.backbone import preprocess_of  # noqa: E402
 from vptkit.tune.describe import spec_from_model, weights_from_model  # noqa: E402
 from vptkit.tune.reference import (  # noqa: E402
@@ -23,7 +24,6 @@ from vptkit.tune.reference import (  # noqa: E402
     features,
     reference_logits,
 )
-from vptkit.weights import digest_of_weights  # noqa: E402
 
 REGISTERS = {"reg_tokens": 2, "no_embed_class": True, "init_values": 0.3}
 

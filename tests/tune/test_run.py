@@ -20,8 +20,8 @@ timm = pytest.importorskip("timm")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import BackboneError, DataError, OutputError, VptkitError  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.reference import reference_logits  # noqa: E402
 from vptkit.tune.splits import load_splits  # noqa: E402

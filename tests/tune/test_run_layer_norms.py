@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 from tests.tune.test_run import KILLED, Stop, names  # noqa: E402
-from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import DataError, OutputError  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import settle as settle_module  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.reference import reference_logits  # noqa: E402
@@ -254,7 +254,7 @@ def test_each_epoch_in_a_process_of_its_own(splits, make_config, tmp_path):
 
 def test_a_checkpoint_of_an_older_vptkit(splits, make_config, tmp_path):
     """Settings that it did not know stood at their defaults."""
-    from vptkit.tensors import read_metadata, read_tensors, write_tensors
+    from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
 
     config = make_config(method="vpt", name="x", epochs=3)
     whole = tune(splits, tmp_path / "whole.safetensors", config)

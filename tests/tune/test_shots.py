@@ -15,8 +15,8 @@ timm = pytest.importorskip("timm")
 
 from safetensors.torch import save_file  # noqa: E402
 
-from vptkit.adapter import read_adapter  # noqa: E402
 from vptkit.errors import DataError, OutputError, VptkitError  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import run as run_module  # noqa: E402
 from vptkit.tune import shots as module  # noqa: E402
 from vptkit.tune import tune  # noqa: E402

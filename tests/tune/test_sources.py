@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 from vptkit.errors import DataError, MissingExtraError, OutputError  # noqa: E402
-from vptkit.preprocess import Preprocess  # noqa: E402
+from vptkit.images.preprocess import Preprocess  # noqa: E402
 from vptkit.tune import columns, tune  # noqa: E402
 from vptkit.tune.data import DataSet  # noqa: E402
 from vptkit.tune.splits import class_counts, data_digest, load_splits  # noqa: E402

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from vptkit.adapter import read_adapter
 from vptkit.errors import DataError, OutputError, VptkitError
+from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
 from vptkit.tune import sweep_trial, tune
 from vptkit.tune.sweep import leaderboard_table, sweep, sweep_from_mapping

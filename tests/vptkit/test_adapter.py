@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.strategies import CLASSES, Setup, random_adapter, specs
-from vptkit.adapter import (
+from vptkit.atomic_files import canonical_json
+from vptkit.errors import AdapterError, BackboneError, OutputError
+from vptkit.formats.adapter import (
     FORMAT,
     Adapter,
     BackboneRef,
@@ -23,9 +25,7 @@ from vptkit.adapter import (
     require_backbone,
     write_adapter,
 )
-from vptkit.errors import AdapterError, BackboneError, OutputError
-from vptkit.files import canonical_json
-from vptkit.tensors import read_metadata, read_tensors, write_tensors
+from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -498,7 +498,7 @@ def test_a_disk_that_cannot_be_written(tmp_path, adapter, monkeypatch):
     def full(*_: Any, **__: Any) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space (os error 28)")
 
-    monkeypatch.setattr("vptkit.tensors.save_file", full)
+    monkeypatch.setattr("vptkit.formats.tensor_file.save_file", full)
     with pytest.raises(OutputError, match="cannot be written"):
         write_adapter(tmp_path / "new.safetensors", adapter)
     assert not list(tmp_path.glob("*new*"))

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 
 from tests.strategies import Setup, build, specs
-from vptkit.backbone import BackboneSpec
+from vptkit.atomic_files import canonical_json
 from vptkit.errors import BackboneError
-from vptkit.files import canonical_json
-from vptkit.tensors import write_tensors
-from vptkit.weights import digest_of_weights, is_head, read_weights, tensor_shapes
+from vptkit.formats.backbone_spec import BackboneSpec
+from vptkit.formats.backbone_weights import digest_of_weights, is_head, read_weights, tensor_shapes
+from vptkit.formats.tensor_file import write_tensors
 
 exact = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 

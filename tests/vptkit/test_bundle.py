@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from vptkit.bundle import FORMAT, MANIFEST, MODEL, open_bundle, write_manifest
+from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import BundleError
-from vptkit.files import sha256_of_file
+from vptkit.formats.bundle import FORMAT, MANIFEST, MODEL, open_bundle, write_manifest
 
 
 def test_an_opened_bundle(make_bundle, tiny_spec, tiny_model):

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vptkit import __version__, cli_make
-from vptkit.bundle import open_bundle
+from vptkit import __version__
+from vptkit.cli.shared.output import needs_extra
 from vptkit.errors import VptkitError
+from vptkit.formats.bundle import open_bundle
 
 COMMANDS = ("check", "eval", "run", "profile", "inspect")
 
@@ -155,7 +156,7 @@ def test_a_missing_package_is_5_and_names_the_extra(vptkit, make_bundle, monkeyp
 
 
 def test_a_missing_module_of_ours_is_a_defect_and_keeps_its_traceback():
-    with pytest.raises(ModuleNotFoundError) as caught, cli_make.needs_extra("tune", "x"):
+    with pytest.raises(ModuleNotFoundError) as caught, needs_extra("tune", "x"):
         raise ModuleNotFoundError(name="vptkit.tune.gone")
     assert not isinstance(caught.value, VptkitError)
 

@@ -14,7 +14,7 @@ timm = pytest.importorskip("timm")
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from vptkit.adapter import read_adapter  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 
 NAME, SIZE, D = "test_vit", 32, 64  # timm's own tiny model, 64 wide, 6 blocks
 

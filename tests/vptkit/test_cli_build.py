@@ -14,7 +14,7 @@ from PIL import Image
 from tests.export.test_pipeline import files_of
 from tests.fakes.gpu import ORIN, SERVER
 from tests.runtime.test_build import SETUP
-from vptkit import cli_build
+from vptkit.cli.runtime_commands import build
 from vptkit.devices.drivers.cuda import open_device, probe
 from vptkit.export.lower import Lowering
 from vptkit.export.pipeline import ExportOptions, export
@@ -126,7 +126,7 @@ def test_layers_that_hide_what_is_in_them():
     made = {"layers": 2, "attentions": 12, "unfused_softmax": ["a"] * 12, "opaque": ["x"]}
     record = {"library": "tensorrt", "version": "8.6.2", "gpu": "Orin", "capability": "8.7"}
     record |= {"bytes": 1, "seconds": 1, "structure": made | {"roles": {"other": {"-": 2}}}}
-    text = cli_build._text(SimpleNamespace(path="e", fresh=True, record=record), layers=False)
+    text = build._text(SimpleNamespace(path="e", fresh=True, record=record), layers=False)
     assert "2 layers; the library does not show what is inside them" in text
     assert "attention" not in text
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
-from vptkit.adapter import read_adapter, write_adapter
 from vptkit.export.baseline import without_prompts
 from vptkit.export.rules import VERSIONS
+from vptkit.formats.adapter import read_adapter, write_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,7 +152,7 @@ def test_rules(vptkit, make_bundle):
 def test_rules_for_a_version_that_does_not_take_it(vptkit, make_bundle):
     import onnx
 
-    from vptkit.bundle import MODEL, write_manifest
+    from vptkit.formats.bundle import MODEL, write_manifest
 
     bundle = make_bundle()
     model = onnx.load(bundle / MODEL)

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from vptkit.cli_doctor import doctor
+from vptkit.cli.runtime_commands.doctor import doctor
 from vptkit.errors import MissingError
 from vptkit.runtime import doctor as library
 from vptkit.runtime.doctor import Diagnosis

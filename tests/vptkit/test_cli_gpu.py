@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.fakes.gpu import ORIN
-from vptkit.bundle import open_bundle
-from vptkit.files import sha256_of_file
-from vptkit.tensors import read_tensors, write_tensors
+from vptkit.atomic_files import sha256_of_file
+from vptkit.formats.bundle import open_bundle
+from vptkit.formats.tensor_file import read_tensors, write_tensors
 
 pytestmark = [
     pytest.mark.parametrize("fake_gpu", [ORIN], indirect=True),

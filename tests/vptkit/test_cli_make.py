@@ -24,8 +24,8 @@ pytest.importorskip("onnxruntime")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from vptkit.adapter import read_adapter, write_adapter  # noqa: E402
-from vptkit.bundle import open_bundle  # noqa: E402
+from vptkit.formats.adapter import read_adapter, write_adapter  # noqa: E402
+from vptkit.formats.bundle import open_bundle  # noqa: E402
 from vptkit.tune import TuneConfig  # noqa: E402
 from vptkit.tune import tune as run_tune  # noqa: E402
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vptkit.data_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.images import PackedImage, open_image
-from vptkit.listing import Row, group_rows, split_of_file, split_of_name
+from vptkit.images.dataset_files import read_data_files
+from vptkit.images.image_file import PackedImage, open_image
+from vptkit.images.labelled_images import Row, group_rows, split_of_file, split_of_name
 
 
 def png(value: int) -> bytes:

@@ -18,18 +18,12 @@ pytest.importorskip("matplotlib")
 
 from safetensors.torch import save_file  # noqa: E402
 
-from vptkit.bundle import open_bundle  # noqa: E402
-from vptkit.demo import (  # noqa: E402
-    BACKBONE,
-    BACKBONE_ARGS,
-    METHODS,
-    DemoSettings,
-    demo_table,
-    weights_file,
-    write_digits,
-)
+from vptkit.demo.digits import write_digits  # noqa: E402
+from vptkit.demo.report import DemoSettings, demo_table  # noqa: E402
+from vptkit.demo.run_demo import BACKBONE, BACKBONE_ARGS, METHODS, weights_file  # noqa: E402
 from vptkit.errors import MissingExtraError  # noqa: E402
-from vptkit.images import class_folders  # noqa: E402
+from vptkit.formats.bundle import open_bundle  # noqa: E402
+from vptkit.images.image_file import class_folders  # noqa: E402
 from vptkit.runtime import timing  # noqa: E402
 
 NAME = "vit_tiny_patch16_224"

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vptkit.errors import OutputError
-from vptkit.files import (
+from vptkit.atomic_files import (
     atomic_file,
     atomic_folder,
     canonical_json,
     require_absent,
     sha256_of_file,
 )
+from vptkit.errors import OutputError
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -63,7 +63,7 @@ def test_a_folder_that_may_not_be_written_is_an_output_error(tmp_path, monkeypat
     def refuse(**_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("vptkit.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("vptkit.atomic_files.tempfile.mkstemp", refuse)
     expected = pytest.raises(OutputError, match=r"x: cannot be written: Permission denied")
     with expected, atomic_file(tmp_path / "x"):
         pass

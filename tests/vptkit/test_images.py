@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vptkit.errors import DataError
-from vptkit.images import MAX_PIXELS, class_folders, image_files, open_image
+from vptkit.images.image_file import MAX_PIXELS, class_folders, image_files, open_image
 
 if TYPE_CHECKING:
     from pathlib import Path

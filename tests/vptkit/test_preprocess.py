@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from vptkit.errors import AdapterError
-from vptkit.images import image_files, open_image
-from vptkit.preprocess import Preprocess, normalize, prepare
+from vptkit.images.image_file import image_files, open_image
+from vptkit.images.preprocess import Preprocess, normalize, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

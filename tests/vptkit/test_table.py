@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.table import milliseconds, profile_table
+from vptkit.cli.shared.profile_table import profile_table
+from vptkit.text_table import milliseconds
 
 
 def row(**changes):

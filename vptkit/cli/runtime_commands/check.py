@@ -1,0 +1,130 @@
+"""`vptkit check`: golden answers, the reference, overflow, and what TensorRT makes of the graph.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vptkit.cli.shared.options import AsJson, Backend, BundleArgument, OneAdapter, Threads
+from vptkit.cli.shared.oracle_report import consult
+from vptkit.cli.shared.output import announce, emit, needs_extra, require_onnx
+from vptkit.cli.shared.precision_evidence import open_or_simulate, require_fp32, runner
+from vptkit.errors import VptkitError
+
+__all__ = ["check", "report_overflow"]
+
+
+def check(
+    bundle: BundleArgument,
+    backend: Backend = "cpu",
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Compare with the torch reference instead.")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="The backbone's weights, for --reference [timm's].")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest difference over largest logit [by precision].")
+    ] = None,
+    adapter: OneAdapter = None,
+    oracle: Annotated[
+        str | None,
+        typer.Option(help="Ask what TensorRT makes of the graph instead: trt-rtx or rules."),
+    ] = None,
+    sm: Annotated[
+        str | None, typer.Option(help="Of --oracle trt-rtx: GPU kinds [86,89,120].")
+    ] = None,
+    trt: Annotated[
+        str | None, typer.Option(help="Of --oracle rules: versions, as 8.6,10.3 [all].")
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="With --oracle trt-rtx: every layer.")
+    ] = False,
+    overflow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Largest magnitudes on real images, and fp16's headroom."
+        ),
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a bundle's answers with its golden ones, and its files with their digests."""
+    if overflow is not None:
+        report_overflow(bundle, overflow, threads, as_json)
+        return
+    if oracle is not None:
+        consult(bundle, oracle, sm=sm, trt=trt, layers=layers, as_json=as_json)
+        return
+    from vptkit.runtime.check import check_golden, check_logits, require_parity
+
+    if weights is not None and not reference:
+        raise typer.BadParameter("goes with --reference only", param_hint="--weights")
+    session, imitated = open_or_simulate(bundle, backend, threads)
+    announce(session, backend)
+    if reference:
+        images, logits = _reference_answers(session.bundle, weights)
+        parity = check_logits(session, images, logits, tolerance=tolerance)
+    else:
+        parity = check_golden(session, adapter=adapter, tolerance=tolerance)
+    answered = {"bundle": str(bundle), "backend": session.backend, "simulated": imitated}
+    emit({**answered, **parity.to_json()}, as_json)
+    require_parity(session, parity)
+
+
+def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
+    """The golden images (without them: eight of noise) and the reference's logits for them."""
+    from vptkit.formats.bundle import ADAPTER
+    from vptkit.runtime.timing import random_images
+
+    if bundle.layout == "bank":
+        raise VptkitError(
+            f"{bundle.path}: a bank holds its adapters' rows, not the adapters that --reference "
+            "needs. Without --reference its golden answers are checked."
+        )
+
+    with needs_extra("tune", "--reference"):
+        from vptkit.tune.reference import reference_logits
+    golden = bundle.golden()
+    images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
+    return images, reference_logits(bundle.path / ADAPTER, weights, images)
+
+
+def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool) -> None:
+    """`vptkit check --overflow DATA`: the largest magnitude of everything, block by block."""
+    from vptkit.formats.bundle import open_bundle
+    from vptkit.progress import progress
+
+    opened = open_bundle(bundle)
+    require_fp32(opened)
+    onnx = require_onnx("check --overflow")
+    from vptkit.export.overflow import KINDS, overflow_map
+    from vptkit.export.pixels import centre_pixels
+    from vptkit.runtime.batches import image_batches
+
+    images = image_batches(data, opened.preprocess)
+    model = onnx.load(opened.model)
+    centre_pixels(model)
+    with progress("overflow", total=images.count) as bar:
+        found = overflow_map(model, runner(opened.preprocess, threads), images, bar.update)
+    document = {"bundle": str(bundle), **found.to_json()}
+    header = ["block", *KINDS, "headroom"]
+    rows = [[_cell(row[name]) for name in header] for row in document["blocks"]]
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in [header, *rows]
+    ]
+    islands = ", ".join(document["islands"]) or "none"
+    lines.append(
+        f"largest: {document['worst']} {document['largest']:.4g} on {found.count} images; "
+        f"islands that fp16 needs: {islands}"
+    )
+    emit(document, as_json, text="\n".join(lines))
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

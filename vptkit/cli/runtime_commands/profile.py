@@ -1,0 +1,160 @@
+"""The command `profile`. `vptkit.cli` registers it.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vptkit.cli.shared.options import AsJson, Force, Threads
+from vptkit.cli.shared.output import emit, needs_extra
+from vptkit.errors import VptkitError
+
+__all__ = ["profile"]
+
+
+def profile(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="BUNDLE...", help="Side by side.", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Add the bare backbone and the unfolded graph.")
+    ] = False,
+    backend: Annotated[
+        str, typer.Option(help="What runs the graph: cpu, cuda, tensorrt, tensorrt-rtx, auto.")
+    ] = "cpu",
+    adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")] = None,
+    batch: Annotated[str | None, typer.Option(help="Batch sizes, as 1,8 [1].")] = None,
+    seconds: Annotated[float, typer.Option(help="Time for each batch size.")] = 10.0,
+    rounds: Annotated[int | None, typer.Option(help="Calls of each, instead of --seconds.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the images and the order.")] = 0,
+    cuda_graph: Annotated[
+        str | None, typer.Option(help="Of TensorRT: on, off or both, side by side [on].")
+    ] = None,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Also the throughput of N sessions at once.")
+    ] = 1,
+    energy: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Also energy, each alone for so long [off].")
+    ] = 0.0,
+    power: Annotated[
+        str | None,
+        typer.Option(help="On a Jetson, as root: all power modes, or some, as 15W,MAXN_SUPER."),
+    ] = None,
+    pin_clocks: Annotated[
+        bool, typer.Option("--pin-clocks", help="On a Jetson, as root: jetson_clocks meanwhile.")
+    ] = False,
+    on: Annotated[
+        str | None, typer.Option(metavar="USER@HOST", help="Measure there, over ssh.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="Of --on: the Python there.")] = "python3",
+    ssh_option: Annotated[
+        list[str] | None, typer.Option(metavar="OPTION", help="Of --on: an -o of ssh's.")
+    ] = None,
+    clean: Annotated[
+        bool,
+        typer.Option("--clean", help="Of --on: only remove what was copied and built there."),
+    ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Memory, each in a process of its own.")
+    ] = True,
+    plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
+    force: Force = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency, memory, throughput and energy, interleaved, against baselines."""
+    from vptkit.cli.shared.profile_table import profile_table
+    from vptkit.progress import progress
+    from vptkit.runtime.plot import plot_profile, require_plot
+    from vptkit.runtime.settings import ProfileSettings, profile_bundles
+    from vptkit.runtime.sweep import Board
+
+    if clean:
+        _clean(on, bundles, python, ssh_option or [], as_json)
+        return
+    if not bundles:
+        raise VptkitError("BUNDLE is missing: name one or more to profile")
+    if plot is not None:
+        require_plot(plot, force=force)
+    settings = ProfileSettings(
+        backend=backend,
+        threads=threads,
+        adapter=adapter,
+        cuda_graph=cuda_graph,
+        batches=_sizes(batch),
+        rounds=rounds,
+        seconds=seconds,
+        seed=seed,
+        memory=memory,
+        streams=streams,
+        energy=energy,
+        power=power,
+        pin_clocks=pin_clocks,
+    )
+    with _baselines(bundles if baseline else []) as named:
+        if on is not None:
+            from vptkit.runtime.remote import profile_on
+
+            document = profile_on(
+                on,
+                bundles,
+                settings,
+                baselines=named,
+                python=python,
+                ssh_options=ssh_option or (),
+                phases=progress,
+            )
+        else:
+            board = Board(announce=lambda text: typer.echo(text, err=True))
+            with progress("profile") as bar:
+                document = profile_bundles(
+                    bundles, settings, baselines=named, board=board, progress=bar
+                )
+    if plot is not None:
+        plot_profile(document, plot)
+    emit(document, as_json, text=profile_table(document))
+
+
+def _clean(
+    host: str | None, bundles: list[Path] | None, python: str, options: list[str], as_json: bool
+) -> None:
+    from vptkit.runtime.remote import clean
+
+    if host is None or bundles:
+        raise VptkitError(
+            "--clean removes what was copied to another machine and measures nothing: "
+            "vptkit profile --on USER@HOST --clean"
+        )
+    freed = clean(host, python=python, ssh_options=options)
+    emit({"host": host, "freed": freed}, as_json, text=f"{host}: {freed} bytes removed")
+
+
+@contextlib.contextmanager
+def _baselines(bundles: list[Path]) -> Iterator[list[dict[str, Path]]]:
+    """Yield the baselines of each bundle, in a folder that lives as long as the block."""
+    if not bundles:
+        yield []
+        return
+    with needs_extra("export", "--baseline"):
+        from vptkit.export.baseline import export_baselines
+    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
+        places = [Path(folder) / str(i) for i in range(len(bundles))]
+        for place in places:
+            place.mkdir()
+        yield [export_baselines(b, place) for b, place in zip(bundles, places, strict=True)]
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(size) for size in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r}: expected numbers, as 1,8", param_hint="--batch"
+        ) from error

@@ -1,0 +1,90 @@
+"""Options and arguments that several commands take, under one name and one help text."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vptkit.errors import VptkitError
+
+__all__ = [
+    "AsJson",
+    "Backend",
+    "Bool",
+    "BundleArgument",
+    "Float",
+    "Force",
+    "Int",
+    "OneAdapter",
+    "Settings",
+    "Text",
+    "Threads",
+    "Weights",
+    "backbone_args",
+    "option",
+    "read_toml",
+    "require_choice",
+]
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
+OneAdapter = Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="What runs the graph: cpu, cuda or ort-tensorrt (ONNX Runtime), tensorrt, "
+        "tensorrt-rtx (an engine of vptkit build), or auto."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="The backbone's weights, .safetensors [timm's, from its hub].")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [all usable cores].")]
+Settings = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file of vptkit tune: its backbone_args are taken."),
+]
+Text = str | None
+Int = int | None
+Float = float | None
+Bool = bool | None
+
+
+def option(text: str) -> Any:
+    """An option that is left alone unless given: the default stands in the configuration."""
+    return typer.Option(help=text, show_default=False)
+
+
+def require_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that the option does not know."""
+    if value not in known:
+        raise VptkitError(f"{flag} {value!r}: expected {' or '.join(known)}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        VptkitError: it cannot be read, or is not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VptkitError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise VptkitError(f"{path}: not valid TOML: {error}") from error
+    return settings
+
+
+def backbone_args(config: Path | None, image_size: int | None) -> dict[str, Any]:
+    """Arguments of the backbone: those of a file for `vptkit tune`, and the input size."""
+    arguments = read_toml(config).get("backbone_args", {}) if config else {}
+    if not isinstance(arguments, dict):
+        raise VptkitError(f"{config}: backbone_args is {arguments!r}, expected a table")
+    return arguments if image_size is None else {**arguments, "img_size": image_size}

@@ -1,0 +1,65 @@
+"""What commands print, and how they name an extra that is missing."""
+
+import contextlib
+import importlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from vptkit.errors import MissingExtraError
+
+__all__ = ["announce", "emit", "needs_extra", "require_onnx", "require_tune"]
+
+
+def announce(session: Any, asked: str) -> None:
+    """Say which backend `auto` took, and why."""
+    if asked == "auto":
+        typer.echo(f"backend {session.backend}: {session.choice}", err=True)
+
+
+def require_tune(purpose: str) -> None:
+    """Name the extra if torch or timm is missing; called before torch is first imported."""
+    # Read once, when torch starts its threads: waiting threads shall sleep. By default they spin,
+    # which on a busy machine of few cores made a training step up to ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        for package in ("torch", "torchvision", "timm"):
+            importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tune", purpose) from error
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Name the extra that a failing import needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "vptkit").partition(".")[0]
+        if package == "vptkit":
+            raise
+        raise MissingExtraError(package, extra, purpose) from error
+
+
+def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
+    """Print a result: one JSON document, or text (name-value lines unless given)."""
+    from vptkit.text_table import fields
+
+    if as_json:
+        print(json.dumps(document, allow_nan=False), flush=True)
+    else:
+        print(fields(document) if text is None else text, flush=True)
+
+
+def require_onnx(purpose: str) -> Any:
+    """The module `onnx`.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+    """
+    with needs_extra("export", purpose):
+        import onnx
+    return onnx

@@ -1,0 +1,180 @@
+"""What the command line assembles for precisions below fp32: images, a runner, parity.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from vptkit.errors import MissingExtraError, TargetError, VptkitError
+
+__all__ = [
+    "ImageFolders",
+    "evidence_of",
+    "golden_parity",
+    "lowering_of",
+    "note_missing_gate",
+    "open_or_simulate",
+    "require_fp32",
+    "runner",
+]
+
+
+class ImageFolders(NamedTuple):
+    """Folders of real images: for calibration, for the gate, and how many of the first."""
+
+    calibration: Path | None
+    gate: Path | None
+    calibration_images: int = 128
+
+
+def lowering_of(**settings: Any) -> Any:
+    """`export.lower.Lowering` of the command line's settings.
+
+    Raises:
+        VptkitError: an island that is no part of a network, or a bound outside 0..1.
+    """
+    import re
+
+    from vptkit.export.lower import Lowering
+
+    for name in settings["islands"]:
+        if not re.fullmatch(r"patch|head|blocks|blocks\.\d+(\.(attn|mlp|residual))?", name):
+            raise VptkitError(
+                f"--island {name!r}: expected patch, head, blocks, blocks.N, blocks.N.attn, "
+                "blocks.N.mlp or blocks.N.residual"
+            )
+    bound = settings["min_agreement"]
+    if bound is not None and not 0 <= bound <= 1:
+        raise VptkitError(f"--min-agreement {bound}: expected a share from 0 to 1")
+    return Lowering(**settings)
+
+
+def evidence_of(folders: ImageFolders, threads: int | None) -> Callable[[Any], Any]:
+    """A function that gives an adapter's images and a runner to the exporter.
+
+    With --calibration alone, the images that calibration leaves over are the gate's.
+    """
+
+    def evidence(adapter: Any) -> Any:
+        from vptkit.export.evidence import Evidence
+
+        run = runner(adapter.preprocess, threads)
+        if folders == (None, None, folders.calibration_images):
+            return Evidence(run=run)
+        from vptkit.errors import DataError
+        from vptkit.runtime.batches import image_batches
+
+        common = {"labels": adapter.labels}
+        calibration = gate = None
+        if folders.calibration is not None:
+            calibration = image_batches(
+                folders.calibration,
+                adapter.preprocess,
+                split="train",
+                limit=folders.calibration_images,
+                **common,
+            )
+        if folders.gate is not None:
+            gate = image_batches(folders.gate, adapter.preprocess, **common, without=calibration)
+        elif folders.calibration is not None:
+            try:
+                gate = image_batches(
+                    folders.calibration,
+                    adapter.preprocess,
+                    split="train",
+                    without=calibration,
+                    **common,
+                )
+            except DataError:  # calibration took them all
+                gate = None
+        return Evidence(run=run, calibration=calibration, gate=gate)
+
+    return evidence
+
+
+def runner(preprocess: Any, threads: int | None) -> Callable[[Any], Any]:
+    """What opens graphs for the exporter: ONNX Runtime on the processor.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def run(model: Any) -> Any:
+        from vptkit.export.model_file import write_model
+
+        try:
+            from vptkit.runtime.probe import OrtProbe
+        except ModuleNotFoundError as error:
+            if error.name != "onnxruntime":
+                raise
+            raise MissingExtraError("onnxruntime", "cpu", "judging a precision") from error
+        return OrtProbe(lambda path: write_model(model, path), preprocess, threads=threads)
+
+    return run
+
+
+def open_or_simulate(bundle: Path, backend: str = "cpu", threads: int | None = None) -> Any:
+    """A session, and whether it simulates types that the CPU provider cannot compute.
+
+    Raises:
+        MissingExtraError: the simulation needs onnx, which is not installed.
+    """
+    import tempfile
+    from dataclasses import replace
+
+    from vptkit.formats.bundle import open_bundle
+    from vptkit.runtime.session import open_session
+
+    if backend != "cpu" or open_bundle(bundle, verify=False).precision not in ("bf16", "fp8"):
+        return open_session(bundle, backend, threads), False
+    try:
+        from vptkit.export.simulate import write_simulated
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise MissingExtraError("onnx", "export", "simulating a precision") from error
+    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
+        write_simulated(bundle, Path(folder))
+        session: Any = open_session(folder, backend, threads)
+    return replace(session, bundle=open_bundle(bundle)), True
+
+
+def note_missing_gate(manifest: dict[str, Any]) -> None:
+    """Say so where a lower precision was not judged on real images."""
+    if manifest["precision"] != "fp32" and manifest["gate"] is None:
+        typer.echo(
+            f"note: {manifest['precision']} was not compared with fp32 on real images; "
+            "--gate DIR does that",
+            err=True,
+        )
+    plan = manifest["lowering"] or {}
+    if plan.get("islands"):
+        typer.echo(f"note: kept in fp32: {', '.join(plan['islands'])}", err=True)
+    for finding in plan.get("placement", ())[:3]:
+        typer.echo(f"note: {finding}", err=True)
+
+
+def require_fp32(bundle: Any) -> None:
+    """Refuse a bundle that does not say what the values really are."""
+    if bundle.precision != "fp32":
+        raise TargetError(
+            f"{bundle.path}: the bundle is {bundle.precision}; expected fp32, which says what the "
+            "values really are. Export it again without --precision."
+        )
+
+
+def golden_parity(bundle: Path) -> dict[str, Any] | None:
+    """Parity of a bundle with its golden answers, or None if it has none to compare with."""
+    from vptkit.runtime.check import check_golden, require_parity
+
+    session, imitated = open_or_simulate(bundle)
+    bundled = session.bundle
+    if all(bundled.golden(name) is None for name in bundled.adapter_names):
+        return None
+    parity = check_golden(session)
+    require_parity(session, parity)
+    return {"backend": session.backend, "simulated": imitated, **parity.to_json()}

@@ -1,0 +1,78 @@
+"""The command `sweep`. `vptkit.cli` registers it.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vptkit.cli.shared.options import AsJson, read_toml
+from vptkit.cli.shared.output import emit, needs_extra, require_tune
+from vptkit.errors import VptkitError
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            help="TOML: data, [tune] fixed settings, [space] lists and ranges, [search] kind, "
+            "samples, seed, pruning (grace, reduction), cpus, gpus, parallel, retries.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Folder; the same command again goes on with it."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Images, as of vptkit tune [data of CONFIG].")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster, or auto [start Ray here].")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where checkpoints go, every node must reach it [OUTPUT/ray]."),
+    ] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Of this machine, without a cluster [all].")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Forget the sweep that the folder holds.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try many settings, on this machine or a Ray cluster; keep the best on val."""
+    require_tune("sweep")
+    with needs_extra("sweep", "sweep"):
+        import ray
+        import ray.tune  # noqa: F401  # its own dependencies are part of the extra
+    from vptkit.progress import progress
+    from vptkit.tune.sweep import leaderboard_table, sweep_from_mapping
+    from vptkit.tune.sweep import sweep as run_sweep
+    from vptkit.tune.sweep_ray import RayRunner
+
+    if cpus is not None and ray_address is not None:
+        raise VptkitError("--cpus is of this machine; with --ray-address the cluster has its own")
+    document = read_toml(config)
+    try:
+        plan = sweep_from_mapping(document, data=data)
+    except VptkitError as error:
+        raise type(error)(f"{config}: {error}") from error
+    runner = RayRunner(
+        address=ray_address,
+        storage=storage,
+        cpus=cpus or (None if ray_address else len(os.sched_getaffinity(0))),
+    )
+    try:
+        with progress("sweep") as bar:
+            result = run_sweep(plan, output, runner, force=force, progress=bar)
+    except KeyboardInterrupt:
+        typer.echo("finished epochs are kept: the same command goes on", err=True)
+        raise
+    emit(result, as_json, text=leaderboard_table(result))

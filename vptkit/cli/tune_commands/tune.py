@@ -1,0 +1,159 @@
+"""`vptkit tune`: images and a frozen backbone become an adapter.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vptkit.cli.shared.options import (
+    AsJson,
+    Bool,
+    Float,
+    Force,
+    Int,
+    Text,
+    Threads,
+    Weights,
+    option,
+    read_toml,
+)
+from vptkit.cli.shared.output import emit, require_tune
+
+__all__ = ["tune"]
+
+
+# Arguments of `tune` that say how to run, not what to learn
+_NOT_SETTINGS = frozenset(
+    ("data", "output", "config", "image_size", "threads", "resume", "force", "as_json")
+)
+
+
+def tune(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="train/ val/ [test/ ood/], each with one folder per class; one folder per class,"
+            " which is split; a CSV of path,label[,split]; Parquet files or a saved data set of"
+            " Hugging Face; WebDataset shards.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors")],
+    backbone: Annotated[Text, option("timm model name.")] = None,
+    weights: Weights = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings (names as here, with _).")
+    ] = None,
+    image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
+    method: Annotated[Text, option("bpt, vpt, ln, ln+bpt, ln+vpt, linear [ln].")] = None,
+    insert: Annotated[Text, option("deep or shallow [deep].")] = None,
+    form: Annotated[Text, option("Of bpt: bilinear, fwhiten, twhiten [bilinear].")] = None,
+    prompts: Annotated[Int, option("Prompts at each block, m [50].")] = None,
+    rank: Annotated[Int, option("Rank of the bilinear form, p [50].")] = None,
+    b_init: Annotated[Text, option("Bilinear: B starts random or whiten [random].")] = None,
+    tune_b_last: Annotated[Int, option("Deep bilinear: learn B in the last blocks [4].")] = None,
+    whiten_images: Annotated[Int, option("Training images for whitening [100].")] = None,
+    whiten_floor: Annotated[Float, option("Relative floor of eigenvalues [1e-6].")] = None,
+    tap: Annotated[Text, option("Whiten the tokens pre_ln1 or post_ln1 [pre_ln1].")] = None,
+    compat: Annotated[Text, option("Whitening of the paper or as released [paper].")] = None,
+    pool: Annotated[Text, option("token, avg, avg_prompts, map [the model's].")] = None,
+    norm: Annotated[Text, option("before_pool or after_pool [the model's].")] = None,
+    epochs: Annotated[Int, option("Unless --cycles counts its own [20].")] = None,
+    batch_size: Annotated[Int, option("[32]")] = None,
+    warmup: Annotated[Float, option("Share of all steps [0.1].")] = None,
+    lr: Annotated[Float, option("Rate of the prompts [5e-3].")] = None,
+    wd: Annotated[Float, option("Weight decay of the prompts [1e-3].")] = None,
+    lr_head: Annotated[Float, option("Rate of the head [5e-3; linear: 5e-2].")] = None,
+    wd_head: Annotated[Float, option("Weight decay of the head [0.1].")] = None,
+    lr_ln: Annotated[Float, option("Rate of LayerNorms [1e-3].")] = None,
+    cycles: Annotated[
+        Int, option("LayerNorms: head and norms in turns, so often; 0: at once [0].")
+    ] = None,
+    head_epochs: Annotated[Int, option("Of each cycle's head phase [10].")] = None,
+    ln_epochs: Annotated[Int, option("Of each cycle's LayerNorm phase [10].")] = None,
+    rescale: Annotated[
+        Text, option("Shift that λ, chosen on val, scales: none, gamma, beta, both [none].")
+    ] = None,
+    refit_epochs: Annotated[Int, option("Of the head, after λ was chosen [0].")] = None,
+    full_data: Annotated[
+        Path | None, option("A fuller set of the same classes: reports a proxy of FSR.")
+    ] = None,
+    dropout: Annotated[Float, option("On prompts [0.1 for vpt deep, else 0].")] = None,
+    clip: Annotated[Float, option("Bound of the gradient's norm, 0 for none [1].")] = None,
+    patience: Annotated[
+        Int, option("Stop after so many epochs without a better one on val [never].")
+    ] = None,
+    class_weights: Annotated[
+        Text, option("none, or balanced: rare classes count more in the loss [none].")
+    ] = None,
+    precision: Annotated[
+        Text, option("Of the backbone: fp32, bf16, fp16; what is learned stays fp32 [fp32].")
+    ] = None,
+    device: Annotated[Text, option("auto, cpu, cuda or cuda:N [auto: a GPU if any].")] = None,
+    compile: Annotated[Bool, typer.Option("--compile", help="torch.compile the forward.")] = None,
+    accumulate: Annotated[
+        Int, option("Compute each batch in so many parts, for memory [1].")
+    ] = None,
+    augment: Annotated[Text, option("none, flip or crop [flip].")] = None,
+    crop_scale: Annotated[Float, option("Smallest area that crop keeps [0.5].")] = None,
+    val_share: Annotated[Float, option("Share of each class, if DATA is split [0.15].")] = None,
+    test_share: Annotated[Float, option("Likewise [0.15].")] = None,
+    shots: Annotated[
+        Text, option("Training images kept of each class; 1,2,5 is a training for each [all].")
+    ] = None,
+    golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
+    seed: Annotated[Int, option("Of everything random [0].")] = None,
+    name: Annotated[Text, option("Of the adapter [the file's].")] = None,
+    threads: Threads = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed run stopped.")
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn prompts, LayerNorms and a head on a frozen backbone; write an adapter."""
+    given = {k: v for k, v in locals().items() if v is not None and k not in _NOT_SETTINGS}
+    require_tune("tune")
+    import torch
+
+    from vptkit.progress import progress
+    from vptkit.text_table import fields
+    from vptkit.tune import config_from_mapping
+    from vptkit.tune import tune as run_tune
+    from vptkit.tune.distributed import leads
+    from vptkit.tune.shots import shots_of, tune_shots
+
+    settings = {**(read_toml(config) if config else {}), **given}
+    counts = shots_of(settings.pop("shots", None))
+    if len(counts) == 1:
+        settings["shots"] = counts[0]
+    if image_size is not None:
+        arguments = settings.get("backbone_args", {})
+        if isinstance(arguments, dict):  # else the configuration refuses it
+            settings["backbone_args"] = {**arguments, "img_size": image_size}
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = config_from_mapping(settings)
+    try:
+        if len(counts) > 1:
+            made = tune_shots(data, output, chosen, counts, resume=resume, force=force)
+            if leads():
+                emit(made.to_json(), as_json, text=made.to_text())
+            return
+        with progress("tune") as bar:
+            result = run_tune(
+                data,
+                output,
+                chosen,
+                resume=resume,
+                force=force,
+                progress=bar,
+            )
+    except KeyboardInterrupt:
+        typer.echo("finished epochs are kept: the same command with --resume goes on", err=True)
+        raise
+    if leads():  # of torchrun's processes one speaks
+        emit(result.to_json(), as_json, text=fields(result.to_text()))

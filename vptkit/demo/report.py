@@ -1,0 +1,144 @@
+"""What the demo shows: its table, and report.html on its own."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vptkit.text_table import columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vptkit.tune import TuneResult
+
+__all__ = ["DemoSettings", "demo_table"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """What to run; None takes the embedded images and backbone."""
+
+    output: Path
+    data: Path | None = None
+    backbone: str | None = None
+    weights: Path | None = None
+    image_size: int | None = None
+    epochs: int = 8
+    threads: int | None = None
+
+
+def demo_table(document: dict[str, Any]) -> str:
+    """The one table of the demo, as text."""
+    return columns(_HEADER, [_cells(row) for row in document["rows"]])
+
+
+def report_rows(
+    document: dict[str, Any], tuned: dict[str, TuneResult], parity: dict[str, Any]
+) -> list[dict[str, Any]]:
+    backbone = next(row for row in document["rows"] if row["kind"] == "baseline")
+    rows = []
+    for row in document["rows"]:
+        result = tuned.get(row["name"])
+        rows.append(
+            {
+                "name": row["name"],
+                "kind": row["kind"],
+                "test_top1": result.test_top1 if result else None,
+                "val_top1": result.val_top1 if result else None,
+                "trainable": result.trainable if result else None,
+                "trainable_prompts": result.trainable_prompts if result else None,
+                "ms": row["ms"],
+                "ratio": row["ms"]["p50"] / backbone["ms"]["p50"],
+                "verdict": row["ratio"]["verdict"] if row["ratio"] else None,
+                "parity": parity[row["name"]]["max_rel_diff"] if result else None,
+            }
+        )
+    return rows
+
+
+_HEADER = ["", "test top-1", "trained", "without head", "p50 ms", "÷ backbone", "parity"]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def text(key: str, form: str) -> str:
+        return "-" if row[key] is None else format(row[key], form)
+
+    return [
+        row["name"],
+        text("test_top1", ".3f"),
+        text("trainable", ","),
+        text("trainable_prompts", ","),
+        format(row["ms"]["p50"], ".2f"),
+        text("ratio", ".3f"),
+        text("parity", ".0e"),
+    ]
+
+
+def write_report(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    tuned: dict[str, TuneResult],
+    document: dict[str, Any],
+    settings: DemoSettings,
+) -> None:
+    """report.html, on its own: table, learning curves, latency; profile.json beside it."""
+    from vptkit.runtime.plot import plot_profile
+    from vptkit.tune.curves import plot_curves
+
+    histories = {
+        name: [json.loads(line) for line in result.metrics.read_text().splitlines()]
+        for name, result in tuned.items()
+    }
+    plot_curves(histories, folder / "curves.png")
+    plot_profile(document, folder / "profile.png")
+    (folder / "profile.json").write_text(json.dumps(document, indent=1) + "\n")
+    page = _PAGE.format(
+        data=html.escape(str(settings.data or "scikit-learn's handwritten digits")),
+        backbone=html.escape(settings.backbone or "the embedded ViT of 1.2 M parameters"),
+        epochs=settings.epochs,
+        header="".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER),
+        rows="\n".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
+            for row in rows
+        ),
+        curves=_embedded(folder / "curves.png"),
+        profile=_embedded(folder / "profile.png"),
+        machine=html.escape(json.dumps(document["machine"])),
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>vptkit demo</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #22262b }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+th, td {{ padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
+th:first-child, td:first-child {{ text-align: left }}
+img {{ max-width: 100% }}
+small {{ color: #6b7078; overflow-wrap: anywhere }}
+</style>
+<h1>vptkit demo</h1>
+<p>Images: {data}. Backbone: {backbone}. {epochs} epochs for each method, one seed; the epoch is
+chosen on the validation split, the test split is read once.</p>
+<table><tr>{header}</tr>
+{rows}
+</table>
+<p>"trained" counts the learned numbers, head included. "parity" is the largest difference between
+the bundle and the torch reference, over the largest logit. Latency: ONNX Runtime on this CPU,
+batch 1, all rows interleaved in one process; the first baseline is the backbone without any adapter,
+exported the usual way.</p>
+<h2>Learning</h2><img alt="loss and accuracy over epochs" src="{curves}">
+<h2>Latency</h2><img alt="latency of each bundle" src="{profile}">
+<p><small>{machine}</small></p>
+</html>
+"""

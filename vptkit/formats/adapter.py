@@ -1,0 +1,327 @@
+"""The adapter file, format `vptkit.adapter/1`: the tuned numbers and what they mean.
+
+One safetensors file with one metadata key, `vptkit`, that holds canonical JSON; equal adapters are
+equal bytes. What the numbers mean is in `vptkit.tune.reference`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vptkit.atomic_files import canonical_json
+from vptkit.errors import AdapterError, BackboneError
+from vptkit.images.preprocess import Preprocess
+
+from .backbone_spec import BackboneSpec
+from .backbone_weights import norm_shapes
+from .tensor_file import read_metadata, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["FORMAT", "Adapter", "BackboneRef", "read_adapter", "require_backbone", "write_adapter"]
+
+FORMAT = "vptkit.adapter/1"
+_FIELDS = frozenset(
+    [
+        "format",
+        "name",
+        "backbone",
+        "method",
+        "insert",
+        "prompt_length",
+        "pool",
+        "norm",
+        "labels",
+        "preprocess",
+        "train",
+    ]
+)
+_POOLS = ("token", "avg", "avg_prompts", "map")
+_PROMPT = re.compile(r"prompt\.(\d+)(\.[ab])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneRef:
+    """Which backbone an adapter was tuned on.
+
+    Attributes:
+        name, args: of `timm.create_model`.
+        spec: its description, or None if only timm can tell.
+        sha256: digest of its weights (`vptkit.formats.backbone_spec.digest_of_weights`), or None if unknown.
+    """
+
+    name: str
+    args: dict[str, Any] = field(default_factory=dict)
+    spec: BackboneSpec | None = None
+    sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the adapter file writes it."""
+        spec = self.spec.to_json() if self.spec else None
+        return {"name": self.name, "args": self.args, "spec": spec, "sha256": self.sha256}
+
+    @classmethod
+    def from_json(cls, document: Any) -> BackboneRef:
+        """Read what `to_json` wrote.
+
+        Raises:
+            AdapterError: keys are missing or unknown.
+            BackboneError: the spec is not valid.
+        """
+        if not isinstance(document, dict) or set(document) != {"name", "args", "spec", "sha256"}:
+            raise AdapterError(
+                f"backbone: expected name, args, spec and sha256, found {document!r}"
+            )
+        spec, digest = document["spec"], document["sha256"]
+        if digest is not None and not isinstance(digest, str):
+            raise AdapterError(f"backbone: sha256 is {digest!r}, expected hexadecimal text or null")
+        return cls(
+            name=str(document["name"]),
+            args=dict(document["args"]),
+            spec=None if spec is None else BackboneSpec.from_json(spec),
+            sha256=digest,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """Tuned tensors and their description; see `design` in the README for the semantics.
+
+    Attributes:
+        name: short name.
+        backbone: what it was tuned on.
+        method: "bpt", "vpt", "ln", "linear" …: information, the tensors decide.
+        insert: "deep" (fresh prompts at every block), "shallow" (once, before block 0), "none".
+        prompt_length: m, 0 if insert is "none".
+        pool, norm: what is pooled, and whether the final norm stands before or after.
+        labels: C class names.
+        preprocess: what to do to an image.
+        train: how it was made, free form.
+        tensors: `prompt.{i}` [m, d] or `prompt.{i}.a` [m, p] + `prompt.{i}.b` [d, p];
+            `ln.{timm name}` [d]; `head.weight` [C, d], `head.bias` [C]; optionally
+            `golden.images` uint8 [G, H, W, 3] and `golden.logits` float32 [G, C].
+    """
+
+    name: str
+    backbone: BackboneRef
+    method: str
+    insert: Literal["deep", "shallow", "none"]
+    prompt_length: int
+    pool: Literal["token", "avg", "avg_prompts", "map"]
+    norm: Literal["before_pool", "after_pool"]
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    train: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+
+    def prompts(self, i: int) -> NDArray[np.float64]:
+        """P_i as float64 [m, d]; bilinear factors are multiplied here (BPT, A Bᵀ)."""
+        if f"prompt.{i}" in self.tensors:
+            return np.asarray(self.tensors[f"prompt.{i}"], dtype=np.float64)
+        a = np.asarray(self.tensors[f"prompt.{i}.a"], dtype=np.float64)
+        b = np.asarray(self.tensors[f"prompt.{i}.b"], dtype=np.float64)
+        return np.asarray(a @ b.T)
+
+    def layer_norms(self) -> dict[str, NDArray[Any]]:
+        """Tuned LayerNorm parameters by timm name."""
+        return {k[3:]: v for k, v in self.tensors.items() if k.startswith("ln.")}
+
+    def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """(images, logits) of the reference, if the file carries them."""
+        if "golden.images" not in self.tensors:
+            return None
+        return self.tensors["golden.images"], self.tensors["golden.logits"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The metadata document."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "backbone": self.backbone.to_json(),
+            "method": self.method,
+            "insert": self.insert,
+            "prompt_length": self.prompt_length,
+            "pool": self.pool,
+            "norm": self.norm,
+            "labels": list(self.labels),
+            "preprocess": self.preprocess.to_json(),
+            "train": self.train,
+        }
+
+
+def write_adapter(path: Path, adapter: Adapter) -> None:
+    """Write an adapter file atomically; equal adapters give equal bytes.
+
+    Raises:
+        AdapterError: the adapter is not consistent (checked as on reading).
+        OutputError: the disk is full or not writable.
+    """
+    _validate(str(path), adapter)
+    write_tensors(path, adapter.tensors, ("vptkit", canonical_json(adapter.to_json())))
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Read and check an adapter file.
+
+    Raises:
+        AdapterError: missing, truncated or another kind of file; unknown format or field; missing,
+            unknown or misshapen tensors; NaN or Inf.
+    """
+    text = read_metadata(path, AdapterError).get("vptkit")
+    if text is None:
+        raise AdapterError(
+            f"{path}: no vptkit metadata: not an adapter file. Expected the output of vptkit tune."
+        )
+    try:
+        document = json.loads(text)
+        adapter = _adapter_from_json(document, read_tensors(path, AdapterError))
+    except (AdapterError, BackboneError) as error:
+        raise AdapterError(f"{path}: {error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise AdapterError(f"{path}: malformed metadata: {error!r}") from error
+    if adapter.to_json() != document:  # a value of another kind than it should be
+        odd = [key for key, value in adapter.to_json().items() if value != document[key]]
+        raise AdapterError(f"{path}: malformed metadata: {odd[0]} is {document[odd[0]]!r}")
+    _validate(str(path), adapter)
+    return adapter
+
+
+def _adapter_from_json(document: Any, tensors: dict[str, NDArray[Any]]) -> Adapter:
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise AdapterError(f"format is {found!r}, this vptkit reads {FORMAT!r}")
+    if set(document) != _FIELDS:
+        raise AdapterError(
+            f"metadata misses {sorted(_FIELDS - set(document))} and has unknown "
+            f"{sorted(set(document) - _FIELDS)}"
+        )
+    return Adapter(
+        name=str(document["name"]),
+        backbone=BackboneRef.from_json(document["backbone"]),
+        method=str(document["method"]),
+        insert=document["insert"],
+        prompt_length=int(document["prompt_length"]),
+        pool=document["pool"],
+        norm=document["norm"],
+        labels=tuple(str(label) for label in document["labels"]),
+        preprocess=Preprocess.from_json(document["preprocess"]),
+        train=dict(document["train"]),
+        tensors=tensors,
+    )
+
+
+def _validate(where: str, adapter: Adapter) -> None:
+    problems = [*_field_problems(adapter), *_tensor_problems(adapter)]
+    if problems:
+        raise AdapterError(f"{where}: " + "; ".join(problems[:5]))
+
+
+def _field_problems(adapter: Adapter) -> list[str]:
+    problems = []
+    if adapter.insert not in ("deep", "shallow", "none"):
+        problems.append(f"insert is {adapter.insert!r}, expected deep, shallow or none")
+    if adapter.pool not in _POOLS:
+        problems.append(f"pool is {adapter.pool!r}, expected one of {', '.join(_POOLS)}")
+    if adapter.norm not in ("before_pool", "after_pool"):
+        problems.append(f"norm is {adapter.norm!r}, expected before_pool or after_pool")
+    if (adapter.insert == "none") != (adapter.prompt_length == 0) or adapter.prompt_length < 0:
+        problems.append(
+            f"insert {adapter.insert!r} does not go with prompt_length {adapter.prompt_length}"
+        )
+    spec = adapter.backbone.spec
+    if spec is not None and spec.image_size != adapter.preprocess.size:
+        problems.append(
+            f"preprocess makes images of {adapter.preprocess.size}, the backbone takes "
+            f"{spec.image_size}"
+        )
+    if spec is not None and adapter.pool == "token" and not spec.class_token:
+        problems.append("pool is 'token', but the backbone has no class token")
+    if spec is not None and adapter.pool == "map" and spec.attention_pool is None:
+        problems.append("pool is 'map', but the backbone has no attention pooling")
+    if len(set(adapter.labels)) != len(adapter.labels) or len(adapter.labels) < 2:
+        problems.append(f"labels must be at least two different names, found {adapter.labels}")
+    return problems
+
+
+def _tensor_problems(adapter: Adapter) -> list[str]:
+    tensors = adapter.tensors
+    if "head.weight" not in tensors or tensors["head.weight"].ndim != 2:
+        return ["head.weight [C, d] is missing or not a matrix"]
+    width = int(tensors["head.weight"].shape[1])
+    spec = adapter.backbone.spec
+    if spec is not None and spec.width != width:
+        return [f"head.weight is {width} wide, the backbone {adapter.backbone.name} {spec.width}"]
+    expected = _expected_shapes(adapter, width)
+    problems = [f"{name} is missing" for name in sorted(set(expected) - set(tensors))]
+    problems += [f"{name} is not known" for name in sorted(set(tensors) - set(expected))]
+    for name in sorted(set(expected) & set(tensors)):
+        value, shape = tensors[name], expected[name]
+        fits = value.ndim == len(shape) and all(
+            n in (-1, m) for n, m in zip(shape, value.shape, strict=True)
+        )
+        if not fits:
+            problems.append(f"{name} has the shape {value.shape}, expected {shape}")
+        elif value.dtype != np.uint8 and not np.isfinite(value).all():
+            problems.append(f"{name} holds NaN or Inf")
+    return problems
+
+
+def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
+    """Name → shape; -1 stands for any size."""
+    tensors, m, c = adapter.tensors, adapter.prompt_length, len(adapter.labels)
+    shapes: dict[str, tuple[int, ...]] = {"head.weight": (c, d), "head.bias": (c,)}
+    for i in _prompt_sites(adapter):
+        if f"prompt.{i}.a" in tensors or f"prompt.{i}.b" in tensors:
+            a = tensors.get(f"prompt.{i}.a")
+            rank = a.shape[1] if a is not None and a.ndim == 2 else -1
+            shapes[f"prompt.{i}.a"], shapes[f"prompt.{i}.b"] = (m, rank), (d, rank)
+        else:
+            shapes[f"prompt.{i}"] = (m, d)
+    spec = adapter.backbone.spec
+    tuned = adapter.layer_norms()
+    norms = norm_shapes(spec) if spec else {name: (d,) for name in tuned if "norm" in name}
+    shapes |= {f"ln.{name}": norms[name] for name in tuned if name in norms}
+    if any(name.startswith("golden.") for name in tensors):
+        images = tensors.get("golden.images")
+        count = images.shape[0] if images is not None and images.ndim == 4 else -1
+        shapes["golden.images"] = (count, *adapter.preprocess.size, 3)
+        shapes["golden.logits"] = (count, c)
+    return shapes
+
+
+def _prompt_sites(adapter: Adapter) -> range:
+    if adapter.insert == "none":
+        return range(0)
+    if adapter.insert == "shallow":
+        return range(1)
+    if adapter.backbone.spec is not None:
+        return range(adapter.backbone.spec.depth)
+    numbers = {m.group(1) for name in adapter.tensors if (m := _PROMPT.fullmatch(name))}
+    return range(max(len(numbers), 1))  # any other number than these is refused as unknown
+
+
+def require_backbone(reference: BackboneRef, digest: str, source: object) -> None:
+    """Refuse weights that are not those an adapter was tuned on.
+
+    Args:
+        reference: what the adapter names.
+        digest: `digest_of_weights` of the weights at hand.
+        source: where those came from, for the message.
+
+    Raises:
+        BackboneError: the digests differ.
+    """
+    if reference.sha256 not in (None, digest):
+        raise BackboneError(
+            f"{source}: another backbone than the one that was tuned: digest {digest[:12]}…, the "
+            f"adapter wants {str(reference.sha256)[:12]}… ({reference.name}). Pass --weights with "
+            "the file that was used for tuning."
+        )

@@ -1,0 +1,150 @@
+"""Labelled images by split and class, whatever lists them: folders, a CSV, archives."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from vptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from .image_file import ImageFile
+
+__all__ = [
+    "SPLIT_NAMES",
+    "Classes",
+    "Row",
+    "Splits",
+    "group_rows",
+    "split_folders",
+    "split_of_file",
+    "split_of_name",
+]
+
+Classes = Mapping[str, Sequence["ImageFile"]]  # class name → its images, classes in order
+Splits = Mapping[str, Classes]  # train, val, test, ood → classes; "" where nothing names a split
+
+# What others call the splits; those of Hugging Face among them.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "ood": ("ood",),
+}
+_CANONICAL = {alias: split for split, names in SPLIT_NAMES.items() for alias in names}
+
+
+class Row(NamedTuple):
+    """One labelled image.
+
+    Attributes:
+        split: train, val, test, ood, or "" if nothing says.
+        label: the class's name, or its number; `group_rows` refuses what is neither.
+        image: where its bytes are.
+    """
+
+    split: str
+    label: object
+    image: ImageFile
+
+
+def split_of_name(name: str) -> str | None:
+    """Our word for a split's name, or None for a name that means none."""
+    return _CANONICAL.get(name.strip().lower())
+
+
+def split_folders(data: Path) -> dict[str, Path]:
+    """The folders that are called after splits, as train/, valid/ and Test/.
+
+    Of several names for a split the first in SPLIT_NAMES counts. None where only one folder is
+    called so: that may as well be a class.
+    """
+    names = {p.name.lower(): p for p in sorted(data.iterdir()) if p.is_dir()}
+    found = {
+        split: next(names[alias] for alias in aliases if alias in names)
+        for split, aliases in SPLIT_NAMES.items()
+        if not names.keys().isdisjoint(aliases)
+    }
+    return found if len(found) > 1 else {}
+
+
+def split_of_file(file: Path, root: Path) -> str:
+    """The split that a file's name or its folders below `root` tell, or "".
+
+    As Hugging Face reads them: train-00000-of-00002.parquet, train/0.tar, birds-val_3.tar.
+
+    Raises:
+        DataError: the name tells two splits.
+    """
+    words = re.split(r"[^a-z]+", file.relative_to(root).as_posix().lower())
+    found = {_CANONICAL[word] for word in words if word in _CANONICAL}
+    if len(found) > 1:
+        raise DataError(f"{file}: the name tells two splits, {' and '.join(sorted(found))}")
+    return found.pop() if found else ""
+
+
+def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = None) -> Splits:
+    """Rows by split and class; images keep their order within a class.
+
+    Classes stand in the order of `names`, else by number, else by alphabet as folders do.
+
+    Args:
+        place: what was read, for messages.
+        rows: the images.
+        names: of the classes, for labels that are numbers.
+
+    Raises:
+        DataError: no images, a label that is neither a number nor a name, a number without a
+            name, a name that is unknown or of two classes, labels that are partly numbers and
+            partly names, or images of which only some have a split.
+    """
+    for name, count in Counter(names or ()).items():
+        if count > 1:
+            raise DataError(f"{place}: {count} classes are called {name!r}; names must differ")
+    found: dict[str, dict[str | int, list[ImageFile]]] = {}
+    for split, label, image in rows:
+        found.setdefault(split, {}).setdefault(_named(label, names, image), []).append(image)
+    if not found:
+        raise DataError(f"{place}: no images in there")
+    if "" in found and len(found) > 1:
+        image = next(iter(found[""].values()))[0]
+        raise DataError(
+            f"{image}: nothing says which split this is of, though other images have one"
+            f" ({', '.join(sorted(set(found) - {''}))})"
+        )
+    labels = {label for classes in found.values() for label in classes}
+    kinds = {type(label) for label in labels}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{place}: some labels are numbers, some are names, as "
+            f"{', '.join(sorted(map(repr, labels))[:4])}; expected one or the other"
+        )
+    order = list(names) if names is not None else sorted(labels)
+    return {
+        split: {str(label): classes[label] for label in order if label in classes}
+        for split, classes in found.items()
+    }
+
+
+def _named(label: object, names: Sequence[str] | None, image: ImageFile) -> str | int:
+    if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
+        raise DataError(f"{image}: its label is {label!r}, expected a number or a name")
+    if names is None:
+        if isinstance(label, int) and label < 0:  # what Hugging Face writes for "unlabelled"
+            raise DataError(f"{image}: its label is {label}, expected 0 or more")
+        return label
+    if isinstance(label, int):
+        if not 0 <= label < len(names):
+            raise DataError(
+                f"{image}: its label is {label}, expected 0 to {len(names) - 1}: "
+                f"there are {len(names)} class names"
+            )
+        return names[label]
+    if label not in names:
+        raise DataError(f"{image}: its label {label!r} is not among the {len(names)} class names")
+    return label
