@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bank_pipeline import BankOptions, export_bank
-    from .pipeline import ExportOptions, export
+    from vptkit.export.bank.export_bank import BankOptions, export_bank
+    from vptkit.export.bundle.export_bundle import export
+    from vptkit.export.bundle.export_options import ExportOptions
 
 __all__ = ["BankOptions", "ExportOptions", "export", "export_bank"]
 
+_PLACES = {
+    "BankOptions": "vptkit.export.bank.export_bank",
+    "ExportOptions": "vptkit.export.bundle.export_options",
+    "export": "vptkit.export.bundle.export_bundle",
+    "export_bank": "vptkit.export.bank.export_bank",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Load the compiler when it is asked for: a bank is edited without onnx (`bank_edit`)."""
-    if name in ("ExportOptions", "export"):
-        from . import pipeline
-
-        return getattr(pipeline, name)
-    if name in ("BankOptions", "export_bank"):
-        from . import bank_pipeline
-
-        return getattr(bank_pipeline, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Load the compiler when it is asked for: a bank is edited without onnx (`bank.edit_bank`)."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)

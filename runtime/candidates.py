@@ -114,7 +114,7 @@ def open_candidates(
 
     Args:
         bundles: what was tuned.
-        baselines: for each bundle, name → bundle (`vptkit.export.baseline.export_baselines`).
+        baselines: for each bundle, name → bundle (`vptkit.export.bundle.baselines.export_baselines`).
         adapter: only this one of a bank.
         backend, threads: of every session.
         cuda_graph: one of CUDA_GRAPH; None leaves it to the backend.

@@ -76,7 +76,7 @@ def profile_on(
         host: "user@host", "user@host:port", or a name of the ssh configuration.
         bundles: on this machine.
         settings: what to measure.
-        baselines: for each bundle, name → bundle (`vptkit.export.baseline.export_baselines`).
+        baselines: for each bundle, name → bundle (`vptkit.export.bundle.baselines.export_baselines`).
         python: the Python there; "~/" is the home folder there.
         ssh_options: of ssh's -o, as "IdentityFile=KEY".
         phases: `vptkit.progress.progress`; opens "copy", then what the runner does.

@@ -121,7 +121,7 @@ def test_files_keep_to_the_table(file):
         ("runtime/check.py", "from vptkit.tune.reference import features", "tune"),
         ("runtime/check.py", "from vptkit import export", "export"),
         ("runtime/plot.py", "import matplotlib.pyplot", "matplotlib"),
-        ("export/fold.py", "def f():\n import torch", "torch"),
+        ("export/fold/equations.py", "def f():\n import torch", "torch"),
         ("vptkit/formats/adapter.py", "from vptkit.runtime.session import Session", "runtime"),
         ("vptkit/cli/entry.py", "import numpy", "numpy"),
         ("vptkit/cli/entry.py", "from vptkit.runtime.session import open_session", "runtime"),

@@ -9,11 +9,11 @@ import numpy as np
 import timm
 import torch
 
-from vptkit.export.fold import fold
-from vptkit.export.graph import folded_graph
-from vptkit.export.lower import Lowering, lower
-from vptkit.export.options import GraphOptions, LastBlock
-from vptkit.export.unfolded import unfolded_graph
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.graph.unfolded_graph import unfolded_graph
+from vptkit.export.precision.lowering import Lowering, lower
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.images.preprocess import Preprocess
 from vptkit.tune.describe import spec_from_model, weights_from_model
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     import onnx
     from numpy.typing import NDArray
+
+    from vptkit.export.fold.folded_network import LastBlock
 
 CLASSES = 10
 

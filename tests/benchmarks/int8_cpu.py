@@ -17,12 +17,12 @@ import onnx
 import onnxruntime
 
 from vptkit.devices.probes.machine import cpu_has_vnni, detect_machine
-from vptkit.export.baseline import random_weights
-from vptkit.export.evidence import Evidence
-from vptkit.export.fold import fold
-from vptkit.export.graph import folded_graph
-from vptkit.export.lower import Lowering, lower
-from vptkit.export.options import GraphOptions
+from vptkit.export.bundle.baselines import random_weights
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.numerics.evidence import Evidence
+from vptkit.export.precision.lowering import Lowering, lower
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.images.preprocess import Preprocess

@@ -24,12 +24,11 @@ import timm
 import torch
 
 from vptkit.devices.probes.machine import detect_machine
-from vptkit.export.baseline import without_prompts
-from vptkit.export.fold import fold
-from vptkit.export.graph import folded_graph
-from vptkit.export.options import GraphOptions
-from vptkit.export.unfolded import unfolded_graph
-from vptkit.formats.adapter import Adapter, BackboneRef
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.graph.unfolded_graph import unfolded_graph
+from vptkit.formats.adapter import Adapter, BackboneRef, without_prompts
 from vptkit.images.preprocess import Preprocess
 from vptkit.tune.describe import spec_from_model, weights_from_model
 

@@ -19,10 +19,10 @@ import torch
 
 from tests.tolerances import largest_difference
 from vptkit.errors import BackboneError
-from vptkit.export.fold import fold
-from vptkit.export.graph import folded_graph
-from vptkit.export.options import GraphOptions
-from vptkit.export.unfolded import unfolded_graph
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.images.preprocess import Preprocess
 from vptkit.progress import progress

@@ -18,8 +18,10 @@ from tests.export import coverage
 from tests.strategies import Setup, setups
 from tests.tolerances import CLEARLY, PARITY_FP32, largest_difference
 from vptkit.errors import AdapterError, BackboneError, BundleError, TargetError, VptkitError
-from vptkit.export import BankOptions, ExportOptions, bank_graph, bank_pipeline, export, export_bank
-from vptkit.export.lower import Lowering
+from vptkit.export import BankOptions, ExportOptions, export, export_bank
+from vptkit.export.bank import export_bank as bank_pipeline
+from vptkit.export.bank import lookup_graph
+from vptkit.export.precision.lowering import Lowering
 from vptkit.formats import bank_tables as bank_format
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
@@ -139,26 +141,26 @@ def test_padding_changes_nothing(tmp_path, prompts):
 
 
 def forget_the_mask(patch):
-    patch.setattr(bank_graph._BankWriter, "masked", lambda self, scores, name: scores)
+    patch.setattr(lookup_graph._BankWriter, "masked", lambda self, scores, name: scores)
 
 
 def shift_the_rows(patch):
-    real = bank_graph._BankWriter.row
+    real = lookup_graph._BankWriter.row
     depth = Setup().depth
 
     def row(self, table, i=0):
         return real(self, table, (i + 1) % depth if table == "bank.prompts" else i)
 
-    patch.setattr(bank_graph._BankWriter, "row", row)
+    patch.setattr(lookup_graph._BankWriter, "row", row)
 
 
 def swap_the_norms(patch):
-    real = bank_graph.norm_slots
-    patch.setattr(bank_graph, "norm_slots", lambda spec: real(spec)[::-1])
+    real = lookup_graph.norm_slots
+    patch.setattr(lookup_graph, "norm_slots", lambda spec: real(spec)[::-1])
 
 
 def leave_rows_as_they_are(patch):
-    from vptkit.export import bank
+    from vptkit.export.bank import adapter_rows as bank
 
     patch.setattr(bank, "normalized", lambda rows, eps, kind: rows)
 

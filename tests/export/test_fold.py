@@ -12,12 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from tests.strategies import Setup, build
 from tests.tolerances import CLEARLY, FOLD, largest_difference
-from vptkit.export.fold import (
-    Attention,
-    Linear,
-    Norm,
-    absorb_keys_values,
-    fold,
+from vptkit.export.fold.equations import (
     fold_layer_norm,
     fold_layer_scale,
     fold_pixels,
@@ -25,6 +20,8 @@ from vptkit.export.fold import (
     fold_value_bias,
     normalized,
 )
+from vptkit.export.fold.fold_network import Linear, Norm, fold
+from vptkit.export.fold.folded_network import Attention, absorb_keys_values
 from vptkit.images.preprocess import Preprocess
 
 NUMBERS = st.floats(-100, 100, allow_nan=False, width=64).map(lambda x: round(x, 6))

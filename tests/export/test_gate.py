@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vptkit.errors import DataError, GateError
-from vptkit.export.gate import compare, require_gate, sqnr_db, wilson
+from vptkit.export.numerics.accuracy_gate import compare, require_gate, sqnr_db, wilson
 
 LOGITS = np.random.default_rng(0).normal(size=(200, 4))
 JUDGED = {"min_agreement": 0.985, "simulated": False, "images": "x"}

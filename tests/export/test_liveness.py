@@ -12,9 +12,9 @@ from tests.bank_cases import family, write_family
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
 from vptkit.export import export
-from vptkit.export.bank_pipeline import export_bank
-from vptkit.export.baseline import export_baselines
-from vptkit.export.liveness import memory_of, peak_bytes
+from vptkit.export.analysis.memory_estimate import memory_of, peak_bytes
+from vptkit.export.bank.export_bank import export_bank
+from vptkit.export.bundle.baselines import export_baselines
 from vptkit.formats.bundle import open_bundle
 
 

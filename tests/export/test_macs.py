@@ -11,11 +11,11 @@ import pytest
 
 from tests.strategies import Setup, build
 from tests.tolerances import PRINTED_G
-from vptkit.export.fold import fold
-from vptkit.export.graph import folded_graph
-from vptkit.export.macs import folded_macs, unfolded_macs
-from vptkit.export.options import GraphOptions
-from vptkit.export.unfolded import unfolded_graph
+from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.formats.backbone_spec import BackboneSpec
 
 if TYPE_CHECKING:

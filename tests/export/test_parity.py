@@ -18,14 +18,15 @@ from onnx.reference.op_run import OpRun
 
 from tests.strategies import Case, Setup, build, setups
 from tests.tolerances import CLEARLY, PARITY_FP32, PARITY_FP64, largest_difference
-from vptkit.export import attention as attention_module
-from vptkit.export import fold as fold_module
-from vptkit.export import unfolded as unfolded_module
-from vptkit.export.builder import Builder
-from vptkit.export.fold import Absorbed, Attention, Block, Folded, Linear, Mlp, Norm, fold
-from vptkit.export.graph import folded_graph
-from vptkit.export.options import GraphOptions
-from vptkit.export.unfolded import unfolded_graph
+from vptkit.export.fold import fold_network as fold_module
+from vptkit.export.fold.fold_network import Linear, Norm, fold
+from vptkit.export.fold.folded_network import Absorbed, Attention, Block, Folded, Mlp
+from vptkit.export.graph import attention_writer as attention_module
+from vptkit.export.graph import unfolded_graph as unfolded_module
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.graph.onnx_builder import Builder
+from vptkit.export.graph.unfolded_graph import unfolded_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable

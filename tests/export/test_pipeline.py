@@ -18,11 +18,13 @@ from tests.strategies import Case, Setup, build
 from tests.tolerances import PARITY_FP32, largest_difference
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, GateError, MissingExtraError, OutputError
-from vptkit.export import ExportOptions, export, model_file, pipeline
-from vptkit.export.baseline import export_baselines, random_weights, without_prompts
-from vptkit.export.lower import Lowering
-from vptkit.export.macs import folded_macs, unfolded_macs
-from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.export import ExportOptions, export
+from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.bundle import export_bundle
+from vptkit.export.bundle.baselines import export_baselines, random_weights
+from vptkit.export.graph import onnx_file
+from vptkit.export.precision.lowering import Lowering
+from vptkit.formats.adapter import read_adapter, without_prompts, write_adapter
 from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.tensor_file import read_tensors, write_tensors
@@ -192,7 +194,7 @@ def test_weights_in_half_precision_with_their_own_digest(tmp_path):
 
 
 def test_external_data_beyond_the_limit_of_protobuf(files, monkeypatch):
-    monkeypatch.setattr(model_file, "_PROTOBUF_LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "_PROTOBUF_LIMIT", 1000)
     export(files.adapter, files.out, weights=files.weights)
     listed = json.loads((files.out / "manifest.json").read_text())["files"]
     assert "model.onnx.data" in listed
@@ -266,7 +268,9 @@ def test_no_torch_where_the_adapter_carries_its_spec(files):
 
 
 def test_the_modules_do_not_import_torch():
-    code = "import sys, vptkit.export, vptkit.export.baseline; print('torch' in sys.modules)"
+    code = (
+        "import sys, vptkit.export, vptkit.export.bundle.baselines; print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
     )
@@ -335,14 +339,14 @@ def test_a_failure_in_the_middle_leaves_everything_as_it_was(
         export(files.adapter, files.out, weights=files.weights)
     before = content(files.out.parent)
     raised, expected = FAULTS[fault]
-    real = getattr(pipeline, step)
+    real = getattr(export_bundle, step)
 
     def fail(*arguments, **options):
         if step.startswith("write"):
             real(*arguments, **options)  # half of the work is on the disk
         raise raised
 
-    monkeypatch.setattr(pipeline, step, fail)
+    monkeypatch.setattr(export_bundle, step, fail)
     with pytest.raises(expected) as caught:
         export(files.adapter, files.out, weights=files.weights, force=force)
     if expected is OutputError:

@@ -15,8 +15,8 @@ from timm.layers.pos_embed_rel import RelPosMlp  # noqa: E402
 from timm.models.beit import RelativePositionBias  # noqa: E402
 
 from tests.tolerances import CLEARLY, largest_difference  # noqa: E402
-from vptkit.export.parts import Tensors  # noqa: E402
-from vptkit.export.positions import half_layout, relative_bias, rotation  # noqa: E402
+from vptkit.export.fold.block_tensors import Tensors  # noqa: E402
+from vptkit.export.fold.position_encoding import half_layout, relative_bias, rotation  # noqa: E402
 from vptkit.formats.backbone_spec import RelativePositions, Rotary  # noqa: E402
 
 SINGLE = 1e-6  # timm computes angles in float32

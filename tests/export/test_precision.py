@@ -9,14 +9,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.strategies import Setup, build
-from vptkit.export.dataflow import Dataflow, groups_of
-from vptkit.export.fold import fold
-from vptkit.export.graph import folded_graph
-from vptkit.export.options import GraphOptions
-from vptkit.export.pixels import centre_pixels
-from vptkit.export.precision import cast_array, typed
-from vptkit.export.simulate import needs_simulation, simulated
-from vptkit.export.unfolded import unfolded_graph
+from vptkit.export.analysis.dataflow import Dataflow, groups_of
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.graph.unfolded_graph import unfolded_graph
+from vptkit.export.numerics.precision_simulation import needs_simulation, simulated
+from vptkit.export.precision.half_precision import cast_array, typed
+from vptkit.export.precision.pixel_centring import centre_pixels
 
 
 def graph_of(case, **options):

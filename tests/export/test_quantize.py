@@ -12,22 +12,22 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.export.test_precision import error, graph_of, run
 from tests.strategies import Setup, build
 from vptkit.errors import GateError, VptkitError
-from vptkit.export import bisect
-from vptkit.export import lower as lower_module
-from vptkit.export.bisect import find_islands, smallest_islands
-from vptkit.export.calibration import Spread, choose_range, observe
-from vptkit.export.dataflow import groups_of
-from vptkit.export.evidence import Evidence
-from vptkit.export.gate import compare
-from vptkit.export.lower import Lowering, lower
-from vptkit.export.overflow import overflow_islands, overflow_map
-from vptkit.export.pixels import centre_pixels
-from vptkit.export.placement import lint_placement
-from vptkit.export.precision import typed
-from vptkit.export.quantize import quantize
-from vptkit.export.simulate import simulated
-from vptkit.export.smooth import smooth
-from vptkit.export.unfolded import unfolded_graph
+from vptkit.export.analysis.dataflow import groups_of
+from vptkit.export.analysis.qdq_placement import lint_placement
+from vptkit.export.graph.unfolded_graph import unfolded_graph
+from vptkit.export.numerics.accuracy_gate import compare
+from vptkit.export.numerics.calibration import Spread, choose_range, observe
+from vptkit.export.numerics.evidence import Evidence
+from vptkit.export.numerics.fp16_overflow import overflow_islands, overflow_map
+from vptkit.export.numerics.precision_simulation import simulated
+from vptkit.export.precision import island_search
+from vptkit.export.precision import lowering as lower_module
+from vptkit.export.precision.half_precision import typed
+from vptkit.export.precision.island_search import find_islands, smallest_islands
+from vptkit.export.precision.lowering import Lowering, lower
+from vptkit.export.precision.pixel_centring import centre_pixels
+from vptkit.export.precision.quantize import quantize
+from vptkit.export.precision.smoothquant import smooth
 from vptkit.runtime.probe import OrtProbe
 
 
@@ -235,7 +235,7 @@ def test_lint_finds_each_fault(case, model, evidence):  # noqa: C901 - one broke
 
 
 def graph_options():
-    from vptkit.export.options import GraphOptions
+    from vptkit.export.graph.graph_options import GraphOptions
 
     return GraphOptions()
 
@@ -295,7 +295,7 @@ def test_bisect_names_the_part_that_int8_breaks(case, evidence, monkeypatch):
         noise = result.sqnr_db
         return replace(result, ok=noise is None or noise > 100 * settings["min_agreement"])
 
-    monkeypatch.setattr(bisect, "compare", by_noise)
+    monkeypatch.setattr(island_search, "compare", by_noise)
     model = graph_of(case, last_block="query")
     for tensor in model.graph.initializer:
         if tensor.name == "blocks.0.attn.proj.weight":

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.export.one_op import TABLE, One, graph_of
 from vptkit.errors import VptkitError
-from vptkit.export.rules import VERSIONS, check_rules
+from vptkit.export.analysis.tensorrt_rules import VERSIONS, check_rules
 from vptkit.runtime.oracle import ask
 
 

@@ -15,7 +15,8 @@ import pytest
 from tests.bank_cases import family, write_family
 from tests.tolerances import PARITY_FP32, largest_difference
 from vptkit.errors import AdapterError, BackboneError, BundleError, DataError
-from vptkit.export import BankOptions, bank_edit, export_bank
+from vptkit.export import BankOptions, export_bank
+from vptkit.export.bank import edit_bank
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import bank as bank_module
@@ -58,7 +59,7 @@ def test_an_added_adapter_answers_at_the_next_call(files):
     session = open_session(files["bank"], threads=1)
     with pytest.raises(BundleError, match="no adapter 'whitened', only bilinear, norms, linear"):
         session.run(family().case.images, "whitened")
-    assert bank_edit.add(files["bank"], files["whitened"]) == "whitened"
+    assert edit_bank.add(files["bank"], files["whitened"]) == "whitened"
     assert holds(session, "whitened")
     assert session.bundle.labels_of("whitened") == ("whitened 0", "whitened 1")
     assert all(holds(session, name) for name in MEMBERS)
@@ -67,9 +68,9 @@ def test_an_added_adapter_answers_at_the_next_call(files):
 def test_a_replaced_adapter_is_live_and_a_removed_one_gone(files):
     session = open_session(files["bank"], threads=1)
     untouched = dict(session._tables.places)
-    bank_edit.replace(files["bank"], files["both"], name="bilinear")
+    edit_bank.replace(files["bank"], files["both"], name="bilinear")
     assert holds(session, "bilinear", of="both")
-    bank_edit.remove(files["bank"], "norms")
+    edit_bank.remove(files["bank"], "norms")
     with pytest.raises(BundleError, match="no adapter 'norms'"):
         session.run(family().case.images, "norms")
     assert holds(session, "linear")
@@ -80,10 +81,10 @@ def test_a_replaced_adapter_is_live_and_a_removed_one_gone(files):
 def test_a_bank_grows_beyond_its_room(files):
     session = open_session(files["bank"], threads=1)
     for number in range(20):
-        bank_edit.add(files["bank"], files["both" if number % 2 else "whitened"], name=f"n{number}")
+        edit_bank.add(files["bank"], files["both" if number % 2 else "whitened"], name=f"n{number}")
     assert all(holds(session, f"n{n}", of="both" if n % 2 else "whitened") for n in range(20))
     for number in range(20):
-        bank_edit.remove(files["bank"], f"n{number}")
+        edit_bank.remove(files["bank"], f"n{number}")
     assert all(holds(session, name) for name in MEMBERS)
     assert len(session._tables._free) == 20
 
@@ -91,7 +92,7 @@ def test_a_bank_grows_beyond_its_room(files):
 def test_a_session_that_forgets_to_look_is_found_out(files, monkeypatch):
     session = open_session(files["bank"], threads=1)
     monkeypatch.setattr(bank_module, "_stamp", lambda path: session._stamp)
-    bank_edit.replace(files["bank"], files["both"], name="bilinear")
+    edit_bank.replace(files["bank"], files["both"], name="bilinear")
     assert not holds(session, "bilinear", of="both")
 
 
@@ -128,13 +129,13 @@ def test_the_golden_answers_of_all_adapters(files):
 # refusals -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edit", [bank_edit.add, bank_edit.replace])
+@pytest.mark.parametrize("edit", [edit_bank.add, edit_bank.replace])
 def test_another_backbone_is_refused_by_digest(files, edit):
     adapter = read_adapter(files["linear"])
     other = replace(adapter, backbone=replace(adapter.backbone, sha256="0" * 64))
     write_adapter(files["linear"], other)
     before = content(files["bank"])
-    name = "new" if edit is bank_edit.add else "linear"
+    name = "new" if edit is edit_bank.add else "linear"
     with pytest.raises(BackboneError, match="another backbone than the one that was tuned"):
         edit(files["bank"], files["linear"], name=name)
     assert content(files["bank"]) == before
@@ -143,10 +144,10 @@ def test_another_backbone_is_refused_by_digest(files, edit):
 def test_names_and_room(files, tmp_path):
     before = content(files["bank"])
     with pytest.raises(AdapterError, match="there is an adapter 'linear' already"):
-        bank_edit.add(files["bank"], files["linear"])
+        edit_bank.add(files["bank"], files["linear"])
     for edit in (
-        lambda: bank_edit.remove(files["bank"], "x"),
-        lambda: bank_edit.replace(files["bank"], files["linear"], name="x"),
+        lambda: edit_bank.remove(files["bank"], "x"),
+        lambda: edit_bank.replace(files["bank"], files["linear"], name="x"),
     ):
         with pytest.raises(BundleError, match="no adapter 'x'"):
             edit()
@@ -155,24 +156,24 @@ def test_names_and_room(files, tmp_path):
     with pytest.raises(
         AdapterError, match=r"3 prompts, but the bank has room for 0.*--bank-prompts"
     ):
-        bank_edit.add(small, files["bilinear"])
+        edit_bank.add(small, files["bilinear"])
     with pytest.raises(AdapterError, match="4 classes, but the bank has room for 3"):
-        bank_edit.add(small, files["norms"])
+        edit_bank.add(small, files["norms"])
     with pytest.raises(BundleError, match="the last adapter"):
-        bank_edit.remove(small, "linear")
+        edit_bank.remove(small, "linear")
     assert content(files["bank"]) == before
 
 
 def test_only_a_bank_is_edited(files, make_bundle):
     with pytest.raises(BundleError, match="layout 'baked', only a bank"):
-        bank_edit.add(make_bundle(), files["linear"])
+        edit_bank.add(make_bundle(), files["linear"])
     with pytest.raises(BundleError, match="not a bundle"):
-        bank_edit.remove(files["bank"].parent / "none.vptk", "linear")
+        edit_bank.remove(files["bank"].parent / "none.vptk", "linear")
 
 
 def test_a_damaged_file_is_refused_and_the_tables_stay(files):
     session = open_session(files["bank"], threads=1)
-    bank_edit.add(files["bank"], files["whitened"])
+    edit_bank.add(files["bank"], files["whitened"])
     manifest = open_bundle(files["bank"]).manifest
     file = files["bank"] / manifest["adapters"][-1]["file"]
     whole = file.read_bytes()
@@ -201,7 +202,7 @@ class Crash(BaseException):
     ("step", "done"), [("write_rows", True), ("write_manifest", False), ("write_manifest", True)]
 )
 def test_a_crash_leaves_a_bundle_that_opens(files, monkeypatch, step, done):
-    real = getattr(bank_edit, step)
+    real = getattr(edit_bank, step)
 
     def crash(*arguments, **named):
         if done:
@@ -209,14 +210,14 @@ def test_a_crash_leaves_a_bundle_that_opens(files, monkeypatch, step, done):
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(bank_edit, step, crash)
+        patch.setattr(edit_bank, step, crash)
         with pytest.raises(Crash):
-            bank_edit.replace(files["bank"], files["both"], name="bilinear")
+            edit_bank.replace(files["bank"], files["both"], name="bilinear")
     session = open_session(files["bank"], threads=1)
     published = step == "write_manifest" and done
     assert holds(session, "bilinear", of="both" if published else "bilinear")
     assert holds(session, "norms")
-    bank_edit.replace(files["bank"], files["both"], name="bilinear")  # and clears up
+    edit_bank.replace(files["bank"], files["both"], name="bilinear")  # and clears up
     assert holds(session, "bilinear", of="both")
     manifest = json.loads((files["bank"] / "manifest.json").read_text())
     left = {f"adapters/{p.name}" for p in (files["bank"] / "adapters").iterdir()}

@@ -19,8 +19,8 @@ from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
 from vptkit.errors import GateError, MissingError, TargetError, VptkitError
 from vptkit.export import ExportOptions, export
-from vptkit.export.bank_pipeline import export_bank
-from vptkit.export.lower import Lowering
+from vptkit.export.bank.export_bank import export_bank
+from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import trt_build
 from vptkit.runtime.build import BuildOptions, build, carry_out, prepare, profile_of

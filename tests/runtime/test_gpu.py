@@ -12,7 +12,7 @@ from tests.tolerances import largest_difference
 from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError
 from vptkit.export import BankOptions, ExportOptions, export, export_bank
-from vptkit.export.lower import Lowering
+from vptkit.export.precision.lowering import Lowering
 from vptkit.runtime import open_session
 from vptkit.runtime.check import check_golden
 

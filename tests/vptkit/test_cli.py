@@ -262,7 +262,7 @@ def test_profile_with_baselines(vptkit, make_bundle, monkeypatch):
         seen.append((bundle, folder, folder.is_dir()))
         return {"backbone (no adapter)": make_bundle("x"), "unfolded": make_bundle("y")}
 
-    fake_room(monkeypatch, "vptkit.export.baseline", export_baselines=export_baselines)
+    fake_room(monkeypatch, "vptkit.export.bundle.baselines", export_baselines=export_baselines)
     bundle = make_bundle("a")
     code, out, _ = vptkit("profile", bundle, "--baseline", "--rounds", 4)
     assert code == 0

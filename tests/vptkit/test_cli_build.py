@@ -16,8 +16,9 @@ from tests.fakes.gpu import ORIN, SERVER
 from tests.runtime.test_build import SETUP
 from vptkit.cli.runtime_commands import build
 from vptkit.devices.drivers.cuda import open_device, probe
-from vptkit.export.lower import Lowering
-from vptkit.export.pipeline import ExportOptions, export
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
+from vptkit.export.precision.lowering import Lowering
 
 RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 rtx = pytest.mark.skipif(not RTX, reason="TensorRT-RTX is missing")

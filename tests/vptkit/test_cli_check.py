@@ -12,9 +12,8 @@ from PIL import Image
 
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
-from vptkit.export.baseline import without_prompts
-from vptkit.export.rules import VERSIONS
-from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.export.analysis.tensorrt_rules import VERSIONS
+from vptkit.formats.adapter import read_adapter, without_prompts, write_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -495,9 +495,9 @@ def test_export_does_not_overwrite(export, tmp_path):
 @pytest.mark.parametrize("step", ["folded_graph", "write_manifest"])
 @pytest.mark.parametrize("force", [False, True])
 def test_export_interrupted(export, tmp_path, monkeypatch, sent, step, force):
-    from vptkit.export import pipeline
+    from vptkit.export.bundle import export_bundle
 
-    real = getattr(pipeline, step)
+    real = getattr(export_bundle, step)
 
     def interrupted(*arguments: object) -> object:
         signal.raise_signal(sent)
@@ -506,7 +506,7 @@ def test_export_interrupted(export, tmp_path, monkeypatch, sent, step, force):
     if force:
         (tmp_path / "out" / "a.vptk").mkdir()
         (tmp_path / "out" / "a.vptk" / "mine").write_text("precious")
-    monkeypatch.setattr(pipeline, step, interrupted)
+    monkeypatch.setattr(export_bundle, step, interrupted)
     code, out, err = export("--json", *(["--force"] if force else []))
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted"

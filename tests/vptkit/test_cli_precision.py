@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.export.test_pipeline import files_of
 from tests.strategies import Setup
-from vptkit.export.gate import compare
+from vptkit.export.numerics.accuracy_gate import compare
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,8 @@ def test_without_images(export):
 
 def test_a_failed_gate_leaves_nothing(export, files, monkeypatch):
     monkeypatch.setattr(
-        "vptkit.export.lower.compare", lambda *a, **k: replace(compare(*a, **k), ok=False)
+        "vptkit.export.precision.lowering.compare",
+        lambda *a, **k: replace(compare(*a, **k), ok=False),
     )
     code, _, stderr, out = export("--precision", "fp16", "--gate", data_of(files))
     assert code == 3

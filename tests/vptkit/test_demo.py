@@ -139,9 +139,9 @@ def test_bad_input_leaves_nothing(arguments, vptkit, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_nothing(arguments, vptkit, tmp_path, monkeypatch, sent):
-    from vptkit.export import pipeline
+    from vptkit.export.bundle import export_bundle
 
-    monkeypatch.setattr(pipeline, "write_manifest", lambda *_: signal.raise_signal(sent))
+    monkeypatch.setattr(export_bundle, "write_manifest", lambda *_: signal.raise_signal(sent))
     code, out, err = vptkit(*arguments)
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted"

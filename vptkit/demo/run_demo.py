@@ -139,7 +139,7 @@ def _toml(settings: dict[str, Any]) -> str:
 
 def _profile(folder: Path, settings: DemoSettings) -> dict[str, Any]:
     """Latency at batch 1, all bundles and their baselines interleaved."""
-    from vptkit.export.baseline import export_baselines
+    from vptkit.export.bundle.baselines import export_baselines
     from vptkit.runtime.candidates import open_candidates
     from vptkit.runtime.profile import profile
     from vptkit.runtime.timing import Budget

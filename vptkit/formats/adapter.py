@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -121,6 +121,21 @@ class Adapter:
     preprocess: Preprocess
     train: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+
+    def without_prompts(self) -> Adapter:
+        """The same adapter as a linear probe; a mean over prompts becomes one over patches."""
+        tensors = {
+            name: value
+            for name, value in self.tensors.items()
+            if not name.startswith(("prompt.", "ln.", "golden."))
+        }
+        return replace(
+            self,
+            insert="none",
+            prompt_length=0,
+            pool="avg" if self.pool == "avg_prompts" else self.pool,
+            tensors=tensors,
+        )
 
     def prompts(self, i: int) -> NDArray[np.float64]:
         """P_i as float64 [m, d]; bilinear factors are multiplied here (BPT, A Bᵀ)."""

@@ -27,18 +27,18 @@ Name = Annotated[str | None, typer.Option(help="In the bank [the adapter's own].
 @bank.command()
 def add(bundle: Bank, adapter: Source, name: Name = None, as_json: AsJson = False) -> None:
     """Add an adapter; an open session answers with it at its next call."""
-    from vptkit.export import bank_edit
+    from vptkit.export.bank import edit_bank
 
-    added = bank_edit.add(bundle, adapter, name=name)
+    added = edit_bank.add(bundle, adapter, name=name)
     _emit_change(bundle, {"added": added}, as_json)
 
 
 @bank.command()
 def replace(bundle: Bank, adapter: Source, name: Name = None, as_json: AsJson = False) -> None:
     """Put another adapter in the place of the one of that name."""
-    from vptkit.export import bank_edit
+    from vptkit.export.bank import edit_bank
 
-    replaced = bank_edit.replace(bundle, adapter, name=name)
+    replaced = edit_bank.replace(bundle, adapter, name=name)
     _emit_change(bundle, {"replaced": replaced}, as_json)
 
 
@@ -49,9 +49,9 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove an adapter; the others keep their answers."""
-    from vptkit.export import bank_edit
+    from vptkit.export.bank import edit_bank
 
-    bank_edit.remove(bundle, name)
+    edit_bank.remove(bundle, name)
     _emit_change(bundle, {"removed": name}, as_json)
 
 

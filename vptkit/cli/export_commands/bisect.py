@@ -49,8 +49,8 @@ def bisect(
         min_agreement=min_agreement,
     )
     onnx = require_onnx("bisect")
-    from vptkit.export.bisect import find_islands
-    from vptkit.export.evidence import Evidence
+    from vptkit.export.numerics.evidence import Evidence
+    from vptkit.export.precision.island_search import find_islands
     from vptkit.runtime.batches import image_batches
 
     ranges = None

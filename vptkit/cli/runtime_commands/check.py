@@ -101,8 +101,8 @@ def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool
     opened = open_bundle(bundle)
     require_fp32(opened)
     onnx = require_onnx("check --overflow")
-    from vptkit.export.overflow import KINDS, overflow_map
-    from vptkit.export.pixels import centre_pixels
+    from vptkit.export.numerics.fp16_overflow import KINDS, overflow_map
+    from vptkit.export.precision.pixel_centring import centre_pixels
     from vptkit.runtime.batches import image_batches
 
     images = image_batches(data, opened.preprocess)

@@ -143,7 +143,7 @@ def _baselines(bundles: list[Path]) -> Iterator[list[dict[str, Path]]]:
         yield []
         return
     with needs_extra("export", "--baseline"):
-        from vptkit.export.baseline import export_baselines
+        from vptkit.export.bundle.baselines import export_baselines
     with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
         places = [Path(folder) / str(i) for i in range(len(bundles))]
         for place in places:

@@ -140,7 +140,7 @@ def _by_rules(path: Path, trt: str | None, as_json: bool) -> None:
         onnx = importlib.import_module("onnx")
     except ModuleNotFoundError as error:
         raise MissingExtraError("onnx", "export", "the oracle rules") from error
-    from vptkit.export.rules import VERSIONS, check_rules
+    from vptkit.export.analysis.tensorrt_rules import VERSIONS, check_rules
 
     model = onnx.load(str(open_bundle(path).model), load_external_data=False)
     versions = VERSIONS if trt is None else tuple(trt.split(","))

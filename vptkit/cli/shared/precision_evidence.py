@@ -39,7 +39,7 @@ def lowering_of(**settings: Any) -> Any:
     """
     import re
 
-    from vptkit.export.lower import Lowering
+    from vptkit.export.precision.lowering import Lowering
 
     for name in settings["islands"]:
         if not re.fullmatch(r"patch|head|blocks|blocks\.\d+(\.(attn|mlp|residual))?", name):
@@ -60,7 +60,7 @@ def evidence_of(folders: ImageFolders, threads: int | None) -> Callable[[Any], A
     """
 
     def evidence(adapter: Any) -> Any:
-        from vptkit.export.evidence import Evidence
+        from vptkit.export.numerics.evidence import Evidence
 
         run = runner(adapter.preprocess, threads)
         if folders == (None, None, folders.calibration_images):
@@ -104,7 +104,7 @@ def runner(preprocess: Any, threads: int | None) -> Callable[[Any], Any]:
     """
 
     def run(model: Any) -> Any:
-        from vptkit.export.model_file import write_model
+        from vptkit.export.graph.onnx_file import write_model
 
         try:
             from vptkit.runtime.probe import OrtProbe
@@ -132,7 +132,7 @@ def open_or_simulate(bundle: Path, backend: str = "cpu", threads: int | None = N
     if backend != "cpu" or open_bundle(bundle, verify=False).precision not in ("bf16", "fp8"):
         return open_session(bundle, backend, threads), False
     try:
-        from vptkit.export.simulate import write_simulated
+        from vptkit.export.numerics.precision_simulation import write_simulated
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise

@@ -13,20 +13,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from .calibration import RangeMethod, choose_range, observe
-from .dataflow import Dataflow, groups_of, in_islands, replace_nodes
-from .evidence import logits_of
-from .gate import sqnr_db
-from .opset import raise_opset
-from .pixels import CENTRED
-from .precision import numpy_type, typed
-from .simulate import simulated
-from .smooth import SMOOTHED, smooth
+from vptkit.export.analysis.dataflow import Dataflow, groups_of, in_islands, replace_nodes
+from vptkit.export.numerics.accuracy_gate import sqnr_db
+from vptkit.export.numerics.calibration import RangeMethod, choose_range, observe
+from vptkit.export.numerics.evidence import logits_of
+from vptkit.export.numerics.precision_simulation import simulated
+
+from .half_precision import numpy_type, typed
+from .opset_upgrade import raise_opset
+from .pixel_centring import CENTRED
+from .smoothquant import SMOOTHED, smooth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .evidence import Evidence
+    from vptkit.export.numerics.evidence import Evidence
 
 __all__ = ["QUANTIZED", "quantize", "quantize_best"]
 

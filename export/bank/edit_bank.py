@@ -18,7 +18,7 @@ from vptkit.formats.bank_tables import FOLDER, NORMS, BankShape, write_rows
 from vptkit.formats.bundle import adapter_entry, open_bundle, write_manifest
 from vptkit.formats.tensor_file import read_tensors
 
-from .bank import Bank, require_member, rows_of
+from .adapter_rows import Bank, require_member, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from .dataflow import ELEMENTWISE, LAYOUT, Dataflow, groups_of, replace_nodes
+from vptkit.export.analysis.dataflow import ELEMENTWISE, LAYOUT, Dataflow, groups_of, replace_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

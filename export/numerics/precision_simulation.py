@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from vptkit.export.analysis.dataflow import LAYOUT, Dataflow, replace_nodes
+from vptkit.export.graph.onnx_file import write_model
 from vptkit.formats.bundle import MODEL, open_bundle, write_manifest
-
-from .dataflow import LAYOUT, Dataflow, replace_nodes
-from .model_file import write_model
 
 if TYPE_CHECKING:
     from pathlib import Path

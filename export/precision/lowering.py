@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx
 
 from vptkit.errors import GateError, VptkitError
+from vptkit.export.analysis.dataflow import groups_of, in_islands
+from vptkit.export.analysis.qdq_placement import lint_placement
+from vptkit.export.numerics.accuracy_gate import MIN_AGREEMENT, compare, require_gate
+from vptkit.export.numerics.evidence import logits_of
+from vptkit.export.numerics.fp16_overflow import overflow_islands, overflow_map
+from vptkit.export.numerics.precision_simulation import needs_simulation, simulated
 
-from .dataflow import groups_of, in_islands
-from .evidence import logits_of
-from .gate import MIN_AGREEMENT, compare, require_gate
-from .overflow import overflow_islands, overflow_map
-from .pixels import centre_pixels
-from .placement import lint_placement
-from .precision import typed
+from .half_precision import typed
+from .pixel_centring import centre_pixels
 from .quantize import QUANTIZED, quantize_best
-from .simulate import needs_simulation, simulated
 
 if TYPE_CHECKING:
-    from .evidence import Evidence
+    from vptkit.export.numerics.evidence import Evidence
 
 __all__ = ["PRECISIONS", "Lowered", "Lowering", "Precision", "Target", "lower"]
 

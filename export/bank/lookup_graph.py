@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
+from vptkit.export.fold.folded_network import absorb_keys_values
+from vptkit.export.graph.folded_graph import Writer
+from vptkit.export.graph.graph_options import GraphOptions, input_signature
 from vptkit.formats.bank_tables import norm_slots
-
-from .fold import absorb_keys_values
-from .graph import Writer
-from .options import GraphOptions, input_signature
 
 if TYPE_CHECKING:
     import onnx
 
+    from vptkit.export.fold.folded_network import Attention, Folded
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bank_tables import BankShape
-
-    from .fold import Attention, Folded
 
 __all__ = ["bank_graph"]
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import AdapterError
+from vptkit.export.fold.block_tensors import Linear, Tensors, block_parts
+from vptkit.export.fold.position_encoding import half_layout, relative_bias, rotation
 from vptkit.formats.backbone_weights import attention_branches, mlp_branches
 
-from .builder import Builder
-from .options import GraphOptions, input_signature
-from .parts import Linear, Tensors, block_parts
-from .positions import half_layout, relative_bias, rotation
+from .graph_options import GraphOptions, input_signature
+from .onnx_builder import Builder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from vptkit.export.fold.block_tensors import AttentionParts, MlpParts, Norm
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
-
-    from .parts import AttentionParts, MlpParts, Norm
 
 __all__ = ["unfolded_graph"]
 

@@ -16,8 +16,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .dataflow import ELEMENTWISE, LINEAR, Dataflow, groups_of, in_islands, replace_nodes
-from .pixels import CENTRED
+from vptkit.export.analysis.dataflow import (
+    ELEMENTWISE,
+    LINEAR,
+    Dataflow,
+    groups_of,
+    in_islands,
+    replace_nodes,
+)
+
+from .pixel_centring import CENTRED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

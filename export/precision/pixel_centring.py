@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from .dataflow import LAYOUT, Dataflow, replace_nodes
+from vptkit.export.analysis.dataflow import LAYOUT, Dataflow, replace_nodes
 
 if TYPE_CHECKING:
     import onnx

@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import AdapterError
+from vptkit.export.fold.block_tensors import Linear, Tensors
+from vptkit.export.fold.equations import fold_layer_norm, normalized
 from vptkit.formats.adapter import require_backbone
 from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots
-
-from .fold import fold_layer_norm, normalized
-from .parts import Linear, Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from vptkit.export.fold.block_tensors import Array
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.images.preprocess import Preprocess
-
-    from .parts import Array
 
 __all__ = ["Bank", "require_member", "rows_of", "tunes_blocks"]
 

@@ -9,19 +9,20 @@ import numpy as np
 
 from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, TargetError, VptkitError
+from vptkit.export.bundle.export_bundle import _backbone
+from vptkit.export.bundle.export_options import ExportOptions
+from vptkit.export.bundle.manifest import manifest_of
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.onnx_file import write_model
+from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.bank_tables import NORMS, BankShape, norm_slots, write_rows
 from vptkit.formats.bundle import MODEL, adapter_entry, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 
-from .bank import Bank, require_member, rows_of, tunes_blocks
-from .bank_graph import bank_graph
-from .baseline import without_prompts
-from .fold import fold
-from .lower import lower
-from .model_file import write_model
-from .pipeline import ExportOptions, _backbone, _manifest
+from .adapter_rows import Bank, require_member, rows_of, tunes_blocks
+from .lookup_graph import bank_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
-
-    from .lower import Lowered
 
 __all__ = ["BankOptions", "export_bank"]
 
@@ -178,7 +178,7 @@ def _write_graph(
         plain[f"{slot}.weight"] = np.ones_like(tensors[f"{slot}.weight"])
         if f"{slot}.bias" in tensors:
             plain[f"{slot}.bias"] = np.zeros_like(tensors[f"{slot}.bias"])
-    folded = fold(bank.spec, plain, without_prompts(adapter))
+    folded = fold(bank.spec, plain, adapter.without_prompts())
     model = bank_graph(bank.spec, folded, bank.shape, bank.pool, bank.norm, options.graph())
     lowered = lower(adapter.name, model, options.lowering, None)
     write_model(lowered.model, folder / MODEL)
@@ -189,7 +189,7 @@ def _bank_manifest(
     adapter: Adapter, bank: Bank, options: ExportOptions, lowered: Lowered
 ) -> dict[str, Any]:
     """Fields that a bank shares with a baked bundle, and its further inputs."""
-    manifest = _manifest(without_prompts(adapter), bank.spec, options, lowered)
+    manifest = manifest_of(adapter.without_prompts(), bank.spec, options, lowered)
     batch = manifest["batch"]
     dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(options.lowering.precision, "float32")
     tables = [

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .builder import FLOAT, UINT8, Builder
+from .onnx_builder import FLOAT, UINT8, Builder
 
 if TYPE_CHECKING:
+    from vptkit.export.fold.folded_network import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
 
-__all__ = ["GraphOptions", "LastBlock", "Rows", "absorbable", "input_signature"]
-
-LastBlock = Literal["absorbed", "query", "full"]
+__all__ = ["GraphOptions", "Rows", "input_signature"]
 # Which rows of a block are read behind it: the image's, only the first, or the prompts' as well
 Rows = Literal["all", "first", "joined"]
 
@@ -50,10 +49,3 @@ def input_signature(
         return "images", UINT8, (batch, height, width, 3)
     elem = Builder(options.dtype).elem if options.dtype is not np.float32 else FLOAT
     return "pixels", elem, (batch, 3, height, width)
-
-
-def absorbable(spec: BackboneSpec) -> bool:
-    """Whether the last block has the absorbed form: nothing may stand between W_k, W_v and x̂."""
-    return not (
-        spec.qk_norm or spec.attention_norm or spec.kv_heads or spec.rotary or spec.relative
-    )

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper, numpy_helper
 
-from .dataflow import ELEMENTWISE, LAYOUT, Dataflow, replace_nodes
+from vptkit.export.analysis.dataflow import ELEMENTWISE, LAYOUT, Dataflow, replace_nodes
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from .calibration import Spread
+    from vptkit.export.numerics.calibration import Spread
 
 __all__ = ["SMOOTHED", "smooth"]
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from vptkit.errors import VptkitError
 
-from .attentions import fusion_obstacles
+from .attention_fusion import fusion_obstacles
 from .dataflow import Dataflow
 
 if TYPE_CHECKING:

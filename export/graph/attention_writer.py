@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .builder import Builder
-from .fold import absorb_keys_values
-from .options import absorbable
+from vptkit.export.fold.folded_network import absorb_keys_values, absorbable
+
+from .onnx_builder import Builder
 
 if TYPE_CHECKING:
+    from vptkit.export.fold.block_tensors import Array, Norm
+    from vptkit.export.fold.folded_network import Attention, Folded
     from vptkit.formats.backbone_spec import BackboneSpec
 
-    from .fold import Attention, Folded
-    from .options import GraphOptions, Rows
-    from .parts import Array, Norm
+    from .graph_options import GraphOptions, Rows
 
 __all__ = ["AttentionWriter"]
 

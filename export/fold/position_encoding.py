@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from vptkit.formats.backbone_spec import BackboneSpec, RelativePositions, Rotary
 
-    from .parts import Array, Tensors
+    from .block_tensors import Array, Tensors
 
 __all__ = ["RelativeBias", "Rotation", "half_layout", "relative_bias", "rotation"]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .options import absorbable
+from vptkit.export.fold.folded_network import absorbable
 
 if TYPE_CHECKING:
+    from vptkit.export.fold.folded_network import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
-
-    from .options import LastBlock
 
 __all__ = ["folded_macs", "unfolded_macs"]
 

@@ -6,19 +6,19 @@ are, so they are random numbers of ordinary size, and the baselines need no weig
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vptkit.export.analysis.macs import unfolded_macs
+from vptkit.export.analysis.memory_estimate import memory_of
+from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import Adapter, BackboneRef, read_adapter
 from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bundle import ADAPTER, open_bundle, write_manifest
 
-from .liveness import memory_of
-from .lower import Lowering
-from .macs import unfolded_macs
-from .pipeline import ExportOptions, write_graph
+from .export_bundle import write_graph
+from .export_options import ExportOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bundle import Bundle
 
-__all__ = ["export_baselines", "random_weights", "without_prompts"]
+__all__ = ["export_baselines", "random_weights"]
 
 
 def random_weights(spec: BackboneSpec, seed: int = 0) -> dict[str, NDArray[np.float32]]:
@@ -43,22 +43,6 @@ def random_weights(spec: BackboneSpec, seed: int = 0) -> dict[str, NDArray[np.fl
             value += np.float32(name.endswith(("norm1.weight", "norm2.weight", "norm.weight")))
         tensors[name] = value
     return tensors
-
-
-def without_prompts(adapter: Adapter) -> Adapter:
-    """The same adapter as a linear probe; a mean over prompts becomes one over patches."""
-    tensors = {
-        name: value
-        for name, value in adapter.tensors.items()
-        if not name.startswith(("prompt.", "ln.", "golden."))
-    }
-    return replace(
-        adapter,
-        insert="none",
-        prompt_length=0,
-        pool="avg" if adapter.pool == "avg_prompts" else adapter.pool,
-        tensors=tensors,
-    )
 
 
 def _bare(bank: Bundle) -> Adapter:
@@ -114,7 +98,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         lowering=_lowering(opened),
     )
     weights: dict[str, NDArray[Any]] = dict(random_weights(spec))
-    chosen = {"backbone (no adapter)": without_prompts(adapter)}
+    chosen = {"backbone (no adapter)": adapter.without_prompts()}
     if adapter.insert != "none":
         chosen["unfolded"] = adapter
     paths = {}

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .attention import AttentionWriter
-from .options import input_signature
+from .attention_writer import AttentionWriter
+from .graph_options import input_signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx
 
+    from vptkit.export.fold.folded_network import Block, Folded, Mlp
     from vptkit.formats.backbone_spec import BackboneSpec
 
-    from .fold import Block, Folded, Mlp
-    from .options import GraphOptions, Rows
+    from .graph_options import GraphOptions, Rows
 
 __all__ = ["Writer", "folded_graph"]
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from .dataflow import groups_of
-from .evidence import logits_of
-from .gate import MIN_AGREEMENT, GateResult, compare
-from .lower import precise
-from .pixels import centre_pixels
-from .simulate import needs_simulation, simulated
+from vptkit.export.analysis.dataflow import groups_of
+from vptkit.export.numerics.accuracy_gate import MIN_AGREEMENT, GateResult, compare
+from vptkit.export.numerics.evidence import logits_of
+from vptkit.export.numerics.precision_simulation import needs_simulation, simulated
+
+from .lowering import precise
+from .pixel_centring import centre_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .evidence import Evidence, Images
-    from .lower import Lowering
+    from vptkit.export.numerics.evidence import Evidence, Images
+
+    from .lowering import Lowering
 
 __all__ = ["Bisection", "find_islands", "smallest_islands"]
 

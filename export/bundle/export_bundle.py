@@ -1,0 +1,125 @@
+"""`export`: adapter and weights in, a bundle out; the steps in order, and the manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vptkit.atomic_files import atomic_folder
+from vptkit.errors import MissingExtraError
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.folded_graph import folded_graph
+from vptkit.export.graph.onnx_file import write_model
+from vptkit.export.graph.unfolded_graph import unfolded_graph
+from vptkit.export.precision.lowering import lower
+from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights, read_weights
+from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
+from vptkit.formats.tensor_file import write_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.export.numerics.evidence import Evidence
+    from vptkit.export.precision.lowering import Lowered
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
+from .export_options import ExportOptions
+from .manifest import manifest_of
+
+__all__ = ["export", "write_graph"]
+
+
+def export(
+    adapter_path: Path,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    options: ExportOptions | None = None,
+    force: bool = False,
+    from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
+    verify: Callable[[Path], dict[str, Any] | None] | None = None,
+    evidence: Callable[[Adapter], Evidence] | None = None,
+) -> dict[str, Any]:
+    """Compile an adapter into a bundle. Same input, same bytes.
+
+    Args:
+        adapter_path: an adapter file.
+        output: the bundle's folder; appears whole or not at all.
+        weights: the backbone's safetensors file. If it holds the tensors as the adapter's spec
+            names them, torch is not needed.
+        options: what to write.
+        force: replace an existing bundle.
+        from_timm: asked for spec and weights where the file alone does not do.
+        verify: called with the finished folder before it is moved into place; its figures go into
+            the manifest's "parity", and an exception of it discards the bundle.
+        evidence: asked for real images and a runner, for precisions below fp32.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        AdapterError, BackboneError: bad input, or another backbone than the one tuned.
+        OutputError: the output exists, or the disk is full.
+        TargetError: the options ask for something this backbone does not do.
+        GateError: the precision's gate does not hold, or raised by `verify`.
+    """
+    options = options or ExportOptions()
+    adapter = read_adapter(adapter_path)
+    with atomic_folder(output, force=force) as folder:
+        spec, tensors = _backbone(adapter, weights, from_timm)
+        known = None if evidence is None else evidence(adapter)
+        lowered = write_graph(folder, adapter, spec, tensors, options, known)
+        write_adapter(folder / ADAPTER, adapter)
+        golden = adapter.golden()
+        if golden is not None:
+            write_tensors(folder / GOLDEN, {"images": golden[0], "logits": golden[1]})
+        manifest = manifest_of(adapter, spec, options, lowered)
+        files = write_manifest(folder, manifest)
+        if verify is not None:
+            manifest["parity"] = verify(folder)
+            write_manifest(folder, manifest, files)
+    return manifest
+
+
+def write_graph(
+    folder: Path,
+    adapter: Adapter,
+    spec: BackboneSpec,
+    tensors: Mapping[str, NDArray[Any]],
+    options: ExportOptions,
+    evidence: Evidence | None = None,
+) -> Lowered:
+    """Write model.onnx in its precision, and say how it came to be.
+
+    Raises:
+        VptkitError, GateError: see `lower.lower`.
+    """
+    if options.fold == "all":
+        folded = fold(spec, tensors, adapter)
+        model = folded_graph(
+            spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
+        )
+    else:
+        model = unfolded_graph(spec, tensors, adapter, options.graph())
+    lowered = lower(adapter.name, model, options.lowering, evidence)
+    write_model(lowered.model, folder / MODEL)
+    return lowered
+
+
+def _backbone(
+    adapter: Adapter,
+    path: Path | None,
+    from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None,
+) -> tuple[BackboneSpec, Mapping[str, NDArray[Any]]]:
+    """Spec and weights, the digest compared: from the file alone if it will do."""
+    spec = adapter.backbone.spec
+    tensors = read_weights(path, spec) if path is not None and spec is not None else None
+    if spec is None or tensors is None:
+        if from_timm is None:
+            raise MissingExtraError("timm", "tune", "reading this backbone")
+        return from_timm(adapter)
+    require_backbone(adapter.backbone, digest_of_weights(tensors), path)
+    return spec, tensors

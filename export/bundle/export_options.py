@@ -1,0 +1,45 @@
+"""What `export` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from vptkit.export.graph.graph_options import GraphOptions
+from vptkit.export.precision.lowering import Lowering
+
+if TYPE_CHECKING:
+    from vptkit.export.fold.folded_network import LastBlock
+
+__all__ = ["ExportOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What to write.
+
+    Attributes:
+        input: see `GraphOptions`.
+        batch: a fixed batch size, or None for any.
+        fold: "all", or "none" for the graph that others would export.
+        last_block: see `GraphOptions`; "auto" is "absorbed" for a CPU (docs/benchmarks.md) and
+            "query" for TensorRT (keeps attention fused).
+        lowering: precision and what belongs to it.
+    """
+
+    input: Literal["uint8", "float32"] = "uint8"
+    batch: int | None = None
+    fold: Literal["all", "none"] = "all"
+    last_block: LastBlock | Literal["auto"] = "auto"
+    lowering: Lowering = field(default_factory=Lowering)
+
+    def graph(self) -> GraphOptions:
+        """For the graph writers."""
+        on_cpu = self.lowering.resolved_target == "cpu"
+        best: LastBlock = "absorbed" if on_cpu else "query"
+        last = best if self.last_block == "auto" else self.last_block
+        # ONNX Runtime fuses an int8 product only if nothing else reads its input; TensorRT keeps
+        # one with scales by channel in int8 only if queries, keys and values are apart.
+        quantized = self.lowering.precision in ("int8", "fp8")
+        qkv: Literal["separate", "fused"] = "fused" if on_cpu == quantized else "separate"
+        return GraphOptions(input=self.input, batch=self.batch, last_block=last, qkv=qkv)
