@@ -30,11 +30,10 @@ EXCEPTIONS = {
     "tune/curves_ln.py": {"matplotlib"},
     "tune/sweep_plot.py": {"matplotlib"},
     "tune/sweep_ray.py": {"ray"},
-    "runtime/ort.py": {"onnxruntime"},
-    "runtime/probe.py": {"onnxruntime"},
-    "runtime/trt.py": {"tensorrt"},
-    "runtime/engine.py": {"tensorrt"},
-    "runtime/plot.py": {"matplotlib"},
+    "runtime/backends/onnxruntime_graph.py": {"onnxruntime"},
+    "runtime/backends/onnxruntime_probe.py": {"onnxruntime"},
+    "runtime/backends/tensorrt_library.py": {"tensorrt"},
+    "runtime/profile/profile_plot.py": {"matplotlib"},
     "devices/drivers/nvml.py": {"pynvml"},
 }
 # Where the stages meet: these know every room and package, but load none when they are loaded.
@@ -43,7 +42,7 @@ BANNED = {"click", "pickle"}
 # Files that must stay cheap to import: their package stands inside functions only.
 LAZY = {
     "devices/drivers/nvml.py": {"pynvml"},
-    "runtime/plot.py": {"matplotlib"},
+    "runtime/profile/profile_plot.py": {"matplotlib"},
     "vptkit/formats/bank_tables.py": {"safetensors"},
     "vptkit/images/image_file.py": {"PIL"},
     "vptkit/images/preprocess.py": {"PIL"},
@@ -115,16 +114,24 @@ def test_files_keep_to_the_table(file):
 @pytest.mark.parametrize(
     ("file", "source", "wrong"),
     [
-        ("runtime/session.py", "import torch", "torch"),
-        ("runtime/session.py", "def f():\n import onnx.helper", "onnx"),
-        ("runtime/session.py", "from onnxruntime import InferenceSession", "onnxruntime"),
-        ("runtime/check.py", "from vptkit.tune.reference import features", "tune"),
-        ("runtime/check.py", "from vptkit import export", "export"),
-        ("runtime/plot.py", "import matplotlib.pyplot", "matplotlib"),
+        ("runtime/session/factory.py", "import torch", "torch"),
+        ("runtime/session/factory.py", "def f():\n import onnx.helper", "onnx"),
+        ("runtime/session/factory.py", "from onnxruntime import InferenceSession", "onnxruntime"),
+        ("runtime/evaluation/parity.py", "from vptkit.tune.reference import features", "tune"),
+        ("runtime/evaluation/parity.py", "from vptkit import export", "export"),
+        ("runtime/profile/profile_plot.py", "import matplotlib.pyplot", "matplotlib"),
         ("export/fold/equations.py", "def f():\n import torch", "torch"),
-        ("vptkit/formats/adapter.py", "from vptkit.runtime.session import Session", "runtime"),
+        (
+            "vptkit/formats/adapter.py",
+            "from vptkit.runtime.session.factory import Session",
+            "runtime",
+        ),
         ("vptkit/cli/entry.py", "import numpy", "numpy"),
-        ("vptkit/cli/entry.py", "from vptkit.runtime.session import open_session", "runtime"),
+        (
+            "vptkit/cli/entry.py",
+            "from vptkit.runtime.session.factory import open_session",
+            "runtime",
+        ),
         ("vptkit/cli/entry.py", "def f():\n import click", "click"),
         ("vptkit/atomic_files.py", "import pickle", "pickle"),
         ("vptkit/demo/run_demo.py", "import torch", "torch"),
@@ -176,8 +183,14 @@ RUNTIME = "".join(
             {"torch", "timm", "onnx", "onnxruntime", "matplotlib", "rich", "typer"}
             | {"PIL", "safetensors", "tomli"},  # `profile --on` runs where these are not
         ),
-        ("import vptkit.runtime.ort", {"torch", "timm", "onnx", "matplotlib"}),
-        ("import vptkit.runtime.plot", {"torch", "onnx", "onnxruntime", "matplotlib"}),
+        (
+            "import vptkit.runtime.backends.onnxruntime_graph",
+            {"torch", "timm", "onnx", "matplotlib"},
+        ),
+        (
+            "import vptkit.runtime.profile.profile_plot",
+            {"torch", "onnx", "onnxruntime", "matplotlib"},
+        ),
         ("import vptkit.devices.probes.machine", {"numpy", "PIL", "torch"}),
         (
             HELP,
@@ -190,4 +203,4 @@ def test_importing_stays_light(code, absent):
 
 
 def test_modules_after_sees_what_is_loaded():
-    assert "numpy" in modules_after("import vptkit.runtime.session")
+    assert "numpy" in modules_after("import vptkit.runtime.session.factory")

@@ -29,8 +29,8 @@ from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.preprocess import Preprocess
 from vptkit.runtime import open_session
-from vptkit.runtime.memory import measure_memory
-from vptkit.runtime.timing import Budget, compare, measure, random_images
+from vptkit.runtime.measure.memory_footprint import measure_memory
+from vptkit.runtime.measure.timing import Budget, compare, measure, random_images
 from vptkit.tune.describe import spec_from_model
 
 BATCH = 8

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from vptkit.runtime.trt_build import _follow_types, _network_flags
+from vptkit.runtime.engine_build.build_worker import _follow_types, _network_flags
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 PIXELS = "pixels"

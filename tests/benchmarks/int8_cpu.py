@@ -26,7 +26,7 @@ from vptkit.export.precision.lowering import Lowering, lower
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.images.preprocess import Preprocess
-from vptkit.runtime.probe import OrtProbe
+from vptkit.runtime.backends.onnxruntime_probe import OrtProbe
 
 
 class Noise:

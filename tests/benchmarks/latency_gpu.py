@@ -24,7 +24,7 @@ from gpu_engines import Call, Candidate, Engines, built, tensorrt
 from gpu_networks import Network
 
 from vptkit.images.preprocess import normalize
-from vptkit.runtime.oracle import ask
+from vptkit.runtime.engine_build.trt_rtx_oracle import ask
 
 TOLERANCE = 1e-2  # largest difference over largest logit
 BURST = 10  # calls back to back in one timed sample

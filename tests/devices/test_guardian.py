@@ -91,7 +91,7 @@ def assert_ends(handle):
 
 
 def test_what_kills_a_process_and_its_group_does_not_reach_the_guardian(fake, start, tmp_path):
-    """As the receiver does over ssh with a runner that does not end."""
+    """As the agent does over ssh with a runner that does not end."""
     child = start()
     os.killpg(child.pid, signal.SIGKILL)
     assert last_words(child) == [

@@ -28,7 +28,7 @@ from vptkit.export.precision.lowering import Lowering, lower
 from vptkit.export.precision.pixel_centring import centre_pixels
 from vptkit.export.precision.quantize import quantize
 from vptkit.export.precision.smoothquant import smooth
-from vptkit.runtime.probe import OrtProbe
+from vptkit.runtime.backends.onnxruntime_probe import OrtProbe
 
 
 @dataclass

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.export.one_op import TABLE, One, graph_of
 from vptkit.errors import VptkitError
 from vptkit.export.analysis.tensorrt_rules import VERSIONS, check_rules
-from vptkit.runtime.oracle import ask
+from vptkit.runtime.engine_build.trt_rtx_oracle import ask
 
 
 def errors(model: onnx.ModelProto, version: str = "11.4") -> list[str]:

@@ -25,7 +25,7 @@ from vptkit.formats.bundle import open_bundle, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import prepare
-from vptkit.runtime.session import open_session
+from vptkit.runtime.session.factory import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LOGITS = """
 import json, sys
 import numpy as np
-from vptkit.runtime.session import open_session
+from vptkit.runtime.session.factory import open_session
 answers = open_session(sys.argv[1]).run(np.load(sys.argv[2]))
 sys.stdout.write(json.dumps(answers.tolist()))
 """
@@ -206,8 +206,8 @@ def test_everything_that_a_board_needs_can_be_imported(arm):
     found = json.loads(done.stdout)
     assert {
         "vptkit.devices.drivers.cuda",
-        "vptkit.runtime.trt_graph",
-        "vptkit.runtime.session",
+        "vptkit.runtime.backends.tensorrt_graph",
+        "vptkit.runtime.session.factory",
     } <= {*found["names"]}
     assert found["gpu"].startswith("MissingError: ")
 

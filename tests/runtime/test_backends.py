@@ -9,9 +9,9 @@ import pytest
 from tests.fakes.gpu import ORIN_GPU
 from vptkit.errors import BundleError, MissingError, MissingExtraError, TargetError, VptkitError
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime import backends
-from vptkit.runtime.backends import AUTO_ORDER, BACKENDS, open_graph
-from vptkit.runtime.build import BuildOptions, build
+from vptkit.runtime.backends import selection
+from vptkit.runtime.backends.selection import AUTO_ORDER, BACKENDS, open_graph
+from vptkit.runtime.engine_build.builder import BuildOptions, build
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def no_gpu(monkeypatch):
     def probe():
         raise MissingError("no driver here.")
 
-    monkeypatch.setattr(backends, "probe", probe)
+    monkeypatch.setattr(selection, "probe", probe)
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """A function that sets what each backend does: an error that it raises, or a graph."""
-    monkeypatch.setattr(backends, "probe", lambda: ORIN_GPU)
+    monkeypatch.setattr(selection, "probe", lambda: ORIN_GPU)
     tried = []
 
     def describe(**outcomes):
@@ -41,7 +41,7 @@ def machine(monkeypatch):
                 raise outcome
             return outcome
 
-        monkeypatch.setattr(backends, "_open", open_)
+        monkeypatch.setattr(selection, "_open", open_)
         return tried
 
     return describe
@@ -120,7 +120,7 @@ def test_an_unknown_backend_is_a_usage_error(bundle):
 
 @pytest.mark.parametrize("backend", ["cuda", "ort-tensorrt"])
 def test_this_build_of_onnx_runtime_has_no_gpu(bundle, monkeypatch, backend):
-    monkeypatch.setattr(backends, "probe", lambda: ORIN_GPU)
+    monkeypatch.setattr(selection, "probe", lambda: ORIN_GPU)
     with pytest.raises(MissingError, match="is not in this build of ONNX Runtime"):
         open_graph(bundle, backend)
 
@@ -136,14 +136,14 @@ def import_error(monkeypatch):
                 raise error
             return real(name, *args, **kwargs)
 
-        monkeypatch.delitem(sys.modules, "vptkit.runtime.ort", raising=False)
+        monkeypatch.delitem(sys.modules, "vptkit.runtime.backends.onnxruntime_graph", raising=False)
         monkeypatch.setattr("builtins.__import__", broken)
 
     return install
 
 
 def test_without_onnx_runtime_the_command_is_named(bundle, monkeypatch, import_error):
-    monkeypatch.setattr(backends, "probe", lambda: ORIN_GPU)
+    monkeypatch.setattr(selection, "probe", lambda: ORIN_GPU)
     import_error(ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"))
     with pytest.raises(MissingExtraError, match=r"vptkit\[cpu\]"):
         open_graph(bundle, "cpu")
@@ -178,7 +178,9 @@ def test_auto_takes_an_engine_once_it_is_built(fake_gpu, bundle):
 
 def test_auto_goes_past_an_engine_that_does_not_serve(fake_gpu, bundle, make_bundle, monkeypatch):
     other = fake_gpu.engine(make_bundle(feed="pixels"))
-    monkeypatch.setattr("vptkit.runtime.trt_graph.find_engine", lambda *_, **__: other)
+    monkeypatch.setattr(
+        "vptkit.runtime.backends.tensorrt_graph.find_engine", lambda *_, **__: other
+    )
     opened = open_graph(bundle, "auto", 1)
     assert opened.backend == "cpu"
     assert "the manifest wants" in opened.refused["tensorrt"]

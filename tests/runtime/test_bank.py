@@ -19,9 +19,9 @@ from vptkit.export import BankOptions, export_bank
 from vptkit.export.bank import edit_bank
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime import bank as bank_module
 from vptkit.runtime import open_session
-from vptkit.runtime.check import check_golden
+from vptkit.runtime.evaluation.parity import check_golden
+from vptkit.runtime.session import bank_session as bank_module
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ import pytest
 
 from vptkit.errors import DataError
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.batches import image_batches
-from vptkit.runtime.evaluate import evaluate
-from vptkit.runtime.session import open_session
+from vptkit.runtime.evaluation.accuracy import evaluate
+from vptkit.runtime.evaluation.image_batches import image_batches
+from vptkit.runtime.session.factory import open_session
 
 
 @pytest.fixture

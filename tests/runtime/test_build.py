@@ -22,13 +22,13 @@ from vptkit.export import ExportOptions, export
 from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime import trt_build
-from vptkit.runtime.build import BuildOptions, build, carry_out, prepare, profile_of
-from vptkit.runtime.engines import engine_folder, find_engine, list_engines
-from vptkit.runtime.expect import require_type, shortfalls
-from vptkit.runtime.follow import Follower
-from vptkit.runtime.forecast import Room
-from vptkit.runtime.layers import structure
+from vptkit.runtime.backends.engine_cache import engine_folder, find_engine, list_engines
+from vptkit.runtime.engine_build import build_worker
+from vptkit.runtime.engine_build.build_progress import Follower
+from vptkit.runtime.engine_build.builder import BuildOptions, build, carry_out, prepare, profile_of
+from vptkit.runtime.engine_build.engine_layers import structure
+from vptkit.runtime.engine_build.memory_forecast import Room
+from vptkit.runtime.engine_build.precision_check import require_type, shortfalls
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = {
@@ -202,7 +202,7 @@ def test_kernel_times_that_the_library_does_not_take(tmp_path):
         create_timing_cache=lambda content: content,
         set_timing_cache=lambda cache, _: taken.append(cache) or not cache,
     )
-    trt_build._load_timing_cache(config, tmp_path / "a.timing")
+    build_worker._load_timing_cache(config, tmp_path / "a.timing")
     assert taken == [b"of another driver", b""]
 
 
@@ -331,7 +331,7 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.build import BuildOptions, carry_out, prepare
+from vptkit.runtime.engine_build.builder import BuildOptions, carry_out, prepare
 class Ear:
     total = None
     def update(self, advance=1, text=""):
@@ -501,17 +501,17 @@ def test_tensorrt_8_pins_what_the_graph_has_in_fp32():
     half, island = Made("MATRIX_MULTIPLY", "HALF"), Made("ELEMENTWISE", "FLOAT")
     cast = Made("CAST", "FLOAT")
     trt, network, config, chosen = eight(half, island, cast)
-    trt_build._follow_types(trt, network, config, ["int8", "fp16"])
+    build_worker._follow_types(trt, network, config, ["int8", "fp16"])
     assert chosen == ["INT8", "FP16", "OBEY"]
     assert (island.precision, island.set) == ("FLOAT", "FLOAT")
     assert half.precision is cast.precision is None
-    assert trt_build._network_flags(trt) == 1
+    assert build_worker._network_flags(trt) == 1
 
 
 def test_tensorrt_8_without_a_half_pins_nothing():
     layer = Made("ELEMENTWISE", "FLOAT")
     trt, network, config, chosen = eight(layer)
-    trt_build._follow_types(trt, network, config, ["fp16"])
+    build_worker._follow_types(trt, network, config, ["fp16"])
     assert chosen == ["FP16"]
     assert layer.precision is None
 
@@ -519,10 +519,10 @@ def test_tensorrt_8_without_a_half_pins_nothing():
 def test_typed_networks_are_left_alone():
     trt, network, config, chosen = eight(Made("ELEMENTWISE", "FLOAT"), Made("CAST", "HALF"))
     trt.NetworkDefinitionCreationFlag = flags(STRONGLY_TYPED=0)
-    trt_build._follow_types(trt, network, config, ["fp16"])
+    build_worker._follow_types(trt, network, config, ["fp16"])
     assert chosen == []
     trt.NetworkDefinitionCreationFlag = flags(EXPLICIT_BATCH=0, STRONGLY_TYPED=1)
-    assert trt_build._network_flags(trt) == 2
+    assert build_worker._network_flags(trt) == 2
 
 
 # TensorRT-RTX on the processor ---------------------------------------------------------------------

@@ -5,8 +5,14 @@ import pytest
 
 from vptkit.errors import BundleError, DataError, GateError, VptkitError
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.check import check_golden, check_logits, default_tolerance, require_parity
-from vptkit.runtime.session import GraphSession, open_session
+from vptkit.runtime.evaluation.parity import (
+    check_golden,
+    check_logits,
+    default_tolerance,
+    require_parity,
+)
+from vptkit.runtime.session.baked_session import GraphSession
+from vptkit.runtime.session.factory import open_session
 
 
 def test_a_faithful_bundle_passes(make_bundle):

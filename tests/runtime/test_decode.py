@@ -12,8 +12,8 @@ from PIL import Image
 from vptkit.errors import DataError
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import prepare
-from vptkit.runtime import decode as module
-from vptkit.runtime.decode import decode
+from vptkit.runtime.session import image_loader as module
+from vptkit.runtime.session.image_loader import decode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,11 @@ from tests.device_trees import plant
 from tests.fakes.gpu import ORIN, ORIN_GPU
 from vptkit.errors import BundleError, MissingError
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime import doctor
-from vptkit.runtime.backends import AUTO_ORDER
-from vptkit.runtime.build import BuildOptions, build
-from vptkit.runtime.doctor import examine
-from vptkit.runtime.inquiry import Answer
+from vptkit.runtime.backends.selection import AUTO_ORDER
+from vptkit.runtime.doctor import diagnosis
+from vptkit.runtime.doctor.diagnosis import examine
+from vptkit.runtime.doctor.library_probe import Answer
+from vptkit.runtime.engine_build.builder import BuildOptions, build
 
 TRIED = tuple(name for name in AUTO_ORDER if name != "ort-tensorrt")
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
@@ -63,11 +63,11 @@ def server(tmp_path) -> World:
 
 @pytest.fixture
 def orin(tmp_path, monkeypatch) -> World:
-    real = doctor.detect_machine
+    real = diagnosis.detect_machine
     monkeypatch.setattr(
-        doctor, "detect_machine", lambda root: real(root) | {"gpu": ORIN_GPU.to_json()}
+        diagnosis, "detect_machine", lambda root: real(root) | {"gpu": ORIN_GPU.to_json()}
     )
-    monkeypatch.setattr(doctor, "probe", lambda: ORIN_GPU)
+    monkeypatch.setattr(diagnosis, "probe", lambda: ORIN_GPU)
     return World(plant("orin-nano-jp62", tmp_path / "root"))
 
 
@@ -83,8 +83,8 @@ def test_a_server_with_a_gpu_is_told_what_to_install(server, monkeypatch, cuda, 
     gpu = dataclasses.replace(
         ORIN_GPU, name="NVIDIA H200", capability=(9, 0), driver=cuda
     ).to_json()
-    real = doctor.detect_machine
-    monkeypatch.setattr(doctor, "detect_machine", lambda root: real(root) | {"gpu": gpu})
+    real = diagnosis.detect_machine
+    monkeypatch.setattr(diagnosis, "detect_machine", lambda root: real(root) | {"gpu": gpu})
     found = server.examine()
     assert found.checks["TensorRT"].fix == f"pip install {package}"
     assert found.checks["TensorRT-RTX"].fix == 'pip install "vptkit[trt-rtx]"'
@@ -255,7 +255,7 @@ def test_a_bundle_is_tried_on_every_backend(orin, make_bundle, monkeypatch):
 def test_an_engine_that_is_there(orin, make_bundle, monkeypatch):
     bundle = make_bundle()
     engine = SimpleNamespace(path=bundle / "engines/0123.engine")
-    monkeypatch.setattr(doctor, "find_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(diagnosis, "find_engine", lambda *_, **__: engine)
     orin.answers["tensorrt"] = TRT
     orin.backends = dict.fromkeys(AUTO_ORDER, Answer(facts={"runs": True}))
     found = orin.examine(bundle)
@@ -315,7 +315,7 @@ def test_a_gpu_that_went_away_names_no_engine(orin, make_bundle, monkeypatch):
     def probe():
         raise MissingError("gone")
 
-    monkeypatch.setattr(doctor, "probe", probe)
+    monkeypatch.setattr(diagnosis, "probe", probe)
     orin.answers["tensorrt"] = TRT
     orin.backends = dict.fromkeys(AUTO_ORDER, Answer(facts={"runs": True}))
     assert "TensorRT engine" not in orin.examine(make_bundle()).checks

@@ -5,7 +5,14 @@ import threading
 import pytest
 
 from vptkit.errors import MissingError
-from vptkit.runtime.energy import Energy, Idle, Sampler, mean_watts, measure_energy, measure_idle
+from vptkit.runtime.measure.energy import (
+    Energy,
+    Idle,
+    Sampler,
+    mean_watts,
+    measure_energy,
+    measure_idle,
+)
 
 
 class Meter:

@@ -12,8 +12,8 @@ import pytest
 from tests.fakes.gpu import ORIN_GPU
 from vptkit.errors import MissingError, OutputError
 from vptkit.formats.bundle import open_bundle, write_manifest
-from vptkit.runtime import engines
-from vptkit.runtime.engines import (
+from vptkit.runtime.backends import engine_cache
+from vptkit.runtime.backends.engine_cache import (
     Here,
     Key,
     ask_for,
@@ -286,7 +286,7 @@ def test_one_build_at_a_time(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(OutputError, match=engines.CACHE_VARIABLE),
+        pytest.raises(OutputError, match=engine_cache.CACHE_VARIABLE),
         exclusive(tmp_path / "file" / "x", str),
     ):
         pass

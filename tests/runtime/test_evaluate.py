@@ -8,9 +8,10 @@ import pytest
 
 from vptkit.errors import DataError, GateError
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.batches import image_batches
-from vptkit.runtime.evaluate import evaluate, split_folder
-from vptkit.runtime.session import GraphSession, open_session
+from vptkit.runtime.evaluation.accuracy import evaluate, split_folder
+from vptkit.runtime.evaluation.image_batches import image_batches
+from vptkit.runtime.session.baked_session import GraphSession
+from vptkit.runtime.session.factory import open_session
 
 
 @pytest.fixture

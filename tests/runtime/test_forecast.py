@@ -10,7 +10,14 @@ from tests.fakes.gpu import ORIN, SERVER
 from vptkit.devices.drivers.cuda import Gpu, open_device, probe
 from vptkit.errors import TargetError
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.forecast import MIB, Room, forecast, free_on, require_possible, room_here
+from vptkit.runtime.engine_build.memory_forecast import (
+    MIB,
+    Room,
+    forecast,
+    free_on,
+    require_possible,
+    room_here,
+)
 
 MEMORY = {"weights_bytes": 100 * MIB, "activation_bytes": {"fixed": MIB, "per_image": 2 * MIB}}
 GPU = Gpu(
@@ -142,5 +149,5 @@ def test_what_is_free_of_a_gpu_that_does_not_open(monkeypatch):
     def refuse(gpu):
         raise TargetError("out of memory")
 
-    monkeypatch.setattr("vptkit.runtime.forecast.open_device", refuse)
+    monkeypatch.setattr("vptkit.runtime.engine_build.memory_forecast.open_device", refuse)
     assert free_on(GPU) is None

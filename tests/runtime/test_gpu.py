@@ -14,7 +14,7 @@ from vptkit.errors import MissingError
 from vptkit.export import BankOptions, ExportOptions, export, export_bank
 from vptkit.export.precision.lowering import Lowering
 from vptkit.runtime import open_session
-from vptkit.runtime.check import check_golden
+from vptkit.runtime.evaluation.parity import check_golden
 
 pytestmark = pytest.mark.gpu
 
@@ -48,7 +48,7 @@ def opened(path, backend, **settings):
     """A session; the engine is built first where the backend needs one."""
     if backend in ("tensorrt", "tensorrt-rtx"):
         from vptkit.formats.bundle import open_bundle
-        from vptkit.runtime.build import BuildOptions, build
+        from vptkit.runtime.engine_build.builder import BuildOptions, build
 
         options = BuildOptions(library=backend.replace("-", "_"), batch=(1, 2, 8))
         build(open_bundle(path), options)

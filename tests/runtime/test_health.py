@@ -9,8 +9,8 @@ import pytest
 from tests.device_trees import plant
 from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.devices.probes.machine import detect_machine
-from vptkit.runtime import health
-from vptkit.runtime.health import machine_checks, package_checks
+from vptkit.runtime.doctor import machine_checks as health
+from vptkit.runtime.doctor.machine_checks import machine_checks, package_checks
 
 GPU = {
     "name": "Orin",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vptkit.runtime.inquiry import _PRODUCT, Answer, _product, ask
+from vptkit.runtime.doctor.library_probe import _PRODUCT, Answer, _product, ask
 
 
 def child(code: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vptkit.runtime.layers import (
+from vptkit.runtime.engine_build.engine_layers import (
     bytes_of,
     last_node,
     messages,

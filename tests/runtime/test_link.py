@@ -13,12 +13,12 @@ import pytest
 
 from tests.sshd import server  # noqa: F401 -- a fixture
 from vptkit.errors import MissingError, TargetError, VptkitError
-from vptkit.runtime.link import connect
+from vptkit.runtime.remote.ssh_link import connect
 
 
 @pytest.fixture
 def greeted(server):  # noqa: F811
-    """A function that connects and gives what the receiver said."""
+    """A function that connects and gives what the agent said."""
 
     def greet(**more):
         defaults = {"python": sys.executable, "ssh_options": server.options}
@@ -131,7 +131,7 @@ def test_nobody_answers(monkeypatch, script):
     ssh = Path(script("exec /bin/cat >&2"))
     ssh.rename(ssh.with_name("ssh"))
     monkeypatch.setenv("PATH", str(ssh.parent))
-    monkeypatch.setattr("vptkit.runtime.link._PATIENCE", 0.2)
+    monkeypatch.setattr("vptkit.runtime.remote.ssh_link._PATIENCE", 0.2)
     with pytest.raises(MissingError, match=r"did not start there within 0 s"), connect("board"):
         pass
 
@@ -172,10 +172,8 @@ def test_the_home_folder_cannot_be_written(server, greeted):  # noqa: F811
 def test_the_receiver_dies(server, greeted, script):  # noqa: F811
     python = script(f'{sys.executable} "$@"; echo farewell >&2; exit 7')
     with connect(server.host, python=python, ssh_options=server.options) as link:
-        (receiver,) = [
-            p for p, line in server.processes().items() if line.startswith(sys.executable)
-        ]
-        os.kill(receiver, signal.SIGKILL)
+        (agent,) = [p for p, line in server.processes().items() if line.startswith(sys.executable)]
+        os.kill(agent, signal.SIGKILL)
         link.doing = "nothing was done"
         with pytest.raises(TargetError, match=r"ended with 7 while nothing was done.*farewell"):
             link.receive()

@@ -10,8 +10,8 @@ from onnx import TensorProto
 
 from tests.export.one_op import TABLE, One, graph_of
 from vptkit.errors import MissingExtraError, VptkitError
-from vptkit.runtime import oracle
-from vptkit.runtime.oracle import ask
+from vptkit.runtime.engine_build import trt_rtx_oracle
+from vptkit.runtime.engine_build.trt_rtx_oracle import ask
 
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is missing"
@@ -91,6 +91,6 @@ def test_a_missing_file(tmp_path):
 
 @pytest.mark.parametrize(("free", "workers"), [(None, 1), (0, 1), (2**40, 2)])
 def test_builds_share_the_memory(graph, monkeypatch, free, workers):
-    monkeypatch.setattr(oracle, "free_memory", lambda: free)
-    monkeypatch.setattr(oracle.os, "sched_getaffinity", lambda pid: range(2))
-    assert oracle._workers(graph(TABLE["HardSwish"]), 3) == workers
+    monkeypatch.setattr(trt_rtx_oracle, "free_memory", lambda: free)
+    monkeypatch.setattr(trt_rtx_oracle.os, "sched_getaffinity", lambda pid: range(2))
+    assert trt_rtx_oracle._workers(graph(TABLE["HardSwish"]), 3) == workers

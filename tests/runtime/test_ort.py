@@ -16,10 +16,10 @@ from tests.bank_cases import family, write_family
 from vptkit.errors import BundleError, MissingError, TargetError
 from vptkit.export import export_bank
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime import ort
-from vptkit.runtime.bank import BankSession
-from vptkit.runtime.ort import OrtGraph
-from vptkit.runtime.session import GraphSession
+from vptkit.runtime.backends import onnxruntime_graph
+from vptkit.runtime.backends.onnxruntime_graph import OrtGraph
+from vptkit.runtime.session.baked_session import GraphSession
+from vptkit.runtime.session.bank_session import BankSession
 
 CUDA, TENSORRT, CPU = (f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "CPU"))
 
@@ -99,7 +99,7 @@ class Session:
 @pytest.fixture
 def stand(monkeypatch) -> Stand:
     found = Stand()
-    monkeypatch.setattr(ort, "onnxruntime", found.module())
+    monkeypatch.setattr(onnxruntime_graph, "onnxruntime", found.module())
     return found
 
 

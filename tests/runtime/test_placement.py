@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from vptkit.errors import TargetError
-from vptkit.runtime.placement import read_placement, require_on
+from vptkit.runtime.backends.provider_placement import read_placement, require_on
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

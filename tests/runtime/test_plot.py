@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from vptkit.errors import MissingExtraError, OutputError
-from vptkit.runtime import plot
-from vptkit.runtime.plot import plot_profile, require_plot
+from vptkit.runtime.profile import profile_plot
+from vptkit.runtime.profile.profile_plot import plot_profile, require_plot
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_cannot_be_written_is_found_out_beforehand(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="--force"):
         require_plot(tmp_path / "plot.png", force=False)
     require_plot(tmp_path / "plot.png", force=True)
-    monkeypatch.setattr("vptkit.runtime.plot.find_spec", lambda name: None)
+    monkeypatch.setattr("vptkit.runtime.profile.profile_plot.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"vptkit\[plot\]"):
         require_plot(tmp_path / "new.png", force=False)
     assert importlib.util.find_spec("matplotlib")
@@ -103,4 +103,4 @@ def test_the_gpu_is_named_where_it_does_the_work(document, backend, begins):
     document["machine"]["gpu"] = {"name": "Orin"}
     for row in document["rows"]:
         row["backend"] = backend
-    assert plot._circumstances(document).splitlines()[1].startswith(begins)
+    assert profile_plot._circumstances(document).splitlines()[1].startswith(begins)

@@ -11,9 +11,11 @@ from vptkit.errors import BundleError, DataError, OutputError, VptkitError
 from vptkit.formats.bundle import open_bundle
 from vptkit.images.image_file import image_files, open_image
 from vptkit.images.preprocess import prepare
-from vptkit.runtime.predict import Prediction, predict, softmax
-from vptkit.runtime.save import deliver, jsonl_writer, saving, text_writer
-from vptkit.runtime.session import GraphSession, open_session
+from vptkit.runtime.session.baked_session import GraphSession
+from vptkit.runtime.session.factory import open_session
+from vptkit.runtime.session.prediction import predict, softmax
+from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
+from vptkit.runtime.session.session_protocol import Prediction
 
 RED = Image.new("RGB", (20, 20), "red")
 
@@ -72,7 +74,9 @@ def test_only_broken_images(session, tmp_path):
 def test_results_are_streamed(session, tmp_path, monkeypatch):
     """The first result comes out while most of the images are not even opened."""
     opened = []
-    monkeypatch.setattr("vptkit.runtime.decode.open_image", lambda p: opened.append(p) or RED)
+    monkeypatch.setattr(
+        "vptkit.runtime.session.image_loader.open_image", lambda p: opened.append(p) or RED
+    )
     for i in range(100):
         (tmp_path / f"{i:03}.jpg").touch()
     stream = predict(session, [tmp_path], batch=1)

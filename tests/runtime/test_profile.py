@@ -9,12 +9,13 @@ import pytest
 
 from tests.fakes.board import STEADY
 from vptkit.errors import TargetError, VptkitError
-from vptkit.runtime.candidates import Candidate, open_candidates
-from vptkit.runtime.instruments import Instruments
-from vptkit.runtime.memory import measure_memory
-from vptkit.runtime.profile import profile
-from vptkit.runtime.session import open_session
-from vptkit.runtime.timing import Budget, Times
+from vptkit.runtime.backends.graph_protocol import Times
+from vptkit.runtime.measure.memory_footprint import measure_memory
+from vptkit.runtime.measure.telemetry import Instruments
+from vptkit.runtime.measure.timing import Budget
+from vptkit.runtime.profile.benchmark import profile
+from vptkit.runtime.profile.profiled_sessions import Candidate, open_candidates
+from vptkit.runtime.session.factory import open_session
 
 QUICK = Budget(rounds=6)
 STILL = Instruments(state=lambda: STEADY, no_meter="nothing is plugged in")
@@ -367,8 +368,8 @@ class FakeMeter:
 
 
 def test_energy_is_what_the_images_cost(candidate, monkeypatch):
-    monkeypatch.setattr("vptkit.runtime.energy.INTERVAL", 1e9)
-    monkeypatch.setattr("vptkit.runtime.energy.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("vptkit.runtime.measure.energy.INTERVAL", 1e9)
+    monkeypatch.setattr("vptkit.runtime.measure.energy.IDLE_SECONDS", 0.0)
     member = candidate("a", "adapter", 2.0)
     meter = FakeMeter(member.session.clock, member.session, watts=5.0, work=0.5)
     (row,) = profile(
@@ -432,7 +433,7 @@ def test_both_cuda_graphs_side_by_side(make_bundle, monkeypatch):
         asked.append((path, backend, threads, cuda_graph))
         return Session(bundle, Graph(cuda_graph))
 
-    monkeypatch.setattr("vptkit.runtime.candidates.open_session", opened)
+    monkeypatch.setattr("vptkit.runtime.profile.profiled_sessions.open_session", opened)
     found = open_candidates([bundle.path], backend="tensorrt", cuda_graph="both")
     assert [(c.name, c.cuda_graph) for c in found] == [
         ("a, CUDA graph", True),

@@ -10,8 +10,9 @@ from tests.bank_cases import family, write_family
 from tests.fakes.gpu import ORIN, SERVER
 from vptkit.export import BankOptions, export_bank
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.build import BuildOptions, build
-from vptkit.runtime.settings import ProfileSettings, profile_bundles
+from vptkit.runtime.engine_build.builder import BuildOptions, build
+from vptkit.runtime.profile.run_profile import profile_bundles
+from vptkit.runtime.profile.settings import ProfileSettings
 
 QUICK = {"backend": "tensorrt", "rounds": 4, "memory": False}
 EITHER = pytest.mark.parametrize("fake_gpu", [SERVER, ORIN], indirect=True, ids=["bus", "shared"])

@@ -10,11 +10,12 @@ import pytest
 from vptkit.errors import MissingError
 from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
-from vptkit.runtime import ready
-from vptkit.runtime.build import BuildOptions, build
-from vptkit.runtime.engines import list_engines
-from vptkit.runtime.ready import build_engines, settle
-from vptkit.runtime.settings import ProfileSettings, profile_bundles
+from vptkit.runtime.backends.engine_cache import list_engines
+from vptkit.runtime.engine_build.builder import BuildOptions, build
+from vptkit.runtime.profile import prerequisites
+from vptkit.runtime.profile.prerequisites import build_engines, settle
+from vptkit.runtime.profile.run_profile import profile_bundles
+from vptkit.runtime.profile.settings import ProfileSettings
 
 
 @pytest.fixture
@@ -31,9 +32,9 @@ def built(monkeypatch):
             record.cache.insert(0, engine)
         return engine
 
-    monkeypatch.setattr(ready, "list_engines", lambda bundle: record.cache)
-    monkeypatch.setattr(ready, "build", fake)
-    monkeypatch.setattr(ready, "probe", lambda: None)
+    monkeypatch.setattr(prerequisites, "list_engines", lambda bundle: record.cache)
+    monkeypatch.setattr(prerequisites, "build", fake)
+    monkeypatch.setattr(prerequisites, "probe", lambda: None)
     return record
 
 
@@ -69,7 +70,7 @@ def test_auto_builds_nothing_without_a_gpu(make_bundle, built, monkeypatch):
     def probe():
         raise MissingError("no driver")
 
-    monkeypatch.setattr(ready, "probe", probe)
+    monkeypatch.setattr(prerequisites, "probe", probe)
     prepare(make_bundle(), backend="auto")
     assert built.options == []
     prepare(make_bundle(), backend="tensorrt")  # says itself what is missing

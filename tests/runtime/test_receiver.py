@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from tests.sshd import wait_for_end
-from vptkit.runtime import receiver
-from vptkit.runtime.receiver import Store
+from vptkit.runtime.remote import board_agent
+from vptkit.runtime.remote.board_agent import Store
 
 CONTENT = b"some bytes"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -54,7 +54,7 @@ def test_nobody_else_reads_the_cache(store):
 
 def test_a_run_that_ends_while_it_is_looked_at(store, monkeypatch):
     gone = store.root / "runs/gone"
-    monkeypatch.setattr(receiver.Path, "iterdir", lambda _: iter([gone, store.run]))
+    monkeypatch.setattr(board_agent.Path, "iterdir", lambda _: iter([gone, store.run]))
     assert store.clean() == {"freed": 0, "in_use": 0}
 
 
@@ -62,7 +62,7 @@ def test_files_without_hard_links_are_copied(store, monkeypatch):
     def refuse(*_):
         raise OSError("not on this file system")
 
-    monkeypatch.setattr(receiver.os, "link", refuse)
+    monkeypatch.setattr(board_agent.os, "link", refuse)
     store.take(DIGEST, 10, io.BytesIO(CONTENT))
     store.lay_out({"a": DIGEST})
     assert (store.run / "a").read_bytes() == CONTENT
@@ -95,12 +95,12 @@ signal.pause()
 
 @pytest.mark.parametrize(("ignores", "status"), [(True, -9), (False, -2)])
 def test_what_was_started_ends(monkeypatch, ignores, status):
-    monkeypatch.setattr(receiver, "GRACE", 0.2 if ignores else 60.0)
+    monkeypatch.setattr(board_agent, "GRACE", 0.2 if ignores else 60.0)
     command = [sys.executable, "-c", STUBBORN.format(ignores=ignores)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     ) as runner:
         child = int(runner.stdout.readline())
-        receiver._stop(runner)
+        board_agent._stop(runner)
         assert runner.wait(60) == status
     wait_for_end(child)

@@ -27,8 +27,9 @@ from tests.sshd import (  # noqa: F401 -- fixtures
 )
 from vptkit.errors import MissingError, TargetError
 from vptkit.export import export_bank
-from vptkit.runtime.remote import clean, profile_on
-from vptkit.runtime.settings import ProfileSettings, profile_bundles
+from vptkit.runtime.profile.run_profile import profile_bundles
+from vptkit.runtime.profile.settings import ProfileSettings
+from vptkit.runtime.remote.remote_profile import clean, profile_on
 
 SHORT = ProfileSettings(rounds=3, threads=1)
 LONG = ProfileSettings(seconds=600.0, threads=1)
@@ -250,7 +251,11 @@ def test_the_runner_dies(server, desk, make_bundle, number, message):  # noqa: F
 
 def runner(server):  # noqa: F811
     # The first: a child of its own is called the same until it has become another program.
-    return min(p for p, line in server.processes().items() if "vptkit.runtime.runner" in line)
+    return min(
+        p
+        for p, line in server.processes().items()
+        if "vptkit.runtime.remote.profile_runner" in line
+    )
 
 
 # what stops in the middle -------------------------------------------------------------------------
@@ -279,8 +284,8 @@ def test_the_connection_breaks_while_it_runs(server, desk, make_bundle):  # noqa
 DESK = """
 import contextlib, json, sys
 from pathlib import Path
-from vptkit.runtime.remote import profile_on
-from vptkit.runtime.settings import ProfileSettings
+from vptkit.runtime.remote.remote_profile import profile_on
+from vptkit.runtime.profile.run_profile import ProfileSettings
 
 class Bar:
     total = None
@@ -330,8 +335,8 @@ AS_ROOT = """
 import os, sys
 from pathlib import Path
 os.geteuid = lambda: 0
-if "vptkit.runtime.runner" in sys.orig_argv:
-    from vptkit.runtime.sweep import Board
+if "vptkit.runtime.remote.profile_runner" in sys.orig_argv:
+    from vptkit.runtime.profile.power_mode_sweep import Board
     Board.__init__.__kwdefaults__["root"] = Path({root!r})
 """
 SWEEP = replace(LONG, power="MAXN_SUPER", pin_clocks=True)
@@ -367,7 +372,7 @@ def test_the_board_is_restored_when_the_connection_breaks(server, desk, make_bun
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_the_board_is_restored_when_the_runner_dies(server, desk, make_bundle, fake, number):  # noqa: F811
-    """The receiver kills what is left of the runner's group then: the guardian is not in it."""
+    """The agent kills what is left of the runner's group then: the guardian is not in it."""
     guardians = []
 
     def die():
@@ -382,7 +387,7 @@ def test_the_board_is_restored_when_the_runner_dies(server, desk, make_bundle, f
 
 
 def test_the_board_is_restored_when_a_runner_hangs(server, desk, make_bundle, fake):  # noqa: F811
-    """The connection breaks, the runner hears nothing, and is killed as the receiver does it."""
+    """The connection breaks, the runner hears nothing, and is killed as the agent does it."""
     guardians = []
 
     def hang():
@@ -391,7 +396,7 @@ def test_the_board_is_restored_when_a_runner_hangs(server, desk, make_bundle, fa
         guardians.append(guardian_of(pid))
         os.kill(pid, signal.SIGSTOP)
         server.cut()
-        os.killpg(pid, signal.SIGKILL)  # not waiting for receiver.GRACE
+        os.killpg(pid, signal.SIGKILL)  # not waiting for agent.GRACE
 
     with pytest.raises(MissingError, match=r"lost while the profile ran"):
         desk([make_bundle()], SWEEP, phases=Phases(profile=hang))

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from vptkit.runtime.runner import Reporter
+from vptkit.runtime.remote.profile_runner import Reporter
 
 
 class Clock:

@@ -18,7 +18,8 @@ from vptkit.errors import (
 )
 from vptkit.formats.bundle import open_bundle
 from vptkit.images.preprocess import normalize
-from vptkit.runtime.session import GraphSession, open_session
+from vptkit.runtime.session.baked_session import GraphSession
+from vptkit.runtime.session.factory import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,14 +166,14 @@ def test_a_baked_bundle_has_one_adapter(make_bundle):
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])
 def test_a_named_backend_that_cannot_run_is_an_error(make_bundle, backend, monkeypatch):
-    monkeypatch.setattr("vptkit.runtime.backends.probe", no_gpu)
+    monkeypatch.setattr("vptkit.runtime.backends.selection.probe", no_gpu)
     with pytest.raises(MissingError, match=f"{backend} needs an NVIDIA GPU.*no GPU") as caught:
         open_session(make_bundle(), backend)
     assert caught.value.exit_code == 5
 
 
 def test_auto_says_what_it_took_and_why(make_bundle, monkeypatch):
-    monkeypatch.setattr("vptkit.runtime.backends.probe", no_gpu)
+    monkeypatch.setattr("vptkit.runtime.backends.selection.probe", no_gpu)
     session = open_session(make_bundle(), "auto")
     assert session.backend == "cpu"
     assert "tensorrt, tensorrt-rtx, cuda, ort-tensorrt: there is no GPU" in session.choice
@@ -202,7 +203,7 @@ def test_without_onnxruntime_the_extra_is_named(make_bundle, monkeypatch):
             raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
         return real(name, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "vptkit.runtime.ort", raising=False)
+    monkeypatch.delitem(sys.modules, "vptkit.runtime.backends.onnxruntime_graph", raising=False)
     monkeypatch.setattr("builtins.__import__", without)
     with pytest.raises(MissingExtraError, match=r"vptkit\[cpu\]") as caught:
         open_session(make_bundle())
@@ -211,7 +212,7 @@ def test_without_onnxruntime_the_extra_is_named(make_bundle, monkeypatch):
 
 def test_a_session_is_quiet(make_bundle):
     code = (
-        "import sys, numpy as np; from vptkit.runtime.session import open_session; "
+        "import sys, numpy as np; from vptkit.runtime.session.factory import open_session; "
         "open_session(sys.argv[1]).run(np.zeros((1, 24, 16, 3), np.uint8))"
     )
     done = subprocess.run(

@@ -15,8 +15,8 @@ from tests.sshd import bare_python, server  # noqa: F401 -- fixtures
 from vptkit.errors import BundleError, VptkitError
 from vptkit.formats.bundle import MANIFEST
 from vptkit.progress import SILENT
-from vptkit.runtime.link import connect
-from vptkit.runtime.shipment import Item, bundle_items, code_items, ship
+from vptkit.runtime.remote.file_transfer import Item, bundle_items, code_items, ship
+from vptkit.runtime.remote.ssh_link import connect
 
 
 @contextlib.contextmanager
@@ -45,8 +45,8 @@ def test_the_code_is_one_tree_that_runs_on_little(tmp_path, bare_python):  # noq
         (tmp_path / item.path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / item.path).write_bytes(item.file.read_bytes())
     code = (
-        "import tomli, vptkit, vptkit.runtime.runner, vptkit.runtime.settings\n"
-        "import vptkit.runtime.build, vptkit.runtime.trt_graph, vptkit.runtime.bank\n"
+        "import tomli, vptkit, vptkit.runtime.remote.profile_runner, vptkit.runtime.profile.run_profile\n"
+        "import vptkit.runtime.engine_build.builder, vptkit.runtime.backends.tensorrt_graph, vptkit.runtime.session.bank_session\n"
         "from vptkit.devices.boards.catalog import boards\n"
         "assert tomli.loads('a = 1') == {'a': 1} and 'orin-nano-8gb' in boards()\n"
         "print(vptkit.__file__)"

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from vptkit.runtime.streams import Throughput, measure_throughput
+from vptkit.runtime.measure.throughput import Throughput, measure_throughput
 
 
 class Clock:

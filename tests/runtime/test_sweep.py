@@ -19,8 +19,9 @@ from tests.fakes.board import STEADY, guardian_of, make_board
 from vptkit.devices.power.operating_state import read_state
 from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import MissingError, TargetError, VptkitError
-from vptkit.runtime.settings import ProfileSettings, profile_bundles
-from vptkit.runtime.sweep import Board, pinned, sweep
+from vptkit.runtime.profile.power_mode_sweep import Board, pinned, sweep
+from vptkit.runtime.profile.run_profile import profile_bundles
+from vptkit.runtime.profile.settings import ProfileSettings
 
 MODES = {0: "15W", 1: "25W", 2: "MAXN_SUPER", 3: "7W"}
 ALL = tuple(PowerMode(id=number, name=name) for number, name in MODES.items())
@@ -300,7 +301,7 @@ from pathlib import Path
 os.geteuid = lambda: 0
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from vptkit.devices.probes.jetson import PowerMode
-from vptkit.runtime.sweep import Board, sweep
+from vptkit.runtime.profile.power_mode_sweep import Board, sweep
 
 def die(*, memory=True):
     {death}
@@ -371,7 +372,7 @@ def test_settings_are_json():
 def test_bundles_are_profiled_in_each_mode(fake, tmp_path, make_bundle, said, monkeypatch):
     root = plant("orin-nano-jp62", tmp_path / "root")
     # Not the state of the machine that runs the tests: it may throttle.
-    monkeypatch.setattr("vptkit.runtime.instruments.read_state", partial(read_state, root))
+    monkeypatch.setattr("vptkit.runtime.measure.telemetry.read_state", partial(read_state, root))
     board = Board(root=root, sleep=lambda _: None, announce=said.append)
     settings = ProfileSettings(power="15W,MAXN_SUPER", rounds=3, threads=1, memory=False)
     document = profile_bundles([make_bundle("a"), make_bundle("b")], settings, board=board)
@@ -391,7 +392,7 @@ CHILD = """
 import os, sys
 from pathlib import Path
 os.geteuid = lambda: 0
-from vptkit.runtime.sweep import Board
+from vptkit.runtime.profile.power_mode_sweep import Board
 Board.__init__.__kwdefaults__["root"] = Path(sys.argv.pop(1))
 from vptkit.cli import main
 main()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vptkit.errors import VptkitError
-from vptkit.runtime.timing import (
+from vptkit.runtime.measure.timing import (
     Budget,
     Ratio,
     Timing,

@@ -15,10 +15,11 @@ from tests.tolerances import PARITY_FP32, largest_difference
 from vptkit.errors import MissingError, TargetError
 from vptkit.export import BankOptions, export_bank
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime import trt, trt_graph
-from vptkit.runtime.bank import BankSession
-from vptkit.runtime.session import GraphSession
-from vptkit.runtime.trt_graph import TrtGraph
+from vptkit.runtime.backends import tensorrt_graph
+from vptkit.runtime.backends import tensorrt_library as trt
+from vptkit.runtime.backends.tensorrt_graph import TrtGraph
+from vptkit.runtime.session.baked_session import GraphSession
+from vptkit.runtime.session.bank_session import BankSession
 
 EITHER = pytest.mark.parametrize("fake_gpu", [SERVER, ORIN], indirect=True, ids=["bus", "shared"])
 
@@ -33,7 +34,7 @@ def open_engine(fake_gpu, monkeypatch):
 
     def open_(path, *, cuda_graph=True, **settings):
         engine = fake_gpu.engine(path, **settings)
-        monkeypatch.setattr(trt_graph, "find_engine", lambda *_, **__: engine)
+        monkeypatch.setattr(tensorrt_graph, "find_engine", lambda *_, **__: engine)
         return TrtGraph(open_bundle(path), cuda_graph=cuda_graph)
 
     return open_
@@ -121,7 +122,7 @@ def test_what_the_library_captures_is_replayed_from_equal_shapes_on(
     open_baked, make_bundle, monkeypatch
 ):
     monkeypatch.setattr(
-        trt_graph,
+        tensorrt_graph,
         "make_context",
         lambda trt, engine, **_: (engine.create_execution_context(), False),
     )
@@ -209,7 +210,7 @@ def test_threads_take_turns(open_baked, make_bundle, tiny_model):
 def test_an_engine_that_does_not_load(open_engine, make_bundle, monkeypatch, fake_gpu):
     bundle = make_bundle()
     engine = fake_gpu.engine(bundle)
-    monkeypatch.setattr(trt_graph, "find_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(tensorrt_graph, "find_engine", lambda *_, **__: engine)
     monkeypatch.setattr(fake_gpu.trt, "__version__", "10.13.0")
     with pytest.raises(TargetError, match=r"TensorRT 10.13.0 does not load .*not compatible"):
         TrtGraph(open_bundle(bundle))
@@ -217,7 +218,7 @@ def test_an_engine_that_does_not_load(open_engine, make_bundle, monkeypatch, fak
 
 def test_an_engine_of_other_tensors(open_engine, make_bundle, monkeypatch, fake_gpu):
     other = fake_gpu.engine(make_bundle(feed="pixels"))
-    monkeypatch.setattr(trt_graph, "find_engine", lambda *_, **__: other)
+    monkeypatch.setattr(tensorrt_graph, "find_engine", lambda *_, **__: other)
     with pytest.raises(TargetError, match="the manifest wants"):
         TrtGraph(open_bundle(make_bundle()))
 

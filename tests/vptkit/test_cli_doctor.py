@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from vptkit.cli.runtime_commands.doctor import doctor
 from vptkit.errors import MissingError
-from vptkit.runtime import doctor as library
-from vptkit.runtime.doctor import Diagnosis
-from vptkit.runtime.health import Check
+from vptkit.runtime.doctor import diagnosis as library
+from vptkit.runtime.doctor.diagnosis import Diagnosis
+from vptkit.runtime.doctor.machine_checks import Check
 
 CHECKS = (
     Check(name="GPU", state="ok", found="Orin", fix="not shown"),

@@ -11,8 +11,8 @@ import pytest
 from tests.device_trees import plant
 from tests.fakes.board import make_board
 from vptkit.devices.power.meters import RailMeter
-from vptkit.runtime.instruments import find_instruments
-from vptkit.runtime.sweep import Board
+from vptkit.runtime.measure.telemetry import find_instruments
+from vptkit.runtime.profile.power_mode_sweep import Board
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_pinned_clocks(vptkit, make_bundle, fake):
 
 
 def test_streams_and_energy(vptkit, make_bundle, monkeypatch):
-    monkeypatch.setattr("vptkit.runtime.energy.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("vptkit.runtime.measure.energy.IDLE_SECONDS", 0.0)
     code, out, _ = vptkit(
         *("profile", make_bundle("a"), "--rounds", 2, "--seconds", 0.01, "--threads", 1),
         *("--streams", 2, "--energy", 0.01, "--json"),
@@ -111,7 +111,7 @@ def test_another_machine(vptkit, make_bundle, monkeypatch, tmp_path):
         asked.update(host=host, bundles=bundles, settings=settings, **more)
         return {"rows": [], "host": host}
 
-    monkeypatch.setattr("vptkit.runtime.remote.profile_on", profile_on)
+    monkeypatch.setattr("vptkit.runtime.remote.remote_profile.profile_on", profile_on)
     bundle = make_bundle("a")
     code, out, _ = vptkit(
         *("profile", bundle, "--on", "me@board", "--python", "~/v/bin/python"),
@@ -139,7 +139,7 @@ def test_what_was_copied_to_another_machine_is_removed(vptkit, monkeypatch):
         asked.append((host, more))
         return 1234
 
-    monkeypatch.setattr("vptkit.runtime.remote.clean", clean)
+    monkeypatch.setattr("vptkit.runtime.remote.remote_profile.clean", clean)
     there = ("--on", "me@board", "--python", "~/p", "--ssh-option", "Port=1", "--clean")
     code, out, err = vptkit("profile", *there, "--json")
     assert (code, json.loads(out), err) == (0, {"host": "me@board", "freed": 1234}, "")
@@ -148,7 +148,9 @@ def test_what_was_copied_to_another_machine_is_removed(vptkit, monkeypatch):
 
 
 def test_cleaning_is_for_another_machine_and_measures_nothing(vptkit, make_bundle, monkeypatch):
-    monkeypatch.setattr("vptkit.runtime.remote.clean", lambda *_, **__: pytest.fail("removed"))
+    monkeypatch.setattr(
+        "vptkit.runtime.remote.remote_profile.clean", lambda *_, **__: pytest.fail("removed")
+    )
     for words in (("--clean",), ("--on", "me@board", "--clean", make_bundle())):
         code, out, err = vptkit("profile", *words)
         assert (code, out) == (2, "")

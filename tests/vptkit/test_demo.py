@@ -24,7 +24,7 @@ from vptkit.demo.run_demo import BACKBONE, BACKBONE_ARGS, METHODS, weights_file 
 from vptkit.errors import MissingExtraError  # noqa: E402
 from vptkit.formats.bundle import open_bundle  # noqa: E402
 from vptkit.images.image_file import class_folders  # noqa: E402
-from vptkit.runtime import timing  # noqa: E402
+from vptkit.runtime.measure import timing  # noqa: E402
 
 NAME = "vit_tiny_patch16_224"
 

@@ -86,7 +86,7 @@ def write_report(
     settings: DemoSettings,
 ) -> None:
     """report.html, on its own: table, learning curves, latency; profile.json beside it."""
-    from vptkit.runtime.plot import plot_profile
+    from vptkit.runtime.profile.profile_plot import plot_profile
     from vptkit.tune.curves import plot_curves
 
     histories = {

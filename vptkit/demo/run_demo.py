@@ -53,7 +53,7 @@ def run_demo(settings: DemoSettings, *, force: bool = False) -> dict[str, Any]:
 
     from vptkit.export import export
     from vptkit.runtime import open_session
-    from vptkit.runtime.check import check_logits, require_parity
+    from vptkit.runtime.evaluation.parity import check_logits, require_parity
     from vptkit.tune.backbone import described_weights
     from vptkit.tune.reference import reference_logits
 
@@ -140,9 +140,9 @@ def _toml(settings: dict[str, Any]) -> str:
 def _profile(folder: Path, settings: DemoSettings) -> dict[str, Any]:
     """Latency at batch 1, all bundles and their baselines interleaved."""
     from vptkit.export.bundle.baselines import export_baselines
-    from vptkit.runtime.candidates import open_candidates
-    from vptkit.runtime.profile import profile
-    from vptkit.runtime.timing import Budget
+    from vptkit.runtime.measure.timing import Budget
+    from vptkit.runtime.profile.benchmark import profile
+    from vptkit.runtime.profile.profiled_sessions import open_candidates
 
     bundles = [folder / f"{name}.vptk" for name in METHODS]
     with tempfile.TemporaryDirectory(prefix="vptkit-") as place:

@@ -51,7 +51,7 @@ def bisect(
     onnx = require_onnx("bisect")
     from vptkit.export.numerics.evidence import Evidence
     from vptkit.export.precision.island_search import find_islands
-    from vptkit.runtime.batches import image_batches
+    from vptkit.runtime.evaluation.image_batches import image_batches
 
     ranges = None
     if precision in ("int8", "fp8"):

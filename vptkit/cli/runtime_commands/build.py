@@ -61,8 +61,8 @@ def build(
     """Build the TensorRT engine of a bundle for this machine's GPU."""
     from vptkit.formats.bundle import open_bundle
     from vptkit.progress import progress
-    from vptkit.runtime.build import BuildOptions, carry_out, foretell, prepare
-    from vptkit.runtime.expect import require_known
+    from vptkit.runtime.engine_build.builder import BuildOptions, carry_out, foretell, prepare
+    from vptkit.runtime.engine_build.precision_check import require_known
 
     opened = open_bundle(bundle)
     library = _library(backend)
@@ -113,7 +113,7 @@ def _foretold(bundle: Any, device: str, board: Any, found: Any, as_json: bool) -
 
 
 def _report(engine: Any, bundle: Any, expect: str | None, layers: bool, as_json: bool) -> None:
-    from vptkit.runtime.expect import require_type
+    from vptkit.runtime.engine_build.precision_check import require_type
 
     record = {k: v for k, v in engine.record.items() if layers or k != "layers"}
     document = {"engine": str(engine.path), "fresh": engine.fresh, **record}
@@ -152,7 +152,7 @@ def _text(engine: Any, layers: bool) -> str:
 
 
 def _clean(bundle: Any, job: Any, as_json: bool) -> None:
-    from vptkit.runtime.engines import clean, engine_folder, exclusive
+    from vptkit.runtime.backends.engine_cache import clean, engine_folder, exclusive
 
     with exclusive(engine_folder(bundle), lambda: None):
         gone = [str(path) for path in clean(bundle, job.key.here)]
@@ -161,7 +161,7 @@ def _clean(bundle: Any, job: Any, as_json: bool) -> None:
 
 
 def _library(backend: str) -> str:
-    from vptkit.runtime.backends import TRT_LIBRARIES
+    from vptkit.runtime.backends.selection import TRT_LIBRARIES
 
     if backend not in TRT_LIBRARIES:
         raise VptkitError(f"--backend {backend!r}: expected {' or '.join(TRT_LIBRARIES)}")
@@ -215,7 +215,7 @@ def _require_buildable_here(library: str, board: Any) -> None:
 def _room(sm: int | None, board: Any) -> Any:
     """The memory of what the engine is for: a board, or this machine."""
     from vptkit.devices.drivers.cuda import probe
-    from vptkit.runtime.forecast import free_on, room_ahead, room_here, room_of
+    from vptkit.runtime.engine_build.memory_forecast import free_on, room_ahead, room_here, room_of
 
     if sm is not None:
         return room_ahead(board)

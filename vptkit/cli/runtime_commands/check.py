@@ -59,7 +59,7 @@ def check(
     if oracle is not None:
         consult(bundle, oracle, sm=sm, trt=trt, layers=layers, as_json=as_json)
         return
-    from vptkit.runtime.check import check_golden, check_logits, require_parity
+    from vptkit.runtime.evaluation.parity import check_golden, check_logits, require_parity
 
     if weights is not None and not reference:
         raise typer.BadParameter("goes with --reference only", param_hint="--weights")
@@ -78,7 +78,7 @@ def check(
 def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
     """The golden images (without them: eight of noise) and the reference's logits for them."""
     from vptkit.formats.bundle import ADAPTER
-    from vptkit.runtime.timing import random_images
+    from vptkit.runtime.measure.timing import random_images
 
     if bundle.layout == "bank":
         raise VptkitError(
@@ -103,7 +103,7 @@ def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool
     onnx = require_onnx("check --overflow")
     from vptkit.export.numerics.fp16_overflow import KINDS, overflow_map
     from vptkit.export.precision.pixel_centring import centre_pixels
-    from vptkit.runtime.batches import image_batches
+    from vptkit.runtime.evaluation.image_batches import image_batches
 
     images = image_batches(data, opened.preprocess)
     model = onnx.load(opened.model)

@@ -13,7 +13,7 @@ from vptkit.cli.shared.output import emit
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:
-    from vptkit.runtime.doctor import Diagnosis
+    from vptkit.runtime.doctor.diagnosis import Diagnosis
 
 __all__ = ["doctor"]
 
@@ -27,7 +27,7 @@ def doctor(
 ) -> None:
     """Say what this machine can do with bundles, and how to mend what is missing."""
     from vptkit.progress import progress
-    from vptkit.runtime.doctor import examine
+    from vptkit.runtime.doctor.diagnosis import examine
 
     with progress("doctor") as bar:
         diagnosis = examine(bundle, progress=bar)

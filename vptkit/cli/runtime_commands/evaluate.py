@@ -32,8 +32,8 @@ def evaluate_bundle(
 ) -> None:
     """Measure top-1 and top-5 on a folder of classes."""
     from vptkit.progress import progress
-    from vptkit.runtime.evaluate import evaluate
-    from vptkit.runtime.session import open_session
+    from vptkit.runtime.evaluation.accuracy import evaluate
+    from vptkit.runtime.session.factory import open_session
 
     session = open_session(bundle, backend, threads)
     announce(session, backend)

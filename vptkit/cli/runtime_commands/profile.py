@@ -72,9 +72,10 @@ def profile(
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
     from vptkit.cli.shared.profile_table import profile_table
     from vptkit.progress import progress
-    from vptkit.runtime.plot import plot_profile, require_plot
-    from vptkit.runtime.settings import ProfileSettings, profile_bundles
-    from vptkit.runtime.sweep import Board
+    from vptkit.runtime.profile.power_mode_sweep import Board
+    from vptkit.runtime.profile.profile_plot import plot_profile, require_plot
+    from vptkit.runtime.profile.run_profile import profile_bundles
+    from vptkit.runtime.profile.settings import ProfileSettings
 
     if clean:
         _clean(on, bundles, python, ssh_option or [], as_json)
@@ -100,7 +101,7 @@ def profile(
     )
     with _baselines(bundles if baseline else []) as named:
         if on is not None:
-            from vptkit.runtime.remote import profile_on
+            from vptkit.runtime.remote.remote_profile import profile_on
 
             document = profile_on(
                 on,
@@ -125,7 +126,7 @@ def profile(
 def _clean(
     host: str | None, bundles: list[Path] | None, python: str, options: list[str], as_json: bool
 ) -> None:
-    from vptkit.runtime.remote import clean
+    from vptkit.runtime.remote.remote_profile import clean
 
     if host is None or bundles:
         raise VptkitError(

@@ -32,9 +32,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify images; a broken one is reported and the others go on."""
-    from vptkit.runtime.predict import predict
-    from vptkit.runtime.save import deliver, jsonl_writer, saving, text_writer
-    from vptkit.runtime.session import open_session
+    from vptkit.runtime.session.factory import open_session
+    from vptkit.runtime.session.prediction import predict
+    from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
 
     session = open_session(bundle, backend, threads)
     announce(session, backend)

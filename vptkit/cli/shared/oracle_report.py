@@ -49,7 +49,7 @@ def consult(
 
 def _by_library(path: Path, sm: str | None, layers: bool, as_json: bool) -> None:
     from vptkit.formats.bundle import open_bundle
-    from vptkit.runtime.oracle import SMS, ask
+    from vptkit.runtime.engine_build.trt_rtx_oracle import SMS, ask
     from vptkit.text_table import columns
 
     bundle = open_bundle(path)

@@ -66,7 +66,7 @@ def evidence_of(folders: ImageFolders, threads: int | None) -> Callable[[Any], A
         if folders == (None, None, folders.calibration_images):
             return Evidence(run=run)
         from vptkit.errors import DataError
-        from vptkit.runtime.batches import image_batches
+        from vptkit.runtime.evaluation.image_batches import image_batches
 
         common = {"labels": adapter.labels}
         calibration = gate = None
@@ -107,7 +107,7 @@ def runner(preprocess: Any, threads: int | None) -> Callable[[Any], Any]:
         from vptkit.export.graph.onnx_file import write_model
 
         try:
-            from vptkit.runtime.probe import OrtProbe
+            from vptkit.runtime.backends.onnxruntime_probe import OrtProbe
         except ModuleNotFoundError as error:
             if error.name != "onnxruntime":
                 raise
@@ -127,7 +127,7 @@ def open_or_simulate(bundle: Path, backend: str = "cpu", threads: int | None = N
     from dataclasses import replace
 
     from vptkit.formats.bundle import open_bundle
-    from vptkit.runtime.session import open_session
+    from vptkit.runtime.session.factory import open_session
 
     if backend != "cpu" or open_bundle(bundle, verify=False).precision not in ("bf16", "fp8"):
         return open_session(bundle, backend, threads), False
@@ -169,7 +169,7 @@ def require_fp32(bundle: Any) -> None:
 
 def golden_parity(bundle: Path) -> dict[str, Any] | None:
     """Parity of a bundle with its golden answers, or None if it has none to compare with."""
-    from vptkit.runtime.check import check_golden, require_parity
+    from vptkit.runtime.evaluation.parity import check_golden, require_parity
 
     session, imitated = open_or_simulate(bundle)
     bundled = session.bundle

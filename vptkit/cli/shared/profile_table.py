@@ -12,7 +12,7 @@ __all__ = ["profile_table"]
 
 
 def profile_table(document: Mapping[str, Any]) -> str:
-    """The rows of `vptkit.runtime.profile.profile`.
+    """The rows of `vptkit.runtime.profile.benchmark.profile`.
 
     Columns of what was not measured, or not asked for, are left out; below stand what crosses the
     bus, batches that went in portions, what makes rows doubtful, power modes that were skipped, and

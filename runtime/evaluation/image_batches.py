@@ -1,0 +1,152 @@
+"""Real images for judging a graph: a folder's images, prepared, gone through more than once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vptkit.errors import DataError
+from vptkit.images.dataset_files import read_data_files
+from vptkit.images.image_file import class_folders, digest_of_image, image_files
+from vptkit.images.labelled_images import split_folders
+from vptkit.runtime.session.image_loader import decode
+
+from .accuracy import choose_split, labelled_images, split_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.images.image_file import ImageFile
+    from vptkit.images.preprocess import Preprocess
+
+__all__ = ["ImageBatches", "image_batches"]
+
+_KEPT_BYTES = 512 << 20  # prepared images that are kept in memory for the next pass
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageBatches:
+    """Prepared images of some files.
+
+    Attributes:
+        paths: the files.
+        preprocess: size, crop and filter.
+        truth: index of each file's class among the labels, or None.
+        batch: images of one batch.
+        digest: SHA-256 over the files' digests, in order.
+    """
+
+    paths: list[ImageFile]
+    preprocess: Preprocess
+    truth: NDArray[np.intp] | None
+    batch: int
+    digest: str = field(init=False)
+    _kept: list[NDArray[np.uint8]] = field(init=False, default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        total = hashlib.sha256()
+        for path in self.paths:
+            total.update(digest_of_image(path))
+        self.digest = total.hexdigest()
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        return len(self.paths)
+
+    def batches(self) -> Iterator[NDArray[np.uint8]]:
+        """uint8 [B, H, W, 3], in order; decoded once if all of them fit into 512 MB.
+
+        Raises:
+            DataError: a file is broken.
+        """
+        if self._kept:
+            yield from self._kept
+            return
+        height, width = self.preprocess.size
+        keep = self.count * height * width * 3 <= _KEPT_BYTES
+        kept: list[NDArray[np.uint8]] = []
+        with contextlib.closing(decode(self.paths, self.preprocess)) as decoded:
+            while part := list(islice(decoded, self.batch)):
+                batch = np.stack([_pixels(item) for _, item in part])
+                if keep:
+                    kept.append(batch)
+                yield batch
+        self._kept = kept
+
+
+def image_batches(
+    folder: Path,
+    preprocess: Preprocess,
+    *,
+    labels: tuple[str, ...] = (),
+    split: str | None = None,
+    limit: int | None = None,
+    without: ImageBatches | None = None,
+    batch: int = 8,
+) -> ImageBatches:
+    """Images of a folder, for calibration or for the gate.
+
+    Args:
+        folder: class folders, splits of class folders, a plain folder of images, a CSV or
+            WebDataset shards (`vptkit.images.dataset_files`).
+        preprocess: how they are prepared.
+        labels: the adapter's; where the folder has just these classes, `truth` is known.
+        split: which split; where there is none of that name "test", else "val".
+        limit: at most so many, spread evenly over the folder.
+        without: files that are left out.
+        batch: images of one batch.
+
+    Raises:
+        DataError: no such folder, or no images.
+    """
+    place, paths, truth = _found(folder, split, labels)
+    left_out = set() if without is None else set(without.paths)
+    rows = [i for i, path in enumerate(paths) if path not in left_out]
+    if limit is not None and len(rows) > limit:
+        rows = [rows[i * len(rows) // limit] for i in range(limit)]
+    if not rows:
+        raise DataError(f"{place}: no images. Expected some dozens at least.")
+    return ImageBatches(
+        paths=[paths[i] for i in rows],
+        preprocess=preprocess,
+        truth=None if truth is None else truth[rows],
+        batch=batch,
+    )
+
+
+def _found(
+    data: Path, split: str | None, labels: tuple[str, ...]
+) -> tuple[Path, list[ImageFile], NDArray[np.intp] | None]:
+    """Where the images are, which they are, and their classes among the labels.
+
+    Images of other classes, or of none, serve all the same, without a truth.
+    """
+    listed = read_data_files(data)
+    splits = listed or (split_folders(data) if data.is_dir() else {})
+    wanted = next((name for name in (split, "test", "val") if name in splits), None)
+    if listed is not None:
+        classes = choose_split(data, listed, wanted)
+        try:
+            return data, *labelled_images(data, classes, labels, set().union(*listed.values()))
+        except DataError:
+            return data, [image for images in classes.values() for image in images], None
+    place = split_folder(data, wanted)
+    try:
+        return place, *labelled_images(place, class_folders(place), labels)
+    except DataError:
+        return place, [*image_files(place)], None
+
+
+def _pixels(item: NDArray[np.uint8] | DataError) -> NDArray[np.uint8]:
+    if isinstance(item, DataError):
+        raise item
+    return item

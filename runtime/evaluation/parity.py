@@ -1,0 +1,174 @@
+"""Parity: does a session answer as the reference did?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vptkit.errors import BundleError, DataError, GateError, VptkitError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vptkit.runtime.session.session_protocol import Session
+
+__all__ = ["Parity", "check_golden", "check_logits", "default_tolerance", "require_parity"]
+
+# Largest difference over largest logit. Summation order alone costs fp32 about 1e-6 in ViT-B.
+# The lower types: wide bounds that find what is broken (1e-3 was seen in fp16, 1e-2 in bf16, 0.06
+# to 0.13 in int8, on two real ViTs); whether labels hold is the gate's question.
+_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 0.3, "fp8": 0.4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How far a session's logits are from the expected ones.
+
+    Attributes:
+        ok: max_rel_diff is at most the tolerance.
+        against: "golden" (the bundle's own) or "reference" (computed afresh).
+        max_abs_diff: largest absolute difference; None if a logit is NaN or Inf.
+        max_rel_diff: that over the largest absolute expected logit.
+        top1_agreement: share of images with the same best label.
+        count: images.
+        worst_image: index of the image with the largest difference.
+        tolerance: the bound on max_rel_diff.
+        adapter: the adapter that was asked; of several, the one that is furthest off.
+    """
+
+    ok: bool
+    against: Literal["golden", "reference"]
+    max_abs_diff: float | None
+    max_rel_diff: float | None
+    top1_agreement: float
+    count: int
+    worst_image: int
+    tolerance: float
+    adapter: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `vptkit check --json` prints it, without the bundle."""
+        return asdict(self)
+
+
+def check_golden(
+    session: Session, *, adapter: str | None = None, tolerance: float | None = None
+) -> Parity:
+    """Compare a session with the golden answers in its bundle.
+
+    Args:
+        session: an open bundle.
+        adapter: one of a bank's; all that carry golden answers unless named.
+        tolerance: bound on max_rel_diff; that of the bundle's precision unless given.
+
+    Raises:
+        BundleError: the bundle carries no golden answers.
+    """
+    names = session.bundle.adapter_names if adapter is None else (adapter,)
+    found = [(name, session.bundle.golden(name)) for name in names]
+    checked = [
+        check_logits(session, *golden, adapter=name, against="golden", tolerance=tolerance)
+        for name, golden in found
+        if golden is not None and len(golden[0]) > 0
+    ]
+    if not checked:
+        raise BundleError(
+            f"{session.bundle.path}: no golden answers to check against: the adapter carried none. "
+            "Pass --reference, or tune again with this version and export."
+        )
+    return checked[0] if len(checked) == 1 else _worst(checked)
+
+
+def check_logits(
+    session: Session,
+    images: NDArray[np.uint8],
+    expected: NDArray[np.float32],
+    *,
+    adapter: str | None = None,
+    against: Literal["golden", "reference"] = "reference",
+    tolerance: float | None = None,
+) -> Parity:
+    """Compare a session with given answers.
+
+    Args:
+        session: an open bundle.
+        images: uint8 [B, H, W, 3].
+        expected: float32 [B, C].
+        adapter: which one of a bank is asked.
+        against: where they come from.
+        tolerance: bound on max_rel_diff; that of the bundle's precision unless given.
+
+    Raises:
+        DataError: images or expected logits have the wrong shape, or are not finite.
+    """
+    tolerance = default_tolerance(session.bundle.precision) if tolerance is None else tolerance
+    if not 0 <= tolerance < np.inf:
+        raise VptkitError(f"tolerance is {tolerance}, expected a number from 0 up")
+    logits = session.run(images, adapter).astype(np.float64)
+    if expected.shape != logits.shape or len(logits) == 0 or not np.isfinite(expected).all():
+        raise DataError(
+            f"{against} logits came as {list(expected.shape)}, expected finite {list(logits.shape)}"
+        )
+    finite = bool(np.isfinite(logits).all())
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(logits - expected).max(axis=1)  # [B]
+    largest = float(difference.max())
+    # Only logits that are all zero have no scale; then any difference is infinitely large.
+    scale = float(np.abs(expected).max())
+    relative = largest / scale if scale else (0.0 if largest == 0 else np.finfo(np.float64).max)
+    return Parity(
+        ok=finite and relative <= tolerance,
+        against=against,
+        max_abs_diff=largest if finite else None,
+        max_rel_diff=relative if finite else None,
+        top1_agreement=float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        count=len(logits),
+        worst_image=int(difference.argmax()),
+        tolerance=float(tolerance),
+        adapter=adapter or session.bundle.adapter_names[0],
+    )
+
+
+def _worst(checked: list[Parity]) -> Parity:
+    """Several adapters as one: the adapter that is furthest off, over all of their images."""
+    ranked = sorted(checked, key=lambda p: np.inf if p.max_rel_diff is None else p.max_rel_diff)
+    worst, count = ranked[-1], sum(p.count for p in checked)
+    return replace(
+        worst,
+        ok=all(p.ok for p in checked),
+        top1_agreement=sum(p.top1_agreement * p.count for p in checked) / count,
+        count=count,
+    )
+
+
+def require_parity(session: Session, parity: Parity) -> None:
+    """Do nothing if the parity holds.
+
+    Raises:
+        GateError: it does not.
+    """
+    if parity.ok:
+        return
+    found = (
+        "the logits hold NaN or Inf"
+        if parity.max_rel_diff is None
+        else f"largest difference over largest logit is {parity.max_rel_diff:.2e}, allowed "
+        f"{parity.tolerance:.0e}; top-1 agrees on {parity.top1_agreement:.1%}"
+    )
+    raise GateError(
+        f"{session.bundle.path}: differs from the {parity.against} answers on "
+        f"{session.backend}: {found} ({parity.count} images, worst is number {parity.worst_image} of adapter {parity.adapter!r})"
+    )
+
+
+def default_tolerance(precision: str) -> float:
+    """The bound that a precision must hold.
+
+    Raises:
+        VptkitError: none is fixed for it.
+    """
+    if precision not in _TOLERANCES:
+        raise VptkitError(f"no default tolerance for precision {precision!r}: pass --tolerance")
+    return _TOLERANCES[precision]

@@ -1,0 +1,104 @@
+"""How much memory a bundle takes, measured in a fresh process that opens it and runs it.
+
+In a process of its own, because allocators keep what an earlier session gave back.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vptkit.devices.drivers.cuda import open_device, probe
+from vptkit.devices.probes.memory import process_memory
+from vptkit.errors import VptkitError
+from vptkit.runtime.backends.selection import TRT_LIBRARIES
+from vptkit.runtime.backends.tensorrt_library import load
+from vptkit.runtime.session.factory import open_session
+
+from .timing import random_images
+
+__all__ = ["Memory", "measure_memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Memory in MiB, resident in the process and on the GPU.
+
+    Attributes:
+        peak: the most that the whole process ever held, Python and libraries included.
+        increase: what opening and running the bundle added, the libraries left out.
+        device: what it added on the GPU, as free memory before and after tells (others who use the
+            GPU meanwhile are in it); None without one. An integrated GPU's is the board's.
+    """
+
+    peak: float
+    increase: float
+    device: float | None = None
+
+    def to_json(self) -> dict[str, float | None]:
+        """As the profile writes it."""
+        return {
+            name: None if value is None else round(value, 1) for name, value in asdict(self).items()
+        }
+
+
+def measure_memory(bundle: Path, *, backend: str, batch: int, threads: int) -> Memory | None:
+    """Open and run a bundle in a child process.
+
+    Returns:
+        Its memory, or None where the system has no /proc/self/status.
+
+    Raises:
+        VptkitError: the child failed, for example for lack of memory.
+    """
+    if not Path("/proc/self/status").exists():
+        return None
+    command = [sys.executable, "-m", __name__, str(bundle), backend, str(batch), str(threads)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- ourselves
+    if child.returncode != 0:
+        last = child.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise VptkitError(
+            f"{bundle}: the process that measures memory {_end(child.returncode)}: {last[0]}"
+        )
+    return Memory(**json.loads(child.stdout))
+
+
+def _end(status: int) -> str:
+    """How it ended."""
+    if status == -signal.SIGKILL:
+        return "was killed (signal 9), most likely for lack of memory"
+    return f"crashed with signal {-status}" if status < 0 else f"ended with {status}"
+
+
+def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memory:
+    # The library first: its share is not the bundle's.
+    if backend in TRT_LIBRARIES:
+        load(TRT_LIBRARIES[backend])
+    else:
+        from vptkit.runtime.backends import onnxruntime_graph  # noqa: F401 -- optional and slow to import
+
+    free = _free_on_device(backend)
+    before, _ = process_memory()
+    session = open_session(bundle, backend, threads)
+    images = random_images(batch, session.bundle.preprocess.size)
+    for _ in range(3):
+        session.run(images, session.bundle.adapter_names[0])
+    after, peak = process_memory()
+    left = _free_on_device(backend)
+    device = None if free is None or left is None else free - left
+    return Memory(peak=peak, increase=after - before, device=device)
+
+
+def _free_on_device(backend: str) -> float | None:
+    """MiB, or None on the processor."""
+    return None if backend == "cpu" else open_device(probe()).memory()[0] / 2**20
+
+
+if __name__ == "__main__":
+    _bundle, _backend, _batch, _threads = sys.argv[1:]
+    _memory = _measure_here(Path(_bundle), _backend, int(_batch), int(_threads))
+    sys.stdout.write(json.dumps(asdict(_memory)))

@@ -1,0 +1,236 @@
+"""How long calls take, compared fairly: warmed up, interleaved in rounds, with their spread.
+
+The clock is an argument, so that tests can turn it by hand.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vptkit.errors import VptkitError
+from vptkit.progress import SILENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from vptkit.progress import Progress
+
+__all__ = [
+    "Budget",
+    "Ratio",
+    "Timing",
+    "compare",
+    "measure",
+    "random_images",
+    "summarize",
+    "warm_up",
+]
+
+# With fewer, not even from the least to the greatest covers a median in 95 of 100 cases.
+_FEWEST = 6
+
+Verdict = Literal["faster", "slower", "no measurable difference"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long to measure.
+
+    Attributes:
+        rounds: calls of each candidate; None lets `seconds` decide.
+        seconds: time for all candidates together, warm-up not counted.
+        min_rounds: at least so many, even if it takes longer.
+        warm_up_least: seconds that the warm-up of a candidate takes at least: clocks need time to
+            rise, and a GPU makes hundreds of calls meanwhile.
+        warm_up_calls, warm_up_seconds: where the warm-up of a candidate gives up: after so many
+            calls beyond the least seconds, or so many seconds in all.
+    """
+
+    rounds: int | None = None
+    seconds: float = 10.0
+    min_rounds: int = 20
+    warm_up_least: float = 0.2
+    warm_up_calls: int = 50
+    warm_up_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            VptkitError: a number is not positive.
+        """
+        if (self.rounds is not None and self.rounds < 1) or not self.seconds > 0:
+            raise VptkitError(
+                f"rounds is {self.rounds} and seconds {self.seconds}, expected positive numbers"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """The measured calls of one candidate.
+
+    Attributes:
+        ms: milliseconds of each call, float64 [rounds], in the order of the rounds.
+        warm_up: calls before that were thrown away.
+        settled: the running median had settled when the warm-up ended.
+    """
+
+    ms: NDArray[np.float64]
+    warm_up: int
+    settled: bool
+
+    def summary(self) -> dict[str, float]:
+        """Percentiles and the mean, in milliseconds."""
+        return summarize(self.ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A candidate's median over a baseline's, with a 95 % bootstrap interval.
+
+    Attributes:
+        value, low, high: the ratio and its interval.
+        enough: there were rounds enough for such an interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    enough: bool = True
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be claimed; too few rounds and an interval that holds 1 allow no claim."""
+        if not self.enough or self.low <= 1 <= self.high:
+            return "no measurable difference"
+        return "faster" if self.high < 1 else "slower"
+
+    def to_json(self) -> dict[str, Any]:
+        """As the profile writes it."""
+        return {"value": self.value, "low": self.low, "high": self.high, "verdict": self.verdict}
+
+
+def summarize(values: ArrayLike) -> dict[str, float]:
+    """{"p50", "p90", "p99", "mean"} of numbers, at least one."""
+    found = np.asarray(values, dtype=np.float64)
+    p50, p90, p99 = (float(v) for v in np.percentile(found, [50, 90, 99]))
+    return {"p50": p50, "p90": p90, "p99": p99, "mean": float(found.mean())}
+
+
+def measure(
+    calls: Sequence[Callable[[], object]],
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+    progress: Progress = SILENT,
+) -> list[Timing]:
+    """Time candidates side by side.
+
+    Each round calls every candidate once, in an order drawn anew, so that what the machine does
+    meanwhile (other jobs, heat, clocks) meets all of them alike.
+
+    Args:
+        calls: the candidates.
+        budget: how long to measure.
+        seed: of the order.
+        clock: seconds; only differences count.
+        progress: told about each round.
+
+    Returns:
+        One timing for each candidate; entry r of all of them comes from the same round.
+    """
+    budget = budget or Budget()
+    warm = [warm_up(call, budget=budget, clock=clock) for call in calls]
+    random = np.random.default_rng(seed)
+    rounds: list[list[float]] = []
+    start = clock()
+    while not _enough(budget, len(rounds), clock() - start):
+        ms = [0.0] * len(calls)
+        for i in random.permutation(len(calls)):
+            ms[i] = _time(calls[i], clock)
+        rounds.append(ms)
+        progress.update()
+    table = np.asarray(rounds, dtype=np.float64).T  # [candidates, rounds]
+    return [
+        Timing(ms=ms, warm_up=count, settled=settled)
+        for ms, (count, settled) in zip(table, warm, strict=True)
+    ]
+
+
+def warm_up(
+    call: Callable[[], object],
+    *,
+    budget: Budget,
+    clock: Callable[[], float],
+    window: int = 5,
+    tolerance: float = 0.05,
+) -> tuple[int, bool]:
+    """Call until the median of `window` calls is within `tolerance` of that of the window before.
+
+    Returns:
+        (calls made, whether it settled); it gives up at the budget's bounds.
+    """
+    ms: list[float] = []
+    late = 0  # calls after the least time
+    start = clock()
+    # The second bound is for a clock that stands still.
+    while late < max(budget.warm_up_calls, 2 * window) and len(ms) < 100 * budget.warm_up_calls:
+        ms.append(_time(call, clock))
+        spent = clock() - start
+        late += spent >= budget.warm_up_least
+        if len(ms) >= 2 * window and late:
+            before, now = np.median(ms[-2 * window : -window]), np.median(ms[-window:])
+            if abs(now - before) <= tolerance * before:
+                return len(ms), True
+        if spent >= budget.warm_up_seconds:
+            break
+    return len(ms), False
+
+
+def compare(timing: Timing, baseline: Timing, *, seed: int = 0, resamples: int = 2000) -> Ratio:
+    """The ratio of the medians, and how sure it is.
+
+    The bootstrap draws rounds, and takes both candidates' times of a drawn round: what disturbed a
+    round disturbed both.
+    """
+    random = np.random.default_rng(seed)
+    ours, theirs = timing.ms, baseline.ms
+    drawn = np.empty(resamples)
+    for k in range(resamples):
+        rounds = random.integers(len(ours), size=len(ours))
+        drawn[k] = np.median(ours[rounds]) / np.median(theirs[rounds])
+    low, high = (float(v) for v in np.percentile(drawn, [2.5, 97.5]))
+    return Ratio(
+        value=float(np.median(ours) / np.median(theirs)),
+        low=low,
+        high=high,
+        enough=len(ours) >= _FEWEST,
+    )
+
+
+def random_images(count: int, size: tuple[int, int], *, seed: int = 0) -> NDArray[np.uint8]:
+    """Noise, uint8 [count, H, W, 3]; the same for the same seed.
+
+    Constant images would let a backend take paths that real ones never do.
+    """
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, size=(count, *size, 3), dtype=np.uint8)
+
+
+def _enough(budget: Budget, rounds: int, seconds: float) -> bool:
+    if budget.rounds is not None:
+        return rounds >= budget.rounds
+    return rounds >= budget.min_rounds and seconds >= budget.seconds
+
+
+def _time(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
+    call()
+    return (clock() - start) * 1000

@@ -1,0 +1,301 @@
+"""A bank's session: tables that stay in memory, and one adapter for each image of a batch.
+
+Every call looks whether the manifest was replaced (one `stat`). If so, what changed is read, and
+written into its place in the tables; nothing else is loaded again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vptkit.errors import BundleError, DataError
+from vptkit.formats.bank_tables import BankShape, read_rows
+from vptkit.formats.bundle import MANIFEST, open_bundle
+from vptkit.runtime.backends.graph_protocol import TimedGraph
+
+from .prediction import predict
+from .session_protocol import Prediction, graph_input, require_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.formats.bundle import Bundle
+    from vptkit.runtime.backends.graph_protocol import BankGraph, Times
+
+    from .session_protocol import Choice
+
+__all__ = ["BankSession", "Tables"]
+
+_SPARE = 8  # places that a small bank can grow into without moving
+_ATTEMPTS = 5
+
+
+class Tables:
+    """The adapters of a bank, each in a place of padded arrays (`vptkit.formats.bank_tables`).
+
+    Arrays have twice the room they need: memory that is not written is not resident.
+    """
+
+    def __init__(self, shape: BankShape, types: Mapping[str, np.dtype[Any]], count: int) -> None:
+        """Make room for `count` adapters, and as many again."""
+        self.shape, self._types = shape, types
+        self.places: dict[str, tuple[int, str]] = {}  # name → number of the place, digest
+        self._free: list[int] = []
+        self._used = 0
+        self._room = 0
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._reserve(2 * count + _SPARE)
+
+    def views(self) -> dict[str, NDArray[Any]]:
+        """The tables up to the last place in use."""
+        rows = self.shape.rows()
+        return {name: a[: self._used * rows[name][0]] for name, a in self._arrays.items()}
+
+    def update(self, bundle: Bundle) -> None:
+        """Hold exactly the adapters of a bundle; those whose digest is the same stay untouched.
+
+        Raises:
+            BundleError: a file is missing or changed; then nothing was altered.
+        """
+        wanted = {e["name"]: (e["file"], e["sha256"]) for e in bundle.manifest["adapters"]}
+        kept = {
+            name: place
+            for name, place in self.places.items()
+            if name in wanted and wanted[name][1] == place[1]
+        }
+        new = [name for name in wanted if name not in kept]
+        # Changes to an open bank are read before any is made; the first load goes one by one.
+        first = not self.places
+        read = (
+            read_rows(bundle.path / wanted[name][0], wanted[name][1], self.shape) for name in new
+        )
+        rows = read if first else iter(list(read))
+        self._free += [place[0] for name, place in self.places.items() if name not in kept]
+        self.places = kept
+        for name, row in zip(new, rows, strict=True):
+            place = self._take()
+            row.fill(self.shape, self._arrays, place)
+            self.places[name] = place, wanted[name][1]
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if self._used == self._room:
+            self._reserve(2 * self._room)
+        self._used += 1
+        return self._used - 1
+
+    def _reserve(self, room: int) -> None:
+        for name, (rows, row) in self.shape.rows().items():
+            array = np.empty((room * rows, *row), dtype=self._types[name])
+            if name in self._arrays:
+                used = self._used * rows
+                array[:used] = self._arrays[name][:used]
+            self._arrays[name] = array
+        self._room = room
+
+
+@dataclass(slots=True)
+class _Turns:
+    """Any number of calls at once, or one change of the tables, which waits for them to end."""
+
+    condition: threading.Condition = field(default_factory=threading.Condition)
+    running: int = 0
+    waiting: int = 0
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """A call; it starts behind changes that wait."""
+        with self.condition:
+            self.condition.wait_for(lambda: not self.waiting)
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self.condition:
+                self.running -= 1
+                self.condition.notify_all()
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """A change; nothing else runs."""
+        with self.condition:
+            self.waiting += 1
+            try:
+                self.condition.wait_for(lambda: not self.running)
+                yield
+            finally:
+                self.waiting -= 1
+                self.condition.notify_all()
+
+
+class BankSession:
+    """A bundle of the bank layout and its loaded graph; see `session.Session`.
+
+    May be called from several threads.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: str, graph: BankGraph, choice: str = "it was asked for"
+    ) -> None:
+        """Read every adapter into the tables.
+
+        Raises:
+            BundleError: a file is missing or changed.
+        """
+        self.backend, self.choice = backend, choice
+        self.threads, self.versions = graph.threads, graph.versions
+        self._graph, self._turns = graph, _Turns()
+        self._path, self._bundle = bundle.path, bundle
+        self._stamp: tuple[int, ...] = ()
+        shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
+        self._tables = Tables(shape, graph.table_types(), len(bundle.adapter_names))
+        self._resident: dict[str, Any] = {}
+        self._refresh()
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle as the last call saw it."""
+        return self._bundle
+
+    @property
+    def graph(self) -> BankGraph:
+        """The loaded graph."""
+        return self._graph
+
+    def run(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> NDArray[np.float32]:
+        """Logits of prepared images.
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB, resized and cropped (`vptkit.images.preprocess.prepare`).
+            adapter: a name, or its number in the bundle; or a sequence of one for each image. None
+                if there is but one adapter.
+
+        Returns:
+            float32 [B, C] with the adapter's own C; for a sequence C is that of the bank, and
+            columns that an image's adapter does not have are -inf.
+
+        Raises:
+            DataError: images of another type or shape, or another number of adapters.
+            BundleError: no such adapter, or the bundle was changed in a way that needs reopening.
+        """
+        require_images(images, self._bundle)
+        self._refresh()
+        with self._turns.call():
+            names = self._names(adapter, len(images))
+            logits = self._logits(images, names)
+            classes = {e["name"]: len(e["labels"]) for e in self._bundle.manifest["adapters"]}
+        if adapter is None or isinstance(adapter, (str, int, np.integer)):
+            own = classes[self._one(adapter)] if not names else classes[names[0]]
+            return np.ascontiguousarray(logits[:, :own])
+        for row, name in zip(logits, names, strict=True):
+            row[classes[name] :] = -np.inf
+        return logits
+
+    def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
+        """One run taken apart, or None where the backend knows only the whole.
+
+        Args:
+            images: as for `run`, in a number that the graph takes at once.
+            adapter: as for `run`.
+
+        Raises:
+            DataError, BundleError: see `run`.
+            TargetError: the number does not go in one portion.
+        """
+        require_images(images, self._bundle)
+        self._refresh()
+        if not isinstance(self._graph, TimedGraph):
+            return None
+        with self._turns.call():
+            rows = self._rows(self._names(adapter, len(images)))
+            batch = graph_input(images, self._bundle)
+            return self._graph.timed(batch, adapter=rows, tables=self._resident)[1]
+
+    def predict(
+        self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
+    ) -> Iterator[Prediction]:
+        """The best labels of images, folders and globs; see `vptkit.runtime.session.prediction`."""
+        return predict(self, sources, adapter=adapter, top_k=top_k)
+
+    def _rows(self, names: Sequence[str]) -> NDArray[np.int32]:
+        """Row numbers in the tables."""
+        return np.asarray([self._tables.places[name][0] for name in names], dtype=np.int32)
+
+    def _logits(self, images: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float32]:
+        """[B, C of the bank]; a fixed batch is fed in portions, the last is padded."""
+        rows = self._rows(names)
+        step = self._bundle.batch or max(len(images), 1)
+        parts = [np.empty((0, self._tables.shape.classes), dtype=np.float32)]
+        for i in range(0, len(images), step):
+            some, who = images[i : i + step], rows[i : i + step]
+            count = len(some)
+            if count < step and self._bundle.batch:
+                some = np.concatenate([some, np.repeat(some[-1:], step - count, axis=0)])
+                who = np.concatenate([who, np.repeat(who[-1:], step - count)])
+            found = self._graph.look_up(
+                graph_input(some, self._bundle), np.ascontiguousarray(who), self._resident
+            )
+            parts.append(found[:count])
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+
+    def _names(self, adapter: Choice | None, count: int) -> list[str]:
+        """The adapter of each image."""
+        if adapter is None or isinstance(adapter, (str, int, np.integer)):
+            return [self._one(adapter)] * count
+        names = [self._one(one) for one in adapter]
+        if len(names) != count:
+            raise DataError(f"adapter: {len(names)} came for {count} images, expected one for each")
+        return names
+
+    def _one(self, adapter: str | int | None) -> str:
+        names = self._bundle.adapter_names
+        if isinstance(adapter, (int, np.integer)):
+            if not 0 <= adapter < len(names):
+                raise BundleError(f"{self._path}: no adapter number {adapter}, only {len(names)}")
+            return names[int(adapter)]
+        return str(self._bundle.entry(adapter)["name"])
+
+    def _refresh(self) -> None:
+        """Take over what was added, replaced or removed since the last call."""
+        if self._stamp == _stamp(self._path):
+            return
+        with self._turns.change():
+            for attempt in range(_ATTEMPTS):
+                stamp = _stamp(self._path)
+                if stamp == self._stamp:
+                    return
+                try:
+                    bundle = open_bundle(self._path, verify=False)
+                    _require_same(self._bundle, bundle)
+                    self._tables.update(bundle)
+                except BundleError:
+                    # a file may be gone because the manifest was replaced once more
+                    if attempt + 1 == _ATTEMPTS or stamp == _stamp(self._path):
+                        raise
+                else:
+                    self._resident = self._graph.resident(self._tables.views())
+                    self._bundle, self._stamp = bundle, stamp
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = (path / MANIFEST).stat()
+    except OSError as error:
+        raise BundleError(f"{path}: {MANIFEST} is gone ({error.strerror})") from error
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _require_same(before: Bundle, after: Bundle) -> None:
+    """Adapters may change under an open session; the graph may not."""
+    model = before.model.name
+    if before.manifest["files"][model] != after.manifest["files"].get(model):
+        raise BundleError(f"{after.path}: the bundle was exported again. Open it again.")

@@ -1,0 +1,52 @@
+"""A session: a bundle that answers. `open_session` picks the backend; nothing falls back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vptkit.errors import BundleError, VptkitError
+from vptkit.formats.bundle import open_bundle
+from vptkit.runtime.backends.selection import open_graph
+
+from .baked_session import GraphSession
+from .bank_session import BankSession
+
+if TYPE_CHECKING:
+    from .session_protocol import Session
+
+__all__ = ["open_session"]
+
+
+def open_session(
+    path: str | Path,
+    backend: str = "cpu",
+    threads: int | None = None,
+    *,
+    cuda_graph: bool = True,
+) -> Session:
+    """Open a bundle, check its digests, and load its graph.
+
+    Args:
+        path: the bundle.
+        backend: one of `backends.BACKENDS`, or "auto": the first that runs it here. "cpu" is ONNX
+            Runtime on the processor.
+        threads: CPU threads of one run; one for each usable core unless given.
+        cuda_graph: of TensorRT: capture launches and replay them.
+
+    Raises:
+        BundleError: not a bundle, or one of its files is missing or was changed.
+        MissingError: a named backend's device, driver, package or engine is missing.
+        TargetError: the backend cannot run this bundle.
+    """
+    if threads is not None and threads < 1:
+        raise VptkitError(f"threads is {threads}, expected at least 1")
+    bundle = open_bundle(Path(path))
+    opened = open_graph(bundle, backend, threads, cuda_graph=cuda_graph)
+    if bundle.layout == "bank":
+        return BankSession(bundle, opened.backend, opened.graph, opened.explanation)
+    if bundle.layout != "baked":
+        raise BundleError(f"{path}: layout {bundle.layout!r}, expected 'baked' or 'bank'")
+    return GraphSession(
+        bundle=bundle, backend=opened.backend, graph=opened.graph, choice=opened.explanation
+    )

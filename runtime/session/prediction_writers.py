@@ -1,0 +1,94 @@
+"""Predictions as JSONL or CSV: to a file that appears whole or not at all, or to a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from typing import TYPE_CHECKING
+
+from vptkit.atomic_files import atomic_file, require_absent
+from vptkit.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+    from typing import TextIO
+
+    from .session_protocol import Prediction
+
+__all__ = ["csv_writer", "deliver", "jsonl_writer", "saving", "text_writer"]
+
+
+def jsonl_writer(stream: TextIO) -> Callable[[Prediction], None]:
+    """One JSON object a line, sent on at once."""
+
+    def write(prediction: Prediction) -> None:
+        stream.write(json.dumps(prediction.to_json(), allow_nan=False) + "\n")
+        stream.flush()
+
+    return write
+
+
+def csv_writer(stream: TextIO, *, top_k: int) -> Callable[[Prediction], None]:
+    """A header, then one row an image: path, adapter, error, label_1, score_1, …, label_k."""
+    rows = csv.writer(stream, lineterminator="\n")
+    ranks = [f"{column}_{i}" for i in range(1, top_k + 1) for column in ("label", "score")]
+    rows.writerow(["path", "adapter", "error", *ranks])
+
+    def write(prediction: Prediction) -> None:
+        cells = [cell for pair in prediction.top for cell in pair]
+        head = [prediction.path, prediction.adapter, prediction.error or ""]
+        rows.writerow([*head, *cells, *[""] * (len(ranks) - len(cells))])
+
+    return write
+
+
+def text_writer(stream: TextIO) -> Callable[[Prediction], None]:
+    """One line an image for people: path, then each label with its score, or the error."""
+
+    def write(prediction: Prediction) -> None:
+        labels = "  ".join(f"{label} {score:.3f}" for label, score in prediction.top)
+        stream.write(f"{prediction.path}  {labels or f'error: {prediction.error}'}\n")
+        stream.flush()
+
+    return write
+
+
+def deliver(
+    predictions: Iterable[Prediction], writers: Sequence[Callable[[Prediction], None]]
+) -> tuple[list[Prediction], int]:
+    """Hand each prediction to every writer as it comes.
+
+    Returns:
+        The predictions that are errors, and the number of all.
+    """
+    broken, count = [], 0
+    for prediction in predictions:
+        count += 1
+        if prediction.error is not None:
+            broken.append(prediction)
+        for write in writers:
+            write(prediction)
+    return broken, count
+
+
+@contextlib.contextmanager
+def saving(
+    path: Path, *, top_k: int, force: bool = False
+) -> Iterator[Callable[[Prediction], None]]:
+    """Yield a writer for a .jsonl or .csv file that appears when the block ends well.
+
+    Args:
+        path: the file; its suffix decides the format.
+        top_k: number of label columns of a CSV file.
+        force: replace a file that exists.
+
+    Raises:
+        OutputError: another suffix, the file exists, or it cannot be written.
+    """
+    if path.suffix not in (".jsonl", ".csv"):
+        raise OutputError(f"{path}: predictions are saved as .jsonl or .csv, not {path.suffix!r}")
+    require_absent(path, force=force)
+    with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        yield (jsonl_writer(stream) if path.suffix == ".jsonl" else csv_writer(stream, top_k=top_k))

@@ -1,0 +1,112 @@
+"""What every session offers, and what it says of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from vptkit.errors import DataError
+from vptkit.images.preprocess import normalize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.formats.bundle import Bundle
+    from vptkit.runtime.backends.graph_protocol import Times
+
+    Choice = str | int | Sequence[str | int]
+
+__all__ = ["Prediction", "Session", "graph_input", "require_images"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a bundle says about one image, or why it says nothing.
+
+    Attributes:
+        path: the image file.
+        adapter: the name of the adapter that was asked.
+        top: (label, score), best first; scores are softmax probabilities. Empty on an error.
+        error: what was wrong with the image, or None.
+    """
+
+    path: Path
+    adapter: str
+    top: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """{"path", "adapter", "top": [{"label", "score"}]} or {"path", "adapter", "error"}."""
+        head = {"path": str(self.path), "adapter": self.adapter}
+        if self.error is not None:
+            return {**head, "error": self.error}
+        return {**head, "top": [{"label": label, "score": score} for label, score in self.top]}
+
+
+class Session(Protocol):
+    """What every backend offers."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The opened bundle."""
+
+    @property
+    def backend(self) -> str:
+        """What runs the graph, one of `backends.BACKENDS`."""
+
+    @property
+    def choice(self) -> str:
+        """Why this backend, and why not those that were passed over."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one run may use."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that do the work."""
+
+    def run(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> NDArray[np.float32]:
+        """Logits of prepared images: uint8 [B, H, W, 3] → float32 [B, C].
+
+        `adapter` chooses among those of a bank: one name, or one for each image.
+        """
+
+    def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
+        """One run taken apart, or None where the backend knows only the whole."""
+
+    def predict(
+        self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
+    ) -> Iterator[Prediction]:
+        """The best labels of images, folders and globs, in order, as they are ready."""
+
+
+def graph_input(images: NDArray[np.uint8], bundle: Bundle) -> NDArray[Any]:
+    """What a bundle's graph takes for prepared images: themselves, or normalised pixels."""
+    if bundle.input == "pixels":
+        return normalize(images, bundle.preprocess)
+    return np.ascontiguousarray(images)
+
+
+def require_images(images: NDArray[np.uint8], bundle: Bundle) -> None:
+    """Refuse what a bundle's graph does not take.
+
+    Raises:
+        DataError: not uint8 [B, H, W, 3] of the bundle's size.
+    """
+    height, width = bundle.preprocess.size
+    if not isinstance(images, np.ndarray):
+        came = type(images).__name__  # type: ignore[unreachable]
+    elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
+        came = f"{images.dtype} {list(images.shape)}"
+    else:
+        return
+    raise DataError(
+        f"images: came as {came}, expected uint8 [B, {height}, {width}, 3], RGB, resized and "
+        "cropped. vptkit.images.preprocess.prepare makes one from an image of any size."
+    )
