@@ -13,7 +13,7 @@ import torch
 from tests.strategies import Case, Setup, build, random_adapter
 from vptkit.formats.adapter import write_adapter
 from vptkit.formats.tensor_file import write_tensors
-from vptkit.tune.reference import adapter_logits
+from vptkit.tune.backbone.reference import adapter_logits
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.backbone_weights import digest_of_weights, tensor_shapes
 from vptkit.images.preprocess import Preprocess
-from vptkit.tune.describe import spec_from_model
-from vptkit.tune.reference import adapter_logits
+from vptkit.tune.backbone.reference import adapter_logits
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class Case:
         adapter: float64 tensors.
         images: uint8 [B, H, W, 3].
         pixels: float64 [B, 3, H, W], normalised.
-        reference: float64 [B, C], from `vptkit.tune.reference`.
+        reference: float64 [B, C], from `vptkit.tune.backbone.reference`.
     """
 
     setup: Setup

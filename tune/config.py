@@ -53,7 +53,7 @@ class TuneConfig:
     """A tuning run. The defaults were chosen on validation splits (`docs/results.md`).
 
     Attributes:
-        backbone, backbone_args, weights: of `vptkit.tune.backbone.create_backbone`.
+        backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
         method, insert, form, prompts (m), rank (p), b_init, tune_b_last: what is learned.
         whiten_images, whiten_floor, tap, compat: how the whitening matrices are computed.
         pool, norm: "model" takes timm's own choice for this backbone.
@@ -76,7 +76,7 @@ class TuneConfig:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N".
         compile: `torch.compile` the forward pass.
         accumulate: compute each batch in so many parts, for memory; the result is the same.
-        augment, crop_scale: see `vptkit.tune.data`.
+        augment, crop_scale: see `vptkit.tune.data.dataset`.
         val_share, test_share: used where the data has no splits.
         shots: training images kept of each class; None for all.
         golden: number of validation images whose reference logits travel with the adapter.

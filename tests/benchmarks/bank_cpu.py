@@ -31,7 +31,7 @@ from vptkit.images.preprocess import Preprocess
 from vptkit.runtime import open_session
 from vptkit.runtime.measure.memory_footprint import measure_memory
 from vptkit.runtime.measure.timing import Budget, compare, measure, random_images
-from vptkit.tune.describe import spec_from_model
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 BATCH = 8
 

@@ -30,10 +30,10 @@ from torch.nn import functional as F
 
 from vptkit.images.preprocess import normalize
 from vptkit.tune import config_from_mapping, tune
-from vptkit.tune.backbone import create_backbone, preprocess_of
-from vptkit.tune.data import DataSet
-from vptkit.tune.loop import rate_at
-from vptkit.tune.splits import load_splits
+from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
+from vptkit.tune.data.dataset import DataSet
+from vptkit.tune.data.splits import load_splits
+from vptkit.tune.training.loop import rate_at
 
 SETS = ("flowers5", "caltech20", "photo2sketch5", "breakhis100x")
 EPOCHS, CYCLES, PROMPTS = 12, 3, 20

@@ -16,9 +16,9 @@ from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.export.precision.lowering import Lowering, lower
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.images.preprocess import Preprocess
-from vptkit.tune.describe import spec_from_model, weights_from_model
-from vptkit.tune.prompted import fast_features
-from vptkit.tune.reference import features
+from vptkit.tune.backbone.prefix_forward import fast_features
+from vptkit.tune.backbone.reference import features
+from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,7 +30,7 @@ from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.formats.adapter import Adapter, BackboneRef, without_prompts
 from vptkit.images.preprocess import Preprocess
-from vptkit.tune.describe import spec_from_model, weights_from_model
+from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 
 
 def graphs(name: str, prompts: int, folder: Path) -> dict[str, Path]:

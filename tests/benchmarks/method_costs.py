@@ -24,10 +24,10 @@ from evidence import BACKBONES, METHODS, Cell, settings_of
 from torch.nn import functional as F
 
 from vptkit.devices.probes.machine import detect_machine
-from vptkit.tune.backbone import create_backbone
-from vptkit.tune.describe import spec_from_model
-from vptkit.tune.step import Batch, Stepper
-from vptkit.tune.tuned import Tuned, parameter_groups, wants_whitening
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
+from vptkit.tune.backbone.timm_backbone import create_backbone
+from vptkit.tune.methods.tuned_model import Tuned, parameter_groups, wants_whitening
+from vptkit.tune.training.optimizer_step import Batch, Stepper
 
 CLASSES = 5
 DONE_AT_ONCE = ("LP-LN", "LN cyclic", "LN cyclic + λ")  # steps and graphs as those of "LN joint"

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from vptkit.devices.probes.machine import detect_machine
 from vptkit.devices.probes.memory import process_memory
-from vptkit.tune.prompted import fast_features
-from vptkit.tune.reference import features
+from vptkit.tune.backbone.prefix_forward import fast_features
+from vptkit.tune.backbone.reference import features
 
 FORMS = {"prefix": fast_features, "reference": features}
 

@@ -26,8 +26,8 @@ from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.images.preprocess import Preprocess
 from vptkit.progress import progress
-from vptkit.tune.describe import spec_from_model
-from vptkit.tune.reference import adapter_logits
+from vptkit.tune.backbone.reference import adapter_logits
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 if TYPE_CHECKING:
     from vptkit.formats.backbone_spec import BackboneSpec

@@ -27,7 +27,7 @@ from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.runtime import open_session
-from vptkit.tune.describe import spec_from_model
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import timm
 from tests.export import coverage
 from tests.tolerances import CLEARLY, PARITY_REAL_WEIGHTS
 from vptkit.errors import BackboneError
-from vptkit.tune.describe import spec_from_model
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
 

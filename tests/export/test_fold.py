@@ -294,7 +294,7 @@ def test_tokens_before_the_patches_are_rows_behind_norm_pre(case, folded):
     """Against timm's own embedding of an image: they do not depend on it."""
     import torch
 
-    from vptkit.tune.reference import apply_layer_norms, embed
+    from vptkit.tune.backbone.reference import apply_layer_norms, embed
 
     model = build(Setup()).model
     apply_layer_norms(model, case.adapter)

@@ -41,9 +41,9 @@ PROMPTS = 50
 @pytest.fixture(scope="module", params=MODELS)
 def real(request, shared, tmp_path_factory) -> tuple[Path, Path, np.ndarray, np.ndarray]:
     """Adapter file, weights file, images, the reference's logits."""
-    from vptkit.tune.backbone import create_backbone, preprocess_of
-    from vptkit.tune.describe import spec_from_model, weights_from_model
-    from vptkit.tune.reference import reference_logits
+    from vptkit.tune.backbone.reference import reference_logits
+    from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
+    from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 
     name, folder, args, pool, norm = MODELS[request.param]
     weights = shared / "weights" / folder / "model.safetensors"
@@ -81,7 +81,7 @@ def real(request, shared, tmp_path_factory) -> tuple[Path, Path, np.ndarray, np.
 
 
 def answers(real: Any, out: Path, adapter: Path, **options: Any) -> np.ndarray:
-    from vptkit.tune.backbone import described_weights
+    from vptkit.tune.backbone.timm_backbone import described_weights
 
     _, weights, images, _ = real
     export(

@@ -74,9 +74,9 @@ def bundle(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def real_bundle(shared, tmp_path_factory) -> Path:
     """ViT-Ti/16 with its real weights and eight prompts a block; golden answers of a real image."""
-    from vptkit.tune.backbone import create_backbone, described_weights, preprocess_of
-    from vptkit.tune.describe import spec_from_model, weights_from_model
-    from vptkit.tune.reference import reference_logits
+    from vptkit.tune.backbone.reference import reference_logits
+    from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
+    from vptkit.tune.backbone.timm_backbone import create_backbone, described_weights, preprocess_of
 
     name = "vit_tiny_patch16_224"
     weights = shared / "weights" / f"{name}.augreg_in21k_ft_in1k" / "model.safetensors"

@@ -21,7 +21,10 @@ def touches_tensorrt(source: str) -> bool:
 
 FILES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (*sorted((ROOT / "runtime").glob("*.py")), ROOT / "tests/benchmarks/gpu_engines.py")
+    for path in (
+        *sorted((ROOT / "runtime").rglob("*.py")),
+        ROOT / "tests/benchmarks/gpu_engines.py",
+    )
     if touches_tensorrt(path.read_text(encoding="utf-8"))
 }
 PAIRS = [(file, version) for file in FILES for version in VERSIONS]

@@ -9,10 +9,10 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
 
-from vptkit.tune import curves_ln
-from vptkit.tune.curves import plot_curves
-from vptkit.tune.layer_norms import Shift
-from vptkit.tune.settle import shift_record
+from vptkit.tune.methods.layer_norms import Shift
+from vptkit.tune.run import layer_norm_plots
+from vptkit.tune.run.layer_norm_rescale import shift_record
+from vptkit.tune.run.learning_curves import plot_curves
 
 SHIFTS = [
     Shift(name="norm_pre", gamma=0.5, beta=0.25),
@@ -24,13 +24,13 @@ SHIFTS = [
 def drawn(monkeypatch, tmp_path):
     """A function: draw, write, and give back the figure."""
     kept = []
-    real = curves_ln._save
+    real = layer_norm_plots._save
 
     def save(figure, path):
         kept.append(figure)
         real(figure, path)
 
-    monkeypatch.setattr(curves_ln, "_save", save)
+    monkeypatch.setattr(layer_norm_plots, "_save", save)
 
     def draw(plot, document):
         path = tmp_path / "x.png"
@@ -55,7 +55,7 @@ def rescale_of(chosen, *, outside=True):
 
 
 def test_shift_apart(drawn):
-    figure = drawn(curves_ln.plot_shift, shift_record(SHIFTS))
+    figure = drawn(layer_norm_plots.plot_shift, shift_record(SHIFTS))
     gamma, beta = figure.axes
     assert [bar.get_height() for bar in gamma.patches] == [0.5, 1.5]
     assert [bar.get_height() for bar in beta.patches] == [0.25, 0.0]
@@ -72,7 +72,7 @@ def test_shift_record():
 
 @pytest.mark.parametrize("outside", [True, False])
 def test_the_chosen_one_is_marked(drawn, outside):
-    (axes,) = drawn(curves_ln.plot_lambda, rescale_of(2.0, outside=outside)).axes
+    (axes,) = drawn(layer_norm_plots.plot_lambda, rescale_of(2.0, outside=outside)).axes
     labelled = {line.get_label(): line for line in axes.lines}
     marked = labelled["chosen λ = 2"]
     assert (list(marked.get_xdata()), list(marked.get_ydata())) == ([2.0], [0.8])
@@ -86,7 +86,7 @@ def test_an_image_more_does_not_look_like_an_effect_along_lambda(drawn):
     rescale = rescale_of(1.0, outside=False)
     for number, row in enumerate(rescale["curve"]):
         row["val_top1"] = 0.7 + 0.002 * number
-    (axes,) = drawn(curves_ln.plot_lambda, rescale).axes
+    (axes,) = drawn(layer_norm_plots.plot_lambda, rescale).axes
     low, high = axes.get_ylim()
     assert high - low >= 0.05 - 1e-9
     assert low < 0.7 < 0.706 < high
@@ -94,7 +94,7 @@ def test_an_image_more_does_not_look_like_an_effect_along_lambda(drawn):
 
 
 def test_id_against_ood(drawn):
-    (axes,) = drawn(curves_ln.plot_id_ood, rescale_of(2.0)).axes
+    (axes,) = drawn(layer_norm_plots.plot_id_ood, rescale_of(2.0)).axes
     labelled = {line.get_label(): line for line in axes.lines}
     chosen, plain = labelled["λ = 2, chosen on val"], labelled["λ = 1, plain tuning"]
     assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([0.8], [0.2])

@@ -14,9 +14,9 @@ timm = pytest.importorskip("timm")
 from vptkit.errors import DataError  # noqa: E402
 from vptkit.images.image_file import open_image  # noqa: E402
 from vptkit.images.preprocess import Preprocess, prepare  # noqa: E402
-from vptkit.tune import data as data_module  # noqa: E402
-from vptkit.tune.data import DataSet  # noqa: E402
-from vptkit.tune.splits import data_digest, load_splits  # noqa: E402
+from vptkit.tune.data import dataset as data_module  # noqa: E402
+from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.data.splits import data_digest, load_splits  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path

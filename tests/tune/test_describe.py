@@ -21,8 +21,8 @@ from torch import nn  # noqa: E402
 
 from vptkit.errors import BackboneError  # noqa: E402
 from vptkit.formats.backbone_weights import tensor_shapes  # noqa: E402
-from vptkit.tune.describe import spec_from_model, weights_from_model  # noqa: E402
-from vptkit.tune.reference import embed  # noqa: E402
+from vptkit.tune.backbone.reference import embed  # noqa: E402
+from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model  # noqa: E402
 
 PLAIN = {
     "image_size": (32, 32),

@@ -14,18 +14,12 @@ pytest.importorskip("timm")
 from vptkit.errors import MissingError, TargetError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.data import DataSet  # noqa: E402
-from vptkit.tune.describe import spec_from_model  # noqa: E402
-from vptkit.tune.device import (  # noqa: E402
-    choose_device,
-    describe_device,
-    device_of,
-    place,
-    repeatable,
-)
-from vptkit.tune.reference import reference_logits  # noqa: E402
-from vptkit.tune.splits import load_splits  # noqa: E402
-from vptkit.tune.tuned import Tuned  # noqa: E402
+from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
+from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
+from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.data.splits import load_splits  # noqa: E402
+from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
+from vptkit.tune.training.device import choose_device, describe_device, device_of, place, repeatable  # noqa: E402
 
 CPU = torch.device("cpu")
 

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.data import DataSet  # noqa: E402
-from vptkit.tune.distributed import joined, leads, share, sum_over_processes  # noqa: E402
+from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.training.distributed import joined, leads, share, sum_over_processes  # noqa: E402
 
 RUNS: dict[str, dict[str, Any]] = {
     "vpt": {"method": "vpt", "dropout": 0.3, "batch_size": 9},
@@ -42,9 +42,9 @@ import json, os, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-import vptkit.tune.run as run
-import vptkit.tune.step as step
-import vptkit.tune.training as training
+import vptkit.tune.run.tune_run as run
+import vptkit.tune.training.optimizer_step as step
+import vptkit.tune.training.phased_training as training
 from vptkit.tune import config_from_mapping, tune
 torch.set_num_threads(1)
 data, folder, runs = sys.argv[1:]
@@ -165,8 +165,8 @@ def test_the_first_process_leads(monkeypatch):
 
 def test_shares_are_the_batches(splits, make_vit):
     """Together the processes see every batch, once, in its order."""
-    from vptkit.tune.backbone import preprocess_of
-    from vptkit.tune.splits import load_splits
+    from vptkit.tune.backbone.timm_backbone import preprocess_of
+    from vptkit.tune.data.splits import load_splits
 
     data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], preprocess_of(make_vit()))
     settings = {"seed": 3, "epoch": 1, "augment": "crop", "crop_scale": 0.5}

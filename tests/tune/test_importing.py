@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: E402
 from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.images.preprocess import normalize  # noqa: E402
-from vptkit.tune.importing import ImportConfig, import_adapter  # noqa: E402
+from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,7 +197,7 @@ def test_prompts_as_the_vpt_trainer_saves_them(bring, make_vit, head_file, tmp_p
     with pytest.raises(AdapterError, match=r"weight.*is missing: pass --head"):
         bring(state, "vpt")
 
-    from vptkit.tune.foreign_file import read_state
+    from vptkit.tune.importers.checkpoint_reader import read_state
 
     names = {b"numpy._core.multiarray", b"numpy.core.multiarray"}
     seen = set()

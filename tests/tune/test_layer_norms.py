@@ -11,11 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from vptkit.tune import layer_norms, prompted  # noqa: E402
-from vptkit.tune.describe import spec_from_model  # noqa: E402
-from vptkit.tune.layer_norms import LayerNorms, norm_names, scaled  # noqa: E402
-from vptkit.tune.reference import features  # noqa: E402
-from vptkit.tune.tuned import Tuned, parameter_groups  # noqa: E402
+from vptkit.tune.backbone import prefix_forward  # noqa: E402
+from vptkit.tune.backbone.reference import features  # noqa: E402
+from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
+from vptkit.tune.methods import layer_norms  # noqa: E402
+from vptkit.tune.methods.layer_norms import LayerNorms, norm_names, scaled  # noqa: E402
+from vptkit.tune.methods.tuned_model import Tuned, parameter_groups  # noqa: E402
 
 TOLERANCE = 1e-12  # float64, of the largest gradient
 
@@ -210,14 +211,14 @@ def test_gradients_are_the_references(make_vit, arguments, insert, pool, norm):
     model = make_vit(**arguments).double()
     wanted = gradients(features, model, insert, pool, norm)
     assert all(float(gradient.abs().max()) > 0 for gradient in wanted.values())
-    found = gradients(prompted.fast_features, model, insert, pool, norm)
+    found = gradients(prefix_forward.fast_features, model, insert, pool, norm)
     assert worst(found, wanted) < TOLERANCE
 
 
 def test_prompts_that_bypass_the_tuned_norm_are_seen(make_vit, monkeypatch):
     """The broken twin: prefix keys and values from the backbone's own LN1."""
     model = make_vit().double()
-    real = prompted.prefix_block
+    real = prefix_forward.prefix_block
 
     def broken(block, z, prompt=None, queries=None):
         if prompt is None:
@@ -238,8 +239,8 @@ def test_prompts_that_bypass_the_tuned_norm_are_seen(make_vit, monkeypatch):
             return self.norm(x)
 
     wanted = gradients(features, model, "deep", "token", "before_pool")
-    monkeypatch.setattr(prompted, "prefix_block", broken)
-    found = gradients(prompted.fast_features, model, "deep", "token", "before_pool")
+    monkeypatch.setattr(prefix_forward, "prefix_block", broken)
+    found = gradients(prefix_forward.fast_features, model, "deep", "token", "before_pool")
     found = {n: torch.zeros_like(wanted[n]) if g is None else g for n, g in found.items()}
     assert worst(found, wanted) > 1e-3
 
@@ -248,7 +249,7 @@ def test_the_logits_of_a_model_are_those_of_its_adapter(make_vit, make_config):
     """`ln.{timm name}` in the file is what training computed with."""
     from vptkit.formats.adapter import Adapter, BackboneRef
     from vptkit.images.preprocess import Preprocess
-    from vptkit.tune.reference import adapter_logits
+    from vptkit.tune.backbone.reference import adapter_logits
 
     model = make_vit(pre_norm=True)
     tuned = Tuned(model, spec_from_model(model), make_config(method="ln+vpt"), 3, None).eval()

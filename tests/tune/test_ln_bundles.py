@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 from tests.tune.conftest import NAME, TINY  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.runtime import open_session  # noqa: E402
-from vptkit.tune.reference import reference_logits  # noqa: E402
+from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
 
 METHODS = {
     "ln": ("--cycles", 1, "--head-epochs", 2, "--ln-epochs", 2, "--rescale", "gamma"),

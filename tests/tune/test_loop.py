@@ -15,20 +15,14 @@ from tests.tune.test_run import Count, Stop  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.backbone import preprocess_of  # noqa: E402
-from vptkit.tune.data import DataSet  # noqa: E402
-from vptkit.tune.describe import spec_from_model  # noqa: E402
-from vptkit.tune.device import place  # noqa: E402
-from vptkit.tune.loop import (  # noqa: E402
-    answers,
-    evaluate,
-    feature_evaluation,
-    image_batches,
-    rate_at,
-)
-from vptkit.tune.splits import load_splits  # noqa: E402
-from vptkit.tune.step import Stepper  # noqa: E402
-from vptkit.tune.tuned import Tuned  # noqa: E402
+from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
+from vptkit.tune.backbone.timm_backbone import preprocess_of  # noqa: E402
+from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.data.splits import load_splits  # noqa: E402
+from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
+from vptkit.tune.training.device import place  # noqa: E402
+from vptkit.tune.training.loop import answers, evaluate, feature_evaluation, image_batches, rate_at  # noqa: E402
+from vptkit.tune.training.optimizer_step import Stepper  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,7 +158,9 @@ def test_an_answer_that_is_no_number_is_wrong(make_measured):
 def scripted(monkeypatch, scores: list[float]) -> list[float]:
     """Validation gives these accuracies in turn; returns the rates of the last steps of epochs."""
     left, rates = list(scores), []
-    monkeypatch.setattr("vptkit.tune.training.evaluate", lambda *_: (left.pop(0), 1.0))
+    monkeypatch.setattr(
+        "vptkit.tune.training.phased_training.evaluate", lambda *_: (left.pop(0), 1.0)
+    )
     real = Stepper.step
 
     def step(self: Stepper, batch: Any, epoch: int) -> tuple[float, int]:
@@ -187,7 +183,7 @@ def scripted(monkeypatch, scores: list[float]) -> list[float]:
 def test_patience(splits, make_config, tmp_path, monkeypatch, scores, patience, epochs, best):
     rates = scripted(monkeypatch, [*scores, 0.0])
     config = make_config(method="vpt", epochs=6, patience=patience)
-    monkeypatch.setattr("vptkit.tune.run.evaluate", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr("vptkit.tune.run.tune_run.evaluate", lambda *_: (0.0, 1.0))
     bar = Count()
     result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)
     assert bar.done == bar.total == 24 * epochs
@@ -202,9 +198,10 @@ def test_the_bar_counts_the_whole_run(splits, make_config, tmp_path, monkeypatch
     """Two cycles of which the second brings nothing: a third is not begun. Dropped images."""
     scripted(monkeypatch, [0.6, 0.5, 0.5, 0.5, 0.0])
     monkeypatch.setattr(
-        "vptkit.tune.training.feature_evaluation", lambda *_: iter([(0.5, 1.0)] * 3).__next__
+        "vptkit.tune.training.phased_training.feature_evaluation",
+        lambda *_: iter([(0.5, 1.0)] * 3).__next__,
     )
-    monkeypatch.setattr("vptkit.tune.run.evaluate", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr("vptkit.tune.run.tune_run.evaluate", lambda *_: (0.0, 1.0))
     config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, batch_size=7)
     bar = Count()
     result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)
@@ -300,7 +297,7 @@ def test_precision_is_part_of_a_run(splits, make_config, tmp_path):
 
 
 def test_golden_answers_are_float32_whatever_the_precision(splits, weights, make_config, tmp_path):
-    from vptkit.tune.reference import reference_logits
+    from vptkit.tune.backbone.reference import reference_logits
 
     config = make_config(method="bpt", form="bilinear", precision="bf16")
     result = tune(splits, tmp_path / "a.safetensors", config)
@@ -341,7 +338,7 @@ def test_what_only_rounds_is_no_part_of_the_identity(make_config):
 )
 def test_too_many_processes(make_config, monkeypatch, size, count, fails):
     """Four processes: the smallest batch that is kept must have an image for each."""
-    monkeypatch.setattr("vptkit.tune.loop.share", lambda: (0, 4))
+    monkeypatch.setattr("vptkit.tune.training.loop.share", lambda: (0, 4))
     config = make_config(batch_size=size)
     if not fails:
         image_batches(range(count), config)

@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from vptkit.tune.checkpoint import TrainState  # noqa: E402
 from vptkit.tune.config import config_from_mapping  # noqa: E402
-from vptkit.tune.phases import Phase, phases, stalled  # noqa: E402
+from vptkit.tune.training.phases import Phase, phases, stalled  # noqa: E402
+from vptkit.tune.training.train_state import TrainState  # noqa: E402
 
 
 def config_of(**values):

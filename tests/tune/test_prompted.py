@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from vptkit.tune import prompted  # noqa: E402
-from vptkit.tune.prompted import fast_features, prefix_block  # noqa: E402
-from vptkit.tune.reference import features  # noqa: E402
+from vptkit.tune.backbone import prefix_forward  # noqa: E402
+from vptkit.tune.backbone.prefix_forward import fast_features, prefix_block  # noqa: E402
+from vptkit.tune.backbone.reference import features  # noqa: E402
 
 TOLERANCE = 1e-10
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -142,7 +142,7 @@ def test_a_twin_that_skips_the_norm_of_prompts_fails(make_vit, monkeypatch, pool
     def twin(block, z, prompt=None, queries=None):
         return prefix_block(WithoutNorm(block), z, prompt, queries)
 
-    monkeypatch.setattr(prompted, "prefix_block", twin)
+    monkeypatch.setattr(prefix_forward, "prefix_block", twin)
     model = make_vit().double()
     value, gradient = differences(fast_features, model, "deep", pool, "before_pool")
     assert min(value, gradient) > 1e-3
@@ -152,6 +152,6 @@ def test_a_twin_that_reads_another_row_fails(make_vit, monkeypatch):
     def twin(block, z, prompt=None, queries=None):
         return prefix_block(block, z.flip(1) if queries else z, prompt, queries)
 
-    monkeypatch.setattr(prompted, "prefix_block", twin)
+    monkeypatch.setattr(prefix_forward, "prefix_block", twin)
     model = make_vit().double()
     assert min(differences(fast_features, model, "deep", "token", "before_pool")) > 1e-3

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 from vptkit.errors import VptkitError  # noqa: E402
-from vptkit.tune.prompts import PromptConfig, Prompts, needs_whitening  # noqa: E402
+from vptkit.tune.methods.prompts import PromptConfig, Prompts, needs_whitening  # noqa: E402
 
 D = 768
 

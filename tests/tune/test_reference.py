@@ -16,14 +16,14 @@ from vptkit.errors import BackboneError  # noqa: E402
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter  # noqa: E402
 from vptkit.formats.backbone_weights import digest_of_weights  # noqa: E402
 from vptkit.images.preprocess import normalize  # noqa: E402
-from vptkit.tune.backbone import preprocess_of  # noqa: E402
-from vptkit.tune.describe import spec_from_model, weights_from_model  # noqa: E402
-from vptkit.tune.reference import (  # noqa: E402
+from vptkit.tune.backbone.reference import (  # noqa: E402
     adapter_logits,
     apply_layer_norms,
     features,
     reference_logits,
 )
+from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model  # noqa: E402
+from vptkit.tune.backbone.timm_backbone import preprocess_of  # noqa: E402
 
 REGISTERS = {"reg_tokens": 2, "no_embed_class": True, "init_values": 0.3}
 

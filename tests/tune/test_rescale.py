@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from vptkit.tune.rescale import GRID, Trial, best_trial, search_factor  # noqa: E402
+from vptkit.tune.methods.lambda_search import GRID, Trial, best_trial, search_factor  # noqa: E402
 
 
 def first(share):

@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from vptkit.errors import BackboneError, DataError, OutputError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.reference import reference_logits  # noqa: E402
-from vptkit.tune.splits import load_splits  # noqa: E402
-from vptkit.tune.training import whitened  # noqa: E402
+from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
+from vptkit.tune.data.splits import load_splits  # noqa: E402
+from vptkit.tune.training.phased_training import whitened  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_end_to_end(splits, weights, make_config, tmp_path, settings):
 
 def test_the_reported_accuracies_are_those_of_the_adapter(splits, weights, make_config, tmp_path):
     result = tune(splits, tmp_path / "a.safetensors", make_config(epochs=4))
-    from vptkit.tune.data import DataSet
+    from vptkit.tune.data.dataset import DataSet
 
     adapter = read_adapter(result.adapter)
     _, found = load_splits(splits, 0, 0.15, 0.15)
@@ -142,7 +142,7 @@ def test_the_best_epoch_is_kept(splits, make_config, tmp_path, monkeypatch, scor
         heads.append(model.head.weight.detach().clone())
         return left.pop(0)
 
-    monkeypatch.setattr("vptkit.tune.training.evaluate", scripted)
+    monkeypatch.setattr("vptkit.tune.training.phased_training.evaluate", scripted)
     result = tune(splits, tmp_path / "a.safetensors", make_config(method="vpt", epochs=3))
     assert (result.best_epoch, result.val_top1) == (best, scores[best - 1][0])
     kept = read_adapter(result.adapter).tensors["head.weight"]
@@ -197,8 +197,8 @@ def test_whitening_without_enough_tokens(splits, make_config, tmp_path):
 
 
 def test_the_images_of_the_whitening_do_not_depend_on_the_batch(splits, make_config, make_vit):
-    from vptkit.tune.backbone import preprocess_of
-    from vptkit.tune.data import DataSet
+    from vptkit.tune.backbone.timm_backbone import preprocess_of
+    from vptkit.tune.data.dataset import DataSet
 
     model = make_vit()
     data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], preprocess_of(model))
@@ -278,7 +278,9 @@ def test_a_run_killed_behind_its_last_epoch_resumes(splits, make_config, tmp_pat
     config = make_config(method="vpt", name="x")
     whole = tune(splits, tmp_path / "whole.safetensors", config)
     with monkeypatch.context() as patch:
-        patch.setattr("vptkit.tune.run._golden", lambda *_: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(
+            "vptkit.tune.run.tune_run._golden", lambda *_: (_ for _ in ()).throw(SystemExit)
+        )
         with pytest.raises(SystemExit):
             tune(splits, tmp_path / "b.safetensors", config)
     result = tune(splits, tmp_path / "b.safetensors", config, resume=True)

@@ -18,10 +18,10 @@ timm = pytest.importorskip("timm")
 from tests.tune.test_run import KILLED, Stop, names  # noqa: E402
 from vptkit.errors import DataError, OutputError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
-from vptkit.tune import settle as settle_module  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.reference import reference_logits  # noqa: E402
-from vptkit.tune.rescale import GRID, Trial  # noqa: E402
+from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
+from vptkit.tune.methods.lambda_search import GRID, Trial  # noqa: E402
+from vptkit.tune.run import layer_norm_rescale as settle_module  # noqa: E402
 
 CYCLIC = {"method": "ln", "cycles": 2, "head_epochs": 2, "ln_epochs": 2}
 
@@ -85,8 +85,8 @@ def test_the_reported_accuracy_is_that_of_the_rescaled_adapter(
     splits, weights, make_config, tmp_path, monkeypatch
 ):
     """Also where λ is far from 1, and after the head was trained again behind it."""
-    from vptkit.tune.data import DataSet
-    from vptkit.tune.splits import load_splits
+    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.data.splits import load_splits
 
     monkeypatch.setattr(settle_module, "best_trial", lambda trials: trials[-1])
     for refit in (0, 3):
@@ -121,10 +121,10 @@ def test_the_shift_is_that_of_the_file(splits, make_vit, make_config, tmp_path):
 
 def test_what_rests_in_a_phase_does_not_move(splits, make_config, tmp_path, monkeypatch):
     """Head phases move the head alone, the others norms and prompts alone."""
-    from vptkit.tune import training
+    from vptkit.tune.training import phased_training
 
     seen = []
-    real = training.save_checkpoint
+    real = phased_training.save_checkpoint
 
     def noted(path, model, optimizer, state):
         seen.append(
@@ -136,7 +136,7 @@ def test_what_rests_in_a_phase_does_not_move(splits, make_config, tmp_path, monk
         )
         real(path, model, optimizer, state)
 
-    monkeypatch.setattr(training, "save_checkpoint", noted)
+    monkeypatch.setattr(phased_training, "save_checkpoint", noted)
     config = make_config(**{**CYCLIC, "method": "ln+vpt"}, seed=1)
     result = tune(splits, tmp_path / "a.safetensors", config)
     parts = [(record["cycle"], record["part"]) for record in records(result)]
@@ -164,7 +164,7 @@ def test_each_phase_has_its_own_schedule(
     splits, make_config, tmp_path, monkeypatch, size, head, body
 ):
     """Of 24 images the head takes all; norms drop a last batch below half a batch."""
-    from vptkit.tune import loop
+    from vptkit.tune.training import loop
 
     asked, real = [], loop.rate_at
 
@@ -192,7 +192,8 @@ def test_cycles_end_when_val_stops_improving(
 ):
     left = list(scores)
     monkeypatch.setattr(
-        "vptkit.tune.training.evaluate", lambda *_: (left.pop(0), 1.0) if left else (0.0, 1.0)
+        "vptkit.tune.training.phased_training.evaluate",
+        lambda *_: (left.pop(0), 1.0) if left else (0.0, 1.0),
     )
     config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, augment="crop")
     result = tune(splits, tmp_path / "a.safetensors", config)
@@ -360,12 +361,14 @@ def test_ood_is_reported_along_the_grid(splits, make_folders, make_config, tmp_p
 
 
 def test_a_refit_is_kept_only_if_val_gains(splits, make_config, tmp_path, monkeypatch):
-    from vptkit.tune import training
+    from vptkit.tune.training import phased_training
 
-    real = training.evaluate
+    real = phased_training.evaluate
     for gain, changed in ((-0.5, False), (0.5, True)):
         with monkeypatch.context() as patch:
-            patch.setattr(training, "evaluate", lambda *a, g=gain: (real(*a)[0] - g, real(*a)[1]))
+            patch.setattr(
+                phased_training, "evaluate", lambda *a, g=gain: (real(*a)[0] - g, real(*a)[1])
+            )
             config = make_config(method="ln", refit_epochs=2, lr_head=1e-4, name="x")
             refit = tune(splits, tmp_path / f"{gain}.safetensors", config)
         plain = tune(
@@ -431,7 +434,9 @@ def test_a_run_killed_behind_the_full_set_resumes(splits, make_config, tmp_path,
     config = make_config(method="ln", full_data=splits, name="x")
     output = tmp_path / "a.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr("vptkit.tune.run._golden", lambda _, a, *__: {} if a.name != "x" else 1 / 0)
+        patch.setattr(
+            "vptkit.tune.run.tune_run._golden", lambda _, a, *__: {} if a.name != "x" else 1 / 0
+        )
         with pytest.raises(ZeroDivisionError):
             tune(splits, output, config)
     full = (tmp_path / "a.full.safetensors").stat().st_mtime_ns

@@ -17,11 +17,11 @@ from safetensors.torch import save_file  # noqa: E402
 
 from vptkit.errors import DataError, OutputError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
-from vptkit.tune import run as run_module  # noqa: E402
-from vptkit.tune import shots as module  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
-from vptkit.tune.shots import shots_of, tune_shots  # noqa: E402
-from vptkit.tune.splits import class_counts, data_digest, load_splits  # noqa: E402
+from vptkit.tune.data.splits import class_counts, data_digest, load_splits  # noqa: E402
+from vptkit.tune.run import few_shot_series as module  # noqa: E402
+from vptkit.tune.run import tune_run as run_module  # noqa: E402
+from vptkit.tune.run.few_shot_series import shots_of, tune_shots  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,9 +18,10 @@ timm = pytest.importorskip("timm")
 
 from vptkit.errors import DataError, MissingExtraError, OutputError  # noqa: E402
 from vptkit.images.preprocess import Preprocess  # noqa: E402
-from vptkit.tune import columns, tune  # noqa: E402
-from vptkit.tune.data import DataSet  # noqa: E402
-from vptkit.tune.splits import class_counts, data_digest, load_splits  # noqa: E402
+from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.data import arrow_dataset  # noqa: E402
+from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.data.splits import class_counts, data_digest, load_splits  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -478,7 +479,7 @@ def test_a_disk_that_is_full_for_what_is_unpacked(splits, tmp_path, monkeypatch)
             raise OSError(errno.ENOSPC, "No space left on device")
 
     root = write_parquet(splits, tmp_path)
-    monkeypatch.setattr(columns.tempfile, "TemporaryFile", lambda prefix: Full())
+    monkeypatch.setattr(arrow_dataset.tempfile, "TemporaryFile", lambda prefix: Full())
     with pytest.raises(OutputError, match=r"no space left for .*test-00000.*Set TMPDIR"):
         load_splits(root, 0, 0.15, 0.15)
 

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from vptkit.errors import VptkitError  # noqa: E402
-from vptkit.tune.describe import spec_from_model  # noqa: E402
-from vptkit.tune.device import place  # noqa: E402
-from vptkit.tune.step import Batch, Stepper, class_weights, require_finite  # noqa: E402
-from vptkit.tune.tuned import Tuned, parameter_groups  # noqa: E402
+from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
+from vptkit.tune.methods.tuned_model import Tuned, parameter_groups  # noqa: E402
+from vptkit.tune.training.device import place  # noqa: E402
+from vptkit.tune.training.optimizer_step import Batch, Stepper, class_weights, require_finite  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -115,9 +115,9 @@ def test_shares_of_processes_add_up(make_tuned, monkeypatch):
         for tensor, other in zip(tensors, taken[0], strict=True):
             tensor.add_(other)
 
-    monkeypatch.setattr("vptkit.tune.step.sum_over_processes", take)
+    monkeypatch.setattr("vptkit.tune.training.optimizer_step.sum_over_processes", take)
     alone = learned(*make_tuned(**settings), Batch(pixels[1::2], targets[1::2], 7))
-    monkeypatch.setattr("vptkit.tune.step.sum_over_processes", add)
+    monkeypatch.setattr("vptkit.tune.training.optimizer_step.sum_over_processes", add)
     together = learned(*make_tuned(**settings), Batch(pixels[::2], targets[::2], 7))
     assert distance(whole, together) < 1e-5
     assert distance(whole, alone) > 1e-2

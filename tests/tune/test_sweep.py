@@ -11,10 +11,11 @@ import pytest
 from vptkit.errors import DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
-from vptkit.tune import sweep_trial, tune
-from vptkit.tune.sweep import leaderboard_table, sweep, sweep_from_mapping
-from vptkit.tune.sweep_book import open_book
-from vptkit.tune.sweep_trial import CHECKPOINT, record_of, require_inputs, run_trial
+from vptkit.tune import tune
+from vptkit.tune.sweep import trial as sweep_trial
+from vptkit.tune.sweep.run_sweep import leaderboard_table, sweep, sweep_from_mapping
+from vptkit.tune.sweep.trial import CHECKPOINT, record_of, require_inputs, run_trial
+from vptkit.tune.sweep.trial_store import open_book
 
 
 class Serial:

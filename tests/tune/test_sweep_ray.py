@@ -14,7 +14,7 @@ import time
 import pytest
 
 from vptkit.tune import tune
-from vptkit.tune.sweep import sweep_from_mapping
+from vptkit.tune.sweep.run_sweep import sweep_from_mapping
 
 pytestmark = pytest.mark.slow
 needs_ray = pytest.mark.skipif(
@@ -206,9 +206,9 @@ PRUNING = """
     import sys
     from pathlib import Path
     from types import SimpleNamespace
-    from vptkit.tune.sweep_book import Book, Trial
-    from vptkit.tune.sweep_ray import _Pruning
-    from vptkit.tune.sweep_space import Search
+    from vptkit.tune.sweep.trial_store import Book, Trial
+    from vptkit.tune.sweep.ray_runner import _Pruning
+    from vptkit.tune.sweep.search_space import Search
 
     def records(*accuracies):
         return [{"epoch": e, "best_top1": a} for e, a in enumerate(accuracies, 1)]
@@ -247,7 +247,7 @@ WORKER = """
     import pytest
     from vptkit.errors import DataError, TargetError, VptkitError
     from vptkit.tune import sweep_ray
-    from vptkit.tune.sweep_space import Search, Sweep
+    from vptkit.tune.sweep.search_space import Search, Sweep
 
     told = []
     sweep_ray.ray = SimpleNamespace(

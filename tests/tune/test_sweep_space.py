@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vptkit.errors import VptkitError
-from vptkit.tune.sweep_space import Span, sweep_from_mapping
+from vptkit.tune.sweep.search_space import Span, sweep_from_mapping
 
 FIXED = {"backbone": "vit_tiny_patch16_224", "epochs": 9, "weights": "w.safetensors"}
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-from vptkit.tune.whitening import Moments, token_moments, whitening  # noqa: E402
+from vptkit.tune.methods.whitening import Moments, token_moments, whitening  # noqa: E402
 
 D = 32
 

@@ -128,7 +128,7 @@ def test_check_against_the_reference(vptkit, make_bundle, tiny_model, monkeypatc
         asked.append((adapter, weights, images))
         return tiny_model.logits(images)
 
-    fake_room(monkeypatch, "vptkit.tune.reference", reference_logits=reference_logits)
+    fake_room(monkeypatch, "vptkit.tune.backbone.reference", reference_logits=reference_logits)
     bundle = make_bundle()
     code, out, _ = vptkit("check", bundle, "--reference", "--weights", tmp_path / "w", "--json")
     assert (code, json.loads(out)["against"]) == (0, "reference")
@@ -149,7 +149,7 @@ def test_weights_without_reference_is_a_usage_error(vptkit, make_bundle):
 
 
 def test_a_missing_package_is_5_and_names_the_extra(vptkit, make_bundle, monkeypatch):
-    monkeypatch.delitem(sys.modules, "vptkit.tune.reference", raising=False)
+    monkeypatch.delitem(sys.modules, "vptkit.tune.backbone.reference", raising=False)
     hide(monkeypatch, "torch")
     result = vptkit("check", make_bundle(), "--reference")
     assert_error(result, 5, "--reference needs the package torch", 'pip install "vptkit[tune]"')

@@ -165,8 +165,8 @@ def test_the_digits(tmp_path):
 
 
 def test_the_embedded_backbone_is_what_the_demo_builds(tmp_path):
-    from vptkit.tune.backbone import create_backbone
-    from vptkit.tune.describe import spec_from_model
+    from vptkit.tune.backbone.spec_from_timm import spec_from_model
+    from vptkit.tune.backbone.timm_backbone import create_backbone
 
     path = weights_file(DemoSettings(output=tmp_path / "out"), tmp_path)
     assert path.stat().st_size < 3 << 20

@@ -87,7 +87,7 @@ def write_report(
 ) -> None:
     """report.html, on its own: table, learning curves, latency; profile.json beside it."""
     from vptkit.runtime.profile.profile_plot import plot_profile
-    from vptkit.tune.curves import plot_curves
+    from vptkit.tune.run.learning_curves import plot_curves
 
     histories = {
         name: [json.loads(line) for line in result.metrics.read_text().splitlines()]

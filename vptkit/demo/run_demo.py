@@ -54,8 +54,8 @@ def run_demo(settings: DemoSettings, *, force: bool = False) -> dict[str, Any]:
     from vptkit.export import export
     from vptkit.runtime import open_session
     from vptkit.runtime.evaluation.parity import check_logits, require_parity
-    from vptkit.tune.backbone import described_weights
-    from vptkit.tune.reference import reference_logits
+    from vptkit.tune.backbone.reference import reference_logits
+    from vptkit.tune.backbone.timm_backbone import described_weights
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -1,7 +1,7 @@
 """The adapter file, format `vptkit.adapter/1`: the tuned numbers and what they mean.
 
 One safetensors file with one metadata key, `vptkit`, that holds canonical JSON; equal adapters are
-equal bytes. What the numbers mean is in `vptkit.tune.reference`.
+equal bytes. What the numbers mean is in `vptkit.tune.backbone.reference`.
 """
 
 from __future__ import annotations

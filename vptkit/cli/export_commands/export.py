@@ -172,6 +172,6 @@ def export(
 def described(adapter: Any, weights: Path | None) -> Any:
     """Spec and weights by way of timm, where the file alone does not do."""
     require_tune("export of this backbone (its weights are not in the form of the adapter's spec)")
-    from vptkit.tune.backbone import described_weights
+    from vptkit.tune.backbone.timm_backbone import described_weights
 
     return described_weights(adapter, weights)

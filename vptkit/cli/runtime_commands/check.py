@@ -87,7 +87,7 @@ def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
         )
 
     with needs_extra("tune", "--reference"):
-        from vptkit.tune.reference import reference_logits
+        from vptkit.tune.backbone.reference import reference_logits
     golden = bundle.golden()
     images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
     return images, reference_logits(bundle.path / ADAPTER, weights, images)

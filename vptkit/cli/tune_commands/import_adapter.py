@@ -51,7 +51,7 @@ def import_(
 ) -> None:
     """Turn prompts of VPT's or BPT's code, or PEFT's LayerNorms, into an adapter file."""
     require_tune("import")
-    from vptkit.tune.importing import ImportConfig, import_adapter
+    from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter
 
     config = ImportConfig(
         layout=layout,  # type: ignore[arg-type]  # these three are checked there

@@ -53,9 +53,9 @@ def sweep(
         import ray
         import ray.tune  # noqa: F401  # its own dependencies are part of the extra
     from vptkit.progress import progress
-    from vptkit.tune.sweep import leaderboard_table, sweep_from_mapping
-    from vptkit.tune.sweep import sweep as run_sweep
-    from vptkit.tune.sweep_ray import RayRunner
+    from vptkit.tune.sweep.ray_runner import RayRunner
+    from vptkit.tune.sweep.run_sweep import leaderboard_table, sweep_from_mapping
+    from vptkit.tune.sweep.run_sweep import sweep as run_sweep
 
     if cpus is not None and ray_address is not None:
         raise VptkitError("--cpus is of this machine; with --ray-address the cluster has its own")

@@ -123,8 +123,8 @@ def tune(
     from vptkit.text_table import fields
     from vptkit.tune import config_from_mapping
     from vptkit.tune import tune as run_tune
-    from vptkit.tune.distributed import leads
-    from vptkit.tune.shots import shots_of, tune_shots
+    from vptkit.tune.run.few_shot_series import shots_of, tune_shots
+    from vptkit.tune.training.distributed import leads
 
     settings = {**(read_toml(config) if config else {}), **given}
     counts = shots_of(settings.pop("shots", None))

@@ -1,0 +1,169 @@
+"""`vptkit analyze`: burstiness of a backbone on some images, as a picture and a document."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import timm
+import torch
+
+import vptkit
+from vptkit.atomic_files import atomic_folder
+from vptkit.errors import AdapterError, VptkitError
+from vptkit.formats.adapter import read_adapter, require_backbone
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.preprocess import normalize
+from vptkit.progress import SILENT
+from vptkit.tune.backbone.spec_from_timm import weights_from_model
+from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
+from vptkit.tune.data.dataset import DataSet
+from vptkit.tune.data.splits import load_splits
+
+from .burstiness import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from vptkit.formats.adapter import Adapter
+    from vptkit.progress import Progress
+
+    from .burstiness import BlockTails
+
+__all__ = ["AnalyzeConfig", "analyze"]
+
+FORMAT = "vptkit.burstiness/1"
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalyzeConfig:
+    """What is measured, and on what.
+
+    Attributes:
+        backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
+        images: training images, drawn as `tune` draws those of the whitening.
+        tap: X is the block's input, or its first LayerNorm's output.
+        floor: relative floor of Σ's eigenvalues.
+        seed: of the images, and of a random split.
+    """
+
+    backbone: str
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    images: int = 100
+    tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1"
+    floor: float = 1e-6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every number.
+
+        Raises:
+            VptkitError: a value is out of range.
+        """
+        if self.images < 1:
+            raise VptkitError(f"images is {self.images}, expected at least 1")
+        if self.tap not in ("pre_ln1", "post_ln1"):
+            raise VptkitError(f"tap is {self.tap!r}, expected pre_ln1 or post_ln1")
+        if not 0 < self.floor < 1:
+            raise VptkitError(f"floor is {self.floor}, expected a share in (0, 1)")
+        if self.seed < 0:
+            raise VptkitError(f"seed is {self.seed}, expected 0 or more")
+
+
+def analyze(
+    data: Path,
+    output: Path,
+    config: AnalyzeConfig,
+    adapters: Sequence[Path] = (),
+    *,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Measure, and write burstiness.json and (with matplotlib) burstiness.png.
+
+    Args:
+        data: images, see `vptkit.tune.data.splits.load_splits`; its training split is used.
+        output: folder to write.
+        config: every setting.
+        adapters: files tuned on this backbone, with prompts. Tuned LayerNorms of theirs are left
+            out: tokens are those of the backbone as it came.
+        force: replace an existing folder.
+        progress: told about each batch; there are two passes over the images.
+
+    Returns:
+        The document of burstiness.json.
+
+    Raises:
+        VptkitError: bad input; every message says what to do.
+    """
+    _, splits = load_splits(data, config.seed, 0.15, 0.15)
+    model = create_backbone(config.backbone, config.backbone_args, config.weights)
+    digest = digest_of_weights(weights_from_model(model))
+    read = _read(adapters, digest, config)
+    images = DataSet(splits["train"], preprocess_of(model))
+    count = min(config.images, len(images))
+    # the same draw as the whitening's: the matrices are those of a tuning run with this seed
+    order = np.random.default_rng([config.seed, 1]).permutation(len(images))
+    chosen = np.sort(order[:count])
+    progress.total = 2 * count
+
+    def batches() -> Iterator[Tensor]:
+        for part in np.array_split(chosen, -(-count // _BATCH)):
+            yield torch.from_numpy(normalize(images.prepared(part), images.preprocess))
+            progress.update(len(part))
+
+    with atomic_folder(output, force=force) as folder:
+        blocks = measure(model, batches, read, tap=config.tap, floor=config.floor)
+        document = {
+            "format": FORMAT,
+            "backbone": config.backbone,
+            "backbone_args": config.backbone_args,
+            "sha256": digest,
+            "image_size": list(images.preprocess.size),
+            "images": count,
+            "tap": config.tap,
+            "floor": config.floor,
+            "seed": config.seed,
+            "versions": {
+                "vptkit": vptkit.__version__,
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+            },
+            "blocks": [block.to_json() for block in blocks],
+        }
+        text = json.dumps(document, indent=1, allow_nan=False)
+        (folder / "burstiness.json").write_text(text + "\n", encoding="utf-8")
+        drawn = _plot(blocks, f"{config.backbone}, {count} images", folder / "burstiness.png")
+    document["files"] = [
+        str(output / name) for name in ("burstiness.json", "burstiness.png")[: 1 + drawn]
+    ]
+    return document
+
+
+def _read(paths: Sequence[Path], digest: str, config: AnalyzeConfig) -> dict[str, Adapter]:
+    """Adapters by name; a second one of the same name gets its file's."""
+    found: dict[str, Adapter] = {}
+    for path in paths:
+        adapter = read_adapter(path)
+        require_backbone(adapter.backbone, digest, config.weights or config.backbone)
+        if adapter.insert == "none":
+            raise AdapterError(f"{path}: has no prompts (method {adapter.method})")
+        name = adapter.name if adapter.name not in found else str(path)
+        found[name] = adapter
+    return found
+
+
+def _plot(blocks: list[BlockTails], title: str, path: Path) -> bool:
+    try:
+        from .burstiness_plot import plot_burstiness  # needs matplotlib, an extra
+    except ImportError:
+        return False
+    plot_burstiness(blocks, title, path)
+    return True

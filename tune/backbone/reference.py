@@ -1,0 +1,250 @@
+"""The meaning of an adapter, as plain slow torch: timm's own blocks and nothing clever.
+
+    1. z = tokens after the position embedding (and norm_pre)
+    2. "shallow": prompts join z once, behind the prefix tokens; "deep": fresh prompts join at every
+       block and are cut off behind it
+    3. tuned LayerNorm parameters replace the backbone's (`apply_layer_norms`)
+    4. pool: the class token, the mean over patches or over all but the class token, or the model's
+       own attention pooling over the image's tokens
+    5. the final norm stands before or after the pool
+    6. logits = head
+
+Everything else in vptkit is tested against this file; it is never optimised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vptkit.formats.adapter import read_adapter
+from vptkit.images.preprocess import normalize
+
+from .timm_backbone import checked_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.formats.adapter import Adapter
+
+__all__ = [
+    "adapter_logits",
+    "apply_layer_norms",
+    "call_block",
+    "embed",
+    "features",
+    "final",
+    "reference_logits",
+]
+
+
+def _is(model: Any, *kinds: type) -> bool:
+    return isinstance(model, kinds)
+
+
+def embed(model: Any, pixels: Tensor) -> Tensor:
+    """Tokens as timm makes them, up to block 0.
+
+    Args:
+        model: a timm Vision Transformer.
+        pixels: float [B, 3, H, W], normalised.
+
+    Returns:
+        [B, T, d]
+    """
+    z = model.patch_embed(pixels)
+    if _is(model, Beit, VisionTransformerRelPos):
+        if model.cls_token is not None:
+            z = torch.cat([model.cls_token.expand(len(z), -1, -1), z], dim=1)
+        position = getattr(model, "pos_embed", None)
+        return cast("Tensor", z if position is None else z + position)
+    z = model._pos_embed(z)  # noqa: SLF001 - timm has no public name
+    if _is(model, Eva):
+        return cast("Tensor", model.norm_pre(z[0]))  # z[1] is the rotary embedding
+    return cast("Tensor", model.norm_pre(model.patch_drop(z)))
+
+
+def call_block(model: Any, i: int, z: Tensor, prompts: int = 0) -> Tensor:
+    """Timm's own block i; prompts, behind the prefix tokens, take no position.
+
+    Args:
+        model: a timm Vision Transformer.
+        i: which block.
+        z: [B, prefix + m + N, d]
+        prompts: m, how many rows behind the prefix tokens are prompts.
+
+    Returns:
+        the shape of z.
+    """
+    block, k = model.blocks[i], model.num_prefix_tokens
+    if _is(model, Eva):
+        rope = None if model.rope is None else _rotary(model)
+        if rope is not None and model.rope_mixed:
+            rope = rope[i]
+        with patch.object(block.attn, "num_prefix_tokens", k + prompts):
+            return cast("Tensor", block(z, rope=rope))
+    if _is(model, Beit):
+        shared = None if model.rel_pos_bias is None else model.rel_pos_bias()
+        own = block.attn._get_rel_pos_bias  # noqa: SLF001
+        with patch.object(block.attn, "_get_rel_pos_bias", lambda: _unbiased(own(), k, prompts)):
+            return cast("Tensor", block(z, shared_rel_pos_bias=_unbiased(shared, k, prompts)))
+    if _is(model, VisionTransformerRelPos):
+        if model.shared_rel_pos is not None:
+            shared = _unbiased(model.shared_rel_pos.get_bias(), k, prompts)
+            return cast("Tensor", block(z, shared_rel_pos=shared))
+        relative = block.attn.rel_pos
+        bias = _unbiased(relative.get_bias(), k, prompts)
+        with patch.object(relative, "get_bias", lambda: bias):
+            return cast("Tensor", block(z))
+    return cast("Tensor", block(z))
+
+
+def _rotary(model: Any) -> Tensor:
+    """Sines and cosines of the patches, as timm's forward pass gets them."""
+    if getattr(model.rope, "feat_shape", None) is not None:
+        return cast("Tensor", model.rope.get_embed())
+    return cast("Tensor", model.rope.get_embed(shape=model.patch_embed.grid_size))
+
+
+def _unbiased(bias: Tensor | None, prefix: int, prompts: int) -> Tensor | None:
+    """[.., T, T] → [.., T + m, T + m]: zeros for prompts behind the prefix tokens."""
+    if bias is None or prompts == 0:
+        return bias
+    size = bias.shape[-1] + prompts
+    rows = [*range(prefix), *range(prefix + prompts, size)]
+    result = bias.new_zeros(*bias.shape[:-2], size, size)
+    result[..., torch.tensor(rows)[:, None], torch.tensor(rows)] = bias
+    return result
+
+
+def features(
+    model: Any, pixels: Tensor, prompts: Sequence[Tensor], insert: str, pool: str, norm: str
+) -> Tensor:
+    """The pooled vector that the head sees.
+
+    Args:
+        model: a timm Vision Transformer.
+        pixels: float [B, 3, H, W], normalised.
+        prompts: [m, d] each; L of them if insert is "deep", one if "shallow", else none.
+        insert, pool, norm: as in the adapter file.
+
+    Returns:
+        [B, d]
+    """
+    z = embed(model, pixels)  # [B, T, d]
+    k = model.num_prefix_tokens
+    m = len(prompts[0]) if prompts else 0
+
+    def joined(z: Tensor, prompt: Tensor) -> Tensor:
+        rows = prompt.expand(len(z), -1, -1)
+        return torch.cat([z[:, :k], rows, z[:, k:]], dim=1)  # [B, T + m, d]
+
+    if insert == "shallow":
+        z = joined(z, prompts[0])
+    last = len(model.blocks) - 1
+    for i in range(last + 1):
+        if insert == "deep":
+            z = joined(z, prompts[i])
+        z = call_block(model, i, z, m)
+        if insert == "deep" and i < last:
+            z = torch.cat([z[:, :k], z[:, k + m :]], dim=1)  # [B, T, d]
+    return final(model, z, k + m if insert != "none" else k, pool, norm)
+
+
+def final(model: Any, z: Tensor, patches_from: int, pool: str, norm: str) -> Tensor:
+    """Pool and final norm.
+
+    Args:
+        model: a timm Vision Transformer.
+        z: [B, tokens, d] behind the last block.
+        patches_from: index of the first patch token.
+        pool, norm: as in the adapter file.
+
+    Returns:
+        [B, d]
+    """
+    final_norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
+    k = model.num_prefix_tokens
+    if norm == "before_pool":
+        z = final_norm(z)
+    if pool == "token":
+        f = z[:, 0]
+    elif pool == "avg":
+        f = z[:, patches_from:].mean(dim=1)
+    elif pool == "map":  # over the image's tokens; Eva's pool takes the prefix tokens along
+        whole = _is(model, Eva) or getattr(model, "pool_include_prefix", False)
+        rows = z[:, patches_from:]
+        f = model.attn_pool(torch.cat([z[:, :k], rows], dim=1) if whole else rows)
+    else:  # avg_prompts
+        f = z[:, int(model.cls_token is not None) :].mean(dim=1)
+    return final_norm(f) if norm == "after_pool" else f
+
+
+def apply_layer_norms(model: nn.Module, adapter: Adapter) -> None:
+    """Put an adapter's tuned LayerNorm parameters into a model, in place."""
+    state = model.state_dict()
+    for name, value in adapter.layer_norms().items():
+        state[name].copy_(torch.from_numpy(np.array(value)))
+
+
+def adapter_logits(
+    model: Any, adapter: Adapter, pixels: Tensor, *, layer_norms_applied: bool = False
+) -> Tensor:
+    """Logits of an adapter on normalised pixels, in the pixels' precision.
+
+    Args:
+        model: the timm backbone; its LayerNorms are overwritten with the adapter's.
+        adapter: any adapter for this backbone.
+        pixels: float [B, 3, H, W].
+        layer_norms_applied: the caller has done that already.
+
+    Returns:
+        [B, C]
+    """
+
+    def tensor(value: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.array(value)).to(pixels.dtype)
+
+    if not layer_norms_applied:
+        apply_layer_norms(model, adapter)
+    sites = {"none": 0, "shallow": 1, "deep": len(model.blocks)}[adapter.insert]
+    prompts = [tensor(adapter.prompts(i)) for i in range(sites)]
+    f = features(model, pixels, prompts, adapter.insert, adapter.pool, adapter.norm)
+    head = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
+    return F.linear(f, tensor(head[0]), tensor(head[1]))
+
+
+@torch.no_grad()
+def reference_logits(
+    adapter_path: Path, weights: Path | None, images: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """The reference's answer for prepared images.
+
+    Args:
+        adapter_path: an adapter file.
+        weights: the backbone's weights; None asks timm's hub.
+        images: uint8 [B, H, W, 3], resized and cropped.
+
+    Returns:
+        float32 [B, C]
+
+    Raises:
+        AdapterError: the adapter is not readable.
+        BackboneError: the weights are not those that were tuned.
+    """
+    adapter = read_adapter(adapter_path)
+    model, _ = checked_weights(adapter.backbone, weights)
+    pixels = torch.from_numpy(normalize(images, adapter.preprocess))
+    parts = [adapter_logits(model, adapter, part) for part in torch.split(pixels, 16)]
+    return torch.cat(parts).numpy()

@@ -1,0 +1,142 @@
+"""A frozen backbone from timm: by name with its hub weights, or with a weights file."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from timm.data.config import resolve_data_config
+
+from vptkit.errors import BackboneError
+from vptkit.formats.adapter import require_backbone
+from vptkit.formats.backbone_weights import digest_of_weights, is_head
+from vptkit.formats.tensor_file import read_tensors
+from vptkit.images.preprocess import Preprocess
+
+from .spec_from_timm import spec_from_model, weights_from_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vptkit.formats.adapter import Adapter, BackboneRef
+    from vptkit.formats.backbone_spec import BackboneSpec
+
+__all__ = ["checked_weights", "create_backbone", "described_weights", "preprocess_of"]
+
+
+def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) -> Any:
+    """A timm model without classifier, in evaluation mode, every parameter frozen.
+
+    Args:
+        name: timm model name.
+        args: keyword arguments of `timm.create_model`, e.g. {"img_size": 112}.
+        weights: a safetensors file in timm's names (or a form that timm converts, such as another
+            position grid); None fetches timm's own weights from the hub.
+
+    Raises:
+        BackboneError: unknown name, unusable arguments, a feature that is not supported, no
+            network, or a file that does not fit.
+    """
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3))
+        raise BackboneError(f"{name}: timm has no model of this name; near: {near or 'none'}")
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **args)
+    except (TypeError, AssertionError, ValueError, KeyError, RuntimeError) as error:
+        raise BackboneError(f"{name}: timm cannot build it with {dict(args)}: {error}") from error
+    spec_from_model(model, name)  # an unknown feature is named before anything is loaded
+    if weights is None:
+        try:
+            model = timm.create_model(name, pretrained=True, num_classes=0, **args)
+        except (OSError, RuntimeError) as error:
+            raise BackboneError(
+                f"{name}: its weights could not be fetched ({type(error).__name__}). "
+                "Pass --weights FILE.safetensors to use a local file."
+            ) from error
+    if weights is not None:
+        _load(model, weights)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def checked_weights(
+    reference: BackboneRef, weights: Path | None
+) -> tuple[Any, dict[str, NDArray[np.float32]]]:
+    """The backbone an adapter names, and its tensors, with the digest compared.
+
+    Raises:
+        BackboneError: it cannot be built, or its digest is not the adapter's.
+    """
+    model = create_backbone(reference.name, reference.args, weights)
+    tensors = weights_from_model(model)
+    require_backbone(reference, digest_of_weights(tensors), weights or reference.name)
+    return model, tensors
+
+
+def described_weights(
+    adapter: Adapter, weights: Path | None
+) -> tuple[BackboneSpec, dict[str, NDArray[np.float32]]]:
+    """Spec and tensors of an adapter's backbone, by way of timm; for `vptkit.export`.
+
+    Raises:
+        BackboneError: timm cannot build it, it is not supported, or its digest differs.
+    """
+    model, tensors = checked_weights(adapter.backbone, weights)
+    return spec_from_model(model, adapter.backbone.name), tensors
+
+
+def preprocess_of(model: Any) -> Preprocess:
+    """Timm's evaluation preprocessing of a model, at the size it was built for."""
+    config = resolve_data_config({}, model=model)
+    height, width = spec_from_model(model).image_size
+    return Preprocess(
+        input_size=(3, height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+    )
+
+
+def _load(model: Any, path: Path) -> None:
+    state = {
+        # a copy: the file's bytes are read-only memory
+        key: torch.from_numpy(value.astype("float32"))
+        for key, value in read_tensors(path, BackboneError).items()
+        if not is_head(key)
+    }
+    expected = {key: value.shape for key, value in model.state_dict().items() if not is_head(key)}
+    if {key: value.shape for key, value in state.items()} != expected:
+        state = _converted(model, state, path)
+    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise BackboneError(f"{path}: {broken[0]} holds NaN or Inf; the file is damaged")
+    try:
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise BackboneError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+    missing = [key for key in result.missing_keys if not is_head(key)]
+    if missing or result.unexpected_keys:
+        raise BackboneError(
+            f"{path}: not the weights of this model: missing {missing[:3]}, unexpected "
+            f"{result.unexpected_keys[:3]}"
+        )
+
+
+def _converted(model: Any, state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Timm's own conversion of foreign names and position grids, of the model's architecture."""
+    module = inspect.getmodule(type(model))
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        converted = convert(state, model)
+    except (KeyError, RuntimeError, ValueError, AssertionError) as error:
+        raise BackboneError(f"{path}: timm cannot convert these weights: {error}") from error
+    return {key: value for key, value in converted.items() if not is_head(key)}

@@ -1,0 +1,62 @@
+"""Which kind of data set lies at a path, and its labelled images by split and class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vptkit.errors import DataError
+from vptkit.images.dataset_files import ARCHIVES, read_data_files
+from vptkit.images.image_file import class_folders
+from vptkit.images.labelled_images import Splits, split_folders
+
+from .arrow_dataset import read_parquet, read_saved
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_splits"]
+
+
+def read_splits(data: Path) -> Splits:
+    """The labelled images of a data set; "" is the split of those that have none.
+
+    Args:
+        data: folders of classes (perhaps in train/, val/, test/, ood/, or other names of
+            `vptkit.images.labelled_images.SPLIT_NAMES`), a CSV file, WebDataset shards or Parquet files (see
+            `vptkit.images.dataset_files`), or a saved Hugging Face data set (`vptkit.tune.data.arrow_dataset`).
+
+    Raises:
+        DataError: nothing of that kind, or broken; the message says which file or line.
+        MissingExtraError: pyarrow is not installed.
+    """
+    saved = "state.json", "dataset_info.json"
+    if (data / "dataset_dict.json").is_file() or all((data / name).is_file() for name in saved):
+        return read_saved(data)
+    found = read_data_files(data, {".parquet": read_parquet, **ARCHIVES})
+    if found is not None:
+        return found
+    if not data.is_dir():
+        braces = "{" in data.name and ".." in data.name
+        hint = f". Of shards pass the folder, {data.parent}" if braces else ""
+        raise DataError(f"{data}: no such folder or file{hint}")
+    return _read_folders(data)
+
+
+def _read_folders(data: Path) -> Splits:
+    folders = split_folders(data)
+    if not folders and (data / "train").is_dir():
+        folders = {"train": data / "train"}
+    if not folders:
+        return {"": class_folders(data)}
+    if "train" not in folders:
+        raise DataError(f"{data}: has {', '.join(p.name for p in folders.values())} but no train/")
+    if "val" not in folders:
+        raise DataError(
+            f"{data}: has {folders['train'].name}/ but no val/. Add val/ (the best epoch is chosen "
+            f"on it), or pass {folders['train']}, to have it split."
+        )
+    found = {name: class_folders(folder) for name, folder in folders.items()}
+    for name in set(found) - {"train", "ood"}:  # a missing folder is a slip, but not in ood
+        if odd := sorted(set(found[name]) ^ set(found["train"])):
+            raise DataError(f"{folders[name]}: its classes differ from those of train/: {odd[:5]}")
+    return found

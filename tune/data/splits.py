@@ -1,0 +1,147 @@
+"""The images of a tuning run: train, val, test and ood, split if they are not, and their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vptkit.errors import DataError
+from vptkit.images.image_file import digest_of_image
+
+from .dataset_reader import read_splits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.images.image_file import ImageFile
+    from vptkit.images.labelled_images import Classes, Splits
+
+__all__ = ["Split", "class_counts", "data_digest", "load_splits"]
+
+_SHOTS_STREAM = 2  # apart from the streams of the random split and of the whitening
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images and their class indices.
+
+    Attributes:
+        images: files, or places in larger ones.
+        targets: int64 [len(images)].
+    """
+
+    images: tuple[ImageFile, ...]
+    targets: NDArray[np.int64]
+
+
+def load_splits(
+    data: Path, seed: int, val_share: float, test_share: float, *, shots: int | None = None
+) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Class names and the splits train, val and (if there are such images) test and ood.
+
+    Where nothing names a split, the images are split at random, per class, into train, val and
+    test. Where a file of many images has train and no val, val is drawn from train.
+
+    Args:
+        data: of `vptkit.tune.data.dataset_reader.read_splits`.
+        seed: of the random split, and of the choice of shots.
+        val_share, test_share: shares of each class in that random split.
+        shots: keep only so many training images of each class, drawn at random; more shots are a
+            superset of fewer. The other splits stay whole.
+
+    Raises:
+        DataError: no images, one class, splits with different classes, or a class too small.
+    """
+    found = dict(read_splits(data))
+    if set(found) == {"train"}:
+        found = {"": found["train"]}
+    if "" in found:
+        found = dict(_draw(data, found[""], seed, {"val": val_share, "test": test_share}))
+    elif "train" in found and "val" not in found:
+        found |= _draw(data, found["train"], seed, {"val": val_share})
+    _require_known_classes(data, found)
+    labels = tuple(found["train"])
+    if shots is not None:
+        found["train"] = _few(data, found["train"], seed, shots)
+    return labels, {name: _split(labels, classes) for name, classes in found.items()}
+
+
+def data_digest(splits: dict[str, Split]) -> str:
+    """SHA-256 over the splits: their names, targets, and every image's bytes.
+
+    Without ood, which decides nothing and is looked at once, after all is done: so the digest is
+    that of the same folders before ood was read.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(set(splits) - {"ood"}):
+        split = splits[name]
+        for image, target in zip(split.images, split.targets, strict=True):
+            digest.update(f"{name}\0{image.name}\0{target}\0".encode() + digest_of_image(image))
+    return digest.hexdigest()
+
+
+def class_counts(labels: tuple[str, ...], splits: dict[str, Split]) -> dict[str, dict[str, int]]:
+    """Split → class → number of images: how balanced the data is."""
+    return {
+        name: dict(
+            zip(labels, np.bincount(split.targets, minlength=len(labels)).tolist(), strict=True)
+        )
+        for name, split in splits.items()
+    }
+
+
+def _draw(data: Path, classes: Classes, seed: int, shares: dict[str, float]) -> Splits:
+    """Parts of each class at random, the rest as train; each class apart from the others."""
+    names = ("train", *shares)
+    parts: dict[str, dict[str, list[ImageFile]]] = {name: {} for name in names}
+    for number, (label, images) in enumerate(classes.items()):
+        order = np.random.default_rng([seed, number]).permutation(len(images))
+        counts = [max(1, round(share * len(images))) for share in shares.values()]
+        if len(images) < sum(counts) + 1:
+            raise DataError(
+                f"{data / label}: {len(images)} images are too few to split into "
+                f"{', '.join(names[:-1])} and {names[-1]}; at least {len(names)} are needed"
+            )
+        drawn = np.split(order, np.cumsum(counts))
+        for name, rows in zip((*names[1:], "train"), drawn, strict=True):
+            parts[name][label] = [images[i] for i in sorted(rows)]
+    return parts
+
+
+def _few(data: Path, classes: Classes, seed: int, shots: int) -> Classes:
+    small = {label: len(images) for label, images in classes.items() if len(images) < shots}
+    if small:
+        label, count = min(small.items(), key=lambda item: item[1])
+        raise DataError(
+            f"{data}: the class {label!r} has {count} training images, --shots wants {shots}"
+        )
+    chosen: dict[str, list[ImageFile]] = {}
+    for number, (label, images) in enumerate(classes.items()):
+        order = np.random.default_rng([seed, number, _SHOTS_STREAM]).permutation(len(images))
+        chosen[label] = [images[i] for i in sorted(order[:shots])]
+    return chosen
+
+
+def _require_known_classes(data: Path, found: Splits) -> None:
+    if "train" not in found:
+        raise DataError(f"{data}: no training images, only {', '.join(sorted(found))}")
+    labels = set(found["train"])
+    for name, classes in found.items():
+        if odd := sorted(set(classes) - labels):
+            raise DataError(f"{data}: {name} has classes that train does not have: {odd[:5]}")
+    if len(labels) < 2:
+        raise DataError(f"{data}: only one class, {labels.pop()!r}: expected at least two")
+
+
+def _split(labels: tuple[str, ...], classes: Classes) -> Split:
+    images = tuple(image for label in labels for image in classes.get(label, []))
+    targets = [i for i, label in enumerate(labels) for _ in classes.get(label, [])]
+    return Split(images, np.asarray(targets, dtype=np.int64))

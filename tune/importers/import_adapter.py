@@ -1,0 +1,266 @@
+"""`vptkit import`: an adapter file from prompts or LayerNorms that other code trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+import vptkit
+from vptkit.atomic_files import require_absent, sha256_of_file
+from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.preprocess import Preprocess, normalize
+from vptkit.tune.backbone.reference import adapter_logits
+from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
+from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
+
+from .checkpoint_reader import read_state
+from .imported_tensors import require_same_backbone
+from .peft_layout import from_peft, peft_config, peft_file
+from .vpt_bpt_layouts import from_bpt, from_vpt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.formats.backbone_spec import BackboneSpec
+
+    from .imported_tensors import Foreign
+
+__all__ = ["LAYOUTS", "ImportConfig", "import_adapter"]
+
+LAYOUTS = ("vpt", "bpt", "peft-ln")
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NOISE_IMAGES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportConfig:
+    """What the file does not say by itself.
+
+    Attributes:
+        layout: whose names the file has, one of LAYOUTS.
+        backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
+        head: a file with the classifier's weight [C, d] and bias [C], if FILE has none.
+        labels: a text file with one class name a line; None names classes by their number.
+        pool: "token" or "avg_prompts" (the mean over all but the class token, as the authors'
+            MAE models), or "avg"; None: what the file tells. BPT's do not tell.
+        preprocess: "authors": as VPT's and BPT's code prepares images (ImageNet's mean and
+            deviation, 256 → 224); "model": timm's for this backbone. None: "authors" for these
+            two layouts, "model" for peft-ln.
+        name: of the adapter; None takes the output file's.
+    """
+
+    layout: Literal["vpt", "bpt", "peft-ln"]
+    backbone: str
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    head: Path | None = None
+    labels: Path | None = None
+    pool: Literal["token", "avg_prompts", "avg"] | None = None
+    preprocess: Literal["authors", "model"] | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the choices.
+
+        Raises:
+            VptkitError: one is not known, or does not go with the layout.
+        """
+        for flag, value, known in (
+            ("format", self.layout, LAYOUTS),
+            ("pool", self.pool, ("token", "avg_prompts", "avg", None)),
+            ("preprocess", self.preprocess, ("authors", "model", None)),
+        ):
+            if value not in known:
+                choices = ", ".join(choice for choice in known if choice)
+                raise VptkitError(f"--{flag} {value!r}: expected one of {choices}")
+        if self.layout == "peft-ln" and self.preprocess == "authors":
+            raise VptkitError("--preprocess authors: PEFT prescribes none; leave it out")
+
+
+def import_adapter(
+    file: Path, output: Path, config: ImportConfig, *, force: bool = False
+) -> dict[str, Any]:
+    """Read a file of another project, check it against the backbone, write an adapter.
+
+    The golden answers of the adapter are the reference's for four images of noise: they test an
+    export, and say nothing about accuracy.
+
+    Args:
+        file: of the layout; for peft-ln the folder that `save_pretrained` wrote, or its
+            adapter_model.safetensors with adapter_config.json beside it.
+        output: the adapter, ending in .safetensors.
+        config: what the file does not say.
+        force: replace an existing adapter.
+
+    Returns:
+        What was imported, ready for JSON.
+
+    Raises:
+        VptkitError: bad input; every message says what to do.
+    """
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: an adapter's file name ends in .safetensors")
+    require_absent(output, force=force)
+    model = create_backbone(config.backbone, config.backbone_args, config.weights)
+    spec = spec_from_model(model, config.backbone)
+    weights = weights_from_model(model)
+    file = peft_file(file) if config.layout == "peft-ln" else file
+    state = read_state(file)
+    try:
+        foreign = _foreign(state, file, config, spec)
+        require_same_backbone(foreign, weights)
+        head = _head(foreign, config, spec)
+        pool = _pool(foreign, config, spec)
+        if config.layout == "vpt" and pool != "token":
+            _add_fresh_norm(foreign, spec)
+    except (AdapterError, BackboneError) as error:
+        raise type(error)(f"{file}: {error}") from error
+    adapter = Adapter(
+        name=config.name or output.stem,
+        backbone=BackboneRef(
+            name=config.backbone,
+            args=dict(config.backbone_args),
+            spec=spec,
+            sha256=digest_of_weights(weights),
+        ),
+        method=foreign.method,
+        insert=foreign.insert,
+        prompt_length=foreign.prompt_length,
+        pool=pool,  # type: ignore[arg-type]  # checked by the configuration
+        norm=_norm(foreign, pool, spec),
+        labels=_labels(config.labels, len(head["bias"])),
+        preprocess=_preprocess(model, config),
+        train={
+            "imported": {
+                "layout": config.layout,
+                "file": file.name,
+                "sha256": sha256_of_file(file),
+                "golden": "noise",
+            },
+            "versions": {"vptkit": vptkit.__version__, "torch": torch.__version__},
+        },
+        tensors={
+            **foreign.tensors,
+            "head.weight": head["weight"].astype(np.float32),
+            "head.bias": head["bias"].astype(np.float32),
+        },
+    )
+    adapter.tensors.update(_golden(model, adapter))
+    write_adapter(output, adapter)
+    return {
+        "adapter": str(output),
+        "format": config.layout,
+        "insert": adapter.insert,
+        "prompts": adapter.prompt_length,
+        "layer_norms": len(adapter.layer_norms()),
+        "classes": len(adapter.labels),
+        "pool": adapter.pool,
+        "norm": adapter.norm,
+        "backbone_compared": len(foreign.frozen),
+    }
+
+
+def _foreign(
+    state: dict[str, NDArray[Any]], file: Path, config: ImportConfig, spec: BackboneSpec
+) -> Foreign:
+    if config.layout == "peft-ln":
+        return from_peft(state, peft_config(file.with_name("adapter_config.json")), spec)
+    if not spec.class_token:
+        raise AdapterError(f"{config.backbone} has no class token, as every model of this code has")
+    return from_vpt(state, spec) if config.layout == "vpt" else from_bpt(state, spec)
+
+
+def _head(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> dict[str, NDArray[Any]]:
+    head = foreign.head
+    if config.head is not None:
+        if head:
+            raise AdapterError("has a head of its own: leave --head out")
+        state = read_state(config.head)
+        ends = {name.rpartition(".")[2]: value for name, value in state.items()}
+        if set(ends) != {"weight", "bias"} or len(state) != 2:
+            raise AdapterError(
+                f"--head {config.head}: expected one weight and one bias, found {sorted(state)[:8]}"
+            )
+        head = ends
+    if set(head) != {"weight", "bias"}:
+        missing = sorted({"weight", "bias"} - set(head))
+        raise AdapterError(f"the head's {' and '.join(missing)} is missing: pass --head FILE")
+    weight, bias = head["weight"], head["bias"]
+    if weight.ndim != 2 or weight.shape[1] != spec.width or bias.shape != weight.shape[:1]:
+        raise AdapterError(
+            f"the head is {weight.shape} with a bias {bias.shape}, expected (C, {spec.width}) "
+            "and (C,)"
+        )
+    return head
+
+
+def _pool(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> str:
+    if config.layout == "peft-ln":
+        return config.pool or foreign.pool or spec.pool
+    pool = config.pool or foreign.pool
+    if foreign.pool and (pool == "token") != (foreign.pool == "token"):
+        own = "the class token" if foreign.pool == "token" else "a mean, with an fc_norm behind it"
+        raise AdapterError(f"--pool {pool}: the file's model pools by {own}. Leave it out.")
+    if pool is None:
+        raise AdapterError(
+            "the file does not say how its model pools: pass --pool avg_prompts (the authors' MAE "
+            "models) or --pool token (their MoCo-v3 and supervised ones)"
+        )
+    return pool
+
+
+def _add_fresh_norm(foreign: Foreign, spec: BackboneSpec) -> None:
+    """VPT's MAE model ends in a new norm that is never trained: γ 1, β 0 (`methods` 1.6)."""
+    if spec.final_norm is None:
+        raise AdapterError("this backbone has no final norm, as the authors' MAE models have")
+    foreign.tensors.setdefault(f"ln.{spec.final_norm}.weight", np.ones(spec.width, np.float32))
+    foreign.tensors.setdefault(f"ln.{spec.final_norm}.bias", np.zeros(spec.width, np.float32))
+
+
+def _norm(foreign: Foreign, pool: str, spec: BackboneSpec) -> Literal["before_pool", "after_pool"]:
+    """The authors' means are taken before the final norm, their class tokens after it."""
+    if foreign.method == "ln":
+        return "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
+    return "before_pool" if pool == "token" else "after_pool"
+
+
+def _labels(path: Path | None, classes: int) -> tuple[str, ...]:
+    if path is None:
+        return tuple(str(i) for i in range(classes))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError(f"--labels {path}: not readable: {error}") from error
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if len(labels) != classes:
+        raise AdapterError(f"--labels {path}: {len(labels)} names for a head of {classes} classes")
+    return labels
+
+
+def _preprocess(model: Any, config: ImportConfig) -> Preprocess:
+    own = preprocess_of(model)
+    if config.layout == "peft-ln" or config.preprocess == "model":
+        return own
+    mean, std = _IMAGENET
+    filters: dict[str, Literal["bilinear", "bicubic"]] = {"vpt": "bilinear", "bpt": "bicubic"}
+    return replace(
+        own, mean=mean, std=std, interpolation=filters[config.layout], crop_pct=224 / 256
+    )
+
+
+@torch.no_grad()
+def _golden(model: Any, adapter: Adapter) -> dict[str, NDArray[Any]]:
+    shape = (_NOISE_IMAGES, *adapter.preprocess.size, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    pixels = torch.from_numpy(normalize(images, adapter.preprocess))
+    return {
+        "golden.images": images,
+        "golden.logits": adapter_logits(model, adapter, pixels).numpy(),
+    }

@@ -1,0 +1,139 @@
+"""After a training of LayerNorms: λ is chosen, and how far the norms moved is told.
+
+Only the validation split decides. Where the data has test and ood splits, both are measured along
+the grid of λ, to be looked at: the paper's claim is that λ above 1 helps out of distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vptkit.tune.methods.lambda_search import GRID, best_trial, search_factor
+from vptkit.tune.methods.layer_norms import scaled
+from vptkit.tune.training.loop import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vptkit.progress import Progress
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.methods.lambda_search import Trial
+    from vptkit.tune.methods.layer_norms import LayerNorms, Shift
+    from vptkit.tune.methods.tuned_model import Tuned
+
+__all__ = ["Settled", "settle", "shift_record"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of tuned LayerNorms.
+
+    Attributes:
+        shifts: of each norm as it was learned, before λ.
+        numbers: how many parameters the norms have.
+        factor: the chosen λ, 1 if none was sought.
+        trials: each λ that was tried, in order.
+        outside: λ → accuracy on (test, ood), where the data has both.
+        val_top1: accuracy with the chosen λ; None if none was sought.
+    """
+
+    shifts: Sequence[Shift]
+    numbers: int
+    factor: float = 1.0
+    trials: Sequence[Trial] = ()
+    outside: Mapping[float, tuple[float, float]]
+    val_top1: float | None = None
+
+    def to_json(self, what: str) -> dict[str, Any]:
+        """For the adapter's `train` record and `--json`; `what` λ multiplies."""
+        curve = [
+            {
+                "lambda": trial.factor,
+                "val_top1": trial.top1,
+                "val_loss": trial.loss if math.isfinite(trial.loss) else None,
+                "won": trial.won,
+                "lost": trial.lost,
+                **self._outside(trial.factor),
+            }
+            for trial in self.trials
+        ]
+        rescale = {"what": what, "lambda": self.factor, "curve": curve}
+        return {
+            "layers": len(self.shifts),
+            "numbers": self.numbers,
+            "shift": shift_record(self.shifts),
+            "rescale": rescale if self.trials else None,
+        }
+
+    def _outside(self, factor: float) -> dict[str, float]:
+        if factor not in self.outside:
+            return {}
+        test, ood = self.outside[factor]
+        return {"test_top1": test, "ood_top1": ood}
+
+
+def settle(
+    tuned: Tuned,
+    norms: LayerNorms,
+    sets: Mapping[str, DataSet],
+    config: TuneConfig,
+    progress: Progress,
+) -> Settled:
+    """Choose λ and leave the model with it.
+
+    Args:
+        tuned: with the parameters of the best epoch; its LayerNorms are scaled in place.
+        norms: those of `tuned`.
+        sets: val decides; test and ood are only reported.
+        config: `rescale` says what λ multiplies.
+        progress: told about each λ.
+    """
+    shifts, learned = norms.shifts(), norms.learned()
+    numbers = sum(value.numel() for value in learned)
+    if config.rescale == "none":
+        return Settled(shifts=shifts, numbers=numbers, outside={})
+
+    def measured(factor: float, split: str) -> tuple[NDArray[np.bool_], float]:
+        scaled(norms, learned, factor, config.rescale)
+        right, loss = answers(tuned, sets[split], config.batch_size)
+        progress.update(0, f"lambda {factor:g}: {split} {right.mean():.3f}")
+        return right, loss
+
+    trials = search_factor(lambda factor: measured(factor, "val"))
+    best = best_trial(trials)
+    outside = _outside(measured, best.factor) if {"test", "ood"} <= set(sets) else {}
+    scaled(norms, learned, best.factor, config.rescale)
+    return Settled(
+        shifts=shifts,
+        numbers=numbers,
+        factor=best.factor,
+        trials=trials,
+        outside=outside,
+        val_top1=best.top1,
+    )
+
+
+def shift_record(shifts: Sequence[Shift]) -> dict[str, Any]:
+    """The LayerNorm shift (`methods` 3.2): sums over all norms, and each norm's part."""
+    return {
+        "total": math.fsum(shift.gamma + (shift.beta or 0.0) for shift in shifts),
+        "gamma": math.fsum(shift.gamma for shift in shifts),
+        "beta": math.fsum(shift.beta or 0.0 for shift in shifts),
+        "layers": [{"name": s.name, "gamma": s.gamma, "beta": s.beta} for s in shifts],
+    }
+
+
+def _outside(
+    measured: Callable[[float, str], tuple[NDArray[np.bool_], float]], chosen: float
+) -> dict[float, tuple[float, float]]:
+    def accuracies(factor: float) -> tuple[float, float]:
+        test, ood = (float(measured(factor, split)[0].mean()) for split in ("test", "ood"))
+        return test, ood
+
+    return {factor: accuracies(factor) for factor in sorted({*GRID, chosen})}

@@ -1,0 +1,212 @@
+"""A sweep: run the trials, rank them by validation accuracy, make the best one's adapter.
+
+Who runs the trials is a `Runner`: Ray Tune in `vptkit.tune.sweep.ray_runner`, or anything that keeps the
+book. FOLDER ends up with leaderboard.json, .csv and .png, best.safetensors, and the book.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vptkit.atomic_files import atomic_file
+from vptkit.errors import AdapterError, OutputError, VptkitError
+from vptkit.formats.adapter import read_adapter
+from vptkit.progress import SILENT
+from vptkit.text_table import columns
+
+from .search_space import Sweep, sweep_from_mapping
+from .trial import adapter_from_checkpoint, require_inputs
+from .trial_store import Book, Trial, open_book
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vptkit.progress import Progress
+
+__all__ = ["Runner", "leaderboard_table", "sweep", "sweep_from_mapping"]
+
+
+class Runner(Protocol):
+    """Someone who runs trials (`vptkit.tune.sweep.trial.run_trial`)."""
+
+    def run(self, sweep: Sweep, book: Book) -> None:
+        """Run the pending trials; the book hears of every epoch, checkpoint and end.
+
+        Raises:
+            KeyboardInterrupt: some are left, in good order.
+        """
+
+    def fetch(self, book: Book, trial: Trial, target: Path) -> Path:
+        """The file of a trial's last checkpoint, in the folder `target`."""
+
+
+def sweep(
+    plan: Sweep, folder: Path, runner: Runner, *, force: bool = False, progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Run what is left of a sweep, and report.
+
+    Test images are looked at once: by the adapter of the trial that was best on val.
+
+    Args:
+        plan: of `sweep_from_mapping`.
+        folder: of everything that the sweep makes. One that holds this sweep already is gone on
+            with: trials that are over stay as they are, others continue from their checkpoints. A
+            sweep that is over altogether stays as it is, with its adapter.
+        runner: runs the trials.
+        force: forget what the folder holds of a sweep.
+        progress: counts epochs.
+
+    Returns:
+        The document of leaderboard.json.
+
+    Raises:
+        VptkitError: no trial ran to its end; bad input.
+        OutputError: the folder is another sweep's, or another process is at it.
+    """
+    require_inputs(plan.data, map(plan.config, range(len(plan.trials))))
+    with _alone(folder):
+        book = open_book(folder, plan, force=force, progress=progress)
+        if (kept := _finished(plan, book)) is not None:
+            return kept
+        try:
+            if book.pending():
+                runner.run(plan, book)
+        finally:
+            document = _document(plan, book, None)
+            _write_leaderboard(document, folder)
+        best = book.best()
+        if best is None:
+            reasons = [trial.error for trial in book.trials if trial.error]
+            raise VptkitError(
+                f"{folder}: no trial ran to its end; the first says: {(reasons or ['-'])[0]}"
+            )
+        document = _document(plan, book, _best(plan, book, best, runner))
+        _write_leaderboard(document, folder)
+        _plot(document, folder / "leaderboard.png")
+        return document
+
+
+def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
+    """The leaderboard as text: the best trials, those that failed, and where the adapter is."""
+    rows, swept = document["leaderboard"], list(document["space"])
+    header = ["trial", "state", *swept, "val top-1", "epochs"]
+    shown = [
+        [
+            str(row["trial"]),
+            row["state"] + (f" ({row['workers']} workers)" if row["workers"] > 1 else ""),
+            *(_cell(row["settings"][name]) for name in swept),
+            _cell(row["val_top1"], ".4f"),
+            str(row["epochs"]),
+        ]
+        for row in rows[:limit]
+    ]
+    lines = [columns(header, shown)]
+    if len(rows) > limit:
+        lines.append(f"and {len(rows) - limit} more: {document['folder']}/leaderboard.csv")
+    lines += [f"trial {r['trial']} {r['state']}: {r['error']}" for r in rows if r["error"]]
+    best = document["best"]
+    if best is not None:
+        test = "" if best["test_top1"] is None else f", test {best['test_top1']:.4f}"
+        lines.append(
+            f"best: trial {best['trial']}, val {best['val_top1']:.4f}{test}: {best['adapter']}"
+        )
+    return "\n".join(lines)
+
+
+def _finished(plan: Sweep, book: Book) -> dict[str, Any] | None:
+    """The leaderboard of a sweep that is over, if it and its adapter agree with the book."""
+    best, output = book.best(), book.folder / "best.safetensors"
+    if book.pending() or best is None:
+        return None
+    try:
+        found = json.loads((book.folder / "leaderboard.json").read_text(encoding="utf-8"))
+        chosen, record = found["best"], read_adapter(output).train
+        scores = {key: chosen[key] for key in ("val_top1", "test_top1", "best_epoch")}
+    except (AdapterError, OSError, ValueError, KeyError, TypeError):
+        return None
+    config = plan.config(best.number).to_json()
+    document = _document(plan, book, {**chosen, "adapter": str(output)})
+    agree = (
+        chosen["trial"] == best.number
+        and found["leaderboard"] == json.loads(json.dumps(document["leaderboard"]))
+        and {**scores, "config": config} == {key: record.get(key) for key in (*scores, "config")}
+    )
+    return document if agree else None
+
+
+def _best(plan: Sweep, book: Book, trial: Trial, runner: Runner) -> dict[str, Any]:
+    output = book.folder / "best.safetensors"
+    with tempfile.TemporaryDirectory(prefix="vptkit-best-") as target:
+        checkpoint = runner.fetch(book, trial, Path(target))
+        result = adapter_from_checkpoint(plan.data, output, plan.config(trial.number), checkpoint)
+    return {
+        "trial": trial.number,
+        "settings": trial.settings,
+        "val_top1": result.val_top1,
+        "test_top1": result.test_top1,
+        "best_epoch": result.best_epoch,
+        "trainable": result.trainable,
+        "adapter": str(output),
+    }
+
+
+def _document(plan: Sweep, book: Book, best: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "folder": str(book.folder),
+        **{key: value for key, value in plan.to_json().items() if key != "trials"},
+        "chosen_by": "val_top1",
+        "best": best,
+        "leaderboard": [trial.to_json() for trial in book.ranked()],
+    }
+
+
+def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
+    with atomic_file(folder / "leaderboard.json") as part:
+        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    names = list(document["space"])
+    plain = ["state", "val_top1", "best_epoch", "epochs", "workers", "error"]
+    with (
+        atomic_file(folder / "leaderboard.csv") as part,
+        part.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["trial", *names, *plain])
+        for row in document["leaderboard"]:
+            settings = [row["settings"][name] for name in names]
+            writer.writerow([row["trial"], *settings, *(row[name] for name in plain)])
+
+
+def _plot(document: dict[str, Any], path: Path) -> None:
+    try:
+        from .sweep_plot import plot_sweep  # needs matplotlib, an extra
+    except ImportError:
+        return
+    plot_sweep(document, path)
+
+
+def _cell(value: Any, form: str = "") -> str:
+    if value is None:
+        return "-"
+    return format(value, form or ("g" if isinstance(value, float) else ""))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; the lock ends with the process, however that ends."""
+    if not folder.parent.is_dir():
+        raise OutputError(f"{folder}: {folder.parent} does not exist. Create it first.")
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: exists, and is no folder. Choose another name.")
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(f"{folder}: another vptkit sweep is running in it") from error
+        yield

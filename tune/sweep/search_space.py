@@ -1,0 +1,298 @@
+"""What a sweep tries: a TOML document becomes a list of trials, the same list every time.
+
+    data = "birds"
+
+    [tune]                       # fixed, as in a file for `vptkit tune --config`
+    backbone = "vit_small_patch16_224"
+    epochs = 30
+
+    [space]                      # swept: lists, or ranges
+    method = ["vpt", "bpt"]
+    prompts = [10, 50]
+    lr = {low = 1e-4, high = 1e-1, log = true}
+
+    [search]
+    kind = "random"
+    samples = 24
+
+No Ray in here: what is drawn depends on the document alone, not on who runs it, nor where.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vptkit.errors import VptkitError
+from vptkit.tune.config import TuneConfig, config_from_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Search", "Span", "Sweep", "sweep_from_mapping"]
+
+_MOST_TRIALS = 10_000
+_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A range of one setting; whole numbers if both ends are.
+
+    Attributes:
+        low, high: both may be drawn.
+        log: even in the logarithm.
+        steps: number of values a grid takes of it.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    steps: int | None = None
+
+    def at(self, share: float) -> float:
+        """The value at a share in [0, 1] of the way, in four digits: settings are to be read."""
+        if self.log:
+            value = math.exp(math.log(self.low) + share * math.log(self.high / self.low))
+        else:
+            value = self.low + share * (self.high - self.low)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return round(value)
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """How the trials are chosen and run: the table [search].
+
+    Attributes:
+        kind: "grid" tries every combination, "random" draws.
+        samples, seed: of random.
+        pruning: stop trials that are behind (asynchronous successive halving).
+        grace: epochs that every trial gets.
+        reduction: one in so many goes on at each rung: grace, grace·reduction, ... epochs.
+        cpus, gpus: for each trial; shares of a GPU are allowed. 0 gpus where there are some needs
+            [tune] device to say what to compute on.
+        parallel: at most so many trials at once; None: as many as fit.
+        retries: how often a trial whose worker died is started again.
+    """
+
+    kind: Literal["grid", "random"] = "grid"
+    samples: int = 20
+    seed: int = 0
+    pruning: bool = False
+    grace: int = 3
+    reduction: float = 3.0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    parallel: int | None = None
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Check every number.
+
+        Raises:
+            VptkitError: a value is out of range.
+        """
+        if self.kind not in ("grid", "random"):
+            raise VptkitError(f"[search] kind is {self.kind!r}, expected grid or random")
+        for names, holds, wanted in (
+            ("samples grace parallel", lambda v: v >= 1, "at least 1"),
+            ("seed retries", lambda v: v >= 0, "0 or more"),
+            ("reduction", lambda v: 1 < v < math.inf, "above 1"),
+            ("cpus", lambda v: 0 < v < math.inf, "above 0"),
+            ("gpus", lambda v: 0 <= v < math.inf, "0 or more"),
+        ):
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not holds(value):
+                    raise VptkitError(f"[search] {name} is {value}, expected {wanted}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A sweep, ready to run.
+
+    Attributes:
+        data: images, of `vptkit.tune.data.dataset_reader.read_splits`.
+        fixed: settings of every trial.
+        space: swept setting → its values, or its range.
+        search: how.
+        trials: the swept settings of each trial; its number is its place here.
+    """
+
+    data: Path
+    fixed: dict[str, Any]
+    space: dict[str, list[Any] | Span]
+    search: Search
+    trials: tuple[dict[str, Any], ...] = field(default=())
+
+    def settings(self, number: int) -> dict[str, Any]:
+        """All settings of a trial, for `vptkit.tune.config_from_mapping`."""
+        return {**self.fixed, **self.trials[number]}
+
+    def config(self, number: int) -> TuneConfig:
+        """The configuration of a trial."""
+        return config_from_mapping(self.settings(number))
+
+    def to_json(self) -> dict[str, Any]:
+        """What makes it this sweep and no other: not how it is run."""
+        space = {k: asdict(v) if isinstance(v, Span) else v for k, v in self.space.items()}
+        pruning = [self.search.grace, self.search.reduction] if self.search.pruning else None
+        return {
+            "data": str(self.data),
+            "tune": {k: str(v) if isinstance(v, Path) else v for k, v in self.fixed.items()},
+            "space": space,
+            "pruning": pruning,
+            "trials": list(self.trials),
+        }
+
+
+def sweep_from_mapping(document: Mapping[str, Any], *, data: Path | None = None) -> Sweep:
+    """A sweep from a parsed TOML file.
+
+    Relative paths hold from the current folder, and are made absolute: trials run elsewhere.
+
+    Args:
+        document: keys data, tune, space, search.
+        data: instead of the document's.
+
+    Raises:
+        VptkitError: an unknown key, an empty space, or settings that one of the trials cannot have.
+    """
+    unknown = sorted(set(document) - {"data", "tune", "space", "search"})
+    if unknown:
+        raise VptkitError(f"unknown {unknown}; expected data, [tune], [space] and [search]")
+    folder = data if data is not None else document.get("data")
+    if not isinstance(folder, str | Path):
+        raise VptkitError('no data: write data = "FOLDER" at the top of the file, or pass --data')
+    fixed = _table(document, "tune")
+    space = {key: _values(key, value) for key, value in _table(document, "space").items()}
+    for key in ("weights", "full_data"):
+        if key in fixed:
+            fixed[key] = _absolute(fixed[key])
+        values = space.get(key)
+        if isinstance(values, list):
+            space[key] = [_absolute(value) for value in values]
+    if not space:
+        raise VptkitError("[space] is empty: name at least one setting, as lr = [0.001, 0.01]")
+    twice = sorted(set(fixed) & set(space))
+    if twice:
+        raise VptkitError(f"{twice} stand in [tune] and in [space]: keep one of them")
+    search = _search(_table(document, "search"))
+    trials = _grid(space) if search.kind == "grid" else _drawn(space, search)
+    sweep = Sweep(
+        data=Path(folder).absolute(), fixed=fixed, space=space, search=search, trials=trials
+    )
+    for number in range(len(trials)):
+        _require_config(sweep, number)
+    return sweep
+
+
+def _require_config(sweep: Sweep, number: int) -> None:
+    try:
+        sweep.config(number)
+    except VptkitError as error:
+        raise VptkitError(f"trial {number} {sweep.trials[number]}: {error}") from error
+
+
+def _absolute(value: Any) -> Any:
+    return str(Path(value).absolute()) if isinstance(value, str | Path) else value
+
+
+def _table(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise VptkitError(f"{name} is {table!r}, expected a table [{name}]")
+    return dict(table)
+
+
+def _search(table: dict[str, Any]) -> Search:
+    """[search], where pruning is true, false or {grace, reduction}; on unless kind is grid."""
+    pruning = table.get("pruning", table.get("kind") == "random")
+    if isinstance(pruning, dict):
+        odd = sorted(set(pruning) - {"grace", "reduction"})
+        if odd:
+            raise VptkitError(f"[search] pruning: unknown {odd}; known are grace and reduction")
+        table = {**table, **pruning}
+        pruning = True
+    table = {**table, "pruning": pruning}
+    kinds = {f.name: str(f.type) for f in fields(Search)}
+    unknown = sorted(set(table) - set(kinds))
+    if unknown:
+        raise VptkitError(f"[search]: unknown {unknown}; known are {sorted(kinds)}")
+    for key, value in table.items():
+        wanted = kinds[key].removesuffix(" | None")
+        allowed = _KINDS.get(wanted, (str,))
+        if not isinstance(value, allowed) or (isinstance(value, bool) and wanted != "bool"):
+            raise VptkitError(f"[search] {key} is {value!r}, expected {wanted}")
+    return Search(**table)
+
+
+def _values(key: str, value: Any) -> list[Any] | Span:
+    if isinstance(value, list):
+        if not value or any(isinstance(item, list | dict) for item in value):
+            raise VptkitError(f"[space] {key} is {value!r}, expected a list of plain values")
+        return value
+    if not isinstance(value, dict) or not {"low", "high"} <= set(value):
+        raise VptkitError(f"[space] {key} is {value!r}, expected a list or {{low = , high = }}")
+    odd = sorted(set(value) - {"low", "high", "log", "steps"})
+    if odd:
+        raise VptkitError(f"[space] {key}: unknown {odd}; known are low, high, log and steps")
+    low, high = value["low"], value["high"]
+    if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
+        raise VptkitError(f"[space] {key}: low and high are {low!r}, {high!r}, expected numbers")
+    if not (-math.inf < low < high < math.inf):
+        raise VptkitError(f"[space] {key}: low is {low}, high {high}, expected low below high")
+    log, steps = value.get("log", False), value.get("steps")
+    if not isinstance(log, bool) or (log and low <= 0):
+        raise VptkitError(f"[space] {key}: log is {log!r}: true needs low above 0, which is {low}")
+    if steps is not None and (type(steps) is not int or steps < 2):
+        raise VptkitError(f"[space] {key}: steps is {steps!r}, expected a number from 2")
+    return Span(low=low, high=high, log=log, steps=steps)
+
+
+def _grid(space: dict[str, list[Any] | Span]) -> tuple[dict[str, Any], ...]:
+    """Every combination; the last setting changes fastest."""
+    axes: list[list[Any]] = []
+    for key, values in space.items():
+        if isinstance(values, Span):
+            if values.steps is None:
+                raise VptkitError(
+                    f"[space] {key}: a grid needs a list, or steps beside low and high; or set "
+                    'kind = "random" in [search]'
+                )
+            last = values.steps - 1
+            axes.append(list(dict.fromkeys(values.at(i / last) for i in range(last + 1))))
+        else:
+            axes.append(list(dict.fromkeys(values)))
+    count = math.prod(map(len, axes))
+    if count > _MOST_TRIALS:
+        raise VptkitError(
+            f"[space]: the grid has {count} trials, the most is {_MOST_TRIALS}. Take fewer values, "
+            'or set kind = "random" in [search]'
+        )
+    return tuple(dict(zip(space, values, strict=True)) for values in itertools.product(*axes))
+
+
+def _drawn(space: dict[str, list[Any] | Span], search: Search) -> tuple[dict[str, Any], ...]:
+    """Different ones, as many as asked for, or as many as a small space seems to have."""
+    rng = np.random.default_rng(search.seed)
+    found: list[dict[str, Any]] = []
+    for _ in range(100 * search.samples):
+        drawn = {
+            key: values.at(float(rng.random()))
+            if isinstance(values, Span)
+            else values[int(rng.integers(len(values)))]
+            for key, values in space.items()
+        }
+        if drawn not in found:
+            found.append(drawn)
+        if len(found) == search.samples:
+            break
+    return tuple(found)

@@ -1,0 +1,141 @@
+"""One trial of a sweep: `tune` without a look at the test images.
+
+A trial hands its checkpoint on after each epoch, so that it can be continued by another process on
+another machine. Its adapter is thrown away: the best trial's is made once more in the end, from its
+last checkpoint, and only then is accuracy on test computed. Nothing can be chosen by it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vptkit.errors import DataError, VptkitError
+from vptkit.formats.tensor_file import read_metadata
+from vptkit.tune.backbone.timm_backbone import create_backbone
+from vptkit.tune.config import config_from_mapping
+from vptkit.tune.data.dataset_reader import read_splits
+from vptkit.tune.data.splits import load_splits
+from vptkit.tune.run.tune_run import TuneResult, tune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from vptkit.tune.config import TuneConfig
+
+__all__ = ["CHECKPOINT", "adapter_from_checkpoint", "record_of", "require_inputs", "run_trial"]
+
+CHECKPOINT = "checkpoint.safetensors"  # the file's name, wherever a checkpoint is kept
+
+
+def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
+    """Refuse, before anything starts, what every worker would stumble over.
+
+    Raises:
+        VptkitError: seed or shares vary, and would draw another val split for each trial.
+        DataError: the images are not there, or too few.
+        BackboneError: timm does not know the backbone, or its weights do not fit.
+    """
+    configs = list(configs)
+    drawing = ("seed", "val_share", "test_share")
+    varied = [key for key in drawing if len({getattr(config, key) for config in configs}) > 1]
+    if varied and "val" not in read_splits(data):
+        raise VptkitError(
+            f"{data} has no val split of its own, it is drawn by seed, val_share and test_share, "
+            f"and the sweep varies {', '.join(varied)}: its trials would be judged on different "
+            "images. Give the data a val split, or fix these in [tune]."
+        )
+    for config in {config.shots: config for config in configs}.values():
+        load_splits(data, config.seed, config.val_share, config.test_share, shots=config.shots)
+    backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}
+    for config in backbones.values():
+        create_backbone(config.backbone, config.backbone_args, config.weights)
+
+
+def run_trial(
+    data: Path,
+    settings: dict[str, Any],
+    start: Path | None,
+    report: Callable[[dict[str, Any], Path | None], None],
+) -> None:
+    """Train, and report each epoch.
+
+    Args:
+        data, settings: of `vptkit.tune.tune`.
+        start: a checkpoint to go on from.
+        report: called after each epoch with `record_of` the checkpoint and the checkpoint's file,
+            which is gone after the call; and once more at the end, with finished = true and the
+            accuracy on val that the adapter has. What it raises ends the trial.
+
+    Raises:
+        VptkitError: the settings or the data do not allow it.
+    """
+    with tempfile.TemporaryDirectory(prefix="vptkit-trial-") as folder:
+        output = Path(folder) / "trial.safetensors"
+        last: dict[str, Any] = {}
+        if start is not None:
+            last = record_of(start)
+            shutil.copyfile(start, _checkpoint_of(output))
+
+        def after_epoch(checkpoint: Path) -> None:
+            last.update(record_of(checkpoint))
+            report(dict(last), checkpoint)
+
+        result = tune(
+            data,
+            output,
+            replace(config_from_mapping(settings), full_data=None),  # says nothing about val
+            resume=start is not None,
+            test=False,
+            on_epoch=after_epoch,
+        )
+        report({**last, "best_top1": result.val_top1, "finished": True}, None)
+
+
+def adapter_from_checkpoint(
+    data: Path, output: Path, config: TuneConfig, checkpoint: Path
+) -> TuneResult:
+    """The adapter of a trial that is over, with its accuracy on test.
+
+    Args:
+        data, config: of the trial.
+        output: where the adapter goes; replaced if it exists.
+        checkpoint: the trial's last one.
+
+    Raises:
+        VptkitError: the data changed since, or is not to be found here.
+    """
+    shutil.copyfile(checkpoint, _checkpoint_of(output))
+    return tune(data, output, config, resume=True, force=True)
+
+
+def record_of(checkpoint: Path) -> dict[str, Any]:
+    """How far a checkpoint has come: a flat document.
+
+    {"epoch", "val_top1", "val_loss", ... of the last epoch; "best_epoch", "best_top1", "best_loss";
+    "finished": false}.
+
+    Raises:
+        DataError: not a checkpoint.
+    """
+    try:
+        document = json.loads(read_metadata(checkpoint, DataError)["vptkit"])
+        best = document["history"][document["best_epoch"] - 1]
+        return {
+            **document["history"][-1],
+            "best_epoch": document["best_epoch"],
+            "best_top1": best["val_top1"],
+            "best_loss": best["val_loss"],
+            "finished": False,
+        }
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{checkpoint}: not a checkpoint of vptkit tune: {error}") from error
+
+
+def _checkpoint_of(output: Path) -> Path:
+    """Where `tune` looks for the checkpoint of an adapter."""
+    return output.with_name(f"{output.stem}.checkpoint.safetensors")

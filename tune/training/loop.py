@@ -1,0 +1,277 @@
+"""The training loop: AdamW, warm-up and cosine, the best epoch chosen on the validation split."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vptkit.errors import VptkitError
+from vptkit.images.preprocess import normalize
+
+from .device import device_of
+from .distributed import leads, share, sum_over_processes
+from .optimizer_step import Batch, Stepper, require_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from vptkit.progress import Progress
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.methods.tuned_model import Tuned
+
+    from .train_state import TrainState
+
+__all__ = [
+    "answers",
+    "evaluate",
+    "feature_batches",
+    "feature_evaluation",
+    "image_batches",
+    "out_of_patience",
+    "rate_at",
+    "train",
+]
+
+
+def rate_at(step: int, steps: int, warmup: float) -> float:
+    """Share of the base rate at a step: linear warm-up, then cosine to (almost) nothing."""
+    ahead = warmup * steps
+    if step < ahead:
+        return (step + 1) / (ahead + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - ahead) / max(steps - ahead, 1)))
+
+
+def image_batches(data: DataSet, config: TuneConfig) -> Callable[[int], Iterator[Batch]]:
+    """Training batches of normalised pixels; of torchrun's processes each decodes its share.
+
+    Raises:
+        VptkitError: a batch has fewer images than there are processes.
+    """
+    size, (k, processes) = config.batch_size, share()
+    smallest = min(len(data), (size + 1) // 2)  # a last batch below that is dropped
+    if smallest < processes:
+        larger = f"pass --batch-size {2 * processes} or more, or "
+        cure = larger if len(data) >= processes else ""  # no batch is larger than the set
+        raise VptkitError(
+            f"{processes} processes, but a batch may have as few as {smallest} of the {len(data)} "
+            f"images: {cure}start fewer processes"
+        )
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        parts = data.training_batches(
+            size,
+            seed=config.seed,
+            epoch=epoch,
+            augment=config.augment,
+            crop_scale=config.crop_scale,
+            share=(k, processes),
+        )
+        for (images, targets), begin in zip(parts, range(0, len(data), size), strict=False):
+            pixels = torch.from_numpy(normalize(images, data.preprocess))
+            yield Batch(pixels, torch.from_numpy(targets), min(size, len(data) - begin))
+
+    return batches
+
+
+@torch.no_grad()
+def feature_batches(
+    model: Tuned, data: DataSet, config: TuneConfig
+) -> Callable[[int], Iterator[Batch]]:
+    """Training batches of features, computed once, plain and mirrored: for a linear probe."""
+    k, processes = share()
+    flips = [False, True] if config.augment == "flip" else [False]
+    views = torch.zeros(len(flips), len(data), model.head.in_features, device=device_of(model))
+    for view, flip in zip(views, flips, strict=True):
+        view[k::processes] = _features(model, data, config, flip=flip)
+    sum_over_processes([views])
+    targets = torch.from_numpy(data.split.targets)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        rng = np.random.default_rng([config.seed, epoch])
+        order = torch.from_numpy(rng.permutation(len(data)))
+        view = torch.from_numpy(rng.integers(len(views), size=len(data)))
+        for part, chosen in zip(
+            torch.split(order, config.batch_size), torch.split(view, config.batch_size), strict=True
+        ):
+            own = part[k::processes]
+            yield Batch(views[chosen[k::processes], own], targets[own], len(part))
+
+    return batches
+
+
+def _features(model: Tuned, data: DataSet, config: TuneConfig, *, flip: bool = False) -> Tensor:
+    """Of this process's share of the images, in order: [own images, d]."""
+    model.eval()  # no dropout on what is kept
+    device = device_of(model)
+    batches = data.evaluation_batches(config.batch_size, flip=flip, share=share())
+    parts = [
+        model.features(torch.from_numpy(normalize(images, data.preprocess)).to(device))
+        for images, _ in batches
+    ]
+    return torch.cat([torch.zeros(0, model.head.in_features, device=device), *parts])
+
+
+def evaluate(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
+    """(top-1 share, mean cross-entropy) over a split; classes are never weighted here."""
+    right, loss = answers(model, data, batch_size)
+    return float(right.mean()), loss
+
+
+@torch.no_grad()
+def feature_evaluation(
+    model: Tuned, data: DataSet, config: TuneConfig
+) -> Callable[[], tuple[float, float]]:
+    """What `evaluate` says of a split while only the head learns: features are computed once."""
+    features, (k, processes) = _features(model, data, config), share()
+    targets = torch.from_numpy(data.split.targets)[k::processes].to(features.device)
+
+    @torch.no_grad()
+    def evaluation() -> tuple[float, float]:
+        right, loss = _judged([(model.head(features), targets)], len(data), features.device)
+        return float(right.mean()), loss
+
+    return evaluation
+
+
+@torch.no_grad()
+def answers(model: Tuned, data: DataSet, batch_size: int) -> tuple[NDArray[np.bool_], float]:
+    """Which images of a split are answered right, bool [images], and the mean cross-entropy."""
+    model.eval()
+    device = device_of(model)
+    batches = data.evaluation_batches(batch_size, share=share())
+    pairs = (
+        (
+            model(torch.from_numpy(normalize(images, data.preprocess)).to(device)),
+            torch.from_numpy(targets).to(device),
+        )
+        for images, targets in batches
+    )
+    return _judged(pairs, len(data), device)
+
+
+def _judged(
+    pairs: Iterable[tuple[Tensor, Tensor]], count: int, device: torch.device
+) -> tuple[NDArray[np.bool_], float]:
+    """`answers`, of all `count` images, from this process's share of (logits, targets)."""
+    k, processes = share()
+    parts, loss = [torch.zeros(0, dtype=torch.bool, device=device)], 0.0
+    for logits, targets in pairs:
+        answered = logits.isfinite().all(dim=1)  # the largest of NaNs would be the first class
+        parts.append(answered & (logits.argmax(dim=1) == targets))
+        loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+    noted = torch.zeros(count + 1, dtype=torch.float64, device=device)  # the last: the loss
+    noted[:-1][k::processes] = torch.cat(parts).to(noted.dtype)
+    noted[-1] = loss
+    sum_over_processes([noted])
+    return noted[:-1].cpu().numpy() > 0, float(noted[-1]) / count
+
+
+def train(
+    model: Tuned,
+    optimizer: torch.optim.Optimizer,
+    batches: Callable[[int], Iterator[Batch]],
+    steps_per_epoch: int,
+    validation: Callable[[], tuple[float, float]],
+    config: TuneConfig,
+    state: TrainState,
+    *,
+    from_features: bool,
+    progress: Progress,
+    after_epoch: Callable[[], Any],
+    epochs: range,
+    last: int,
+    weights: Tensor | None = None,
+) -> None:
+    """Train from `state.epoch` to the last of `epochs`, or until patience ends; fills in `state`.
+
+    Args:
+        model, optimizer: what is trained.
+        batches: epoch → batches.
+        steps_per_epoch: number of those batches.
+        validation: (accuracy, loss) of the model as it is; decides which epoch is the best.
+        config: of the run.
+        state: history and the best parameters; updated after each epoch.
+        from_features: the batches hold features, not pixels.
+        progress: told after each step.
+        after_epoch: called after each epoch, e.g. to save a checkpoint.
+        epochs: those of this phase, with a schedule of its own.
+        last: the last epoch of the run, to be told.
+        weights: of the classes in the training loss, float32 [C]; None: all 1.
+
+    Raises:
+        VptkitError: the loss is not finite any more.
+    """
+    steps = len(epochs) * steps_per_epoch
+    stepper = Stepper(model, optimizer, config, from_features=from_features, weights=weights)
+    if state.scaler:
+        stepper.scaler.load_state_dict(state.scaler)
+    for epoch in range(state.epoch, epochs.stop):
+        if out_of_patience(state, config):
+            return
+        # All randomness of an epoch hangs on (seed, epoch), so that a resumed run repeats it.
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0]))
+        model.train()
+        losses, right, seen, begun = [], 0, 0, time.perf_counter()
+        counter = itertools.count((epoch - epochs.start) * steps_per_epoch)
+        for batch, step in zip(batches(epoch), counter, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * rate_at(step, steps, config.warmup)
+            loss, correct = stepper.step(batch, epoch)
+            losses.append(loss)
+            right += correct
+            seen += batch.images
+            rate = seen / (time.perf_counter() - begun)
+            progress.update(
+                batch.images,
+                f"epoch {epoch + 1}/{last} loss {np.mean(losses):.3f} "
+                f"train {right / seen:.3f} val {_latest(state)} {rate:.0f} images/s",
+            )
+        state.scaler = stepper.scaler.state_dict()
+        _close_epoch(model, validation, config, state, float(np.mean(losses)), right / seen)
+        if leads():
+            after_epoch()
+
+
+def out_of_patience(state: TrainState, config: TuneConfig) -> bool:
+    """Whether `patience` epochs have passed since the best one."""
+    return config.patience is not None and state.epoch - state.best_epoch >= config.patience
+
+
+def _close_epoch(
+    model: Tuned,
+    validation: Callable[[], tuple[float, float]],
+    config: TuneConfig,
+    state: TrainState,
+    loss: float,
+    top1: float,
+) -> None:
+    val_top1, val_loss = validation()
+    require_finite(val_loss, state.epoch, config)
+    best = state.history[state.best_epoch - 1] if state.best_epoch else None
+    state.epoch += 1
+    state.history.append(
+        {
+            "epoch": state.epoch,
+            "train_loss": loss,
+            "train_top1": top1,
+            "val_top1": val_top1,
+            "val_loss": val_loss,
+        }
+    )
+    if best is None or (val_top1, -val_loss) > (best["val_top1"], -best["val_loss"]):
+        state.best_epoch = state.epoch
+        state.best = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def _latest(state: TrainState) -> str:
+    return f"{state.history[-1]['val_top1']:.3f}" if state.history else "-"
