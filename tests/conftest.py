@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fakes.gpu import fake_driver, fake_gpu  # noqa: F401 -- fixtures
+from tests.support.fakes.gpu import fake_driver, fake_gpu  # noqa: F401 -- fixtures
 from vptkit.cli import entry
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_spec import BackboneSpec

@@ -7,7 +7,7 @@
 /etc/nvpmodel.conf, /var/lib/nvpmodel/status   the power modes, and which was set last
 
 Containers hide /proc/device-tree unless it is mounted. Formats as published by NVIDIA and in
-reports from boards (tests/devices/trees); unverified: none was read on a board by us.
+reports from boards (tests/support/trees); unverified: none was read on a board by us.
 """
 
 from __future__ import annotations

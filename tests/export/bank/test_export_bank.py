@@ -1,0 +1,352 @@
+"""A bank says what each adapter's reference says, and broken banks are found out."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+
+from tests.integration import coverage
+from tests.support.bank_cases import KINDS, Family, family, write_family
+from tests.support.strategies import Setup, setups
+from tests.support.tolerances import CLEARLY, PARITY_FP32, largest_difference
+from vptkit.errors import AdapterError, BackboneError, BundleError, TargetError, VptkitError
+from vptkit.export import BankOptions, ExportOptions, export, export_bank
+from vptkit.export.bank import export_bank as bank_pipeline
+from vptkit.export.bank import lookup_graph
+from vptkit.export.precision.lowering import Lowering
+from vptkit.formats import bank_tables as bank_format
+from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.tensor_file import write_tensors
+from vptkit.runtime import open_session
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def make(folder: Path, members: Family, options: ExportOptions | None = None, **room) -> Path:
+    paths = write_family(members, folder)
+    out = folder / "bank.vptk"
+    export_bank(
+        [paths[name] for name in members.adapters],
+        out,
+        weights=paths["weights"],
+        options=options,
+        bank=BankOptions(**room),
+        force=True,
+    )
+    return out
+
+
+def worst(bundle: Path, members: Family) -> float:
+    """The largest difference of a batch in which every adapter gets every image."""
+    images, names = members.case.images, list(members.adapters)
+    asked = [name for name in names for _ in images]
+    logits = open_session(bundle, threads=1).run(np.tile(images, (len(names), 1, 1, 1)), asked)
+    differences = []
+    for name, rows in zip(names, np.split(logits, len(names)), strict=True):
+        own = len(members.adapters[name].labels)
+        assert np.isneginf(rows[:, own:]).all()
+        differences.append(largest_difference(rows[:, :own], members.reference(name)))
+    return max(differences)
+
+
+# parity -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", ["absorbed", "query", "full"])
+@pytest.mark.parametrize("feed", ["uint8", "float32"])
+@pytest.mark.parametrize("batch", [None, 2])
+def test_each_image_of_a_mixed_batch_answers_as_the_reference(tmp_path, last, feed, batch):
+    members = family()
+    options = ExportOptions(last_block=last, input=feed, batch=batch)
+    assert worst(make(tmp_path, members, options), members) <= PARITY_FP32
+
+
+def test_each_image_of_a_mixed_batch_answers_as_its_own_baked_bundle(tmp_path):
+    members = family()
+    bank = open_session(make(tmp_path, members), threads=1)
+    images, names = members.case.images, list(members.adapters)
+    mixed = bank.run(np.repeat(images[:1], len(names), axis=0), names)
+    for row, name in zip(mixed, names, strict=True):
+        out = tmp_path / f"{name}.vptk"
+        export(tmp_path / f"{name}.safetensors", out, weights=tmp_path / "weights.safetensors")
+        alone = open_session(out, threads=1).run(images[:1])[0]
+        assert largest_difference(row[: len(alone)], alone) <= PARITY_FP32
+
+
+@pytest.mark.parametrize("layer_norms", ["auto", "yes"])
+@pytest.mark.parametrize("kinds", [("bilinear",), ("linear",), ("whitened", "linear")])
+def test_few_adapters_with_and_without_norms(tmp_path, kinds, layer_norms):
+    members = family(kinds=kinds)
+    out = make(tmp_path, members, layer_norms=layer_norms, prompts=9, classes=7)
+    assert worst(out, members) <= PARITY_FP32
+    inputs = {i.name for i in onnx.load(out / "model.onnx").graph.input}
+    assert ("bank.norm_weight" in inputs) == (layer_norms == "yes")
+
+
+def test_without_prompts_nothing_of_them_is_in_the_graph(tmp_path):
+    out = make(tmp_path, family(kinds=("linear", "norms")))
+    graph = onnx.load(out / "model.onnx").graph
+    names = {i.name for i in graph.input} | {node.name for node in graph.node}
+    assert not [name for name in names if "bank.prompts" in name or "masked" in name]
+
+
+def test_backbones_of_all_kinds(tmp_path):
+    @seed(0)
+    @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(setups(insert="deep"))
+    def holds(setup):
+        if setup.pool == "avg_prompts":
+            setup = replace(setup, pool="avg")
+        members = family(setup)
+        assert worst(make(tmp_path, members), members) <= PARITY_FP32
+
+    holds()
+
+
+def test_in_half_precision_the_tables_are_too(tmp_path):
+    members = family()
+    out = make(tmp_path, members, ExportOptions(lowering=Lowering(precision="fp16")))
+    types = set(open_session(out, threads=1)._graph.table_types().values())
+    assert types == {np.dtype(np.float16)}
+    assert PARITY_FP32 < worst(out, members) < 2e-2
+
+
+def test_the_mask_is_exact():
+    for dtype in (np.float16, np.float32):
+        assert float(dtype(bank_format.MASKED)) == bank_format.MASKED
+        assert np.exp(dtype(bank_format.MASKED) + dtype(500)) == 0
+    assert np.float32(bank_format.MASKED).view(np.uint32) & 0xFFFF == 0  # bfloat16
+
+
+@pytest.mark.parametrize("prompts", [3, 4, 40])
+def test_padding_changes_nothing(tmp_path, prompts):
+    members = family(kinds=("bilinear",))
+    tight = open_session(make(tmp_path, members), threads=1).run(members.case.images)
+    padded = open_session(make(tmp_path, members, prompts=prompts), threads=1)
+    assert largest_difference(padded.run(members.case.images), tight) <= 1e-6
+
+
+# broken twins -------------------------------------------------------------------------------------
+
+
+def forget_the_mask(patch):
+    patch.setattr(lookup_graph._BankWriter, "masked", lambda self, scores, name: scores)
+
+
+def shift_the_rows(patch):
+    real = lookup_graph._BankWriter.row
+    depth = Setup().depth
+
+    def row(self, table, i=0):
+        return real(self, table, (i + 1) % depth if table == "bank.prompts" else i)
+
+    patch.setattr(lookup_graph._BankWriter, "row", row)
+
+
+def swap_the_norms(patch):
+    real = lookup_graph.norm_slots
+    patch.setattr(lookup_graph, "norm_slots", lambda spec: real(spec)[::-1])
+
+
+def leave_rows_as_they_are(patch):
+    from vptkit.export.bank import adapter_rows as bank
+
+    patch.setattr(bank, "normalized", lambda rows, eps, kind: rows)
+
+
+def fold_the_norms_twice(patch):
+    patch.setattr(bank_pipeline.np, "ones_like", lambda value: value)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        forget_the_mask,
+        shift_the_rows,
+        swap_the_norms,
+        leave_rows_as_they_are,
+        fold_the_norms_twice,
+    ],
+)
+def test_a_broken_bank_is_found_out(tmp_path, monkeypatch, broken):
+    members = family()
+    with monkeypatch.context() as patch:
+        broken(patch)
+        out = make(tmp_path, members)
+    assert worst(out, members) > CLEARLY * PARITY_FP32
+
+
+# what is written, and what is refused --------------------------------------------------------------
+
+
+def test_the_bundle(tmp_path):
+    members = family()
+    out = make(tmp_path, members)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["layout"] == "bank"
+    assert [entry["name"] for entry in manifest["adapters"]] == list(KINDS)
+    files = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    entries = {entry["file"] for entry in manifest["adapters"]}
+    assert files == {"manifest.json", "model.onnx", "norms.safetensors"} | entries
+    shapes = {i["name"]: i["shape"] for i in manifest["inputs"]}
+    assert shapes["adapter"] == ["dynamic"]
+    assert shapes["bank.prompts"] == ["adapters_blocks", 6, 32]
+    model = onnx.load(out / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert not [t.name for t in model.graph.initializer if t.name.startswith("bank.")]
+    before = {name: (out / name).read_bytes() for name in files}
+    again = make(tmp_path, members)
+    assert before == {name: (again / name).read_bytes() for name in files}
+
+
+def refused(tmp_path, members, change, error, match, **room):
+    paths = write_family(members, tmp_path)
+    name = list(members.adapters)[-1]
+    write_adapter(paths[name], change(read_adapter(paths[name])))
+    with pytest.raises(error, match=match):
+        export_bank(
+            [paths[name] for name in members.adapters],
+            tmp_path / "bank.vptk",
+            weights=paths["weights"],
+            bank=BankOptions(**room),
+        )
+    assert not (tmp_path / "bank.vptk").exists()
+
+
+def another_backbone(adapter):
+    return replace(adapter, backbone=replace(adapter.backbone, sha256="0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (another_backbone, BackboneError, "another backbone than the one that was tuned"),
+        (lambda a: replace(a, pool="avg"), AdapterError, "pool 'avg', norm 'before_pool'"),
+        (lambda a: replace(a, norm="after_pool"), AdapterError, "norm 'after_pool'"),
+        (lambda a: replace(a, name="bilinear"), AdapterError, "two adapters have the name"),
+        (
+            lambda a: replace(a, preprocess=replace(a.preprocess, std=(0.1, 0.2, 0.3))),
+            AdapterError,
+            "preprocessing .* are built into the graph",
+        ),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(tmp_path, change, error, match):
+    refused(tmp_path, family(kinds=("bilinear", "linear")), change, error, match)
+
+
+def test_shallow_prompts_are_refused(tmp_path):
+    members = family(kinds=("bilinear", "whitened"))
+    shallow = lambda a: replace(  # noqa: E731
+        a,
+        insert="shallow",
+        tensors={k: v for k, v in a.tensors.items() if k not in ("prompt.1", "prompt.2")},
+    )
+    refused(tmp_path, members, shallow, AdapterError, "its prompts are shallow")
+
+
+def test_too_little_room_is_refused(tmp_path):
+    members = family(kinds=("bilinear", "both"))
+    same = lambda a: a  # noqa: E731
+    refused(tmp_path, members, same, VptkitError, "--bank-prompts 2 is less than the 3", prompts=2)
+    refused(tmp_path, members, same, VptkitError, "--bank-classes 1 is less", classes=1)
+    refused(tmp_path, members, same, AdapterError, "it tunes LayerNorms", layer_norms="no")
+
+
+def test_what_a_bank_does_not_do_is_refused(tmp_path):
+    members = family(kinds=("linear",))
+    with pytest.raises(VptkitError, match="--fold none does not go"):
+        make(tmp_path, members, ExportOptions(fold="none"))
+    avg = Setup(pool="avg_prompts")
+    with pytest.raises(AdapterError, match="pool 'avg_prompts' reads the prompts' own"):
+        make(tmp_path, family(avg, ("bilinear",)))
+    post = replace(members.case.spec, block="post")
+    with pytest.raises(TargetError, match="cannot look up LayerNorms"):
+        bank_pipeline._bank(
+            list(members.adapters.values()), post, {}, BankOptions(layer_norms="yes")
+        )
+
+
+def test_manifests_that_are_no_banks_are_refused(tmp_path):
+    members = family(kinds=("linear",))
+    with pytest.raises(BundleError, match="not those of a bank"):
+        bank_format.BankShape.of_manifest({"inputs": [], "outputs": []}, members.case.spec)
+
+
+# other backbones ----------------------------------------------------------------------------------
+
+
+OTHERS = [
+    "beit_base_patch16_224",
+    "vit_relpos_small_patch16_224",
+    "vit_relpos_base_patch16_rpn_224",
+    "eva02_base_patch16_clip_224",
+    "eva02_enormous_patch14_clip_224",
+    "vit_small_patch16_dinov3",
+    "vit_base_patch16_rope_mixed_224",
+    "vit_base_patch16_sapiens2",
+    "vit_base_patch16_siglip_224",
+    "vit_base_patch16_xp_224",
+    "vit_base_patch16_18x2_224",
+    "aimv2_large_patch14_224",
+]
+PRE_NORM = ["beit_base_patch16_224", "eva02_base_patch16_clip_224", "aimv2_large_patch14_224"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tuned"), [*((n, False) for n in OTHERS), *((n, True) for n in PRE_NORM)]
+)
+def test_a_bank_of_another_architecture(tmp_path, name, tuned):
+    model = coverage.small_model(name)
+    spec = spec_from_model(model, name)
+    weights = {k: v.numpy().astype(np.float32) for k, v in model.state_dict().items()}
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    adapter = coverage.adapter_for(name, model, spec, "deep")
+    adapter = replace(
+        adapter,
+        backbone=replace(adapter.backbone, sha256=digest_of_weights(weights)),
+        tensors={k: v.astype(np.float32) for k, v in adapter.tensors.items()},
+    )
+    one = {k: v[:1] if k.startswith("prompt") else v for k, v in adapter.tensors.items()}
+    none = {k: v for k, v in adapter.tensors.items() if k.startswith("head")}
+    if tuned:
+        for i in range(spec.depth):
+            norm = f"blocks.{i}.norm{i + 1}.weight"
+            one[f"ln.{norm}"] = weights[norm] + np.float32(0.5)
+    adapters = {
+        "three": replace(adapter, name="three"),
+        "one": replace(adapter, name="one", prompt_length=1, tensors=one),
+        "none": replace(adapter, name="none", insert="none", prompt_length=0, tensors=none),
+    }
+    for key, value in adapters.items():
+        write_adapter(tmp_path / f"{key}.safetensors", value)
+    out = tmp_path / "bank.vptk"
+    paths = [tmp_path / f"{key}.safetensors" for key in adapters]
+    export_bank(paths, out, weights=tmp_path / "weights.safetensors")
+    images = coverage.images_of(spec)
+    asked = [key for key in adapters for _ in images]
+    logits = open_session(out, threads=1).run(np.tile(images, (3, 1, 1, 1)), asked)
+    expected = [coverage.logits(copy.deepcopy(model), spec, value) for value in adapters.values()]
+    for found, right in zip(np.split(logits, 3), expected, strict=True):
+        assert largest_difference(found, right) < PARITY_FP32
+    assert largest_difference(expected[0], expected[1]) > CLEARLY * PARITY_FP32
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8", "bf16"])
+def test_precisions_that_a_bank_does_not_have(tmp_path, precision):
+    lowering = Lowering(precision=precision)
+    with pytest.raises(TargetError, match=f"a bank cannot be written in {precision}"):
+        make(tmp_path, family(), ExportOptions(lowering=lowering))
+    assert not (tmp_path / "bank.vptk").exists()

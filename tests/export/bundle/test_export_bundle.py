@@ -1,0 +1,442 @@
+"""`export` from end to end: what is in the bundle, and what is left behind when it fails."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.support.strategies import Case, Setup, build
+from tests.support.tolerances import PARITY_FP32, largest_difference
+from vptkit.atomic_files import sha256_of_file
+from vptkit.errors import AdapterError, BackboneError, GateError, MissingExtraError, OutputError
+from vptkit.export import ExportOptions, export
+from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.bundle import export_bundle
+from vptkit.export.bundle.baselines import export_baselines, random_weights
+from vptkit.export.graph import onnx_file
+from vptkit.export.precision.lowering import Lowering
+from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.backbone_weights import tensor_shapes
+from vptkit.formats.bundle import open_bundle
+from vptkit.formats.tensor_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Files:
+    """A case on disk: adapter and weights, float32, in a folder of their own."""
+
+    case: Case
+    adapter: Path
+    weights: Path
+    out: Path
+
+
+def files_of(folder: Path, setup: Setup, *, spec: bool = True, golden: bool = True) -> Files:
+    case = build(setup)
+    tensors = {k: v.astype(np.float32) for k, v in case.adapter.tensors.items()}
+    if golden:
+        tensors["golden.images"] = case.images
+        tensors["golden.logits"] = case.reference.astype(np.float32)
+    adapter = replace(case.adapter, tensors=tensors)
+    if not spec:
+        adapter = replace(adapter, backbone=replace(adapter.backbone, spec=None))
+    source = folder / "in"
+    source.mkdir()
+    write_adapter(source / "a.safetensors", adapter)
+    single = {k: v.astype(np.float32) for k, v in case.weights.items()}
+    write_tensors(source / "w.safetensors", single)
+    out = folder / "out"
+    out.mkdir()
+    return Files(case, source / "a.safetensors", source / "w.safetensors", out / "a.vptk")
+
+
+@pytest.fixture
+def files(tmp_path) -> Files:
+    return files_of(tmp_path, Setup())
+
+
+def answers(bundle: Path, case: Case) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        bundle / "model.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    feed = {"images": case.images}
+    if session.get_inputs()[0].name == "pixels":
+        feed = {"pixels": case.pixels.astype(np.float32)}
+    return session.run(None, feed)[0]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# what is in a bundle ------------------------------------------------------------------------------
+
+
+def test_a_bundle(files):
+    manifest = export(files.adapter, files.out, weights=files.weights)
+    case, bundle = files.case, open_bundle(files.out)
+    assert sorted(content(files.out)) == [
+        "adapter.safetensors",
+        "golden.safetensors",
+        "manifest.json",
+        "model.onnx",
+    ]
+    on_disk = json.loads((files.out / "manifest.json").read_text())
+    assert manifest == {k: v for k, v in on_disk.items() if k not in ("format", "files")}
+    assert on_disk["files"] == {
+        name: sha256_of_file(files.out / name)
+        for name in ("adapter.safetensors", "golden.safetensors", "model.onnx")
+    }
+    assert (files.out / "adapter.safetensors").read_bytes() == files.adapter.read_bytes()
+    assert bundle.spec == case.spec
+    assert bundle.labels == case.adapter.labels
+    assert bundle.preprocess == case.adapter.preprocess
+    assert (bundle.precision, bundle.input, bundle.batch) == ("fp32", "images", None)
+    images, logits = bundle.golden()
+    assert np.array_equal(images, case.images)
+    assert largest_difference(logits, case.reference) < 1e-6
+    assert largest_difference(answers(files.out, case), case.reference) <= PARITY_FP32
+    assert manifest["parity"] is None
+    assert manifest["backbone"]["sha256"] == case.adapter.backbone.sha256
+    assert manifest["versions"]["onnx"] == onnx.__version__
+    assert (manifest["versions"]["opset"], manifest["versions"]["ir"]) == (17, 8)
+
+
+def test_the_golden_answers_are_optional(tmp_path):
+    files = files_of(tmp_path, Setup(), golden=False)
+    export(files.adapter, files.out, weights=files.weights)
+    assert not (files.out / "golden.safetensors").exists()
+    assert open_bundle(files.out).golden() is None
+
+
+@pytest.mark.parametrize("feed", ["uint8", "float32"])
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("fold", ["all", "none"])
+def test_options_reach_graph_and_manifest(tmp_path, feed, batch, fold):
+    files = files_of(tmp_path, Setup())
+    options = ExportOptions(input=feed, batch=batch, fold=fold, last_block="query")
+    manifest = export(files.adapter, files.out, weights=files.weights, options=options)
+    spec, size = files.case.spec, batch or "dynamic"
+    shape = [size, 16, 24, 3] if feed == "uint8" else [size, 3, 16, 24]
+    name = "images" if feed == "uint8" else "pixels"
+    assert manifest["inputs"] == [{"name": name, "dtype": feed, "shape": shape}]
+    assert manifest["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [size, 5]}]
+    assert (manifest["batch"], manifest["fold"], manifest["layout"]) == (size, fold, "baked")
+    unfolded, folded = unfolded_macs(spec, 3), folded_macs(spec, 3, "deep", "token", "query")
+    assert manifest["macs"] == {
+        "backbone": unfolded_macs(spec, 0),
+        "unfolded": unfolded,
+        "graph": folded if fold == "all" else unfolded,
+    }
+    assert ("deep prompts → constant key/value prefixes" in manifest["folds"]) == (fold == "all")
+    pixels = "pixel scale, mean and std → patch embedding" in manifest["folds"]
+    assert pixels == (fold == "all" and feed == "uint8")
+    assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
+
+
+@pytest.mark.parametrize(
+    ("setup", "present", "absent"),
+    [
+        (Setup(), "last block: one query (absorbed)", "sum of prompts kept apart in the mean"),
+        (Setup(), "LayerScale → projection and MLP", "shallow prompts → constant queries"),
+        (Setup(rank=None, layer_scale=False), "key bias dropped", "LayerScale"),
+        (Setup(insert="shallow"), "shallow prompts → constant queries", "deep prompts"),
+        (
+            Setup(pool="avg_prompts", norm="after_pool"),
+            "sum of prompts kept apart in the mean",
+            "last block",
+        ),
+        (Setup(qkv_bias=False, insert="none"), "final norm affine → head", "value bias"),
+        (Setup(final_norm=False, tuned_norms=False, rank=None), "value bias", "final norm"),
+        (Setup(rank=None), "attention scale → query", "prompt factors"),
+    ],
+)
+def test_the_manifest_names_the_folds_that_were_applied(tmp_path, setup, present, absent):
+    files = files_of(tmp_path, setup)
+    folds = export(files.adapter, files.out, weights=files.weights)["folds"]
+    assert any(name.startswith(present) for name in folds)
+    assert not any(name.startswith(absent) for name in folds)
+
+
+def test_the_same_input_gives_the_same_bytes(files):
+    export(files.adapter, files.out, weights=files.weights)
+    first = content(files.out)
+    export(files.adapter, files.out, weights=files.weights, force=True)
+    assert content(files.out) == first
+
+
+def test_weights_in_half_precision_with_their_own_digest(tmp_path):
+    """A file in fp16 is its float32 values; another digest than float32's, so tuned on itself."""
+    files = files_of(tmp_path, Setup())
+    half = {k: v.astype(np.float16) for k, v in files.case.weights.items()}
+    write_tensors(files.weights, half)
+    with pytest.raises(BackboneError, match="another backbone than the one that was tuned"):
+        export(files.adapter, files.out, weights=files.weights)
+    adapter = read_adapter(files.adapter)
+    write_adapter(files.adapter, replace(adapter, backbone=replace(adapter.backbone, sha256=None)))
+    export(files.adapter, files.out, weights=files.weights)
+    found = largest_difference(answers(files.out, files.case), files.case.reference)
+    assert PARITY_FP32 < found < 0.1
+
+
+def test_external_data_beyond_the_limit_of_protobuf(files, monkeypatch):
+    monkeypatch.setattr(onnx_file, "_PROTOBUF_LIMIT", 1000)
+    export(files.adapter, files.out, weights=files.weights)
+    listed = json.loads((files.out / "manifest.json").read_text())["files"]
+    assert "model.onnx.data" in listed
+    assert (files.out / "model.onnx").stat().st_size < (
+        files.out / "model.onnx.data"
+    ).stat().st_size
+    assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
+    first = content(files.out)
+    export(files.adapter, files.out, weights=files.weights, force=True)
+    assert content(files.out) == first
+    damaged = bytearray(first["model.onnx.data"])
+    damaged[-1] ^= 1
+    (files.out / "model.onnx.data").write_bytes(damaged)
+    with pytest.raises(Exception, match=r"model\.onnx\.data differs from its digest"):
+        open_bundle(files.out)
+
+
+# which weights ------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_another_backbone(files):
+    other = {k: v.astype(np.float32) for k, v in build(Setup(seed=1)).weights.items()}
+    write_tensors(files.weights, other)
+    wanted = files.case.adapter.backbone.sha256[:12]
+    with pytest.raises(BackboneError, match=rf"w\.safetensors: another backbone.*{wanted}"):
+        export(files.adapter, files.out, weights=files.weights)
+    assert list(files.out.parent.iterdir()) == []
+
+
+def test_an_adapter_without_spec_asks_timm(tmp_path):
+    files = files_of(tmp_path, Setup(), spec=False)
+    with pytest.raises(MissingExtraError, match=r"vptkit\[tune\]"):
+        export(files.adapter, files.out, weights=files.weights)
+    asked = []
+
+    def from_timm(adapter):
+        asked.append(adapter.name)
+        return files.case.spec, files.case.weights
+
+    manifest = export(files.adapter, files.out, weights=files.weights, from_timm=from_timm)
+    assert asked == ["random"]
+    assert manifest["backbone"]["spec"] == files.case.spec.to_json()
+    assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
+
+
+def test_weights_in_another_form_ask_timm(files):
+    renamed = {f"model.{k}": v.astype(np.float32) for k, v in files.case.weights.items()}
+    write_tensors(files.weights, renamed)
+    with pytest.raises(MissingExtraError, match="reading this backbone"):
+        export(files.adapter, files.out, weights=files.weights)
+    back = lambda _: (files.case.spec, files.case.weights)  # noqa: E731
+    export(files.adapter, files.out, weights=files.weights, from_timm=back)
+    assert files.out.is_dir()
+
+
+NO_TORCH = """
+import sys
+for name in ("torch", "timm", "torchvision", "onnxruntime"):
+    sys.modules[name] = None  # an import would fail
+from pathlib import Path
+from vptkit.export import export
+export(Path(sys.argv[1]), Path(sys.argv[3]), weights=Path(sys.argv[2]))
+"""
+
+
+def test_no_torch_where_the_adapter_carries_its_spec(files):
+    command = [sys.executable, "-c", NO_TORCH, files.adapter, files.weights, files.out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
+
+
+def test_the_modules_do_not_import_torch():
+    code = (
+        "import sys, vptkit.export, vptkit.export.bundle.baselines; print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert done.stdout.strip() == "False"
+
+
+# refusals -----------------------------------------------------------------------------------------
+
+
+def test_an_output_that_exists(files):
+    files.out.mkdir()
+    (files.out / "mine.txt").write_text("keep")
+    with pytest.raises(OutputError, match=r"a\.vptk: exists already\. Pass --force"):
+        export(files.adapter, files.out, weights=files.weights)
+    assert content(files.out.parent) == {"a.vptk/mine.txt": b"keep"}
+
+
+def test_a_folder_that_does_not_exist(files):
+    with pytest.raises(OutputError, match="does not exist"):
+        export(files.adapter, files.out / "deeper" / "a.vptk", weights=files.weights)
+
+
+def test_a_damaged_adapter(files):
+    files.adapter.write_bytes(files.adapter.read_bytes()[:-9])
+    with pytest.raises(AdapterError, match="truncated or damaged"):
+        export(files.adapter, files.out, weights=files.weights)
+    assert list(files.out.parent.iterdir()) == []
+
+
+def test_damaged_weights(files):
+    files.weights.write_bytes(files.weights.read_bytes()[:-9])
+    with pytest.raises(BackboneError, match="truncated or damaged"):
+        export(files.adapter, files.out, weights=files.weights)
+    assert list(files.out.parent.iterdir()) == []
+
+
+def test_a_pool_that_the_backbone_does_not_have(files):
+    adapter = read_adapter(files.adapter)
+    spec, reference = adapter.backbone.spec, replace(adapter.backbone, spec=None)
+    write_adapter(files.adapter, replace(adapter, pool="map", backbone=reference))
+    weights = read_tensors(files.weights, AdapterError)
+    with pytest.raises(AdapterError, match="pool is 'map', but the backbone has no attention pool"):
+        export(files.adapter, files.out, from_timm=lambda _: (spec, weights))
+    with pytest.raises(AdapterError, match="pool is 'map', but the backbone has no attention pool"):
+        write_adapter(files.adapter, replace(adapter, pool="map"))
+
+
+# interrupted --------------------------------------------------------------------------------------
+
+STEPS = ["write_graph", "write_adapter", "write_tensors", "write_manifest", "fold", "folded_graph"]
+FAULTS = {
+    "Ctrl-C": (KeyboardInterrupt(), KeyboardInterrupt),
+    "disk full": (OSError(errno.ENOSPC, "No space left on device"), OutputError),
+    "read-only": (OSError(errno.EROFS, "Read-only file system"), OutputError),
+    "a defect": (ZeroDivisionError("oops"), ZeroDivisionError),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("force", [False, True])
+def test_a_failure_in_the_middle_leaves_everything_as_it_was(
+    files, monkeypatch, step, fault, force
+):
+    if force:
+        export(files.adapter, files.out, weights=files.weights)
+    before = content(files.out.parent)
+    raised, expected = FAULTS[fault]
+    real = getattr(export_bundle, step)
+
+    def fail(*arguments, **options):
+        if step.startswith("write"):
+            real(*arguments, **options)  # half of the work is on the disk
+        raise raised
+
+    monkeypatch.setattr(export_bundle, step, fail)
+    with pytest.raises(expected) as caught:
+        export(files.adapter, files.out, weights=files.weights, force=force)
+    if expected is OutputError:
+        assert "a.vptk: cannot be written: " + raised.strerror in str(caught.value)
+    assert content(files.out.parent) == before
+    assert [p.name for p in files.out.parent.iterdir()] == (["a.vptk"] if force else [])
+
+
+def test_a_check_that_fails_discards_the_bundle(files):
+    def verify(folder):
+        assert open_bundle(folder).labels == files.case.adapter.labels
+        raise GateError("parity 0.3, expected at most 1e-5")
+
+    with pytest.raises(GateError, match=r"parity 0\.3"):
+        export(files.adapter, files.out, weights=files.weights, verify=verify)
+    assert list(files.out.parent.iterdir()) == []
+    export(files.adapter, files.out, weights=files.weights)
+    before = content(files.out)
+    with pytest.raises(GateError):
+        export(files.adapter, files.out, weights=files.weights, verify=verify, force=True)
+    assert content(files.out) == before
+
+
+def test_the_figures_of_the_check_are_in_the_manifest(files):
+    def verify(folder):
+        return {
+            "max_abs_diff": largest_difference(answers(folder, files.case), files.case.reference)
+        }
+
+    manifest = export(files.adapter, files.out, weights=files.weights, verify=verify)
+    assert manifest["parity"]["max_abs_diff"] <= PARITY_FP32
+    assert open_bundle(files.out).manifest["parity"] == manifest["parity"]
+
+
+# baselines ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setup", "feed", "batch"),
+    [
+        (Setup(), "uint8", None),
+        (Setup(pool="avg_prompts", norm="after_pool"), "float32", 2),
+        (Setup(insert="shallow"), "uint8", 2),
+        (Setup(insert="none"), "float32", None),
+    ],
+)
+def test_baselines_run_and_count(tmp_path, setup, feed, batch):
+    files = files_of(tmp_path, setup)
+    options = ExportOptions(input=feed, batch=batch)
+    export(files.adapter, files.out, weights=files.weights, options=options)
+    folder = tmp_path / "baselines"
+    folder.mkdir()
+    paths = export_baselines(files.out, folder)
+    spec, m = files.case.spec, files.case.adapter.prompt_length
+    expected = {"backbone (no adapter)": 0} | ({"unfolded": m} if m else {})
+    assert list(paths) == list(expected)
+    for name, path in paths.items():
+        bundle = open_bundle(path)
+        macs = unfolded_macs(spec, expected[name])
+        assert bundle.manifest["macs"] == {
+            "backbone": unfolded_macs(spec, 0),
+            "unfolded": macs,
+            "graph": macs,
+        }
+        assert (bundle.name, bundle.manifest["fold"]) == (name, "none")
+        assert (bundle.input, bundle.batch) == (open_bundle(files.out).input, batch)
+        logits = answers(path, files.case)
+        assert logits.shape == (2, 5)
+        assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_baselines_compute_in_the_type_of_the_bundle(tmp_path, files, precision):
+    options = ExportOptions(lowering=Lowering(precision=precision))
+    export(files.adapter, files.out, weights=files.weights, options=options)
+    for path in export_baselines(files.out, tmp_path).values():
+        assert open_bundle(path).precision == precision
+        kinds = {t.data_type for t in onnx.load(str(path / "model.onnx")).graph.initializer}
+        wanted = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16"}[precision]
+        assert onnx.TensorProto.DataType.Value(wanted) in kinds
+
+
+def test_random_weights_are_complete_and_repeatable():
+    spec = build(Setup()).spec
+    first, second = random_weights(spec), random_weights(spec)
+    assert {k: v.shape for k, v in first.items()} == tensor_shapes(spec)
+    assert all(v.dtype == np.float32 and np.array_equal(v, second[k]) for k, v in first.items())
+
+
+def test_the_adapter_without_its_prompts():
+    adapter = without_prompts(build(Setup(pool="avg_prompts")).adapter)
+    assert sorted(adapter.tensors) == ["head.bias", "head.weight"]
+    assert (adapter.insert, adapter.prompt_length, adapter.pool) == ("none", 0, "avg")

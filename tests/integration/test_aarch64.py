@@ -1,0 +1,243 @@
+"""What runs on a board is run: the command line and ONNX Runtime for aarch64, by QEMU.
+
+The answers of this machine are the expected ones. Nothing here is about speed, nor about a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.export.bundle.test_export_bundle import files_of
+from tests.support.arm64 import board
+from tests.support.downloads import Unavailable
+from tests.support.strategies import Setup
+from tests.support.tolerances import AARCH64, CLEARLY, largest_difference
+from vptkit.export import ExportOptions, export
+from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.bundle import open_bundle, write_manifest
+from vptkit.formats.tensor_file import write_tensors
+from vptkit.images.image_file import open_image
+from vptkit.images.preprocess import prepare
+from vptkit.runtime.session.factory import open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOGITS = """
+import json, sys
+import numpy as np
+from vptkit.runtime.session.factory import open_session
+answers = open_session(sys.argv[1]).run(np.load(sys.argv[2]))
+sys.stdout.write(json.dumps(answers.tolist()))
+"""
+# what a board imports; the parents of child processes, and whatever needs a package of its own, too
+IMPORTS = """
+import importlib, json, pathlib, sys, vptkit
+home = pathlib.Path(vptkit.__file__).parent
+names = [f"vptkit.{room}.{path.stem}" for room in ("runtime", "devices")
+         for path in sorted((home / room).glob("*.py")) if path.stem != "__init__"]
+for name in names:
+    importlib.import_module(name)
+from vptkit.devices.drivers.cuda import probe
+from vptkit.errors import MissingError
+try:
+    found = str(probe())
+except MissingError as error:
+    found = f"MissingError: {error}"
+sys.stdout.write(json.dumps({"names": names, "gpu": found}))
+"""
+
+
+@pytest.fixture(scope="module")
+def arm():
+    try:
+        return board()
+    except Unavailable as reason:
+        pytest.skip(f"no Python for aarch64: {reason}")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """A tiny ViT with prompts and golden answers, exported here."""
+    files = files_of(tmp_path_factory.mktemp("arm"), Setup())
+    export(files.adapter, files.out, weights=files.weights)
+    return files.out
+
+
+@pytest.fixture(scope="module")
+def real_bundle(shared, tmp_path_factory) -> Path:
+    """ViT-Ti/16 with its real weights and eight prompts a block; golden answers of a real image."""
+    from vptkit.tune.backbone.reference import reference_logits
+    from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
+    from vptkit.tune.backbone.timm_backbone import create_backbone, described_weights, preprocess_of
+
+    name = "vit_tiny_patch16_224"
+    weights = shared / "weights" / f"{name}.augreg_in21k_ft_in1k" / "model.safetensors"
+    model = create_backbone(name, {}, weights)
+    spec, random = spec_from_model(model), np.random.default_rng(0)
+    tensors: dict[str, Any] = {
+        "head.weight": random.standard_normal((10, spec.width)) / np.sqrt(spec.width),
+        "head.bias": random.standard_normal(10),
+    }
+    for i in range(spec.depth):
+        tensors[f"prompt.{i}"] = random.standard_normal((8, spec.width))
+    folder = tmp_path_factory.mktemp("real")
+    adapter = Adapter(
+        name="real",
+        backbone=BackboneRef(
+            name=name, spec=spec, sha256=digest_of_weights(weights_from_model(model))
+        ),
+        method="vpt",
+        insert="deep",
+        prompt_length=8,
+        pool="token",
+        norm="before_pool",
+        labels=tuple(f"class {i}" for i in range(10)),
+        preprocess=preprocess_of(model),
+        tensors={key: np.asarray(value, dtype=np.float32) for key, value in tensors.items()},
+    )
+    write_adapter(folder / "a.safetensors", adapter)
+    photos = sorted((shared / "data").glob("*/test/*/*.jp*g"))[:1]
+    images = np.stack([prepare(open_image(photo), adapter.preprocess) for photo in photos])
+    export(
+        folder / "a.safetensors",
+        folder / "a.vptk",
+        weights=weights,
+        options=ExportOptions(),
+        from_timm=lambda one: described_weights(one, weights),
+    )
+    answers = reference_logits(folder / "a.safetensors", weights, images)
+    return with_golden(folder / "a.vptk", images, answers)
+
+
+def with_golden(path: Path, images, logits) -> Path:
+    """Put other golden answers into a bundle, digests and all."""
+    manifest = {
+        key: value
+        for key, value in open_bundle(path).manifest.items()
+        if key not in ("format", "files")
+    }
+    tensors = {"images": images, "logits": np.asarray(logits, dtype=np.float32)}
+    write_tensors(path / "golden.safetensors", tensors)
+    write_manifest(path, manifest)
+    return path
+
+
+def logits_there(arm, bundle: Path, images, folder: Path):
+    np.save(folder / "images.npy", images)
+    done = arm.run("-c", LOGITS, bundle, folder / "images.npy")
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(done.stdout))
+
+
+@pytest.mark.slow
+def test_a_board_gives_the_answers_of_this_machine(arm, bundle, tmp_path):
+    images = np.random.default_rng(3).integers(0, 256, (5, 16, 24, 3), dtype=np.uint8)
+    here = open_session(bundle).run(images)
+    there = logits_there(arm, bundle, images, tmp_path)
+    assert largest_difference(there, here) <= AARCH64
+    # the broken twin: one bias of the head a little larger
+    shifted = here + CLEARLY * AARCH64 * np.abs(here).max() * np.eye(5)[0]
+    assert largest_difference(there, shifted) > AARCH64
+
+
+@pytest.mark.slow
+def test_a_real_vit_gives_the_answers_of_this_machine(arm, real_bundle, tmp_path):
+    images, _ = open_bundle(real_bundle).golden()
+    here = open_session(real_bundle).run(images)
+    assert largest_difference(logits_there(arm, real_bundle, images, tmp_path), here) <= AARCH64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["bundle", "real_bundle"])
+def test_check_holds_on_a_board(arm, which, request):
+    path = request.getfixturevalue(which)
+    done = arm.run("-m", "vptkit", "check", path, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["ok"]
+    assert document["count"] == len(open_bundle(path).golden()[0])
+
+
+@pytest.mark.slow
+def test_check_fails_on_a_board_where_one_bias_differs(arm, bundle, tmp_path):
+    """The broken twin."""
+    copy = shutil.copytree(bundle, tmp_path / "broken.vptk")
+    images, logits = open_bundle(bundle).golden()
+    with_golden(copy, images, logits + 0.01 * np.abs(logits).max() * np.eye(5)[2])
+    done = arm.run("-m", "vptkit", "check", copy, "--json")
+    assert done.returncode == 3, done.stderr
+    assert not json.loads(done.stdout)["ok"]
+    assert "differs from the golden answers" in done.stderr
+
+
+@pytest.mark.slow
+def test_run_says_the_same_on_a_board(arm, vptkit, bundle, tmp_path):
+    """Images that are decoded, turned, resized and cropped on both machines."""
+    random = np.random.default_rng(4)
+    for i, size in enumerate([(16, 24), (61, 47)]):
+        pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    command = ("run", bundle, tmp_path, "--json")
+    code, here, err = vptkit(*command)
+    assert code == 0, err
+    done = arm.run("-m", "vptkit", *command)
+    assert done.returncode == 0, done.stderr
+    lines = [[json.loads(line) for line in text.splitlines()] for text in (here, done.stdout)]
+    assert len(lines[0]) == 2
+    for ours, theirs in zip(*lines, strict=True):
+        assert [top["label"] for top in theirs["top"]] == [top["label"] for top in ours["top"]]
+        scores = [[top["score"] for top in line["top"]] for line in (theirs, ours)]
+        assert len(scores[0]) == 5
+        assert largest_difference(*scores) <= AARCH64
+
+
+@pytest.mark.slow
+def test_everything_that_a_board_needs_can_be_imported(arm):
+    done = arm.run("-W", "error", "-c", IMPORTS)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {
+        "vptkit.devices.drivers.cuda",
+        "vptkit.runtime.backends.tensorrt_graph",
+        "vptkit.runtime.session.factory",
+    } <= {*found["names"]}
+    assert found["gpu"].startswith("MissingError: ")
+
+
+@pytest.mark.slow
+def test_doctor_and_detect_answer_on_a_board(arm):
+    done = arm.run("-m", "vptkit", "devices", "detect", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["machine"]["arch"] == "aarch64"
+    done = arm.run("-m", "vptkit", "doctor", "--json")
+    assert done.returncode in (0, 5), done.stderr
+    found = {check["name"]: check["found"] for check in json.loads(done.stdout)["checks"]}
+    assert found["ONNX Runtime"].startswith("1.23.2")
+    assert found["ONNX Runtime CPU"] == "multiplied two matrices"
+
+
+@pytest.mark.slow
+def test_a_build_without_a_gpu_says_so_on_a_board(arm, bundle):
+    """The child process of a build starts, and asks for the GPU before anything of TensorRT's."""
+    done = arm.run("-m", "vptkit", "build", bundle)
+    assert done.returncode == 5, done.stderr
+    assert "no NVIDIA GPU" in done.stderr
+    assert not (bundle / "engines").exists()
+
+
+def test_the_test_of_a_board_is_not_one_of_this_machine(arm):
+    """Nor are the processes that it starts."""
+    code = "import platform; print(platform.machine(), flush=True)"
+    child = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    )
+    done = arm.run("-c", f"{code}; {child}", code)
+    assert done.stdout == "aarch64\naarch64\n", done.stderr

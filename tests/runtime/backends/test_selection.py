@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import builtins
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support.fakes.gpu import ORIN_GPU
+from vptkit.errors import BundleError, MissingError, MissingExtraError, TargetError, VptkitError
+from vptkit.formats.bundle import open_bundle
+from vptkit.runtime.backends import selection
+from vptkit.runtime.backends.selection import AUTO_ORDER, BACKENDS, open_graph
+from vptkit.runtime.engine_build.builder import BuildOptions, build
+
+
+@pytest.fixture
+def bundle(make_bundle):
+    return open_bundle(make_bundle())
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    def probe():
+        raise MissingError("no driver here.")
+
+    monkeypatch.setattr(selection, "probe", probe)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that sets what each backend does: an error that it raises, or a graph."""
+    monkeypatch.setattr(selection, "probe", lambda: ORIN_GPU)
+    tried = []
+
+    def describe(**outcomes):
+        def open_(bundle, backend, threads, cuda_graph):
+            tried.append((backend, threads, cuda_graph))
+            outcome = outcomes.get(backend.replace("-", "_"), MissingError(f"no {backend}"))
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        monkeypatch.setattr(selection, "_open", open_)
+        return tried
+
+    return describe
+
+
+def test_the_order_of_auto_knows_every_backend():
+    assert sorted(AUTO_ORDER) == sorted(BACKENDS)
+
+
+def test_cpu_is_onnx_runtime(bundle):
+    opened = open_graph(bundle, "cpu", 1)
+    assert (opened.backend, opened.graph.threads, opened.refused) == ("cpu", 1, {})
+    assert "onnxruntime" in opened.graph.versions
+
+
+def test_without_a_gpu_auto_takes_the_processor_and_says_why(bundle, no_gpu):
+    opened = open_graph(bundle, "auto")
+    assert (opened.backend, opened.reason) == ("cpu", "there is no GPU to use")
+    assert opened.refused == dict.fromkeys(AUTO_ORDER[:-1], "no driver here.")
+
+
+@pytest.mark.parametrize("backend", AUTO_ORDER[:-1])
+def test_a_named_backend_without_a_gpu_is_an_error(bundle, no_gpu, backend):
+    with pytest.raises(
+        MissingError,
+        match=f"backend {backend} needs an NVIDIA GPU.*no driver here.*--backend cpu",
+    ) as caught:
+        open_graph(bundle, backend)
+    assert caught.value.exit_code == 5
+
+
+def test_auto_takes_the_first_that_runs_and_keeps_every_reason(bundle, machine):
+    graph = SimpleNamespace()
+    tried = machine(
+        tensorrt=MissingError("no engine: run vptkit build"),
+        cuda=TargetError("1 MatMul elsewhere"),
+        ort_tensorrt=graph,
+        cpu=AssertionError("not to be tried"),
+    )
+    opened = open_graph(bundle, "auto", 3, cuda_graph=False)
+    assert opened.graph is graph
+    assert opened.backend == "ort-tensorrt"
+    assert opened.reason.endswith("that runs this bundle on Orin")
+    assert list(opened.refused.items()) == [
+        ("tensorrt", "no engine: run vptkit build"),
+        ("tensorrt-rtx", "no tensorrt-rtx"),
+        ("cuda", "1 MatMul elsewhere"),
+    ]
+    assert tried == [(name, 3, False) for name in AUTO_ORDER[:4]]
+
+
+def test_if_nothing_runs_auto_names_every_reason(bundle, machine):
+    machine()
+    with pytest.raises(MissingError, match="no backend runs it here") as caught:
+        open_graph(bundle, "auto")
+    assert all(f"{name}: no {name}" in str(caught.value) for name in BACKENDS)
+
+
+def test_a_damaged_bundle_is_not_a_reason_to_try_the_next(bundle, machine):
+    machine(tensorrt=BundleError("damaged"), cpu=SimpleNamespace())
+    with pytest.raises(BundleError, match="damaged"):
+        open_graph(bundle, "auto")
+
+
+@pytest.mark.parametrize("error", [MissingError("none"), TargetError("cannot")])
+def test_a_named_backend_does_not_fall_back(bundle, machine, error):
+    machine(tensorrt=error, cpu=SimpleNamespace())
+    with pytest.raises(type(error), match=str(error)):
+        open_graph(bundle, "tensorrt")
+
+
+def test_an_unknown_backend_is_a_usage_error(bundle):
+    with pytest.raises(VptkitError, match="backend 'gpu' is not known, expected one of cpu, cuda"):
+        open_graph(bundle, "gpu")
+
+
+@pytest.mark.parametrize("backend", ["cuda", "ort-tensorrt"])
+def test_this_build_of_onnx_runtime_has_no_gpu(bundle, monkeypatch, backend):
+    monkeypatch.setattr(selection, "probe", lambda: ORIN_GPU)
+    with pytest.raises(MissingError, match="is not in this build of ONNX Runtime"):
+        open_graph(bundle, backend)
+
+
+@pytest.fixture
+def import_error(monkeypatch):
+    """A function that makes importing onnxruntime fail."""
+    real = builtins.__import__
+
+    def install(error):
+        def broken(name, *args, **kwargs):
+            if name == "onnxruntime":
+                raise error
+            return real(name, *args, **kwargs)
+
+        monkeypatch.delitem(sys.modules, "vptkit.runtime.backends.onnxruntime_graph", raising=False)
+        monkeypatch.setattr("builtins.__import__", broken)
+
+    return install
+
+
+def test_without_onnx_runtime_the_command_is_named(bundle, monkeypatch, import_error):
+    monkeypatch.setattr(selection, "probe", lambda: ORIN_GPU)
+    import_error(ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"))
+    with pytest.raises(MissingExtraError, match=r"vptkit\[cpu\]"):
+        open_graph(bundle, "cpu")
+    with pytest.raises(MissingError, match=r'pip install "onnxruntime-gpu\[cuda,cudnn\]"'):
+        open_graph(bundle, "cuda")
+
+
+def test_another_missing_module_is_a_defect(bundle, import_error):
+    import_error(ModuleNotFoundError("No module named 'coloredlogs'", name="coloredlogs"))
+    with pytest.raises(ModuleNotFoundError, match="coloredlogs"):
+        open_graph(bundle, "cpu")
+
+
+def test_a_broken_installation_is_named(bundle, import_error):
+    import_error(ImportError("libcudart.so.12: cannot open shared object file"))
+    with pytest.raises(MissingError, match=r"installed but does not load: libcudart\.so\.12"):
+        open_graph(bundle, "cpu")
+
+
+def test_auto_takes_an_engine_once_it_is_built(fake_gpu, bundle):
+    opened = open_graph(bundle, "auto", 1)
+    assert opened.backend == "cpu"
+    assert f"vptkit build {bundle.path}" in opened.refused["tensorrt"]
+    assert "not in this build of ONNX Runtime" in opened.refused["cuda"]
+    with pytest.raises(MissingError, match="no engine for TensorRT"):
+        open_graph(bundle, "tensorrt")
+
+    build(bundle, BuildOptions(library="tensorrt", batch=(1, 2, 8)))
+    opened = open_graph(bundle, "auto", 1)
+    assert (opened.backend, opened.refused) == ("tensorrt", {})
+
+
+def test_auto_goes_past_an_engine_that_does_not_serve(fake_gpu, bundle, make_bundle, monkeypatch):
+    other = fake_gpu.engine(make_bundle(feed="pixels"))
+    monkeypatch.setattr(
+        "vptkit.runtime.backends.tensorrt_graph.find_engine", lambda *_, **__: other
+    )
+    opened = open_graph(bundle, "auto", 1)
+    assert opened.backend == "cpu"
+    assert "the manifest wants" in opened.refused["tensorrt"]
+
+    def start(logger):
+        raise TypeError("factory function returned nullptr")
+
+    monkeypatch.setattr(fake_gpu.trt, "Runtime", start)
+    opened = open_graph(bundle, "auto", 1)
+    assert opened.backend == "cpu"
+    assert "starts no runtime" in opened.refused["tensorrt"]

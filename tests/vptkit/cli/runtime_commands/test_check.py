@@ -1,0 +1,180 @@
+"""`vptkit check --oracle` on bundles of a 12-block ViT, and what it promises of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.export.bundle.test_export_bundle import files_of
+from tests.support.strategies import Setup
+from vptkit.export.analysis.tensorrt_rules import VERSIONS
+from vptkit.formats.adapter import read_adapter, without_prompts, write_adapter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is missing"
+)
+DEPTH = 12
+SETUP = Setup(
+    image=(64, 64),
+    depth=DEPTH,
+    heads=2,
+    mlp_ratio=4.0,
+    registers=0,
+    norm_pre=False,
+    layer_scale=False,
+    prompts=8,
+    prompt_scale=0.3,
+    tuned_norms=False,
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return files_of(tmp_path_factory.mktemp("deep"), SETUP, golden=False)
+
+
+@pytest.fixture
+def export(vptkit, files, tmp_path):
+    """A function that exports the deep adapter, or the bare backbone as others export it."""
+
+    def run(*options: object, bare: bool = False, name: str = "out") -> Path:
+        adapter, out = files.adapter, tmp_path / f"{name}.vptk"
+        if bare:
+            adapter = tmp_path / "bare.safetensors"
+            write_adapter(adapter, without_prompts(read_adapter(files.adapter)))
+            options = (*options, "--fold", "none")
+        code, _, err = vptkit(
+            "export", adapter, "-o", out, "--weights", files.weights, "--batch", 1, *options
+        )
+        assert code == 0, err
+        return out
+
+    return run
+
+
+def oracle(vptkit, bundle, *options):
+    code, out, err = vptkit("check", bundle, "--oracle", "trt-rtx", "--json", *options)
+    return code, json.loads(out), err
+
+
+@rtx
+@pytest.mark.slow
+def test_every_attention_of_a_deep_bundle_is_fused(vptkit, export):
+    code, deep, err = oracle(vptkit, export("--precision", "fp16"), "--sm", "86")
+    assert code == 0, err
+    found = deep["rows"][0]["structure"]
+    assert found["fused_attentions"] == DEPTH
+    assert found["unfused_softmax"] == []
+    assert set(found["gemms"]) == {"Half"}
+
+
+@rtx
+@pytest.mark.slow
+def test_a_deep_bundle_costs_no_layer(vptkit, export):
+    counts = []
+    for bare in (False, True):
+        bundle = export("--precision", "fp16", bare=bare, name=f"bare-{bare}")
+        code, document, err = oracle(vptkit, bundle, "--sm", "86")
+        assert code == 0, err
+        counts.append(document["rows"][0]["structure"]["layers"])
+    assert counts[0] <= counts[1]
+
+
+@rtx
+def test_the_absorbed_last_block_is_found_out(vptkit, export):
+    bundle = export("--precision", "fp16", "--last-block", "absorbed")
+    code, document, err = oracle(vptkit, bundle, "--sm", "86")
+    assert code == 3
+    assert not document["ok"]
+    assert document["rows"][0]["structure"]["unfused_softmax"] == ["blocks.11.attn/softmax"]
+    assert "--last-block query" in err
+
+
+@rtx
+@pytest.mark.slow
+def test_no_gemm_of_an_int8_bundle_is_dequantized(vptkit, export, tmp_path):
+    random = np.random.default_rng(0)
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(8):
+        pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{i}.png")
+    bundle = export(
+        *("--precision", "int8", "--target", "tensorrt", "--calibration", images),
+        *("--min-agreement", 0),
+    )
+    code, document, err = oracle(vptkit, bundle, "--sm", "86")
+    assert code == 0, err
+    found = document["rows"][0]["structure"]
+    assert found["dequantized_gemms"] == []
+    assert found["gemms"]["Int8"] >= 3 * DEPTH
+    assert found["fused_attentions"] == DEPTH
+
+
+@rtx
+def test_a_float32_bundle_is_reported_and_passes(vptkit, export):
+    code, out, _ = vptkit("check", export(), "--oracle", "trt-rtx", "--sm", "86", "--layers")
+    assert code == 0
+    assert out.splitlines()[0].split()[:3] == ["sm", "result", "layers"]
+    assert "blocks.11.mlp.fc2" in out
+
+
+@rtx
+def test_a_target_without_an_engine_is_exit_4(vptkit, export):
+    code, document, err = oracle(vptkit, export(), "--sm", "87")
+    assert (code, document["ok"]) == (4, False)
+    assert "SM87" in err
+
+
+def test_missing_wheels_are_exit_5(vptkit, make_bundle, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, out, err = vptkit("check", make_bundle(), "--oracle", "trt-rtx")
+    assert (code, out) == (5, "")
+    assert "vptkit[trt-rtx]" in err
+
+
+def test_rules(vptkit, make_bundle):
+    code, out, _ = vptkit("check", make_bundle(), "--oracle", "rules", "--json")
+    document = json.loads(out)
+    assert (code, document["ok"]) == (0, True)
+    assert tuple(row["trt"] for row in document["rows"]) == VERSIONS
+
+
+def test_rules_for_a_version_that_does_not_take_it(vptkit, make_bundle):
+    import onnx
+
+    from vptkit.formats.bundle import MODEL, write_manifest
+
+    bundle = make_bundle()
+    model = onnx.load(bundle / MODEL)
+    model.graph.node[0].op_type = "MatMulInteger"
+    onnx.save(model, bundle / MODEL)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    write_manifest(bundle, {k: v for k, v in manifest.items() if k not in ("format", "files")})
+    code, out, err = vptkit("check", bundle, "--oracle", "rules", "--trt", "8.6,10.3")
+    assert code == 4
+    assert "operator MatMulInteger: not in TensorRT 8.6" in err
+    assert "refused" in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--oracle", "trt"),
+        ("--oracle", "rules", "--sm", "86"),
+        ("--oracle", "trt-rtx", "--trt", "8.6"),
+        ("--oracle", "trt-rtx", "--sm", "Ada"),
+        ("--oracle", "rules", "--trt", "9"),
+    ],
+)
+def test_options_that_do_not_go_are_exit_2(vptkit, make_bundle, options):
+    code, out, _ = vptkit("check", make_bundle(), *options)
+    assert (code, out) == (2, "")

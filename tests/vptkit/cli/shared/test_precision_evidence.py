@@ -1,0 +1,116 @@
+"""Precisions on the command line: export, check, bisect, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.export.bundle.test_export_bundle import files_of
+from tests.support.strategies import Setup
+from vptkit.export.numerics.accuracy_gate import compare
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    found = files_of(folder, Setup())
+    random = np.random.default_rng(0)
+    for name in found.case.adapter.labels[:2]:
+        (folder / "data" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = random.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "data" / name / f"{i}.png")
+    return found
+
+
+@pytest.fixture
+def export(vptkit, files, tmp_path):
+    def run(*options):
+        out = tmp_path / "a.vptk"
+        code, stdout, stderr = vptkit(
+            "export", files.adapter, "--weights", files.weights, "-o", out, "--json", *options
+        )
+        return code, json.loads(stdout) if stdout else None, stderr, out
+
+    return run
+
+
+def data_of(files):
+    return files.adapter.parents[1] / "data"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+def test_export_check_and_gate(export, vptkit, files, precision):
+    calibration = ["--calibration", data_of(files), "--calibration-images", "8"]
+    code, document, stderr, out = export(
+        "--precision", precision, *calibration, "--min-agreement", "0.5"
+    )
+    assert code == 0, stderr
+    assert document["precision"] == precision
+    assert document["gate"]["count"] == 8  # what calibration left over
+    assert document["lowering"]["target"] == ("cpu" if precision == "int8" else "tensorrt")
+    assert document["parity"]["ok"]
+    code, stdout, stderr = vptkit("check", out, "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["simulated"] == (precision in ("bf16", "fp8"))
+
+
+def test_without_images(export):
+    code, document, stderr, _ = export("--precision", "fp16")
+    assert (code, document["gate"]) == (0, None)
+    assert "not compared with fp32 on real images" in stderr
+    code, _, stderr, _ = export("--precision", "int8", "--force")
+    assert code == 2
+    assert "--calibration DIR" in stderr
+
+
+def test_a_failed_gate_leaves_nothing(export, files, monkeypatch):
+    monkeypatch.setattr(
+        "vptkit.export.precision.lowering.compare",
+        lambda *a, **k: replace(compare(*a, **k), ok=False),
+    )
+    code, _, stderr, out = export("--precision", "fp16", "--gate", data_of(files))
+    assert code == 3
+    assert not out.exists()
+    assert "fp16 agrees with fp32 on" in stderr
+
+
+def test_islands_are_named_or_refused(export):
+    code, document, stderr, _ = export("--precision", "fp16", "--island", "blocks.1.mlp")
+    assert code == 0
+    assert document["lowering"]["islands"] == ["blocks.1.mlp"]
+    assert "kept in fp32: blocks.1.mlp" in stderr
+    code, _, stderr, _ = export("--precision", "fp16", "--island", "blocks.x")
+    assert code == 2
+    assert "expected patch, head" in stderr
+    code, _, stderr, _ = export("--precision", "fp16", "--island", "blocks.77", "--force")
+    assert code == 2
+    assert "no such part" in stderr
+
+
+def test_overflow_and_bisect(export, vptkit, files):
+    code, _, stderr, out = export()
+    assert code == 0, stderr
+    code, stdout, stderr = vptkit("check", out, "--overflow", data_of(files), "--json")
+    assert code == 0, stderr
+    found = json.loads(stdout)
+    assert len(found["blocks"]) == files.case.spec.depth
+    assert found["images"] == 16
+    assert found["headroom"] > 4
+    code, stdout, _ = vptkit("check", out, "--overflow", data_of(files))
+    assert "islands that fp16 needs: none" in stdout
+    code, stdout, stderr = vptkit("bisect", out, data_of(files), "--json", "--min-agreement", "0.5")
+    assert code == 0, stderr
+    assert json.loads(stdout)["islands"] == []
+
+
+def test_maps_and_searches_want_fp32(export, vptkit, files):
+    _, _, _, out = export("--precision", "fp16")
+    for command in (["check", out, "--overflow", data_of(files)], ["bisect", out, data_of(files)]):
+        code, _, stderr = vptkit(*command)
+        assert code == 4
+        assert "expected fp32" in stderr

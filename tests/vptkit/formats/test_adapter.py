@@ -1,0 +1,525 @@
+"""The adapter file: what is written is read, equal is equal, and everything else is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import struct
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.strategies import CLASSES, Setup, random_adapter, specs
+from vptkit.atomic_files import canonical_json
+from vptkit.errors import AdapterError, BackboneError, OutputError
+from vptkit.formats.adapter import (
+    FORMAT,
+    Adapter,
+    BackboneRef,
+    read_adapter,
+    require_backbone,
+    write_adapter,
+)
+from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+exact = settings(
+    derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@st.composite
+def adapters(draw: st.DrawFn) -> Adapter:
+    spec = draw(specs())
+    setup = Setup(
+        insert=draw(st.sampled_from(["deep", "shallow", "none"])),
+        prompts=draw(st.integers(1, 4)),
+        rank=draw(st.sampled_from([None, 1, 3])),
+        pool=draw(
+            st.sampled_from(["token", "avg", "avg_prompts"] if spec.class_token else ["avg"])
+        ),
+        norm=draw(st.sampled_from(["before_pool", "after_pool"])),
+        tuned_norms=draw(st.booleans()),
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    dtype = draw(st.sampled_from([np.float64, np.float32, np.float16]))
+    adapter = random_adapter(spec, setup, rng, sha256=draw(st.sampled_from([None, "0" * 64])))
+    tensors = {k: v.astype(dtype) for k, v in adapter.tensors.items()}
+    if draw(st.booleans()):
+        shape = (2, *adapter.preprocess.size, 3)
+        tensors["golden.images"] = rng.integers(0, 256, shape).astype(np.uint8)
+        tensors["golden.logits"] = rng.standard_normal((2, CLASSES)).astype(np.float32)
+    train = {"seed": 3, "metrics": {"val_top1": 0.5}, "note": draw(st.text(max_size=8))}
+    if draw(st.booleans()):
+        adapter = replace(adapter, backbone=replace(adapter.backbone, spec=None))
+    return replace(
+        adapter, name=draw(st.text(min_size=1, max_size=6)), train=train, tensors=tensors
+    )
+
+
+def equal(a: Adapter, b: Adapter) -> bool:
+    same = a.tensors.keys() == b.tensors.keys() and all(
+        v.dtype == b.tensors[k].dtype and np.array_equal(v, b.tensors[k])
+        for k, v in a.tensors.items()
+    )
+    return same and a.to_json() == b.to_json() and a.backbone == b.backbone
+
+
+@pytest.fixture
+def adapter(tiny_adapter) -> Adapter:
+    """Deep, two bilinear prompts a block, width 8, three classes."""
+    return read_adapter(tiny_adapter)
+
+
+def edited(path: Path, **header: Any) -> Path:
+    """The same file with other fields in its header; ... removes one."""
+    document = json.loads(read_metadata(path, AdapterError)["vptkit"]) | header
+    document = {k: v for k, v in document.items() if v is not ...}
+    return rewritten(path, document)
+
+
+def rewritten(path: Path, document: Any, tensors: dict[str, Any] | None = None) -> Path:
+    kept = read_tensors(path, AdapterError) if tensors is None else tensors
+    write_tensors(path, kept, ("vptkit", json.dumps(document)))
+    return path
+
+
+def with_tensors(path: Path, **tensors: Any) -> Path:
+    """The same file with other tensors (underscores for dots); ... removes one."""
+    named = {k.replace("__", "."): v for k, v in tensors.items()}
+    kept = read_tensors(path, AdapterError) | named
+    document = json.loads(read_metadata(path, AdapterError)["vptkit"])
+    return rewritten(path, document, {k: v for k, v in kept.items() if v is not ...})
+
+
+# round trip ---------------------------------------------------------------------------------------
+
+
+@settings(exact, max_examples=40)
+@given(adapters())
+def test_what_is_written_is_read(tmp_path_factory, adapter):
+    path = tmp_path_factory.mktemp("adapter") / "a.safetensors"
+    write_adapter(path, adapter)
+    found = read_adapter(path)
+    assert equal(found, adapter)
+    again = path.with_name("b.safetensors")
+    write_adapter(again, found)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_equal_adapters_are_equal_bytes(tmp_path, adapter):
+    """Whatever the order of tensors and fields, and the layout in memory."""
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    write_adapter(paths[0], replace(adapter, train={"a": 1, "b": {"c": 2, "d": 3}}))
+    turned = {k: np.asfortranarray(v) for k, v in reversed(adapter.tensors.items())}
+    train = {"b": {"d": 3, "c": 2}, "a": 1}
+    write_adapter(paths[1], replace(adapter, tensors=turned, train=train))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_different_adapters_are_different_bytes(tmp_path, adapter):
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    write_adapter(paths[0], adapter)
+    write_adapter(paths[1], replace(adapter, labels=("red", "blue", "green")))
+    assert paths[0].read_bytes() != paths[1].read_bytes()
+
+
+def test_the_header_is_canonical_json_under_one_key(tiny_adapter, adapter):
+    metadata = read_metadata(tiny_adapter, AdapterError)
+    assert set(metadata) == {"vptkit"}
+    assert metadata["vptkit"] == canonical_json(adapter.to_json())
+    assert json.loads(metadata["vptkit"])["format"] == FORMAT == "vptkit.adapter/1"
+
+
+def test_prompts_are_the_product_of_their_factors(adapter):
+    a, b = adapter.tensors["prompt.1.a"], adapter.tensors["prompt.1.b"]
+    found = adapter.prompts(1)
+    assert found.dtype == np.float64
+    assert found.shape == (2, 8)
+    assert np.array_equal(found, a.astype(np.float64) @ b.astype(np.float64).T)
+
+
+def test_layer_norms_and_golden_answers(tmp_path, adapter):
+    images = np.zeros((1, 24, 16, 3), dtype=np.uint8)
+    logits = np.ones((1, 3), dtype=np.float32)
+    tensors = adapter.tensors | {
+        "ln.blocks.1.norm1.weight": np.arange(8.0),
+        "golden.images": images,
+        "golden.logits": logits,
+    }
+    write_adapter(tmp_path / "a.safetensors", replace(adapter, tensors=tensors))
+    found = read_adapter(tmp_path / "a.safetensors")
+    assert list(found.layer_norms()) == ["blocks.1.norm1.weight"]
+    assert np.array_equal(found.golden()[0], images)
+    assert np.array_equal(found.golden()[1], logits)
+    assert adapter.golden() is None
+
+
+# not an adapter file ------------------------------------------------------------------------------
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(AdapterError, match=r"nothing\.safetensors: no such file"):
+        read_adapter(tmp_path / "nothing.safetensors")
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(AdapterError, match=r"a folder, expected a \.safetensors file"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"\0" * 8, b"\xff" * 64, b"PK\x03\x04" + b"\0" * 200, b"not a tensor file\n" * 30],
+)
+def test_another_kind_of_file(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(AdapterError, match=r"a\.safetensors: not a readable safetensors file"):
+        read_adapter(path)
+
+
+def test_a_truncated_file_at_every_offset(tmp_path, tiny_adapter):
+    whole, path = tiny_adapter.read_bytes(), tmp_path / "cut.safetensors"
+    offsets = {*range(64), *range(64, len(whole), 37), len(whole) - 1}
+    for offset in sorted(offsets):
+        path.write_bytes(whole[:offset])
+        with pytest.raises(AdapterError, match="truncated or damaged"):
+            read_adapter(path)
+
+
+def test_bytes_behind_the_end(tiny_adapter):
+    tiny_adapter.write_bytes(tiny_adapter.read_bytes() + b"\0")
+    with pytest.raises(AdapterError, match="truncated or damaged"):
+        read_adapter(tiny_adapter)
+
+
+def test_every_flipped_bit_of_the_header_is_refused_or_reads_as_another_adapter(
+    tmp_path, tiny_adapter
+):
+    """No traceback of another kind, whatever the damage."""
+    whole, path = tiny_adapter.read_bytes(), tmp_path / "flipped.safetensors"
+    end = 8 + struct.unpack("<Q", whole[:8])[0]
+    for offset in range(0, end, 3):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1 << (offset % 8)
+        path.write_bytes(damaged)
+        with contextlib.suppress(AdapterError):
+            assert isinstance(read_adapter(path), Adapter)
+
+
+def test_no_metadata(tiny_adapter):
+    write_tensors(tiny_adapter, read_tensors(tiny_adapter, AdapterError))
+    with pytest.raises(AdapterError, match="no vptkit metadata: not an adapter file"):
+        read_adapter(tiny_adapter)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2", '{"format": }', "nul"])
+def test_metadata_that_is_not_json(tiny_adapter, text):
+    tensors = read_tensors(tiny_adapter, AdapterError)
+    write_tensors(tiny_adapter, tensors, ("vptkit", text))
+    with pytest.raises(AdapterError, match="malformed metadata"):
+        read_adapter(tiny_adapter)
+
+
+@pytest.mark.parametrize("document", [None, 3, [], "vptkit.adapter/1", {}])
+def test_metadata_that_is_not_an_object(tiny_adapter, document):
+    with pytest.raises(AdapterError, match="format"):
+        read_adapter(rewritten(tiny_adapter, document))
+
+
+# the header ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", ["vptkit.adapter/2", "vptkit.bundle/1", None, 1])
+def test_an_unknown_format(tiny_adapter, found):
+    with pytest.raises(AdapterError, match=f"format is {found!r}, this vptkit reads"):
+        read_adapter(edited(tiny_adapter, format=found))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["name", "backbone", "method", "insert", "prompt_length", "pool", "norm", "labels", "train"],
+)
+def test_a_missing_field(tiny_adapter, name):
+    with pytest.raises(AdapterError, match=rf"misses \['{name}'\]"):
+        read_adapter(edited(tiny_adapter, **{name: ...}))
+
+
+def test_an_unknown_field(tiny_adapter):
+    with pytest.raises(AdapterError, match=r"unknown \['colour'\]"):
+        read_adapter(edited(tiny_adapter, colour="red"))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"insert": "middle"}, "insert is 'middle', expected deep, shallow or none"),
+        ({"insert": ["deep"]}, r"insert is \['deep'\]"),
+        ({"insert": "none"}, "insert 'none' does not go with prompt_length 2"),
+        ({"prompt_length": 0}, "insert 'deep' does not go with prompt_length 0"),
+        ({"prompt_length": -2}, "does not go with prompt_length -2"),
+        ({"prompt_length": "many"}, "many"),
+        ({"prompt_length": 3}, r"prompt\.0\.a has the shape \(2, 4\), expected \(3, 4\)"),
+        ({"insert": "shallow"}, r"prompt\.1\.a is not known"),
+        ({"pool": "max"}, "pool is 'max', expected one of token, avg"),
+        ({"norm": None}, "norm is None, expected before_pool or after_pool"),
+        ({"labels": ["red"]}, r"at least two different names, found \('red',\)"),
+        ({"labels": ["red", "blue", "red"]}, "at least two different names"),
+        ({"labels": []}, "at least two different names"),
+        ({"labels": 7}, "malformed metadata"),
+        ({"labels": ["a", "b", "c", "d"]}, r"head\.bias has the shape \(3,\), expected \(4,\)"),
+        ({"preprocess": None}, "preprocess: expected the keys"),
+        ({"preprocess": {"mean": 1}}, "preprocess: expected the keys"),
+        ({"train": None}, "malformed metadata"),
+        ({"backbone": "vit"}, "expected name, args, spec and sha256, found 'vit'"),
+        ({"backbone": {"name": "vit"}}, "expected name, args, spec and sha256"),
+    ],
+)
+def test_a_field_out_of_range(tiny_adapter, header, message):
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(edited(tiny_adapter, **header))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("input_size", [1, 24, 16], r"input_size is \(1, 24, 16\), expected \(3, H, W\)"),
+        ("input_size", [3, 24], "input_size"),
+        ("mean", [0.5], r"mean \(0\.5,\)"),
+        ("std", [0.2, 0.0, 0.2], r"std .*\(0\.2, 0\.0, 0\.2\)"),
+        ("interpolation", "magic", "interpolation 'magic', expected nearest"),
+        ("crop_pct", 0, r"crop_pct is 0\.0"),
+        ("crop_pct", "wide", "wide"),
+    ],
+)
+def test_preprocessing_out_of_range(tiny_adapter, adapter, field, value, message):
+    document = adapter.preprocess.to_json() | {field: value}
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(edited(tiny_adapter, preprocess=document))
+
+
+def test_preprocessing_for_images_of_another_size(tiny_adapter, adapter):
+    """The graph has one image size: pixels of another could not enter it."""
+    document = adapter.preprocess.to_json() | {"input_size": [3, 32, 16]}
+    with pytest.raises(AdapterError, match=r"\(32, 16\).*\(24, 16\)"):
+        read_adapter(edited(tiny_adapter, preprocess=document))
+
+
+def test_pooling_a_class_token_that_is_not_there(tiny_adapter, adapter):
+    backbone = adapter.backbone.to_json()
+    spec = backbone["spec"] | {"class_token": False, "pool": "avg"}
+    with pytest.raises(AdapterError, match="class token"):
+        read_adapter(edited(tiny_adapter, backbone=backbone | {"spec": spec}))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 99) | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def leaves(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all values of a document, inner ones too."""
+    found = [path] if path else []
+    if isinstance(document, dict):
+        for key, value in document.items():
+            found += leaves(value, (*path, key))
+    return found
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    document = copy.deepcopy(document)
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return document
+
+
+@settings(exact, max_examples=250)
+@given(st.data())
+def test_any_value_anywhere_in_the_header(tmp_path_factory, tiny_spec, data):
+    """Any field, at any depth, with any value or none: an AdapterError, or a usable adapter."""
+    adapter = random_adapter(tiny_spec, Setup(), np.random.default_rng(0))
+    document = adapter.to_json()
+    path = data.draw(st.sampled_from(leaves(document)))
+    value = data.draw(JSON | st.just(...))
+    file = tmp_path_factory.mktemp("header") / "a.safetensors"
+    tensors = {k: np.ascontiguousarray(v) for k, v in adapter.tensors.items()}
+    write_tensors(file, tensors, ("vptkit", json.dumps(changed(document, path, value))))
+    with contextlib.suppress(AdapterError):
+        found = read_adapter(file)
+        # what was accepted can be written again and stays what it is
+        write_adapter(file, found)
+        assert equal(read_adapter(file), found)
+
+
+def test_a_missing_field_anywhere_in_the_header(tiny_adapter, adapter):
+    document = adapter.to_json()
+    free = ("train", "args")
+    for path in leaves(document):
+        if (path[-1] in free and len(path) > 1) or (path[0] == "train" and len(path) > 1):
+            continue
+        if len(path) > 1 and path[1] == "args" and len(path) > 2:
+            continue
+        with pytest.raises(AdapterError, match=str(path[-1])):
+            read_adapter(rewritten(tiny_adapter, changed(document, path, ...)))
+
+
+# the tensors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["head.weight", "head.bias", "prompt.0.a", "prompt.1.b"])
+def test_a_number_that_is_none(tiny_adapter, adapter, name, value):
+    broken = np.array(adapter.tensors[name])
+    broken.ravel()[-1] = value
+    path = with_tensors(tiny_adapter, **{name: broken})
+    with pytest.raises(AdapterError, match=f"{name} holds NaN or Inf"):
+        read_adapter(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("head.weight", (2, 8), r"head\.weight has the shape \(2, 8\), expected \(3, 8\)"),
+        ("head.weight", (24,), r"head\.weight \[C, d\] is missing or not a matrix"),
+        ("head.weight", (3, 7), "head.weight is 7 wide, the backbone paper_vit 8"),
+        ("head.bias", (3, 1), r"head\.bias has the shape \(3, 1\), expected \(3,\)"),
+        ("prompt.0.a", (2, 5), r"prompt\.0\.b has the shape \(8, 4\), expected \(8, 5\)"),
+        ("prompt.0.a", (4,), r"prompt\.0\.a has the shape \(4,\)"),
+        ("prompt.1.b", (7, 4), r"prompt\.1\.b has the shape \(7, 4\), expected \(8, 4\)"),
+        ("prompt.2.a", (2, 4), r"prompt\.2\.a is not known"),
+        ("prompt.0", (2, 8), r"prompt\.0 is not known"),
+        ("prompt.x", (2, 8), r"prompt\.x is not known"),
+        ("ln.norm.weight", (7,), r"ln\.norm\.weight has the shape \(7,\), expected \(8,\)"),
+        ("ln.norm.scale", (8,), r"ln\.norm\.scale is not known"),
+        ("ln.blocks.2.norm1.weight", (8,), r"ln\.blocks\.2\.norm1\.weight is not known"),
+        ("ln.blocks.0.mlp.fc2.bias", (8,), r"ln\.blocks\.0\.mlp\.fc2\.bias is not known"),
+        ("golden.logits", (1, 3), r"golden\.images is missing"),
+        ("golden.answer", (1, 3), r"golden\.answer is not known"),
+        ("extra", (1,), "extra is not known"),
+    ],
+)
+def test_a_tensor_of_another_shape_or_name(tiny_adapter, name, shape, message):
+    path = with_tensors(tiny_adapter, **{name: np.zeros(shape, dtype=np.float32)})
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("head.weight", r"head\.weight \[C, d\] is missing"),
+        ("head.bias", r"head\.bias is missing"),
+        ("prompt.0.a", r"prompt\.0\.a is missing"),
+        ("prompt.1.b", r"prompt\.1\.b is missing"),
+    ],
+)
+def test_a_missing_tensor(tiny_adapter, name, message):
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(with_tensors(tiny_adapter, **{name: ...}))
+
+
+def test_all_prompts_of_a_block_missing(tiny_adapter):
+    path = with_tensors(tiny_adapter, **{"prompt.1.a": ..., "prompt.1.b": ...})
+    with pytest.raises(AdapterError, match=r"prompt\.1 is missing"):
+        read_adapter(path)
+
+
+def test_golden_images_of_another_size(tiny_adapter):
+    path = with_tensors(
+        tiny_adapter,
+        golden__images=np.zeros((2, 16, 16, 3), dtype=np.uint8),
+        golden__logits=np.zeros((2, 3), dtype=np.float32),
+    )
+    with pytest.raises(AdapterError, match=r"golden\.images has the shape \(2, 16, 16, 3\)"):
+        read_adapter(path)
+
+
+def test_a_type_that_is_not_known(tmp_path, tiny_adapter):
+    """A dtype of safetensors that numpy or we do not have."""
+    whole = tiny_adapter.read_bytes()
+    size = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + size])
+    header["head.bias"]["dtype"] = "F8_E4M3"
+    header["head.bias"]["shape"] = [12]  # of one byte
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    tiny_adapter.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
+    with pytest.raises(AdapterError, match=r"head\.bias has the type F8_E4M3, expected one of"):
+        read_adapter(tiny_adapter)
+
+
+def test_a_prompt_number_beyond_all_blocks_costs_nothing(tiny_adapter, adapter):
+    """Without a spec the prompts count the blocks; one forged name must not fill the memory."""
+    backbone = adapter.backbone.to_json() | {"spec": None}
+    path = with_tensors(tiny_adapter, **{"prompt.99999999999": np.zeros((2, 8), np.float32)})
+    document = adapter.to_json() | {"backbone": backbone}
+    with pytest.raises(AdapterError, match=r"prompt\.\d+"):
+        read_adapter(rewritten(path, document))
+
+
+def test_several_problems_are_told_at_once(tiny_adapter, adapter):
+    path = with_tensors(tiny_adapter, **{"head.bias": ..., "extra": np.zeros(1)})
+    with pytest.raises(AdapterError, match=r"head\.bias is missing; extra is not known"):
+        read_adapter(path)
+
+
+# writing ------------------------------------------------------------------------------------------
+
+
+def test_an_inconsistent_adapter_is_not_written(tmp_path, adapter):
+    path = tmp_path / "a.safetensors"
+    path.write_text("old")
+    with pytest.raises(AdapterError, match="insert is 'here'"):
+        write_adapter(path, replace(adapter, insert="here"))
+    broken = adapter.tensors | {"head.bias": np.array([0, np.nan, 0])}
+    with pytest.raises(AdapterError, match=r"head\.bias holds NaN or Inf"):
+        write_adapter(path, replace(adapter, tensors=broken))
+    assert path.read_text() == "old"
+
+
+def test_a_disk_that_cannot_be_written(tmp_path, adapter, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space (os error 28)")
+
+    monkeypatch.setattr("vptkit.formats.tensor_file.save_file", full)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_adapter(tmp_path / "new.safetensors", adapter)
+    assert not list(tmp_path.glob("*new*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+# the backbone -------------------------------------------------------------------------------------
+
+
+def test_weights_of_another_backbone(adapter):
+    tuned = replace(adapter, backbone=BackboneRef(name="paper_vit", sha256="a" * 64))
+    require_backbone(tuned.backbone, "a" * 64, "w")
+    require_backbone(adapter.backbone, "b" * 64, "w")  # no digest: anything goes
+    with pytest.raises(
+        BackboneError, match=r"digest bbbbbbbbbbbb…, the adapter wants aaaaaaaaaaaa"
+    ):
+        require_backbone(tuned.backbone, "b" * 64, "w")
+
+
+def test_a_backbone_reference_is_read_as_written(tiny_spec):
+    reference = BackboneRef(name="x", args={"img_size": 24}, spec=tiny_spec, sha256="c" * 64)
+    assert BackboneRef.from_json(json.loads(canonical_json(reference.to_json()))) == reference
+    bare = BackboneRef(name="x")
+    assert BackboneRef.from_json(bare.to_json()) == bare
