@@ -28,7 +28,7 @@ from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.graph.unfolded_graph import unfolded_graph
-from vptkit.formats.adapter import Adapter, BackboneRef, without_prompts
+from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.images.preprocess import Preprocess
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 
@@ -73,7 +73,7 @@ def graphs(name: str, prompts: int, folder: Path) -> dict[str, Path]:
             )
     written = {
         "bare backbone, vptkit --fold none": unfolded_graph(
-            spec, weights, without_prompts(adapter), GraphOptions(batch=1)
+            spec, weights, adapter.without_prompts(), GraphOptions(batch=1)
         ),
         "unfolded, vptkit --fold none": unfolded_graph(
             spec, weights, adapter, GraphOptions(batch=1)

@@ -437,6 +437,6 @@ def test_random_weights_are_complete_and_repeatable():
 
 
 def test_the_adapter_without_its_prompts():
-    adapter = without_prompts(build(Setup(pool="avg_prompts")).adapter)
+    adapter = build(Setup(pool="avg_prompts")).adapter.without_prompts()
     assert sorted(adapter.tensors) == ["head.bias", "head.weight"]
     assert (adapter.insert, adapter.prompt_length, adapter.pool) == ("none", 0, "avg")

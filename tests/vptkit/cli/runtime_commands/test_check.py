@@ -13,7 +13,7 @@ from PIL import Image
 from tests.export.bundle.test_export_bundle import files_of
 from tests.support.strategies import Setup
 from vptkit.export.analysis.tensorrt_rules import VERSIONS
-from vptkit.formats.adapter import read_adapter, without_prompts, write_adapter
+from vptkit.formats.adapter import read_adapter, write_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def export(vptkit, files, tmp_path):
         adapter, out = files.adapter, tmp_path / f"{name}.vptk"
         if bare:
             adapter = tmp_path / "bare.safetensors"
-            write_adapter(adapter, without_prompts(read_adapter(files.adapter)))
+            write_adapter(adapter, read_adapter(files.adapter).without_prompts())
             options = (*options, "--fold", "none")
         code, _, err = vptkit(
             "export", adapter, "-o", out, "--weights", files.weights, "--batch", 1, *options
