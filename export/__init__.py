@@ -1,4 +1,13 @@
-"""The compiler: adapter and weights in, one folded ONNX bundle out. numpy and onnx, no torch."""
+"""The compiler: adapter and weights in, one folded ONNX bundle out. numpy and onnx, no torch.
+
+- `analysis`: a finished graph, read.
+- `bank`: many adapters, one graph: `export_bank`.
+- `bundle`: the steps in order: `export`.
+- `fold`: float64 algebra.
+- `graph`: folded numbers to ONNX.
+- `numerics`: what real images say of a graph.
+- `precision`: fp16, bf16, int8, fp8.
+"""
 
 from __future__ import annotations
 

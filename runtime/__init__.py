@@ -1,4 +1,15 @@
-"""Inference, evaluation and profiling of bundles. No torch, no onnx package."""
+"""Inference, evaluation and profiling of bundles. No torch, no onnx package.
+
+- `backends`: ONNX Runtime and TensorRT, one face.
+- `doctor`: `vptkit doctor`.
+- `engine_build`: `vptkit build`.
+- `evaluation`: parity and accuracy.
+- `measure`: one quantity a module.
+- `profile`: `vptkit profile`.
+- `remote`: `profile --on`.
+- `session`: a bundle that answers: `open_session`.
+- `settings`: the documented name of `profile_bundles`.
+"""
 
 from vptkit.runtime.session.factory import open_session
 from vptkit.runtime.session.session_protocol import Session

@@ -1,4 +1,16 @@
-"""Training: learn a few numbers on a frozen timm Vision Transformer. Needs torch and timm."""
+"""Training: learn a few numbers on a frozen timm Vision Transformer. Needs torch and timm.
+
+- `analysis`: burstiness.
+- `backbone`: the frozen timm model.
+- `config`: every setting of a run, with its default.
+- `data`: data sets to batches.
+- `distill`: how the demo's backbone was made.
+- `importers`: other people's adapters.
+- `methods`: what is learned on it.
+- `run`: one run: `tune`.
+- `sweep`: many runs.
+- `training`: the loop.
+"""
 
 from vptkit.tune.config import TuneConfig, config_from_mapping
 from vptkit.tune.run.run_result import TuneResult

@@ -6,6 +6,16 @@ backbone alone.
 Shape alphabet, used in every docstring:
     B images, H W pixels, N patches, T tokens (prefix tokens, then patches), m prompts,
     d width, h heads, e width of a head, L depth, C classes, G golden images.
+
+- `cli`: the command line.
+- `demo`: `vptkit demo`.
+- `formats`: what is written to disk: adapters, bundles, weights.
+- `images`: image files, data sets of them, pixels.
+- `atomic_files`: files that appear whole or not at all.
+- `errors`: what can go wrong, with exit codes.
+- `progress`: bars and lines on standard error.
+- `text_table`: results as plain text.
+- `tune`, `export`, `runtime`, `devices`: the four rooms beside this folder.
 """
 
 __version__ = "0.1.0"

@@ -1,1 +1,9 @@
-"""boards."""
+"""What each board can do, as data: one TOML a board, each figure with its source.
+
+Bandwidth, memory, peaks, power modes and known troubles are looked up here.
+
+- `board`: a board's figures, its power modes, its roofline.
+- `catalog`: all boards, by key, and which one this machine is.
+- `datasheet`: how a TOML of sourced figures is read.
+- `jetpacks`: what each JetPack brings, and what is known not to work.
+"""

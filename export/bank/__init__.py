@@ -1,1 +1,7 @@
-"""bank."""
+"""Many adapters, one graph: rows of tables, looked up for each image of a batch.
+
+- `adapter_rows`: what one adapter puts into the tables.
+- `edit_bank`: adapters added, removed, replaced; no onnx needed.
+- `export_bank`: `export --layout bank`.
+- `lookup_graph`: the folded network as a graph with lookups.
+"""

@@ -1,1 +1,7 @@
-"""bundle."""
+"""One adapter and weights in, one bundle out: the steps in order, and the manifest.
+
+- `baselines`: the bare backbone and the unfolded graph, to compare with.
+- `export_bundle`: `export`.
+- `export_options`: what it is asked for.
+- `manifest`: what a baked bundle says of itself.
+"""

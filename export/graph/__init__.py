@@ -1,1 +1,9 @@
-"""graph."""
+"""Folded numbers become an ONNX graph, every node named after its block.
+
+- `attention_writer`: attention: prefixes, positions, one-query forms.
+- `folded_graph`: the graph that ships.
+- `graph_options`: how it is written: input, batch, last block.
+- `onnx_builder`: one method an operator.
+- `onnx_file`: a model file, with external data above 2 GB.
+- `unfolded_graph`: the graph that others would export.
+"""

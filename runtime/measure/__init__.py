@@ -1,1 +1,8 @@
-"""measure."""
+"""One quantity a module, measured.
+
+- `energy`: joules an image, above the idle machine.
+- `memory_footprint`: memory of a bundle, in a fresh process.
+- `telemetry`: the machine's state and a power meter, during a profile.
+- `throughput`: images a second of several sessions at once.
+- `timing`: latency: warmed up, interleaved, with an interval.
+"""

@@ -1,1 +1,11 @@
-"""profile."""
+"""`vptkit profile`: bundles and their baselines, side by side in one run.
+
+- `benchmark`: the measurements in order, one row a candidate.
+- `latency_breakdown`: enqueue, GPU and host time.
+- `power_mode_sweep`: the same in every power mode of a Jetson.
+- `prerequisites`: one backend for all, and the engines it runs.
+- `profile_plot`: as a picture.
+- `profiled_sessions`: bundles and baselines, opened.
+- `run_profile`: `profile_bundles`, from settings.
+- `settings`: the settings, as JSON.
+"""

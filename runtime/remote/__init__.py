@@ -1,1 +1,8 @@
-"""remote."""
+"""`vptkit profile --on HOST`: copied over ssh, run there, the document back here.
+
+- `board_agent`: the board's side.
+- `file_transfer`: our code and bundles, file by file.
+- `profile_runner`: what runs there.
+- `remote_profile`: `profile_on`, from the desk.
+- `ssh_link`: a Python process over the system's ssh.
+"""

@@ -1,1 +1,8 @@
-"""backbone."""
+"""A frozen timm model: loaded, described, and run with prompts.
+
+- `block_spec_from_timm`: one block, described.
+- `prefix_forward`: the training forward: prompts as key/value prefixes.
+- `reference`: the meaning of an adapter, plain and slow.
+- `spec_from_timm`: a model, described, or refused by feature.
+- `timm_backbone`: created by name, frozen, with hub weights or a file.
+"""

@@ -1,1 +1,7 @@
-"""data."""
+"""Data sets to training batches; what a board reads too is in `vptkit.images`.
+
+- `arrow_dataset`: Parquet, and data sets saved by Hugging Face.
+- `dataset`: a split: decoding, augmentation, batches.
+- `dataset_reader`: which kind of data set lies at a path.
+- `splits`: train, val, test and ood, and their digest.
+"""

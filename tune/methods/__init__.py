@@ -1,1 +1,8 @@
-"""methods."""
+"""What is learned on the backbone: prompts (VPT, BPT), LayerNorms, a head.
+
+- `lambda_search`: the factor λ, chosen on val.
+- `layer_norms`: learnable LayerNorms and how far they moved.
+- `prompts`: VPT's free rows and BPT's three forms.
+- `tuned_model`: backbone, prompts, norms and head as one module.
+- `whitening`: whitening matrices (BPT, section 3.2).
+"""

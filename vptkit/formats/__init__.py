@@ -1,1 +1,10 @@
-"""formats."""
+"""What is written to disk, and its checks: adapter files, bundles, weights. numpy and safetensors.
+
+- `adapter`: the adapter file, `vptkit.adapter/1`.
+- `backbone_spec`: an isotropic ViT, described completely.
+- `backbone_weights`: a backbone's tensors by timm name, and their digest.
+- `bank_tables`: the tables of a bank: shapes, layout, rows of an adapter.
+- `bundle`: the bundle NAME.vptk/ and its manifest.
+- `summary`: what a file is, for `vptkit inspect`.
+- `tensor_file`: safetensors, read and written with numpy alone.
+"""

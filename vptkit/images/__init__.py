@@ -1,1 +1,11 @@
-"""images."""
+"""Image files, labelled sets of them, and the pixels that a network sees.
+
+Used where torch and pyarrow are not; `tune.data` adds Parquet and training batches.
+
+- `csv_dataset`: a CSV of path, label and perhaps split.
+- `dataset_files`: which reader for which file: CSV or WebDataset.
+- `image_file`: one image: found, decoded, upright, RGB, of a sane size.
+- `labelled_images`: images by split and class, whatever lists them.
+- `preprocess`: resize, centre crop, normalise, as the adapter says.
+- `webdataset`: tar shards of NAME.jpg and NAME.cls.
+"""

@@ -1,1 +1,8 @@
-"""shared."""
+"""What commands share: options, and how results are printed. Imports no command.
+
+- `options`: options and arguments under one name and one help text.
+- `oracle_report`: `check --oracle`: what TensorRT makes of a graph, as a table.
+- `output`: documents and texts on standard output; missing extras named.
+- `precision_evidence`: images, a runner and parity for precisions below fp32.
+- `profile_table`: `vptkit profile` as text.
+"""
