@@ -25,7 +25,7 @@ PACKAGES = {
 EXCEPTIONS = {
     "vptkit/progress.py": {"rich"},
     "tune/data/arrow_dataset.py": {"pyarrow"},
-    "tune/analysis/burstiness_plot.py": {"matplotlib"},
+    "tune/burstiness/burstiness_plot.py": {"matplotlib"},
     "tune/run/learning_curves.py": {"matplotlib"},
     "tune/run/layer_norm_plots.py": {"matplotlib"},
     "tune/sweep/sweep_plot.py": {"matplotlib"},

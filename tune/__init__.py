@@ -1,6 +1,6 @@
 """Training: learn a few numbers on a frozen timm Vision Transformer. Needs torch and timm.
 
-- `analysis`: burstiness.
+- `burstiness`: `vptkit analyze`.
 - `backbone`: the frozen timm model.
 - `config`: every setting of a run, with its default.
 - `data`: data sets to batches.

@@ -47,8 +47,8 @@ def analyze(
 
     from vptkit.formats.adapter import read_adapter
     from vptkit.progress import progress
-    from vptkit.tune.analysis.analyze_burstiness import AnalyzeConfig
-    from vptkit.tune.analysis.analyze_burstiness import analyze as run_analyze
+    from vptkit.tune.burstiness.analyze_burstiness import AnalyzeConfig
+    from vptkit.tune.burstiness.analyze_burstiness import analyze as run_analyze
 
     if threads is not None:
         torch.set_num_threads(threads)

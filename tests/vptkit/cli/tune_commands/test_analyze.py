@@ -54,7 +54,7 @@ def prompts(tmp_path):
 
 def test_import_and_analyze(vptkit, tmp_path, weights, images, prompts, monkeypatch):
     # the picture is tested with the library, and slow
-    monkeypatch.setitem(sys.modules, "vptkit.tune.analysis.burstiness_plot", None)
+    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness.burstiness_plot", None)
     adapter = tmp_path / "flowers.safetensors"
     (tmp_path / "names.txt").write_text("daisy\nrose\n")
     backbone = ["--backbone", NAME, "--weights", weights, "--image-size", SIZE]
@@ -89,7 +89,7 @@ def test_import_and_analyze(vptkit, tmp_path, weights, images, prompts, monkeypa
 
 def test_a_backbone_with_arguments(vptkit, tmp_path, images, prompts, monkeypatch):
     """Import takes them from a file for `tune`, analyze from the adapter."""
-    monkeypatch.setitem(sys.modules, "vptkit.tune.analysis.burstiness_plot", None)
+    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness.burstiness_plot", None)
     arguments = {"img_size": SIZE, "mlp_ratio": 2}
     model = timm.create_model(NAME, num_classes=0, **arguments)
     save_file(model.state_dict(), tmp_path / "narrow.safetensors")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from .burstiness import BlockTails, Quantity
+    from .block_burstiness import BlockTails, Quantity
     from .heavy_tails import Tails
 
 __all__ = ["plot_burstiness"]
@@ -40,7 +40,7 @@ def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> Non
     """Draw and write atomically.
 
     Args:
-        blocks: of `vptkit.tune.analysis.burstiness.measure`.
+        blocks: of `vptkit.tune.burstiness.block_burstiness.measure`.
         title: of the figure: backbone and images.
         path: of the PNG; replaced if it exists.
     """

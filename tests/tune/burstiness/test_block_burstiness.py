@@ -13,7 +13,7 @@ timm = pytest.importorskip("timm")
 from vptkit.errors import AdapterError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import Adapter, BackboneRef  # noqa: E402
 from vptkit.images.preprocess import Preprocess  # noqa: E402
-from vptkit.tune.analysis.burstiness import mean_cosine, measure  # noqa: E402
+from vptkit.tune.burstiness.block_burstiness import mean_cosine, measure  # noqa: E402
 
 D, L = 32, 2
 
@@ -153,8 +153,8 @@ def test_the_largest_number_is_drawn(largest):
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
-    from vptkit.tune.analysis.burstiness import BlockTails, Quantity
-    from vptkit.tune.analysis.burstiness_plot import _draw, _draw_prompts
+    from vptkit.tune.burstiness.block_burstiness import BlockTails, Quantity
+    from vptkit.tune.burstiness.burstiness_plot import _draw, _draw_prompts
 
     quantity = Quantity()
     quantity.tally.add(torch.cat([draw(10_000), torch.tensor([largest], dtype=torch.float64)]))
@@ -169,7 +169,7 @@ def test_the_largest_number_is_drawn(largest):
 
 def test_an_adapter_has_one_colour_and_stands_in_one_legend(make_vit, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    from vptkit.tune.analysis import burstiness_plot
+    from vptkit.tune.burstiness import burstiness_plot
 
     figures = []
     real = burstiness_plot.Figure

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from vptkit.tune.analysis.heavy_tails import Tally  # noqa: E402
+from vptkit.tune.burstiness.heavy_tails import Tally  # noqa: E402
 
 COUNT = 200_000
 

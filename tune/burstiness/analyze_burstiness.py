@@ -22,7 +22,7 @@ from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
 from vptkit.tune.data.splits import load_splits
 
-from .burstiness import measure
+from .block_burstiness import measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vptkit.formats.adapter import Adapter
     from vptkit.progress import Progress
 
-    from .burstiness import BlockTails
+    from .block_burstiness import BlockTails
 
 __all__ = ["AnalyzeConfig", "analyze"]
 
