@@ -1,88 +1,87 @@
-"""The import table of the design: who may import what, and what `import` must not load."""
+"""The table of `tests/support/architecture.py` is the code: packages, edges, third parties, names.
+
+And what `import` must not load.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from pathlib import Path
+from collections import Counter
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("vptkit", "tune", "export", "runtime", "devices")
-STAGES = frozenset({"tune", "export", "runtime"})
+from tests.support import architecture
+from tests.support.architecture import ASSEMBLERS, FACES, ROOMS, TABLE, circles, edges, imported
 
-# Room → third-party packages that any of its files may import.
-PACKAGES = {
+MODULES = architecture.modules()
+CODE = {name: m for name, m in MODULES.items() if m.path.stem not in ("__init__", "__main__")}
+PACKAGES = sorted({module.package for module in CODE.values()})
+
+# Room → third-party packages that any of its modules may import.
+THIRD_PARTIES = {
     "vptkit": {"numpy", "PIL", "safetensors"},
     "tune": {"numpy", "PIL", "safetensors", "timm", "tomli", "torch", "torchvision"},
-    "export": {"numpy", "onnx", "onnx_ir"},
+    "export": {"numpy", "onnx"},
     "runtime": {"numpy", "PIL", "safetensors"},
     "devices": {"tomli"},
 }
-# Further packages, for one file each.
+# Further packages, for one module each.
 EXCEPTIONS = {
-    "vptkit/progress.py": {"rich"},
-    "tune/data/arrow_dataset.py": {"pyarrow"},
-    "tune/burstiness/burstiness_plot.py": {"matplotlib"},
-    "tune/run/learning_curves.py": {"matplotlib"},
-    "tune/run/layer_norm_plots.py": {"matplotlib"},
-    "tune/sweep/sweep_plot.py": {"matplotlib"},
-    "tune/sweep/ray_runner.py": {"ray"},
-    "runtime/backends/onnxruntime_graph.py": {"onnxruntime"},
-    "runtime/backends/onnxruntime_probe.py": {"onnxruntime"},
-    "runtime/backends/tensorrt_library.py": {"tensorrt"},
-    "runtime/profile/profile_plot.py": {"matplotlib"},
-    "devices/drivers/nvml.py": {"pynvml"},
+    "vptkit.progress": {"rich"},
+    "vptkit.tune.data.arrow_dataset": {"pyarrow"},
+    "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
+    "vptkit.tune.run.learning_curves": {"matplotlib"},
+    "vptkit.tune.run.layer_norm_plots": {"matplotlib"},
+    "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
+    "vptkit.tune.sweep.ray_runner": {"ray"},
+    "vptkit.runtime.backends.onnxruntime_graph": {"onnxruntime"},
+    "vptkit.runtime.backends.onnxruntime_probe": {"onnxruntime"},
+    "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
+    "vptkit.runtime.profile.profile_plot": {"matplotlib"},
+    "vptkit.devices.drivers.nvml": {"pynvml"},
 }
-# Where the stages meet: these know every room and package, but load none when they are loaded.
-ASSEMBLERS = ("vptkit/cli/", "vptkit/demo/")
 BANNED = {"click", "pickle"}
-# Files that must stay cheap to import: their package stands inside functions only.
+# Modules that must stay cheap to import: their package stands inside functions only.
 LAZY = {
-    "devices/drivers/nvml.py": {"pynvml"},
-    "runtime/profile/profile_plot.py": {"matplotlib"},
-    "vptkit/formats/bank_tables.py": {"safetensors"},
-    "vptkit/images/image_file.py": {"PIL"},
-    "vptkit/images/preprocess.py": {"PIL"},
-    "vptkit/progress.py": {"rich"},
+    "vptkit.devices.drivers.nvml": {"pynvml"},
+    "vptkit.runtime.profile.profile_plot": {"matplotlib"},
+    "vptkit.formats.bank_tables": {"safetensors"},
+    "vptkit.images.image_file": {"PIL"},
+    "vptkit.images.preprocess": {"PIL"},
+    "vptkit.progress": {"rich"},
+}
+# Two modules of one name, each pair with the reason why a reader is not misled.
+SAME_NAME = {
+    "settings": "runtime/settings.py is the documented name of what profile/settings.py holds",
 }
 
 
-def walk(folder: Path) -> list[Path]:
-    """Every module of a room, at any depth; the links in vptkit/ lead out of it."""
-    return [p for p in folder.rglob("*.py") if not any(q.is_symlink() for q in p.parents)]
-
-
-FILES = [path.relative_to(ROOT).as_posix() for room in ROOMS for path in sorted(walk(ROOT / room))]
-
-
-def imports(tree: ast.AST) -> set[str]:
-    """Dotted names of everything imported below a node; relative imports stay in the room."""
+def names_in(tree: ast.AST) -> set[str]:
+    """Dotted names of all absolute imports below a node."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level <= 1, "no import from a parent package"
-            if node.level == 0:
-                found.add(node.module)
-                found |= {f"{node.module}.{a.name}" for a in node.names if node.module == "vptkit"}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module)
+            found |= {f"{node.module}.{a.name}" for a in node.names if node.module == "vptkit"}
     return found
 
 
-def eager_imports(tree: ast.Module) -> set[str]:
+def eager(tree: ast.Module) -> set[str]:
     """What loading the file imports: not in functions, not for type checkers."""
     found: set[str] = set()
     for node in tree.body:
         checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         if not checking and not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found |= imports(node)
+            found |= names_in(node)
     return found
 
 
-def packages(names: set[str]) -> set[str]:
+def third_parties(names: set[str]) -> set[str]:
     return {n.partition(".")[0] for n in names} - sys.stdlib_module_names - {"__future__", "vptkit"}
 
 
@@ -90,65 +89,148 @@ def rooms(names: set[str]) -> set[str]:
     return {n.split(".")[1] for n in names if n.startswith("vptkit.")} & set(ROOMS)
 
 
-def forbidden(file: str, source: str) -> set[str]:
-    """Names in the source that the table does not allow to this file."""
-    room, tree = file.partition("/")[0], ast.parse(source)
-    found, eager = imports(tree), eager_imports(tree)
+def room_of(name: str) -> str:
+    first = name.split(".")[1] if "." in name else ""
+    return first if first in ROOMS else "vptkit"
+
+
+def forbidden(name: str, source: str) -> set[str]:
+    """Names in a module's source that are not allowed to it, the table of packages apart."""
+    tree = ast.parse(source)
+    found, loaded = names_in(tree), eager(tree)
     wrong = {n.partition(".")[0] for n in found} & BANNED
-    if file.startswith(ASSEMBLERS):
-        return wrong | rooms(eager) | (packages(eager) - {"typer"})
-    wrong |= packages(found) - PACKAGES[room] - EXCEPTIONS.get(file, set())
-    wrong |= packages(eager) & LAZY.get(file, set())
-    if room in STAGES:
-        wrong |= rooms(found) - ({room, "devices"} if room == "runtime" else {room})
-    else:
-        wrong |= rooms(found) - {room}
-    return wrong
+    if name.startswith(("vptkit.cli.", "vptkit.demo.")):
+        return wrong | rooms(loaded) | (third_parties(loaded) - {"typer"})
+    wrong |= third_parties(found) - THIRD_PARTIES[room_of(name)] - EXCEPTIONS.get(name, set())
+    return wrong | (third_parties(loaded) & LAZY.get(name, set()))
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_files_keep_to_the_table(file):
-    assert forbidden(file, (ROOT / file).read_text(encoding="utf-8")) == set()
+# the table ----------------------------------------------------------------------------------------
+
+
+def test_every_edge_is_in_the_table_and_every_entry_is_an_edge():
+    found = edges()
+    assert {name: set(allowed.split()) for name, allowed in TABLE.items()} == {
+        name: below for name, below in found.items() if name not in (*ASSEMBLERS, "base")
+    }
+    assert found["base"] == set()
+
+
+def test_the_assemblers_meet_as_the_table_says():
+    found = edges()
+    among = {name: found[name] & set(ASSEMBLERS) for name in ASSEMBLERS}
+    assert among == {name: set(allowed.split()) for name, allowed in ASSEMBLERS.items()}
+
+
+def test_there_is_no_circle():
+    """Between packages and between modules; type-only and in-function imports count."""
+    assert circles(edges()) == []
+    between = {name: imported(module, MODULES) - {name} for name, module in MODULES.items()}
+    faces = {name: found - set(FACES) for name, found in between.items() if name not in FACES}
+    assert circles(faces) == []
+
+
+def test_a_circle_would_be_seen():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_no_stage_imports_another():
+    for name, allowed in TABLE.items():
+        room = name.partition(".")[0]
+        others = {n.partition(".")[0] for n in allowed.split()} & {"tune", "export", "runtime"}
+        assert others <= {room}, name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_keep_to_their_third_parties(name):
+    assert forbidden(name, MODULES[name].path.read_text(encoding="utf-8")) == set()
 
 
 @pytest.mark.parametrize(
-    ("file", "source", "wrong"),
+    ("name", "source", "wrong"),
     [
-        ("runtime/session/factory.py", "import torch", "torch"),
-        ("runtime/session/factory.py", "def f():\n import onnx.helper", "onnx"),
-        ("runtime/session/factory.py", "from onnxruntime import InferenceSession", "onnxruntime"),
-        (
-            "runtime/evaluation/parity.py",
-            "from vptkit.tune.backbone.reference import features",
-            "tune",
-        ),
-        ("runtime/evaluation/parity.py", "from vptkit import export", "export"),
-        ("runtime/profile/profile_plot.py", "import matplotlib.pyplot", "matplotlib"),
-        ("export/fold/equations.py", "def f():\n import torch", "torch"),
-        (
-            "vptkit/formats/adapter.py",
-            "from vptkit.runtime.session.factory import Session",
-            "runtime",
-        ),
-        ("vptkit/cli/entry.py", "import numpy", "numpy"),
-        (
-            "vptkit/cli/entry.py",
-            "from vptkit.runtime.session.factory import open_session",
-            "runtime",
-        ),
-        ("vptkit/cli/entry.py", "def f():\n import click", "click"),
-        ("vptkit/atomic_files.py", "import pickle", "pickle"),
-        ("vptkit/demo/run_demo.py", "import torch", "torch"),
-        ("devices/probes/machine.py", "import psutil", "psutil"),
+        ("vptkit.runtime.session.factory", "import torch", "torch"),
+        ("vptkit.runtime.session.factory", "def f():\n import onnx.helper", "onnx"),
+        ("vptkit.runtime.session.factory", "from onnxruntime import Session", "onnxruntime"),
+        ("vptkit.runtime.profile.profile_plot", "import matplotlib.pyplot", "matplotlib"),
+        ("vptkit.export.fold.equations", "def f():\n import torch", "torch"),
+        ("vptkit.cli.entry", "import numpy", "numpy"),
+        ("vptkit.cli.entry", "from vptkit.runtime.session.factory import open_session", "runtime"),
+        ("vptkit.cli.entry", "def f():\n import click", "click"),
+        ("vptkit.atomic_files", "import pickle", "pickle"),
+        ("vptkit.demo.run_demo", "import torch", "torch"),
+        ("vptkit.devices.probes.machine", "import psutil", "psutil"),
     ],
 )
-def test_the_table_can_be_broken(file, source, wrong):
-    assert forbidden(file, source) == {wrong}
+def test_third_parties_are_seen(name, source, wrong):
+    assert forbidden(name, source) == {wrong}
 
 
-def test_there_is_something_to_check():
-    assert {file.partition("/")[0] for file in FILES} == set(ROOMS)
-    assert len(FILES) > 25
+def test_imports_are_relative_inside_a_package_and_absolute_across():
+    wrong = []
+    for module in CODE.values():
+        for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            inside = node.module == module.package or (
+                (node.module or "").rpartition(".")[0] == module.package and node.module in CODE
+            )
+            if node.level > 1 or (node.level == 0 and inside and module.place != "base"):
+                wrong.append(f"{module.name}: {ast.unparse(node)}")
+            if node.level == 1 and (node.module or "").count("."):
+                wrong.append(f"{module.name}: {ast.unparse(node)}")
+    assert wrong == []
+
+
+# sizes and names ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_holds_three_to_twelve_modules(package):
+    own = [name for name, module in CODE.items() if module.package == package]
+    inner = [name for name in MODULES if name.rpartition(".")[0] == package and name in PACKAGES]
+    assert len(own) <= 12
+    assert len(own) >= 3 or inner  # above packages stands only what belongs to all of them
+
+
+def test_no_module_name_occurs_twice():
+    """Commands are named as users type them; elsewhere a name has one meaning."""
+    names = Counter(
+        name.rpartition(".")[2]
+        for name in CODE
+        if not name.startswith(("vptkit.cli", "vptkit.demo"))
+    )
+    assert {name for name, count in names.items() if count > 1} == set(SAME_NAME)
+
+
+def test_every_package_lists_its_modules():
+    """One line each in the docstring of its `__init__`, sub-packages too, and nothing else."""
+    for package in sorted({*PACKAGES, *FACES} - {"vptkit.__main__"}):
+        text = ast.get_docstring(ast.parse(MODULES[package].path.read_text(encoding="utf-8")))
+        below = {n for n in MODULES if n.rpartition(".")[0] == package and n != "vptkit.__main__"}
+        listed = [
+            name
+            for line in text.splitlines()
+            if line.startswith("- ")
+            for name in re.findall(r"`(\w+)`", line.partition(":")[0])
+        ]
+        assert sorted(listed) == sorted(n.rpartition(".")[2] for n in below), package
+        assert len(text.partition("\n- ")[0].splitlines()) <= 10, package
+
+
+def test_packages_import_nothing():
+    """Child processes start in some; a face alone may show what lies below it."""
+    for package in set(PACKAGES) - set(FACES) - {"vptkit.cli"}:
+        body = ast.parse(MODULES[package].path.read_text(encoding="utf-8")).body
+        assert len(body) == 1, package
+
+
+def test_the_picture_is_drawn_of_the_table():
+    drawn = architecture.PICTURE.read_text(encoding="utf-8")
+    assert drawn == architecture.draw(), "run python -m tests.support.architecture"
+
+
+# what importing loads -----------------------------------------------------------------------------
 
 
 HELP = """
@@ -172,9 +254,9 @@ def modules_after(code: str) -> set[str]:
 
 
 RUNTIME = "".join(
-    f"import vptkit.{file[:-3].replace('/', '.')}\n"
-    for file in FILES
-    if file.startswith("runtime/") and file not in EXCEPTIONS and not file.endswith("__init__.py")
+    f"import {name}\n"
+    for name in CODE
+    if name.startswith("vptkit.runtime.") and name not in EXCEPTIONS
 )
 
 

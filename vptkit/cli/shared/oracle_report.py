@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vptkit.cli.shared.output import emit
 from vptkit.errors import GateError, MissingExtraError, TargetError, VptkitError
+
+from .output import emit
 
 if TYPE_CHECKING:
     from pathlib import Path
