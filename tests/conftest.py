@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.children import hearing
 from tests.support.fakes.gpu import fake_driver, fake_gpu  # noqa: F401 -- fixtures
 from vptkit.cli import entry
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
@@ -24,7 +25,7 @@ from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.preprocess import Preprocess, normalize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -33,6 +34,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as workers, not their
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """As from a terminal, also where the tests were started with some of them ignored."""
+    with hearing():
+        yield
 
 
 @pytest.fixture(scope="session")

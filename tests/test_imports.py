@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from collections import Counter
 
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support import architecture
 from tests.support.architecture import ASSEMBLERS, FACES, ROOMS, TABLE, circles, edges, imported
+from tests.support.children import run_child
 
 MODULES = architecture.modules()
 CODE = {name: m for name, m in MODULES.items() if m.path.stem not in ("__init__", "__main__")}
@@ -247,9 +247,7 @@ except SystemExit:
 def modules_after(code: str) -> set[str]:
     """Top-level names in sys.modules of a fresh process after some code."""
     script = f"{code}\nimport sys\nsys.stderr.write(' '.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/"
-    )
+    done = run_child([sys.executable, "-c", script], cwd="/")
     return {name.partition(".")[0] for name in done.stderr.split()}
 
 

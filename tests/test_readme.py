@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.support.children import run_child
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,11 +20,8 @@ COMMANDS = [line for block in SHELL for line in block.splitlines() if line.start
 
 @cache
 def help_of(command: str) -> str:
-    done = subprocess.run(
+    done = run_child(
         [sys.executable, "-m", "vptkit", command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
         env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
         cwd=ROOT,
     )
@@ -66,9 +64,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_no_place_of_one_machine_and_no_package_index_is_committed() -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.split("\0")
+    tracked = run_child(["git", "ls-files", "-z"], cwd=ROOT, check=False).stdout.split("\0")
     if tracked == [""]:
         pytest.skip("not a git checkout")
     pattern = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|farm)/|(py" + r"pi|pythonhosted)\.org")

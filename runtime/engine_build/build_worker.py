@@ -315,7 +315,8 @@ def _make_logger(trt: Any, say: Say) -> Any:
 
 def main() -> None:
     """One request on standard input, events on standard output."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the library does not unwind
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the library does not unwind
     # what the library itself prints must not come between the lines
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

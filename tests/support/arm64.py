@@ -11,18 +11,22 @@ import functools
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tests.support.children import run_child
 from tests.support.downloads import PIP, Unavailable, cache_folder, call, staged
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 __all__ = ["Board", "board"]
 
@@ -52,7 +56,7 @@ class Board:
     python: Path
     site: Path
 
-    def run(self, *arguments: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: object, limit: float = 600) -> CompletedProcess[str]:
         """Run Python on the board; vptkit is imported from this checkout."""
         environment = {
             "PATH": os.environ["PATH"],
@@ -63,15 +67,9 @@ class Board:
             "COLUMNS": "200",
             "HOME": tempfile.gettempdir(),
         }
-        return subprocess.run(
-            [str(self.python), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env=environment,
-            cwd=tempfile.gettempdir(),
-        )
+        command = [self.python, *arguments]
+        place = tempfile.gettempdir()
+        return run_child(command, limit=limit, check=False, env=environment, cwd=place)
 
 
 @functools.cache

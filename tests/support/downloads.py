@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.support.children import run_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,16 +59,7 @@ def call(*command: str | Path, cwd: Path | None = None, **environment: str) -> s
     """
     words = [str(word) for word in command]
     try:
-        done = subprocess.run(
-            words,
-            cwd=cwd,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        done = run_child(words, cwd=cwd, env={**os.environ, **environment}, limit=600, check=False)
     except FileNotFoundError as error:
         raise Unavailable(f"{words[0]} is not installed") from error
     if done.returncode:

@@ -8,13 +8,14 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.children import PIPE, Child, descendants, run_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ class Sshd:
 
     def cut(self) -> None:
         """Cut every connection, as a broken network does."""
-        for pid in _descendants(self.pid):
+        for pid in descendants(self.pid):
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/exe").resolve().name.startswith("sshd"):
                     os.kill(pid, signal.SIGKILL)
@@ -115,7 +116,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     home = folder / "home"
     home.mkdir()
     for key in ("host_key", "user_key", "other_key"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key))
+        run_child(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -131,12 +132,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         "StrictHostKeyChecking=yes",
         "IdentitiesOnly=yes",
     )
-    process = subprocess.Popen(
-        [sshd, "-D", "-e", "-f", str(folder / "config")],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sshd, "-D", "-e", "-f", folder / "config"]
+    process = Child(command, stderr=PIPE, limit=1800)  # for all tests of a module
     try:
         for line in process.stderr:
             if "Server listening" in line:
@@ -176,7 +173,7 @@ _COMPANIONS = ("numpy.libs", "flatbuffers", "google", "packaging", "coloredlogs"
 
 
 def _python(folder: Path, packages: tuple[str, ...]) -> Path:
-    _run(sys.executable, "-m", "venv", "--without-pip", str(folder / "venv"))
+    run_child([sys.executable, "-m", "venv", "--without-pip", folder / "venv"])
     (site,) = (folder / "venv/lib").glob("python3*/site-packages")
     for package in packages:
         found = Path(__import__(package).__file__).parent
@@ -185,18 +182,3 @@ def _python(folder: Path, packages: tuple[str, ...]) -> Path:
             if (found.parent / name).exists() and not (site / name).exists():
                 (site / name).symlink_to(found.parent / name)
     return folder / "venv/bin/python"
-
-
-def _descendants(pid: int) -> list[int]:
-    children = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, IndexError):
-            if entry.name.isdigit():
-                after = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(after[1]) == pid:
-                    children.append(int(entry.name))
-    return [p for child in children for p in (child, *_descendants(child))]
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=120)

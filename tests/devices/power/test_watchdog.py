@@ -6,13 +6,13 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import vptkit
+from tests.support.children import PIPE, Child, run_child
 from tests.support.fakes.board import guardian_of, make_board
 from vptkit.devices.power.restore_point import RestorePoint
 from vptkit.devices.power.watchdog import guarded
@@ -52,13 +52,7 @@ def start(fake):
     children = []
 
     def run(body="pass"):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD.format(body=body)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        child = Child([sys.executable, "-c", CHILD.format(body=body)], stdout=PIPE, stderr=PIPE)
         children.append(child)
         assert child.stdout.readline() == "changed\n", child.stderr.read()
         assert (fake.mode, fake.clocks) == (2, "pinned in mode 2")
@@ -73,7 +67,7 @@ def start(fake):
 
 def last_words(child):
     """What is said until the guardian has ended: it writes to the same standard error."""
-    return child.communicate(timeout=60)[1].splitlines()
+    return child.communicate()[1].splitlines()
 
 
 def assert_restored(fake):
@@ -145,7 +139,7 @@ def test_a_tool_that_outlives_its_process_does_not_win(fake):
     """Broken twin: a guardian that does not wait for it restores first, and is undone."""
     fake.kills(2)
     command = [sys.executable, "-c", CHILD.format(body="pass")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_child(command, check=False)
     assert done.returncode == -signal.SIGKILL
     assert fake.log[-3] == "late nvpmodel -m 2"
     assert_restored(fake)
@@ -190,7 +184,7 @@ def test_a_guardian_that_does_not_start(fake, monkeypatch):
 def test_it_loads_little():
     """So that it starts fast, and where numpy is not."""
     code = "import sys, vptkit.devices.power.watchdog\nprint(*sys.modules)"
-    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = run_child([sys.executable, "-c", code])
     loaded = {name.partition(".")[0] for name in names.stdout.split()}
     assert "vptkit" in loaded
     assert loaded & {"numpy", "tomli", "tomllib"} == set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.support.children import run_child
 from tests.support.strategies import Case, Setup, build
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.atomic_files import sha256_of_file
@@ -262,7 +262,7 @@ export(Path(sys.argv[1]), Path(sys.argv[3]), weights=Path(sys.argv[2]))
 
 def test_no_torch_where_the_adapter_carries_its_spec(files):
     command = [sys.executable, "-c", NO_TORCH, files.adapter, files.weights, files.out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    done = run_child(command, check=False, cwd="/")
     assert done.returncode == 0, done.stderr[-1000:]
     assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
 
@@ -271,9 +271,7 @@ def test_the_modules_do_not_import_torch():
     code = (
         "import sys, vptkit.export, vptkit.export.bundle.baselines; print('torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
-    )
+    done = run_child([sys.executable, "-c", code], cwd="/")
     assert done.stdout.strip() == "False"
 
 

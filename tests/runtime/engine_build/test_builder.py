@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ import pytest
 
 from tests.export.bundle.test_export_bundle import files_of
 from tests.support.bank_cases import family, write_family
+from tests.support.children import DEVNULL, PIPE, Child, run_child
 from tests.support.strategies import Setup
 from vptkit.errors import GateError, MissingError, TargetError, VptkitError
 from vptkit.export import ExportOptions, export
@@ -349,20 +349,34 @@ def test_a_real_signal_leaves_no_child(child, bundle, tmp_path, signum):
     alive = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
     hold = f'held = open({str(tmp_path / "alive")!r}, "w")\n'
     command, _ = child(hold + 'say("phase", name="p", parent=None, steps=2)\nsys.stdin.read()')
-    parent = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(bundle.path), *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    with parent:
+    line = [sys.executable, "-c", INTERRUPTED, bundle.path, *command]
+    with Child(line, stdout=PIPE, stderr=DEVNULL) as parent:
         assert parent.stdout.readline() == "building\n"
         parent.send_signal(signum)
-        assert parent.wait(60) != 0
+        assert parent.wait() != 0
     os.set_blocking(alive, True)
     assert os.read(alive, 1) == b""  # comes when nobody holds the other end any more
     os.close(alive)
     assert not {name for name in left(bundle) if name.endswith((".engine", ".json"))}
+
+
+DISPOSITION = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.{before})
+from vptkit.runtime.engine_build import build_worker as trt_build
+try:
+    trt_build.main()
+except ValueError:  # no request on standard input
+    sys.stderr.write(signal.getsignal(signal.SIGINT).name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("SIG_IGN", "SIG_IGN"), ("default_int_handler", "SIG_DFL")]
+)
+def test_ctrl_c_ends_the_child_unless_it_was_ignored(before, after):
+    done = run_child([sys.executable, "-c", DISPOSITION.format(before=before)])
+    assert done.stderr == after
 
 
 def test_hopeless_builds_are_refused(run):

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from tests.support.children import run_child
 from tests.support.fakes.board import STEADY
 from vptkit.errors import TargetError, VptkitError
 from vptkit.runtime.backends.graph_protocol import Times
@@ -214,7 +214,7 @@ def test_the_peak_remembers_what_was_given_back():
         "before, _ = memory(); np.ones(100 * 2**20, np.uint8).sum(); after, peak = memory()\n"
         "assert peak > before + 90 and after < before + 50, (before, after, peak)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_child([sys.executable, "-c", code])
 
 
 def test_a_child_that_fails_is_reported(tmp_path):

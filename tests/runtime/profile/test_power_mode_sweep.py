@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.children import PIPE, Child, run_child
 from tests.support.device_trees import plant
 from tests.support.fakes.board import STEADY, guardian_of, make_board
 from vptkit.devices.power.operating_state import read_state
@@ -29,14 +29,6 @@ ALL = tuple(PowerMode(id=number, name=name) for number, name in MODES.items())
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-
-
-@pytest.fixture(autouse=True)
-def _hang_up_is_heard():
-    """Also where the tests run under nohup, which has it ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
@@ -324,7 +316,7 @@ sweep([PowerMode(id=2, name="MAXN_SUPER")], die, pin=True, board=board)
 def test_a_crash_in_the_midst_of_a_measurement(fake, tmp_path, death, number):
     """Standard error ends when both processes have ended."""
     command = [sys.executable, "-c", DYING.format(death=death), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_child(command, check=False)
     assert done.returncode == -number
     assert fake.log[1:3] == ["nvpmodel -m 2", "jetson_clocks "]
     assert_restored(fake)
@@ -406,10 +398,7 @@ def test_the_command_line_restores_the_board(fake, tmp_path, make_bundle, number
     root = plant("orin-nano-jp62", tmp_path / "root")
     command = [sys.executable, "-c", CHILD, str(root), "profile", str(make_bundle())]
     command += ["--power", "MAXN_SUPER", "--seconds", "600", "--threads", "1", "--json"]
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
-    )
-    with child:
+    with Child(command, stdout=PIPE, stderr=PIPE, bufsize=1) as child:
         lines = []
         for line in child.stderr:
             lines.append(line)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
 import sys
 
 import pytest
 
+from tests.support.children import DEVNULL, PIPE, Child
 from tests.support.sshd import wait_for_end
 from vptkit.runtime.remote import board_agent
 from vptkit.runtime.remote.board_agent import Store
@@ -97,10 +97,8 @@ signal.pause()
 def test_what_was_started_ends(monkeypatch, ignores, status):
     monkeypatch.setattr(board_agent, "GRACE", 0.2 if ignores else 60.0)
     command = [sys.executable, "-c", STUBBORN.format(ignores=ignores)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as runner:
+    with Child(command, stdout=PIPE, stderr=DEVNULL) as runner:
         child = int(runner.stdout.readline())
         board_agent._stop(runner)
-        assert runner.wait(60) == status
+        assert runner.wait() == status
     wait_for_end(child)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
+from tests.support.children import run_child
 from tests.support.sshd import bare_python, server  # noqa: F401 -- fixtures
 from vptkit.errors import BundleError, VptkitError
 from vptkit.formats.bundle import MANIFEST
@@ -52,7 +52,7 @@ def test_the_code_is_one_tree_that_runs_on_little(tmp_path, bare_python):  # noq
         "print(vptkit.__file__)"
     )
     command = [bare_python, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_child(command, cwd=tmp_path, check=False)
     assert (done.stderr, done.stdout) == ("", f"{tmp_path}/vptkit/__init__.py\n")
     assert not list(tmp_path.rglob("cli*"))
     assert sum(item.size for item in code_items()) < 1_000_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 
+from tests.support.children import run_child
 from vptkit.runtime.remote.profile_runner import Reporter
 
 
@@ -62,9 +62,7 @@ def run_main(body, request="{}"):
         "import os, sys\nfrom vptkit.errors import *\nfrom vptkit.runtime import runner\n"
         f"def run(request, reporter):\n {body}\nrunner.run = run\nrunner.main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=request, capture_output=True, text=True, check=False
-    )
+    done = run_child([sys.executable, "-c", code], input=request, check=False)
     return done.stdout, done.stderr, done.returncode
 
 

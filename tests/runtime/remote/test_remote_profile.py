@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bank_cases import family, write_family
+from tests.support.children import PIPE, Child, run_child
 from tests.support.device_trees import plant
 from tests.support.fakes.board import guardian_of, make_board
 from tests.support.fakes.gpu import FOLDER, ORIN
@@ -114,7 +114,11 @@ def test_the_document_is_that_of_a_profile_here(server, desk, make_bundle):  # n
 def test_the_board_has_nothing_but_numpy_and_the_backend(bare_python):  # noqa: F811
     code = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
     names = ("numpy", "onnxruntime", "safetensors", "PIL", "typer", "rich", "onnx", "torch")
-    found = {n for n in names if not subprocess.call([bare_python, "-c", code, n], cwd="/")}
+    found = {
+        n
+        for n in names
+        if not run_child([bare_python, "-c", code, n], check=False, cwd="/").returncode
+    }
     assert found == {"numpy", "onnxruntime"}
 
 
@@ -314,14 +318,12 @@ def test_nothing_runs_on_after_the_desk(server, desk, make_bundle, bare_python, 
         "ssh_options": server.options,
     }
     command = [sys.executable, "-c", DESK, json.dumps(arguments)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with Child(command, stdout=PIPE, stderr=PIPE) as process:
         while process.stdout.readline().strip() != "profile":
             assert process.poll() is None, process.stderr.read()
         assert runner(server)
         process.send_signal(number)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate()
     if number == signal.SIGINT:
         assert error.rstrip().endswith("KeyboardInterrupt")
         assert server.processes() == {}  # it waited for the end there

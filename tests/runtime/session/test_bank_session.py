@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.bank_cases import family, write_family
+from tests.support.children import Child
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.errors import AdapterError, BackboneError, BundleError, DataError
 from vptkit.export import BankOptions, export_bank
@@ -238,7 +239,6 @@ def test_editors_at_once_lose_nothing_and_calls_go_on(files):
     expected = session.run(images, "linear")
     names = [[f"{k}{i}" for i in range(6)] for k in "ab"]
     command = [sys.executable, "-c", ADD_MANY, files["bank"], files["both"]]
-    editors = [subprocess.Popen([*command, *some]) for some in names]
     failures: list[BaseException] = []
 
     def ask():
@@ -249,10 +249,12 @@ def test_editors_at_once_lose_nothing_and_calls_go_on(files):
             failures.append(error)
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for editor in editors:
-        assert editor.wait() == 0
+    with contextlib.ExitStack() as stack:
+        editors = [stack.enter_context(Child([*command, *some])) for some in names]
+        for thread in threads:
+            thread.start()
+        for editor in editors:
+            assert editor.wait() == 0
     for thread in threads:
         thread.join()
     assert not failures

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import builtins
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from tests.support.children import run_child
 from vptkit.errors import (
     BundleError,
     DataError,
@@ -215,9 +215,7 @@ def test_a_session_is_quiet(make_bundle):
         "import sys, numpy as np; from vptkit.runtime.session.factory import open_session; "
         "open_session(sys.argv[1]).run(np.zeros((1, 24, 16, 3), np.uint8))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(make_bundle())], capture_output=True, text=True, check=True
-    )
+    done = run_child([sys.executable, "-c", code, make_bundle()])
     assert (done.stdout, done.stderr) == ("", "")
 
 

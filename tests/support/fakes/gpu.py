@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.children import run_child
 from vptkit.devices.drivers import cuda
 from vptkit.formats.bundle import open_bundle
 
@@ -107,7 +107,7 @@ def fake_driver(tmp_path_factory) -> Path:
         pytest.skip("no C compiler for the fake CUDA driver")
     path = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
     flags = ["-shared", "-fPIC", "-fvisibility=hidden", "-Wall", "-Werror", "-o", str(path)]
-    subprocess.run([compiler, *flags, str(FOLDER / "libcuda.c")], check=True)
+    run_child([compiler, *flags, FOLDER / "libcuda.c"])
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from itertools import groupby
 
@@ -15,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from tests.support.children import run_child  # noqa: E402
 from tests.tune.run.test_tune_run import KILLED, Stop, names  # noqa: E402
 from vptkit.errors import DataError, OutputError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
@@ -228,9 +228,7 @@ def test_sigkill_in_a_phase(splits, weights, make_config, tmp_path, images):
     output = tmp_path / "k.safetensors"
     script = KILLED.replace("left = 30", f"left = {images}")
     arguments = [str(splits), str(output), json.dumps(settings)]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
-    )
+    done = run_child([sys.executable, "-c", script, *arguments], check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not output.exists()
     resumed = tune(splits, output, config, resume=True)

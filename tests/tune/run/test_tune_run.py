@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ timm = pytest.importorskip("timm")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from tests.support.children import run_child  # noqa: E402
 from vptkit.errors import BackboneError, DataError, OutputError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
@@ -340,9 +340,7 @@ def test_sigkill(splits, weights, make_config, tmp_path):
     settings = {**config.to_json(), "weights": str(weights), "name": "x"}
     output = tmp_path / "k.safetensors"
     arguments = [str(splits), str(output), json.dumps(settings)]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False
-    )
+    done = run_child([sys.executable, "-c", KILLED, *arguments], check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not output.exists()
     resumed = tune(splits, output, config, resume=True)

@@ -6,13 +6,13 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
 
 import pytest
 
+from tests.support.children import DEVNULL, PIPE, Child, run_child
 from vptkit.tune import tune
 from vptkit.tune.sweep.run_sweep import sweep_from_mapping
 
@@ -54,13 +54,8 @@ def config(make_config, splits, tmp_path):
 
 
 def start(*arguments):
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    command = [*COMMAND, *arguments]
+    return Child(command, stdout=PIPE, stderr=PIPE, env=ENVIRONMENT, limit=LIMIT)
 
 
 def trials(folder):
@@ -70,10 +65,8 @@ def trials(folder):
 
 def wait_for(held, process):
     """Poll until something holds, or the process is over."""
-    end = time.monotonic() + LIMIT
     while not held():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
         time.sleep(0.05)
 
 
@@ -111,25 +104,18 @@ CLUSTER = """
 @pytest.fixture
 def cluster(tmp_path):
     """A real Ray cluster with two nodes: its address, the second node's id, how to kill that."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(CLUSTER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    command = [sys.executable, "-c", textwrap.dedent(CLUSTER)]
+    streams = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
 
     def kill():
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "killed\n"
 
-    try:
+    with Child(command, **streams, env=ENVIRONMENT, limit=2 * LIMIT) as process:
         address, node = process.stdout.readline().split()
         yield address, node, kill
-    finally:
-        process.communicate(timeout=LIMIT)
+        process.communicate()
 
 
 @needs_ray
@@ -137,7 +123,6 @@ def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
     address, node, kill = cluster
     path, sweep = config({"lr": [0.003, 0.01, 0.03]}, epochs=25)
     folder = tmp_path / "out"
-    process = start(path, "-o", folder, "--ray-address", address, "--json")
 
     def there():
         """The trial on the second node that is in the middle of its work."""
@@ -148,10 +133,11 @@ def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
                     return trial["number"]
         return None
 
-    wait_for(lambda: there() is not None, process)
-    struck = there()
-    kill()
-    output, errors = process.communicate(timeout=LIMIT)
+    with start(path, "-o", folder, "--ray-address", address, "--json") as process:
+        wait_for(lambda: there() is not None, process)
+        struck = there()
+        kill()
+        output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert output.startswith("{"), output
     document = json.loads(output)
@@ -178,19 +164,21 @@ def test_a_driver_dies_twice_and_the_same_command_goes_on(config, tmp_path):
     folder = tmp_path / "out"
     command = (path, "-o", folder, "--cpus", 1, "--json")
     for number, epochs in ((signal.SIGINT, 3), (signal.SIGKILL, 10)):
-        process = start(*command)
-        wait_for(
-            lambda n=epochs: any(len(t["history"]) > n for t in trials(folder).values()), process
-        )
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=LIMIT)
+
+        def begun(n=epochs):
+            return any(len(trial["history"]) > n for trial in trials(folder).values())
+
+        with start(*command) as process:
+            wait_for(begun, process)
+            process.send_signal(number)
+            _, errors = process.communicate()
         if number == signal.SIGINT:
             assert process.returncode == 130, errors
             assert errors.endswith("kept: the same command goes on\ninterrupted\n")
             assert json.loads((folder / "leaderboard.json").read_text())["best"] is None
     stopped = next(t["number"] for t in trials(folder).values() if t["state"] == "running")
-    process = start(*command)
-    output, errors = process.communicate(timeout=LIMIT)
+    with start(*command) as process:
+        output, errors = process.communicate()
     assert process.returncode == 0, errors
     document = json.loads(output)
     assert {row["state"] for row in document["leaderboard"]} == {"finished"}
@@ -316,13 +304,7 @@ WORKER = """
 @pytest.mark.parametrize("script", [PRUNING, WORKER], ids=["pruning", "worker"])
 def test_inside_of_ray(script):
     script = textwrap.dedent(script)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    done = run_child([sys.executable, "-c", script], check=False, env=ENVIRONMENT)
     assert done.stdout == "good\n", done.stderr
 
 
@@ -344,14 +326,8 @@ RUN = """
 def run(*commands, ray="with"):
     """What commands write to standard error, and how each exits."""
     commands = [[str(word) for word in command] for command in commands]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(RUN), ray, json.dumps(commands)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=LIMIT,
-    )
+    command = [sys.executable, "-c", textwrap.dedent(RUN), ray, json.dumps(commands)]
+    done = run_child(command, check=False, env=ENVIRONMENT, limit=LIMIT)
     return done.stderr.splitlines()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,10 +14,14 @@ pytest.importorskip("timm")
 
 from safetensors.numpy import load_file  # noqa: E402
 
+from tests.support.children import run_child  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.training.distributed import joined, leads, share, sum_over_processes  # noqa: E402
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 RUNS: dict[str, dict[str, Any]] = {
     "vpt": {"method": "vpt", "dropout": 0.3, "batch_size": 9},
@@ -74,15 +77,9 @@ for name, settings in json.loads(runs).items():
 """
 
 
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+def torchrun(*arguments: object) -> CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.run(
-        [*launcher, "--nproc-per-node", "2", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+    return run_child([*launcher, "--nproc-per-node", "2", *arguments], check=False, limit=240)
 
 
 def settings_of(config: Any, **more: Any) -> dict[str, Any]:

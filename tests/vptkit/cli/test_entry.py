@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.children import PIPE, Child, run_child
 from vptkit import __version__
 from vptkit.cli.shared.output import needs_extra
 from vptkit.errors import VptkitError
@@ -337,18 +337,12 @@ def test_a_signal_is_130_and_leaves_nothing(make_bundle, colour_folders, tmp_pat
     images.mkdir()
     for i in range(300):
         (images / f"{i:03}.png").symlink_to(tmp_path / "big.png")
-    process = subprocess.Popen(
-        [
-            *(*PROGRAM, "run", str(make_bundle()), str(images)),
-            *("--json", "--batch", "1", "--save", str(out / "x.jsonl")),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert json.loads(process.stdout.readline())["top"]  # it is in the middle of its work
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    command = [*PROGRAM, "run", make_bundle(), images]
+    command += ["--json", "--batch", "1", "--save", out / "x.jsonl"]
+    with Child(command, stdout=PIPE, stderr=PIPE) as process:
+        assert json.loads(process.stdout.readline())["top"]  # it is in the middle of its work
+        process.send_signal(number)
+        _, err = process.communicate()
     assert (process.returncode, err) == (130, "interrupted\n")
     assert list(out.iterdir()) == []
 
@@ -356,13 +350,8 @@ def test_a_signal_is_130_and_leaves_nothing(make_bundle, colour_folders, tmp_pat
 def test_a_reader_that_leaves_is_no_traceback(make_bundle, colour_folders):
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [*PROGRAM, "run", str(make_bundle()), str(colour_folders), "--json"],
-        stdout=write,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    command = [*PROGRAM, "run", make_bundle(), colour_folders, "--json"]
+    done = run_child(command, stdout=write, check=False)
     os.close(write)
     assert done.returncode == 1
     assert done.stderr == ""
@@ -371,28 +360,17 @@ def test_a_reader_that_leaves_is_no_traceback(make_bundle, colour_folders):
 def test_pillows_warnings_are_not_shown(make_bundle, tmp_path):
     image = Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) % 4).convert("P")
     image.save(tmp_path / "x.png", transparency=bytes([0, 100, 200]))
-    done = subprocess.run(
-        [*PROGRAM, "run", str(make_bundle()), str(tmp_path / "x.png"), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_child([*PROGRAM, "run", make_bundle(), tmp_path / "x.png", "--json"], check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["top"]
 
 
 def test_help_is_quick():
     start = time.perf_counter()
-    subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True)
+    run_child([*PROGRAM, "--help"])
     assert time.perf_counter() - start < 5  # generous: what it loads is tested in test_imports
 
 
 def test_the_entry_point_is_this(tmp_path: Path):
-    done = subprocess.run(
-        [Path(sys.executable).with_name("vptkit"), "--version"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
+    done = run_child([Path(sys.executable).with_name("vptkit"), "--version"], cwd=tmp_path)
     assert done.stdout.strip() == __version__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support.bank_cases import family, write_family
+from tests.support.children import run_child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,10 +124,5 @@ def test_adding_loads_numpy_alone(files, bank):
         "except SystemExit as error: assert not error.code, error\n"
         "print({n.partition('.')[0] for n in sys.modules} & {'onnx', 'torch', 'onnxruntime'})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, bank, files["both"]],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_child([sys.executable, "-c", code, bank, files["both"]])
     assert done.stdout.splitlines()[-1] == "set()"

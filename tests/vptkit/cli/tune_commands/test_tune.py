@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import struct
-import subprocess
 import sys
 import time
 import zlib
@@ -24,6 +23,7 @@ pytest.importorskip("onnxruntime")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from tests.support.children import PIPE, Child, run_child  # noqa: E402
 from vptkit.formats.adapter import read_adapter, write_adapter  # noqa: E402
 from vptkit.formats.bundle import open_bundle  # noqa: E402
 from vptkit.tune import TuneConfig  # noqa: E402
@@ -332,26 +332,20 @@ def test_tune_interrupted_from_outside(inputs, tmp_path):
     output = tmp_path / "a.safetensors"
     arguments = ["tune", inputs / "data", "-o", output, "--config", inputs / "run.toml", "--json"]
     arguments += ["--weights", inputs / "weights.safetensors", "--epochs", 9999, "--threads", 1]
-    process = subprocess.Popen(
-        [*MAIN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(tmp_path / "a.checkpoint.safetensors", process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with Child([*MAIN, *arguments], stdout=PIPE, stderr=PIPE) as process:
+        wait_for(tmp_path / "a.checkpoint.safetensors", process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
     assert (process.returncode, out) == (130, ""), err
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
     assert names(tmp_path) == {"a.checkpoint.safetensors", "a.metrics.jsonl"}
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(1200):
-        if path.exists():
-            return
+def wait_for(path: Path, process: Child) -> None:
+    while not path.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    process.kill()
-    pytest.fail(f"{path} did not appear")
 
 
 # ---- export -------------------------------------------------------------------------------------
@@ -541,16 +535,12 @@ def test_export_interrupted_from_outside(inputs, tmp_path):
     (tmp_path / "out").mkdir()
     arguments = ["export", inputs / "adapter.safetensors", "-o", tmp_path / "out" / "a.vptk"]
     arguments += ["--weights", inputs / "weights.safetensors", "--json"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_EXPORT, str(tmp_path / "mark"), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(tmp_path / "mark", process)
-    assert len(names(tmp_path / "out")) == 1  # the temporary folder
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    command = [sys.executable, "-c", SLOW_EXPORT, tmp_path / "mark", *arguments]
+    with Child(command, stdout=PIPE, stderr=PIPE) as process:
+        wait_for(tmp_path / "mark", process)
+        assert len(names(tmp_path / "out")) == 1  # the temporary folder
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
     assert (process.returncode, out) == (130, ""), err
     assert "Traceback" not in err
     assert names(tmp_path / "out") == set()
@@ -572,12 +562,7 @@ def test_export_does_not_load_torch(inputs, tmp_path):
     """The adapter carries its spec and the file has the right names: numpy and onnx will do."""
     arguments = ["export", inputs / "adapter.safetensors", "-o", tmp_path / "a.vptk", "--json"]
     arguments += ["--weights", inputs / "weights.safetensors"]
-    done = subprocess.run(
-        [sys.executable, "-c", EXPORT_WITHOUT_TORCH, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_child([sys.executable, "-c", EXPORT_WITHOUT_TORCH, *arguments], check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["parity"]["ok"] is True
     assert done.stderr.splitlines()[-1] == "[]"
