@@ -37,6 +37,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as workers, not their
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files stay together as far as they can, so that what a module shares is made once.
+
+    By default tests are dealt out one by one, and each worker makes it.
+    """
+    if config.getoption("dist") != "load":
+        return None  # asked for something else
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
     """As from a terminal, also where the tests were started with some of them ignored."""

@@ -30,12 +30,26 @@ from vptkit.runtime.session.factory import open_session
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOGITS = """
-import json, sys
+# Commands, then sessions: in one process, as Python and its packages take QEMU ten seconds to load.
+SEVERAL = """
+import contextlib, io, json, sys
 import numpy as np
+from vptkit.cli import main
 from vptkit.runtime.session.factory import open_session
-answers = open_session(sys.argv[1]).run(np.load(sys.argv[2]))
-sys.stdout.write(json.dumps(answers.tolist()))
+commands, sessions = json.loads(sys.argv[1])
+told = {}
+for name, arguments in commands.items():
+    sys.argv, code = ["vptkit", *arguments], 0
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                main()
+            except SystemExit as error:
+                code = error.code or 0
+    told[name] = code, out.getvalue(), err.getvalue()
+for name, (bundle, images) in sessions.items():
+    told[name] = open_session(bundle).run(np.load(images)).tolist()
+sys.stdout.write(json.dumps(told))
 """
 # what a board imports; the parents of child processes, and whatever needs a package of its own, too
 IMPORTS = """
@@ -130,18 +144,56 @@ def with_golden(path: Path, images, logits) -> Path:
     return path
 
 
-def logits_there(arm, bundle: Path, images, folder: Path):
-    np.save(folder / "images.npy", images)
-    done = arm.run("-c", LOGITS, bundle, folder / "images.npy")
+IMAGES = np.random.default_rng(3).integers(0, 256, (5, 16, 24, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Images that are decoded, turned, resized and cropped on both machines."""
+    random, folder = np.random.default_rng(4), tmp_path_factory.mktemp("pictures")
+    for i, size in enumerate([(16, 24), (61, 47)]):
+        pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(arm, bundle, pictures, tmp_path_factory) -> dict[str, Any]:
+    """What the board says: a command's status, output and error; a session's logits."""
+    folder = tmp_path_factory.mktemp("told")
+    images, logits = open_bundle(bundle).golden()
+    broken = shutil.copytree(bundle, folder / "broken.vptk")
+    with_golden(broken, images, logits + 0.01 * np.abs(logits).max() * np.eye(5)[2])
+    commands = {
+        "check": ("check", bundle, "--json"),
+        "check broken": ("check", broken, "--json"),
+        "run": ("run", bundle, pictures, "--json"),
+        "build": ("build", bundle),
+    }
+    return ask(arm, folder, commands, {"logits": (bundle, IMAGES)})
+
+
+@pytest.fixture(scope="module")
+def told_of_a_real_vit(arm, real_bundle, tmp_path_factory) -> dict[str, Any]:
+    images, _ = open_bundle(real_bundle).golden()
+    commands = {"check": ("check", real_bundle, "--json")}
+    folder = tmp_path_factory.mktemp("told")
+    return ask(arm, folder, commands, {"logits": (real_bundle, images)})
+
+
+def ask(arm, folder: Path, commands, sessions) -> dict[str, Any]:
+    for name, (_, images) in sessions.items():
+        np.save(folder / f"{name}.npy", images)
+    words = {name: [str(word) for word in command] for name, command in commands.items()}
+    files = {name: (str(path), f"{folder / name}.npy") for name, (path, _) in sessions.items()}
+    done = arm.run("-c", SEVERAL, json.dumps([words, files]))
     assert done.returncode == 0, done.stderr
-    return np.array(json.loads(done.stdout))
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
-def test_a_board_gives_the_answers_of_this_machine(arm, bundle, tmp_path):
-    images = np.random.default_rng(3).integers(0, 256, (5, 16, 24, 3), dtype=np.uint8)
-    here = open_session(bundle).run(images)
-    there = logits_there(arm, bundle, images, tmp_path)
+def test_a_board_gives_the_answers_of_this_machine(told, bundle):
+    here, there = open_session(bundle).run(IMAGES), np.array(told["logits"])
     assert largest_difference(there, here) <= AARCH64
     # the broken twin: one bias of the head a little larger
     shifted = here + CLEARLY * AARCH64 * np.abs(here).max() * np.eye(5)[0]
@@ -149,48 +201,40 @@ def test_a_board_gives_the_answers_of_this_machine(arm, bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_vit_gives_the_answers_of_this_machine(arm, real_bundle, tmp_path):
+def test_a_real_vit_gives_the_answers_of_this_machine(told_of_a_real_vit, real_bundle):
     images, _ = open_bundle(real_bundle).golden()
-    here = open_session(real_bundle).run(images)
-    assert largest_difference(logits_there(arm, real_bundle, images, tmp_path), here) <= AARCH64
+    here, there = open_session(real_bundle).run(images), np.array(told_of_a_real_vit["logits"])
+    assert largest_difference(there, here) <= AARCH64
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["bundle", "real_bundle"])
-def test_check_holds_on_a_board(arm, which, request):
-    path = request.getfixturevalue(which)
-    done = arm.run("-m", "vptkit", "check", path, "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert document["ok"]
-    assert document["count"] == len(open_bundle(path).golden()[0])
-
-
-@pytest.mark.slow
-def test_check_fails_on_a_board_where_one_bias_differs(arm, bundle, tmp_path):
-    """The broken twin."""
-    copy = shutil.copytree(bundle, tmp_path / "broken.vptk")
-    images, logits = open_bundle(bundle).golden()
-    with_golden(copy, images, logits + 0.01 * np.abs(logits).max() * np.eye(5)[2])
-    done = arm.run("-m", "vptkit", "check", copy, "--json")
-    assert done.returncode == 3, done.stderr
-    assert not json.loads(done.stdout)["ok"]
-    assert "differs from the golden answers" in done.stderr
-
-
-@pytest.mark.slow
-def test_run_says_the_same_on_a_board(arm, vptkit, bundle, tmp_path):
-    """Images that are decoded, turned, resized and cropped on both machines."""
-    random = np.random.default_rng(4)
-    for i, size in enumerate([(16, 24), (61, 47)]):
-        pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    command = ("run", bundle, tmp_path, "--json")
-    code, here, err = vptkit(*command)
+@pytest.mark.parametrize(
+    ("which", "of"), [("bundle", "told"), ("real_bundle", "told_of_a_real_vit")]
+)
+def test_check_holds_on_a_board(which, of, request):
+    code, out, err = request.getfixturevalue(of)["check"]
     assert code == 0, err
-    done = arm.run("-m", "vptkit", *command)
-    assert done.returncode == 0, done.stderr
-    lines = [[json.loads(line) for line in text.splitlines()] for text in (here, done.stdout)]
+    document = json.loads(out)
+    assert document["ok"]
+    assert document["count"] == len(open_bundle(request.getfixturevalue(which)).golden()[0])
+
+
+@pytest.mark.slow
+def test_check_fails_on_a_board_where_one_bias_differs(told):
+    """The broken twin."""
+    code, out, err = told["check broken"]
+    assert code == 3, err
+    assert not json.loads(out)["ok"]
+    assert "differs from the golden answers" in err
+
+
+@pytest.mark.slow
+def test_run_says_the_same_on_a_board(told, vptkit, bundle, pictures):
+    code, here, err = vptkit("run", bundle, pictures, "--json")
+    assert code == 0, err
+    code, there, err = told["run"]
+    assert code == 0, err
+    lines = [[json.loads(line) for line in text.splitlines()] for text in (here, there)]
     assert len(lines[0]) == 2
     for ours, theirs in zip(*lines, strict=True):
         assert [top["label"] for top in theirs["top"]] == [top["label"] for top in ours["top"]]
@@ -225,11 +269,11 @@ def test_doctor_and_detect_answer_on_a_board(arm):
 
 
 @pytest.mark.slow
-def test_a_build_without_a_gpu_says_so_on_a_board(arm, bundle):
+def test_a_build_without_a_gpu_says_so_on_a_board(told, bundle):
     """The child process of a build starts, and asks for the GPU before anything of TensorRT's."""
-    done = arm.run("-m", "vptkit", "build", bundle)
-    assert done.returncode == 5, done.stderr
-    assert "no NVIDIA GPU" in done.stderr
+    code, _, err = told["build"]
+    assert code == 5, err
+    assert "no NVIDIA GPU" in err
     assert not (bundle / "engines").exists()
 
 
