@@ -35,6 +35,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as workers, not their
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# What whoever starts the tests has set for a terminal or for runs of their own is not for them.
+FOREIGN = (
+    *("CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"),
+    *("GITHUB_ACTIONS", "TERMINAL_WIDTH", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),  # of typer, rich
+    *("LOCAL_RANK", "RANK", "WORLD_SIZE"),  # of torchrun
+    "VPTKIT_CACHE",
+)
+for variable in FOREIGN:
+    os.environ.pop(variable, None)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
