@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from tests.support.marks import quick_if  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 
 METHODS = {
@@ -24,13 +25,14 @@ METHODS = {
     "ln-cyclic": {"method": "ln", "cycles": 2, "head_epochs": 2, "ln_epochs": 2},
     "ln+bpt": {"method": "ln+bpt"},
 }
+QUICK = ("linear", "vpt-deep", "bpt-bilinear", "ln")
 
 
 def losses(result) -> list[float]:
     return [json.loads(line)["train_loss"] for line in result.metrics.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", quick_if(QUICK.__contains__, METHODS))
 def test_each_method_learns(splits, make_config, tmp_path, name):
     config = make_config(**METHODS[name], epochs=8, lr=1e-2, lr_head=2e-2, lr_ln=1e-2)
     result = tune(splits, tmp_path / "a.safetensors", config)
@@ -39,7 +41,9 @@ def test_each_method_learns(splits, make_config, tmp_path, name):
     assert losses(result)[-1] < 0.6 * losses(result)[0]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "linear"])
+@pytest.mark.parametrize(
+    "name", quick_if(QUICK.__contains__, [name for name in METHODS if name != "linear"])
+)
 def test_the_body_alone_learns(splits, make_config, tmp_path, name):
     """With a head that stands still, what falls is the prompts' or the LayerNorms' doing."""
     still = {"lr_head": 1e-12, "wd_head": 0.0, "dropout": 0.0, "augment": "none"}

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from tests.support.marks import quick_if
 from tests.support.strategies import Case, Setup, build, setups
 from tests.support.tolerances import CLEARLY, PARITY_FP32, PARITY_FP64, largest_difference
 from vptkit.export.fold import fold_network as fold_module
@@ -112,7 +113,9 @@ def over(numbers: int, examples: int) -> Callable[[Any], Any]:
 # the promise --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("feed", "batch", "form"), OPTIONS)
+@pytest.mark.parametrize(
+    ("feed", "batch", "form"), quick_if(lambda options: options[1] is None, OPTIONS)
+)
 def test_fp32_on_onnx_runtime(feed, batch, form):
     @over(OPTIONS.index((feed, batch, form)), 16)
     def holds(setup):

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.support.marks import quick_if
 from tests.support.tolerances import CLEARLY, PARITY_REAL_WEIGHTS, largest_difference
 from vptkit.export import ExportOptions, export
 from vptkit.formats.adapter import Adapter, BackboneRef, read_adapter, write_adapter
@@ -38,7 +39,7 @@ MODELS = {
 PROMPTS = 50
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=quick_if("ViT-Ti/16".__eq__, MODELS))
 def real(request, shared, tmp_path_factory) -> tuple[Path, Path, np.ndarray, np.ndarray]:
     """Adapter file, weights file, images, the reference's logits."""
     from vptkit.tune.backbone.reference import reference_logits

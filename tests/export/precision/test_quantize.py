@@ -284,6 +284,7 @@ def test_the_smallest_set_is_found(culprits):
     assert set(found) == needed
 
 
+@pytest.mark.slow
 def test_bisect_names_the_part_that_int8_breaks(case, evidence, monkeypatch):
     """Attention of block 0 has one channel that is thousands of times larger than the others.
 

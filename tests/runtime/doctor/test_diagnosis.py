@@ -321,6 +321,7 @@ def test_a_gpu_that_went_away_names_no_engine(orin, make_bundle, monkeypatch):
     assert "TensorRT engine" not in orin.examine(make_bundle()).checks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fake_gpu", [ORIN], indirect=True)
 def test_an_engine_is_missed_built_and_run(fake_gpu, make_bundle):
     """With real children, on the fakes of a GPU and of TensorRT."""
