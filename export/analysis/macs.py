@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vptkit.export.fold.folded_network import absorbable
+from vptkit.export.fold.last_block import absorbable
 
 if TYPE_CHECKING:
-    from vptkit.export.fold.folded_network import LastBlock
+    from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
 
 __all__ = ["folded_macs", "unfolded_macs"]

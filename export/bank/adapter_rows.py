@@ -12,7 +12,8 @@ import numpy as np
 
 from vptkit.errors import AdapterError
 from vptkit.export.fold.block_tensors import Linear, Tensors
-from vptkit.export.fold.equations import fold_layer_norm, normalized
+from vptkit.export.fold.equations import fold_layer_norm
+from vptkit.export.fold.prefix_keys_values import prompts_seen
 from vptkit.formats.adapter import require_backbone
 from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots
 
@@ -71,8 +72,8 @@ def require_member(adapter: Adapter, bank: Bank) -> None:
 def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
     """The rows of an adapter, computed in float64.
 
-    P̂ = (P - mean P) / sqrt(var P + eps); with LayerNorms in the bank, rows are P̂ γ + β already.
-    In a post-norm backbone blocks see P itself.
+    Prompts are stored as the blocks see them (`prompts_seen`), with LayerNorms in the bank behind γ
+    and β; the graph makes keys and values of them.
 
     Args:
         adapter: one that `require_member` let pass.
@@ -109,14 +110,8 @@ def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
 
 
 def _prompt_rows(adapter: Adapter, bank: Bank, tensors: Tensors, i: int) -> Array:
-    rows = adapter.prompts(i)
-    if bank.spec.block == "post":
-        return rows
-    rows = normalized(rows, bank.spec.norm_eps, bank.spec.norm)
-    if not bank.shape.norms:
-        return rows
-    norm = tensors.norm(f"blocks.{i}.norm1")
-    return np.asarray(rows * norm.gamma + norm.beta)
+    affine = tensors.norm(f"blocks.{i}.norm1") if bank.shape.norms else None
+    return prompts_seen(bank.spec, adapter.prompts(i), affine)
 
 
 def _problems(adapter: Adapter, bank: Bank) -> list[str]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from vptkit.export.fold.folded_network import absorb_keys_values
 from vptkit.export.graph.folded_graph import Writer
 from vptkit.export.graph.graph_options import GraphOptions, input_signature
 from vptkit.formats.bank_tables import norm_slots
@@ -20,7 +19,8 @@ from vptkit.formats.bank_tables import norm_slots
 if TYPE_CHECKING:
     import onnx
 
-    from vptkit.export.fold.folded_network import Attention, Folded
+    from vptkit.export.fold.folded_network import Attention, Folded, Prefix
+    from vptkit.export.fold.last_block import Absorbed
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bank_tables import BankShape
 
@@ -147,10 +147,13 @@ class _BankWriter(Writer):
             return scores
         return self.b.op("Add", [scores, self.row("bank.mask")], f"{name}/masked")
 
-    def absorbed_attention(self, q: str, x: str, a: Attention, length: int, name: str) -> str:
-        """One query against x̂ and the prompt rows themselves: → [B, 1, d]."""
+    def absorbed_attention(
+        self, q: str, x: str, absorbed: Absorbed, prefix: Prefix, length: int, name: str
+    ) -> str:
+        """One query against x̂ and the prompt rows, which are looked up: → [B, 1, d]."""
+        del prefix
         b, spec, heads = self.b, self.spec, self.spec.heads
-        absorbed, keys = absorb_keys_values(a, heads), length + self.shape.prompts
+        keys = length + self.shape.prompts
         x = self.joined(x, name)
         u = b.op("MatMul", [q, b.const(f"{name}.k.weight", absorbed.k)], f"{name}/q_wk")
         u = b.reshape(u, (0, heads, spec.width), f"{name}/q_wk/rows")  # [B, h, d]

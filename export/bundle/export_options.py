@@ -9,7 +9,7 @@ from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.precision.lowering import Lowering
 
 if TYPE_CHECKING:
-    from vptkit.export.fold.folded_network import LastBlock
+    from vptkit.export.fold.last_block import LastBlock
 
 __all__ = ["ExportOptions"]
 

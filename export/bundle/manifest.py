@@ -11,7 +11,7 @@ import onnx
 import vptkit
 from vptkit.export.analysis.macs import folded_macs, unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
-from vptkit.export.fold.folded_network import absorbable
+from vptkit.export.fold.last_block import absorbable
 from vptkit.formats.bundle import adapter_entry
 
 if TYPE_CHECKING:

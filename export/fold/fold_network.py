@@ -14,8 +14,11 @@ import numpy as np
 
 from vptkit.errors import AdapterError
 
-from .block_tensors import Linear, Norm, Tensors, block_parts
-from .position_encoding import RelativeBias, Rotation, half_layout, relative_bias, rotation
+from .block_tensors import Linear, Norm, Tensors
+from .equations import fold_layer_norm, fold_pixels, fold_value_bias, normalized
+from .fold_block import fold_block
+from .folded_network import Folded, Pool
+from .lazy_blocks import LazyBlocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,18 +28,9 @@ if TYPE_CHECKING:
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
 
-    from .block_tensors import Array, AttentionParts, MlpParts
-from .equations import (
-    fold_layer_norm,
-    fold_layer_scale,
-    fold_pixels,
-    fold_scale,
-    fold_value_bias,
-    normalized,
-)
-from .folded_network import Attention, Block, Folded, Mlp, Pool, _Blocks
+    from .block_tensors import Array
 
-__all__ = ["fold"]
+__all__ = ["block_prompt", "fold"]
 
 
 def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapter) -> Folded:
@@ -48,18 +42,12 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         adapter: prompts, tuned LayerNorm parameters (which replace the backbone's) and head.
 
     Returns:
-        The folded network, float64.
+        The folded network, float64; its blocks are folded when a graph is written (`LazyBlocks`).
 
     Raises:
         AdapterError: the adapter pools as the backbone cannot.
     """
     tensors = Tensors({**weights, **adapter.layer_norms()})
-
-    def prompt(i: int) -> Array | None:
-        if adapter.insert == "deep" or (adapter.insert == "shallow" and i == 0):
-            return adapter.prompts(i)
-        return None
-
     head = Linear(
         np.asarray(adapter.tensors["head.weight"], dtype=np.float64).T,
         np.asarray(adapter.tensors["head.bias"], dtype=np.float64),
@@ -90,92 +78,19 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         patch_norm=patch_norm,
         prefix_rows=prefix_rows,
         norm_pre=norm_pre,
-        blocks=_Blocks(spec.depth, lambda i: _fold_block(spec, tensors, prompt(i), i)),
+        blocks=LazyBlocks(
+            lambda i: fold_block(spec, tensors, block_prompt(adapter, spec, i), i), spec.depth
+        ),
         attention_pool=pool,
         head=head,
     )
 
 
-def _fold_block(spec: BackboneSpec, tensors: Tensors, prompt: Array | None, i: int) -> Block:
-    attentions, mlps = block_parts(spec, tensors, i)
-    positions = rotation(spec, tensors, i), relative_bias(spec, tensors, i)
-    return Block(
-        attentions=tuple(_fold_attention(spec, a, prompt, positions, i) for a in attentions),
-        mlps=tuple(_fold_mlp(spec, mlp) for mlp in mlps),
-        normed=spec.block != "post",
-        parallel=spec.block == "parallel",
-    )
-
-
-def _fold_attention(
-    spec: BackboneSpec,
-    parts: AttentionParts,
-    prompt: Array | None,
-    positions: tuple[Rotation | None, RelativeBias | None],
-    i: int,
-) -> Attention:
-    post = spec.block == "post"
-    q, k, v, proj = parts.q, parts.k, parts.v, parts.proj
-    q_norm, k_norm = parts.q_norm, parts.k_norm
-    if not post:
-        q, k, v = (fold_layer_norm(*parts.norm, linear) for linear in (q, k, v))
-    if positions[0] is not None and spec.rotary is not None and not spec.rotary.rotate_half:
-        order = half_layout(spec.head_width)
-        q, k = _reordered(q, order), _reordered(k, order)
-        if q_norm is not None and k_norm is not None:
-            q_norm, k_norm = (Norm(n.gamma[order], n.beta[order]) for n in (q_norm, k_norm))
-    scale = 1.0 / math.sqrt(spec.head_width)
-    if q_norm is None:
-        q = fold_scale(q, scale)
-    else:
-        q_norm = Norm(q_norm.gamma * scale, q_norm.beta * scale)
-    # A shift that all keys share changes no softmax; behind a norm or a rotation it is not shared.
-    shared = k_norm is None and positions[0] is None
-    if parts.out_norm is None:
-        proj = fold_value_bias(_spread(v.b, spec.heads, spec.key_heads(i)), proj)
-    else:
-        proj = fold_layer_norm(*parts.out_norm, proj)
-    if parts.scale is not None:
-        proj = fold_layer_scale(proj, parts.scale)
-    rows = np.zeros((0, spec.width)) if prompt is None else prompt
-    return Attention(
-        q=q,
-        k=k.w,
-        v=v.w,
-        k_bias=None if shared or not k.b.any() else k.b,
-        v_bias=v.b if parts.out_norm is not None and v.b.any() else None,
-        q_norm=q_norm,
-        k_norm=k_norm,
-        proj=proj,
-        out_norm=parts.out_norm is not None,
-        post=parts.norm if post else None,
-        rotation=positions[0],
-        bias=positions[1],
-        prompt=prompt,
-        rows=rows if post or prompt is None else normalized(rows, spec.norm_eps, spec.norm),
-        kv_heads=spec.key_heads(i),
-        norm_eps=spec.norm_eps,
-        norm_kind=spec.norm,
-    )
-
-
-def _fold_mlp(spec: BackboneSpec, parts: MlpParts) -> Mlp:
-    post = spec.block == "post"
-    fc1, gate, fc2 = parts.fc1, parts.gate, parts.fc2
-    if not post:
-        fc1 = fold_layer_norm(*parts.norm, fc1)
-        gate = None if gate is None else fold_layer_norm(*parts.norm, gate)
-    if parts.out_norm is not None:
-        fc2 = fold_layer_norm(*parts.out_norm, fc2)
-    if parts.scale is not None:
-        fc2 = fold_layer_scale(fc2, parts.scale)
-    return Mlp(
-        fc1=fc1,
-        gate=gate,
-        out_norm=parts.out_norm is not None,
-        fc2=fc2,
-        post=parts.norm if post else None,
-    )
+def block_prompt(adapter: Adapter, spec: BackboneSpec, i: int) -> Array:
+    """P [m, d], the prompts that the adapter inserts before block i; [0, d] where it has none."""
+    if adapter.insert == "deep" or (adapter.insert == "shallow" and i == 0):
+        return adapter.prompts(i)
+    return np.zeros((0, spec.width))
 
 
 def _fold_pool(spec: BackboneSpec, tensors: Tensors, norm: Norm | None) -> Pool:
@@ -198,17 +113,6 @@ def _fold_pool(spec: BackboneSpec, tensors: Tensors, norm: Norm | None) -> Pool:
         fc1=fold_layer_norm(*tensors.norm(f"{name}.norm"), tensors.linear(f"{name}.mlp.fc1")),
         fc2=tensors.linear(f"{name}.mlp.fc2"),
     )
-
-
-def _reordered(linear: Linear, order: NDArray[np.int64]) -> Linear:
-    """The channels of every head in another order."""
-    columns = np.arange(len(linear.b)).reshape(-1, len(order))[:, order].ravel()
-    return Linear(linear.w[:, columns], linear.b[columns])
-
-
-def _spread(values: Array, heads: int, kv_heads: int) -> Array:
-    """[kv] → [d]: each key/value head serves a group of query heads."""
-    return np.repeat(values.reshape(kv_heads, -1), heads // kv_heads, axis=0).ravel()
 
 
 def _embedding_rows(spec: BackboneSpec, tensors: Tensors) -> tuple[Array, Array]:

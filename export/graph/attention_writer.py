@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vptkit.export.fold.folded_network import absorb_keys_values, absorbable
+from vptkit.export.fold.last_block import absorb_keys_values, absorbable
 
 from .onnx_builder import Builder
 
 if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array, Norm
-    from vptkit.export.fold.folded_network import Attention, Folded
+    from vptkit.export.fold.folded_network import Attention, Folded, Prefix
+    from vptkit.export.fold.last_block import Absorbed
     from vptkit.formats.backbone_spec import BackboneSpec
 
     from .graph_options import GraphOptions, Rows
@@ -48,7 +49,8 @@ class AttentionWriter:
             y = self.joined_attention(x, a, length, name)
         elif rows == "first" and self.options.last_block == "absorbed" and absorbable(self.spec):
             q = self.heads(b.linear(xq, a.q.w, a.q.b, f"{name}.q"), 1)  # [B, h, 1, e]
-            y = self.absorbed_attention(q, x, a, length, name)
+            absorbed = absorb_keys_values(a.k, a.v, self.spec.heads)
+            y = self.absorbed_attention(q, x, absorbed, a.prefix, length, name)
         else:
             count = 1 if rows == "first" else length
             if rows == "all" and self.options.qkv == "fused" and a.kv_heads == self.spec.heads:
@@ -57,7 +59,7 @@ class AttentionWriter:
                 q = self.heads(b.linear(xq, a.q.w, a.q.b, f"{name}.q"), count)
                 q = self.placed(q, a.q_norm, a, count, f"{name}.q")
                 k, v = self.keys_values(x, a, length, name)
-            m = 0 if a.prompt is None else len(a.prompt)
+            m = len(a.prefix.keys)
             y = self.attention(q, k, v, a, (count, length + m, m), name)
         if a.out_norm:
             y = self.normalized(y, f"{name}.norm")
@@ -91,11 +93,10 @@ class AttentionWriter:
 
     def prefixed(self, k: str, v: str, a: Attention, name: str) -> tuple[str, str]:
         """Keys and values of the image behind those of the prompts: [B, h, m + length, e]."""
-        if a.prompt is None:
+        if not len(a.prefix.keys):
             return k, v
-        k_p, v_p = a.prefix()
-        k = self.with_prefix(k_p, k, a, f"{name}.k")
-        return k, self.with_prefix(v_p, v, a, f"{name}.v")
+        k = self.with_prefix(a.prefix.keys, k, a, f"{name}.k")
+        return k, self.with_prefix(a.prefix.values, v, a, f"{name}.v")
 
     def placed(self, x: str, norm: Norm | None, a: Attention, length: int, name: str) -> str:
         """Queries or keys [B, h, length, e] of the first `length` rows: normalised and rotated."""
@@ -116,19 +117,17 @@ class AttentionWriter:
         behind = np.full((len(table), length - self.spec.tokens, table.shape[2]), fill)
         return np.concatenate([before, table, behind], axis=1)
 
-    def absorbed_attention(self, q: str, x: str, a: Attention, length: int, name: str) -> str:
-        """One query against x̂ itself (see `fold.Absorbed`): [B, h, 1, e], [B, T, d] → [B, 1, d]."""
-        b, spec = self.b, self.spec
-        absorbed = absorb_keys_values(a, spec.heads)
+    def absorbed_attention(
+        self, q: str, x: str, absorbed: Absorbed, prefix: Prefix, length: int, name: str
+    ) -> str:
+        """One query [B, h, 1, e] against x̂ itself [B, T, d] (see `Absorbed`): → [B, 1, d]."""
+        b, spec, m = self.b, self.spec, len(prefix.keys)
         u = b.op("MatMul", [q, b.const(f"{name}.k.weight", absorbed.k)], f"{name}/q_wk")
         u = b.reshape(u, (0, spec.heads, spec.width), f"{name}/q_wk/rows")  # [B, h, d]
         x_t = b.transpose(x, (0, 2, 1), f"{name}/x_t")
         s = b.op("MatMul", [u, x_t], f"{name}/scores/image")  # [B, h, T]
-        m = 0
-        if a.prompt is not None:
-            k_p, v_p = a.prefix()
-            m = len(k_p)
-            keys = self._by_head(k_p, spec.heads).transpose(0, 2, 1)  # [h, e, m]
+        if m:
+            keys = self._by_head(prefix.keys, spec.heads).transpose(0, 2, 1)  # [h, e, m]
             s_p = b.op("MatMul", [q, b.const(f"{name}.k.prefix", keys)], f"{name}/scores/prompt4")
             s_p = b.reshape(s_p, (0, spec.heads, m), f"{name}/scores/prompt")
             s = b.op("Concat", [s_p, s], f"{name}/scores", axis=2)
@@ -137,23 +136,23 @@ class AttentionWriter:
         r = b.op("MatMul", [p_x, x], f"{name}/mix")  # [B, h, d]
         r = b.reshape(r, (0, spec.heads, 1, spec.width), f"{name}/mix4")
         y = b.op("MatMul", [r, b.const(f"{name}.v.weight", absorbed.v)], f"{name}/mix_wv")
-        if a.prompt is not None:
+        if m:
             p_p = b.slice(p, 2, 0, m, f"{name}/softmax/prompt")
             p_p = b.reshape(p_p, (0, spec.heads, 1, m), f"{name}/softmax/prompt4")
-            values = b.const(f"{name}.v.prefix", self._by_head(v_p, spec.heads))  # [h, m, e]
+            by_head = self._by_head(prefix.values, spec.heads)  # [h, m, e]
+            values = b.const(f"{name}.v.prefix", by_head)
             y = b.op("Add", [y, b.op("MatMul", [p_p, values], f"{name}/prompt")], f"{name}/sum")
         return b.reshape(y, (0, 1, spec.width), f"{name}/rows")
 
     def joined_attention(self, x: str, a: Attention, length: int, name: str) -> str:
         """Attention of image and prompt rows; those of the prompts are constants: [B, T + m, d]."""
         b, heads = self.b, self.spec.heads
-        k_p, v_p = a.prefix()
-        total = length + len(k_p)
+        total = length + len(a.prefix.keys)
         parts = []
         for letter, w, bias, norm, rows, count in (
-            ("q", a.q.w, a.q.b, a.q_norm, a.prompt_queries(), heads),
-            ("k", a.k, a.k_bias, a.k_norm, k_p, a.kv_heads),
-            ("v", a.v, a.v_bias, None, v_p, a.kv_heads),
+            ("q", a.q.w, a.q.b, a.q_norm, a.prefix.queries, heads),
+            ("k", a.k, a.k_bias, a.k_norm, a.prefix.keys, a.kv_heads),
+            ("v", a.v, a.v_bias, None, a.prefix.values, a.kv_heads),
         ):
             label = f"{name}.{letter}"
             part = self.heads(b.linear(x, w, bias, label), length, count)

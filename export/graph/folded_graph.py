@@ -53,27 +53,30 @@ class Writer(AttentionWriter):
     """Writes one network."""
 
     def features(self, insert: str, pool: str, norm: str) -> str:
-        """The vector that the head sees: name of [B, d]."""
-        spec, blocks = self.spec, self.folded.blocks
-        z, length = self.embed(), spec.tokens
-        for i, block in enumerate(blocks[:-1]):
-            if insert == "shallow" and i == 0:
-                z = self.block(z, block, i, length, "joined")
-                length += len(block.prompt_rows())
-            else:
-                z = self.block(z, block, i, length)
-        i, last = spec.depth - 1, blocks[-1]
-        joins = last.prompt is not None and (insert == "shallow" or pool == "avg_prompts")
-        if joins and pool == "avg_prompts" and norm == "after_pool":
-            return self.final_norm(self.joined_mean(z, last, i))
-        if joins:
-            z = self.block(z, last, i, length, "joined")
-            length += len(last.prompt_rows())
-        elif pool == "token" and self.options.last_block != "full":
-            z, length = self.block(z, last, i, length, "first"), 1
-        else:
-            z = self.block(z, last, i, length)
+        """The vector that the head sees: name of [B, d].
+
+        One pass over the blocks, which are folded as it goes (`LazyBlocks`).
+        """
+        z, length = self.embed(), self.spec.tokens
+        for i, block in enumerate(self.folded.blocks):
+            rows = self._rows_read(i, insert, pool)
+            last = i == self.spec.depth - 1
+            if last and rows == "joined" and (pool, norm) == ("avg_prompts", "after_pool"):
+                return self.final_norm(self.joined_mean(z, block, i))
+            z = self.block(z, block, i, length, rows)
+            length = {"all": length, "first": 1, "joined": length + len(block.prompt)}[rows]
         return self.pool(z, length, pool, norm)
+
+    def _rows_read(self, i: int, insert: str, pool: str) -> Rows:
+        """Which rows of block i are read behind it."""
+        if insert == "shallow" and i == 0:
+            return "joined"  # its prompts are tokens of all further blocks
+        if i == self.spec.depth - 1:
+            if insert == "deep" and pool == "avg_prompts":
+                return "joined"
+            if pool == "token" and self.options.last_block != "full":
+                return "first"
+        return "all"
 
     # tokens ------------------------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ class Writer(AttentionWriter):
             kept = b.slice(z, 1, 0, 1, f"{name}/class")
             queries = b.slice(x, 1, 0, 1, f"{name}.norm1/class") if block.normed else kept
         elif rows == "joined":
-            kept = self.with_rows(z, block.prompt_rows(), f"{name}.prompt", f"{name}/tokens")
+            kept = self.with_rows(z, block.prompt, f"{name}.prompt", f"{name}/tokens")
         attended = [
             self.attend(x, queries, a, length, rows, _branch(block.attentions, name, "attn", j))
             for j, a in enumerate(block.attentions)
@@ -157,7 +160,7 @@ class Writer(AttentionWriter):
             return middle, attention, self.total(mlps, f"{name}/mlps")
         if rows == "joined":
             constant = f"{name}.norm1.prompt"
-            queries = self.with_rows(x, block.attentions[0].rows, constant, f"{name}.norm1/tokens")
+            queries = self.with_rows(x, block.prompt_seen, constant, f"{name}.norm1/tokens")
         mlp = self.mlp(queries, block.mlps[0], f"{name}.mlp")
         return kept, None, self.total([*attended, mlp], f"{name}/both")
 
@@ -168,7 +171,7 @@ class Writer(AttentionWriter):
         is one constant and only the additions are summed with the image: Σ P + Σ (a + mlp).
         """
         b, spec, name = self.b, self.spec, f"blocks.{i}"
-        prompt = block.prompt_rows()
+        prompt = block.prompt
         _, attention, added = self.additions(z, block, i, spec.tokens, "joined")
         if attention is not None:
             added = b.op("Add", [attention, added], f"{name}/added")
@@ -227,7 +230,7 @@ class Writer(AttentionWriter):
         return first, {"token": 1, "avg": spec.tokens, "avg_prompts": length}[pool]
 
     def latent_pool(self, x: str) -> str:
-        """Attention pooling (see `fold.Pool`): [B, rows, d] → [B, d]."""
+        """Attention pooling (see `Pool`): [B, rows, d] → [B, d]."""
         b, spec, pool, name = self.b, self.spec, self.folded.attention_pool, "attn_pool"
         if pool is None or spec.attention_pool is None:
             raise ValueError("this backbone has no attention pooling")

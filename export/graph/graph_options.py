@@ -10,7 +10,7 @@ import numpy as np
 from .onnx_builder import FLOAT, UINT8, Builder
 
 if TYPE_CHECKING:
-    from vptkit.export.fold.folded_network import LastBlock
+    from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
 
 __all__ = ["GraphOptions", "Rows", "input_signature"]

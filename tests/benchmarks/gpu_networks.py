@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from vptkit.export.fold.folded_network import LastBlock
+    from vptkit.export.fold.last_block import LastBlock
 
 CLASSES = 10
 

@@ -19,9 +19,12 @@ from onnx.reference.op_run import OpRun
 from tests.support.marks import quick_if
 from tests.support.strategies import Case, Setup, build, setups
 from tests.support.tolerances import CLEARLY, PARITY_FP32, PARITY_FP64, largest_difference
+from vptkit.export.fold import fold_block as fold_block_module
 from vptkit.export.fold import fold_network as fold_module
-from vptkit.export.fold.fold_network import Linear, Norm, fold
-from vptkit.export.fold.folded_network import Absorbed, Attention, Block, Folded, Mlp
+from vptkit.export.fold.block_tensors import Linear, Norm
+from vptkit.export.fold.fold_network import fold
+from vptkit.export.fold.folded_network import Attention, Block, Folded, Mlp, Prefix
+from vptkit.export.fold.last_block import Absorbed
 from vptkit.export.graph import attention_writer as attention_module
 from vptkit.export.graph import unfolded_graph as unfolded_module
 from vptkit.export.graph.folded_graph import folded_graph
@@ -174,7 +177,9 @@ def replaced(name: str, value: Any) -> Break:
     """A twin in which one function of the folds is another."""
 
     def apply(case: Case, patch: pytest.MonkeyPatch) -> Case:
-        patch.setattr(fold_module, name, value)
+        for module in (fold_module, fold_block_module):  # the head, and the blocks
+            if hasattr(module, name):
+                patch.setattr(module, name, value)
         return case
 
     return apply
@@ -206,65 +211,62 @@ def mlps(change: Callable[[Mlp], dict[str, Any]]) -> Break:
     )
 
 
-def prompts_swapped(case: Case, folded: Folded) -> Folded:
-    del case
-    first, second, *rest = folded.blocks
-
-    def with_prompts_of(block: Block, other: Block) -> Block:
-        (a,), (o,) = block.attentions, other.attentions
-        return replace(block, attentions=(replace(a, prompt=o.prompt, rows=o.rows),))
-
-    swapped = with_prompts_of(first, second), with_prompts_of(second, first)
-    return replace(folded, blocks=(*swapped, *rest))
+def prompts_swapped(case: Case, patch: pytest.MonkeyPatch) -> Case:
+    real, other = fold_module.block_prompt, {0: 1, 1: 0}
+    patch.setattr(
+        fold_module, "block_prompt", lambda adapter, spec, i: real(adapter, spec, other.get(i, i))
+    )
+    return case
 
 
 def prefix_of(change: Callable[..., tuple[Any, Any]]) -> Break:
-    """A twin whose prefix keys and values are wrong: change(attention, beta, w_k, w_v)."""
+    """A twin whose prefix keys and values are wrong: change(block, beta, w_k, w_v)."""
 
-    def apply(case: Case, patch: pytest.MonkeyPatch) -> Case:
+    def wrong(case: Case, folded: Folded) -> Folded:
         tensors, d = {**case.weights, **case.adapter.layer_norms()}, case.spec.width
-        qkv = [tensors[f"blocks.{i}.attn.qkv.weight"].T for i in range(case.spec.depth)]
-        beta = [tensors[f"blocks.{i}.norm1.bias"] for i in range(case.spec.depth)]
+        blocks = []
+        for i, block in enumerate(folded.blocks):
+            qkv, beta = tensors[f"blocks.{i}.attn.qkv.weight"].T, tensors[f"blocks.{i}.norm1.bias"]
+            keys, values = change(block, beta, qkv[:, d : 2 * d], qkv[:, 2 * d :])
+            (a,) = block.attentions
+            prefix = a.prefix._replace(keys=keys, values=values)
+            blocks.append(replace(block, attentions=(replace(a, prefix=prefix),)))
+        return replace(folded, blocks=tuple(blocks))
 
-        def wrong(self: Attention) -> Any:
-            i = next(
-                i
-                for i in range(case.spec.depth)
-                if np.array_equal(case.adapter.prompts(i), self.prompt)
-            )
-            return change(self, beta[i], qkv[i][:, d : 2 * d], qkv[i][:, 2 * d :])
-
-        patch.setattr(Attention, "prefix", wrong)
-        return case
-
-    return apply
+    return refold(wrong)
 
 
-def shifted_keys(block: Attention, beta: Any, w_k: Any, w_v: Any) -> Any:
+def shifted_keys(block: Block, beta: Any, w_k: Any, w_v: Any) -> Any:
     del w_v
-    rows = block.rows
-    return rows @ block.k + beta @ w_k, rows @ block.v
+    keys, values, _ = block.attentions[0].prefix
+    return keys + beta @ w_k, values
 
 
-def shifted_values(block: Attention, beta: Any, w_k: Any, w_v: Any) -> Any:
+def shifted_values(block: Block, beta: Any, w_k: Any, w_v: Any) -> Any:
     del w_k
-    rows = block.rows
-    return rows @ block.k, rows @ block.v + beta @ w_v
+    keys, values, _ = block.attentions[0].prefix
+    return keys, values + beta @ w_v
 
 
-def raw_prefix(block: Attention, *_: Any) -> Any:
-    return block.prompt @ block.k, block.prompt @ block.v
+def raw_prefix(block: Block, *_: Any) -> Any:
+    (a,) = block.attentions
+    return block.prompt @ a.k, block.prompt @ a.v
 
 
-def prefix_exchanged(block: Attention, *_: Any) -> Any:
-    rows = block.rows
-    return rows @ block.v, rows @ block.k
+def prefix_exchanged(block: Block, *_: Any) -> Any:
+    keys, values, _ = block.attentions[0].prefix
+    return values, keys
 
 
-def prefix_rows_rolled(block: Attention, *_: Any) -> Any:
+def prefix_rows_rolled(block: Block, *_: Any) -> Any:
     """Keys beside the values of another prompt."""
-    rows = block.rows
-    return rows @ block.k, np.roll(rows, 1, axis=0) @ block.v
+    keys, values, _ = block.attentions[0].prefix
+    return keys, np.roll(values, 1, axis=0)
+
+
+def queries_without_bias(i: int, a: Attention) -> dict[str, Any]:
+    del i
+    return {"prefix": a.prefix._replace(queries=a.prefix.queries - a.q.b)}
 
 
 def tuned_norms_ignored(case: Case, patch: pytest.MonkeyPatch) -> Case:
@@ -367,10 +369,10 @@ def columns_rolled(case: Case, patch: pytest.MonkeyPatch) -> Case:
 
 
 def heads_interleaved(case: Case, patch: pytest.MonkeyPatch) -> Case:
-    def wrong(block: Attention, heads: int) -> Absorbed:
-        d = len(block.k)
-        k = block.k.reshape(d, -1, heads).transpose(2, 1, 0)
-        v = block.v.reshape(d, heads, -1).transpose(1, 0, 2)
+    def wrong(k: Any, v: Any, heads: int) -> Absorbed:
+        d = len(k)
+        k = k.reshape(d, -1, heads).transpose(2, 1, 0)
+        v = v.reshape(d, heads, -1).transpose(1, 0, 2)
         return Absorbed(np.ascontiguousarray(k), np.ascontiguousarray(v))
 
     patch.setattr(attention_module, "absorb_keys_values", wrong)
@@ -389,12 +391,12 @@ ABSORBED, QUERY, FULL = "absorbed", "query", "full"
 
 # name → (setup, form, how it is broken)
 TWINS: dict[str, tuple[Setup, str, Break]] = {
-    "prompts of blocks 0 and 1 swapped": (Setup(), FULL, refold(prompts_swapped)),
-    "prompts of blocks 0 and 1 swapped, absorbed": (Setup(), ABSORBED, refold(prompts_swapped)),
+    "prompts of blocks 0 and 1 swapped": (Setup(), FULL, prompts_swapped),
+    "prompts of blocks 0 and 1 swapped, absorbed": (Setup(), ABSORBED, prompts_swapped),
     "prompts of the last block zero": (
         Setup(),
         ABSORBED,
-        attentions(lambda i, a: {"prompt": a.prompt * (i < 2), "rows": a.rows * (i < 2)}),
+        attentions(lambda i, a: {"prefix": Prefix(*(rows * (i < 2) for rows in a.prefix))}),
     ),
     "prefix keys with the shift": (Setup(), FULL, prefix_of(shifted_keys)),
     "prefix keys with the shift, absorbed": (Setup(depth=1), ABSORBED, prefix_of(shifted_keys)),
@@ -405,7 +407,7 @@ TWINS: dict[str, tuple[Setup, str, Break]] = {
     "prompt queries without bias": (
         ALL_MEAN,
         FULL,
-        lambda c, p: p.setattr(Attention, "prompt_queries", lambda a: a.rows @ a.q.w) or c,
+        attentions(queries_without_bias),
     ),
     "value bias dropped": (Setup(), ABSORBED, replaced("fold_value_bias", lambda v, proj: proj)),
     "LayerScale forgotten": (Setup(), QUERY, replaced("fold_layer_scale", lambda lin, g: lin)),
@@ -502,7 +504,7 @@ TWINS: dict[str, tuple[Setup, str, Break]] = {
     "shallow prompt queries without bias": (
         SHALLOW,
         FULL,
-        lambda c, p: p.setattr(Attention, "prompt_queries", lambda a: a.rows @ a.q.w) or c,
+        attentions(queries_without_bias),
     ),
     "keys before queries in one linear": (Setup(), "fused", columns_rolled),
     "unfolded: LayerScale forgotten": (

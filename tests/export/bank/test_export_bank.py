@@ -160,9 +160,9 @@ def swap_the_norms(patch):
 
 
 def leave_rows_as_they_are(patch):
-    from vptkit.export.bank import adapter_rows as bank
+    from vptkit.export.fold import prefix_keys_values
 
-    patch.setattr(bank, "normalized", lambda rows, eps, kind: rows)
+    patch.setattr(prefix_keys_values, "normalized", lambda rows, eps, kind: rows)
 
 
 def fold_the_norms_twice(patch):
