@@ -20,7 +20,7 @@ from .reference import embed, features, final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["fast_features", "prefix_block"]
+__all__ = ["fast_features", "prefix_block", "prefix_keys_values"]
 
 
 def fast_features(
@@ -54,6 +54,25 @@ def _is_plain(block: Any) -> bool:
     )
 
 
+def prefix_keys_values(block: Any, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    """K_p = LN(P) W_k + b_k and V_p = LN(P) W_v + b_v, what a block makes of its deep prompts.
+
+    The export says the same in numpy, with the norm's affine folded into the linears
+    (export/fold/prefix_keys_values.py); tests/integration/test_prefix_equal.py holds both together.
+
+    Args:
+        block: a timm `Block` with plain attention.
+        prompt: P [m, d].
+
+    Returns:
+        K_p and V_p [m, d].
+    """
+    weight, bias, d = block.attn.qkv.weight, block.attn.qkv.bias, prompt.shape[-1]
+    kv = F.linear(block.norm1(prompt), weight[d:], None if bias is None else bias[d:])
+    keys, values = kv.chunk(2, dim=-1)
+    return keys, values
+
+
 def prefix_block(
     block: Any, z: Tensor, prompt: Tensor | None = None, queries: int | None = None
 ) -> Tensor:
@@ -84,8 +103,7 @@ def prefix_block(
         kv = F.linear(x, weight[d:], None if bias is None else bias[d:])
         k, v = (split(rows) for rows in kv.chunk(2, dim=-1))
     if prompt is not None:
-        kv = F.linear(block.norm1(prompt), weight[d:], None if bias is None else bias[d:])
-        k_p, v_p = (split(rows[None]) for rows in kv.chunk(2, dim=-1))  # [1, h, m, e]
+        k_p, v_p = (split(rows[None]) for rows in prefix_keys_values(block, prompt))  # [1, h, m, e]
         k = torch.cat([k_p.expand(len(z), -1, -1, -1), k], dim=2)  # [B, h, m + T, e]
         v = torch.cat([v_p.expand(len(z), -1, -1, -1), v], dim=2)
     a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, t, d]
