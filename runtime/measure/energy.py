@@ -10,26 +10,23 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from vptkit.devices.power.meters import Meter
 
     from .telemetry import Instruments
 
-    Sample = tuple[float, dict[str, float]]
-
 __all__ = [
     "Energy",
     "EnergyMeter",
     "Idle",
+    "Readings",
     "Sampler",
-    "mean_watts",
     "measure_energy",
     "measure_idle",
 ]
@@ -82,11 +79,65 @@ class Energy:
         }
 
 
+class Readings:
+    """What a meter read, summed up as it comes: memory does not grow with time.
+
+    Power is integrated by the trapezoid rule, energy is the difference of its ends.
+
+    Attributes:
+        count: readings.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.count = 0
+        self._meter = meter
+        self._first, self._last = 0.0, 0.0  # seconds
+        self._before: dict[str, float] = {}  # the first reading, or of power the last one
+        self._sums: dict[str, float] = {}  # joules of the rails that no reading lacked
+
+    def add(self, seconds: float, found: dict[str, float]) -> None:
+        """Take note of a reading.
+
+        Args:
+            seconds: when; later than the one before.
+            found: rail → watts, or joules counted so far, as the meter's `counts` says.
+        """
+        if not self.count:
+            self._first, self._before, self._sums = seconds, found, dict.fromkeys(found, 0.0)
+        elif self._meter.counts == "joules":
+            first = self._before
+            self._sums = {n: found[n] - first[n] for n in self._sums if n in found}
+        else:
+            past, spent = self._before, seconds - self._last
+            self._sums = {
+                n: joules + spent * (past[n] + found[n]) / 2
+                for n, joules in self._sums.items()
+                if n in found
+            }
+            self._before = found
+        self._last = seconds
+        self.count += 1
+
+    def mean_watts(self) -> dict[str, float]:
+        """Rail → mean power; rails that were missing in any reading are left out.
+
+        Raises:
+            MissingError: a rail of the total was missing, or no time passed.
+        """
+        spent = self._last - self._first
+        lost = [name for name in self._meter.total if name not in self._sums]
+        if lost or spent <= 0:
+            raise MissingError(
+                f"{self._meter.source}: {', '.join(lost) or 'the clock'} stopped answering"
+            )
+        return {name: joules / spent for name, joules in self._sums.items()}
+
+
 class Sampler:
     """Reads a meter again and again while a block runs.
 
     Attributes:
-        samples: (seconds, what the meter read), one at either end of the block at least.
+        readings: one at either end of the block at least.
     """
 
     def __init__(
@@ -96,7 +147,7 @@ class Sampler:
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.samples: list[Sample] = []
+        self.readings = Readings(meter)
         self._meter, self._interval, self._clock = meter, interval, clock
         self._stop = threading.Event()
         self._failure: Exception | None = None
@@ -125,7 +176,7 @@ class Sampler:
         # A rail takes a while to answer: the middle is when it was.
         start = self._clock()
         found = self._meter.read()
-        self.samples.append(((start + self._clock()) / 2, found))
+        self.readings.add((start + self._clock()) / 2, found)
 
 
 def measure_idle(
@@ -143,7 +194,7 @@ def measure_idle(
     """
     with Sampler(meter, interval=interval, clock=clock) as sampler:
         sleep(seconds)
-    return Idle(rails=mean_watts(sampler.samples, meter), seconds=seconds)
+    return Idle(rails=sampler.readings.mean_watts(), seconds=seconds)
 
 
 def measure_energy(
@@ -177,7 +228,7 @@ def measure_energy(
             call()
             calls += 1
         spent = clock() - start
-    rails = mean_watts(sampler.samples, meter)
+    rails = sampler.readings.mean_watts()
     return Energy(
         images=calls * images,
         seconds=spent,
@@ -220,28 +271,6 @@ class EnergyMeter:
         except MissingError as error:
             return {"unavailable": str(error)}
         return found.to_json()
-
-
-def mean_watts(samples: Sequence[Sample], meter: Meter) -> dict[str, float]:
-    """Rail → mean power over the samples; rails that were missing in any sample are left out.
-
-    Power is integrated by the trapezoid rule, energy is the difference of its ends.
-
-    Raises:
-        MissingError: a rail of the total was missing.
-    """
-    spent = samples[-1][0] - samples[0][0]
-    steady = set.intersection(*(set(found) for _, found in samples))
-    lost = [name for name in meter.total if name not in steady]
-    if lost or spent <= 0:
-        raise MissingError(f"{meter.source}: {', '.join(lost) or 'the clock'} stopped answering")
-    rails = [name for name in samples[0][1] if name in steady]
-    if meter.counts == "joules":
-        return {n: (samples[-1][1][n] - samples[0][1][n]) / spent for n in rails}
-    pairs = list(pairwise(samples))
-    return {
-        n: sum((b[0] - a[0]) * (a[1][n] + b[1][n]) / 2 for a, b in pairs) / spent for n in rails
-    }
 
 
 def _total(rails: dict[str, float], meter: Meter) -> float:

@@ -1,6 +1,7 @@
 """How long calls take, compared fairly: warmed up, interleaved in rounds, with their spread.
 
-The clock is an argument, so that tests can turn it by hand.
+Memory does not grow with time (`samples`). The clock is an argument, so that tests can turn it by
+hand.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import numpy as np
 from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
 
+from .samples import Rounds, summarize
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from vptkit.progress import Progress
+
+    from .samples import Histogram
 
 __all__ = [
     "Budget",
@@ -28,7 +33,6 @@ __all__ = [
     "compare",
     "measure",
     "random_images",
-    "summarize",
     "warm_up",
 ]
 
@@ -76,18 +80,29 @@ class Timing:
     """The measured calls of one candidate.
 
     Attributes:
-        ms: milliseconds of each call, float64 [rounds], in the order of the rounds.
+        ms: milliseconds of each call, float64 [rounds], in the order of the rounds; of more than
+            `samples.KEPT` rounds so many, drawn at random, the same for all candidates.
         warm_up: calls before that were thrown away.
         settled: the running median had settled when the warm-up ended.
+        all_ms: of all rounds, where `ms` holds a part of them.
     """
 
     ms: NDArray[np.float64]
     warm_up: int
     settled: bool
+    all_ms: Histogram | None = None
+
+    @property
+    def count(self) -> int:
+        """Rounds."""
+        return len(self.ms) if self.all_ms is None else self.all_ms.count
 
     def summary(self) -> dict[str, float]:
-        """Percentiles and the mean, in milliseconds."""
-        return summarize(self.ms)
+        """{"p50", "p90", "p99", "mean"} of all rounds, in milliseconds.
+
+        Exact up to `samples.KEPT` rounds; beyond, the percentiles are exact to 0.1 %.
+        """
+        return summarize(self.ms) if self.all_ms is None else self.all_ms.summary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +131,6 @@ class Ratio:
         return {"value": self.value, "low": self.low, "high": self.high, "verdict": self.verdict}
 
 
-def summarize(values: ArrayLike) -> dict[str, float]:
-    """{"p50", "p90", "p99", "mean"} of numbers, at least one."""
-    found = np.asarray(values, dtype=np.float64)
-    p50, p90, p99 = (float(v) for v in np.percentile(found, [50, 90, 99]))
-    return {"p50": p50, "p90": p90, "p99": p99, "mean": float(found.mean())}
-
-
 def measure(
     calls: Sequence[Callable[[], object]],
     *,
@@ -139,7 +147,7 @@ def measure(
     Args:
         calls: the candidates.
         budget: how long to measure.
-        seed: of the order.
+        seed: of the order, and of the choice of rounds that are kept.
         clock: seconds; only differences count.
         progress: told about each round.
 
@@ -149,18 +157,18 @@ def measure(
     budget = budget or Budget()
     warm = [warm_up(call, budget=budget, clock=clock) for call in calls]
     random = np.random.default_rng(seed)
-    rounds: list[list[float]] = []
+    rounds = Rounds(len(calls), seed=seed)
     start = clock()
-    while not _enough(budget, len(rounds), clock() - start):
+    while not _enough(budget, rounds.count, clock() - start):
         ms = [0.0] * len(calls)
         for i in random.permutation(len(calls)):
             ms[i] = _time(calls[i], clock)
-        rounds.append(ms)
+        rounds.add(ms)
         progress.update()
-    table = np.asarray(rounds, dtype=np.float64).T  # [candidates, rounds]
+    all_ms = rounds.histograms() or [None] * len(calls)
     return [
-        Timing(ms=ms, warm_up=count, settled=settled)
-        for ms, (count, settled) in zip(table, warm, strict=True)
+        Timing(ms=ms, warm_up=count, settled=settled, all_ms=whole)
+        for ms, whole, (count, settled) in zip(rounds.kept(), all_ms, warm, strict=True)
     ]
 
 
@@ -198,7 +206,8 @@ def compare(timing: Timing, baseline: Timing, *, seed: int = 0, resamples: int =
     """The ratio of the medians, and how sure it is.
 
     The bootstrap draws rounds, and takes both candidates' times of a drawn round: what disturbed a
-    round disturbed both.
+    round disturbed both. Of more rounds than are kept, ratio and interval are of those that are:
+    a fair sample, so the interval is as wide as so many rounds make it, and holds.
     """
     random = np.random.default_rng(seed)
     ours, theirs = timing.ms, baseline.ms

@@ -111,7 +111,7 @@ def profile(
             clock=clock,
             progress=progress,
         )
-        parts = take_apart(members, images, rounds=len(timings[0].ms), seed=seed)
+        parts = take_apart(members, images, rounds=timings[0].count, seed=seed)
         added = _rows(members, batch, timings, footprints, seed)
         for row, candidate, times in zip(added, members, parts, strict=True):
             row["times"] = times | {"end_to_end": row["ms"]}
@@ -232,7 +232,7 @@ def _row(
         "batch": batch,
         "ms": ms,
         "images_per_s": 1000 * batch / ms["mean"] if ms["mean"] else None,
-        "count": len(timing.ms),
+        "count": timing.count,
         "warm_up": timing.warm_up,
         "settled": timing.settled,
         "memory_mb": footprint,

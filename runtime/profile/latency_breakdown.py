@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import TargetError
-from vptkit.runtime.measure.timing import summarize
+from vptkit.runtime.measure.samples import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

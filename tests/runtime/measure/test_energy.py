@@ -4,12 +4,13 @@ import threading
 
 import pytest
 
+from tests.support.held_memory import held_bytes
 from vptkit.errors import MissingError
 from vptkit.runtime.measure.energy import (
     Energy,
     Idle,
+    Readings,
     Sampler,
-    mean_watts,
     measure_energy,
     measure_idle,
 )
@@ -28,24 +29,48 @@ def steady(**rails):
     return Meter(lambda: dict(rails))
 
 
+def mean_watts(meter, *samples):
+    readings = Readings(meter)
+    for seconds, found in samples:
+        readings.add(seconds, found)
+    assert readings.count == len(samples)
+    return readings.mean_watts()
+
+
 def test_power_is_integrated_over_uneven_samples():
     samples = [(0.0, {"in": 2.0}), (1.0, {"in": 4.0}), (4.0, {"in": 10.0})]
     # 3 J in the first second, 21 J in the other three; the plain mean of the samples is 5.33 W
-    assert mean_watts(samples, steady())["in"] == pytest.approx(6.0)
+    assert mean_watts(steady(), *samples)["in"] == pytest.approx(6.0)
 
 
 def test_energy_is_the_difference_of_its_ends():
     samples = [(0.0, {"in": 100.0}), (1.0, {"in": 0.0}), (4.0, {"in": 120.0})]
-    assert mean_watts(samples, Meter(None, "joules")) == {"in": 5.0}
+    assert mean_watts(Meter(None, "joules"), *samples) == {"in": 5.0}
 
 
-def test_rails_that_come_and_go_are_left_out():
+@pytest.mark.parametrize("counts", ["watts", "joules"])
+def test_rails_that_come_and_go_are_left_out(counts):
+    meter = Meter(None, counts)
     samples = [(0.0, {"in": 1.0, "gpu": 1.0}), (1.0, {"in": 1.0}), (2.0, {"in": 1.0, "gpu": 1.0})]
-    assert mean_watts(samples, steady()) == {"in": 1.0}
+    late = [(t, found | ({"late": 1.0} if t else {})) for t, found in samples]
+    expected = {"watts": 1.0, "joules": 0.0}[counts]
+    assert mean_watts(meter, *samples) == mean_watts(meter, *late) == {"in": expected}
     with pytest.raises(MissingError, match="a fake: in stopped answering"):
-        mean_watts([(0.0, {"in": 1.0}), (1.0, {})], steady())
+        mean_watts(meter, (0.0, {"in": 1.0}), (1.0, {}))
     with pytest.raises(MissingError, match="the clock stopped"):
-        mean_watts([(1.0, {"in": 1.0}), (1.0, {"in": 1.0})], steady())
+        mean_watts(meter, (1.0, {"in": 1.0}), (1.0, {"in": 1.0}))
+
+
+def test_readings_take_no_memory():
+    """Broken twin: a list of them, which an hour makes long."""
+    readings = Readings(Meter(None))
+    for i in range(2):
+        readings.add(i / 20, {"in": 1.0})
+    few = held_bytes(readings)
+    for i in range(2, 2000):
+        readings.add(i / 20, {"in": 1.0})
+    assert held_bytes(readings) <= few + 100
+    assert readings.mean_watts()["in"] == pytest.approx(1.0)
 
 
 def test_energy_of_an_image_is_less_idle():
@@ -116,9 +141,9 @@ def test_the_meter_is_read_while_the_block_runs():
 
     with Sampler(Meter(read), interval=1e-4) as sampler:
         assert enough.wait(60)
-    assert len(sampler.samples) == len(reads) >= 6
+    assert sampler.readings.count == len(reads) >= 6
     assert len(set(reads)) == 2
-    assert [t for t, _ in sampler.samples] == sorted(t for t, _ in sampler.samples)
+    assert sampler.readings.mean_watts() == {"in": pytest.approx(1.0)}
 
 
 def test_a_meter_that_breaks_is_no_silence():
