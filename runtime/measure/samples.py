@@ -92,7 +92,8 @@ class Histogram:
         rank = np.asarray(percents, dtype=np.float64) / 100 * (self.count - 1)
         below = np.floor(rank)
         low, high = self._at(below), self._at(np.ceil(rank))
-        return low + (high - low) * (rank - below)
+        found: NDArray[np.float64] = low + (high - low) * (rank - below)
+        return found
 
     def _at(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
         """The durations of these ranks, from 0, in ascending order."""
@@ -125,7 +126,7 @@ class Rounds:
         """
         self.count = 0
         self._random = np.random.default_rng(seed)
-        self._kept = np.empty((kept, candidates))
+        self._kept: NDArray[np.float64] = np.empty((kept, candidates))
         self._fresh = np.empty((kept, candidates))  # rounds after those, until there are so many
         self._waiting = 0
         self._histograms: list[Histogram] = []

@@ -165,7 +165,7 @@ def measure(
             ms[i] = _time(calls[i], clock)
         rounds.add(ms)
         progress.update()
-    all_ms = rounds.histograms() or [None] * len(calls)
+    all_ms: Sequence[Histogram | None] = rounds.histograms() or [None] * len(calls)
     return [
         Timing(ms=ms, warm_up=count, settled=settled, all_ms=whole)
         for ms, whole, (count, settled) in zip(rounds.kept(), all_ms, warm, strict=True)
