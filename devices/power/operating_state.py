@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from .nvpmodel import Run
 
-__all__ = ["compare_states", "read_state"]
+__all__ = ["compare_states", "read_operating_state"]
 
 _DRIFT = 0.01  # a pinned clock that moves by more was not pinned
 _HELD_BACK = 1_000_000  # nanoseconds; NVML counts idle glitches of microseconds
 
 
-def read_state(
+def read_operating_state(
     root: Path = Path("/"), nvml: Nvml | None = None, run: Run = run_command
 ) -> dict[str, Any]:
     """Read everything that is there to read.

@@ -43,12 +43,12 @@ __all__ = [
     "Key",
     "ask_for",
     "build_command",
-    "clean",
     "engine_folder",
     "exclusive",
     "find_engine",
     "graph_digest",
     "list_engines",
+    "remove_stale_engines",
     "store",
     "timing_cache",
 ]
@@ -242,7 +242,7 @@ def timing_cache(folder: Path, here: Here) -> Path:
     return folder / f"{here.library}-{here.version}-{here.capability}-{name}{sms}.timing"
 
 
-def clean(bundle: Bundle, here: Here) -> list[Path]:
+def remove_stale_engines(bundle: Bundle, here: Here) -> list[Path]:
     """Remove what this library cannot use any more: engines, their records, kernel times.
 
     Those of the other library stay, and engines that were built ahead of time for GPUs of another

@@ -22,7 +22,7 @@ from vptkit.errors import MissingError, TargetError
 
 from .engine_cache import find_engine
 from .graph_protocol import Times
-from .tensorrt_library import load, make_context, numpy_type, reasons, the_logger
+from .tensorrt_library import load, make_context, nptype, reasons, the_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -369,7 +369,7 @@ def _signature(
             f"{bundle.path}: the engine has the tensors {names}, the manifest wants {listed} and "
             "logits. Build it again: vptkit build BUNDLE --force"
         )
-    types = {name: numpy_type(engine.get_tensor_dtype(name)) for name in names}
+    types = {name: nptype(engine.get_tensor_dtype(name)) for name in names}
     odd = [name for name, kind in types.items() if kind is None]
     if odd:
         raise TargetError(f"{bundle.path}: the engine's {odd[0]} has a type that numpy lacks")

@@ -29,7 +29,7 @@ __all__ = [
     "find_module",
     "load",
     "make_context",
-    "numpy_type",
+    "nptype",
     "reasons",
     "the_logger",
 ]
@@ -150,7 +150,7 @@ def make_context(trt: Any, engine: Any, *, cuda_graph: bool) -> tuple[Any, bool]
     return engine.create_execution_context(), True
 
 
-def numpy_type(data_type: Any) -> np.dtype[Any] | None:
+def nptype(data_type: Any) -> np.dtype[Any] | None:
     """The numpy type of a trt.DataType, or None if numpy has none (bfloat16, fp8)."""
     found = _TYPES.get(data_type.name)
     return None if found is None else np.dtype(found)

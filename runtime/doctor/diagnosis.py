@@ -28,7 +28,7 @@ from vptkit.runtime.backends.selection import AUTO_ORDER, TRT_LIBRARIES
 from vptkit.runtime.backends.tensorrt_library import LIBRARIES
 
 from .library_checks import PROVIDERS, onnxruntime_checks, tensorrt_check
-from .library_probe import ask
+from .library_probe import probe_library
 from .machine_checks import Check, has_nvidia, machine_checks, package_checks
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def examine(
     path: Path | None = None,
     *,
     root: Path = Path("/"),
-    inquire: Ask = ask,
+    inquire: Ask = probe_library,
     progress: Progress = SILENT,
 ) -> Diagnosis:
     """Examine this machine.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Say = Callable[..., None]
 
-__all__ = ["Answer", "ask", "main"]
+__all__ = ["Answer", "main", "probe_library"]
 
 _COMMAND = (sys.executable, "-m", "vptkit.runtime.doctor.library_probe")
 # y = x @ x for float32 [2, 2], as an ONNX file: there is no package that could write one here.
@@ -51,7 +51,7 @@ class Answer:
     ended: str | None = None
 
 
-def ask(
+def probe_library(
     question: Sequence[str], *, seconds: float = 60.0, command: Sequence[str] = _COMMAND
 ) -> Answer:
     """Ask a child process; whatever happens to it is an answer too."""

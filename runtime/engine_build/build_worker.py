@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     Say = Callable[..., None]
 
-__all__ = ["build", "main"]
+__all__ = ["build_plan", "main"]
 
 _TACTIC_EVERY_S = 1.0
 # What `layers` reads of the parser's messages
@@ -63,7 +63,7 @@ _PARSED = ("Parsing node: ", "] inputs: ", "] outputs: ")
 _UNTYPED = frozenset({"CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY"})
 
 
-def build(request: dict[str, Any], say: Say) -> dict[str, Any]:
+def build_plan(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Parse and build.
 
     Args:
@@ -331,7 +331,7 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        say("result", **build(request, say))
+        say("result", **build_plan(request, say))
     except MissingError as error:
         say("missing", message=str(error))
 

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildOptions",
     "Job",
-    "build",
+    "build_engine",
     "carry_out",
     "foretell",
-    "prepare",
+    "prepare_build",
     "profile_of",
 ]
 
@@ -115,7 +115,7 @@ class Job:
     forecast: Forecast
 
 
-def build(
+def build_engine(
     bundle: Bundle, options: BuildOptions | None = None, *, progress: Progress = SILENT
 ) -> Engine:
     """Build the engine of a bundle, unless the same is there already.
@@ -126,11 +126,11 @@ def build(
         VptkitError: options that do not fit the bundle.
         OutputError: the engine cannot be written.
     """
-    job = prepare(bundle, options or BuildOptions(), progress=progress)
+    job = prepare_build(bundle, options or BuildOptions(), progress=progress)
     return carry_out(job, progress=progress)
 
 
-def prepare(
+def prepare_build(
     bundle: Bundle,
     options: BuildOptions,
     *,
@@ -146,12 +146,12 @@ def prepare(
         bundle, options: what to build.
         room: the memory of the target; this machine's unless given.
         progress: told now and then that the library still loads.
-        command, beat_s: the child, see `child.converse`.
+        command, beat_s: the child, see `worker_process.converse`.
         loading_s: how long the library may take to load.
 
     Raises:
-        MissingError: as of `build`, or the library hangs.
-        TargetError, VptkitError: as of `build`.
+        MissingError: as of `build_engine`, or the library hangs.
+        TargetError, VptkitError: as of `build_engine`.
     """
     if options.sm is not None and options.library == "tensorrt":
         raise TargetError(
@@ -206,7 +206,7 @@ def carry_out(
     one's engine. Of several engines that fit, sessions take the one that was asked for last.
 
     Raises:
-        MissingError, TargetError, OutputError: as of `build`.
+        MissingError, TargetError, OutputError: as of `build_engine`.
     """
     require_possible(job.forecast, force=job.options.force)
     folder = engine_folder(job.bundle)

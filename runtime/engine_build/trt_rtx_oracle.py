@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 from .engine_layers import located
 
-__all__ = ["SMS", "Opinion", "ask"]
+__all__ = ["SMS", "Opinion", "ask_oracle"]
 
 SMS = (86, 89, 120)  # an Orin's nearest relative (8.7 is no target), Ada, Blackwell
 _PACKAGES = {
@@ -85,7 +85,7 @@ class Opinion:
         return document
 
 
-def ask(model: Path, sms: Sequence[int] = SMS, *, timeout_s: float = 900.0) -> list[Opinion]:
+def ask_oracle(model: Path, sms: Sequence[int] = SMS, *, timeout_s: float = 900.0) -> list[Opinion]:
     """Build a graph for each kind of GPU, each in a process of its own.
 
     Free dimensions get the profile 1, 8, 32.

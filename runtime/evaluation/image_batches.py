@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vptkit.images.image_file import ImageFile
     from vptkit.images.preprocess import Preprocess
 
-__all__ = ["ImageBatches", "image_batches"]
+__all__ = ["ImageBatches", "open_image_batches"]
 
 _KEPT_BYTES = 512 << 20  # prepared images that are kept in memory for the next pass
 
@@ -83,7 +83,7 @@ class ImageBatches:
         self._kept = kept
 
 
-def image_batches(
+def open_image_batches(
     folder: Path,
     preprocess: Preprocess,
     *,

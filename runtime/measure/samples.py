@@ -7,8 +7,8 @@ samples. Of a longer one two things are kept:
   DDSketch (Masson, Rim, Lee: DDSketch, a fast and fully-mergeable quantile sketch with
   relative-error guarantees, VLDB 2019, arXiv:1908.10693): it holds each quantile to 0.1 %;
 * `KEPT` whole rounds, each round with the same chance (Vitter: Random sampling with a reservoir,
-  ACM TOMS 11, 1985, algorithm R): what the bootstrap of `timing.compare` draws from, since it
-  needs both candidates' times of one round.
+  ACM TOMS 11, 1985, algorithm R): what the bootstrap of `timing.compare_medians`
+  draws from, since it needs both candidates' times of one round.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["KEPT", "Histogram", "Rounds", "summarize"]
+__all__ = ["KEPT", "Histogram", "Rounds", "percentiles_and_mean"]
 
 KEPT = 4096  # rounds
 
@@ -35,7 +35,7 @@ _LEAST, _GREATEST, _WIDTH = 1e-6, 1e9, 1e-3  # ms, ms, and of the logarithm
 _BINS = int(np.ceil(np.log(_GREATEST / _LEAST) / _WIDTH)) + 2  # 34541: 270 KiB
 
 
-def summarize(values: ArrayLike) -> dict[str, float]:
+def percentiles_and_mean(values: ArrayLike) -> dict[str, float]:
     """{"p50", "p90", "p99", "mean"} of numbers, at least one, exactly."""
     found = np.asarray(values, dtype=np.float64)
     return _summary(np.percentile(found, _PERCENTS), float(found.mean()))
@@ -92,8 +92,7 @@ class Histogram:
         rank = np.asarray(percents, dtype=np.float64) / 100 * (self.count - 1)
         below = np.floor(rank)
         low, high = self._at(below), self._at(np.ceil(rank))
-        found: NDArray[np.float64] = low + (high - low) * (rank - below)
-        return found
+        return low + (high - low) * (rank - below)
 
     def _at(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
         """The durations of these ranks, from 0, in ascending order."""
@@ -102,7 +101,8 @@ class Histogram:
         middle = _LEAST * np.exp((index - 0.5) * _WIDTH)
         middle[index == 0], middle[index == _BINS - 1] = 0.0, self.greatest
         middle[ranks == 0], middle[ranks == self.count - 1] = self.least, self.greatest
-        return np.clip(middle, self.least, self.greatest)
+        found: NDArray[np.float64] = np.clip(middle, self.least, self.greatest)
+        return found
 
     def summary(self) -> dict[str, float]:
         """{"p50", "p90", "p99", "mean"} of at least one duration, ms; the first three to 0.1 %."""
@@ -126,7 +126,7 @@ class Rounds:
         """
         self.count = 0
         self._random = np.random.default_rng(seed)
-        self._kept: NDArray[np.float64] = np.empty((kept, candidates))
+        self._kept = np.empty((kept, candidates))
         self._fresh = np.empty((kept, candidates))  # rounds after those, until there are so many
         self._waiting = 0
         self._histograms: list[Histogram] = []
@@ -145,7 +145,8 @@ class Rounds:
     def kept(self) -> NDArray[np.float64]:
         """All rounds in their order, or a sample of them: float64 [candidates, at most `kept`]."""
         self._sort_in()
-        return self._kept[: self.count].T.copy()
+        found: NDArray[np.float64] = self._kept[: self.count].T.copy()
+        return found
 
     def histograms(self) -> list[Histogram] | None:
         """All rounds, one histogram for each candidate; None while all of them are kept."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.devices.drivers.nvml import Nvml, open_nvml
 from vptkit.devices.power.meters import Meter, find_meter
-from vptkit.devices.power.operating_state import read_state
+from vptkit.devices.power.operating_state import read_operating_state
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Instruments:
     """What there is.
 
     Attributes:
-        state: reads the machine's state (`vptkit.devices.power.operating_state.read_state`).
+        state: reads the machine's state (`vptkit.devices.power.operating_state.read_operating_state`).
         meter: measures power; None where nothing does.
         no_meter: why there is none.
     """
@@ -41,7 +41,7 @@ def find_instruments(backend: str) -> Instruments:
             nvml = open_nvml()
         except MissingError as error:
             no_nvml = f"; {error}"
-    state = partial(read_state, nvml=nvml)
+    state = partial(read_operating_state, nvml=nvml)
     try:
         meter = find_meter("cpu" if backend == "cpu" else "gpu", nvml=nvml)
     except MissingError as error:

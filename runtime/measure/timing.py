@@ -15,7 +15,7 @@ import numpy as np
 from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
 
-from .samples import Rounds, summarize
+from .samples import Rounds, percentiles_and_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +30,8 @@ __all__ = [
     "Budget",
     "Ratio",
     "Timing",
-    "compare",
-    "measure",
+    "compare_medians",
+    "measure_latency",
     "random_images",
     "warm_up",
 ]
@@ -102,7 +102,7 @@ class Timing:
 
         Exact up to `samples.KEPT` rounds; beyond, the percentiles are exact to 0.1 %.
         """
-        return summarize(self.ms) if self.all_ms is None else self.all_ms.summary()
+        return percentiles_and_mean(self.ms) if self.all_ms is None else self.all_ms.summary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class Ratio:
         return {"value": self.value, "low": self.low, "high": self.high, "verdict": self.verdict}
 
 
-def measure(
+def measure_latency(
     calls: Sequence[Callable[[], object]],
     *,
     budget: Budget | None = None,
@@ -202,7 +202,9 @@ def warm_up(
     return len(ms), False
 
 
-def compare(timing: Timing, baseline: Timing, *, seed: int = 0, resamples: int = 2000) -> Ratio:
+def compare_medians(
+    timing: Timing, baseline: Timing, *, seed: int = 0, resamples: int = 2000
+) -> Ratio:
     """The ratio of the medians, and how sure it is.
 
     The bootstrap draws rounds, and takes both candidates' times of a drawn round: what disturbed a

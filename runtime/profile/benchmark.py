@@ -23,7 +23,14 @@ from vptkit.runtime.measure.energy import EnergyMeter
 from vptkit.runtime.measure.memory_footprint import measure_memory
 from vptkit.runtime.measure.telemetry import Instruments, find_instruments
 from vptkit.runtime.measure.throughput import measure_throughput
-from vptkit.runtime.measure.timing import Budget, Ratio, Timing, compare, measure, random_images
+from vptkit.runtime.measure.timing import (
+    Budget,
+    Ratio,
+    Timing,
+    compare_medians,
+    measure_latency,
+    random_images,
+)
 
 from .latency_breakdown import take_apart
 
@@ -75,7 +82,7 @@ def profile(
         candidates, batch by batch. "ratio" compares a row's median with that of the first baseline
         (without one: the first row) at the same batch. "times" are "enqueue", "gpu", "host" and
         "end_to_end", each None where the backend has no such time. "energy" and "streams" say what
-        they hold, or None; "memory_mb" is as of `memory.Memory`, or with None for each figure and
+        they hold, or None; "memory_mb" is as of `memory_footprint.Memory`, or with None for each figure and
         an "unavailable" that says why. "portions" is how often a batch goes through the engine;
         "cuda_graph" whether all of these launches were replayed. "unsteady" lists what makes the
         row doubtful: throttling, and changes of clocks or power mode since the start of its batch
@@ -104,7 +111,7 @@ def profile(
         progress.update(0, f"batch {batch}")
         footprints = [_footprint(c, batch) if memory else None for c in members]
         images = _images(members, batch, seed)
-        timings = measure(
+        timings = measure_latency(
             [c.call(images[c.name]) for c in members],
             budget=budget,
             seed=seed,
@@ -210,7 +217,7 @@ def _rows(
     ):
         ratio = None
         if i != against:
-            found: Ratio = compare(timing, timings[against], seed=seed)
+            found: Ratio = compare_medians(timing, timings[against], seed=seed)
             ratio = {"to": members[against].name, **found.to_json()}
         rows.append(_row(candidate, batch, timing, footprint) | {"ratio": ratio})
     return rows

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import TargetError
-from vptkit.runtime.measure.samples import summarize
+from vptkit.runtime.measure.samples import percentiles_and_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,4 +64,4 @@ def _comes_apart(candidate: Candidate, images: NDArray[np.uint8]) -> bool:
 
 def _part(times: Sequence[Times], part: str) -> dict[str, float] | None:
     values = [value for t in times if (value := getattr(t, part)) is not None]
-    return summarize(values) if values else None
+    return percentiles_and_mean(values) if values else None

@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
     _Limits = tuple[float | None, float | None]
 
-__all__ = ["Board", "pinned", "sweep"]
+__all__ = ["BoardAccess", "pinned", "sweep_power_modes"]
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Board:
+class BoardAccess:
     """How a sweep reaches the board; tests put something else here.
 
     Attributes:
@@ -72,12 +72,12 @@ class Board:
             self.announce(text)
 
 
-def sweep(
+def sweep_power_modes(
     modes: Sequence[PowerMode],
     measure: Callable[..., dict[str, Any]],
     *,
     pin: bool = False,
-    board: Board | None = None,
+    board: BoardAccess | None = None,
 ) -> dict[str, Any]:
     """Measure in each mode, and go back to the first.
 
@@ -96,7 +96,7 @@ def sweep(
         MissingError: not root, or no nvpmodel.
         TargetError: no mode could be entered, or the first one could not be restored.
     """
-    board = board or Board()
+    board = board or BoardAccess()
     require_root("--power")
     documents: list[dict[str, Any]] = []
     entered: list[dict[str, Any]] = []
@@ -132,14 +132,14 @@ def sweep(
 
 
 @contextlib.contextmanager
-def pinned(board: Board | None = None) -> Iterator[None]:
+def pinned(board: BoardAccess | None = None) -> Iterator[None]:
     """Pin the clocks to the highest of the present mode while a block runs.
 
     Raises:
         MissingError: not root, or no jetson_clocks.
         TargetError: the clocks could not be restored.
     """
-    board = board or Board()
+    board = board or BoardAccess()
     require_root("--pin-clocks")
     with _kept(board, mode=False, clocks=True):
         _pin(board)
@@ -147,7 +147,7 @@ def pinned(board: Board | None = None) -> Iterator[None]:
         yield
 
 
-def _pin(board: Board) -> None:
+def _pin(board: BoardAccess) -> None:
     for complaint in pin_clocks(board.run):
         board.say(f"jetson_clocks: {complaint}")
 
@@ -167,7 +167,7 @@ def _merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _kept(board: Board, *, mode: bool, clocks: bool) -> Iterator[PowerMode]:
+def _kept(board: BoardAccess, *, mode: bool, clocks: bool) -> Iterator[PowerMode]:
     """Yield the power mode the board is in, and put mode and clocks back at the end.
 
     Raises:
@@ -201,7 +201,7 @@ def _kept(board: Board, *, mode: bool, clocks: bool) -> Iterator[PowerMode]:
                 before.forget()
 
 
-def _restore(before: RestorePoint, limits: dict[str, _Limits], board: Board) -> None:
+def _restore(before: RestorePoint, limits: dict[str, _Limits], board: BoardAccess) -> None:
     try:
         complaints = before.restore(board.run)
     except TargetError as error:
@@ -243,7 +243,7 @@ def _interrupted_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _settle(board: Board, *, seconds: float = 10.0, interval: float = 0.5) -> bool:
+def _settle(board: BoardAccess, *, seconds: float = 10.0, interval: float = 0.5) -> bool:
     """Wait until the limits of the clocks stay as they are; False if they never do."""
     last = None
     for _ in range(int(seconds / interval)):
@@ -255,7 +255,7 @@ def _settle(board: Board, *, seconds: float = 10.0, interval: float = 0.5) -> bo
     return False
 
 
-def _limits(board: Board) -> dict[str, _Limits]:
+def _limits(board: BoardAccess) -> dict[str, _Limits]:
     """Clock → the lowest and the highest MHz that its governor may choose."""
     clocks = read_clocks(board.root).items()
     return {name: (clock["min_mhz"], clock["max_mhz"]) for name, clock in clocks}

@@ -11,7 +11,7 @@ from vptkit.errors import MissingError, TargetError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends.engine_cache import list_engines
 from vptkit.runtime.backends.selection import TRT_LIBRARIES
-from vptkit.runtime.engine_build.builder import BuildOptions, build
+from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 from vptkit.runtime.session.factory import open_session
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def build_engines(
         begin: called before each build.
 
     Raises:
-        MissingError, TargetError: as of `build.build`.
+        MissingError, TargetError: as of `builder.build_engine`.
     """
     auto = settings.backend == "auto"
     if (auto and not _has_gpu()) or not (auto or settings.backend in TRT_LIBRARIES):
@@ -72,7 +72,7 @@ def build_engines(
             options = _options(library, settings, like)
             begin()
             try:
-                build(open_bundle(path), options, progress=progress)
+                build_engine(open_bundle(path), options, progress=progress)
                 break
             except (MissingError, TargetError) as error:
                 if not auto:

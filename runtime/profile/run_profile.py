@@ -10,7 +10,7 @@ from vptkit.progress import SILENT
 from vptkit.runtime.measure.timing import Budget
 
 from .benchmark import profile
-from .power_mode_sweep import Board, pinned, sweep
+from .power_mode_sweep import BoardAccess, pinned, sweep_power_modes
 from .prerequisites import build_engines, settle
 from .profiled_sessions import open_candidates
 
@@ -30,7 +30,7 @@ def profile_bundles(
     settings: ProfileSettings,
     *,
     baselines: Sequence[Mapping[str, Path]] = (),
-    board: Board | None = None,
+    board: BoardAccess | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Open bundles and profile them, in one power mode or in several.
@@ -46,13 +46,14 @@ def profile_bundles(
         progress: told about each round.
 
     Returns:
-        As `profile.profile`, with `power` as `sweep.sweep`; memory is measured in one mode only.
+        As `benchmark.profile`, with `power` as `power_mode_sweep.sweep_power_modes`; memory is
+        measured in one mode only.
 
     Raises:
         MissingError: modes or clocks are to be changed, and this is no Jetson or not root.
         TargetError: no mode could be entered, or the first one could not be restored.
     """
-    board = board or Board()
+    board = board or BoardAccess()
     # Refused before engines are built for minutes
     modes = None if settings.power is None else choose_modes(settings.power, board.root)
     if modes is not None or settings.pin_clocks:
@@ -62,7 +63,7 @@ def profile_bundles(
         build_engines(tuple(named.values()), settings, _Words(progress), like=bundle)
     measure = partial(_measure, bundles, settings, baselines, progress)
     if modes is not None:
-        return sweep(modes, measure, pin=settings.pin_clocks, board=board)
+        return sweep_power_modes(modes, measure, pin=settings.pin_clocks, board=board)
     if settings.pin_clocks:
         with pinned(board):
             return measure()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .file_transfer import Phases
     from .ssh_link import Link
 
-__all__ = ["clean", "profile_on"]
+__all__ = ["clean_board", "profile_on"]
 
 # The system's TensorRT and numpy are seen in such an environment.
 _PIP = (
@@ -114,7 +114,7 @@ def profile_on(
     return {**document, "host": host}
 
 
-def clean(host: str, *, python: str = "python3", ssh_options: Sequence[str] = ()) -> int:
+def clean_board(host: str, *, python: str = "python3", ssh_options: Sequence[str] = ()) -> int:
     """Remove everything that was copied to a board, and the engines that were built there.
 
     Returns:

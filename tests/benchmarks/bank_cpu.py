@@ -30,7 +30,7 @@ from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.preprocess import Preprocess
 from vptkit.runtime import open_session
 from vptkit.runtime.measure.memory_footprint import measure_memory
-from vptkit.runtime.measure.timing import Budget, compare, measure, random_images
+from vptkit.runtime.measure.timing import Budget, compare_medians, measure_latency, random_images
 from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 BATCH = 8
@@ -136,11 +136,11 @@ def latency(bank: Path, baked: Path, args: Any) -> None:
         ),
     }
     clock = time.process_time if args.cpu_time else time.perf_counter
-    found = measure(list(calls.values()), budget=Budget(rounds=args.rounds), clock=clock)
+    found = measure_latency(list(calls.values()), budget=Budget(rounds=args.rounds), clock=clock)
     for name, timing in zip(calls, found, strict=True):
         against = found[0] if name in ("baked", "mixed") else found[2]
         print(f"batch {BATCH}, {name}: {timing.summary()['p50']:.1f} ms", end="")
-        print("" if timing is against else f", {compare(timing, against).to_json()}")
+        print("" if timing is against else f", {compare_medians(timing, against).to_json()}")
 
 
 def editing(bank: Path, adapter: Path) -> None:

@@ -24,7 +24,7 @@ from gpu_engines import Call, Candidate, Engines, built, tensorrt
 from gpu_networks import Network
 
 from vptkit.images.preprocess import normalize
-from vptkit.runtime.engine_build.trt_rtx_oracle import ask
+from vptkit.runtime.engine_build.trt_rtx_oracle import ask_oracle
 
 TOLERANCE = 1e-2  # largest difference over largest logit
 BURST = 10  # calls back to back in one timed sample
@@ -156,7 +156,7 @@ def show_structure(network: Network, args: argparse.Namespace) -> None:
                     f"{(one.activation_bytes or 0) / 2**20:.1f} MiB"
                     if one.structure
                     else f"{one.stage}: {one.errors}"
-                    for one in ask(path, args.structure)
+                    for one in ask_oracle(path, args.structure)
                 ]
                 print(f"| {batch} | {label} | {' | '.join(cells)} |", flush=True)
 

@@ -48,10 +48,10 @@ def opened(path, backend, **settings):
     """A session; the engine is built first where the backend needs one."""
     if backend in ("tensorrt", "tensorrt-rtx"):
         from vptkit.formats.bundle import open_bundle
-        from vptkit.runtime.engine_build.builder import BuildOptions, build
+        from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 
         options = BuildOptions(library=backend.replace("-", "_"), batch=(1, 2, 8))
-        build(open_bundle(path), options)
+        build_engine(open_bundle(path), options)
     return open_session(path, backend, **settings)
 
 

@@ -10,7 +10,7 @@ from tests.support.bank_cases import family, write_family
 from tests.support.fakes.gpu import ORIN, SERVER
 from vptkit.export import BankOptions, export_bank
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.engine_build.builder import BuildOptions, build
+from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 from vptkit.runtime.profile.run_profile import profile_bundles
 from vptkit.runtime.profile.settings import ProfileSettings
 
@@ -19,7 +19,7 @@ EITHER = pytest.mark.parametrize("fake_gpu", [SERVER, ORIN], indirect=True, ids=
 
 
 def built(path):
-    build(open_bundle(path), BuildOptions(library="tensorrt", batch=(1, 2, 8)))
+    build_engine(open_bundle(path), BuildOptions(library="tensorrt", batch=(1, 2, 8)))
     return path
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vptkit.devices.power.nvpmodel import Output
-from vptkit.devices.power.operating_state import compare_states, read_state
+from vptkit.devices.power.operating_state import compare_states, read_operating_state
 
 
 def state(**changes):
@@ -27,7 +27,7 @@ def clock(**changes):
 
 
 def test_this_machine():
-    found = read_state()
+    found = read_operating_state()
     assert set(found) == set(state())
     assert found["load"] >= 0
     json.dumps(found, allow_nan=False)
@@ -37,7 +37,7 @@ def test_the_power_mode_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.setattr("vptkit.devices.power.operating_state.has_nvpmodel", lambda: True)
 
     def run(text):
-        return read_state(tmp_path, run=lambda _: Output(code=0, text=text))["power_mode"]
+        return read_operating_state(tmp_path, run=lambda _: Output(code=0, text=text))["power_mode"]
 
     assert run("NV Power Mode: 15W\n0\n") == {"id": 0, "name": "15W"}
     assert run("NVPM ERROR: in a container\n") is None

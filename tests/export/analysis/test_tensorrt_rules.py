@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support.one_op import TABLE, One, graph_of
 from vptkit.errors import VptkitError
 from vptkit.export.analysis.tensorrt_rules import VERSIONS, check_rules
-from vptkit.runtime.engine_build.trt_rtx_oracle import ask
+from vptkit.runtime.engine_build.trt_rtx_oracle import ask_oracle
 
 
 def errors(model: onnx.ModelProto, version: str = "11.4") -> list[str]:
@@ -37,7 +37,7 @@ def test_the_table_by_rules(name):
 @pytest.mark.parametrize("name", TABLE)
 def test_the_table_by_tensorrt(name, tmp_path):
     onnx.save(graph_of(TABLE[name]), tmp_path / "one.onnx")
-    (opinion,) = ask(tmp_path / "one.onnx", [86])
+    (opinion,) = ask_oracle(tmp_path / "one.onnx", [86])
     assert opinion.ok == (not TABLE[name].refused), opinion.errors
 
 

@@ -17,12 +17,12 @@ from vptkit.runtime.backends.engine_cache import (
     Here,
     Key,
     ask_for,
-    clean,
     engine_folder,
     exclusive,
     find_engine,
     graph_digest,
     list_engines,
+    remove_stale_engines,
     store,
     timing_cache,
 )
@@ -194,7 +194,7 @@ def test_clean_removes_what_does_not_fit(bundle, put):
     times = timing_cache(folder, here), timing_cache(folder, replace(here, version="8.6.2"))
     for path in (*times, folder / "mine.txt"):
         path.write_bytes(b"x")
-    gone = clean(bundle, here)
+    gone = remove_stale_engines(bundle, here)
     assert {stale.path, damaged.path, times[1]} < set(gone)
     left = {p.name for p in folder.iterdir()}
     assert left == {kept.path.name, f"{kept.path.stem}.json", times[0].name, "mine.txt"}
@@ -206,7 +206,7 @@ AHEAD = {**RTX, "gpu": None, "sms": None}
 
 def left_after(bundle, here):
     """Paths of the engines that `clean` leaves to a library on a GPU."""
-    clean(bundle, Here(**here, graph=graph_digest(bundle)))
+    remove_stale_engines(bundle, Here(**here, graph=graph_digest(bundle)))
     return {engine.path for engine in list_engines(bundle)}
 
 

@@ -11,7 +11,7 @@ from vptkit.errors import BundleError, MissingError, MissingExtraError, TargetEr
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import selection
 from vptkit.runtime.backends.selection import AUTO_ORDER, BACKENDS, open_graph
-from vptkit.runtime.engine_build.builder import BuildOptions, build
+from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_auto_takes_an_engine_once_it_is_built(fake_gpu, bundle):
     with pytest.raises(MissingError, match="no engine for TensorRT"):
         open_graph(bundle, "tensorrt")
 
-    build(bundle, BuildOptions(library="tensorrt", batch=(1, 2, 8)))
+    build_engine(bundle, BuildOptions(library="tensorrt", batch=(1, 2, 8)))
     opened = open_graph(bundle, "auto", 1)
     assert (opened.backend, opened.refused) == ("tensorrt", {})
 

@@ -15,7 +15,7 @@ from vptkit.runtime.backends.selection import AUTO_ORDER
 from vptkit.runtime.doctor import diagnosis
 from vptkit.runtime.doctor.diagnosis import examine
 from vptkit.runtime.doctor.library_probe import Answer
-from vptkit.runtime.engine_build.builder import BuildOptions, build
+from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 
 TRIED = tuple(name for name in AUTO_ORDER if name != "ort-tensorrt")
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
@@ -332,7 +332,7 @@ def test_an_engine_is_missed_built_and_run(fake_gpu, make_bundle):
     assert before["TensorRT engine"].fix == f"vptkit build {bundle}"
     assert f"vptkit build {bundle}" in before["backend tensorrt"].found
 
-    build(open_bundle(bundle), BuildOptions(library="tensorrt", batch=(1, 2, 8)))
+    build_engine(open_bundle(bundle), BuildOptions(library="tensorrt", batch=(1, 2, 8)))
     found = examine(bundle)
     after = {check.name: check for check in found.checks}
     assert after["TensorRT engine"].state == "ok"

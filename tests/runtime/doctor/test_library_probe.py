@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vptkit.runtime.doctor.library_probe import _PRODUCT, Answer, _product, ask
+from vptkit.runtime.doctor.library_probe import _PRODUCT, Answer, _product, probe_library
 
 
 def child(code: str) -> tuple[str, ...]:
@@ -14,7 +14,7 @@ def child(code: str) -> tuple[str, ...]:
 
 def test_later_words_stand_over_earlier_ones():
     code = "print('{\"stage\": 1, \"a\": 2}'); print('noise'); print('{\"stage\": 3}')"
-    assert ask([], command=child(code)) == Answer(facts={"stage": 3, "a": 2})
+    assert probe_library([], command=child(code)) == Answer(facts={"stage": 3, "a": 2})
 
 
 @pytest.mark.parametrize(
@@ -27,19 +27,21 @@ def test_later_words_stand_over_earlier_ones():
 )
 def test_what_a_child_said_before_it_ended_is_kept(end, ended):
     code = f'import os, sys; print(\'{{"stage": "loading it"}}\', flush=True); {end}'
-    assert ask([], command=child(code)) == Answer(facts={"stage": "loading it"}, ended=ended)
+    assert probe_library([], command=child(code)) == Answer(
+        facts={"stage": "loading it"}, ended=ended
+    )
 
 
 def test_a_child_that_hangs_is_ended():
     hangs = ("sh", "-c", "echo '{\"stage\": 1}'; exec sleep 1000")  # Python may start slowly
-    found = ask([], command=hangs, seconds=3)
+    found = probe_library([], command=hangs, seconds=3)
     assert found == Answer(facts={"stage": 1}, ended="no answer in 3 s")
 
 
 def test_onnx_runtime_of_this_python():
     import onnxruntime
 
-    found = ask(["onnxruntime"])
+    found = probe_library(["onnxruntime"])
     assert found.ended is None
     assert found.facts["version"] == onnxruntime.__version__
     assert found.facts["providers"] == onnxruntime.get_available_providers()
@@ -95,12 +97,12 @@ def test_a_listed_provider_must_multiply(lie, answer):
 def test_a_library_that_is_not_there(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10 is missing')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = ask(["tensorrt"])
+    found = probe_library(["tensorrt"])
     assert found.ended is None
     assert "libnvinfer.so.10 is missing" in found.facts["missing"]
     assert found.facts["installed"] is True
     (tmp_path / "tensorrt.py").unlink()
-    assert ask(["tensorrt"]).facts["installed"] is (
+    assert probe_library(["tensorrt"]).facts["installed"] is (
         importlib.util.find_spec("tensorrt") is not None
     )
 
@@ -110,7 +112,7 @@ def test_what_a_library_prints_is_no_answer(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    facts = ask(["tensorrt"]).facts
+    facts = probe_library(["tensorrt"]).facts
     assert facts["version"] == "1.2"
     assert "printed" not in facts
 
@@ -118,12 +120,12 @@ def test_what_a_library_prints_is_no_answer(monkeypatch, tmp_path):
 def test_a_library_that_crashes_when_it_is_loaded(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text("import os; os.kill(os.getpid(), 11)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = ask(["tensorrt"])
+    found = probe_library(["tensorrt"])
     assert found == Answer(facts={"stage": "loading it"}, ended="the process ended with SIGSEGV")
 
 
 def test_a_runtime_is_started_where_a_gpu_is(fake_gpu):
-    found = ask(["tensorrt"])
+    found = probe_library(["tensorrt"])
     assert found.ended is None
     assert found.facts["version"] == fake_gpu.trt.__version__
     assert found.facts["runtime"] is True
@@ -134,7 +136,7 @@ def test_a_backend_runs_a_bundle_or_says_why_not(make_bundle, change, fact):
     bundle = make_bundle(batch=2)
     if change:
         (bundle / "model.onnx").write_bytes(b"changed")
-    found = ask(["backend", "cpu", str(bundle)])
+    found = probe_library(["backend", "cpu", str(bundle)])
     assert found.ended is None
     assert fact in found.facts
     assert len({"runs", "refused"} & found.facts.keys()) == 1

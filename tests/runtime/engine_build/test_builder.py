@@ -25,7 +25,13 @@ from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends.engine_cache import engine_folder, find_engine, list_engines
 from vptkit.runtime.engine_build import build_worker
 from vptkit.runtime.engine_build.build_progress import Follower
-from vptkit.runtime.engine_build.builder import BuildOptions, build, carry_out, prepare, profile_of
+from vptkit.runtime.engine_build.builder import (
+    BuildOptions,
+    build_engine,
+    carry_out,
+    prepare_build,
+    profile_of,
+)
 from vptkit.runtime.engine_build.engine_layers import structure
 from vptkit.runtime.engine_build.memory_forecast import Room
 from vptkit.runtime.engine_build.precision_check import require_type, shortfalls
@@ -100,7 +106,7 @@ def run(child, bundle):
 
     def go(body, *, progress=None, beat_s=60.0, room=None, **options):
         command, _ = child(body)
-        job = prepare(bundle, BuildOptions(**options), command=command, room=room)
+        job = prepare_build(bundle, BuildOptions(**options), command=command, room=room)
         return carry_out(job, progress=progress or Ear(), command=command, beat_s=beat_s)
 
     return go
@@ -153,14 +159,14 @@ def test_the_same_is_not_built_twice(run, bundle):
 def test_what_the_child_is_asked(child, bundle):
     command, seen = child("done()")
     options = BuildOptions(workspace_mb=64, optimization_level=2, tf32=True)
-    carry_out(prepare(bundle, options, command=command), command=command)
+    carry_out(prepare_build(bundle, options, command=command), command=command)
     asked = json.loads(seen.read_text())
     assert asked["model"] == str(bundle.model)
     assert (asked["workspace_mb"], asked["optimization_level"], asked["tf32"]) == (64, 2, True)
     assert asked["timing_cache"].endswith("tensorrt-10.3.0-8.7-Orin-8.timing")
     assert asked["types"] == []
     carry_out(
-        prepare(bundle, BuildOptions(timing_cache=False, force=True), command=command),
+        prepare_build(bundle, BuildOptions(timing_cache=False, force=True), command=command),
         command=command,
     )
     assert json.loads(seen.read_text())["timing_cache"] is None
@@ -177,7 +183,7 @@ def test_what_the_child_is_asked(child, bundle):
 def test_types_for_tensorrt_8(child, make_bundle, precision, target, types):
     command, seen = child("done()")
     bundle = open_bundle(make_bundle(precision=precision, lowering={"target": target}))
-    carry_out(prepare(bundle, BuildOptions(), command=command), command=command)
+    carry_out(prepare_build(bundle, BuildOptions(), command=command), command=command)
     assert json.loads(seen.read_text())["types"] == types
 
 
@@ -228,20 +234,22 @@ def test_a_child_that_does_not_start(run):
 def test_a_library_that_hangs_when_it_is_loaded(bundle):
     ear, hangs = Ear(), ["sleep", "1000"]
     with pytest.raises(MissingError, match=r"no answer after 0\.5 s.*vptkit doctor") as caught:
-        prepare(bundle, BuildOptions(), command=hangs, beat_s=0.1, loading_s=0.5, progress=ear)
+        prepare_build(
+            bundle, BuildOptions(), command=hangs, beat_s=0.1, loading_s=0.5, progress=ear
+        )
     assert caught.value.exit_code == 5
     assert "tensorrt is loading, 0 s" in ear.texts
-    assert prepare.__kwdefaults__["loading_s"] == 60.0
+    assert prepare_build.__kwdefaults__["loading_s"] == 60.0
 
 
 def test_something_is_missing(bundle, tmp_path):
     script = tmp_path / "child.py"
     script.write_text('print(\'{"event": "missing", "message": "no GPU here"}\')')
     with pytest.raises(MissingError, match="no GPU here"):
-        prepare(bundle, BuildOptions(), command=[sys.executable, str(script)])
+        prepare_build(bundle, BuildOptions(), command=[sys.executable, str(script)])
     script.write_text("import os; os.abort()")
     with pytest.raises(MissingError, match=r"tensorrt does not start here: .*SIGABRT"):
-        prepare(bundle, BuildOptions(), command=[sys.executable, str(script)])
+        prepare_build(bundle, BuildOptions(), command=[sys.executable, str(script)])
 
 
 def test_signs_of_life(run, tmp_path):
@@ -320,7 +328,7 @@ def test_an_interruption_ends_the_child(child, bundle):
     def interrupt(text):
         raise KeyboardInterrupt
 
-    job = prepare(bundle, BuildOptions(), command=command)
+    job = prepare_build(bundle, BuildOptions(), command=command)
     with pytest.raises(KeyboardInterrupt):
         carry_out(job, progress=Ear(interrupt), command=command)
     assert gone(json.loads(seen.read_text())["pid"])
@@ -331,13 +339,13 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.engine_build.builder import BuildOptions, carry_out, prepare
+from vptkit.runtime.engine_build.builder import BuildOptions, carry_out, prepare_build
 class Ear:
     total = None
     def update(self, advance=1, text=""):
         print("building", flush=True)
 command = sys.argv[2:]
-job = prepare(open_bundle(Path(sys.argv[1])), BuildOptions(), command=command)
+job = prepare_build(open_bundle(Path(sys.argv[1])), BuildOptions(), command=command)
 carry_out(job, progress=Ear(), command=command)
 """
 
@@ -397,14 +405,14 @@ def test_graphs_that_this_machine_cannot_take(child, make_bundle, lowering, matc
     command, _ = child("done()")
     bundle = open_bundle(make_bundle(lowering=lowering))
     with pytest.raises(TargetError, match=match):
-        prepare(bundle, BuildOptions(), command=command)
+        prepare_build(bundle, BuildOptions(), command=command)
     fine = {"requires": {"tensorrt": "10.0", "compute_capability": "8.0"}}
-    prepare(open_bundle(make_bundle(lowering=fine)), BuildOptions(), command=command)
+    prepare_build(open_bundle(make_bundle(lowering=fine)), BuildOptions(), command=command)
 
 
 def test_tensorrt_builds_for_no_other_gpu(bundle):
     with pytest.raises(TargetError, match="--on user@host"):
-        build(bundle, BuildOptions(sm=87))
+        build_engine(bundle, BuildOptions(sm=87))
 
 
 @pytest.mark.parametrize(
@@ -465,7 +473,7 @@ def test_an_unknown_type():
 
 def test_the_fake_tensorrt(fake_gpu, bundle):
     ear = Ear()
-    engine = build(bundle, progress=ear)
+    engine = build_engine(bundle, progress=ear)
     assert (engine.record["version"], engine.record["gpu"]) == ("10.3.0", "NVIDIA H200")
     assert engine.record["structure"]["layers"] == len(engine.record["layers"]) > 0
     assert ear.percent == 100
@@ -475,9 +483,9 @@ def test_the_fake_tensorrt(fake_gpu, bundle):
 
 
 def test_a_new_version_finds_no_engine(fake_gpu, bundle, monkeypatch):
-    old = build(bundle)
+    old = build_engine(bundle)
     monkeypatch.setenv("FAKE_TENSORRT", "10.13.2")
-    assert build(bundle).path != old.path
+    assert build_engine(bundle).path != old.path
     assert len(list_engines(bundle)) == 2
 
 
@@ -578,7 +586,7 @@ def vit(tmp_path_factory):
 @pytest.mark.parametrize("sm", [86, 89, 120])
 def test_ahead_of_time(vit, sm):
     bundle, ear = vit(), Ear()
-    engine = build(
+    engine = build_engine(
         bundle, BuildOptions(library="tensorrt_rtx", sm=sm, batch=(1, 2, 4)), progress=ear
     )
     record = engine.record
@@ -595,7 +603,7 @@ def test_ahead_of_time(vit, sm):
 @rtx
 def test_an_fp32_graph_does_not_keep_fp16(vit):
     bundle = vit("fp32", 1)
-    engine = build(bundle, BuildOptions(library="tensorrt_rtx", sm=86))
+    engine = build_engine(bundle, BuildOptions(library="tensorrt_rtx", sm=86))
     with pytest.raises(GateError, match="computes in Float"):
         require_type(engine, "fp16", bundle)
     assert require_type(engine, "fp32", bundle) is None
@@ -606,7 +614,9 @@ def test_the_forecast_against_the_library(vit):
     """What a batch adds; of so small a graph one image is lost in what every engine holds."""
     foretold, real = [], []
     for batch in (64, 256):
-        record = build(vit("fp16", batch), BuildOptions(library="tensorrt_rtx", sm=86)).record
+        record = build_engine(
+            vit("fp16", batch), BuildOptions(library="tensorrt_rtx", sm=86)
+        ).record
         foretold.append(record["forecast"]["activations"])
         real.append(record["memory"]["activation_bytes"])
     assert foretold[1] - foretold[0] == pytest.approx(real[1] - real[0], rel=0.2)
@@ -617,7 +627,7 @@ def test_a_target_that_the_library_does_not_have(vit):
     with pytest.raises(
         TargetError, match=r"\(target\): TensorRT-RTX .* has no target SM87, only SM75"
     ):
-        build(vit(), BuildOptions(library="tensorrt_rtx", sm=87))
+        build_engine(vit(), BuildOptions(library="tensorrt_rtx", sm=87))
 
 
 @rtx
@@ -634,7 +644,7 @@ def test_a_bank(tmp_path):
     assert profile["adapter"] == [[1], [2], [4]]
     assert [shape[0] for shape in profile["bank.head_bias"]] == [1, 5, 5]
     assert [shape[0] for shape in profile["bank.prompts"]] == [2, 10, 10]
-    assert build(bundle, wanted).record["structure"]["fused_attentions"] == 2
+    assert build_engine(bundle, wanted).record["structure"]["fused_attentions"] == 2
     with pytest.raises(VptkitError, match="--bank-max 2 is less than the 3"):
         profile_of(bundle, BuildOptions(bank_max=2))
     free = profile_of(bundle, BuildOptions())
@@ -650,7 +660,7 @@ def test_what_the_library_prints_does_not_disturb(vit, tmp_path, monkeypatch):
         "from tensorrt_rtx_bindings import __version__\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert build(vit("fp16", 2), BuildOptions(library="tensorrt_rtx", sm=86)).fresh
+    assert build_engine(vit("fp16", 2), BuildOptions(library="tensorrt_rtx", sm=86)).fresh
 
 
 def test_the_log_and_the_layers_agree_on_what_is_parsed():

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from tests.support.one_op import TABLE, One, graph_of
 from vptkit.errors import MissingExtraError, VptkitError
 from vptkit.runtime.engine_build import trt_rtx_oracle
-from vptkit.runtime.engine_build.trt_rtx_oracle import ask
+from vptkit.runtime.engine_build.trt_rtx_oracle import ask_oracle
 
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is missing"
@@ -29,7 +29,7 @@ def graph(tmp_path):
 
 @rtx
 def test_an_engine(graph):
-    opinions = ask(graph(TABLE["LayerNormalization"]), [86, 120])
+    opinions = ask_oracle(graph(TABLE["LayerNormalization"]), [86, 120])
     assert [o.sm for o in opinions] == [86, 120]
     for opinion in opinions:
         document = opinion.to_json(layers=True)
@@ -42,7 +42,7 @@ def test_an_engine(graph):
 
 @rtx
 def test_a_parser_error_names_the_node(graph):
-    (opinion,) = ask(graph(TABLE["Det"]), [86])
+    (opinion,) = ask_oracle(graph(TABLE["Det"]), [86])
     assert (opinion.ok, opinion.stage) == (False, "parse")
     assert opinion.errors[0]["node"] == "Det_0"
 
@@ -50,7 +50,7 @@ def test_a_parser_error_names_the_node(graph):
 @rtx
 def test_a_crash_is_a_finding(graph):
     one = One(make=lambda m: m.op("Attention", *[m.heads()] * 3), opset=23)
-    (opinion,) = ask(graph(one), [86])
+    (opinion,) = ask_oracle(graph(one), [86])
     assert (opinion.ok, opinion.stage) == (False, "crash")
     assert "SIG" in opinion.errors[0]["message"]
     assert opinion.errors[0]["node"] is not None
@@ -58,13 +58,13 @@ def test_a_crash_is_a_finding(graph):
 
 @rtx
 def test_a_build_that_takes_too_long_is_a_finding(graph):
-    (opinion,) = ask(graph(TABLE["HardSwish"]), [86], timeout_s=0.01)
+    (opinion,) = ask_oracle(graph(TABLE["HardSwish"]), [86], timeout_s=0.01)
     assert opinion.stage == "timeout"
 
 
 @rtx
 def test_a_target_that_does_not_exist(graph):
-    (opinion,) = ask(graph(TABLE["HardSwish"]), [87])
+    (opinion,) = ask_oracle(graph(TABLE["HardSwish"]), [87])
     assert opinion.stage == "target"
     assert "SM86" in opinion.errors[0]["message"]
 
@@ -72,7 +72,7 @@ def test_a_target_that_does_not_exist(graph):
 @rtx
 def test_bfloat16_on_turing_fails_in_the_build(graph):
     one = One(make=TABLE["Erf, bfloat16"].make, kind=TensorProto.BFLOAT16)
-    (opinion,) = ask(graph(one), [75])
+    (opinion,) = ask_oracle(graph(one), [75])
     assert (opinion.ok, opinion.stage) == (False, "build")
     assert opinion.errors
 
@@ -80,13 +80,13 @@ def test_bfloat16_on_turing_fails_in_the_build(graph):
 def test_missing_wheels(graph, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"vptkit\[trt-rtx\]"):
-        ask(graph(TABLE["HardSwish"]))
+        ask_oracle(graph(TABLE["HardSwish"]))
 
 
 @rtx
 def test_a_missing_file(tmp_path):
     with pytest.raises(VptkitError, match="no such file"):
-        ask(tmp_path / "none.onnx")
+        ask_oracle(tmp_path / "none.onnx")
 
 
 @pytest.mark.parametrize(("free", "workers"), [(None, 1), (0, 1), (2**40, 2)])

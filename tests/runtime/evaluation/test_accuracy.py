@@ -9,7 +9,7 @@ import pytest
 from vptkit.errors import DataError, GateError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.evaluation.accuracy import evaluate, split_folder
-from vptkit.runtime.evaluation.image_batches import image_batches
+from vptkit.runtime.evaluation.image_batches import open_image_batches
 from vptkit.runtime.session.baked_session import GraphSession
 from vptkit.runtime.session.factory import open_session
 
@@ -108,9 +108,11 @@ def test_splits_by_other_names(session, colour_folders, tmp_path):
     with pytest.raises(DataError, match="no split 'test', only train, val; --split names another"):
         evaluate(session, tmp_path / "data")
     preprocess, labels = session.bundle.preprocess, session.bundle.labels
-    images = image_batches(tmp_path / "data", preprocess, labels=labels)  # val, and not both
+    images = open_image_batches(tmp_path / "data", preprocess, labels=labels)  # val, and not both
     assert (images.count, len(images.truth)) == (11, 11)
-    assert image_batches(tmp_path / "data", preprocess, labels=labels, split="train").count == 12
+    assert (
+        open_image_batches(tmp_path / "data", preprocess, labels=labels, split="train").count == 12
+    )
 
 
 def test_ood_may_have_fewer_classes(session, colour_folders, tmp_path):
@@ -132,7 +134,7 @@ def test_a_class_that_only_other_splits_have(session, colour_folders, tmp_path):
     file = tmp_path / "list.csv"
     file.write_text("\n".join(["path,label,split", *lines]))
     assert evaluate(session, file).count == 8
-    images = image_batches(file, session.bundle.preprocess, labels=session.bundle.labels)
+    images = open_image_batches(file, session.bundle.preprocess, labels=session.bundle.labels)
     assert len(images.truth) == 8
     file.write_text("\n".join(["path,label,split", *(x for x in lines if "blue" not in x)]))
     with pytest.raises(DataError, match="labels without images: blue"):
@@ -217,14 +219,14 @@ def test_images_that_are_listed(session, colour_folders, tmp_path, kind):
 def test_listed_images_for_calibration(session, colour_folders, tmp_path):
     preprocess, labels = session.bundle.preprocess, session.bundle.labels
     data = listed(colour_folders, tmp_path, "shards")
-    some = image_batches(data, preprocess, labels=labels, split="train", limit=5)
-    rest = image_batches(data, preprocess, labels=labels, without=some)
+    some = open_image_batches(data, preprocess, labels=labels, split="train", limit=5)
+    rest = open_image_batches(data, preprocess, labels=labels, without=some)
     assert (some.count, rest.count) == (5, 7)
-    folders = image_batches(colour_folders, preprocess, labels=labels)
-    whole = image_batches(data, preprocess, labels=labels)
+    folders = open_image_batches(colour_folders, preprocess, labels=labels)
+    whole = open_image_batches(data, preprocess, labels=labels)
     best = [
         session.run(np.concatenate(list(images.batches()))).argmax(axis=1) == images.truth
         for images in (folders, whole)
     ]
     assert best[0].mean() == best[1].mean() == 11 / 12
-    assert image_batches(data, preprocess, labels=("a", "b")).truth is None
+    assert open_image_batches(data, preprocess, labels=("a", "b")).truth is None

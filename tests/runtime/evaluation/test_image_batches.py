@@ -6,7 +6,7 @@ import pytest
 from vptkit.errors import DataError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.evaluation.accuracy import evaluate
-from vptkit.runtime.evaluation.image_batches import image_batches
+from vptkit.runtime.evaluation.image_batches import open_image_batches
 from vptkit.runtime.session.factory import open_session
 
 
@@ -16,7 +16,7 @@ def bundle(make_bundle):
 
 
 def test_class_folders_have_a_truth_and_can_be_read_twice(bundle, colour_folders):
-    images = image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, batch=5)
+    images = open_image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, batch=5)
     assert images.count == 12
     first, second = list(images.batches()), list(images.batches())
     assert [len(b) for b in first] == [5, 5, 2]
@@ -27,25 +27,25 @@ def test_class_folders_have_a_truth_and_can_be_read_twice(bundle, colour_folders
 
 
 def test_other_classes_and_plain_folders_have_none(bundle, colour_folders):
-    assert image_batches(colour_folders, bundle.preprocess, labels=("a", "b")).truth is None
-    plain = image_batches(colour_folders / "red", bundle.preprocess, labels=bundle.labels)
+    assert open_image_batches(colour_folders, bundle.preprocess, labels=("a", "b")).truth is None
+    plain = open_image_batches(colour_folders / "red", bundle.preprocess, labels=bundle.labels)
     assert (plain.truth, plain.count) == (None, 4)
 
 
 def test_calibration_and_gate_share_no_image(bundle, colour_folders):
-    some = image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, limit=5)
-    rest = image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, without=some)
+    some = open_image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, limit=5)
+    rest = open_image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, without=some)
     assert (some.count, rest.count) == (5, 7)
     assert not set(some.paths) & set(rest.paths)
     assert len({p.parent for p in some.paths}) == 3  # spread evenly
     assert len(rest.truth) == 7
     assert some.digest != rest.digest
-    again = image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, limit=5)
+    again = open_image_batches(colour_folders, bundle.preprocess, labels=bundle.labels, limit=5)
     assert again.digest == some.digest
 
 
 def test_nothing_to_read(bundle, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
-        image_batches(tmp_path / "nowhere", bundle.preprocess)
+        open_image_batches(tmp_path / "nowhere", bundle.preprocess)
     with pytest.raises(DataError, match="no images"):
-        image_batches(tmp_path, bundle.preprocess)
+        open_image_batches(tmp_path, bundle.preprocess)

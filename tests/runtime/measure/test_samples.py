@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.support.held_memory import held_bytes
 from vptkit.errors import VptkitError
-from vptkit.runtime.measure.samples import KEPT, Histogram, Rounds, summarize
+from vptkit.runtime.measure.samples import KEPT, Histogram, Rounds, percentiles_and_mean
 
 PERCENTS = (0, 2.5, 25, 50, 90, 99, 99.9, 100)
 ACCURACY = 1e-3
@@ -90,7 +90,7 @@ def test_few_rounds_are_all_kept_in_their_order():
         rounds.add(one)
     assert (rounds.count, rounds.histograms()) == (KEPT, None)
     np.testing.assert_array_equal(rounds.kept(), ms.T)
-    assert summarize(rounds.kept()[0]) == {
+    assert percentiles_and_mean(rounds.kept()[0]) == {
         "p50": np.percentile(ms[:, 0], 50), "p90": np.percentile(ms[:, 0], 90),
         "p99": np.percentile(ms[:, 0], 99), "mean": ms[:, 0].copy().mean(),
     }  # fmt: skip

@@ -11,8 +11,8 @@ from vptkit.runtime.measure.timing import (
     Budget,
     Ratio,
     Timing,
-    compare,
-    measure,
+    compare_medians,
+    measure_latency,
     random_images,
     warm_up,
 )
@@ -47,7 +47,7 @@ def test_times_belong_to_their_candidates():
     clock = Clock()
     budget = Budget(rounds=7)
     calls = [clock.call(ms) for ms in (3.0, 5.0, 11.0)]
-    found = measure(calls, budget=budget, clock=clock)
+    found = measure_latency(calls, budget=budget, clock=clock)
     for expected, timing in zip((3.0, 5.0, 11.0), found, strict=True):
         np.testing.assert_allclose(timing.ms, [expected] * 7)
 
@@ -56,7 +56,7 @@ def test_rounds_are_interleaved_and_their_order_is_shuffled_but_repeatable():
     def order(seed: int) -> list[tuple[str, ...]]:
         clock, log = Clock(), []
         calls = [clock.call(1.0, log=log, name=n) for n in "abc"]
-        measure(calls, budget=Budget(rounds=30), clock=clock, seed=seed)
+        measure_latency(calls, budget=Budget(rounds=30), clock=clock, seed=seed)
         measured = log[-90:]
         return [tuple(measured[i : i + 3]) for i in range(0, 90, 3)]
 
@@ -70,7 +70,9 @@ def test_rounds_are_interleaved_and_their_order_is_shuffled_but_repeatable():
 def test_warm_up_ends_when_the_median_settles_and_is_thrown_away():
     clock = Clock()
     slow_start = [90.0, 60.0, 40.0, 20.0, 15.0, 12.0]
-    (found,) = measure([clock.call(*slow_start, 10.0)], budget=Budget(rounds=3), clock=clock)
+    (found,) = measure_latency(
+        [clock.call(*slow_start, 10.0)], budget=Budget(rounds=3), clock=clock
+    )
     assert found.settled
     assert found.warm_up > len(slow_start)
     np.testing.assert_allclose(found.ms, [10.0] * 3)
@@ -122,13 +124,13 @@ def test_warm_up_gives_up_after_its_seconds():
 def test_seconds_bound_the_rounds():
     clock = Clock()
     calls = [clock.call(30.0), clock.call(70.0)]
-    found = measure(calls, budget=Budget(seconds=4.95), clock=clock)
+    found = measure_latency(calls, budget=Budget(seconds=4.95), clock=clock)
     assert [len(t.ms) for t in found] == [50, 50]
 
 
 def test_a_slow_candidate_still_gets_the_least_number_of_rounds():
     clock = Clock()
-    (found,) = measure([clock.call(3000.0)], budget=Budget(seconds=1.0), clock=clock)
+    (found,) = measure_latency([clock.call(3000.0)], budget=Budget(seconds=1.0), clock=clock)
     assert len(found.ms) == 20
 
 
@@ -172,7 +174,7 @@ def test_a_long_measurement_keeps_little_and_tells_the_same():
     # A warm-up of one call each, so that both meet the same disturbance in a round.
     budget = Budget(rounds=50_000, warm_up_seconds=1e-9)
     calls = [call(0, 1.0), call(1, 0.9)]
-    base, ours = measure(calls, budget=budget, clock=clock, progress=watch)
+    base, ours = measure_latency(calls, budget=budget, clock=clock, progress=watch)
     assert made == [50_001, 50_001]
     assert watch.added < 50_000
     assert (base.count, len(base.ms), len(ours.ms)) == (50_000, KEPT, KEPT)
@@ -182,7 +184,7 @@ def test_a_long_measurement_keeps_little_and_tells_the_same():
         expected = np.percentile(whole, [50, 90, 99])
         np.testing.assert_allclose([found[p] for p in ("p50", "p90", "p99")], expected, rtol=1e-3)
         assert found["mean"] == pytest.approx(whole.mean(), rel=1e-6)
-    ratio = compare(ours, base)
+    ratio = compare_medians(ours, base)
     assert ratio.value == pytest.approx(0.9, rel=1e-6)
     assert ratio.verdict == "faster"
 
@@ -190,7 +192,7 @@ def test_a_long_measurement_keeps_little_and_tells_the_same():
 def test_a_clear_difference_is_found():
     random = np.random.default_rng(0)
     base = 10 + random.normal(0, 0.5, 60)
-    ratio = compare(timing(*(0.8 * base + random.normal(0, 0.2, 60))), timing(*base))
+    ratio = compare_medians(timing(*(0.8 * base + random.normal(0, 0.2, 60))), timing(*base))
     assert ratio.low < ratio.value < ratio.high < 1
     assert ratio.value == pytest.approx(0.8, abs=0.02)
     assert ratio.verdict == "faster"
@@ -199,8 +201,8 @@ def test_a_clear_difference_is_found():
 def test_few_rounds_allow_no_claim():
     """Five rounds: no interval of theirs covers the median in 95 of 100 cases."""
     fast, slow = (1.0, 1.1, 1.0, 1.1, 1.0), (9.0, 9.1, 9.0, 9.1, 9.0)
-    assert compare(timing(*fast), timing(*slow)).verdict == "no measurable difference"
-    assert compare(timing(*fast, 1.0), timing(*slow, 9.0)).verdict == "faster"
+    assert compare_medians(timing(*fast), timing(*slow)).verdict == "no measurable difference"
+    assert compare_medians(timing(*fast, 1.0), timing(*slow, 9.0)).verdict == "faster"
 
 
 def test_the_same_candidate_twice_is_mostly_not_called_different():
@@ -208,7 +210,9 @@ def test_the_same_candidate_twice_is_mostly_not_called_different():
     claims = 0
     for seed in range(60):
         a, b = (timing(*random.lognormal(2, 0.1, 40)) for _ in range(2))
-        claims += compare(a, b, seed=seed, resamples=300).verdict != "no measurable difference"
+        claims += (
+            compare_medians(a, b, seed=seed, resamples=300).verdict != "no measurable difference"
+        )
     assert claims <= 8  # five in a hundred are expected
 
 
@@ -217,8 +221,8 @@ def test_what_disturbs_a_round_disturbs_both():
     random = np.random.default_rng(0)
     drift = np.exp(np.linspace(0, 1.5, 80))
     ours, base = 9.5 * drift, 10 * drift
-    together = compare(timing(*ours), timing(*base))
-    apart = compare(timing(*ours), timing(*random.permutation(base)))
+    together = compare_medians(timing(*ours), timing(*base))
+    apart = compare_medians(timing(*ours), timing(*random.permutation(base)))
     assert together.verdict == "faster"
     assert apart.verdict == "no measurable difference"
 

@@ -16,10 +16,10 @@ import pytest
 from tests.support.children import PIPE, Child, run_child
 from tests.support.device_trees import plant
 from tests.support.fakes.board import STEADY, guardian_of, make_board
-from vptkit.devices.power.operating_state import read_state
+from vptkit.devices.power.operating_state import read_operating_state
 from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import MissingError, TargetError, VptkitError
-from vptkit.runtime.profile.power_mode_sweep import Board, pinned, sweep
+from vptkit.runtime.profile.power_mode_sweep import BoardAccess, pinned, sweep_power_modes
 from vptkit.runtime.profile.run_profile import profile_bundles
 from vptkit.runtime.profile.settings import ProfileSettings
 
@@ -47,7 +47,7 @@ def said():
 
 @pytest.fixture
 def board(tmp_path, said):
-    return Board(root=tmp_path, sleep=lambda _: None, announce=said.append)
+    return BoardAccess(root=tmp_path, sleep=lambda _: None, announce=said.append)
 
 
 def measure(*, memory=True):
@@ -64,7 +64,7 @@ def assert_restored(fake):
 
 
 def test_every_mode_has_its_rows(fake, board, said):
-    document = sweep(ALL, measure, board=board)
+    document = sweep_power_modes(ALL, measure, board=board)
     assert [row["power_mode"] for row in document["rows"]] == list(MODES.values())
     assert [row["memory"] for row in document["rows"]] == [True, False, False, False]
     swept = document["sweep"]
@@ -88,7 +88,7 @@ def test_clocks_are_pinned_in_each_mode(fake, board):
         seen.append(fake.clocks)
         return measure()
 
-    sweep(ALL[:2], look, pin=True, board=board)
+    sweep_power_modes(ALL[:2], look, pin=True, board=board)
     assert seen == ["pinned in mode 0", "pinned in mode 1"]
     assert_restored(fake)
 
@@ -96,7 +96,7 @@ def test_clocks_are_pinned_in_each_mode(fake, board):
 def test_modes_that_need_a_reboot_are_skipped(fake, board, said):
     fake.needs_reboot(0)
     fake.needs_reboot(3)
-    document = sweep(ALL, measure, board=board)
+    document = sweep_power_modes(ALL, measure, board=board)
     assert [row["power_mode"] for row in document["rows"]] == ["25W", "MAXN_SUPER"]
     assert [(s["name"], s["reason"]) for s in document["sweep"]["skipped"]] == [
         ("15W", "power mode 15W (number 0) needs a reboot"),
@@ -110,7 +110,7 @@ def test_modes_that_need_a_reboot_are_skipped(fake, board, said):
 def test_no_mode_can_be_entered(fake, board):
     fake.needs_reboot(0)
     with pytest.raises(TargetError, match=r"no power mode could be entered: .*15W"):
-        sweep(ALL[:1], measure, board=board)
+        sweep_power_modes(ALL[:1], measure, board=board)
     assert_restored(fake)
 
 
@@ -119,7 +119,7 @@ def test_an_error_in_the_midst(fake, board):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        sweep(ALL, fail, board=board)
+        sweep_power_modes(ALL, fail, board=board)
     assert fake.log[:2] == ["jetson_clocks --store", "nvpmodel -m 0"]
     assert_restored(fake)
 
@@ -127,7 +127,7 @@ def test_an_error_in_the_midst(fake, board):
 def test_a_mode_that_is_refused_ends_the_sweep(fake, board):
     fake.fails(2)
     with pytest.raises(TargetError, match="did not set power mode MAXN_SUPER"):
-        sweep(ALL, measure, board=board)
+        sweep_power_modes(ALL, measure, board=board)
     assert_restored(fake)
 
 
@@ -140,7 +140,7 @@ def test_signals_in_the_midst_of_a_measurement(fake, board, number):
         raise AssertionError("the signal was swallowed")
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(ALL, interrupted, board=board)
+        sweep_power_modes(ALL, interrupted, board=board)
     assert_restored(fake)
     assert signal.getsignal(number) is before
 
@@ -154,7 +154,7 @@ def test_a_signal_that_is_ignored_stays_so(fake, board):
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert len(sweep(ALL, hang_up, board=board)["rows"]) == 4
+        assert len(sweep_power_modes(ALL, hang_up, board=board)["rows"]) == 4
     finally:
         signal.signal(signal.SIGHUP, before)
     assert_restored(fake)
@@ -163,14 +163,14 @@ def test_a_signal_that_is_ignored_stays_so(fake, board):
 def test_an_interrupt_while_a_mode_is_being_set(fake, board):
     fake.interrupts(2)
     with pytest.raises(KeyboardInterrupt):
-        sweep(ALL, measure, board=board)
+        sweep_power_modes(ALL, measure, board=board)
     assert_restored(fake)
 
 
 def test_an_interrupt_while_the_first_mode_is_being_restored(fake, board, said):
     fake.interrupts(1)
     with pytest.raises(KeyboardInterrupt):
-        sweep(ALL[2:3], measure, board=board)
+        sweep_power_modes(ALL[2:3], measure, board=board)
     assert_restored(fake)
     assert said[-1] == "power mode 25W (number 1) restored"
 
@@ -184,7 +184,7 @@ def test_further_interrupts_do_not_keep_the_board_from_its_mode(fake, board):
         raise AssertionError("the signal was swallowed")
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(ALL[2:3], interrupted, board=board)
+        sweep_power_modes(ALL[2:3], interrupted, board=board)
     assert_restored(fake)
 
 
@@ -192,8 +192,8 @@ def test_a_terminal_that_is_gone_stops_nothing(fake, tmp_path):
     def announce(text):
         raise BrokenPipeError
 
-    board = Board(root=tmp_path, sleep=lambda _: None, announce=announce)
-    sweep(ALL[:1], measure, board=board)
+    board = BoardAccess(root=tmp_path, sleep=lambda _: None, announce=announce)
+    sweep_power_modes(ALL[:1], measure, board=board)
     assert_restored(fake)
 
 
@@ -203,7 +203,7 @@ def test_a_board_that_cannot_be_restored_is_said_loudly(fake, board, said):
         return measure()
 
     with pytest.raises(TargetError, match=r"NOT RESTORED.*by hand: sudo nvpmodel -m 1") as caught:
-        sweep(ALL[:1], then_break, pin=True, board=board)
+        sweep_power_modes(ALL[:1], then_break, pin=True, board=board)
     assert fake.clocks == "as someone left them"  # what can go back does
     assert any("NOT RESTORED: power mode 25W" in text for text in said)
     # What goes back by hand is still there.
@@ -220,14 +220,14 @@ def test_the_command_that_goes_back_is_announced_with_its_file(fake, board, said
         assert files[0].read_text() == "as someone left them\n"
         return measure()
 
-    sweep(ALL[:1], look, board=board)
+    sweep_power_modes(ALL[:1], look, board=board)
     assert not files[0].parent.exists()
 
 
 def test_clocks_that_are_not_all_restored_are_said(fake, board, said):
     """jetson_clocks ends with 0 whatever it could not write."""
     fake.half_fails()
-    sweep(ALL[:1], measure, pin=True, board=board)
+    sweep_power_modes(ALL[:1], measure, pin=True, board=board)
     complaint = "Error: Failed to max or restore the GPU"
     assert said[1] == f"jetson_clocks: {complaint}"
     assert said[-1] == f"power mode 25W (number 1) restored; but {complaint}"
@@ -236,7 +236,7 @@ def test_clocks_that_are_not_all_restored_are_said(fake, board, said):
 def test_only_root_may(fake, board, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(MissingError, match="--power needs root"):
-        sweep(ALL, measure, board=board)
+        sweep_power_modes(ALL, measure, board=board)
     with pytest.raises(MissingError, match="--pin-clocks needs root"), pinned(board):
         pass
     assert fake.log == []
@@ -266,8 +266,8 @@ def test_limits_that_never_settle(fake, tmp_path, said):
         waits.append(seconds)
         file.write_text(f"{len(waits) + 1}000000")
 
-    board = Board(root=tmp_path, sleep=sleep, announce=said.append)
-    document = sweep(ALL[:1], measure, board=board)
+    board = BoardAccess(root=tmp_path, sleep=sleep, announce=said.append)
+    document = sweep_power_modes(ALL[:1], measure, board=board)
     assert document["sweep"]["modes"][0]["settled"] is False
     assert sum(waits) == pytest.approx(2 * 10.0)  # in the mode, and back in the first one
 
@@ -282,8 +282,8 @@ def test_limits_that_are_not_as_before_are_said(fake, tmp_path, said):
         file.write_text("1020000000")
         return measure()
 
-    board = Board(root=tmp_path, sleep=lambda _: None, announce=said.append)
-    sweep(ALL[:1], look, board=board)
+    board = BoardAccess(root=tmp_path, sleep=lambda _: None, announce=said.append)
+    sweep_power_modes(ALL[:1], look, board=board)
     assert said[-1].endswith(" restored; but gpu may take ? to 1020 MHz, before ? to 612 MHz")
 
 
@@ -293,13 +293,13 @@ from pathlib import Path
 os.geteuid = lambda: 0
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from vptkit.devices.probes.jetson import PowerMode
-from vptkit.runtime.profile.power_mode_sweep import Board, sweep
+from vptkit.runtime.profile.power_mode_sweep import BoardAccess, sweep_power_modes
 
 def die(*, memory=True):
     {death}
 
-board = Board(root=Path(sys.argv[1]), sleep=lambda _: None)
-sweep([PowerMode(id=2, name="MAXN_SUPER")], die, pin=True, board=board)
+board = BoardAccess(root=Path(sys.argv[1]), sleep=lambda _: None)
+sweep_power_modes([PowerMode(id=2, name="MAXN_SUPER")], die, pin=True, board=board)
 """
 
 
@@ -331,7 +331,7 @@ def test_a_sweep_leaves_no_process_behind(fake, board):
         guardians.append(guardian_of(os.getpid()))
         return measure()
 
-    sweep(ALL, look, board=board)
+    sweep_power_modes(ALL, look, board=board)
     assert len(set(guardians)) == 1
     assert not Path(f"/proc/{guardians[0]}").exists()
     assert fake.log[-2:] == ["nvpmodel -m 1", "jetson_clocks --restore"]
@@ -343,7 +343,7 @@ def test_without_a_guardian_nothing_is_changed(fake, board, said, tmp_path, monk
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with pytest.raises(TargetError, match=r"did not start.*Nothing was changed"):
-        sweep(ALL, measure, board=board)
+        sweep_power_modes(ALL, measure, board=board)
     assert fake.log == ["jetson_clocks --store"]
     assert said == []
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -364,8 +364,10 @@ def test_settings_are_json():
 def test_bundles_are_profiled_in_each_mode(fake, tmp_path, make_bundle, said, monkeypatch):
     root = plant("orin-nano-jp62", tmp_path / "root")
     # Not the state of the machine that runs the tests: it may throttle.
-    monkeypatch.setattr("vptkit.runtime.measure.telemetry.read_state", partial(read_state, root))
-    board = Board(root=root, sleep=lambda _: None, announce=said.append)
+    monkeypatch.setattr(
+        "vptkit.runtime.measure.telemetry.read_operating_state", partial(read_operating_state, root)
+    )
+    board = BoardAccess(root=root, sleep=lambda _: None, announce=said.append)
     settings = ProfileSettings(power="15W,MAXN_SUPER", rounds=3, threads=1, memory=False)
     document = profile_bundles([make_bundle("a"), make_bundle("b")], settings, board=board)
     assert [(row["power_mode"], row["name"]) for row in document["rows"]] == [
@@ -384,8 +386,8 @@ CHILD = """
 import os, sys
 from pathlib import Path
 os.geteuid = lambda: 0
-from vptkit.runtime.profile.power_mode_sweep import Board
-Board.__init__.__kwdefaults__["root"] = Path(sys.argv.pop(1))
+from vptkit.runtime.profile.power_mode_sweep import BoardAccess
+BoardAccess.__init__.__kwdefaults__["root"] = Path(sys.argv.pop(1))
 from vptkit.cli import main
 main()
 """

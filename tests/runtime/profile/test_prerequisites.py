@@ -11,7 +11,7 @@ from vptkit.errors import MissingError
 from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
 from vptkit.runtime.backends.engine_cache import list_engines
-from vptkit.runtime.engine_build.builder import BuildOptions, build
+from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 from vptkit.runtime.profile import prerequisites
 from vptkit.runtime.profile.prerequisites import build_engines, settle
 from vptkit.runtime.profile.run_profile import profile_bundles
@@ -33,7 +33,7 @@ def built(monkeypatch):
         return engine
 
     monkeypatch.setattr(prerequisites, "list_engines", lambda bundle: record.cache)
-    monkeypatch.setattr(prerequisites, "build", fake)
+    monkeypatch.setattr(prerequisites, "build_engine", fake)
     monkeypatch.setattr(prerequisites, "probe", lambda: None)
     return record
 
@@ -99,7 +99,7 @@ def test_baselines_get_engines_and_bundles_do_not(fake_gpu, make_bundle, capsys)
     with pytest.raises(MissingError, match=f"no engine.*vptkit build {bundle}"):
         profile_bundles([bundle], settings, baselines=[{"bare": baseline}])
     assert list_engines(open_bundle(baseline))
-    build(open_bundle(bundle), BuildOptions(batch=(1, 2, 4), workspace_mb=64))
+    build_engine(open_bundle(bundle), BuildOptions(batch=(1, 2, 4), workspace_mb=64))
     auto = replace(settings, backend="auto")
     rows = profile_bundles([bundle], auto, baselines=[{"bare": baseline}])["rows"]
     # Engines are compared that were built alike.

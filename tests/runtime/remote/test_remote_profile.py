@@ -29,7 +29,7 @@ from vptkit.errors import MissingError, TargetError
 from vptkit.export import export_bank
 from vptkit.runtime.profile.run_profile import profile_bundles
 from vptkit.runtime.profile.settings import ProfileSettings
-from vptkit.runtime.remote.remote_profile import clean, profile_on
+from vptkit.runtime.remote.remote_profile import clean_board, profile_on
 
 SHORT = ProfileSettings(rounds=3, threads=1)
 LONG = ProfileSettings(seconds=600.0, threads=1)
@@ -267,7 +267,7 @@ def runner(server):  # noqa: F811
 
 def test_the_connection_breaks_while_files_are_copied(server, desk, make_bundle):  # noqa: F811
     bundle = make_bundle("cut", labels=("x", "y", "z"))
-    clean(server.host, python=sys.executable, ssh_options=server.options)
+    clean_board(server.host, python=sys.executable, ssh_options=server.options)
     with pytest.raises(MissingError, match=r"lost while files were copied.*rm -r ~/.cache/vptkit"):
         desk([bundle], phases=Phases(copy=server.cut))
     server.wait_until_idle()
@@ -338,8 +338,8 @@ import os, sys
 from pathlib import Path
 os.geteuid = lambda: 0
 if "vptkit.runtime.remote.profile_runner" in sys.orig_argv:
-    from vptkit.runtime.profile.power_mode_sweep import Board
-    Board.__init__.__kwdefaults__["root"] = Path({root!r})
+    from vptkit.runtime.profile.power_mode_sweep import BoardAccess
+    BoardAccess.__init__.__kwdefaults__["root"] = Path({root!r})
 """
 SWEEP = replace(LONG, power="MAXN_SUPER", pin_clocks=True)
 
@@ -413,14 +413,14 @@ def test_the_cache_can_be_removed(server, desk, make_bundle, bare_python):  # no
     desk([make_bundle()])
     size = sum(file.stat().st_size for file in cached(server))
     options = {"python": str(bare_python), "ssh_options": server.options}
-    assert clean(server.host, **options) == size > 0
+    assert clean_board(server.host, **options) == size > 0
     assert [p for p in server.cache.rglob("*") if p.is_file()] == []
 
 
 def test_a_cache_in_use_stays(server, desk, make_bundle, bare_python):  # noqa: F811
     def remove():  # the profile is long, so that it surely runs; then it has served
         with pytest.raises(TargetError, match="in use by 1 other"):
-            clean(server.host, python=str(bare_python), ssh_options=server.options)
+            clean_board(server.host, python=str(bare_python), ssh_options=server.options)
         os.kill(runner(server), signal.SIGKILL)
 
     with pytest.raises(TargetError, match="signal 9"):

@@ -51,18 +51,18 @@ def bisect(
     onnx = require_onnx("bisect")
     from vptkit.export.numerics.evidence import Evidence
     from vptkit.export.precision.island_search import find_islands
-    from vptkit.runtime.evaluation.image_batches import image_batches
+    from vptkit.runtime.evaluation.image_batches import open_image_batches
 
     ranges = None
     if precision in ("int8", "fp8"):
-        ranges = image_batches(
+        ranges = open_image_batches(
             calibration or data,
             opened.preprocess,
             split="train",
             limit=calibration_images,
             labels=opened.labels,
         )
-    gate = image_batches(
+    gate = open_image_batches(
         data, opened.preprocess, limit=images, without=ranges, labels=opened.labels
     )
     evidence = Evidence(run=runner(opened.preprocess, threads), calibration=ranges, gate=gate)

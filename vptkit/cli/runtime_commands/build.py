@@ -61,7 +61,7 @@ def build(
     """Build the TensorRT engine of a bundle for this machine's GPU."""
     from vptkit.formats.bundle import open_bundle
     from vptkit.progress import progress
-    from vptkit.runtime.engine_build.builder import BuildOptions, carry_out, foretell, prepare
+    from vptkit.runtime.engine_build.builder import BuildOptions, carry_out, foretell, prepare_build
     from vptkit.runtime.engine_build.precision_check import require_known
 
     opened = open_bundle(bundle)
@@ -89,7 +89,7 @@ def build(
     _require_buildable_here(library, target)
     room = None if options.sm is None else _room(options.sm, target)
     with progress("build") as bar:
-        job = prepare(opened, options, room=room, progress=bar)
+        job = prepare_build(opened, options, room=room, progress=bar)
     if clean:
         _clean(opened, job, as_json)
         return
@@ -152,10 +152,10 @@ def _text(engine: Any, layers: bool) -> str:
 
 
 def _clean(bundle: Any, job: Any, as_json: bool) -> None:
-    from vptkit.runtime.backends.engine_cache import clean, engine_folder, exclusive
+    from vptkit.runtime.backends.engine_cache import engine_folder, exclusive, remove_stale_engines
 
     with exclusive(engine_folder(bundle), lambda: None):
-        gone = [str(path) for path in clean(bundle, job.key.here)]
+        gone = [str(path) for path in remove_stale_engines(bundle, job.key.here)]
     text = "\n".join(gone) or "nothing to remove"
     emit({"bundle": str(bundle.path), "removed": gone}, as_json, text=text)
 

@@ -103,9 +103,9 @@ def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool
     onnx = require_onnx("check --overflow")
     from vptkit.export.numerics.fp16_overflow import KINDS, overflow_map
     from vptkit.export.precision.pixel_centring import centre_pixels
-    from vptkit.runtime.evaluation.image_batches import image_batches
+    from vptkit.runtime.evaluation.image_batches import open_image_batches
 
-    images = image_batches(data, opened.preprocess)
+    images = open_image_batches(data, opened.preprocess)
     model = onnx.load(opened.model)
     centre_pixels(model)
     with progress("overflow", total=images.count) as bar:

@@ -72,7 +72,7 @@ def profile(
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
     from vptkit.cli.shared.profile_table import profile_table
     from vptkit.progress import progress
-    from vptkit.runtime.profile.power_mode_sweep import Board
+    from vptkit.runtime.profile.power_mode_sweep import BoardAccess
     from vptkit.runtime.profile.profile_plot import plot_profile, require_plot
     from vptkit.runtime.profile.run_profile import profile_bundles
     from vptkit.runtime.profile.settings import ProfileSettings
@@ -113,7 +113,7 @@ def profile(
                 phases=progress,
             )
         else:
-            board = Board(announce=lambda text: typer.echo(text, err=True))
+            board = BoardAccess(announce=lambda text: typer.echo(text, err=True))
             with progress("profile") as bar:
                 document = profile_bundles(
                     bundles, settings, baselines=named, board=board, progress=bar
@@ -126,14 +126,14 @@ def profile(
 def _clean(
     host: str | None, bundles: list[Path] | None, python: str, options: list[str], as_json: bool
 ) -> None:
-    from vptkit.runtime.remote.remote_profile import clean
+    from vptkit.runtime.remote.remote_profile import clean_board
 
     if host is None or bundles:
         raise VptkitError(
             "--clean removes what was copied to another machine and measures nothing: "
             "vptkit profile --on USER@HOST --clean"
         )
-    freed = clean(host, python=python, ssh_options=options)
+    freed = clean_board(host, python=python, ssh_options=options)
     emit({"host": host, "freed": freed}, as_json, text=f"{host}: {freed} bytes removed")
 
 

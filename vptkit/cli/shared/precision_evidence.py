@@ -66,12 +66,12 @@ def evidence_of(folders: ImageFolders, threads: int | None) -> Callable[[Any], A
         if folders == (None, None, folders.calibration_images):
             return Evidence(run=run)
         from vptkit.errors import DataError
-        from vptkit.runtime.evaluation.image_batches import image_batches
+        from vptkit.runtime.evaluation.image_batches import open_image_batches
 
         common = {"labels": adapter.labels}
         calibration = gate = None
         if folders.calibration is not None:
-            calibration = image_batches(
+            calibration = open_image_batches(
                 folders.calibration,
                 adapter.preprocess,
                 split="train",
@@ -79,10 +79,12 @@ def evidence_of(folders: ImageFolders, threads: int | None) -> Callable[[Any], A
                 **common,
             )
         if folders.gate is not None:
-            gate = image_batches(folders.gate, adapter.preprocess, **common, without=calibration)
+            gate = open_image_batches(
+                folders.gate, adapter.preprocess, **common, without=calibration
+            )
         elif folders.calibration is not None:
             try:
-                gate = image_batches(
+                gate = open_image_batches(
                     folders.calibration,
                     adapter.preprocess,
                     split="train",

@@ -12,7 +12,7 @@ from tests.support.device_trees import plant
 from tests.support.fakes.board import make_board
 from vptkit.devices.power.meters import RailMeter
 from vptkit.runtime.measure.telemetry import find_instruments
-from vptkit.runtime.profile.power_mode_sweep import Board
+from vptkit.runtime.profile.power_mode_sweep import BoardAccess
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def fake(tmp_path, monkeypatch):
     made = make_board(tmp_path, {0: "15W", 1: "25W", 2: "MAXN_SUPER"}, 1)
     root = plant("orin-nano-jp62", tmp_path / "root")
     monkeypatch.setenv("PATH", f"{made.bin}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setitem(Board.__init__.__kwdefaults__, "root", root)
+    monkeypatch.setitem(BoardAccess.__init__.__kwdefaults__, "root", root)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
 
@@ -53,7 +53,7 @@ def test_power_modes_of_no_board(vptkit, make_bundle, fake, monkeypatch):
 
 
 def test_this_machine_has_no_power_modes(vptkit, make_bundle, tmp_path, monkeypatch):
-    monkeypatch.setitem(Board.__init__.__kwdefaults__, "root", tmp_path)
+    monkeypatch.setitem(BoardAccess.__init__.__kwdefaults__, "root", tmp_path)
     code, _, err = vptkit("profile", make_bundle("a"), "--power", "all")
     assert code == 5
     assert "power modes are a Jetson's" in err
@@ -135,11 +135,11 @@ def test_what_was_copied_to_another_machine_is_removed(vptkit, monkeypatch):
     """By what is asked here; what happens there, tests/runtime/remote/test_remote_profile.py holds."""
     asked = []
 
-    def clean(host, **more):
+    def clean_board(host, **more):
         asked.append((host, more))
         return 1234
 
-    monkeypatch.setattr("vptkit.runtime.remote.remote_profile.clean", clean)
+    monkeypatch.setattr("vptkit.runtime.remote.remote_profile.clean_board", clean_board)
     there = ("--on", "me@board", "--python", "~/p", "--ssh-option", "Port=1", "--clean")
     code, out, err = vptkit("profile", *there, "--json")
     assert (code, json.loads(out), err) == (0, {"host": "me@board", "freed": 1234}, "")
@@ -149,7 +149,7 @@ def test_what_was_copied_to_another_machine_is_removed(vptkit, monkeypatch):
 
 def test_cleaning_is_for_another_machine_and_measures_nothing(vptkit, make_bundle, monkeypatch):
     monkeypatch.setattr(
-        "vptkit.runtime.remote.remote_profile.clean", lambda *_, **__: pytest.fail("removed")
+        "vptkit.runtime.remote.remote_profile.clean_board", lambda *_, **__: pytest.fail("removed")
     )
     for words in (("--clean",), ("--on", "me@board", "--clean", make_bundle())):
         code, out, err = vptkit("profile", *words)
