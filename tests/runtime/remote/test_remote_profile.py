@@ -289,7 +289,7 @@ DESK = """
 import contextlib, json, sys
 from pathlib import Path
 from vptkit.runtime.remote.remote_profile import profile_on
-from vptkit.runtime.profile.run_profile import ProfileSettings
+from vptkit.runtime.profile.settings import ProfileSettings
 
 class Bar:
     total = None
