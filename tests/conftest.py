@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import itertools
 import json
 import os
@@ -75,6 +76,32 @@ def signals() -> Iterator[None]:
     """As from a terminal, also where the tests were started with some of them ignored."""
     with hearing():
         yield
+
+
+# What a run of `tune` draws, which takes four times as long as a tiny model trains.
+DRAWN = {
+    "vptkit.tune.run.learning_curves": ("plot_curves",),
+    "vptkit.tune.run.layer_norm_plots": ("plot_shift", "plot_lambda", "plot_id_ood"),
+}
+
+
+@pytest.fixture
+def pictures() -> None:
+    """For a test whose runs draw their pictures as a user's do; without it they are one pixel."""
+
+
+@pytest.fixture(autouse=True)
+def _pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    trains = "vptkit.tune.run.tune_run" in sys.modules and importlib.util.find_spec("matplotlib")
+    if trains and "pictures" not in request.fixturenames:
+        for module, functions in DRAWN.items():
+            for name in functions:
+                monkeypatch.setattr(f"{module}.{name}", _draw_a_pixel)
+
+
+def _draw_a_pixel(what: Any, path: Path, name: str = "") -> None:
+    assert what
+    Image.new("L", (1, 1)).save(path)
 
 
 @pytest.fixture(scope="session")

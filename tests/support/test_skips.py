@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_a_line_a_reason(tmp_path, options):
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-c", "import pytest; raise SystemExit(pytest.main())", *options]
-    done = run_child([*command, tmp_path], cwd=ROOT)
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # hypothesis takes a second
+    done = run_child([*command, "-p", "xdist", tmp_path], cwd=ROOT, env=alone)
     lines = done.stdout.splitlines()
     assert lines[-1].strip("= ").startswith("1 passed, 9 skipped")  # pytest's own line is the last
     if options == ("-rs",):

@@ -14,6 +14,7 @@ from vptkit.tune.run import layer_norm_plots
 from vptkit.tune.run.layer_norm_rescale import shift_record
 from vptkit.tune.run.learning_curves import plot_curves
 
+pytestmark = pytest.mark.usefixtures("pictures")
 SHIFTS = [
     Shift(name="norm_pre", gamma=0.5, beta=0.25),
     Shift(name="blocks.0.norm1", gamma=1.5, beta=None),

@@ -73,6 +73,7 @@ def test_end_to_end(splits, weights, make_config, tmp_path, settings):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in result.plots)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_pictures_of_a_replaced_adapter_go(splits, make_config, tmp_path):
     output = tmp_path / "a.safetensors"
     tune(splits, output, make_config(method="ln", rescale="gamma", epochs=1))
@@ -336,6 +337,7 @@ def test_only_val_chooses(splits, make_folders, make_config, tmp_path, monkeypat
         assert top1 == (np.arange(1000) < 1000 * factor / 2).mean()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_ood_is_reported_along_the_grid(splits, make_folders, make_config, tmp_path):
     shutil.copytree(splits, tmp_path / "d")
     make_folders(tmp_path / "d" / "ood", 3, seed=9)
