@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.bundle.test_export_bundle import files_of
+from tests.support.adapter_files import files_of
 from tests.support.arm64 import board
 from tests.support.downloads import Unavailable
 from tests.support.strategies import Setup

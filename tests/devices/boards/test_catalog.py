@@ -11,15 +11,15 @@ import pytest
 from vptkit.devices.boards.catalog import Board, board, boards, match
 from vptkit.devices.boards.datasheet import FOLDER, Figure, read_sources
 from vptkit.devices.boards.jetpacks import jetpacks
-from vptkit.errors import TargetError, VptkitError
+from vptkit.errors import VptkitError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+
 BOARDS = boards()
 JETSONS = {key: entry for key, entry in BOARDS.items() if entry.kind == "jetson"}
 GPUS = {key: entry for key, entry in BOARDS.items() if entry.kind != "cpu"}
-
 # Operations of one SM in one clock, dense: compute capability → fp16, int8, fp8. Without tensor
 # cores (5.3, 6.2) fp16 runs on the CUDA cores, two at a time.
 PER_CLOCK = {
@@ -241,55 +241,6 @@ def test_jetpacks_of_a_board():
     old = {key for key, entry in BOARDS.items() if not entry.runs_vptkit}
     assert old == {key for key in JETSONS if "xavier" in key} | {"nano", "tx2"}
     assert {row.tensorrt for row in jetpacks()} >= {"8.5.2", "8.6.2", "10.3.0", "10.16.2"}
-
-
-# the roofline -------------------------------------------------------------------------------------
-
-VIT_B = {"macs": 17.6e9, "weight_bytes": 172e6, "activation_bytes": 20e6}
-
-
-def test_the_floor_is_the_larger_of_compute_and_memory():
-    nano = board("orin-nano-8gb")
-    assert nano.floor_ms(**VIT_B, precision="fp16") == pytest.approx(2 * 17.6 / 16.7)
-    assert nano.floor_ms(**VIT_B, precision="bf16") == nano.floor_ms(**VIT_B, precision="fp16")
-    assert nano.floor_ms(**VIT_B, precision="int8") == pytest.approx(192 / 102.4)
-    assert nano.floor_ms(**{**VIT_B, "macs": 1.0}, precision="fp16") == pytest.approx(192 / 102.4)
-    h200 = board("h200")
-    assert h200.floor_ms(**VIT_B, precision="fp16") == pytest.approx(192 / 4800)
-
-
-def test_a_power_mode_scales_both():
-    agx = board("agx-orin-64gb")
-    full = agx.floor_ms(macs=1e12, weight_bytes=0, activation_bytes=0, precision="fp16")
-    slow = agx.floor_ms(
-        macs=1e12, weight_bytes=0, activation_bytes=0, precision="fp16", mode="MODE_15W"
-    )
-    assert slow / full == pytest.approx((16 * 1300) / (6 * 408))
-    bytes_only = {"macs": 0, "weight_bytes": 1e9, "activation_bytes": 0, "precision": "fp16"}
-    ratio = agx.floor_ms(**bytes_only, mode="MODE_15W") / agx.floor_ms(**bytes_only)
-    assert ratio == pytest.approx(3199 / 2133)
-    assert agx.floor_ms(**bytes_only, mode="MAXN") == agx.floor_ms(**bytes_only)
-
-
-def test_of_two_modes_of_one_name_the_floor_takes_the_faster():
-    nano = board("orin-nano-8gb")  # 15W is 625 MHz in one configuration, 612 in the other
-    slow = nano.floor_ms(**VIT_B, precision="fp16", mode="15W")
-    assert slow == pytest.approx(nano.floor_ms(**VIT_B, precision="fp16") * 1020 / 625)
-
-
-@pytest.mark.parametrize(
-    ("key", "precision", "mode", "error", "words"),
-    [
-        ("orin-nano-8gb", "fp8", None, TargetError, "no fp8.*expected fp32, fp16, bf16, int8"),
-        ("t4", "bf16", None, TargetError, "t4: no bf16"),
-        ("x86-cpu", "int8", None, TargetError, "no peak is known for int8"),
-        ("orin-nano-8gb", "fp16", "MODE_30W", VptkitError, "'MODE_30W', expected 15W, 7W, 25W"),
-        ("h200", "fp16", "MAXN", VptkitError, "none: no modes are known"),
-    ],
-)
-def test_no_floor(key, precision, mode, error, words):
-    with pytest.raises(error, match=words):
-        board(key).floor_ms(**VIT_B, precision=precision, mode=mode)
 
 
 # matching -----------------------------------------------------------------------------------------

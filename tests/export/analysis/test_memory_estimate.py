@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
-from tests.export.bundle.test_export_bundle import files_of
+from tests.support.adapter_files import files_of
 from tests.support.bank_cases import family, write_family
 from tests.support.strategies import Setup
 from vptkit.export import export

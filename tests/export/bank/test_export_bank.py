@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,51 +13,20 @@ import torch
 from hypothesis import HealthCheck, given, seed, settings
 
 from tests.integration import coverage
-from tests.support.bank_cases import KINDS, Family, family, write_family
+from tests.support.bank_cases import KINDS, family
+from tests.support.exported_banks import assert_bank_refused, export_family, worst_difference
 from tests.support.strategies import Setup, setups
 from tests.support.tolerances import CLEARLY, PARITY_FP32, largest_difference
-from vptkit.errors import AdapterError, BackboneError, BundleError, TargetError, VptkitError
+from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.export import BankOptions, ExportOptions, export, export_bank
 from vptkit.export.bank import export_bank as bank_pipeline
 from vptkit.export.bank import lookup_graph
 from vptkit.export.precision.lowering import Lowering
-from vptkit.formats import bank_tables as bank_format
-from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.adapter import write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.runtime import open_session
 from vptkit.tune.backbone.spec_from_timm import spec_from_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-def make(folder: Path, members: Family, options: ExportOptions | None = None, **room) -> Path:
-    paths = write_family(members, folder)
-    out = folder / "bank.vptk"
-    export_bank(
-        [paths[name] for name in members.adapters],
-        out,
-        weights=paths["weights"],
-        options=options,
-        bank=BankOptions(**room),
-        force=True,
-    )
-    return out
-
-
-def worst(bundle: Path, members: Family) -> float:
-    """The largest difference of a batch in which every adapter gets every image."""
-    images, names = members.case.images, list(members.adapters)
-    asked = [name for name in names for _ in images]
-    logits = open_session(bundle, threads=1).run(np.tile(images, (len(names), 1, 1, 1)), asked)
-    differences = []
-    for name, rows in zip(names, np.split(logits, len(names)), strict=True):
-        own = len(members.adapters[name].labels)
-        assert np.isneginf(rows[:, own:]).all()
-        differences.append(largest_difference(rows[:, :own], members.reference(name)))
-    return max(differences)
-
 
 # parity -------------------------------------------------------------------------------------------
 
@@ -69,12 +37,12 @@ def worst(bundle: Path, members: Family) -> float:
 def test_each_image_of_a_mixed_batch_answers_as_the_reference(tmp_path, last, feed, batch):
     members = family()
     options = ExportOptions(last_block=last, input=feed, batch=batch)
-    assert worst(make(tmp_path, members, options), members) <= PARITY_FP32
+    assert worst_difference(export_family(tmp_path, members, options), members) <= PARITY_FP32
 
 
 def test_each_image_of_a_mixed_batch_answers_as_its_own_baked_bundle(tmp_path):
     members = family()
-    bank = open_session(make(tmp_path, members), threads=1)
+    bank = open_session(export_family(tmp_path, members), threads=1)
     images, names = members.case.images, list(members.adapters)
     mixed = bank.run(np.repeat(images[:1], len(names), axis=0), names)
     for row, name in zip(mixed, names, strict=True):
@@ -88,17 +56,10 @@ def test_each_image_of_a_mixed_batch_answers_as_its_own_baked_bundle(tmp_path):
 @pytest.mark.parametrize("kinds", [("bilinear",), ("linear",), ("whitened", "linear")])
 def test_few_adapters_with_and_without_norms(tmp_path, kinds, layer_norms):
     members = family(kinds=kinds)
-    out = make(tmp_path, members, layer_norms=layer_norms, prompts=9, classes=7)
-    assert worst(out, members) <= PARITY_FP32
+    out = export_family(tmp_path, members, layer_norms=layer_norms, prompts=9, classes=7)
+    assert worst_difference(out, members) <= PARITY_FP32
     inputs = {i.name for i in onnx.load(out / "model.onnx").graph.input}
     assert ("bank.norm_weight" in inputs) == (layer_norms == "yes")
-
-
-def test_without_prompts_nothing_of_them_is_in_the_graph(tmp_path):
-    out = make(tmp_path, family(kinds=("linear", "norms")))
-    graph = onnx.load(out / "model.onnx").graph
-    names = {i.name for i in graph.input} | {node.name for node in graph.node}
-    assert not [name for name in names if "bank.prompts" in name or "masked" in name]
 
 
 def test_backbones_of_all_kinds(tmp_path):
@@ -109,32 +70,9 @@ def test_backbones_of_all_kinds(tmp_path):
         if setup.pool == "avg_prompts":
             setup = replace(setup, pool="avg")
         members = family(setup)
-        assert worst(make(tmp_path, members), members) <= PARITY_FP32
+        assert worst_difference(export_family(tmp_path, members), members) <= PARITY_FP32
 
     holds()
-
-
-def test_in_half_precision_the_tables_are_too(tmp_path):
-    members = family()
-    out = make(tmp_path, members, ExportOptions(lowering=Lowering(precision="fp16")))
-    types = set(open_session(out, threads=1)._graph.table_types().values())
-    assert types == {np.dtype(np.float16)}
-    assert PARITY_FP32 < worst(out, members) < 2e-2
-
-
-def test_the_mask_is_exact():
-    for dtype in (np.float16, np.float32):
-        assert float(dtype(bank_format.MASKED)) == bank_format.MASKED
-        assert np.exp(dtype(bank_format.MASKED) + dtype(500)) == 0
-    assert np.float32(bank_format.MASKED).view(np.uint32) & 0xFFFF == 0  # bfloat16
-
-
-@pytest.mark.parametrize("prompts", [3, 4, 40])
-def test_padding_changes_nothing(tmp_path, prompts):
-    members = family(kinds=("bilinear",))
-    tight = open_session(make(tmp_path, members), threads=1).run(members.case.images)
-    padded = open_session(make(tmp_path, members, prompts=prompts), threads=1)
-    assert largest_difference(padded.run(members.case.images), tight) <= 1e-6
 
 
 # broken twins -------------------------------------------------------------------------------------
@@ -183,8 +121,8 @@ def test_a_broken_bank_is_found_out(tmp_path, monkeypatch, broken):
     members = family()
     with monkeypatch.context() as patch:
         broken(patch)
-        out = make(tmp_path, members)
-    assert worst(out, members) > CLEARLY * PARITY_FP32
+        out = export_family(tmp_path, members)
+    assert worst_difference(out, members) > CLEARLY * PARITY_FP32
 
 
 # what is written, and what is refused --------------------------------------------------------------
@@ -192,7 +130,7 @@ def test_a_broken_bank_is_found_out(tmp_path, monkeypatch, broken):
 
 def test_the_bundle(tmp_path):
     members = family()
-    out = make(tmp_path, members)
+    out = export_family(tmp_path, members)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["layout"] == "bank"
     assert [entry["name"] for entry in manifest["adapters"]] == list(KINDS)
@@ -206,82 +144,34 @@ def test_the_bundle(tmp_path):
     onnx.checker.check_model(model, full_check=True)
     assert not [t.name for t in model.graph.initializer if t.name.startswith("bank.")]
     before = {name: (out / name).read_bytes() for name in files}
-    again = make(tmp_path, members)
+    again = export_family(tmp_path, members)
     assert before == {name: (again / name).read_bytes() for name in files}
-
-
-def refused(tmp_path, members, change, error, match, **room):
-    paths = write_family(members, tmp_path)
-    name = list(members.adapters)[-1]
-    write_adapter(paths[name], change(read_adapter(paths[name])))
-    with pytest.raises(error, match=match):
-        export_bank(
-            [paths[name] for name in members.adapters],
-            tmp_path / "bank.vptk",
-            weights=paths["weights"],
-            bank=BankOptions(**room),
-        )
-    assert not (tmp_path / "bank.vptk").exists()
-
-
-def another_backbone(adapter):
-    return replace(adapter, backbone=replace(adapter.backbone, sha256="0" * 64))
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "match"),
-    [
-        (another_backbone, BackboneError, "another backbone than the one that was tuned"),
-        (lambda a: replace(a, pool="avg"), AdapterError, "pool 'avg', norm 'before_pool'"),
-        (lambda a: replace(a, norm="after_pool"), AdapterError, "norm 'after_pool'"),
-        (lambda a: replace(a, name="bilinear"), AdapterError, "two adapters have the name"),
-        (
-            lambda a: replace(a, preprocess=replace(a.preprocess, std=(0.1, 0.2, 0.3))),
-            AdapterError,
-            "preprocessing .* are built into the graph",
-        ),
-    ],
-)
-def test_adapters_that_do_not_fit_are_refused(tmp_path, change, error, match):
-    refused(tmp_path, family(kinds=("bilinear", "linear")), change, error, match)
-
-
-def test_shallow_prompts_are_refused(tmp_path):
-    members = family(kinds=("bilinear", "whitened"))
-    shallow = lambda a: replace(  # noqa: E731
-        a,
-        insert="shallow",
-        tensors={k: v for k, v in a.tensors.items() if k not in ("prompt.1", "prompt.2")},
-    )
-    refused(tmp_path, members, shallow, AdapterError, "its prompts are shallow")
 
 
 def test_too_little_room_is_refused(tmp_path):
     members = family(kinds=("bilinear", "both"))
     same = lambda a: a  # noqa: E731
-    refused(tmp_path, members, same, VptkitError, "--bank-prompts 2 is less than the 3", prompts=2)
-    refused(tmp_path, members, same, VptkitError, "--bank-classes 1 is less", classes=1)
-    refused(tmp_path, members, same, AdapterError, "it tunes LayerNorms", layer_norms="no")
+    assert_bank_refused(
+        tmp_path, members, same, VptkitError, "--bank-prompts 2 is less than the 3", prompts=2
+    )
+    assert_bank_refused(tmp_path, members, same, VptkitError, "--bank-classes 1 is less", classes=1)
+    assert_bank_refused(
+        tmp_path, members, same, AdapterError, "it tunes LayerNorms", layer_norms="no"
+    )
 
 
 def test_what_a_bank_does_not_do_is_refused(tmp_path):
     members = family(kinds=("linear",))
     with pytest.raises(VptkitError, match="--fold none does not go"):
-        make(tmp_path, members, ExportOptions(fold="none"))
+        export_family(tmp_path, members, ExportOptions(fold="none"))
     avg = Setup(pool="avg_prompts")
     with pytest.raises(AdapterError, match="pool 'avg_prompts' reads the prompts' own"):
-        make(tmp_path, family(avg, ("bilinear",)))
+        export_family(tmp_path, family(avg, ("bilinear",)))
     post = replace(members.case.spec, block="post")
     with pytest.raises(TargetError, match="cannot look up LayerNorms"):
         bank_pipeline._bank(
             list(members.adapters.values()), post, {}, BankOptions(layer_norms="yes")
         )
-
-
-def test_manifests_that_are_no_banks_are_refused(tmp_path):
-    members = family(kinds=("linear",))
-    with pytest.raises(BundleError, match="not those of a bank"):
-        bank_format.BankShape.of_manifest({"inputs": [], "outputs": []}, members.case.spec)
 
 
 # other backbones ----------------------------------------------------------------------------------
@@ -348,5 +238,5 @@ def test_a_bank_of_another_architecture(tmp_path, name, tuned):
 def test_precisions_that_a_bank_does_not_have(tmp_path, precision):
     lowering = Lowering(precision=precision)
     with pytest.raises(TargetError, match=f"a bank cannot be written in {precision}"):
-        make(tmp_path, family(), ExportOptions(lowering=lowering))
+        export_family(tmp_path, family(), ExportOptions(lowering=lowering))
     assert not (tmp_path / "bank.vptk").exists()

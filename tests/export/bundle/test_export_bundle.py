@@ -5,83 +5,23 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
+from tests.support.adapter_files import answers, content, files_of
 from tests.support.children import run_child
-from tests.support.strategies import Case, Setup, build
+from tests.support.strategies import Setup, build
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, GateError, MissingExtraError, OutputError
-from vptkit.export import ExportOptions, export
-from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export import export
 from vptkit.export.bundle import export_bundle
-from vptkit.export.bundle.baselines import export_baselines, random_weights
-from vptkit.export.graph import onnx_file
-from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import read_adapter, write_adapter
-from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.tensor_file import read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@dataclass(frozen=True)
-class Files:
-    """A case on disk: adapter and weights, float32, in a folder of their own."""
-
-    case: Case
-    adapter: Path
-    weights: Path
-    out: Path
-
-
-def files_of(folder: Path, setup: Setup, *, spec: bool = True, golden: bool = True) -> Files:
-    case = build(setup)
-    tensors = {k: v.astype(np.float32) for k, v in case.adapter.tensors.items()}
-    if golden:
-        tensors["golden.images"] = case.images
-        tensors["golden.logits"] = case.reference.astype(np.float32)
-    adapter = replace(case.adapter, tensors=tensors)
-    if not spec:
-        adapter = replace(adapter, backbone=replace(adapter.backbone, spec=None))
-    source = folder / "in"
-    source.mkdir()
-    write_adapter(source / "a.safetensors", adapter)
-    single = {k: v.astype(np.float32) for k, v in case.weights.items()}
-    write_tensors(source / "w.safetensors", single)
-    out = folder / "out"
-    out.mkdir()
-    return Files(case, source / "a.safetensors", source / "w.safetensors", out / "a.vptk")
-
-
-@pytest.fixture
-def files(tmp_path) -> Files:
-    return files_of(tmp_path, Setup())
-
-
-def answers(bundle: Path, case: Case) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        bundle / "model.onnx", options, providers=["CPUExecutionProvider"]
-    )
-    feed = {"images": case.images}
-    if session.get_inputs()[0].name == "pixels":
-        feed = {"pixels": case.pixels.astype(np.float32)}
-    return session.run(None, feed)[0]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
 
 # what is in a bundle ------------------------------------------------------------------------------
 
@@ -123,55 +63,6 @@ def test_the_golden_answers_are_optional(tmp_path):
     assert open_bundle(files.out).golden() is None
 
 
-@pytest.mark.parametrize("feed", ["uint8", "float32"])
-@pytest.mark.parametrize("batch", [None, 2])
-@pytest.mark.parametrize("fold", ["all", "none"])
-def test_options_reach_graph_and_manifest(tmp_path, feed, batch, fold):
-    files = files_of(tmp_path, Setup())
-    options = ExportOptions(input=feed, batch=batch, fold=fold, last_block="query")
-    manifest = export(files.adapter, files.out, weights=files.weights, options=options)
-    spec, size = files.case.spec, batch or "dynamic"
-    shape = [size, 16, 24, 3] if feed == "uint8" else [size, 3, 16, 24]
-    name = "images" if feed == "uint8" else "pixels"
-    assert manifest["inputs"] == [{"name": name, "dtype": feed, "shape": shape}]
-    assert manifest["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [size, 5]}]
-    assert (manifest["batch"], manifest["fold"], manifest["layout"]) == (size, fold, "baked")
-    unfolded, folded = unfolded_macs(spec, 3), folded_macs(spec, 3, "deep", "token", "query")
-    assert manifest["macs"] == {
-        "backbone": unfolded_macs(spec, 0),
-        "unfolded": unfolded,
-        "graph": folded if fold == "all" else unfolded,
-    }
-    assert ("deep prompts → constant key/value prefixes" in manifest["folds"]) == (fold == "all")
-    pixels = "pixel scale, mean and std → patch embedding" in manifest["folds"]
-    assert pixels == (fold == "all" and feed == "uint8")
-    assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
-
-
-@pytest.mark.parametrize(
-    ("setup", "present", "absent"),
-    [
-        (Setup(), "last block: one query (absorbed)", "sum of prompts kept apart in the mean"),
-        (Setup(), "LayerScale → projection and MLP", "shallow prompts → constant queries"),
-        (Setup(rank=None, layer_scale=False), "key bias dropped", "LayerScale"),
-        (Setup(insert="shallow"), "shallow prompts → constant queries", "deep prompts"),
-        (
-            Setup(pool="avg_prompts", norm="after_pool"),
-            "sum of prompts kept apart in the mean",
-            "last block",
-        ),
-        (Setup(qkv_bias=False, insert="none"), "final norm affine → head", "value bias"),
-        (Setup(final_norm=False, tuned_norms=False, rank=None), "value bias", "final norm"),
-        (Setup(rank=None), "attention scale → query", "prompt factors"),
-    ],
-)
-def test_the_manifest_names_the_folds_that_were_applied(tmp_path, setup, present, absent):
-    files = files_of(tmp_path, setup)
-    folds = export(files.adapter, files.out, weights=files.weights)["folds"]
-    assert any(name.startswith(present) for name in folds)
-    assert not any(name.startswith(absent) for name in folds)
-
-
 def test_the_same_input_gives_the_same_bytes(files):
     export(files.adapter, files.out, weights=files.weights)
     first = content(files.out)
@@ -191,25 +82,6 @@ def test_weights_in_half_precision_with_their_own_digest(tmp_path):
     export(files.adapter, files.out, weights=files.weights)
     found = largest_difference(answers(files.out, files.case), files.case.reference)
     assert PARITY_FP32 < found < 0.1
-
-
-def test_external_data_beyond_the_limit_of_protobuf(files, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_PROTOBUF_LIMIT", 1000)
-    export(files.adapter, files.out, weights=files.weights)
-    listed = json.loads((files.out / "manifest.json").read_text())["files"]
-    assert "model.onnx.data" in listed
-    assert (files.out / "model.onnx").stat().st_size < (
-        files.out / "model.onnx.data"
-    ).stat().st_size
-    assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
-    first = content(files.out)
-    export(files.adapter, files.out, weights=files.weights, force=True)
-    assert content(files.out) == first
-    damaged = bytearray(first["model.onnx.data"])
-    damaged[-1] ^= 1
-    (files.out / "model.onnx.data").write_bytes(damaged)
-    with pytest.raises(Exception, match=r"model\.onnx\.data differs from its digest"):
-        open_bundle(files.out)
 
 
 # which weights ------------------------------------------------------------------------------------
@@ -318,6 +190,7 @@ def test_a_pool_that_the_backbone_does_not_have(files):
 
 # interrupted --------------------------------------------------------------------------------------
 
+
 STEPS = ["write_graph", "write_adapter", "write_tensors", "write_manifest", "fold", "folded_graph"]
 FAULTS = {
     "Ctrl-C": (KeyboardInterrupt(), KeyboardInterrupt),
@@ -377,64 +250,3 @@ def test_the_figures_of_the_check_are_in_the_manifest(files):
     manifest = export(files.adapter, files.out, weights=files.weights, verify=verify)
     assert manifest["parity"]["max_abs_diff"] <= PARITY_FP32
     assert open_bundle(files.out).manifest["parity"] == manifest["parity"]
-
-
-# baselines ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("setup", "feed", "batch"),
-    [
-        (Setup(), "uint8", None),
-        (Setup(pool="avg_prompts", norm="after_pool"), "float32", 2),
-        (Setup(insert="shallow"), "uint8", 2),
-        (Setup(insert="none"), "float32", None),
-    ],
-)
-def test_baselines_run_and_count(tmp_path, setup, feed, batch):
-    files = files_of(tmp_path, setup)
-    options = ExportOptions(input=feed, batch=batch)
-    export(files.adapter, files.out, weights=files.weights, options=options)
-    folder = tmp_path / "baselines"
-    folder.mkdir()
-    paths = export_baselines(files.out, folder)
-    spec, m = files.case.spec, files.case.adapter.prompt_length
-    expected = {"backbone (no adapter)": 0} | ({"unfolded": m} if m else {})
-    assert list(paths) == list(expected)
-    for name, path in paths.items():
-        bundle = open_bundle(path)
-        macs = unfolded_macs(spec, expected[name])
-        assert bundle.manifest["macs"] == {
-            "backbone": unfolded_macs(spec, 0),
-            "unfolded": macs,
-            "graph": macs,
-        }
-        assert (bundle.name, bundle.manifest["fold"]) == (name, "none")
-        assert (bundle.input, bundle.batch) == (open_bundle(files.out).input, batch)
-        logits = answers(path, files.case)
-        assert logits.shape == (2, 5)
-        assert np.isfinite(logits).all()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_baselines_compute_in_the_type_of_the_bundle(tmp_path, files, precision):
-    options = ExportOptions(lowering=Lowering(precision=precision))
-    export(files.adapter, files.out, weights=files.weights, options=options)
-    for path in export_baselines(files.out, tmp_path).values():
-        assert open_bundle(path).precision == precision
-        kinds = {t.data_type for t in onnx.load(str(path / "model.onnx")).graph.initializer}
-        wanted = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16"}[precision]
-        assert onnx.TensorProto.DataType.Value(wanted) in kinds
-
-
-def test_random_weights_are_complete_and_repeatable():
-    spec = build(Setup()).spec
-    first, second = random_weights(spec), random_weights(spec)
-    assert {k: v.shape for k, v in first.items()} == tensor_shapes(spec)
-    assert all(v.dtype == np.float32 and np.array_equal(v, second[k]) for k, v in first.items())
-
-
-def test_the_adapter_without_its_prompts():
-    adapter = build(Setup(pool="avg_prompts")).adapter.without_prompts()
-    assert sorted(adapter.tensors) == ["head.bias", "head.weight"]
-    assert (adapter.insert, adapter.prompt_length, adapter.pool) == ("none", 0, "avg")

@@ -8,76 +8,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.support.strategies import Setup, build
+from tests.support.exported_graphs import error, graph_of, run
 from vptkit.export.analysis.dataflow import Dataflow, groups_of
-from vptkit.export.fold.fold_network import fold
-from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.export.numerics.precision_simulation import needs_simulation, simulated
 from vptkit.export.precision.half_precision import cast_array, typed
 from vptkit.export.precision.pixel_centring import centre_pixels
-
-
-def graph_of(case, **options):
-    adapter = case.adapter
-    return folded_graph(
-        case.spec,
-        fold(case.spec, case.weights, adapter),
-        adapter.insert,
-        adapter.pool,
-        adapter.norm,
-        GraphOptions(**options),
-    )
-
-
-def run(model, case):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    feed = {"images": case.images}
-    if session.get_inputs()[0].name == "pixels":
-        feed = {"pixels": case.pixels.astype(np.float32)}
-    return session.run(["logits"], feed)[0]
-
-
-def error(found, expected):
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-@pytest.fixture(scope="module")
-def case():
-    return build(Setup())
-
-
-@pytest.fixture(scope="module")
-def model(case):
-    return graph_of(case, last_block="query")
-
-
-# Pixels --------------------------------------------------------------------------------------------
-
-
-def test_centred_pixels_change_nothing(case, model):
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    assert centre_pixels(copy)
-    assert error(run(copy, case), run(model, case)) < 2e-6
-    flow = Dataflow.of(copy)
-    (product,) = [n for n in copy.graph.node if n.name == "patch/MatMul"]
-    before = np.abs(numpy_helper.to_array(Dataflow.of(model).constants[product.input[1]])).max()
-    assert np.abs(flow.array(product.input[1])).max() == pytest.approx(128 * before)
-
-
-def test_normalised_pixels_are_left_alone(case):
-    assert not centre_pixels(graph_of(case, input="float32"))
-    assert not centre_pixels(unfolded_graph(case.spec, case.weights, case.adapter, GraphOptions()))
-
-
-# Types ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -100,30 +37,6 @@ def test_every_form_is_typed_consistently(case, precision, form):
     assert low.graph.input[0] == model.graph.input[0]
     bound = {"fp16": 5e-3, "bf16": 5e-2}[precision]
     assert 1e-6 < error(run(simulated(low), case), run(model, case)) < bound
-
-
-def test_the_simulation_differs_from_fp32_by_the_type_s_rounding(case, model):
-    """Its broken twin, a simulation without rounding, would equal fp32."""
-    exact = run(model, case)
-    fp16 = error(run(simulated(typed(model, "fp16")[0]), case), exact)
-    bf16 = error(run(simulated(typed(model, "bf16")[0]), case), exact)
-    assert 3 < bf16 / fp16 < 30  # three bits less
-
-
-def test_a_value_beyond_fp16_shows_in_the_simulation(case, model):
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if tensor.name == "blocks.0.mlp.fc2.bias":
-            value = numpy_helper.to_array(tensor) + np.float32(60000)
-            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-        if tensor.name == "blocks.0.attn.proj.bias":
-            value = numpy_helper.to_array(tensor) + np.float32(60000)
-            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-    assert np.isfinite(run(copy, case)).all()
-    assert not np.isfinite(run(simulated(typed(copy, "fp16")[0]), case)).all()
-    islands = tuple(sorted(set(groups_of(copy).values())))
-    assert np.isfinite(run(simulated(typed(copy, "fp16", islands)[0]), case)).all()
 
 
 def test_all_islands_are_fp32(case, model):

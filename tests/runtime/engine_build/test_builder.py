@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.export.bundle.test_export_bundle import files_of
+from tests.support.adapter_files import files_of
 from tests.support.bank_cases import family, write_family
 from tests.support.children import DEVNULL, PIPE, Child, run_child
+from tests.support.small_vit import SMALL_VIT
 from tests.support.strategies import Setup
 from vptkit.errors import GateError, MissingError, TargetError, VptkitError
 from vptkit.export import ExportOptions, export
@@ -549,24 +550,11 @@ def test_typed_networks_are_left_alone():
 
 # TensorRT-RTX on the processor ---------------------------------------------------------------------
 
-SETUP = Setup(
-    image=(64, 64),
-    depth=3,
-    heads=2,
-    mlp_ratio=4.0,
-    registers=0,
-    norm_pre=False,
-    layer_scale=False,
-    prompts=8,
-    prompt_scale=0.3,
-    tuned_norms=False,
-)
-
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory):
     """A function: precision, batch → an opened bundle of a small ViT."""
-    files = files_of(tmp_path_factory.mktemp("vit"), SETUP, golden=False)
+    files = files_of(tmp_path_factory.mktemp("vit"), SMALL_VIT, golden=False)
     made = {}
 
     def open_one(precision="fp16", batch=None):
@@ -592,7 +580,7 @@ def test_ahead_of_time(vit, sm):
     record = engine.record
     assert engine.path.read_bytes()[:4] == b"vtrt"
     assert (record["gpu"], record["capability"]) == (None, f"{sm // 10}.{sm % 10}")
-    assert record["structure"]["attentions"] == SETUP.depth
+    assert record["structure"]["attentions"] == SMALL_VIT.depth
     assert record["structure"]["unfused_softmax"] == []
     assert ear.percent == 100
     require_type(engine, "fp16", bundle)

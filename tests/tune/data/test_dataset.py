@@ -1,8 +1,6 @@
-"""Class folders as training data: splits, refusals, and randomness that hangs on the seed only."""
+"""Batches of images: evaluation is `prepare`, and randomness hangs on the seed only."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,21 +8,16 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
-
 from vptkit.errors import DataError  # noqa: E402
 from vptkit.images.image_file import open_image  # noqa: E402
 from vptkit.images.preprocess import Preprocess, prepare  # noqa: E402
 from vptkit.tune.data import dataset as data_module  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
-from vptkit.tune.data.splits import data_digest, load_splits  # noqa: E402
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from vptkit.tune.data.splits import load_splits  # noqa: E402
 
 PREPROCESS = Preprocess(
     input_size=(3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_pct=0.9
 )
-LABELS = ("blue", "green", "red")
 
 
 def epoch_of(dataset: DataSet, size: int, **overrides):
@@ -38,121 +31,6 @@ def order_of(dataset: DataSet, seed: int, epoch: int):
     plain = dataset.prepared(np.arange(len(dataset)))
     batches, _ = epoch_of(dataset, len(dataset), seed=seed, epoch=epoch, augment="none")
     return [int((plain == image).all(axis=(1, 2, 3)).argmax()) for image in batches[0]]
-
-
-# ---- splits -------------------------------------------------------------------------------------
-
-
-def test_folders_that_are_split_already(splits):
-    labels, found = load_splits(splits, 0, 0.15, 0.15)
-    assert labels == LABELS
-    assert {name: len(split.images) for name, split in found.items()} == {
-        "train": 24,
-        "val": 12,
-        "test": 12,
-    }
-    for name, split in found.items():
-        for path, target in zip(split.images, split.targets, strict=True):
-            assert path.parent == splits / name / LABELS[target]
-
-
-def test_a_test_split_is_optional(make_folders, tmp_path):
-    for name in ("train", "val"):
-        make_folders(tmp_path / name, 2)
-    assert set(load_splits(tmp_path, 0, 0.15, 0.15)[1]) == {"train", "val"}
-
-
-def test_the_random_split(make_folders, tmp_path):
-    folder = make_folders(tmp_path / "d", 20)
-    _, first = load_splits(folder, 5, 0.2, 0.1)
-    _, again = load_splits(folder, 5, 0.2, 0.1)
-    _, other = load_splits(folder, 6, 0.2, 0.1)
-    assert {name: split.images for name, split in first.items()} == {
-        name: split.images for name, split in again.items()
-    }
-    assert first["val"].images != other["val"].images
-    for found in (first, other):
-        everything = [path for split in found.values() for path in split.images]
-        assert len(everything) == len(set(everything)) == 60
-        for name, count in {"train": 14, "val": 4, "test": 2}.items():
-            assert np.bincount(found[name].targets).tolist() == [count] * 3
-            for path, target in zip(found[name].images, found[name].targets, strict=True):
-                assert path.parent.name == LABELS[target]
-
-
-def test_each_class_is_split_on_its_own(make_folders, tmp_path):
-    """More images of one class leave the split of the others alone."""
-    folder = make_folders(tmp_path / "d", 12)
-    before = load_splits(folder, 0, 0.2, 0.2)[1]["val"].images
-    for i in range(5):
-        Image.new("RGB", (32, 32)).save(folder / "red" / f"more{i}.png")
-    after = load_splits(folder, 0, 0.2, 0.2)[1]["val"].images
-    others = [path for path in before if path.parent.name != "red"]
-    assert others == [path for path in after if path.parent.name != "red"]
-
-
-def test_three_images_a_class_are_enough(make_folders, tmp_path):
-    _, found = load_splits(make_folders(tmp_path / "d", 3), 0, 0.15, 0.15)
-    assert [len(found[name].images) for name in ("train", "val", "test")] == [3, 3, 3]
-
-
-def test_too_few_images(make_folders, tmp_path):
-    with pytest.raises(DataError, match=r"blue: 2 images are too few.*at least 3"):
-        load_splits(make_folders(tmp_path / "d", 2), 0, 0.15, 0.15)
-
-
-def test_shares_that_leave_nothing_to_train_on(make_folders, tmp_path):
-    with pytest.raises(DataError, match="too few to split"):
-        load_splits(make_folders(tmp_path / "d", 4), 0, 0.5, 0.5)
-
-
-def test_no_folder_no_classes_one_class(make_folders, tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: no such folder"):
-        load_splits(tmp_path / "nowhere", 0, 0.15, 0.15)
-    with pytest.raises(DataError, match=r"empty: expected one folder per class"):
-        load_splits(tmp_path, 0, 0.15, 0.15)
-    with pytest.raises(DataError, match="only one class, 'blue'"):
-        load_splits(make_folders(tmp_path / "one", 5, classes=1), 0, 0.15, 0.15)
-    folder = make_folders(tmp_path / "hole", 5)
-    for file in (folder / "green").iterdir():
-        file.unlink()
-    with pytest.raises(DataError, match="no images in the class folder 'green'"):
-        load_splits(folder, 0, 0.15, 0.15)
-
-
-def test_train_without_val(make_folders, tmp_path):
-    make_folders(tmp_path / "train", 2)
-    with pytest.raises(DataError, match=r"has train/ but no val/.*train, to have it split"):
-        load_splits(tmp_path, 0, 0.15, 0.15)
-
-
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_splits_with_other_classes(make_folders, tmp_path, split):
-    for name in ("train", "val", "test"):
-        make_folders(tmp_path / name, 2)
-    (tmp_path / split / "red").rename(tmp_path / split / "rot")
-    with pytest.raises(DataError, match=rf"{split}: its classes differ.*'red', 'rot'"):
-        load_splits(tmp_path, 0, 0.15, 0.15)
-
-
-def test_the_digest_sees_every_change(make_folders, tmp_path):
-    def digest(folder: Path) -> str:
-        return data_digest(load_splits(folder, 0, 0.2, 0.2)[1])
-
-    folder = make_folders(tmp_path / "d", 5)
-    first = digest(folder)
-    assert first == digest(make_folders(tmp_path / "elsewhere", 5))
-    file = folder / "red" / "0.png"
-    content = file.read_bytes()
-    file.write_bytes(content + b"\0")
-    assert digest(folder) != first
-    file.write_bytes(content)
-    assert digest(folder) == first
-    file.rename(folder / "red" / "9.png")
-    assert digest(folder) != first
-
-
-# ---- batches ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -15,15 +14,11 @@ timm = pytest.importorskip("timm")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")
-
 from safetensors.torch import save_file  # noqa: E402
 
-from vptkit.demo.digits import write_digits  # noqa: E402
 from vptkit.demo.report import DemoSettings, demo_table  # noqa: E402
 from vptkit.demo.run_demo import BACKBONE, BACKBONE_ARGS, METHODS, weights_file  # noqa: E402
-from vptkit.errors import MissingExtraError  # noqa: E402
 from vptkit.formats.bundle import open_bundle  # noqa: E402
-from vptkit.images.image_file import class_folders  # noqa: E402
 from vptkit.runtime.measure import timing  # noqa: E402
 
 NAME = "vit_tiny_patch16_224"
@@ -148,22 +143,6 @@ def test_an_interruption_leaves_nothing(arguments, vptkit, tmp_path, monkeypatch
     assert {path.name for path in tmp_path.iterdir()} == {"data", "weights.safetensors"}
 
 
-def test_the_digits(tmp_path):
-    pytest.importorskip("sklearn")
-    folder = write_digits(tmp_path / "digits")
-    counts = {}
-    for split in ("train", "val", "test"):
-        classes = class_folders(folder / split)
-        assert list(classes) == [str(digit) for digit in range(10)]
-        counts[split] = sum(len(files) for files in classes.values())
-    assert counts == {"train": 800, "val": 200, "test": 797}
-    names = [path.name for path in folder.rglob("*.png")]
-    assert len(names) == len(set(names)) == 1797  # no image in two splits
-    with Image.open(next(folder.rglob("*.png"))) as image:
-        assert (image.size, image.mode) == ((8, 8), "L")
-        assert image.getextrema()[1] > 150
-
-
 def test_the_embedded_backbone_is_what_the_demo_builds(tmp_path):
     from vptkit.tune.backbone.spec_from_timm import spec_from_model
     from vptkit.tune.backbone.timm_backbone import create_backbone
@@ -172,9 +151,3 @@ def test_the_embedded_backbone_is_what_the_demo_builds(tmp_path):
     assert path.stat().st_size < 3 << 20
     spec = spec_from_model(create_backbone(BACKBONE, BACKBONE_ARGS, path))
     assert (spec.image_size, spec.width, spec.depth) == ((32, 32), 128, 6)
-
-
-def test_without_scikit_learn(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"scikit-learn.*vptkit\[demo\]"):
-        write_digits(tmp_path / "digits")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.strategies import CLASSES, Setup, random_adapter, specs
+from tests.support.strategies import CLASSES, Setup, build, random_adapter, specs
 from vptkit.atomic_files import canonical_json
 from vptkit.errors import AdapterError, BackboneError, OutputError
 from vptkit.formats.adapter import (
@@ -29,6 +29,7 @@ from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
+
 
 exact = settings(
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -523,3 +524,9 @@ def test_a_backbone_reference_is_read_as_written(tiny_spec):
     assert BackboneRef.from_json(json.loads(canonical_json(reference.to_json()))) == reference
     bare = BackboneRef(name="x")
     assert BackboneRef.from_json(bare.to_json()) == bare
+
+
+def test_the_adapter_without_its_prompts():
+    adapter = build(Setup(pool="avg_prompts")).adapter.without_prompts()
+    assert sorted(adapter.tensors) == ["head.bias", "head.weight"]
+    assert (adapter.insert, adapter.prompt_length, adapter.pool) == ("none", 0, "avg")

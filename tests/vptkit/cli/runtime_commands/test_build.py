@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.bundle.test_export_bundle import files_of
-from tests.runtime.engine_build.test_builder import SETUP
+from tests.support.adapter_files import files_of
 from tests.support.fakes.gpu import ORIN, SERVER
+from tests.support.small_vit import SMALL_VIT
 from vptkit.cli.runtime_commands import build
 from vptkit.devices.drivers.cuda import open_device, probe
 from vptkit.export.bundle.export_bundle import export
@@ -28,7 +28,7 @@ MEMORY = {"weights_bytes": 200 * 2**20, "activation_bytes": {"fixed": 0, "per_im
 @pytest.fixture
 def half(tmp_path):
     """A real, small graph in fp16."""
-    files = files_of(tmp_path, SETUP, golden=False)
+    files = files_of(tmp_path, SMALL_VIT, golden=False)
     options = ExportOptions(lowering=Lowering(precision="fp16"), batch=2)
     export(files.adapter, tmp_path / "half.vptk", weights=files.weights, options=options)
     return tmp_path / "half.vptk"
@@ -205,7 +205,7 @@ def test_ahead_of_time_for_a_board(vptkit, half):
 @pytest.mark.parametrize(("target", "code"), [("tensorrt", 0), ("cpu", 3)])
 def test_int8_is_kept_or_not(vptkit, tmp_path, target, code):
     """A graph for a CPU has fused queries, keys and values: these run dequantized."""
-    files = files_of(tmp_path, SETUP, golden=False)
+    files = files_of(tmp_path, SMALL_VIT, golden=False)
     images = tmp_path / "images"
     images.mkdir()
     random = np.random.default_rng(0)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.bundle.test_export_bundle import files_of
+from tests.support.adapter_files import files_of
+from tests.support.command_errors import assert_error
+from tests.support.stand_in_modules import fake_room, hide
 from tests.support.strategies import Setup
 from vptkit.export.analysis.tensorrt_rules import VERSIONS
 from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.bundle import open_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
+
 
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is missing"
@@ -178,3 +184,75 @@ def test_rules_for_a_version_that_does_not_take_it(vptkit, make_bundle):
 def test_options_that_do_not_go_are_exit_2(vptkit, make_bundle, options):
     code, out, _ = vptkit("check", make_bundle(), *options)
     assert (code, out) == (2, "")
+
+
+# against the golden answers, and the reference ---------------------------------------------------
+
+
+def test_check(vptkit, make_bundle):
+    bundle = make_bundle()
+    code, out, err = vptkit("check", bundle, "--json")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["ok"] is True
+    assert document["bundle"] == str(bundle)
+    assert document["backend"] == "cpu"
+    assert {"max_abs_diff", "max_rel_diff", "top1_agreement", "count"} <= set(document)
+    assert "max_rel_diff" in vptkit("check", bundle)[1]
+
+
+def test_check_of_a_broken_twin_is_3_and_still_prints(vptkit, make_bundle):
+    result = vptkit("check", make_bundle(shift=0.01), "--json")
+    assert json.loads(result[1])["ok"] is False
+    assert_error(result, 3, "differs from the golden answers")
+    assert vptkit("check", make_bundle(shift=0.01), "--tolerance", "0.5")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "code", "part"), [("tensorrt", 5, "tensorrt"), ("cuba", 2, "cpu, cuda, tensorrt")]
+)
+def test_other_backends(vptkit, make_bundle, backend, code, part):
+    result = vptkit("check", make_bundle(), "--backend", backend, "--json")
+    assert_error(result, code, part)
+    assert result[1] == ""
+
+
+def test_check_of_what_is_no_bundle(vptkit, tmp_path, make_bundle):
+    assert_error(vptkit("check", tmp_path), 2, "not a bundle")
+    bundle = make_bundle()
+    (bundle / "model.onnx").write_bytes(b"changed")
+    assert_error(vptkit("check", bundle), 2, "model.onnx", "digest")
+
+
+def test_check_against_the_reference(vptkit, make_bundle, tiny_model, monkeypatch, tmp_path):
+    asked = []
+
+    def reference_logits(adapter, weights, images):
+        asked.append((adapter, weights, images))
+        return tiny_model.logits(images)
+
+    fake_room(monkeypatch, "vptkit.tune.backbone.reference", reference_logits=reference_logits)
+    bundle = make_bundle()
+    code, out, _ = vptkit("check", bundle, "--reference", "--weights", tmp_path / "w", "--json")
+    assert (code, json.loads(out)["against"]) == (0, "reference")
+    assert asked[0][:2] == (bundle / "adapter.safetensors", tmp_path / "w")
+    np.testing.assert_array_equal(asked[0][2], open_bundle(bundle).golden()[0])
+    # Without golden images: noise.
+    assert vptkit("check", make_bundle(golden=False), "--reference")[0] == 0
+    assert asked[1][1] is None
+    assert asked[1][2].shape == (8, 24, 16, 3)
+    # And it can fail.
+    assert vptkit("check", make_bundle(shift=0.01), "--reference")[0] == 3
+
+
+def test_weights_without_reference_is_a_usage_error(vptkit, make_bundle):
+    code, _, err = vptkit("check", make_bundle(), "--weights", "w")
+    assert code == 2
+    assert "--reference" in err
+
+
+def test_a_missing_package_is_5_and_names_the_extra(vptkit, make_bundle, monkeypatch):
+    monkeypatch.delitem(sys.modules, "vptkit.tune.backbone.reference", raising=False)
+    hide(monkeypatch, "torch")
+    result = vptkit("check", make_bundle(), "--reference")
+    assert_error(result, 5, "--reference needs the package torch", 'pip install "vptkit[tune]"')

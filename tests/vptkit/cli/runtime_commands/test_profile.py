@@ -7,9 +7,12 @@ import os
 import sys
 
 import pytest
+from PIL import Image
 
+from tests.support.command_errors import assert_error
 from tests.support.device_trees import plant
 from tests.support.fakes.board import make_board
+from tests.support.stand_in_modules import fake_room
 from vptkit.devices.power.meters import RailMeter
 from vptkit.runtime.measure.telemetry import find_instruments
 from vptkit.runtime.profile.power_mode_sweep import BoardAccess
@@ -161,3 +164,60 @@ def test_a_profile_of_nothing(vptkit):
     code, out, err = vptkit("profile")
     assert (code, out) == (2, "")
     assert "BUNDLE is missing" in err
+
+
+# bundles side by side ----------------------------------------------------------------------------
+
+
+def test_profile(vptkit, make_bundle, tmp_path):
+    plot = tmp_path / "plot.png"
+    code, out, _ = vptkit(
+        *("profile", make_bundle("a"), make_bundle("b"), "--batch", "1,2", "--rounds", 4),
+        *("--threads", 1, "--plot", plot, "--json"),
+    )
+    document = json.loads(out)
+    assert code == 0
+    assert [(r["name"], r["batch"]) for r in document["rows"]] == [
+        ("a", 1),
+        ("b", 1),
+        ("a", 2),
+        ("b", 2),
+    ]
+    assert document["machine"]["session_threads"] == 1
+    with Image.open(plot) as image:
+        assert image.size[0] > 500
+
+
+def test_profile_with_baselines(vptkit, make_bundle, monkeypatch):
+    seen = []
+
+    def export_baselines(bundle, folder):
+        seen.append((bundle, folder, folder.is_dir()))
+        return {"backbone (no adapter)": make_bundle("x"), "unfolded": make_bundle("y")}
+
+    fake_room(monkeypatch, "vptkit.export.bundle.baselines", export_baselines=export_baselines)
+    bundle = make_bundle("a")
+    code, out, _ = vptkit("profile", bundle, "--baseline", "--rounds", 4)
+    assert code == 0
+    assert seen[0][0] == bundle
+    assert seen[0][2]
+    assert not seen[0][1].exists()  # the temporary folder is gone
+    lines = out.splitlines()
+    assert lines[0].split()[:2] == ["name", "batch"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == [
+        "a",
+        "backbone (no adapter)",
+        "unfolded",
+    ]
+    assert not any("of backbone" in line for line in lines[4:])  # notes at most
+    assert "of backbone (no adapter): " in lines[1]
+
+
+def test_profile_of_bad_input(vptkit, make_bundle, tmp_path):
+    bundle = make_bundle()
+    assert_error(vptkit("profile", bundle, "--plot", tmp_path / "x.bmp"), 2, "x.bmp", ".png")
+    assert_error(vptkit("profile", bundle, "--rounds", 0), 2, "rounds is 0")
+    assert_error(vptkit("profile", make_bundle(batch=4), "--batch", 8), 4, "batches of 8")
+    code, out, err = vptkit("profile", bundle, "--batch", "one")
+    assert (code, out) == (2, "")
+    assert "'one'" in err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.bundle.test_export_bundle import files_of
+from tests.support.adapter_files import files_of
 from tests.support.strategies import Setup
 from vptkit.export.numerics.accuracy_gate import compare
 

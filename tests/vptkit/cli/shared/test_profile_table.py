@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from vptkit.cli.shared.profile_table import profile_table
-from vptkit.text_table import milliseconds
 
 
 def row(**changes):
@@ -113,7 +112,6 @@ def test_reasons_stand_below():
 
 @pytest.mark.parametrize(("time", "text"), [(0.0314, "0.031"), (0.999, "0.999"), (1.0, "1.00")])
 def test_short_times_have_three_decimals(time, text):
-    assert milliseconds(time) == text
     cells = profile_table({"rows": [row(ms=dict.fromkeys(("p50", "p90", "p99", "mean"), time))]})
     assert cells.split().count(text) == 3
 

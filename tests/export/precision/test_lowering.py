@@ -1,0 +1,49 @@
+"""From fp32 to a precision, judged on images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from tests.support.exported_graphs import graph_of
+from vptkit.errors import GateError, VptkitError
+from vptkit.export.numerics.evidence import Evidence
+from vptkit.export.precision import lowering as lower_module
+from vptkit.export.precision.lowering import Lowering, lower
+
+
+def test_int8_needs_calibration_images(centred, evidence):
+    wanted = Lowering(precision="int8")
+    with pytest.raises(VptkitError, match="--calibration"):
+        lower("a", centred, wanted, Evidence(run=evidence.run))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+def test_lower_judges_itself(case, evidence, precision):
+    model = graph_of(case)
+    wanted = Lowering(precision=precision, min_agreement=0.5)
+    lowered = lower("a", model, wanted, evidence)
+    assert lowered.gate["count"] == 8
+    assert lowered.gate["simulated"] == (precision != "int8")
+    assert lowered.gate["sqnr_db"] > 15
+    assert lowered.plan["target"] == ("cpu" if precision == "int8" else "tensorrt")
+
+
+def test_a_graph_that_changes_labels_fails_its_gate(case, evidence, monkeypatch):
+    """The broken twin: a lowered graph whose first class always wins."""
+    model, real = graph_of(case), lower_module.precise
+
+    def biased(*arguments):
+        low = real(*arguments)
+        for tensor in low.graph.initializer:
+            if tensor.name == "logits.bias":
+                value = numpy_helper.to_array(tensor) + np.eye(1, tensor.dims[0])[0] * 1000
+                kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+                tensor.CopyFrom(numpy_helper.from_array(value.astype(kind), tensor.name))
+        return low
+
+    lower("a", model, Lowering(precision="fp16", min_agreement=0.8), evidence)
+    monkeypatch.setattr(lower_module, "precise", biased)
+    with pytest.raises(GateError, match="agrees with fp32"):
+        lower("a", model, Lowering(precision="fp16", min_agreement=0.8), evidence)

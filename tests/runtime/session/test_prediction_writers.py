@@ -1,0 +1,88 @@
+"""JSON lines and CSV of predictions, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from vptkit.errors import OutputError
+from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
+from vptkit.runtime.session.session_protocol import Prediction
+
+
+@pytest.fixture
+def two(tmp_path):
+    return [
+        Prediction(path=tmp_path / "a,b.jpg", adapter="x", top=(("cat", 0.75), ('"dog"', 0.25))),
+        Prediction(path=tmp_path / "c.jpg", adapter="x", error="broken"),
+    ]
+
+
+def test_jsonl(tmp_path, two):
+    with saving(tmp_path / "out.jsonl", top_k=2) as write:
+        assert deliver(two, [write]) == ([two[1]], 2)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [p.to_json() for p in two]
+
+
+def test_csv(tmp_path, two):
+    with saving(tmp_path / "out.csv", top_k=3) as write:
+        deliver(two, [write])
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[0] == {
+        "path": str(two[0].path),
+        "adapter": "x",
+        "error": "",
+        "label_1": "cat",
+        "score_1": "0.75",
+        "label_2": '"dog"',
+        "score_2": "0.25",
+        "label_3": "",
+        "score_3": "",
+    }
+    assert rows[1]["error"] == "broken"
+    assert set(list(rows[1].values())[3:]) == {""}
+
+
+def test_several_writers_get_everything(two, capsys):
+    import sys
+
+    deliver(two, [jsonl_writer(sys.stdout), text_writer(sys.stderr)])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "cat 0.750" in err
+    assert "error: broken" in err
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_an_interrupted_save_leaves_nothing(tmp_path, two, suffix):
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def interrupted():
+        with saving(folder / f"x{suffix}", top_k=2) as write:
+            write(two[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_exists_is_kept_unless_forced(tmp_path, two):
+    path = tmp_path / "out.jsonl"
+    path.write_text("precious")
+    with pytest.raises(OutputError, match="--force"), saving(path, top_k=2):
+        pass
+    assert path.read_text() == "precious"
+    with saving(path, top_k=2, force=True) as write:
+        write(two[0])
+    assert "cat" in path.read_text()
+
+
+def test_another_suffix_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"not '\.xml'"), saving(tmp_path / "x.xml", top_k=2):
+        pass

@@ -1,0 +1,265 @@
+"""`vptkit export` from outside: documents, one line of error, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from tests.support.children import PIPE, Child, run_child  # noqa: E402
+from tests.support.tuned_inputs import (  # noqa: E402, F401 -- a fixture among them
+    assert_only_error,
+    make_weights,
+    names,
+    no_space,
+    one_thread,
+    wait_for,
+)
+from vptkit.formats.adapter import read_adapter, write_adapter  # noqa: E402
+from vptkit.formats.bundle import open_bundle  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def export(vptkit, inputs, tmp_path):
+    """A function: `vptkit export` of an adapter, into tmp_path/out/."""
+    (tmp_path / "out").mkdir(exist_ok=True)
+
+    def run(*arguments: object, adapter: Path | None = None, weights: str = "weights"):
+        return vptkit(
+            *("export", adapter or inputs / "adapter.safetensors"),
+            *("-o", tmp_path / "out" / "a.vptk"),
+            *("--weights", inputs / f"{weights}.safetensors"),
+            *arguments,
+        )
+
+    return run
+
+
+def test_export(export, vptkit, tmp_path):
+    code, out, err = export("--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["bundle"] == str(tmp_path / "out" / "a.vptk")
+    assert document["parity"]["ok"] is True
+    assert document["macs"]["graph"] < document["macs"]["unfolded"]
+    assert {"name", "precision", "layout", "batch", "fold", "folds"} <= set(document)
+    open_bundle(tmp_path / "out" / "a.vptk")
+    assert vptkit("check", tmp_path / "out" / "a.vptk", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--fold", "none"),
+        ("--input", "float32", "--batch", "2"),
+        ("--last-block", "query"),
+        ("--no-verify",),
+    ],
+)
+def test_export_options(export, arguments):
+    code, out, err = export(*arguments, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["parity"] is None) == (arguments == ("--no-verify",))
+
+
+def damaged(inputs: Path, path: Path, damage: str) -> Path:
+    source = inputs / "adapter.safetensors"
+    content = source.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) * 2 // 3])
+    elif damage == "header":
+        path.write_bytes(content[:50])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "nan":
+        adapter = read_adapter(source)
+        good = np.float32(adapter.tensors["prompt.1.a"][0, 0]).tobytes()
+        assert content.count(good) == 1
+        path.write_bytes(content.replace(good, np.float32("nan").tobytes()))
+    elif damage == "weights":
+        path.write_bytes((inputs / "weights.safetensors").read_bytes())
+    elif damage == "format":
+        path.write_bytes(content.replace(b"vptkit.adapter/1", b"vptkit.adapter/9"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        ("truncated", "truncated or damaged"),
+        ("header", "truncated or damaged"),
+        ("empty", "truncated or damaged"),
+        ("nan", "prompt.1.a holds NaN or Inf"),
+        ("weights", "not an adapter file"),
+        ("format", "'vptkit.adapter/9'"),
+        ("absent", "no such file"),
+    ],
+)
+def test_export_of_a_bad_adapter(export, inputs, tmp_path, damage, part):
+    path = damaged(inputs, tmp_path / "bad.safetensors", damage)
+    assert_only_error(export("--json", adapter=path), 2, "bad.safetensors", part)
+    assert names(tmp_path / "out") == set()
+
+
+def test_export_with_another_backbone(export, tmp_path):
+    assert_only_error(export(weights="other"), 2, "other.safetensors", "digest", "tuned")
+    assert names(tmp_path / "out") == set()
+    assert_only_error(export(weights="nowhere"), 2, "nowhere.safetensors")
+
+
+def test_export_with_weights_of_another_shape(export, inputs, tmp_path):
+    make_weights(inputs / "deeper.safetensors", depth=3)
+    result = export(weights="deeper")
+    (inputs / "deeper.safetensors").unlink()
+    assert_only_error(result, 2, "deeper.safetensors")
+    assert names(tmp_path / "out") == set()
+
+
+def test_export_that_fails_its_gate(export, inputs, tmp_path):
+    """Golden answers of another adapter: 3, and nothing is left."""
+    adapter = read_adapter(inputs / "adapter.safetensors")
+    adapter.tensors["golden.logits"] = adapter.tensors["golden.logits"] + np.float32(1)
+    write_adapter(tmp_path / "bad.safetensors", adapter)
+    assert_only_error(export("--json", adapter=tmp_path / "bad.safetensors"), 3, "golden")
+    assert names(tmp_path / "out") == set()
+
+
+def test_export_of_an_unsupported_pool(export, inputs, tmp_path):
+    text = (inputs / "adapter.safetensors").read_bytes()
+    path = tmp_path / "map.safetensors"
+    header = text.replace(
+        b'\\"pool\\":\\"token\\",\\"preprocess', b'\\"pool\\":\\"map\\",\\"preprocess'
+    )
+    length = struct.unpack("<Q", text[:8])[0] - (len(text) - len(header))
+    path.write_bytes(struct.pack("<Q", length) + header[8:])
+    assert_only_error(export(adapter=path), 2, "pool is 'map'", "no attention pooling")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (("--layout", "bank", "--precision", "int8", "--calibration", "."), 4, "--layout bank"),
+        (("--layout", "bank", "--gate", "."), 4, "--gate"),
+        (("--precision", "int8"), 2, "--calibration DIR"),
+        (("--precision", "fp12"), 2, "'fp12': expected fp32"),
+        (("--layout", "heap"), 2, "'heap': expected baked"),
+        (("--input", "int4"), 2, "'int4'"),
+        (("--fold", "some"), 2, "'some'"),
+        (("--last-block", "first"), 2, "'first'"),
+        (("--batch", "0"), 2, "--batch '0'"),
+        (("--batch", "many"), 2, "'many'"),
+    ],
+)
+def test_export_of_what_it_cannot(export, tmp_path, arguments, code, part):
+    assert_only_error(export(*arguments, "--json"), code, part)
+    assert names(tmp_path / "out") == set()
+
+
+def test_two_adapters_need_a_bank(export, inputs):
+    assert_only_error(export(inputs / "adapter.safetensors"), 2, "2 adapters", "--layout bank")
+
+
+def test_export_does_not_overwrite(export, tmp_path):
+    (tmp_path / "out" / "a.vptk").mkdir()
+    (tmp_path / "out" / "a.vptk" / "mine").write_text("precious")
+    assert_only_error(export("--json"), 2, "a.vptk: exists already", "--force")
+    assert names(tmp_path / "out" / "a.vptk") == {"mine"}
+    assert export("--force", "--json")[0] == 0
+    assert "model.onnx" in names(tmp_path / "out" / "a.vptk")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", ["folded_graph", "write_manifest"])
+@pytest.mark.parametrize("force", [False, True])
+def test_export_interrupted(export, tmp_path, monkeypatch, sent, step, force):
+    from vptkit.export.bundle import export_bundle
+
+    real = getattr(export_bundle, step)
+
+    def interrupted(*arguments: object) -> object:
+        signal.raise_signal(sent)
+        return real(*arguments)
+
+    if force:
+        (tmp_path / "out" / "a.vptk").mkdir()
+        (tmp_path / "out" / "a.vptk" / "mine").write_text("precious")
+    monkeypatch.setattr(export_bundle, step, interrupted)
+    code, out, err = export("--json", *(["--force"] if force else []))
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+    assert names(tmp_path / "out") == ({"a.vptk"} if force else set())
+    if force:
+        assert names(tmp_path / "out" / "a.vptk") == {"mine"}
+
+
+def test_export_with_a_full_disk(export, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        result = export()
+    assert_only_error(result, 2, "No space left on device")
+    assert names(tmp_path / "out") == set()
+
+
+SLOW_EXPORT = """
+import sys, time
+from pathlib import Path
+from vptkit import cli
+from vptkit.export.bundle import export_bundle
+
+mark = Path(sys.argv.pop(1))
+export_bundle.write_manifest = lambda *_: (mark.touch(), time.sleep(60))
+cli.main()
+"""
+
+
+@pytest.mark.slow
+def test_export_interrupted_from_outside(inputs, tmp_path):
+    (tmp_path / "out").mkdir()
+    arguments = ["export", inputs / "adapter.safetensors", "-o", tmp_path / "out" / "a.vptk"]
+    arguments += ["--weights", inputs / "weights.safetensors", "--json"]
+    command = [sys.executable, "-c", SLOW_EXPORT, tmp_path / "mark", *arguments]
+    with Child(command, stdout=PIPE, stderr=PIPE) as process:
+        wait_for(tmp_path / "mark", process)
+        assert len(names(tmp_path / "out")) == 1  # the temporary folder
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert names(tmp_path / "out") == set()
+
+
+EXPORT_WITHOUT_TORCH = """
+import sys
+from vptkit import cli
+try:
+    cli.main()
+finally:
+    loaded = sorted({"torch", "timm"} & set(sys.modules))
+    print(loaded, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_export_does_not_load_torch(inputs, tmp_path):
+    """The adapter carries its spec and the file has the right names: numpy and onnx will do."""
+    arguments = ["export", inputs / "adapter.safetensors", "-o", tmp_path / "a.vptk", "--json"]
+    arguments += ["--weights", inputs / "weights.safetensors"]
+    done = run_child([sys.executable, "-c", EXPORT_WITHOUT_TORCH, *arguments], check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parity"]["ok"] is True
+    assert done.stderr.splitlines()[-1] == "[]"

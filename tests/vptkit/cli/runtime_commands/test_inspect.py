@@ -1,0 +1,36 @@
+"""`vptkit inspect` from outside."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.command_errors import assert_error
+
+
+def test_inspect_a_bundle(vptkit, make_bundle):
+    code, out, _ = vptkit("inspect", make_bundle(), "--json")
+    document = json.loads(out)
+    assert (code, document["kind"], document["name"], document["golden"]) == (
+        0,
+        "bundle",
+        "tiny",
+        5,
+    )
+    assert set(document["files"]) == {"model.onnx", "golden.safetensors"}
+    assert "precision" in vptkit("inspect", make_bundle())[1]
+
+
+def test_inspect_an_adapter(vptkit, tiny_adapter):
+    code, out, _ = vptkit("inspect", tiny_adapter, "--json")
+    document = json.loads(out)
+    assert (code, document["kind"], document["insert"]) == (0, "adapter", "deep")
+    assert document["numbers"] == 2 * (2 * 4 + 8 * 4) + 3 * 8 + 3
+    assert document["tensors"]["prompt.1.b"] == [8, 4]
+    assert "prompt_length" in vptkit("inspect", tiny_adapter)[1]
+
+
+def test_inspect_of_bad_input(vptkit, tiny_adapter, tmp_path):
+    tiny_adapter.write_bytes(tiny_adapter.read_bytes()[:-7])
+    assert_error(vptkit("inspect", tiny_adapter), 2, "truncated or damaged")
+    assert_error(vptkit("inspect", tmp_path / "nothing"), 2, "no such file or folder")
+    assert_error(vptkit("inspect", tmp_path), 2, "not a bundle")

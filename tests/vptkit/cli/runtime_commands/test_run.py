@@ -1,0 +1,59 @@
+"""`vptkit run` from outside."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from tests.support.command_errors import assert_error
+
+
+def test_run_prints_one_object_a_line(vptkit, make_bundle, colour_folders):
+    code, out, err = vptkit(
+        "run", make_bundle(), colour_folders / "red", colour_folders / "blue", "--json"
+    )
+    documents = [json.loads(line) for line in out.splitlines()]
+    assert (code, err, len(documents)) == (0, "", 8)
+    assert [d["top"][0]["label"] for d in documents] == ["red"] * 4 + ["blue"] * 4
+    assert documents[0]["adapter"] == "tiny"
+
+
+def test_run_for_people(vptkit, make_bundle, colour_folders):
+    code, out, _ = vptkit("run", make_bundle(), colour_folders / "red", "--top-k", "1")
+    assert code == 0
+    assert all("red 0." in line for line in out.splitlines())
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_run_saves(vptkit, make_bundle, colour_folders, tmp_path, name):
+    arguments = ("run", make_bundle(), colour_folders / "red", "--save", tmp_path / name)
+    assert vptkit(*arguments) == (0, "", "")
+    text = (tmp_path / name).read_text()
+    if name.endswith("csv"):
+        assert [row["label_1"] for row in csv.DictReader(text.splitlines())] == ["red"] * 4
+    else:
+        assert [json.loads(line)["top"][0]["label"] for line in text.splitlines()] == ["red"] * 4
+    assert_error(vptkit(*arguments), 2, "exists already", "--force")
+    assert vptkit(*arguments, "--force")[0] == 0
+
+
+def test_run_goes_on_past_a_broken_image_and_says_so(vptkit, make_bundle, colour_folders, tmp_path):
+    (colour_folders / "red" / "1.png").write_bytes(b"broken")
+    save = tmp_path / "out.jsonl"
+    result = vptkit("run", make_bundle(), colour_folders / "red", "--json", "--save", save)
+    documents = [json.loads(line) for line in result[1].splitlines()]
+    assert [("error" in d) for d in documents] == [False, True, False, False]
+    assert save.read_text() == result[1]
+    assert_error(result, 2, "1 of 4 images", "red/1.png")
+
+
+def test_run_of_bad_input(vptkit, make_bundle, colour_folders, tmp_path):
+    bundle = make_bundle()
+    save = tmp_path / "sub" / "out.csv"
+    save.parent.mkdir()
+    assert_error(vptkit("run", bundle, "nowhere.jpg", "--save", save), 2, "nowhere.jpg")
+    assert_error(vptkit("run", bundle, colour_folders, "--adapter", "huge"), 2, "huge")
+    assert_error(vptkit("run", bundle, colour_folders, "--save", tmp_path / "x.xml"), 2, ".csv")
+    assert list(save.parent.iterdir()) == []
