@@ -41,6 +41,7 @@ def bisect(
     require_fp32(opened)
     if precision not in ("fp16", "bf16", "int8", "fp8"):
         raise VptkitError(f"--precision {precision!r}: expected fp16, bf16, int8 or fp8")
+    onnx = require_onnx("bisect")
     wanted = lowering_of(
         precision=precision,
         target=target,
@@ -48,7 +49,6 @@ def bisect(
         auto_islands=True,
         min_agreement=min_agreement,
     )
-    onnx = require_onnx("bisect")
     from vptkit.export.numerics.evidence import Evidence
     from vptkit.export.precision.island_search import find_islands
     from vptkit.runtime.evaluation.image_batches import open_image_batches
