@@ -59,7 +59,7 @@ def test_a_lost_desk_stops_nothing():
 def run_main(body, request="{}"):
     """What a runner writes whose `run` is another: (standard output, error, status)."""
     code = (
-        "import os, sys\nfrom vptkit.errors import *\nfrom vptkit.runtime import runner\n"
+        "import os, sys\nfrom vptkit.errors import *\nfrom vptkit.runtime.remote import profile_runner as runner\n"
         f"def run(request, reporter):\n {body}\nrunner.run = run\nrunner.main()"
     )
     done = run_child([sys.executable, "-c", code], input=request, check=False)

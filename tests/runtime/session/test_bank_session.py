@@ -228,9 +228,9 @@ def test_a_crash_leaves_a_bundle_that_opens(files, monkeypatch, step, done):
 ADD_MANY = """
 import sys
 from pathlib import Path
-from vptkit.export import bank_edit
+from vptkit.export.bank import edit_bank
 for name in sys.argv[3:]:
-    bank_edit.add(Path(sys.argv[1]), Path(sys.argv[2]), name=name)
+    edit_bank.add(Path(sys.argv[1]), Path(sys.argv[2]), name=name)
 """
 
 

@@ -234,11 +234,11 @@ WORKER = """
     from types import SimpleNamespace
     import pytest
     from vptkit.errors import DataError, TargetError, VptkitError
-    from vptkit.tune import sweep_ray
+    from vptkit.tune.sweep import ray_runner
     from vptkit.tune.sweep.search_space import Search, Sweep
 
     told = []
-    sweep_ray.ray = SimpleNamespace(
+    ray_runner.ray = SimpleNamespace(
         get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "a"),
         nodes=lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}],
         tune=SimpleNamespace(report=told.append, get_checkpoint=lambda: None),
@@ -248,8 +248,8 @@ WORKER = """
         def run_trial(*args):
             raise error
 
-        sweep_ray.run_trial = run_trial
-        sweep_ray._in_worker(Path("data"), {}, None)
+        ray_runner.run_trial = run_trial
+        ray_runner._in_worker(Path("data"), {}, None)
 
     # The trial is over for its settings, not for what a node lacks.
     failing(VptkitError("the loss became nan"))
@@ -266,12 +266,12 @@ WORKER = """
             raise self.error
 
     # A checkpoint that is gone is done without; one that cannot be had now is waited for.
-    assert sweep_ray._fetched(Checkpoint(FileNotFoundError()), None, Path()) is None
+    assert ray_runner._fetched(Checkpoint(FileNotFoundError()), None, Path()) is None
     with pytest.raises(TimeoutError):
-        sweep_ray._fetched(Checkpoint(TimeoutError()), None, Path())
+        ray_runner._fetched(Checkpoint(TimeoutError()), None, Path())
 
     def room(fixed, space=None, **search):
-        sweep_ray._require_room(
+        ray_runner._require_room(
             Sweep(data=Path(), fixed=fixed, space=space or {}, search=Search(**search))
         )
 
@@ -289,10 +289,10 @@ WORKER = """
         if early:
             signal.raise_signal(signal.SIGTERM)
 
-    sweep_ray.ray.init = init
-    sweep_ray.ray.shutdown = lambda: told.append("shut down")
+    ray_runner.ray.init = init
+    ray_runner.ray.shutdown = lambda: told.append("shut down")
     for early in (True, False):
-        with pytest.raises(KeyboardInterrupt), sweep_ray._connected(None, 1):
+        with pytest.raises(KeyboardInterrupt), ray_runner._connected(None, 1):
             signal.raise_signal(signal.SIGTERM)
         assert told.pop() == "shut down"
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
