@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.text_table import milliseconds
+from vptkit.text_table import columns, fields, milliseconds
 
 
 @pytest.mark.parametrize(("time", "text"), [(0.0314, "0.031"), (0.999, "0.999"), (1.0, "1.00")])
 def test_short_times_have_three_decimals(time, text):
     assert milliseconds(time) == text
+
+
+def test_columns_are_as_wide_as_their_widest_cell():
+    lines = columns(["name", "ms"], [["a", "1.25"], ["longer", "2"]]).splitlines()
+    assert lines == ["name      ms", "a       1.25", "longer     2"]
+
+
+def test_nested_values_get_a_dot_and_long_ones_are_cut():
+    text = fields({"a": {"b": 1.0, "c": None}, "d": [], "e": "x" * 30, "f": {}}, limit=10)
+    assert text.splitlines() == ["a.b  1", "a.c  -", "d    -", "e    xxxxxxxxx…", "f    -"]

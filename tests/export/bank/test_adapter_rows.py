@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.support.bank_cases import family
 from tests.support.exported_banks import assert_bank_refused
 from vptkit.errors import AdapterError, BackboneError
+from vptkit.export import BankOptions
+from vptkit.export.bank.adapter_rows import rows_of, tunes_blocks
+from vptkit.export.bank.export_bank import _bank
 
 
 def another_backbone(adapter):
@@ -41,3 +45,35 @@ def test_shallow_prompts_are_refused(tmp_path):
         tensors={k: v for k, v in a.tensors.items() if k not in ("prompt.1", "prompt.2")},
     )
     assert_bank_refused(tmp_path, members, shallow, AdapterError, "its prompts are shallow")
+
+
+def test_rows_stand_behind_their_layer_norm():
+    """P̂ γ + β of each block where the bank looks norms up, else P̂: mean 0 and variance 1."""
+    members = family()
+    adapters, case = members.adapters, members.case
+    for layer_norms in ("yes", "no"):
+        some = {k: a for k, a in adapters.items() if layer_norms == "yes" or not a.layer_norms()}
+        tensors = {k: v.astype(np.float32) for k, v in case.weights.items()}
+        bank = _bank(list(some.values()), case.spec, tensors, BankOptions(layer_norms=layer_norms))
+        adapter = some["bilinear"]
+        found = rows_of(adapter, bank).prompts
+        for i in range(case.spec.depth):
+            prompts = adapter.prompts(i)
+            centred = prompts - prompts.mean(axis=1, keepdims=True)
+            expected = centred / np.sqrt(prompts.var(axis=1, keepdims=True) + case.spec.norm_eps)
+            if layer_norms == "yes":
+                norm = f"blocks.{i}.norm1"
+                expected = expected * tensors[f"{norm}.weight"] + tensors[f"{norm}.bias"]
+            np.testing.assert_allclose(found[i], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_final_norm_alone_does_not_tune_blocks():
+    """It folds into the adapter's own head, so a bank needs no table of norms for it."""
+    case, adapters = family().case, family().adapters
+    assert tunes_blocks(adapters["norms"], case.spec)
+    assert not tunes_blocks(adapters["bilinear"], case.spec)
+    norms = adapters["norms"]
+    final = {k: v for k, v in norms.tensors.items() if not k.startswith("ln.blocks")}
+    final = {k: v for k, v in final.items() if not k.startswith("ln.norm_pre")}
+    assert any(k.startswith("ln.") for k in final)
+    assert not tunes_blocks(replace(norms, tensors=final), case.spec)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.support.adapter_files import answers, files_of
-from tests.support.strategies import Setup
+from tests.support.exported_graphs import graph_of
+from tests.support.strategies import Setup, build
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.export import ExportOptions, export
 from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.bundle.manifest import manifest_of
+from vptkit.export.precision.lowering import Lowered
 
 
 @pytest.mark.parametrize("feed", ["uint8", "float32"])
@@ -58,3 +61,17 @@ def test_the_manifest_names_the_folds_that_were_applied(tmp_path, setup, present
     folds = export(files.adapter, files.out, weights=files.weights)["folds"]
     assert any(name.startswith(present) for name in folds)
     assert not any(name.startswith(absent) for name in folds)
+
+
+def test_a_manifest_of_a_graph_that_is_not_folded():
+    """Nothing is claimed of it: no fold, and the operations of the unfolded graph."""
+    case = build(Setup())
+    lowered = Lowered(model=graph_of(case))
+    folded = manifest_of(case.adapter, case.spec, ExportOptions(), lowered)
+    plain = manifest_of(case.adapter, case.spec, ExportOptions(fold="none"), lowered)
+    assert folded["folds"]
+    assert plain["folds"] == []
+    assert plain["macs"]["graph"] == plain["macs"]["unfolded"] > folded["macs"]["graph"]
+    differ = {key for key in plain if plain[key] != folded[key]}
+    assert differ == {"fold", "folds", "macs"}
+    assert plain["parity"] is None  # filled in by who compares

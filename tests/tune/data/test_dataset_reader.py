@@ -24,6 +24,7 @@ from tests.support.dataset_formats import (  # noqa: E402
 from vptkit.errors import DataError  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.data.dataset_reader import read_splits  # noqa: E402
 from vptkit.tune.data.splits import class_counts, data_digest, load_splits  # noqa: E402
 
 # ---- the same pixels ----------------------------------------------------------------------------
@@ -269,3 +270,33 @@ def test_what_is_no_data_set(tmp_path):
     assert_unreadable(tmp_path / "nowhere", r"nowhere: no such folder or file$")
     shards = tmp_path / "train-{000000..000009}.tar"
     assert_unreadable(shards, rf"no such folder or file\. Of shards pass the folder, {tmp_path}$")
+
+
+def test_folders_may_have_a_split_of_the_usual_name_only(make_folders, tmp_path):
+    """val/ without train/ is a slip; folders of classes alone have no split."""
+    make_folders(tmp_path / "a", 1)
+    found = read_splits(tmp_path / "a")
+    assert {split: list(classes) for split, classes in found.items()} == {
+        "": ["blue", "green", "red"]
+    }
+    make_folders(tmp_path / "b" / "val", 1)
+    make_folders(tmp_path / "b" / "ood", 1)
+    with pytest.raises(DataError, match="has val, ood but no train/"):
+        read_splits(tmp_path / "b")
+
+
+def test_a_class_that_one_split_lacks(make_folders, tmp_path):
+    """A slip in val and in test; out of the distribution there may be others."""
+    for split in ("train", "val", "ood"):
+        make_folders(tmp_path / split, 1)
+    (tmp_path / "ood" / "red").rename(tmp_path / "ood" / "pink")
+    assert list(read_splits(tmp_path)["ood"]) == ["blue", "green", "pink"]
+    (tmp_path / "val" / "red").rename(tmp_path / "val" / "pink")
+    with pytest.raises(DataError, match=r"val: its classes differ .*\['pink', 'red'\]"):
+        read_splits(tmp_path)
+
+
+def test_a_saved_data_set_is_one_before_its_folders_are(splits, tmp_path):
+    """Its train/ holds arrow files, no classes."""
+    found = read_splits(write_saved(splits, tmp_path))
+    assert sum(len(images) for images in found["train"].values()) == 24

@@ -11,7 +11,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
-
 from tests.support.foreign_checkpoints import (  # noqa: E402
     HEAD,
     NAME,
@@ -24,7 +23,9 @@ from tests.support.foreign_checkpoints import (  # noqa: E402
 )
 from vptkit.errors import AdapterError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
+from vptkit.formats.backbone_weights import norm_shapes  # noqa: E402
 from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter  # noqa: E402
+from vptkit.tune.importers.peft_layout import from_peft, peft_config, peft_file  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,3 +132,49 @@ def test_peft_of_another_module(peft, bring_peft):
     save_file(state, folder / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match=r"nor its head: base_model\.model\.blocks\.0\.mlp"):
         bring_peft(folder)
+
+
+def test_norms_of_a_spec_need_no_model(tiny_spec):
+    """Under timm's names, and under those of both versions of transformers."""
+    names = {
+        "timm": ("blocks.1.norm1", "norm"),
+        "old": ("vit.encoder.layer.1.layernorm_before", "vit.layernorm"),
+        "new": ("vit.layers.1.layernorm_before", "vit.layernorm"),
+    }
+    for style, pair in names.items():
+        state = {
+            f"base_model.model.{name}.ln_tuning_layers.{part}": np.full(8, i + 1.0)
+            for i, name in enumerate(pair)
+            for part in ("weight", "bias")
+        }
+        config = {"peft_type": "LN_TUNING", "target_modules": list(pair)}
+        found = from_peft(state, config, tiny_spec)
+        assert sorted(found.tensors) == sorted(
+            f"ln.{name}.{part}" for name in names["timm"] for part in ("weight", "bias")
+        )
+        assert found.tensors["ln.norm.bias"].tolist() == [2.0] * 8
+        assert found.pool == (None if style == "timm" else "token")
+
+
+def test_a_norm_that_is_targeted_and_not_there(tiny_spec):
+    state = {f"base_model.model.norm.ln_tuning_layers.{k}": np.ones(8) for k in ("weight", "bias")}
+    config = {"peft_type": "LN_TUNING", "target_modules": ["norm"]}
+    assert len(from_peft(state, config, tiny_spec).tensors) == 2 < len(norm_shapes(tiny_spec))
+    with pytest.raises(AdapterError, match=r"missing: blocks\.0\.norm2\.weight"):
+        from_peft(state, {**config, "target_modules": ["norm", "blocks.0.norm2"]}, tiny_spec)
+    config |= {"target_modules": ".*norm.*", "exclude_modules": r"blocks\..*"}
+    assert len(from_peft(state, config, tiny_spec).tensors) == 2
+
+
+def test_the_files_of_a_folder(tmp_path):
+    with pytest.raises(AdapterError, match=r"has no adapter_model\.safetensors"):
+        peft_file(tmp_path)
+    (tmp_path / "adapter_model.bin").touch()
+    assert peft_file(tmp_path).name == "adapter_model.bin"
+    (tmp_path / "adapter_model.safetensors").touch()
+    assert peft_file(tmp_path).name == "adapter_model.safetensors"
+    with pytest.raises(AdapterError, match=r"no readable adapter_config\.json"):
+        peft_config(tmp_path / "adapter_config.json")
+    (tmp_path / "adapter_config.json").write_text("[1]")
+    with pytest.raises(AdapterError, match="holds no configuration"):
+        peft_config(tmp_path / "adapter_config.json")

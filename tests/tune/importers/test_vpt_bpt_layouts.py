@@ -28,6 +28,7 @@ from tests.support.foreign_checkpoints import (  # noqa: E402
     vpt_state,
 )
 from vptkit.errors import AdapterError  # noqa: E402
+from vptkit.tune.importers.vpt_bpt_layouts import from_bpt, from_vpt  # noqa: E402
 
 # ---- VPT ----------------------------------------------------------------------------------------
 
@@ -191,3 +192,39 @@ def test_names_and_shapes_are_checked(bring, make_vit, layout, change, message):
             state[name] = draw(*(shape if isinstance(shape, tuple) else (shape,)))
     with pytest.raises(AdapterError, match=message):
         bring(state, layout, pool="token")
+
+
+def numbers(*shape):
+    return np.random.default_rng(len(shape)).normal(size=shape)
+
+
+def test_a_projection_is_multiplied_out(tiny_spec):
+    """P = E Wᵀ + b, for the first block's prompts and for the deep ones."""
+    weight, bias = numbers(8, 5), numbers(8)
+    state = {
+        "prompt_embeddings": numbers(1, 3, 5),
+        "deep_prompt_embeddings": numbers(1, 3, 5) + 1,
+        "prompt_proj.weight": weight,
+        "prompt_proj.bias": bias,
+    }
+    found = from_vpt(state, tiny_spec)
+    assert (found.insert, found.prompt_length, found.pool) == ("deep", 3, None)
+    for i, name in enumerate(("prompt_embeddings", "deep_prompt_embeddings")):
+        expected = state[name][0] @ weight.T + bias
+        np.testing.assert_allclose(found.tensors[f"prompt.{i}"], expected, rtol=1e-6)
+
+
+def test_kernels_of_one_pixel_are_matrices(tiny_spec):
+    """A convolution of 1 x 1 and a linear of the same numbers are one adapter."""
+    vectors, kernel = numbers(1, 4, 3), numbers(8, 3)
+    found = [
+        from_bpt({"random_vectors": vectors, "conv1x1.weight": value}, tiny_spec)
+        for value in (kernel, kernel[..., None, None])
+    ]
+    assert (found[0].insert, found[0].prompt_length) == ("shallow", 4)
+    for one in found:
+        np.testing.assert_array_equal(one.tensors["prompt.0.a"], vectors[0].astype(np.float32))
+        np.testing.assert_array_equal(one.tensors["prompt.0.b"], kernel.astype(np.float32))
+    deep = {"random_vectors": vectors} | {f"conv1x1.{i}.weight": kernel for i in range(2)}
+    with pytest.raises(AdapterError, match=r"random_vectors has the shape .* expected \(2,"):
+        from_bpt(deep, tiny_spec)

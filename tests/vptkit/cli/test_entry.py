@@ -15,6 +15,8 @@ from PIL import Image
 
 from tests.support.children import PIPE, Child, run_child
 from vptkit import __version__
+from vptkit.cli import entry
+from vptkit.errors import TargetError
 
 COMMANDS = ("check", "eval", "run", "profile", "inspect")
 
@@ -97,3 +99,17 @@ def test_help_is_quick():
 def test_the_entry_point_is_this(tmp_path: Path):
     done = run_child([Path(sys.executable).with_name("vptkit"), "--version"], cwd=tmp_path)
     assert done.stdout.strip() == __version__
+
+
+def test_an_error_is_one_line_and_its_code(monkeypatch, capsys):
+    """However many lines its message has: whoever reads the last line has all of it."""
+
+    def fail():
+        raise TargetError("a.vptk: cannot\n  be\tbuilt")
+
+    monkeypatch.setattr(entry, "app", fail)
+    monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        entry.main()
+    assert caught.value.code == TargetError.exit_code == 4
+    assert capsys.readouterr().err == "error: a.vptk: cannot be built\n"

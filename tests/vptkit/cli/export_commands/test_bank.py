@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.support.bank_cases import family, write_family
 from tests.support.children import run_child
+from vptkit.cli.export_commands.bank import list_
+from vptkit.errors import BundleError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,3 +128,9 @@ def test_adding_loads_numpy_alone(files, bank):
     )
     done = run_child([sys.executable, "-c", code, bank, files["both"]])
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_baked_bundle_is_not_listed_as_a_bank(make_bundle, capsys):
+    with pytest.raises(BundleError, match="not those of a bank"):
+        list_(make_bundle())
+    assert capsys.readouterr().out == ""

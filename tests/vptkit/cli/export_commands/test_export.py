@@ -25,6 +25,8 @@ from tests.support.tuned_inputs import (  # noqa: E402, F401 -- a fixture among 
     one_thread,
     wait_for,
 )
+from vptkit.cli.export_commands.export import described  # noqa: E402
+from vptkit.errors import MissingExtraError  # noqa: E402
 from vptkit.formats.adapter import read_adapter, write_adapter  # noqa: E402
 from vptkit.formats.bundle import open_bundle  # noqa: E402
 
@@ -263,3 +265,9 @@ def test_export_does_not_load_torch(inputs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["parity"]["ok"] is True
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_weights_in_another_form_need_timm_and_say_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtraError, match=r"not in the form of the adapter's.*\[tune\]"):
+        described(None, None)

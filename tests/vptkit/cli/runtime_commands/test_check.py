@@ -16,6 +16,8 @@ from tests.support.adapter_files import files_of
 from tests.support.command_errors import assert_error
 from tests.support.stand_in_modules import fake_room, hide
 from tests.support.strategies import Setup
+from vptkit.cli.runtime_commands.check import report_overflow
+from vptkit.errors import TargetError
 from vptkit.export.analysis.tensorrt_rules import VERSIONS
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
@@ -256,3 +258,10 @@ def test_a_missing_package_is_5_and_names_the_extra(vptkit, make_bundle, monkeyp
     hide(monkeypatch, "torch")
     result = vptkit("check", make_bundle(), "--reference")
     assert_error(result, 5, "--reference needs the package torch", 'pip install "vptkit[tune]"')
+
+
+def test_overflow_is_of_fp32_bundles(make_bundle, colour_folders):
+    """A lower precision has already cut off what would overflow."""
+    bundle = make_bundle(precision="fp16")
+    with pytest.raises(TargetError, match="the bundle is fp16; expected fp32"):
+        report_overflow(bundle, colour_folders, None, True)

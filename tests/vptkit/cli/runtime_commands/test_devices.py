@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from vptkit.cli.runtime_commands.devices import _software
 from vptkit.devices.boards.catalog import boards
 from vptkit.devices.probes import machine as detect
 
@@ -122,3 +123,10 @@ def test_detect_here(vptkit):
     assert code == 0
     assert document["device"] is None or document["device"] in boards()
     assert document["machine"]["arch"]
+
+
+def test_the_software_column_tells_who_can_run_vptkit():
+    for board in boards().values():
+        jetpack, tensorrt = _software(board)
+        assert (jetpack == "too old") == (not board.runs_vptkit), board.key
+        assert (tensorrt == "pip") == (board.kind == "gpu"), board.key

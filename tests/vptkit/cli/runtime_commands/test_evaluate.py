@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.support.command_errors import assert_error
+from vptkit.cli.runtime_commands.evaluate import evaluate_bundle
 
 
 def test_eval(vptkit, make_bundle, colour_folders):
@@ -24,3 +25,14 @@ def test_eval_of_other_labels(vptkit, make_bundle, colour_folders):
     assert_error(vptkit("eval", bundle, colour_folders), 2, "violet", "blue")
     assert_error(vptkit("eval", bundle, colour_folders, "--split", "test"), 2, "no split 'test'")
     assert_error(vptkit("eval", bundle, colour_folders / "no"), 2, "no such folder")
+
+
+def test_the_batch_does_not_change_the_accuracy(make_bundle, colour_folders, capsys):
+    bundle, found = make_bundle(), []
+    for batch in (1, 5, 64):
+        evaluate_bundle(bundle, colour_folders, batch=batch, as_json=True)
+        found.append(json.loads(capsys.readouterr().out))
+    for document in found:
+        document.pop("seconds", None)
+        document.pop("images_per_s", None)
+    assert found[0] == found[1] == found[2]

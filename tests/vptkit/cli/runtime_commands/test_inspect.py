@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 from tests.support.command_errors import assert_error
+from vptkit.cli.runtime_commands.inspect import inspect
+from vptkit.formats.summary import summarize
 
 
 def test_inspect_a_bundle(vptkit, make_bundle):
@@ -34,3 +36,13 @@ def test_inspect_of_bad_input(vptkit, tiny_adapter, tmp_path):
     assert_error(vptkit("inspect", tiny_adapter), 2, "truncated or damaged")
     assert_error(vptkit("inspect", tmp_path / "nothing"), 2, "no such file or folder")
     assert_error(vptkit("inspect", tmp_path), 2, "not a bundle")
+
+
+def test_the_document_is_the_summary(tiny_adapter, make_bundle, capsys):
+    for path in (tiny_adapter, make_bundle()):
+        inspect(path, as_json=True)
+        document = json.loads(capsys.readouterr().out)
+        assert document == json.loads(json.dumps(summarize(path)))
+        inspect(path)
+        shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert {name.split(".")[0] for name in shown} == set(document)  # nothing is left out

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.support.command_errors import assert_error
+from vptkit.cli.runtime_commands.run import run
 
 
 def test_run_prints_one_object_a_line(vptkit, make_bundle, colour_folders):
@@ -57,3 +58,12 @@ def test_run_of_bad_input(vptkit, make_bundle, colour_folders, tmp_path):
     assert_error(vptkit("run", bundle, colour_folders, "--adapter", "huge"), 2, "huge")
     assert_error(vptkit("run", bundle, colour_folders, "--save", tmp_path / "x.xml"), 2, ".csv")
     assert list(save.parent.iterdir()) == []
+
+
+def test_the_batch_does_not_change_the_lines(make_bundle, colour_folders, capsys):
+    bundle, found = make_bundle(), set()
+    for batch in (1, 5, 64):
+        run(bundle, [str(colour_folders)], batch=batch, top_k=1)
+        found.add(capsys.readouterr().out)
+    (text,) = found
+    assert len(text.splitlines()) == 12

@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.support.adapter_files import files_of
 from tests.support.strategies import Setup
+from vptkit.cli.shared.precision_evidence import lowering_of, note_missing_gate
+from vptkit.errors import VptkitError
 from vptkit.export.numerics.accuracy_gate import compare
 
 
@@ -114,3 +116,26 @@ def test_maps_and_searches_want_fp32(export, vptkit, files):
         code, _, stderr = vptkit(*command)
         assert code == 4
         assert "expected fp32" in stderr
+
+
+WANTED = {"precision": "fp16", "target": "auto", "auto_islands": True}
+
+
+def test_islands_are_parts_of_a_network():
+    parts = ("patch", "head", "blocks", "blocks.11", "blocks.0.attn", "blocks.3.residual")
+    assert lowering_of(**WANTED, islands=parts, min_agreement=1.0).islands == parts
+    for wrong in ("block.0", "blocks.0.", "blocks.x", "blocks.0.attn.q", "head\n"):
+        with pytest.raises(VptkitError, match=r"--island .*expected patch, head"):
+            lowering_of(**WANTED, islands=(wrong,), min_agreement=None)
+    with pytest.raises(VptkitError, match=r"--min-agreement 99: expected a share"):
+        lowering_of(**WANTED, islands=(), min_agreement=99)
+
+
+def test_a_gate_that_nobody_asked_for_is_noted(capsys):
+    note_missing_gate({"precision": "fp32", "gate": None, "lowering": None})
+    assert capsys.readouterr().err == ""
+    plan = {"islands": ["head"], "placement": list("abcde")}
+    note_missing_gate({"precision": "int8", "gate": None, "lowering": plan})
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert "int8 was not compared with fp32 on real images; --gate DIR" in first
+    assert rest == ["note: kept in fp32: head", "note: a", "note: b", "note: c"]

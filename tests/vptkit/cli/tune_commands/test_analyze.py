@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
-
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
+from vptkit.cli.tune_commands.analyze import _prompts  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 
 NAME, SIZE, D = "test_vit", 32, 64  # timm's own tiny model, 64 wide, 6 blocks
@@ -107,3 +107,16 @@ def test_a_backbone_with_arguments(vptkit, tmp_path, images, prompts, monkeypatc
         code, out, err = vptkit(*command, option[0], tmp_path / option[1], "--force", "--json")
         assert code == 0, err
         assert json.loads(out)["backbone_args"] == arguments
+
+
+def test_figures_of_an_adapter_are_means_over_the_blocks_that_have_it():
+    """A shallow adapter is in block 0 only; of other inserts some figures are missing."""
+    deep = {"excess_kurtosis": 1.0, "max_over_rms": 2.0, "cosine": 0.5}
+    blocks = [
+        {"prompts": {"deep": deep, "shallow": {"excess_kurtosis": 7.0}}},
+        {"prompts": {"deep": {**deep, "excess_kurtosis": 3.0}}},
+    ]
+    assert _prompts(blocks) == [
+        ["deep", "2.00", "2.00", "0.50", "-"],
+        ["shallow", "7.00", "-", "-", "-"],
+    ]

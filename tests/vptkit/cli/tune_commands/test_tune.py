@@ -28,6 +28,8 @@ from tests.support.tuned_inputs import (  # noqa: E402, F401 -- a fixture among 
     one_thread,
     wait_for,
 )
+from vptkit.cli.tune_commands.tune import tune as tune_command  # noqa: E402
+from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 
 if TYPE_CHECKING:
@@ -242,3 +244,13 @@ def test_tune_interrupted_from_outside(inputs, tmp_path):
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
     assert names(tmp_path) == {"a.checkpoint.safetensors", "a.metrics.jsonl"}
+
+
+def test_what_is_given_goes_over_the_file(inputs, tmp_path):
+    """The file alone would do: the refusal is of the number that was passed beside it."""
+    for given, message in (({"rank": 0}, "rank is 0"), ({"epochs": -1}, "epochs is -1")):
+        with pytest.raises(VptkitError, match=message):
+            tune_command(
+                inputs / "data", tmp_path / "a.safetensors", config=inputs / "run.toml", **given
+            )
+    assert not list(tmp_path.iterdir())
