@@ -19,7 +19,8 @@ def test_the_overflow_map_is_the_largest_magnitude(centred, evidence):
     seen = observe(centred, names, evidence.run, evidence.gate)
     row = found.blocks[0]
     assert row["softmax_input"] == row["scores"] == seen["blocks.0.attn/scores"].largest
-    assert row["residual"] >= seen["blocks.0/add2"].largest
+    # ONNX Runtime fuses by what is asked for: the last bit may differ between two such graphs
+    assert row["residual"] >= seen["blocks.0/add2"].largest * (1 - 1e-6)
     assert row["mlp_hidden"] == seen["blocks.0.mlp.fc1"].largest
     assert row["keys_values"] > 0
     assert found.to_json()["islands"] == []
