@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["GRID", "Trial", "best_trial", "search_factor"]
+__all__ = ["GRID", "LambdaPoint", "best_lambda", "search_lambda"]
 
 GRID = (0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
 _SECTIONS = 6  # evaluations between the neighbours of the best grid point
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-class Trial(NamedTuple):
+class LambdaPoint(NamedTuple):
     """One λ that was tried.
 
     Attributes:
@@ -42,24 +42,24 @@ class Trial(NamedTuple):
     lost: int = 0
 
 
-def search_factor(score: Callable[[float], tuple[NDArray[np.bool_], float]]) -> list[Trial]:
+def search_lambda(score: Callable[[float], tuple[NDArray[np.bool_], float]]) -> list[LambdaPoint]:
     """Try the grid, then golden sections between the neighbours of its best point.
 
     Args:
         score: λ → (which validation images are right, bool [images]; validation loss).
 
     Returns:
-        all trials, in the order of λ; `best_trial` tells which to take.
+        every λ that was tried, in order; `best_lambda` tells which to take.
     """
     plain, loss = score(1.0)
-    trials = {1.0: Trial(1.0, float(plain.mean()), loss)}
+    points = {1.0: LambdaPoint(1.0, float(plain.mean()), loss)}
 
     def key(factor: float) -> tuple[float, float]:
-        if factor not in trials:
+        if factor not in points:
             right, loss = score(factor)
             won, lost = int((right & ~plain).sum()), int((plain & ~right).sum())
-            trials[factor] = Trial(factor, float(right.mean()), loss, won, lost)
-        return _key(trials[factor])
+            points[factor] = LambdaPoint(factor, float(right.mean()), loss, won, lost)
+        return _key(points[factor])
 
     middle = GRID.index(max(GRID, key=key))
     low, high = GRID[max(middle - 1, 0)], GRID[min(middle + 1, len(GRID) - 1)]
@@ -71,17 +71,17 @@ def search_factor(score: Callable[[float], tuple[NDArray[np.bool_], float]]) -> 
         else:
             low, left = left, right
             right = _between(low, high)[1]
-    return sorted(trials.values())
+    return sorted(points.values())
 
 
-def best_trial(trials: list[Trial]) -> Trial:
+def best_lambda(points: list[LambdaPoint]) -> LambdaPoint:
     """The most accurate one that is ahead of λ = 1 by more than chance, else λ = 1 itself."""
-    ahead = [t for t in trials if t.won - t.lost > math.sqrt(t.won + t.lost)]
-    return max(ahead or [t for t in trials if t.factor == 1], key=_key)
+    ahead = [p for p in points if p.won - p.lost > math.sqrt(p.won + p.lost)]
+    return max(ahead or [p for p in points if p.factor == 1], key=_key)
 
 
-def _key(trial: Trial) -> tuple[float, float]:
-    return trial.top1, -abs(trial.factor - 1)
+def _key(point: LambdaPoint) -> tuple[float, float]:
+    return point.top1, -abs(point.factor - 1)
 
 
 def _between(low: float, high: float) -> tuple[float, float]:

@@ -1,10 +1,15 @@
-"""One run, from data to adapter file, and its pictures.
+"""One run, from data to adapter file, and its pictures: load, train, choose, write.
 
-- `few_shot_series`: `--shots 1,2,5,10`.
+- `tune_run`: `tune`, the four steps in their order.
+- `load_run`: what is asked, and what data and backbone turn out to be.
 - `finished_run`: a run that is over, taken as it is.
-- `layer_norm_plots`: shift, λ, ID against OOD.
+- `full_data_run`: the training on a fuller set, for the FSR proxy.
+- `choose_on_val`: the best epoch, λ and the head; test and ood, asked once.
 - `layer_norm_rescale`: λ chosen, and how far the norms moved.
-- `learning_curves`: loss and accuracy by epoch.
+- `write_run`: the adapter and its golden answers.
 - `run_result`: what a run gave.
-- `tune_run`: `tune`.
+- `run_plots`: which pictures lie beside an adapter.
+- `layer_norm_plots`: shift, λ, ID against OOD.
+- `learning_curves`: loss and accuracy by epoch.
+- `few_shot_series`: `--shots 1,2,5,10`.
 """

@@ -11,7 +11,8 @@ from vptkit.progress import progress as show
 from vptkit.text_table import columns
 from vptkit.tune.data.splits import load_splits
 
-from .tune_run import require_full_classes, tune, tune_full
+from .full_data_run import require_full_classes
+from .tune_run import tune, tune_full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

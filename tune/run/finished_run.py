@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.tune.config import TuneConfig
-    from vptkit.tune.training.phased_training import Paths
+
+    from .load_run import RunInputs, RunRequest
 
 __all__ = ["finished_record", "finished_result"]
 
@@ -52,43 +52,31 @@ def finished_record(
     return record
 
 
-def finished_result(
-    paths: Paths,
-    identity: Mapping[str, Any],
-    config: TuneConfig,
-    backbone: Any,
-    spec: BackboneSpec,
-    begun: float,
-) -> TuneResult:
+def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
     """The result of a finished run, as the run itself returned it.
-
-    Args:
-        paths: of the run.
-        identity, config: of `finished_record`.
-        backbone, spec: the frozen timm model and its description.
-        begun: when this call began, of `time.perf_counter`.
 
     Raises:
         OutputError: as of `finished_record`.
     """
-    record = finished_record(paths.adapter, identity, config)
+    files, config, spec = request.files, request.config, inputs.spec
+    record = finished_record(files.adapter, inputs.identity, config)
     blank = [torch.zeros(spec.width, spec.width)] * spec.depth
     matrices = blank if wants_whitening(config) else None
-    tuned = Tuned(backbone, spec, config, len(identity["labels"]), matrices)  # to count in
+    tuned = Tuned(inputs.backbone, spec, config, len(inputs.labels), matrices)  # to count in
     total, without_head = tuned.trainable()
-    pictures = (paths.beside(f"{name}.png") for name in ("shift", "lambda", "id-ood"))
+    pictures = (files.beside(f"{name}.png") for name in ("shift", "lambda", "id-ood"))
     return TuneResult(
-        adapter=paths.adapter,
+        adapter=files.adapter,
         trainable=total,
         trainable_prompts=without_head,
         best_epoch=record["best_epoch"],
         val_top1=record["val_top1"],
         test_top1=record["test_top1"],
         ood_top1=record.get("ood_top1"),
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - request.begun,
         device=record.get("computed", {}).get("device", "cpu"),
-        metrics=paths.metrics,
-        curves=paths.curves if paths.curves.exists() else None,
+        metrics=files.metrics,
+        curves=files.curves if files.curves.exists() else None,
         layer_norms=record.get("layer_norms"),
         plots=tuple(path for path in pictures if path.exists()),
     )

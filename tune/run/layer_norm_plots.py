@@ -22,7 +22,7 @@ def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
     """How far γ and β of each norm moved, in the order of the forward pass.
 
     Args:
-        shift: `settle.shift_record`.
+        shift: `vptkit.tune.run.layer_norm_rescale.shift_record`.
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
     """
@@ -47,10 +47,11 @@ def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
 def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     """Accuracy against λ on val (which chooses), and on test and ood where they were measured.
 
-    The picture names the rule (`vptkit.tune.methods.lambda_search`): a point that is visibly higher may lose.
+    The picture names the rule (`vptkit.tune.methods.lambda_search`): a point that is visibly higher
+    may lose.
 
     Args:
-        rescale: `Settled.to_json()["rescale"]`.
+        rescale: `Rescaled.to_json()["rescale"]`.
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
     """
@@ -84,7 +85,7 @@ def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     """Test accuracy (ID) against ood accuracy along λ, which is written beside each point.
 
     Args:
-        rescale: `Settled.to_json()["rescale"]`, with `test_top1` and `ood_top1` in its curve.
+        rescale: `Rescaled.to_json()["rescale"]`, with `test_top1` and `ood_top1` in its curve.
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
     """

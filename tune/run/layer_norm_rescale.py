@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vptkit.tune.methods.lambda_search import GRID, best_trial, search_factor
+from vptkit.tune.methods.lambda_search import GRID, best_lambda, search_lambda
 from vptkit.tune.methods.layer_norms import scaled
 from vptkit.tune.training.loop import answers
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
-    from vptkit.tune.methods.lambda_search import Trial
+    from vptkit.tune.methods.lambda_search import LambdaPoint
     from vptkit.tune.methods.layer_norms import LayerNorms, Shift
     from vptkit.tune.methods.tuned_model import Tuned
 
-__all__ = ["Settled", "settle", "shift_record"]
+__all__ = ["Rescaled", "choose_rescale", "shift_record"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What became of tuned LayerNorms.
+class Rescaled:
+    """Tuned LayerNorms, how far they moved, and the λ that val chose.
 
     Attributes:
         shifts: of each norm as it was learned, before λ.
         numbers: how many parameters the norms have.
         factor: the chosen λ, 1 if none was sought.
-        trials: each λ that was tried, in order.
+        points: each λ that was tried, in order.
         outside: λ → accuracy on (test, ood), where the data has both.
         val_top1: accuracy with the chosen λ; None if none was sought.
     """
@@ -46,7 +46,7 @@ class Settled:
     shifts: Sequence[Shift]
     numbers: int
     factor: float = 1.0
-    trials: Sequence[Trial] = ()
+    points: Sequence[LambdaPoint] = ()
     outside: Mapping[float, tuple[float, float]]
     val_top1: float | None = None
 
@@ -54,21 +54,21 @@ class Settled:
         """For the adapter's `train` record and `--json`; `what` λ multiplies."""
         curve = [
             {
-                "lambda": trial.factor,
-                "val_top1": trial.top1,
-                "val_loss": trial.loss if math.isfinite(trial.loss) else None,
-                "won": trial.won,
-                "lost": trial.lost,
-                **self._outside(trial.factor),
+                "lambda": point.factor,
+                "val_top1": point.top1,
+                "val_loss": point.loss if math.isfinite(point.loss) else None,
+                "won": point.won,
+                "lost": point.lost,
+                **self._outside(point.factor),
             }
-            for trial in self.trials
+            for point in self.points
         ]
         rescale = {"what": what, "lambda": self.factor, "curve": curve}
         return {
             "layers": len(self.shifts),
             "numbers": self.numbers,
             "shift": shift_record(self.shifts),
-            "rescale": rescale if self.trials else None,
+            "rescale": rescale if self.points else None,
         }
 
     def _outside(self, factor: float) -> dict[str, float]:
@@ -78,13 +78,13 @@ class Settled:
         return {"test_top1": test, "ood_top1": ood}
 
 
-def settle(
+def choose_rescale(
     tuned: Tuned,
     norms: LayerNorms,
     sets: Mapping[str, DataSet],
     config: TuneConfig,
     progress: Progress,
-) -> Settled:
+) -> Rescaled:
     """Choose λ and leave the model with it.
 
     Args:
@@ -97,7 +97,7 @@ def settle(
     shifts, learned = norms.shifts(), norms.learned()
     numbers = sum(value.numel() for value in learned)
     if config.rescale == "none":
-        return Settled(shifts=shifts, numbers=numbers, outside={})
+        return Rescaled(shifts=shifts, numbers=numbers, outside={})
 
     def measured(factor: float, split: str) -> tuple[NDArray[np.bool_], float]:
         scaled(norms, learned, factor, config.rescale)
@@ -105,15 +105,15 @@ def settle(
         progress.update(0, f"lambda {factor:g}: {split} {right.mean():.3f}")
         return right, loss
 
-    trials = search_factor(lambda factor: measured(factor, "val"))
-    best = best_trial(trials)
+    points = search_lambda(lambda factor: measured(factor, "val"))
+    best = best_lambda(points)
     outside = _outside(measured, best.factor) if {"test", "ood"} <= set(sets) else {}
     scaled(norms, learned, best.factor, config.rescale)
-    return Settled(
+    return Rescaled(
         shifts=shifts,
         numbers=numbers,
         factor=best.factor,
-        trials=trials,
+        points=points,
         outside=outside,
         val_top1=best.top1,
     )

@@ -24,7 +24,7 @@ class TuneResult:
         seconds: of this call.
         device: that it ran on, as "cpu" or "cuda:0 (NVIDIA H200)".
         metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
-        layer_norms: shift, λ and its curve, the FSR proxy (`Settled.to_json`); None if not tuned.
+        layer_norms: shift, λ and its curve, the FSR proxy (`Rescaled.to_json`); None if not tuned.
         plots: pictures of those.
     """
 

@@ -20,12 +20,13 @@ from vptkit.tune.backbone.timm_backbone import create_backbone
 from vptkit.tune.config import config_from_mapping
 from vptkit.tune.data.dataset_reader import read_splits
 from vptkit.tune.data.splits import load_splits
-from vptkit.tune.run.tune_run import TuneResult, tune
+from vptkit.tune.run.tune_run import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from vptkit.tune.config import TuneConfig
+    from vptkit.tune.run.run_result import TuneResult
 
 __all__ = ["CHECKPOINT", "adapter_from_checkpoint", "record_of", "require_inputs", "run_trial"]
 

@@ -16,11 +16,13 @@ from vptkit.errors import DataError
 from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
 from vptkit.tune.config import TuneConfig
 
+from .train_state import TrainState
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from vptkit.tune.methods.tuned_model import Tuned
-from .train_state import TrainState
 
 __all__ = ["load_checkpoint", "restore_moments", "restore_parameters", "save_checkpoint"]
 
@@ -93,7 +95,7 @@ def restore_parameters(model: Tuned, tensors: dict[str, torch.Tensor]) -> None:
     )
 
 
-def restore_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put AdamW's moments back; the optimizer must be that of the same phase."""
     document = optimizer.state_dict()
     moments: dict[int, dict[str, torch.Tensor]] = {}

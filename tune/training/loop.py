@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,15 +32,33 @@ if TYPE_CHECKING:
     from .train_state import TrainState
 
 __all__ = [
+    "EpochData",
     "answers",
-    "evaluate",
     "feature_batches",
     "feature_evaluation",
     "image_batches",
     "out_of_patience",
     "rate_at",
+    "top1_and_loss",
     "train",
 ]
+
+
+class EpochData(NamedTuple):
+    """What the epochs of a phase are made of.
+
+    Attributes:
+        batches: epoch → its batches.
+        steps: how many those are.
+        validation: (top-1 share, mean cross-entropy) on val of the model as it is; decides which
+            epoch is the best.
+        from_features: the batches hold features, not pixels.
+    """
+
+    batches: Callable[[int], Iterator[Batch]]
+    steps: int
+    validation: Callable[[], tuple[float, float]]
+    from_features: bool
 
 
 def rate_at(step: int, steps: int, warmup: float) -> float:
@@ -121,7 +139,7 @@ def _features(model: Tuned, data: DataSet, config: TuneConfig, *, flip: bool = F
     return torch.cat([torch.zeros(0, model.head.in_features, device=device), *parts])
 
 
-def evaluate(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
+def top1_and_loss(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
     """(top-1 share, mean cross-entropy) over a split; classes are never weighted here."""
     right, loss = answers(model, data, batch_size)
     return float(right.mean()), loss
@@ -131,7 +149,7 @@ def evaluate(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float
 def feature_evaluation(
     model: Tuned, data: DataSet, config: TuneConfig
 ) -> Callable[[], tuple[float, float]]:
-    """What `evaluate` says of a split while only the head learns: features are computed once."""
+    """What `top1_and_loss` says of a split while only the head learns: features are computed once."""
     features, (k, processes) = _features(model, data, config), share()
     targets = torch.from_numpy(data.split.targets)[k::processes].to(features.device)
 
@@ -179,13 +197,10 @@ def _judged(
 def train(
     model: Tuned,
     optimizer: torch.optim.Optimizer,
-    batches: Callable[[int], Iterator[Batch]],
-    steps_per_epoch: int,
-    validation: Callable[[], tuple[float, float]],
+    data: EpochData,
     config: TuneConfig,
     state: TrainState,
     *,
-    from_features: bool,
     progress: Progress,
     after_epoch: Callable[[], Any],
     epochs: range,
@@ -196,12 +211,9 @@ def train(
 
     Args:
         model, optimizer: what is trained.
-        batches: epoch → batches.
-        steps_per_epoch: number of those batches.
-        validation: (accuracy, loss) of the model as it is; decides which epoch is the best.
+        data: the batches of an epoch, and the measurement that closes it.
         config: of the run.
         state: history and the best parameters; updated after each epoch.
-        from_features: the batches hold features, not pixels.
         progress: told after each step.
         after_epoch: called after each epoch, e.g. to save a checkpoint.
         epochs: those of this phase, with a schedule of its own.
@@ -211,8 +223,8 @@ def train(
     Raises:
         VptkitError: the loss is not finite any more.
     """
-    steps = len(epochs) * steps_per_epoch
-    stepper = Stepper(model, optimizer, config, from_features=from_features, weights=weights)
+    steps = len(epochs) * data.steps
+    stepper = Stepper(model, optimizer, config, from_features=data.from_features, weights=weights)
     if state.scaler:
         stepper.scaler.load_state_dict(state.scaler)
     for epoch in range(state.epoch, epochs.stop):
@@ -222,8 +234,8 @@ def train(
         torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0]))
         model.train()
         losses, right, seen, begun = [], 0, 0, time.perf_counter()
-        counter = itertools.count((epoch - epochs.start) * steps_per_epoch)
-        for batch, step in zip(batches(epoch), counter, strict=False):
+        counter = itertools.count((epoch - epochs.start) * data.steps)
+        for batch, step in zip(data.batches(epoch), counter, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate_at(step, steps, config.warmup)
             loss, correct = stepper.step(batch, epoch)
@@ -237,7 +249,7 @@ def train(
                 f"train {right / seen:.3f} val {_latest(state)} {rate:.0f} images/s",
             )
         state.scaler = stepper.scaler.state_dict()
-        _close_epoch(model, validation, config, state, float(np.mean(losses)), right / seen)
+        _close_epoch(model, data, config, state, loss=float(np.mean(losses)), top1=right / seen)
         if leads():
             after_epoch()
 
@@ -249,13 +261,15 @@ def out_of_patience(state: TrainState, config: TuneConfig) -> bool:
 
 def _close_epoch(
     model: Tuned,
-    validation: Callable[[], tuple[float, float]],
+    data: EpochData,
     config: TuneConfig,
     state: TrainState,
+    *,
     loss: float,
     top1: float,
 ) -> None:
-    val_top1, val_loss = validation()
+    """Measure on val, note the epoch (`loss` and `top1` are of train), keep the best parameters."""
+    val_top1, val_loss = data.validation()
     require_finite(val_loss, state.epoch, config)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     state.epoch += 1

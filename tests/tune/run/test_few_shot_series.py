@@ -220,7 +220,11 @@ def test_the_full_set_is_trained_once_for_all_shots(splits, make_config, tmp_pat
     trained = []
     real = run_module.train_phases
     monkeypatch.setattr(
-        run_module, "train_phases", lambda *a: trained.append(a[5].adapter.name) or real(*a)
+        run_module,
+        "train_phases",
+        lambda training, **more: (
+            trained.append(training.files.adapter.name) or real(training, **more)
+        ),
     )
     with_full = replace(config, full_data=splits)
     with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):

@@ -1,13 +1,26 @@
-"""A checkpoint puts back what it took, and is refused by any other run."""
+"""Checkpoints: of another run, damaged, of an older vptkit, on a full disk."""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import resource
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("timm")
+timm = pytest.importorskip("timm")
 
-from vptkit.errors import DataError  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from tests.support.tuning_runs import Count, Stop, names  # noqa: E402
+from vptkit.errors import DataError, OutputError  # noqa: E402
+from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
 from vptkit.tune.training.checkpoint import (  # noqa: E402
@@ -17,6 +30,155 @@ from vptkit.tune.training.checkpoint import (  # noqa: E402
     save_checkpoint,
 )
 from vptkit.tune.training.train_state import TrainState  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def interrupted(splits, config, output: Path) -> Path:
+    """A run that was stopped in its second epoch; its checkpoint."""
+    with pytest.raises(KeyboardInterrupt):
+        tune(splits, output, config, progress=Stop(30))
+    return output.with_name(f"{output.stem}.checkpoint.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"lr": 0.5}, "config.lr was 0.005, is 0.5"),
+        ({"epochs": 9}, "config.epochs was 2, is 9"),
+        ({"seed": 3}, "config.seed was 0, is 3"),
+        ({"method": "bpt"}, "config.method was 'vpt', is 'bpt'"),
+    ],
+)
+def test_resume_with_other_settings_is_refused(splits, make_config, tmp_path, other, difference):
+    output = tmp_path / "a.safetensors"
+    checkpoint = interrupted(splits, make_config(method="vpt"), output)
+    before = checkpoint.read_bytes()
+    with pytest.raises(DataError, match="belongs to another run") as caught:
+        tune(splits, output, make_config(**{"method": "vpt", **other}), resume=True)
+    assert difference in str(caught.value)
+    assert "--force" in str(caught.value)
+    assert checkpoint.read_bytes() == before
+
+
+def test_resume_with_other_data_or_weights_is_refused(
+    splits, make_folders, make_config, make_vit, tmp_path
+):
+    output = tmp_path / "a.safetensors"
+    config = make_config(method="vpt")
+    interrupted(splits, config, output)
+    for seed, name in enumerate(("train", "val", "test"), 50):
+        make_folders(tmp_path / "other" / name, 8, seed)
+    with pytest.raises(DataError, match=r"another run: data was '"):
+        tune(tmp_path / "other", output, config, resume=True)
+    save_file(make_vit(seed=9).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match=r"another run: backbone was '"):
+        tune(splits, output, replace(config, weights=tmp_path / "w.safetensors"), resume=True)
+
+
+def test_a_moved_weights_file_is_the_same_run(splits, weights, make_config, tmp_path):
+    output = tmp_path / "a.safetensors"
+    config = make_config(method="linear")
+    interrupted(splits, config, output)
+    (tmp_path / "moved.safetensors").write_bytes(weights.read_bytes())
+    tune(splits, output, replace(config, weights=tmp_path / "moved.safetensors"), resume=True)
+    assert output.exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no checkpoint", "empty"])
+def test_a_damaged_checkpoint_is_refused(splits, weights, make_config, tmp_path, damage):
+    output = tmp_path / "a.safetensors"
+    checkpoint = interrupted(splits, make_config(method="linear"), output)
+    content = checkpoint.read_bytes()
+    damaged = {"truncated": content[:-9], "no checkpoint": weights.read_bytes(), "empty": b""}
+    checkpoint.write_bytes(damaged[damage])
+    with pytest.raises(DataError, match=r"a\.checkpoint\.safetensors"):
+        tune(splits, output, make_config(method="linear"), resume=True)
+    assert not output.exists()
+
+
+def test_a_checkpoint_without_resume_is_refused(splits, make_config, tmp_path):
+    output = tmp_path / "a.safetensors"
+    config = make_config(method="linear", name="x")
+    checkpoint = interrupted(splits, config, output)
+    with pytest.raises(OutputError, match=r"a\.checkpoint.*--resume.*--force"):
+        tune(splits, output, config)
+    assert checkpoint.exists()
+    forced = tune(splits, output, config, force=True)
+    fresh = tune(splits, tmp_path / "fresh.safetensors", config)
+    assert forced.adapter.read_bytes() == fresh.adapter.read_bytes()
+    assert not checkpoint.exists()
+
+
+def test_force_with_bad_input_keeps_the_checkpoint(splits, make_config, tmp_path):
+    """A slip in the path of the data must not cost a night's training."""
+    config = make_config(method="linear")
+    checkpoint = interrupted(splits, config, tmp_path / "a.safetensors")
+    with pytest.raises(DataError):
+        tune(tmp_path / "nowhere", tmp_path / "a.safetensors", config, force=True)
+    assert checkpoint.exists()
+
+
+def test_a_checkpoint_of_an_older_vptkit(splits, make_config, tmp_path):
+    """Settings that it did not know stood at their defaults."""
+    from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
+
+    config = make_config(method="vpt", name="x", epochs=3)
+    whole = tune(splits, tmp_path / "whole.safetensors", config)
+    output = tmp_path / "b.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        tune(splits, output, config, progress=Stop(30))
+    path = tmp_path / "b.checkpoint.safetensors"
+    document = json.loads(read_metadata(path, DataError)["vptkit"])
+    for key in ("lr_ln", "cycles", "head_epochs", "ln_epochs", "rescale", "refit_epochs"):
+        del document["identity"]["config"][key]
+    tensors = {name: np.array(value) for name, value in read_tensors(path, DataError).items()}
+    write_tensors(path, tensors, ("vptkit", json.dumps(document)))
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"config\.lr was 0\.005, is 0\.5"):
+        tune(splits, output, make_config(method="vpt", name="x", epochs=3, lr=0.5), resume=True)
+    assert path.read_bytes() == before
+    tune(splits, output, config, resume=True)
+    assert output.read_bytes() == whole.adapter.read_bytes()
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(splits, make_config, tmp_path, monkeypatch):
+    config = make_config(method="vpt", epochs=3, name="x")
+    output = tmp_path / "a.safetensors"
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 2:  # checkpoint and metrics of the first epoch fit
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match="No space left on device") as caught:
+            tune(splits, output, config)
+    assert caught.value.exit_code == 2
+    assert names(tmp_path) == {"a.checkpoint.safetensors", "a.metrics.jsonl"}
+    bar = Count()
+    resumed = tune(splits, output, config, resume=True, progress=bar)
+    assert bar.done == 2 * 24
+    whole = tune(splits, tmp_path / "whole.safetensors", config)
+    assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
+
+
+def test_the_system_refuses_to_write(splits, make_config, tmp_path):
+    """Not a patched function: the kernel itself refuses files of more than two kilobytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+        with pytest.raises(OutputError, match=r"a\.checkpoint\.safetensors: cannot be written"):
+            tune(splits, tmp_path / "a.safetensors", make_config(method="vpt"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names(tmp_path) <= {"a.metrics.jsonl"}
 
 
 @pytest.fixture

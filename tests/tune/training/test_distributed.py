@@ -47,27 +47,28 @@ import torch
 from safetensors.torch import save_file
 import vptkit.tune.run.tune_run as run
 import vptkit.tune.training.optimizer_step as step
-import vptkit.tune.training.phased_training as training
+import vptkit.tune.training.phase_trainer as trainer
 from vptkit.tune import config_from_mapping, tune
+from vptkit.tune.training.phased_training import Trained
 torch.set_num_threads(1)
 data, folder, runs = sys.argv[1:]
 trained = run.train_phases
 
-def train_phases(*arguments):
-    tuned, state = trained(*arguments)
+def train_phases(training, **options):
+    tuned, state = trained(training, **options)
     state_dict = {k: v.clone() for k, v in tuned.state_dict().items()}
     save_file(state_dict, Path(folder, f"{name}.{os.environ['RANK']}.params"))
-    return tuned, state
+    return Trained(tuned, state)
 
 def feature_evaluation(model, data, config):
     cached = cached_evaluation(model, data, config)
     def evaluation():
-        found, wanted = cached(), training.evaluate(model, data, 5)
+        found, wanted = cached(), trainer.top1_and_loss(model, data, 5)
         assert found[0] == wanted[0] and abs(found[1] - wanted[1]) < 1e-5, (found, wanted)
         return found
     return evaluation
 
-cached_evaluation, training.feature_evaluation = training.feature_evaluation, feature_evaluation
+cached_evaluation, trainer.feature_evaluation = trainer.feature_evaluation, feature_evaluation
 run.train_phases = train_phases
 for name, settings in json.loads(runs).items():
     if name == "broken":

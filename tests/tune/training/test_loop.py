@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
-from tests.tune.run.test_tune_run import Count, Stop  # noqa: E402
+from tests.support.tuning_runs import Count, Stop  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
@@ -21,7 +21,13 @@ from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
 from vptkit.tune.training.device import place  # noqa: E402
-from vptkit.tune.training.loop import answers, evaluate, feature_evaluation, image_batches, rate_at  # noqa: E402
+from vptkit.tune.training.loop import (  # noqa: E402
+    answers,
+    feature_evaluation,
+    image_batches,
+    rate_at,
+    top1_and_loss,
+)
 from vptkit.tune.training.optimizer_step import Stepper  # noqa: E402
 
 if TYPE_CHECKING:
@@ -120,7 +126,7 @@ def make_measured(splits, make_vit, make_config):
     ],
     ids=lambda s: s["method"],
 )
-def test_cached_features_say_what_evaluate_says(make_measured, settings):
+def test_cached_features_say_what_top1_and_loss_says(make_measured, settings):
     """Of the head as it is then; and of norms as they were when the features were computed."""
     tuned, data, config = make_measured(**settings)
     cached = feature_evaluation(tuned, data, config)
@@ -132,14 +138,14 @@ def test_cached_features_say_what_evaluate_says(make_measured, settings):
             tuned.head.weight.normal_(generator=generator)
         top1, loss = cached()
         assert (top1, loss) == (
-            evaluate(tuned, data, 5)[0],
-            pytest.approx(evaluate(tuned, data, 5)[1], rel=1e-5),
+            top1_and_loss(tuned, data, 5)[0],
+            pytest.approx(top1_and_loss(tuned, data, 5)[1], rel=1e-5),
         )
         found.add((top1, loss))
     assert len(found) == 4
     if tuned.layer_norms is not None:
         tuned.layer_norms.put([value + 0.3 for value in tuned.layer_norms.learned()])
-        assert cached()[1] != pytest.approx(evaluate(tuned, data, 5)[1], rel=1e-3)
+        assert cached()[1] != pytest.approx(top1_and_loss(tuned, data, 5)[1], rel=1e-3)
 
 
 def test_an_answer_that_is_no_number_is_wrong(make_measured):
@@ -159,7 +165,7 @@ def scripted(monkeypatch, scores: list[float]) -> list[float]:
     """Validation gives these accuracies in turn; returns the rates of the last steps of epochs."""
     left, rates = list(scores), []
     monkeypatch.setattr(
-        "vptkit.tune.training.phased_training.evaluate", lambda *_: (left.pop(0), 1.0)
+        "vptkit.tune.training.phase_trainer.top1_and_loss", lambda *_: (left.pop(0), 1.0)
     )
     real = Stepper.step
 
@@ -183,7 +189,7 @@ def scripted(monkeypatch, scores: list[float]) -> list[float]:
 def test_patience(splits, make_config, tmp_path, monkeypatch, scores, patience, epochs, best):
     rates = scripted(monkeypatch, [*scores, 0.0])
     config = make_config(method="vpt", epochs=6, patience=patience)
-    monkeypatch.setattr("vptkit.tune.run.tune_run.evaluate", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr("vptkit.tune.run.choose_on_val.top1_and_loss", lambda *_: (0.0, 1.0))
     bar = Count()
     result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)
     assert bar.done == bar.total == 24 * epochs
@@ -198,10 +204,10 @@ def test_the_bar_counts_the_whole_run(splits, make_config, tmp_path, monkeypatch
     """Two cycles of which the second brings nothing: a third is not begun. Dropped images."""
     scripted(monkeypatch, [0.6, 0.5, 0.5, 0.5, 0.0])
     monkeypatch.setattr(
-        "vptkit.tune.training.phased_training.feature_evaluation",
+        "vptkit.tune.training.phase_trainer.feature_evaluation",
         lambda *_: iter([(0.5, 1.0)] * 3).__next__,
     )
-    monkeypatch.setattr("vptkit.tune.run.tune_run.evaluate", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr("vptkit.tune.run.choose_on_val.top1_and_loss", lambda *_: (0.0, 1.0))
     config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, batch_size=7)
     bar = Count()
     result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)

@@ -1,0 +1,37 @@
+"""Which pictures lie beside an adapter."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+
+from tests.support.tuning_runs import names  # noqa: E402
+from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.run.run_plots import plot_run  # noqa: E402
+from vptkit.tune.training.run_files import run_files  # noqa: E402
+from vptkit.tune.training.train_state import TrainState  # noqa: E402
+
+
+@pytest.mark.usefixtures("pictures")
+def test_pictures_of_a_replaced_adapter_go(splits, make_config, tmp_path):
+    output = tmp_path / "a.safetensors"
+    tune(splits, output, make_config(method="ln", rescale="gamma", epochs=1))
+    assert {"a.shift.png", "a.lambda.png"} < names(tmp_path)
+    tune(splits, output, make_config(method="linear", epochs=1), force=True)
+    assert names(tmp_path) == {"a.safetensors", "a.metrics.jsonl", "a.curves.png"}
+
+
+@pytest.mark.usefixtures("pictures")
+def test_without_matplotlib_old_pictures_go_all_the_same(tmp_path, monkeypatch):
+    """They would be taken for the new adapter's."""
+    monkeypatch.setitem(sys.modules, "vptkit.tune.run.learning_curves", None)
+    (tmp_path / "a.curves.png").write_bytes(b"of another day")
+    (tmp_path / "b.curves.png").write_bytes(b"of another adapter")
+    files = run_files(tmp_path / "a.safetensors")
+    assert plot_run(TrainState({}), None, files, "a") == (None, ())
+    assert names(tmp_path) == {"b.curves.png"}

@@ -1,0 +1,74 @@
+"""One phase: what moves in it, its batches, its schedule."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+
+from tests.support.tuning_runs import CYCLIC, records  # noqa: E402
+from vptkit.tune import tune  # noqa: E402
+
+
+def test_what_rests_in_a_phase_does_not_move(splits, make_config, tmp_path, monkeypatch):
+    """Head phases move the head alone, the others norms and prompts alone."""
+    from vptkit.tune.training import phased_training
+
+    seen = []
+    real = phased_training.save_checkpoint
+
+    def noted(path, model, optimizer, state):
+        seen.append(
+            {
+                "head": model.head.weight.detach().clone(),
+                "norms": torch.cat(model.layer_norms.learned()),
+                "prompts": torch.cat([p.detach().clone() for p in model.prompts.a]),
+            }
+        )
+        real(path, model, optimizer, state)
+
+    monkeypatch.setattr(phased_training, "save_checkpoint", noted)
+    config = make_config(**{**CYCLIC, "method": "ln+vpt"}, seed=1)
+    result = tune(splits, tmp_path / "a.safetensors", config)
+    parts = [(record["cycle"], record["part"]) for record in records(result)]
+    assert parts[:4] == [(1, "head"), (1, "head"), (1, "body"), (1, "body")]
+    assert len(parts) > 4
+    for (_, part), before, after in zip(parts[1:], seen, seen[1:], strict=False):
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        assert moved == ({"head"} if part == "head" else {"norms", "prompts"})
+
+
+def test_a_head_phase_is_a_linear_probe(splits, make_config, tmp_path):
+    """The same features, steps and rates: LP-LN begins with what `linear` gives."""
+    probe = tune(
+        splits, tmp_path / "p.safetensors", make_config(method="linear", epochs=3, lr_head=1e-2)
+    )
+    config = make_config(method="ln", cycles=1, head_epochs=3, ln_epochs=1, lr_head=1e-2)
+    both = tune(splits, tmp_path / "b.safetensors", config)
+    keys = ("train_loss", "train_top1", "val_top1", "val_loss")
+    for one, other in zip(records(probe), records(both), strict=False):
+        assert [one[key] for key in keys] == [other[key] for key in keys]
+
+
+@pytest.mark.parametrize(("size", "head", "body"), [(8, 3, 3), (9, 3, 3), (10, 3, 2)])
+def test_each_phase_has_its_own_schedule(
+    splits, make_config, tmp_path, monkeypatch, size, head, body
+):
+    """Of 24 images the head takes all; norms drop a last batch below half a batch."""
+    from vptkit.tune.training import loop
+
+    asked, real = [], loop.rate_at
+
+    def noted(step, steps, warmup):
+        asked.append((step, steps))
+        return real(step, steps, warmup)
+
+    monkeypatch.setattr(loop, "rate_at", noted)
+    config = make_config(**{**CYCLIC, "cycles": 1}, batch_size=size)
+    tune(splits, tmp_path / "a.safetensors", config)
+    runs = [(step, steps) for steps in (2 * head, 2 * body) for step in range(steps)]
+    assert [one for one, _ in groupby(asked)] == runs  # asked for each group of parameters

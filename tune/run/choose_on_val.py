@@ -1,0 +1,76 @@
+"""The third step of a run: val chooses epoch, λ and head; then test and ood may be asked, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vptkit.tune.training.head_refit import refit_head
+from vptkit.tune.training.loop import top1_and_loss
+
+from .layer_norm_rescale import choose_rescale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vptkit.progress import Progress
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.methods.tuned_model import Tuned
+    from vptkit.tune.training.phased_training import Trained
+
+__all__ = ["Chosen", "choose_on_val", "top1_on"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What val chose; the model holds it.
+
+    Attributes:
+        best_epoch: whose parameters were taken, from 1.
+        val_top1: accuracy on val with everything that was chosen, a share.
+        layer_norms: shift, λ and its curve (`Rescaled.to_json`), and the FSR proxy where there is a
+            full set; None if no LayerNorms are tuned.
+        test_top1, ood_top1: accuracy there, asked when all was chosen; None if there is no such
+            split, or it shall not be looked at.
+    """
+
+    best_epoch: int
+    val_top1: float
+    layer_norms: dict[str, Any] | None
+    test_top1: float | None = None
+    ood_top1: float | None = None
+
+
+def choose_on_val(
+    trained: Trained, sets: Mapping[str, DataSet], config: TuneConfig, progress: Progress
+) -> Chosen:
+    """Take the best epoch; of LayerNorms choose λ, and then train the head again where asked.
+
+    Args:
+        trained: its model is left with what was chosen.
+        sets: train and val; of test and ood only the curve along λ is noted, to be looked at.
+        config: `rescale` and `refit_epochs`.
+        progress: told about each λ and each step.
+
+    Returns:
+        what was chosen, without accuracies on test and ood.
+    """
+    tuned, state = trained
+    tuned.load_state_dict(state.best)
+    val_top1 = state.history[state.best_epoch - 1]["val_top1"]
+    if tuned.layer_norms is None:
+        return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=None)
+    rescaled = choose_rescale(tuned, tuned.layer_norms, sets, config, progress)
+    val_top1 = val_top1 if rescaled.val_top1 is None else rescaled.val_top1
+    if config.refit_epochs:
+        val_top1 = refit_head(tuned, sets, config, progress)
+    norms = rescaled.to_json(config.rescale)
+    return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=norms)
+
+
+def top1_on(
+    split: str, tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig
+) -> float | None:
+    """Accuracy on a split, None if there is none; asked once, after everything is decided."""
+    return top1_and_loss(tuned, sets[split], config.batch_size)[0] if split in sets else None

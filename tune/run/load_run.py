@@ -1,0 +1,132 @@
+"""The first step of a run: what is asked, and what its data and backbone turn out to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vptkit.formats.adapter import BackboneRef
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
+from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
+from vptkit.tune.data.dataset import DataSet
+from vptkit.tune.data.splits import data_digest, load_splits
+from vptkit.tune.training.distributed import share
+from vptkit.tune.training.run_files import require_free
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.images.preprocess import Preprocess
+    from vptkit.progress import Progress
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.data.splits import Split
+    from vptkit.tune.training.run_files import RunFiles
+
+__all__ = ["RunInputs", "RunRequest", "load_run", "require_readable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What `vptkit.tune.run.tune_run.tune` was asked for.
+
+    Attributes:
+        data: see `vptkit.tune.data.dataset_reader.read_splits`.
+        files: the adapter's, and those beside it.
+        config: every setting.
+        resume, force, test: of `tune`.
+        progress: told about each step; silent in all processes of torchrun but the first.
+        begun: when the call began, of `time.perf_counter`.
+    """
+
+    data: Path
+    files: RunFiles
+    config: TuneConfig
+    resume: bool
+    force: bool
+    test: bool
+    progress: Progress
+    begun: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInputs:
+    """What a run starts from.
+
+    Attributes:
+        finished: the adapter is there already, and shall be taken as it is (once it was compared).
+        labels: names of the classes.
+        splits: train and val, test and ood where the data has them: paths and classes.
+        sets: the same as images; without test and ood if those shall not be looked at.
+        backbone: the frozen timm model.
+        spec: its description.
+        reference: how the adapter names it: name, arguments, description, SHA-256 of the weights.
+        preprocess: how it wants its images.
+        identity: settings, digests of data and weights, classes: what a checkpoint or an adapter
+            must agree with to be of this run.
+    """
+
+    finished: bool
+    labels: tuple[str, ...]
+    splits: dict[str, Split]
+    sets: Mapping[str, DataSet]
+    backbone: Any
+    spec: BackboneSpec
+    reference: BackboneRef
+    preprocess: Preprocess
+    identity: dict[str, Any]
+
+
+def load_run(request: RunRequest) -> RunInputs:
+    """Find the images, build the backbone, and say which run this is. Nothing is written.
+
+    Raises:
+        OutputError: files are there that the run would overwrite.
+        DataError: the images are not there, or too few.
+        BackboneError: timm does not know the backbone, or its weights do not fit.
+    """
+    config, adapter = request.config, request.files.adapter
+    finished = request.resume and not request.force and adapter.is_file()
+    if not finished:
+        require_free(request.files, resume=request.resume, force=request.force)
+    shares = config.val_share, config.test_share
+    labels, splits = load_splits(request.data, config.seed, *shares, shots=config.shots)
+    model = create_backbone(config.backbone, config.backbone_args, config.weights)
+    spec = spec_from_model(model, config.backbone)
+    preprocess = preprocess_of(model)
+    reference = BackboneRef(
+        name=config.backbone,
+        args=dict(config.backbone_args),
+        spec=spec,
+        sha256=digest_of_weights(weights_from_model(model)),
+    )
+    seen = [name for name in splits if request.test or name in ("train", "val")]
+    return RunInputs(
+        finished=finished,
+        labels=labels,
+        splits=splits,
+        sets={name: DataSet(splits[name], preprocess) for name in seen},
+        backbone=model,
+        spec=spec,
+        reference=reference,
+        preprocess=preprocess,
+        identity={
+            "config": config.to_json(),
+            "data": data_digest(splits),
+            "backbone": reference.sha256,
+            "labels": list(labels),
+        },
+    )
+
+
+def require_readable(sets: Mapping[str, DataSet], config: TuneConfig) -> None:
+    """Decode test and ood once: a broken image shall not end the run after the training.
+
+    Raises:
+        DataError: an image that cannot be decoded, by name.
+    """
+    for name in sorted({"test", "ood"} & set(sets)):
+        for _ in sets[name].evaluation_batches(config.batch_size, share=share()):
+            pass

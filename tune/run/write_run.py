@@ -1,0 +1,149 @@
+"""The last step of a run: its adapter, with golden answers and the record of its training."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import timm
+import torch
+
+import vptkit
+from vptkit.formats.adapter import Adapter, write_adapter
+from vptkit.images.preprocess import normalize
+from vptkit.tune.backbone.reference import adapter_logits
+from vptkit.tune.data.splits import class_counts
+from vptkit.tune.training.device import describe_device, device_of
+from vptkit.tune.training.distributed import leads, share
+
+from .run_plots import plot_run
+from .run_result import TuneResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.methods.tuned_model import Tuned
+    from vptkit.tune.training.phased_training import Trained
+
+    from .choose_on_val import Chosen
+    from .load_run import RunInputs, RunRequest
+
+__all__ = ["golden_answers", "write_run"]
+
+
+def write_run(
+    request: RunRequest, inputs: RunInputs, trained: Trained, chosen: Chosen
+) -> TuneResult:
+    """Write adapter and pictures, and remove the checkpoint; of torchrun's processes the first does.
+
+    Args:
+        request, inputs: of the run.
+        trained: its model holds what was chosen; it is moved to the CPU.
+        chosen: what the adapter records.
+
+    Raises:
+        OutputError: the disk is full; the checkpoint stays.
+    """
+    files, tuned = request.files, trained.model
+    device = describe_device(device_of(tuned))
+    tuned.cpu()
+    tuned.backbone.cpu()  # golden answers are float32 on a CPU, wherever the training ran
+    adapter = _adapter(request, inputs, trained, chosen, device)
+    curves: Path | None = None
+    plots: tuple[Path, ...] = ()
+    if leads():
+        golden = golden_answers(inputs.backbone, adapter, inputs.sets["val"], request.config.golden)
+        adapter.tensors.update(golden)
+        write_adapter(files.adapter, adapter)
+        curves, plots = plot_run(trained.state, chosen.layer_norms, files, adapter.name)
+        files.checkpoint.unlink(missing_ok=True)
+    total, without_head = tuned.trainable()
+    return TuneResult(
+        adapter=files.adapter,
+        trainable=total,
+        trainable_prompts=without_head,
+        best_epoch=chosen.best_epoch,
+        val_top1=chosen.val_top1,
+        test_top1=chosen.test_top1,
+        ood_top1=chosen.ood_top1,
+        seconds=time.perf_counter() - request.begun,
+        device=device,
+        metrics=files.metrics,
+        curves=curves,
+        layer_norms=chosen.layer_norms,
+        plots=plots,
+    )
+
+
+def _adapter(
+    request: RunRequest, inputs: RunInputs, trained: Trained, chosen: Chosen, device: str
+) -> Adapter:
+    """The adapter file's content, without golden answers."""
+    config, tuned = request.config, trained.model
+    return Adapter(
+        name=config.name or request.files.adapter.stem,
+        backbone=inputs.reference,
+        method=config.method,
+        insert=tuned.insert,
+        prompt_length=0 if tuned.prompts is None else config.prompts,
+        pool=tuned.pool,
+        norm=tuned.norm,
+        labels=inputs.labels,
+        preprocess=inputs.preprocess,
+        train={
+            **inputs.identity,
+            "val_top1": chosen.val_top1,
+            "test_top1": chosen.test_top1,
+            "ood_top1": chosen.ood_top1,
+            "best_epoch": chosen.best_epoch,
+            "images": class_counts(inputs.labels, inputs.splits),
+            "whitening": trained.state.whitening,
+            "layer_norms": chosen.layer_norms,
+            "computed": {
+                "device": device,
+                "processes": share()[1],
+                "accumulate": config.accumulate,
+                "compile": config.compile,
+            },
+            "versions": {
+                "vptkit": vptkit.__version__,
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+            },
+        },
+        tensors=_learned(tuned),
+    )
+
+
+def _learned(tuned: Tuned) -> dict[str, Any]:
+    """The learned tensors by their names in the file: prompts, LayerNorms, head."""
+    tensors = {} if tuned.prompts is None else dict(tuned.prompts.tensors())
+    if tuned.layer_norms is not None:
+        tensors |= tuned.layer_norms.tensors()
+    tensors["head.weight"] = tuned.head.weight.detach().numpy().copy()
+    tensors["head.bias"] = tuned.head.bias.detach().numpy().copy()
+    return tensors
+
+
+@torch.no_grad()
+def golden_answers(model: Any, adapter: Adapter, data: DataSet, count: int) -> dict[str, Any]:
+    """Some validation images and the slow reference's answers to them.
+
+    Args:
+        model: the frozen timm model, on the CPU.
+        adapter: whose answers.
+        data: the validation split.
+        count: how many images, spread over the split.
+
+    Returns:
+        golden.images, uint8 [G, H, W, 3], and golden.logits, float32 [G, C].
+    """
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
+    images = data.prepared(chosen)
+    pixels = torch.from_numpy(normalize(images, adapter.preprocess))
+    return {
+        "golden.images": images,
+        "golden.logits": adapter_logits(model, adapter, pixels).numpy(),
+    }

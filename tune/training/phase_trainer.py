@@ -1,0 +1,130 @@
+"""One phase of a training: its optimiser, its batches (of images or of features), its epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from vptkit.tune.methods.tuned_model import parameter_groups
+
+from .checkpoint import restore_moments
+from .loop import (
+    EpochData,
+    feature_batches,
+    feature_evaluation,
+    image_batches,
+    top1_and_loss,
+    train,
+)
+from .optimizer_step import class_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from vptkit.progress import Progress
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.methods.tuned_model import Part, Tuned
+
+    from .phases import Phase
+    from .train_state import TrainState
+
+__all__ = ["PhaseTrainer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTrainer:
+    """Trains a model phase by phase.
+
+    Attributes:
+        tuned: the model; its parameters change.
+        sets: train and val.
+        config: of the run.
+        state: how far the training has come; filled in.
+        progress: told about each step.
+    """
+
+    tuned: Tuned
+    sets: Mapping[str, DataSet]
+    config: TuneConfig
+    state: TrainState
+    progress: Progress
+
+    def train(
+        self,
+        phase: Phase,
+        *,
+        last: int,
+        after_epoch: Callable[[Phase, torch.optim.Optimizer], None] = lambda *_: None,
+        moments: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """From `state.epoch` to the end of the phase.
+
+        Args:
+            phase: what learns, and in which epochs.
+            last: the run's last epoch, to be told.
+            after_epoch: called with the phase and its optimiser after each epoch.
+            moments: the tensors of a checkpoint, if a run goes on in the middle of the phase.
+
+        Raises:
+            VptkitError: the loss is not finite any more.
+        """
+        self.tuned.learn(phase.part)
+        optimizer = torch.optim.AdamW(parameter_groups(self.tuned, self.config, phase.part))
+        if moments is not None:
+            restore_moments(optimizer, moments)
+        data = self._epoch_data(phase.part)
+        targets, classes = self.sets["train"].split.targets, self.tuned.head.out_features
+        train(
+            self.tuned,
+            optimizer,
+            data,
+            self.config,
+            self.state,
+            progress=self.progress,
+            after_epoch=lambda: after_epoch(phase, optimizer),
+            epochs=phase.epochs,
+            last=last,
+            weights=class_weights(self.config, targets, classes),
+        )
+
+    def images_left(self, plan: Sequence[Phase]) -> int:
+        """How many training images the epochs of these phases show that are not done."""
+        images, total = len(self.sets["train"]), 0
+        for phase in plan:
+            epochs = range(max(self.state.epoch, phase.epochs.start), phase.epochs.stop)
+            shown = self._steps(phase.part) * self.config.batch_size
+            total += min(images, shown) * len(epochs)
+        return total
+
+    def _epoch_data(self, part: Part) -> EpochData:
+        tuned, config = self.tuned, self.config
+        data, val = self.sets["train"], self.sets["val"]
+        steps = self._steps(part)
+        if self._from_features(part):
+            validation = feature_evaluation(tuned, val, config)
+            batches = feature_batches(tuned, data, config)
+            return EpochData(batches, steps, validation, from_features=True)
+        return EpochData(
+            image_batches(data, config),
+            steps,
+            lambda: top1_and_loss(tuned, val, config.batch_size),
+            from_features=False,
+        )
+
+    def _from_features(self, part: Part) -> bool:
+        """Whether only the head learns, from features that stay the same."""
+        alone = part == "head" or self.config.method == "linear"
+        return alone and self.config.augment != "crop"
+
+    def _steps(self, part: Part) -> int:
+        """Of an epoch. Of images a last batch of less than half the size is dropped, of features none."""
+        size = self.config.batch_size
+        full, rest = divmod(len(self.sets["train"]), size)
+        if self._from_features(part):
+            return full + bool(rest)
+        return max(full + (2 * rest >= size), 1)
