@@ -18,12 +18,13 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from safetensors.torch import save_file  # noqa: E402
 
-from tests.support.children import Child  # noqa: E402
 from vptkit.tune import TuneConfig  # noqa: E402
 from vptkit.tune import tune as run_tune  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.children import Child
 
 
 NAME = "vit_tiny_patch16_224"
