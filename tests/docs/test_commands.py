@@ -42,7 +42,8 @@ def scenery(kept, vptkit, monkeypatch, tmp_path) -> Scenery:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(kept / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     whole = Budget.__init__
-    monkeypatch.setattr(Budget, "__init__", lambda self, **_: whole(self, rounds=3))
+    short = {"rounds": 3, "warm_up_least": 0.01, "warm_up_calls": 2}
+    monkeypatch.setattr(Budget, "__init__", lambda self, **_: whole(self, **short))
     monkeypatch.chdir(tmp_path)
     return Scenery(kept, shared, vptkit)
 
