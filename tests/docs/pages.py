@@ -4,7 +4,7 @@ A page says what it needs in HTML comments, which no reader sees:
 
     <!-- begins with: flowers photos -->   what lies in the folder (`tests.docs.scenes`)
     <!-- not run: needs a Jetson -->       before a fence: its commands and options are checked only
-    <!-- on the fakes -->                  before a fence: run on the GPU of tests/fakes
+    <!-- on the fakes -->                  before a fence: run on the GPU of tests/support/fakes
     <!-- exit code 3 -->                   before a fence: how its last command ends
     <!-- needs: ray -->                    before a fence: run where this module is installed
 

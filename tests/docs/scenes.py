@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vptkit.adapter import read_adapter, write_adapter
+from vptkit.formats.adapter import read_adapter, write_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,7 +148,7 @@ def _bank(scenery: Scenery, made: Path) -> None:
 
 def _demo(scenery: Scenery, made: Path) -> None:
     """What the demo leaves behind, after one epoch on a few digits."""
-    from vptkit.demo import write_digits
+    from vptkit.demo.digits import write_digits
 
     digits = scenery.kept / "digits"
     write_digits(digits)

@@ -11,7 +11,7 @@ from tests.docs.cli_options import all_options, commands, complaint
 from tests.docs.pages import PAGES, ROOT, commands_in_prose, read_page, shell_lines
 from tests.docs.reader import Reader
 from tests.docs.scenes import Scenery, fill_hub
-from tests.fakes.gpu import ORIN
+from tests.support.fakes.gpu import ORIN
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 READ = [read_page(name) for name in PAGES]
@@ -32,7 +32,7 @@ def scenery(kept, vptkit, monkeypatch, tmp_path) -> Scenery:
         pytest.importorskip(module)
     from huggingface_hub import constants
 
-    from vptkit.runtime.timing import Budget
+    from vptkit.runtime.measure.timing import Budget
 
     shared = SHARED if (SHARED / "data").is_dir() else None
     if not (kept / "hub").exists():
