@@ -45,7 +45,7 @@ def complaint(line: str) -> str | None:
         line: of a shell block, or code in prose: `vptkit devices list | show X` counts its first
             command only, and words after an ellipsis are free.
     """
-    words = [word for word in shlex.split(line.replace("…", "..."), comments=True)]
+    words = shlex.split(line.replace("…", "..."), comments=True)
     start = next((i for i, word in enumerate(words) if word.split("/")[-1] == "vptkit"), None)
     if start is None or words[max(start - 1, 0)] in ("install", "-e", "-r"):
         return None

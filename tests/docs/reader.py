@@ -71,7 +71,7 @@ class Reader:
         self.output = ""
         if block.kind == "python":
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(compile(block.text, where, "exec"), self.names)  # noqa: S102
+                exec(compile(block.text, where, "exec"), self.names)
             self.output = out.getvalue()
             return
         lines = shell_lines(block.text)
@@ -80,7 +80,9 @@ class Reader:
             expected = int(block.notes.get("exit code", 0)) if last else 0
             code, out, err = self._type(line)
             self.output += out + err
-            assert code == expected, f"{where}: exit code {code} of: {line}\n{out[-1500:]}\n{err[-3000:]}"
+            assert code == expected, (
+                f"{where}: exit code {code} of: {line}\n{out[-1500:]}\n{err[-3000:]}"
+            )
 
     def _type(self, line: str) -> tuple[int, str, str]:
         command = line.split("  #")[0].strip()

@@ -54,7 +54,9 @@ def test_a_page_can_be_followed(page, scenery, vptkit, tmp_path):
     for name in page.begins_with:
         scenery.put(name, tmp_path)
     ran = Reader(tmp_path, vptkit).follow(page)
-    assert ran >= sum(b.is_run and not {"on the fakes", "needs"} & set(b.notes) for b in page.blocks)
+    assert ran >= sum(
+        b.is_run and not {"on the fakes", "needs"} & set(b.notes) for b in page.blocks
+    )
 
 
 @pytest.mark.slow

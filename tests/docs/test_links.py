@@ -33,9 +33,7 @@ def test_links_lead_somewhere(name):
             continue
         path, _, anchor = target.partition("#")
         file = ((ROOT / name).parent / path).resolve() if path else ROOT / name
-        if not file.exists() or (
-            anchor and anchor not in anchors(str(file.relative_to(ROOT)))
-        ):
+        if not file.exists() or (anchor and anchor not in anchors(str(file.relative_to(ROOT)))):
             missing.append(target)
     assert missing == []
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.text_table import columns
 
+from .accuracy_latency_plot import plot_accuracy_latency
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -39,25 +41,49 @@ def demo_table(document: dict[str, Any]) -> str:
 def report_rows(
     document: dict[str, Any], tuned: dict[str, TuneResult], parity: dict[str, Any]
 ) -> list[dict[str, Any]]:
+    """One row a method and baseline: what was learned, how good it is, and how fast.
+
+    Args:
+        document: of `vptkit.runtime.profile.benchmark.profile`.
+        tuned: method → its result.
+        parity: method → its bundle's `Parity.to_json`.
+    """
     backbone = next(row for row in document["rows"] if row["kind"] == "baseline")
     rows = []
     for row in document["rows"]:
         result = tuned.get(row["name"])
+        count, interval = _judged(result)
         rows.append(
             {
                 "name": row["name"],
                 "kind": row["kind"],
                 "test_top1": result.test_top1 if result else None,
+                "test_count": count,
+                "test_interval": interval,
                 "val_top1": result.val_top1 if result else None,
                 "trainable": result.trainable if result else None,
                 "trainable_prompts": result.trainable_prompts if result else None,
                 "ms": row["ms"],
                 "ratio": row["ms"]["p50"] / backbone["ms"]["p50"],
+                "ratio_interval": [row["ratio"]["low"], row["ratio"]["high"]]
+                if row["ratio"]
+                else None,
                 "verdict": row["ratio"]["verdict"] if row["ratio"] else None,
                 "parity": parity[row["name"]]["max_rel_diff"] if result else None,
             }
         )
     return rows
+
+
+def _judged(result: TuneResult | None) -> tuple[int | None, list[float] | None]:
+    """Number of test images, and the 95 % interval of the accuracy on them (Wilson's)."""
+    from vptkit.export.numerics.accuracy_gate import wilson
+    from vptkit.formats.adapter import read_adapter
+
+    if result is None or result.test_top1 is None:
+        return None, None
+    count = sum(read_adapter(result.adapter).train["images"]["test"].values())
+    return count, list(wilson(round(result.test_top1 * count), count))
 
 
 _HEADER = ["", "test top-1", "trained", "without head", "p50 ms", "÷ backbone", "parity"]
@@ -85,7 +111,7 @@ def write_report(
     document: dict[str, Any],
     settings: DemoSettings,
 ) -> None:
-    """report.html, on its own: table, learning curves, latency; profile.json beside it."""
+    """report.html, on its own: table and pictures; those and profile.json beside it."""
     from vptkit.runtime.profile.profile_plot import plot_profile
     from vptkit.tune.run.learning_curves import plot_curves
 
@@ -95,21 +121,47 @@ def write_report(
     }
     plot_curves(histories, folder / "curves.png")
     plot_profile(document, folder / "profile.png")
+    picture = folder / "accuracy_latency.png"
+    plot_accuracy_latency(rows, _circumstances(document, rows, settings), picture)
     (folder / "profile.json").write_text(json.dumps(document, indent=1) + "\n")
     page = _PAGE.format(
-        data=html.escape(str(settings.data or "scikit-learn's handwritten digits")),
-        backbone=html.escape(settings.backbone or "the embedded ViT of 1.2 M parameters"),
+        data=html.escape(_data(settings)),
+        backbone=html.escape(_backbone(settings)),
         epochs=settings.epochs,
         header="".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER),
         rows="\n".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
             for row in rows
         ),
+        picture=_embedded(picture),
         curves=_embedded(folder / "curves.png"),
         profile=_embedded(folder / "profile.png"),
         machine=html.escape(json.dumps(document["machine"])),
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _data(settings: DemoSettings) -> str:
+    return str(settings.data or "scikit-learn's handwritten digits")
+
+
+def _backbone(settings: DemoSettings) -> str:
+    return settings.backbone or "the embedded ViT of 1.2 M parameters"
+
+
+def _circumstances(
+    document: dict[str, Any], rows: list[dict[str, Any]], settings: DemoSettings
+) -> str:
+    """What a picture needs to be read on its own, in two lines."""
+    machine = document["machine"]
+    count = next((row["test_count"] for row in rows if row["test_count"]), 0)
+    runtime = machine["versions"].get("onnxruntime", "")
+    return (
+        f"{_data(settings)}, {count} test images; {_backbone(settings)}; {settings.epochs} epochs, "
+        "one seed.\n"
+        f"{machine['cpu'] or machine['arch']}, {machine['session_threads']} threads, ONNX Runtime "
+        f"{runtime}, load {machine['load']} at the start. Whiskers: 95 % intervals."
+    )
 
 
 def _embedded(path: Path) -> str:
@@ -137,6 +189,7 @@ chosen on the validation split, the test split is read once.</p>
 the bundle and the torch reference, over the largest logit. Latency: ONNX Runtime on this CPU,
 batch 1, all rows interleaved in one process; the first baseline is the backbone without any adapter,
 exported the usual way.</p>
+<h2>Accuracy and latency</h2><img alt="test accuracy over latency" src="{picture}">
 <h2>Learning</h2><img alt="loss and accuracy over epochs" src="{curves}">
 <h2>Latency</h2><img alt="latency of each bundle" src="{profile}">
 <p><small>{machine}</small></p>

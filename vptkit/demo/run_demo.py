@@ -1,6 +1,6 @@
 """`vptkit demo`: the whole line on one machine, and a report that can be looked at.
 
-Three methods are tuned on the same images, exported, checked against the torch reference, and
+Four methods are tuned on the same images, exported, checked against the torch reference, and
 profiled side by side with the bare backbone and the unfolded graph. Offline by default: the images
 are scikit-learn's handwritten digits, the backbone is a small ViT of our own
 (`vptkit/assets/README.md`).
@@ -29,8 +29,10 @@ BACKBONE = "vit_tiny_patch16_224"
 BACKBONE_ARGS = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
 # For digits on the embedded backbone; chosen on their validation split (docs/results.md)
 DIGITS = {"augment": "none", "prompts": 20, "rank": 20, "lr": 2e-2, "lr_head": 5e-2}
+_OF_PROMPTS = ("prompts", "rank", "lr")
 METHODS: dict[str, dict[str, Any]] = {
     "linear": {"method": "linear"},
+    "ln": {"method": "ln"},
     "vpt-deep": {"method": "vpt"},
     "bpt-deep": {"method": "bpt"},
 }
@@ -115,12 +117,14 @@ def _settings(name: str, settings: DemoSettings) -> dict[str, Any]:
     args: dict[str, Any] = dict(BACKBONE_ARGS) if embedded else {}
     if settings.image_size is not None:
         args["img_size"] = settings.image_size
+    chosen = DIGITS if embedded and settings.data is None else {}
+    unused = _OF_PROMPTS if name == "ln" else ()
     return {
         **METHODS[name],
         "backbone": settings.backbone or BACKBONE,
         "backbone_args": args,
         "epochs": settings.epochs,
-        **(DIGITS if embedded and settings.data is None else {}),
+        **{key: value for key, value in chosen.items() if key not in unused},
     }
 
 

@@ -1,4 +1,4 @@
-"""`vptkit demo`: three methods, three bundles, one table and one report; everything or nothing."""
+"""`vptkit demo`: four methods, four bundles, one table and one report; everything or nothing."""
 
 from __future__ import annotations
 
@@ -80,13 +80,18 @@ def test_the_whole_line(arguments, vptkit, tmp_path, short_profile, monkeypatch)
         assert 0 <= row["test_top1"] <= 1
         assert row["ms"]["p50"] > 0
         assert row["ratio"] > 0
+        low, high = row["test_interval"]
+        assert 0 <= low <= row["test_top1"] <= high <= 1
+        assert row["test_count"] == 6
     assert rows["linear"]["trainable_prompts"] == 0
 
     page = (folder / "report.html").read_text()
     cells = [line.split("</td>")[0].partition("<td>")[2] for line in page.splitlines()]
     assert {cell for cell in cells if cell} == set(rows)
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert "{" not in page.split("</style>")[1].split("<small>")[0]  # nothing left to fill in
+    with Image.open(folder / "accuracy_latency.png") as picture:
+        assert picture.width > 1200  # twice what a page shows
     table = demo_table(document)
     assert all(name in table for name in rows)
 
