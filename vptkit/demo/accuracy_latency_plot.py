@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -85,13 +85,13 @@ def _words(row: dict[str, Any], bare: float) -> str:
 def _furnish(
     axes: Axes, rows: Sequence[dict[str, Any]], tuned: Sequence[dict[str, Any]], bare: float
 ) -> None:
-    ratios = [bound / bare for row in rows for bound in (row["ms"]["p50"],)]
+    ratios = [row["ms"]["p50"] / bare for row in rows]
     ratios += [bound for row in tuned for bound in row["ratio_interval"] or ()]
     margin = 0.06 * (max(ratios) - min(ratios)) + 0.01
     axes.set_xlim((min(ratios) - margin) * bare, (max(ratios) + margin) * bare)
     axes.set_xlabel("median latency of one image, ms", color=_INK)
     axes.set_ylabel("test accuracy, %", color=_INK)
-    above = axes.secondary_xaxis("top", functions=(lambda x: x / bare, lambda r: r * bare))
+    above = axes.secondary_xaxis("top", functions=(_times(1 / bare), _times(bare)))
     above.set_xlabel("÷ bare backbone", color=_FAINT, fontsize=9)
     for axis in (axes, above):
         axis.tick_params(colors=_FAINT)
@@ -108,6 +108,10 @@ def _furnish(
         labelcolor=_INK,
         labelspacing=0.9,
     )
+
+
+def _times(factor: float) -> Callable[[Any], Any]:
+    return lambda values: values * factor
 
 
 def _order(axes: Axes) -> tuple[list[Any], list[str]]:
