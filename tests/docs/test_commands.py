@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from tests.docs.pages import PAGES, ROOT, commands_in_prose, read_page, shell_li
 from tests.docs.reader import Reader
 from tests.docs.scenes import Scenery, fill_hub
 from tests.support.fakes.gpu import ORIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 READ = [read_page(name) for name in PAGES]
@@ -26,10 +30,11 @@ def kept(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def scenery(kept, vptkit, monkeypatch, tmp_path) -> Scenery:
+def scenery(kept, vptkit, monkeypatch, tmp_path) -> Iterator[Scenery]:
     """Things to begin with, the hub's cache, and profiles of three rounds instead of seconds."""
     for module in ("torch", "timm", "onnx", "onnxruntime", "matplotlib", "sklearn"):
         pytest.importorskip(module)
+    import torch
     from huggingface_hub import constants
 
     from vptkit.runtime.measure.timing import Budget
@@ -45,7 +50,10 @@ def scenery(kept, vptkit, monkeypatch, tmp_path) -> Scenery:
     short = {"rounds": 3, "warm_up_least": 0.01, "warm_up_calls": 2}
     monkeypatch.setattr(Budget, "__init__", lambda self, **_: whole(self, **short))
     monkeypatch.chdir(tmp_path)
-    return Scenery(kept, shared, vptkit)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so few images are not worth two
+    yield Scenery(kept, shared, vptkit)
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
