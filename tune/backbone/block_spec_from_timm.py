@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from timm.layers.activations import GELU, GELUTanh, QuickGELU
-from timm.layers.attention import Attention, AttentionRope
 from timm.layers.layer_scale import LayerScale
 from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 from timm.layers.norm import LayerNorm, RmsNorm
@@ -14,6 +13,8 @@ from timm.models import beit, eva, vision_transformer, vision_transformer_relpos
 from torch import nn
 
 from vptkit.formats.backbone_spec import Activation, RelativePositions
+
+from .timm_classes import Attention, AttentionRope
 
 __all__ = ["Refused", "activation_of", "describe_block", "log_mlp_of", "norm_kind"]
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .reference import embed, features, final
+from .timm_classes import Attention
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def _is_plain(block: Any) -> bool:
         type(block) is Block
         and type(block.attn) is Attention
         and isinstance(block.attn.q_norm, nn.Identity)
-        and isinstance(block.attn.norm, nn.Identity)
+        and isinstance(getattr(block.attn, "norm", nn.Identity()), nn.Identity)
     )
 
 

@@ -90,7 +90,7 @@ def call_block(model: Any, i: int, z: Tensor, prompts: int = 0) -> Tensor:
     block, k = model.blocks[i], model.num_prefix_tokens
     if _is(model, Eva):
         rope = None if model.rope is None else _rotary(model)
-        if rope is not None and model.rope_mixed:
+        if rope is not None and getattr(model, "rope_mixed", False):
             rope = rope[i]
         with patch.object(block.attn, "num_prefix_tokens", k + prompts):
             return cast("Tensor", block(z, rope=rope))

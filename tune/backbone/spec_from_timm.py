@@ -13,11 +13,6 @@ import torch
 from timm.layers.attention_pool import AttentionPoolLatent
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
-from timm.layers.pos_embed_sincos import (
-    RotaryEmbeddingCat,
-    RotaryEmbeddingDinoV3,
-    RotaryEmbeddingMixed,
-)
 from timm.models.beit import Beit, RelativePositionBias
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
@@ -30,6 +25,7 @@ from vptkit.formats.backbone_spec import AttentionPool, BackboneSpec, RelativePo
 from vptkit.formats.backbone_weights import is_head, tensor_shapes
 
 from .block_spec_from_timm import Refused, activation_of, describe_block, log_mlp_of, norm_kind
+from .timm_classes import RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,10 +176,11 @@ def _positions(model: Any, refused: Refused) -> dict[str, Any]:
 
 
 def _rotary(rope: Any, attn: Any, refused: Refused) -> Rotary | None:
-    half, kind = bool(attn.rotate_half), _type(rope)
+    # timm before 1.0.20 turns pairs only, before 1.0.17 it counts rows first, from zero
+    half, kind = bool(getattr(attn, "rotate_half", False)), _type(rope)
     if kind is RotaryEmbeddingMixed:
         return Rotary(kind="mixed", indexing=rope.grid_indexing)
-    if bool(rope.rotate_half) != half:
+    if bool(getattr(rope, "rotate_half", False)) != half:
         refused.append("rope and attention with different rotate_half")
     if kind is RotaryEmbeddingDinoV3:
         periods = None
@@ -198,7 +195,8 @@ def _rotary(rope: Any, attn: Any, refused: Refused) -> Rotary | None:
             offset=float(rope.grid_offset),
             normalize=rope.normalize_coords,
         )
-    if kind is not RotaryEmbeddingCat or rope.in_pixels or rope.grid_type not in (None, "index"):
+    grid = getattr(rope, "grid_type", None)
+    if kind is not RotaryEmbeddingCat or rope.in_pixels or grid not in (None, "index"):
         refused.append(f"rotary embedding {type(rope).__name__}")
         return None
     reference = rope.ref_feat_shape
@@ -206,8 +204,8 @@ def _rotary(rope: Any, attn: Any, refused: Refused) -> Rotary | None:
         kind="axial",
         rotate_half=half,
         temperature=float(rope.temperature),
-        indexing=rope.grid_indexing,
-        offset=float(rope.grid_offset),
+        indexing=getattr(rope, "grid_indexing", "ij"),
+        offset=float(getattr(rope, "grid_offset", 0.0)),
         reference=None if reference is None else tuple(reference),
     )
 
