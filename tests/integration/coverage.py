@@ -17,6 +17,7 @@ import numpy as np
 import timm
 import torch
 
+from tests.support.timms import create_model
 from tests.support.tolerances import largest_difference
 from vptkit.errors import BackboneError
 from vptkit.export.fold.fold_network import fold
@@ -55,7 +56,7 @@ def small_model(name: str) -> Any:
     """A timm model of this name, two blocks deep and two heads wide, with random weights."""
     with torch.device("meta"):
         args = {"num_kv_heads": 1} if "sapiens2" in name else {}
-        whole = timm.create_model(name, pretrained=False, num_classes=0, depth=1, **args)
+        whole = create_model(name, num_classes=0, depth=1, **args)
     patch = whole.patch_embed.patch_size
     heads = _heads(whole.blocks[0])
     args = {
@@ -71,7 +72,7 @@ def small_model(name: str) -> Any:
         if type(whole).__name__ == "VisionTransformer":
             del args["attn_pool_num_heads"]
     with torch.random.fork_rng():
-        model = timm.create_model(name, pretrained=False, num_classes=0, **args)
+        model = create_model(name, num_classes=0, **args)
     return randomized(model.double().eval().requires_grad_(requires_grad=False))
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import timm
 import torch
 from hypothesis import strategies as st
 from timm.layers import QuickGELU
+from timm.models.vision_transformer import VisionTransformer
 
+from tests.support.timms import create_model, takes
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.backbone_weights import digest_of_weights, tensor_shapes
@@ -31,6 +32,7 @@ __all__ = ["Case", "Setup", "build", "random_adapter", "setups", "specs"]
 
 WIDTH = 32
 CLASSES = 5
+PROJ_BIAS = [True, True, False] if takes(VisionTransformer, "proj_bias") else [True]
 ACTIVATIONS = {"gelu": torch.nn.GELU, "quick_gelu": QuickGELU, "gelu_tanh": "gelu_tanh"}
 
 
@@ -117,7 +119,7 @@ def _setups(draw: st.DrawFn) -> Setup:
         fc_norm=draw(st.sampled_from([None, True, False])),
         final_norm=draw(st.sampled_from([True, True, True, False])),
         qkv_bias=draw(st.sampled_from([True, True, False])),
-        proj_bias=draw(st.sampled_from([True, True, False])),
+        proj_bias=draw(st.sampled_from(PROJ_BIAS)),
         activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
         insert=draw(st.sampled_from(["deep", "deep", "shallow", "none"])),
         prompts=draw(st.sampled_from([1, 3, 6])),
@@ -192,9 +194,10 @@ def timm_call(setup: Setup) -> tuple[str, dict[str, Any]]:
         "fc_norm": setup.fc_norm,
         "final_norm": setup.final_norm,
         "qkv_bias": setup.qkv_bias,
-        "proj_bias": setup.proj_bias,
         "act_layer": ACTIVATIONS[setup.activation],
     }
+    if not setup.proj_bias:
+        args["proj_bias"] = False
     if setup.distilled:
         return "deit_tiny_distilled_patch16_224", args
     args |= {
@@ -209,7 +212,7 @@ def timm_call(setup: Setup) -> tuple[str, dict[str, Any]]:
 def _model(setup: Setup) -> Any:
     name, args = timm_call(setup)
     with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(name, pretrained=False, num_classes=0, **args)
+        model = create_model(name, num_classes=0, **args)
     return model.double().eval().requires_grad_(requires_grad=False)
 
 

@@ -13,6 +13,7 @@ timm = pytest.importorskip("timm")
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
+from tests.support.timms import create_model  # noqa: E402
 from vptkit.tune import TuneConfig, config_from_mapping  # noqa: E402
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def make_vit() -> Callable[..., Any]:
     """A function: a frozen timm model of a few thousand random parameters, in evaluation mode."""
 
     def make(name: str = NAME, seed: int = 0, **overrides: Any) -> Any:
-        model = timm.create_model(name, pretrained=False, num_classes=0, **{**TINY, **overrides})
+        model = create_model(name, num_classes=0, **{**TINY, **overrides})
         return randomize(model, seed).eval().requires_grad_(False)
 
     return make

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from timm.layers.activations import GELU, GELUTanh, QuickGELU
-from timm.layers.layer_scale import LayerScale
 from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 from timm.layers.norm import LayerNorm, RmsNorm
 from timm.layers.pos_embed_rel import RelPosMlp
@@ -14,12 +13,14 @@ from torch import nn
 
 from vptkit.formats.backbone_spec import Activation, RelativePositions
 
-from .timm_classes import Attention, AttentionRope
+from .timm_classes import AttentionRope
 
 __all__ = ["Refused", "activation_of", "describe_block", "log_mlp_of", "norm_kind"]
 
 Refused = list[str]
 
+# one class today; before 1.0.21 each model file had its own
+_LAYER_SCALES = (vision_transformer.LayerScale, vision_transformer_relpos.LayerScale)
 _LAYER_NORMS = (nn.LayerNorm, LayerNorm)
 _PRE = (
     vision_transformer.Block,
@@ -33,7 +34,7 @@ _POST = (
     vision_transformer_relpos.ResPostRelPosBlock,
 )
 _ATTENTIONS = (
-    Attention,
+    vision_transformer.Attention,
     AttentionRope,
     eva.EvaAttention,
     beit.Attention,
@@ -179,7 +180,7 @@ def _scales(block: Any) -> dict[str, Any]:
         return {"layer_scale": True, "scale_names": "gamma", "mlp_scale": both}
     if not hasattr(block, "ls1"):
         return {"layer_scale": False}
-    return {"layer_scale": isinstance(block.ls1, LayerScale)}
+    return {"layer_scale": isinstance(block.ls1, _LAYER_SCALES)}
 
 
 # blocks of more than one branch ----------------------------------------------------------------
@@ -191,7 +192,7 @@ def _branches(block: Any, refused: Refused) -> dict[str, Any]:
         {
             **_attention(attn.attn, refused),
             **_mlp(ffn.mlp, refused),
-            "layer_scale": isinstance(attn.ls, LayerScale),
+            "layer_scale": isinstance(attn.ls, _LAYER_SCALES),
         }
         for attn, ffn in zip(block.attns, block.ffns, strict=True)
     ]
@@ -216,5 +217,5 @@ def _parallel(block: Any, refused: Refused) -> dict[str, Any]:
         "qkv_bias": block.in_proj.bias is not None,
         "proj_bias": block.attn_out_proj.bias is not None,
         "qk_norm": _set(block, "q_norm"),
-        "layer_scale": isinstance(block.ls, LayerScale),
+        "layer_scale": isinstance(block.ls, _LAYER_SCALES),
     }

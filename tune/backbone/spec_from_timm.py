@@ -13,6 +13,7 @@ import torch
 from timm.layers.attention_pool import AttentionPoolLatent
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed_sincos import RotaryEmbeddingCat
 from timm.models.beit import Beit, RelativePositionBias
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
@@ -25,7 +26,7 @@ from vptkit.formats.backbone_spec import AttentionPool, BackboneSpec, RelativePo
 from vptkit.formats.backbone_weights import is_head, tensor_shapes
 
 from .block_spec_from_timm import Refused, activation_of, describe_block, log_mlp_of, norm_kind
-from .timm_classes import RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed
+from .timm_classes import RotaryEmbeddingDinoV3, RotaryEmbeddingMixed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,14 +11,15 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 from timm import layers  # noqa: E402
-from timm.layers.attention import Attention  # noqa: E402
+from timm.models import vision_transformer  # noqa: E402
 from timm.models.vision_transformer import (  # noqa: E402
-    DiffParallelScalingBlock,
+    Attention,
     ParallelScalingBlock,
     ResPostBlock,
 )
 from torch import nn  # noqa: E402
 
+from tests.support.timms import make, needs  # noqa: E402
 from vptkit.errors import BackboneError  # noqa: E402
 from vptkit.formats.backbone_weights import tensor_shapes  # noqa: E402
 from vptkit.tune.backbone.reference import embed  # noqa: E402
@@ -146,7 +147,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("vit_tiny_patch16_224", {"act_layer": "relu"}, "act_layer=ReLU"),
     ("vit_tiny_patch16_224", {"norm_layer": partial(nn.LayerNorm, bias=False)}, "without weight"),
     ("vit_tiny_patch16_224", {"embed_norm_layer": nn.LayerNorm}, "different epsilons"),
-    ("vit_tiny_patch16_224", {"block_fn": DiffParallelScalingBlock}, "DiffParallelScalingBlock"),
     ("vit_tiny_patch16_224", {"mlp_layer": layers.GluMlp}, "mlp_layer=GluMlp"),
     ("vit_tiny_patch16_224", {"attn_layer": Derived}, "attn_layer=Derived"),
     ("vit_tiny_patch16_224", {"global_pool": "avgmax"}, "global_pool='avgmax'"),
@@ -171,6 +171,12 @@ def test_a_refusal_names_the_feature(make_vit, name, arguments, feature):
     assert feature in str(caught.value)
 
 
+def test_a_block_with_differential_attention_is_named(make_vit):
+    model = make_vit(block_fn=needs(vision_transformer, "DiffParallelScalingBlock"))
+    with pytest.raises(BackboneError, match="DiffParallelScalingBlock"):
+        spec_from_model(model)
+
+
 def test_all_features_are_named_at_once(make_vit):
     model = make_vit(pool_include_prefix=True, global_pool="avg", in_chans=1, act_layer="relu")
     with pytest.raises(BackboneError) as caught:
@@ -186,7 +192,7 @@ def test_all_features_are_named_at_once(make_vit):
 )
 def test_attention_is_looked_into_at_every_block(make_vit, arguments, feature):
     model = make_vit()
-    model.blocks[1].attn = Attention(32, num_heads=2, qkv_bias=True, **arguments)
+    model.blocks[1].attn = make(Attention, 32, num_heads=2, qkv_bias=True, **arguments)
     with pytest.raises(BackboneError, match=feature):
         spec_from_model(model)
 
