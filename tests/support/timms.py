@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import timm
+import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["COMPLETE", "REASON", "create_model", "make", "needs", "takes"]
+__all__ = ["COMPLETE", "NO_VALUES", "OLDER", "REASON", "create_model", "make", "needs", "takes"]
 
 COMPLETE = (1, 0, 31)
 OLDER = tuple(int(part) for part in timm.__version__.split(".")[:3]) < COMPLETE
@@ -35,6 +36,8 @@ def make(kind: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         raise
 
 
+# Where a model is made of which only the shapes are asked; older releases compute while they build.
+NO_VALUES = torch.device("cpu" if OLDER else "meta")
 create_model = partial(make, timm.create_model, pretrained=False)
 
 

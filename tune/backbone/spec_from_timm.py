@@ -177,7 +177,7 @@ def _positions(model: Any, refused: Refused) -> dict[str, Any]:
 
 
 def _rotary(rope: Any, attn: Any, refused: Refused) -> Rotary | None:
-    # timm before 1.0.20 turns pairs only, before 1.0.17 it counts rows first, from zero
+    # timm's older ropes turn pairs only, and before 1.0.17 count rows first, from zero
     half, kind = bool(getattr(attn, "rotate_half", False)), _type(rope)
     if kind is RotaryEmbeddingMixed:
         return Rotary(kind="mixed", indexing=rope.grid_indexing)

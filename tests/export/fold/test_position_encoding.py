@@ -14,6 +14,7 @@ from timm.layers import pos_embed_sincos as sincos  # noqa: E402
 from timm.layers.pos_embed_rel import RelPosMlp  # noqa: E402
 from timm.models.beit import RelativePositionBias  # noqa: E402
 
+from tests.support.timms import make, needs  # noqa: E402
 from tests.support.tolerances import CLEARLY, largest_difference  # noqa: E402
 from vptkit.export.fold.block_tensors import Tensors  # noqa: E402
 from vptkit.export.fold.position_encoding import half_layout, relative_bias, rotation  # noqa: E402
@@ -36,7 +37,8 @@ def rng():
 
 def rotated_by_timm(x, embed, rotary):
     """x [h, N, e] → [h, N, e], channels in the half layout."""
-    y = sincos.apply_rot_embed_cat(torch.from_numpy(x), embed.double(), half=rotary.rotate_half)
+    half = {"half": True} if rotary.rotate_half else {}
+    y = sincos.apply_rot_embed_cat(torch.from_numpy(x), embed.double(), **half)
     return y.numpy() if rotary.rotate_half else y.numpy()[..., half_layout(x.shape[-1])]
 
 
@@ -62,25 +64,30 @@ CASES = [
 
 
 def timms(rotary):
-    common = {
-        "feat_shape": list(GRID),
-        "temperature": rotary.temperature,
+    options = {
         "grid_indexing": rotary.indexing,
         "grid_offset": rotary.offset,
         "rotate_half": rotary.rotate_half,
     }
+    common = {"feat_shape": list(GRID), "temperature": rotary.temperature}
     if rotary.kind == "axial":
-        reference = None if rotary.reference is None else list(rotary.reference)
-        return sincos.RotaryEmbeddingCat(
-            WIDTH // HEADS, in_pixels=False, ref_feat_shape=reference, **common
+        usual = {"grid_indexing": "ij", "grid_offset": 0.0, "rotate_half": False}
+        return make(
+            sincos.RotaryEmbeddingCat,
+            WIDTH // HEADS,
+            in_pixels=False,
+            ref_feat_shape=None if rotary.reference is None else list(rotary.reference),
+            **common,
+            **{key: value for key, value in options.items() if value != usual[key]},
         )
     shortest, longest = rotary.periods or (None, None)
-    return sincos.RotaryEmbeddingDinoV3(
+    return needs(sincos, "RotaryEmbeddingDinoV3")(
         WIDTH // HEADS,
         normalize_coords=rotary.normalize,
         min_period=shortest,
         max_period=longest,
         **common,
+        **options,
     )
 
 
@@ -98,7 +105,7 @@ def test_rotation_is_timms(spec, rng, rotary):
 @pytest.mark.parametrize("indexing", ["xy", "ij"])
 def test_mixed_rotation_differs_by_block_and_head(spec, rng, indexing):
     rotary = Rotary(kind="mixed", indexing=indexing)
-    module = sincos.RotaryEmbeddingMixed(
+    module = needs(sincos, "RotaryEmbeddingMixed")(
         WIDTH, spec.depth, HEADS, feat_shape=list(GRID), grid_indexing=indexing
     )
     tensors = Tensors({"rope.freqs": module.freqs.detach().numpy()})
