@@ -99,13 +99,15 @@ def activation_of(module: nn.Module) -> Any:
 def log_mlp_of(module: Any, refused: Refused, *, shared: bool) -> RelativePositions | None:
     """The description of timm's RelPosMlp."""
     kind: Any = type(module)
-    if kind is not RelPosMlp or module.mode not in ("cr", "swin"):
+    # before timm 1.0.23 it does not keep what it was made with, and knows these two modes only
+    sigmoid = isinstance(getattr(module, "bias_act", None), nn.Sigmoid)
+    mode: Any = getattr(module, "mode", "swin" if sigmoid else "cr")
+    if kind is not RelPosMlp or mode not in ("cr", "swin"):
         refused.append(f"relative position bias {kind.__name__}")
         return None
-    if tuple(module.pretrained_window_size) != (0, 0):
+    if tuple(getattr(module, "pretrained_window_size", (0, 0))) != (0, 0):
         refused.append("pretrained_window_size of the relative position bias")
     mlp: Any = module.mlp
-    mode: Any = module.mode
     return RelativePositions(kind="mlp", shared=shared, hidden=mlp.fc1.out_features, mode=mode)
 
 
@@ -204,7 +206,7 @@ def _branches(block: Any, refused: Refused) -> dict[str, Any]:
 def _parallel(block: Any, refused: Refused) -> dict[str, Any]:
     """ViT-22B: attention and MLP of one norm and one linear."""
     activation = activation_of(block.mlp_act)
-    if block.out_proj is not None:
+    if getattr(block, "out_proj", None) is not None:
         refused.append("fuse_out_proj")
         return {}
     if activation is None:

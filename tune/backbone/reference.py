@@ -71,7 +71,8 @@ def embed(model: Any, pixels: Tensor) -> Tensor:
         return cast("Tensor", z if position is None else z + position)
     z = model._pos_embed(z)  # noqa: SLF001 - timm has no public name
     if _is(model, Eva):
-        return cast("Tensor", model.norm_pre(z[0]))  # z[1] is the rotary embedding
+        norm_pre = getattr(model, "norm_pre", nn.Identity())  # since timm 1.0.16
+        return cast("Tensor", norm_pre(z[0]))  # z[1] is the rotary embedding
     return cast("Tensor", model.norm_pre(model.patch_drop(z)))
 
 

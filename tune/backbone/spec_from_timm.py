@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
 from timm.layers.attention_pool import AttentionPoolLatent
 from timm.layers.mlp import Mlp
@@ -124,6 +125,8 @@ def _embedding(model: Any, refused: Refused) -> dict[str, Any]:
     position = getattr(model, "pos_embed", None)
     patches = embed.grid_size[0] * embed.grid_size[1]
     rows = 0 if position is None else position.shape[1]
+    if rows == 0 and isinstance(model, _VITS) and _loses_prefix(model, patches):
+        refused.append(f"a class token without positions, which timm {timm.__version__} loses")
     return {
         "image_size": tuple(embed.img_size),
         "patch_size": tuple(embed.patch_size),
@@ -136,6 +139,12 @@ def _embedding(model: Any, refused: Refused) -> dict[str, Any]:
         "pos_embed": {0: "none", patches: "patches"}.get(rows, "all"),
         "norm_pre": _has_norm(model, "norm_pre"),
     }
+
+
+def _loses_prefix(model: Any, patches: int) -> bool:
+    """Whether timm's forward pass drops the prefix tokens where there are no positions (before 1.0.27)."""
+    tokens = next(model.patch_embed.parameters()).new_zeros(1, patches, model.embed_dim)
+    return bool(model._pos_embed(tokens).shape[1] != patches + model.num_prefix_tokens)  # noqa: SLF001
 
 
 def _has_norm(model: Any, name: str) -> bool:
