@@ -5,7 +5,7 @@
     board(key).floor_ms(macs=4.6e9, ...)        no run can be faster
     match({"part": "p3767-0003", ...}).key      "orin-nano-8gb"
 
-Peaks are dense, of the tensor cores where the GPU has them. How the files are read: `sheet`. What
+Peaks are dense, of the tensor cores where the GPU has them. How the files are read: `datasheet`. What
 TensorRT a board can have: `jetpacks`. To add a board, copy the file of one that is like it.
 """
 

@@ -3,7 +3,7 @@
 No handler runs on SIGKILL, and none can be trusted after a crash inside of TensorRT or CUDA. So
 another process holds what the board was before, and reads from a pipe that only the first one can
 write to: the system closes it however that one ends. If its last word was not said then, the board
-goes back. Sessions and signals of the first one do not reach the guardian, so only what kills both
+goes back. Sessions and signals of the first one do not reach the watchdog, so only what kills both
 (a power cut, `pkill -9 -f vptkit`) leaves a board as it is.
 """
 
@@ -39,7 +39,7 @@ def guarded(before: RestorePoint) -> Iterator[None]:
     """Restore a board if this process dies in the block; a block that is left did so itself.
 
     Raises:
-        TargetError: the guardian did not start; the block did not begin.
+        TargetError: the watchdog did not start; the block did not begin.
     """
     process = subprocess.Popen(  # noqa: S603 -- ourselves
         [sys.executable, "-m", __name__, before.to_json()],

@@ -22,7 +22,7 @@ def unfolded_macs(spec: BackboneSpec, prompts: int) -> int:
 def folded_macs(
     spec: BackboneSpec, prompts: int, insert: str, pool: str, last_block: LastBlock
 ) -> int:
-    """What the folded graph computes; see `graph.folded_graph`."""
+    """What the folded graph computes; see `folded_graph.folded_graph`."""
     return sum(_folded_block(spec, i, prompts, insert, pool, last_block) for i in range(spec.depth))
 
 

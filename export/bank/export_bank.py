@@ -67,7 +67,7 @@ def export_bank(
 
     Args:
         adapter_paths: adapter files of one backbone, with different names.
-        output, weights, options, force, from_timm, verify: as of `pipeline.export`.
+        output, weights, options, force, from_timm, verify: as of `export_bundle.export`.
         bank: what to leave room for.
         name: of the bundle; the output's stem unless given.
 
@@ -77,7 +77,7 @@ def export_bank(
     Raises:
         AdapterError, BackboneError: an adapter does not fit the others, or the backbone.
         TargetError: the options ask for what a bank does not do.
-        OutputError, GateError: as of `pipeline.export`.
+        OutputError, GateError: as of `export_bundle.export`.
     """
     options, room = options or ExportOptions(), bank or BankOptions()
     _require_options(options)

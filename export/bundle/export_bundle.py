@@ -95,7 +95,7 @@ def write_graph(
     """Write model.onnx in its precision, and say how it came to be.
 
     Raises:
-        VptkitError, GateError: see `lower.lower`.
+        VptkitError, GateError: see `lowering.lower`.
     """
     if options.fold == "all":
         folded = fold(spec, tensors, adapter)

@@ -37,7 +37,7 @@ def simulated(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that any provider runs, with the rounding of the original.
 
     Args:
-        model: typed, from `precision.typed` (Q/DQ included).
+        model: typed, from `half_precision.typed` (Q/DQ included).
 
     Returns:
         The same inputs (low ones become float32) and outputs, all arithmetic in float32.

@@ -52,7 +52,7 @@ def quantize(
     smoothing: float | None = 0.8,
     behind: tuple[float, RangeMethod] = (0.9, "max"),
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """A copy of an fp32 graph with Q/DQ; `precision.typed` comes after, if fp16 is wanted.
+    """A copy of an fp32 graph with Q/DQ; `half_precision.typed` comes after, if fp16 is wanted.
 
     Args:
         model: fp32, pixels centred.

@@ -33,7 +33,7 @@ class Times:
 
 @runtime_checkable
 class TimedGraph(Protocol):
-    """A loaded graph that can take its runs apart; see `trt_graph.TrtGraph`."""
+    """A loaded graph that can take its runs apart; see `tensorrt_graph.TrtGraph`."""
 
     def timed(
         self,

@@ -1,6 +1,6 @@
 """What this machine can do with bundles, what is missing, and the command that mends it.
 
-Libraries are asked in child processes (`inquiry`); the machine is read from files (`health`).
+Libraries are asked in child processes (`library_probe`); the machine is read from files (`health`).
 Nothing is changed, and no engine of a bundle is built. Unverified on a board: tested on file trees
 and with answers of real and made-up libraries.
 """
@@ -86,7 +86,7 @@ def examine(
     Args:
         path: a bundle: is its engine there, and which backends run it?
         root: where files are looked for; tests pass a folder of their own.
-        inquire: asks the libraries; see `inquiry`.
+        inquire: asks the libraries; see `library_probe`.
         progress: told of each library and backend that was asked.
 
     Raises:

@@ -40,7 +40,7 @@ def tensorrt_check(
     """Judge a TensorRT.
 
     Args:
-        library: of `trt.LIBRARIES`.
+        library: of `tensorrt_library.LIBRARIES`.
         answer: to the question of that name.
         jetson: the board, if it is one.
         gpu: `Gpu.to_json` of the GPU, if one answers.

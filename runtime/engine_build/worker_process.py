@@ -57,7 +57,7 @@ def converse(
     """Have a request done; the child is gone when this returns or raises.
 
     Args:
-        request: see `trt_build`.
+        request: see `build_worker`.
         listen: told of each event, and every `beat_s` of {"event": "beat", "seconds": since the
             start}. What it raises ends the child.
         command: the child.

@@ -19,8 +19,8 @@ class ProfileSettings:
     """What `profile_bundles` shall do; every field is JSON.
 
     Attributes:
-        backend, threads, adapter, cuda_graph: as for `candidates.open_candidates`.
-        batches, seed, memory, streams, energy: as for `profile.profile`.
+        backend, threads, adapter, cuda_graph: as for `profiled_sessions.open_candidates`.
+        batches, seed, memory, streams, energy: as for `benchmark.profile`.
         rounds, seconds: as for `timing.Budget`.
         power: "all", or names of power modes, as "15W,MAXN_SUPER"; None stays in the present one.
         pin_clocks: pin the clocks with jetson_clocks meanwhile.

@@ -50,7 +50,7 @@ PACKAGES = (
     "tensorrt_rtx_bindings",
 )
 # Seconds that an interrupted runner has to put power mode and clocks back. What then kills it does
-# not reach its guardian (`vptkit.devices.power.watchdog`), which does it in its place.
+# not reach its watchdog (`vptkit.devices.power.watchdog`), which does it in its place.
 GRACE = 60.0
 _FOLDERS = ("files", "engines", "runs")
 _BLOCK = 1 << 20

@@ -138,7 +138,7 @@ class _Turns:
 
 
 class BankSession:
-    """A bundle of the bank layout and its loaded graph; see `session.Session`.
+    """A bundle of the bank layout and its loaded graph; see `session_protocol.Session`.
 
     May be called from several threads.
     """

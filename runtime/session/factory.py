@@ -29,7 +29,7 @@ def open_session(
 
     Args:
         path: the bundle.
-        backend: one of `backends.BACKENDS`, or "auto": the first that runs it here. "cpu" is ONNX
+        backend: one of `selection.BACKENDS`, or "auto": the first that runs it here. "cpu" is ONNX
             Runtime on the processor.
         threads: CPU threads of one run; one for each usable core unless given.
         cuda_graph: of TensorRT: capture launches and replay them.

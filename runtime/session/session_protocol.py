@@ -57,7 +57,7 @@ class Session(Protocol):
 
     @property
     def backend(self) -> str:
-        """What runs the graph, one of `backends.BACKENDS`."""
+        """What runs the graph, one of `selection.BACKENDS`."""
 
     @property
     def choice(self) -> str:

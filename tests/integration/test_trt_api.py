@@ -46,13 +46,13 @@ def test_there_is_something_to_check():
     assert all(uses(source, api_of("10.3")) for source in FILES.values())
     seen = {f"{f}:{use.key}" for f, source in FILES.items() for use in uses(source, api_of("10.3"))}
     assert seen >= {
-        "runtime/trt.py:ICudaEngine.create_execution_context",
-        "runtime/trt_build.py:Builder.build_serialized_network",
-        "runtime/trt_build.py:BuilderFlag.TF32",
-        "runtime/trt_build.py:IBuilderConfig.progress_monitor",
-        "runtime/trt_build.py:ParserError.desc",
-        "runtime/trt_graph.py:IExecutionContext.execute_async_v3",
-        "runtime/trt_graph.py:TensorIOMode.INPUT",
+        "runtime/backends/tensorrt_library.py:ICudaEngine.create_execution_context",
+        "runtime/engine_build/build_worker.py:Builder.build_serialized_network",
+        "runtime/engine_build/build_worker.py:BuilderFlag.TF32",
+        "runtime/engine_build/build_worker.py:IBuilderConfig.progress_monitor",
+        "runtime/engine_build/build_worker.py:ParserError.desc",
+        "runtime/backends/tensorrt_graph.py:IExecutionContext.execute_async_v3",
+        "runtime/backends/tensorrt_graph.py:TensorIOMode.INPUT",
     }
 
 

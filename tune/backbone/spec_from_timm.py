@@ -2,7 +2,7 @@
 
 Nothing is guessed from a model's name. Every submodule must be exactly of a type whose forward pass
 the compiler reproduces; whatever else is there is named in the refusal. Blocks are read in
-`describe_block`.
+`block_spec_from_timm`.
 """
 
 from __future__ import annotations

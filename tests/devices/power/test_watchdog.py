@@ -13,7 +13,7 @@ import pytest
 
 import vptkit
 from tests.support.children import PIPE, Child, run_child
-from tests.support.fakes.board import guardian_of, make_board
+from tests.support.fakes.board import make_board, watchdog_of
 from vptkit.devices.power.restore_point import RestorePoint
 from vptkit.devices.power.watchdog import guarded
 from vptkit.devices.probes.jetson import PowerMode
@@ -66,7 +66,7 @@ def start(fake):
 
 
 def last_words(child):
-    """What is said until the guardian has ended: it writes to the same standard error."""
+    """What is said until the watchdog has ended: it writes to the same standard error."""
     return child.communicate()[1].splitlines()
 
 
@@ -99,7 +99,7 @@ def test_what_kills_a_process_and_its_group_does_not_reach_the_guardian(fake, st
 def test_signals_that_ask_for_an_end_are_ignored(fake, start):
     child = start()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(guardian_of(child.pid), number)
+        os.kill(watchdog_of(child.pid), number)
     child.kill()
     last_words(child)
     assert_restored(fake)
@@ -126,9 +126,9 @@ def test_a_folder_that_is_removed_and_standard_error_that_is_gone(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").rmdir()
     child.stderr.close()
-    guardian = guardian_of(child.pid)
-    assert Path(f"/proc/{guardian}/cwd").readlink() == Path("/")
-    handle = os.pidfd_open(guardian)
+    watchdog = watchdog_of(child.pid)
+    assert Path(f"/proc/{watchdog}/cwd").readlink() == Path("/")
+    handle = os.pidfd_open(watchdog)
     child.kill()
     child.wait()
     assert_ends(handle)
@@ -136,7 +136,7 @@ def test_a_folder_that_is_removed_and_standard_error_that_is_gone(
 
 
 def test_a_tool_that_outlives_its_process_does_not_win(fake):
-    """Broken twin: a guardian that does not wait for it restores first, and is undone."""
+    """Broken twin: a watchdog that does not wait for it restores first, and is undone."""
     fake.kills(2)
     command = [sys.executable, "-c", CHILD.format(body="pass")]
     done = run_child(command, check=False)
@@ -157,20 +157,20 @@ def test_a_board_that_cannot_be_restored_is_said_loudly(fake, start, tmp_path):
 
 
 def test_a_block_that_is_left_has_restored_the_board_itself(fake):
-    """Neither the guardian nor a zombie is left, after an error either."""
-    guardians = []
+    """Neither the watchdog nor a zombie is left, after an error either."""
+    watchdogs = []
 
     def block(error):
         with guarded(RestorePoint(mode=PowerMode(id=1, name="25W"), clocks=None)):
-            guardians.append(guardian_of(os.getpid()))
+            watchdogs.append(watchdog_of(os.getpid()))
             if error:
                 raise RuntimeError("an error")
 
     block(error=False)
     with pytest.raises(RuntimeError, match="an error"):
         block(error=True)
-    assert [pid for pid in guardians if Path(f"/proc/{pid}").exists()] == []
-    assert len(guardians) == 2
+    assert [pid for pid in watchdogs if Path(f"/proc/{pid}").exists()] == []
+    assert len(watchdogs) == 2
     assert fake.log == []
 
 

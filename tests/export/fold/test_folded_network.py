@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.strategies import Setup, build
 from vptkit.export.fold.fold_network import fold
+from vptkit.export.fold.folded_network import Block
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.graph_options import GraphOptions
 
@@ -31,6 +32,7 @@ def test_folded_arrays_need_neither_weights_nor_adapter(setup):
     adapter = replace(case.adapter, tensors=tensors)
     lazy = fold(case.spec, weights, adapter)
     held = replace(lazy, blocks=tuple(lazy.blocks))
+    assert all(type(block) is Block for block in held.blocks)
     for name in [*weights]:
         weights[name] = np.full_like(weights[name], np.nan)
     for name in [*tensors]:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.children import PIPE, Child, run_child
 from tests.support.device_trees import plant
-from tests.support.fakes.board import STEADY, guardian_of, make_board
+from tests.support.fakes.board import STEADY, make_board, watchdog_of
 from vptkit.devices.power.operating_state import read_operating_state
 from vptkit.devices.probes.jetson import PowerMode
 from vptkit.errors import MissingError, TargetError, VptkitError
@@ -324,16 +324,16 @@ def test_a_crash_in_the_midst_of_a_measurement(fake, tmp_path, death, number):
 
 
 def test_a_sweep_leaves_no_process_behind(fake, board):
-    """The guardian lives as long as the measurement, and is no zombie after it."""
-    guardians = []
+    """The watchdog lives as long as the measurement, and is no zombie after it."""
+    watchdogs = []
 
     def look(*, memory=True):
-        guardians.append(guardian_of(os.getpid()))
+        watchdogs.append(watchdog_of(os.getpid()))
         return measure()
 
     sweep_power_modes(ALL, look, board=board)
-    assert len(set(guardians)) == 1
-    assert not Path(f"/proc/{guardians[0]}").exists()
+    assert len(set(watchdogs)) == 1
+    assert not Path(f"/proc/{watchdogs[0]}").exists()
     assert fake.log[-2:] == ["nvpmodel -m 1", "jetson_clocks --restore"]
     assert fake.log.count("nvpmodel -m 1") == 2  # as one of the modes, and at the end
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.bank_cases import family, write_family
 from tests.support.children import PIPE, Child, run_child
 from tests.support.device_trees import plant
-from tests.support.fakes.board import guardian_of, make_board
+from tests.support.fakes.board import make_board, watchdog_of
 from tests.support.fakes.gpu import FOLDER, ORIN
 from tests.support.sshd import (  # noqa: F401 -- fixtures
     bank_python,
@@ -374,35 +374,35 @@ def test_the_board_is_restored_when_the_connection_breaks(server, desk, make_bun
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_the_board_is_restored_when_the_runner_dies(server, desk, make_bundle, fake, number):  # noqa: F811
-    """The agent kills what is left of the runner's group then: the guardian is not in it."""
-    guardians = []
+    """The agent kills what is left of the runner's group then: the watchdog is not in it."""
+    watchdogs = []
 
     def die():
         assert (fake.mode, fake.clocks) == (2, "pinned in mode 2")
-        guardians.append(guardian_of(runner(server)))
+        watchdogs.append(watchdog_of(runner(server)))
         os.kill(runner(server), number)
 
     with pytest.raises(TargetError, match=f"signal {number:d}"):
         desk([make_bundle()], SWEEP, phases=Phases(profile=die))
-    wait_for_end(guardians[0])
+    wait_for_end(watchdogs[0])
     assert_restored(fake)
 
 
 def test_the_board_is_restored_when_a_runner_hangs(server, desk, make_bundle, fake):  # noqa: F811
     """The connection breaks, the runner hears nothing, and is killed as the agent does it."""
-    guardians = []
+    watchdogs = []
 
     def hang():
         assert (fake.mode, fake.clocks) == (2, "pinned in mode 2")
         pid = runner(server)
-        guardians.append(guardian_of(pid))
+        watchdogs.append(watchdog_of(pid))
         os.kill(pid, signal.SIGSTOP)
         server.cut()
         os.killpg(pid, signal.SIGKILL)  # not waiting for agent.GRACE
 
     with pytest.raises(MissingError, match=r"lost while the profile ran"):
         desk([make_bundle()], SWEEP, phases=Phases(profile=hang))
-    wait_for_end(guardians[0])
+    wait_for_end(watchdogs[0])
     assert_restored(fake)
 
 

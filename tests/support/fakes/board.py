@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["STEADY", "FakeBoard", "guardian_of", "make_board"]
+__all__ = ["STEADY", "FakeBoard", "make_board", "watchdog_of"]
 
 # The state of a machine that nothing happens to
 STEADY = {
@@ -124,7 +124,7 @@ def make_board(folder: Path, modes: dict[int, str], mode: int) -> FakeBoard:
     return FakeBoard(folder=state, bin=scripts)
 
 
-def guardian_of(pid: int) -> int:
+def watchdog_of(pid: int) -> int:
     """The number of the process that restores the board if another one dies."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -134,5 +134,5 @@ def guardian_of(pid: int) -> int:
                 (entry / "cmdline").read_bytes().split(b"\0")
             ):
                 found.append(int(entry.name))
-    (guardian,) = found
-    return guardian
+    (watchdog,) = found
+    return watchdog

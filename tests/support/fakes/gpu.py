@@ -55,7 +55,7 @@ class FakeGpu:
     def engine(
         self, bundle: Path, batch: tuple[int, int, int] = (1, 4, 8), adapters: int = 16
     ) -> Any:
-        """Build an engine with the fake, as `engines.find_engine` would return it."""
+        """Build an engine with the fake, as `engine_cache.find_engine` would return it."""
         path = bundle / "model.onnx"
         log = self.trt.ILogger()
         builder = self.trt.Builder(log)

@@ -11,7 +11,11 @@ timm = pytest.importorskip("timm")
 
 
 from tests.support.tuning_runs import CYCLIC, records  # noqa: E402
+from vptkit.progress import SILENT  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.training.phase_trainer import PhaseTrainer  # noqa: E402
+from vptkit.tune.training.phases import phases  # noqa: E402
+from vptkit.tune.training.train_state import TrainState  # noqa: E402
 
 
 def test_what_rests_in_a_phase_does_not_move(splits, make_config, tmp_path, monkeypatch):
@@ -72,3 +76,17 @@ def test_each_phase_has_its_own_schedule(
     tune(splits, tmp_path / "a.safetensors", config)
     runs = [(step, steps) for steps in (2 * head, 2 * body) for step in range(steps)]
     assert [one for one, _ in groupby(asked)] == runs  # asked for each group of parameters
+
+
+@pytest.mark.parametrize(("epoch", "left"), [(0, 2 * 24 + 3 * 20), (1, 24 + 3 * 20), (3, 2 * 20)])
+def test_images_that_are_left(make_config, epoch, left):
+    """Of 24 images a head phase shows all, the norms' leave out a last batch below half a batch."""
+    config = make_config(method="ln", cycles=1, head_epochs=2, ln_epochs=3, batch_size=10)
+    trainer = PhaseTrainer(
+        tuned=None,
+        sets={"train": range(24)},
+        config=config,
+        state=TrainState(identity={}, epoch=epoch),
+        progress=SILENT,
+    )
+    assert trainer.images_left(phases(config)) == left
