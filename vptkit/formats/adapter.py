@@ -197,6 +197,7 @@ def read_adapter(path: Path) -> Adapter:
         )
     try:
         document = json.loads(text)
+        canonical_json(document)  # json reads Infinity and 1e999, which are no JSON
         adapter = _adapter_from_json(document, read_tensors(path, AdapterError))
     except (AdapterError, BackboneError) as error:
         raise AdapterError(f"{path}: {error}") from error

@@ -530,3 +530,14 @@ def test_the_adapter_without_its_prompts():
     adapter = build(Setup(pool="avg_prompts")).adapter.without_prompts()
     assert sorted(adapter.tensors) == ["head.bias", "head.weight"]
     assert (adapter.insert, adapter.prompt_length, adapter.pool) == ("none", 0, "avg")
+
+
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_numbers_that_are_no_json(tiny_adapter, adapter, value):
+    """json.loads takes them, and what was read could not be written again."""
+    text = json.dumps(adapter.to_json()).replace('"args": {}', f'"args": {{"drop": {value}}}')
+    assert value in text
+    tensors = {name: np.ascontiguousarray(v) for name, v in adapter.tensors.items()}
+    write_tensors(tiny_adapter, tensors, ("vptkit", text))
+    with pytest.raises(AdapterError, match="malformed metadata"):
+        read_adapter(tiny_adapter)
