@@ -97,7 +97,13 @@ def package_checks() -> Iterator[Check]:
     The extras `cpu` and `trt-rtx` are left out: their libraries are asked themselves.
     """
     wanted: dict[str, list[str]] = {}
-    for line in importlib.metadata.requires("vptkit") or ():
+    try:
+        requirements = importlib.metadata.requires("vptkit") or ()
+    except importlib.metadata.PackageNotFoundError:
+        requirements = ()
+        found_where = "vptkit runs from a folder, it was not installed: its extras are not known"
+        yield Check(name="extras", state="unknown", found=found_where)
+    for line in requirements:
         found = re.match(r"([\w.-]+)[^;]*;.*extra == ['\"]([\w-]+)['\"]", line)
         if found and found.group(1) != "vptkit" and found.group(2) not in _OTHERS:
             wanted.setdefault(found.group(2), []).append(found.group(1))

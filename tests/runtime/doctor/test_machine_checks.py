@@ -215,3 +215,15 @@ def test_a_jetpack_that_is_not_in_the_table(tmp_path):
         "unknown",
         "5.0.2 (L4T 35.1.0): what it brings is not known here",
     )
+
+
+def test_run_from_a_folder_without_being_installed(monkeypatch):
+    """As on a board that `profile --on` copied the code to; it was a traceback."""
+
+    def requires(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    (first, *_) = package_checks()
+    assert (first.name, first.state) == ("extras", "unknown")
+    assert "not installed" in first.found
