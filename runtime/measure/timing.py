@@ -15,7 +15,7 @@ import numpy as np
 from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
 
-from .samples import Rounds, percentiles_and_mean
+from .percentiles import Rounds, percentiles_and_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vptkit.progress import Progress
 
-    from .samples import Histogram
+    from .percentiles import Histogram
 
 __all__ = [
     "Budget",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import TargetError
-from vptkit.runtime.measure.samples import percentiles_and_mean
+from vptkit.runtime.measure.percentiles import percentiles_and_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

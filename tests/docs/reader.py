@@ -11,12 +11,12 @@ import importlib.util
 import io
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.docs.pages import shell_lines
+from tests.support.children import run_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,12 +107,6 @@ def _is_there(module: str | None) -> bool:
 
 def _bash(command: str) -> tuple[int, str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_LIMIT_S,
-        env={**os.environ, "PATH": path},
-    )
+    settings = {**os.environ, "PATH": path}
+    done = run_child(["bash", "-c", command], limit=_LIMIT_S, check=False, env=settings)
     return done.returncode, done.stdout, done.stderr

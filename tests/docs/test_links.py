@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 
 import pytest
 
 from tests.docs.pages import PAGES, ROOT, read_page
+from tests.support.children import run_child
 
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 # Words of the house that mean nothing else, so that the first use can be found
@@ -90,9 +90,7 @@ def test_ci_runs_the_readme_as_written():
 
 
 def test_no_place_of_one_machine_and_no_package_index_is_committed():
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.split("\0")
+    tracked = run_child(["git", "ls-files", "-z"], cwd=ROOT, check=False).stdout.split("\0")
     if tracked == [""]:
         pytest.skip("not a git checkout")
     pattern = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|farm)/|(py" + r"pi|pythonhosted)\.org")

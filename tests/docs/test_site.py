@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
 import sys
 
 import pytest
 
 from tests.docs.pages import ROOT
+from tests.support.children import run_child
 
 # What a browser loads by itself when a page is opened
 _LOADED = re.compile(r'<(?:script|img|iframe)[^>]* src="(http[^"]+)"|<link[^>]* href="(http[^"]+)"')
@@ -22,17 +22,8 @@ def site(tmp_path_factory):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f'{module} is not installed: pip install -e ".[docs]"')
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mkdocs", "build", "--strict"),
-            *("-f", str(ROOT / "docs/site/mkdocs.yml"), "-d", str(folder)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    run_child([*command, "-f", ROOT / "docs/site/mkdocs.yml", "-d", folder], limit=600)
     return folder
 
 

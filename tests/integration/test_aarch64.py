@@ -58,8 +58,9 @@ sys.stdout.write(json.dumps(told))
 IMPORTS = """
 import importlib, json, pathlib, sys, vptkit
 home = pathlib.Path(vptkit.__file__).parent
-names = [f"vptkit.{room}.{path.stem}" for room in ("runtime", "devices")
-         for path in sorted((home / room).glob("*.py")) if path.stem != "__init__"]
+names = [".".join(("vptkit", *path.relative_to(home).with_suffix("").parts))
+         for room in ("runtime", "devices")
+         for path in sorted((home / room).rglob("*.py")) if path.stem != "__init__"]
 for name in names:
     importlib.import_module(name)
 from vptkit.devices.drivers.cuda import probe

@@ -5,7 +5,7 @@
 - `finished_run`: a run that is over, taken as it is.
 - `full_data_run`: the training on a fuller set, for the FSR proxy.
 - `choose_on_val`: the best epoch, λ and the head; test and ood, asked once.
-- `layer_norm_rescale`: λ chosen, and how far the norms moved.
+- `choose_lambda`: λ chosen, and how far the norms moved.
 - `write_run`: the adapter and its golden answers.
 - `run_result`: what a run gave.
 - `run_plots`: which pictures lie beside an adapter.

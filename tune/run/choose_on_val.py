@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.tune.training.head_refit import refit_head
 from vptkit.tune.training.loop import top1_and_loss
 
-from .layer_norm_rescale import choose_rescale
+from .choose_lambda import choose_rescale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

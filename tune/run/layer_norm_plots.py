@@ -22,7 +22,7 @@ def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
     """How far γ and β of each norm moved, in the order of the forward pass.
 
     Args:
-        shift: `vptkit.tune.run.layer_norm_rescale.shift_record`.
+        shift: `vptkit.tune.run.choose_lambda.shift_record`.
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
     """

@@ -11,5 +11,5 @@
 - `phases`: all at once, or head and norms in turns.
 - `run_files`: a run's files, and the refusal to lose what is there.
 - `train_state`: how far a training has come.
-- `whitening_matrices`: W of each block, from training images.
+- `whiten_from_images`: W of each block, from training images.
 """

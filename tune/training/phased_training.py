@@ -18,7 +18,7 @@ from .distributed import leads
 from .phase_trainer import PhaseTrainer
 from .phases import phases, stalled
 from .train_state import TrainState
-from .whitening_matrices import whitening_matrices
+from .whiten_from_images import whitening_matrices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vptkit.errors import VptkitError
-from vptkit.runtime.measure.samples import KEPT
+from vptkit.runtime.measure.percentiles import KEPT
 from vptkit.runtime.measure.timing import (
     Budget,
     Ratio,

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from vptkit.tune.methods.layer_norms import Shift
 from vptkit.tune.run import layer_norm_plots
-from vptkit.tune.run.layer_norm_rescale import shift_record
+from vptkit.tune.run.choose_lambda import shift_record
 from vptkit.tune.run.learning_curves import plot_curves
 
 pytestmark = pytest.mark.usefixtures("pictures")

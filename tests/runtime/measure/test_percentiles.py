@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.support.held_memory import held_bytes
 from vptkit.errors import VptkitError
-from vptkit.runtime.measure.samples import KEPT, Histogram, Rounds, percentiles_and_mean
+from vptkit.runtime.measure.percentiles import KEPT, Histogram, Rounds, percentiles_and_mean
 
 PERCENTS = (0, 2.5, 25, 50, 90, 99, 99.9, 100)
 ACCURACY = 1e-3

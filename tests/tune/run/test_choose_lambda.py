@@ -16,7 +16,7 @@ from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
 from vptkit.tune.methods.lambda_search import GRID, LambdaPoint  # noqa: E402
-from vptkit.tune.run import layer_norm_rescale as rescale_module  # noqa: E402
+from vptkit.tune.run import choose_lambda as rescale_module  # noqa: E402
 
 
 @pytest.mark.parametrize(
