@@ -56,9 +56,9 @@ def simulated(model: onnx.ModelProto) -> onnx.ModelProto:
         low = flow.types.get(node.output[0], 0)
         if node.op_type == "Cast" and low in _LOW:
             _retarget(node)
-        nodes.append(node)
-        if low in _LOW and node.op_type not in _EXACT:
-            nodes += _rounding(node, low)
+        rounded = low in _LOW and node.op_type not in _EXACT
+        behind = _rounding(node, low) if rounded else []  # it renames the node's output
+        nodes += [*_float8_spelled_out(copy, node, flow), *behind]
     replace_nodes(copy, nodes)
     return copy
 
@@ -89,6 +89,37 @@ def _retarget(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.name == "to":
             attribute.i = TensorProto.FLOAT
+
+
+def _float8_spelled_out(
+    model: onnx.ModelProto, node: onnx.NodeProto, flow: Dataflow
+) -> list[onnx.NodeProto]:
+    """The node itself, or a float8 Q or DQ as casts and a scaling: the same numbers.
+
+    ONNX Runtime's optimizer moves Q/DQ pairs over a Transpose that it doesn't have in float8, and
+    then refuses the graph (1.20 to 1.29; not 1.32).
+    """
+    zero = flow.constants.get(node.input[2]) if len(node.input) > 2 else None
+    if zero is None or zero.data_type != TensorProto.FLOAT8E4M3FN:
+        return [node]
+    x, scale, name, y = node.input[0], node.input[1], node.name, node.output[0]
+    if zero.dims:  # one scale for each index of an axis of a constant
+        axis = next(a.i for a in node.attribute if a.name == "axis")
+        shape = [1] * len(flow.constants[x].dims)
+        shape[axis] = zero.dims[0]
+        value = numpy_helper.to_array(flow.constants[scale]).astype("float32").reshape(shape)
+        scale = f"{name}/scale"
+        model.graph.initializer.append(numpy_helper.from_array(value, scale))
+    middle = f"{name}/scaled" if node.op_type == "QuantizeLinear" else f"{name}/float"
+    if node.op_type == "QuantizeLinear":
+        return [
+            helper.make_node("Div", [x, scale], [middle], f"{name}/div"),
+            helper.make_node("Cast", [middle], [y], name, to=TensorProto.FLOAT8E4M3FN),
+        ]
+    return [
+        helper.make_node("Cast", [x], [middle], f"{name}/cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", [middle, scale], [y], name),
+    ]
 
 
 def _rounding(node: onnx.NodeProto, low: int) -> list[onnx.NodeProto]:

@@ -22,7 +22,7 @@ __all__ = ["COMPLETE", "NO_VALUES", "OLDER", "REASON", "create_model", "make", "
 
 COMPLETE = (1, 0, 31)
 OLDER = tuple(int(part) for part in timm.__version__.split(".")[:3]) < COMPLETE
-REASON = f"timm {timm.__version__} lacks a model, an option or a class that this test asks for"
+REASON = f"timm {timm.__version__} lacks or mistakes something that this test asks for"
 
 
 def make(kind: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

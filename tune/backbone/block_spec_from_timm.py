@@ -211,6 +211,8 @@ def _parallel(block: Any, refused: Refused) -> dict[str, Any]:
         return {}
     if activation is None:
         refused.append(f"act_layer={type(block.mlp_act).__name__}")
+    if getattr(block, "qkv_bias", None) is not None:  # before 1.0.25
+        refused.append("a parallel block with an MLP bias that this timm adds in the wrong place")
     return {
         "block": "parallel",
         "heads": block.num_heads,

@@ -72,4 +72,7 @@ def test_onnx_runtime_makes_int8_products_of_all_linears(case, evidence, tmp_pat
     for tensor in low.graph.initializer:
         if list(tensor.dims[:2]) == [1, 1] and tensor.name.endswith(".bias"):
             del tensor.dims[:2]
-    assert products(low) < plan["weights"] / 2
+    twin = products(low)
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 21):
+        pytest.skip("ONNX Runtime before 1.21 fuses biases of one dimension too")
+    assert twin < plan["weights"] / 2

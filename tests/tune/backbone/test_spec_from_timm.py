@@ -173,6 +173,13 @@ def test_a_refusal_names_the_feature(make_vit, name, arguments, feature):
     assert feature in str(caught.value)
 
 
+def test_a_bias_that_timm_adds_in_the_wrong_place_is_named(make_vit):
+    model = make_vit(block_fn=ParallelScalingBlock, qkv_bias=False)
+    model.blocks[1].qkv_bias = torch.zeros(96)  # as timm before 1.0.25 has it
+    with pytest.raises(BackboneError, match="adds in the wrong place"):
+        spec_from_model(model)
+
+
 def test_prefix_tokens_that_timm_loses_are_named(make_vit, monkeypatch):
     model = make_vit(pos_embed="none")
     monkeypatch.setattr(model, "_pos_embed", lambda z: z)  # as timm before 1.0.27
