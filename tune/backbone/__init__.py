@@ -5,5 +5,5 @@
 - `reference`: the meaning of an adapter, plain and slow.
 - `spec_from_timm`: a model, described, or refused by feature.
 - `timm_backbone`: created by name, frozen, with hub weights or a file.
-- `timm_classes`: classes that older timm releases lack.
+- `timm_classes`: those that older releases of timm keep elsewhere, or lack.
 """

@@ -13,14 +13,12 @@ from torch import nn
 
 from vptkit.formats.backbone_spec import Activation, RelativePositions
 
-from .timm_classes import AttentionRope
+from .timm_classes import LAYER_SCALES, Attention, AttentionRope
 
 __all__ = ["Refused", "activation_of", "describe_block", "log_mlp_of", "norm_kind"]
 
 Refused = list[str]
 
-# one class today; before 1.0.21 each model file had its own
-_LAYER_SCALES = (vision_transformer.LayerScale, vision_transformer_relpos.LayerScale)
 _LAYER_NORMS = (nn.LayerNorm, LayerNorm)
 _PRE = (
     vision_transformer.Block,
@@ -34,7 +32,7 @@ _POST = (
     vision_transformer_relpos.ResPostRelPosBlock,
 )
 _ATTENTIONS = (
-    vision_transformer.Attention,
+    Attention,
     AttentionRope,
     eva.EvaAttention,
     beit.Attention,
@@ -182,7 +180,7 @@ def _scales(block: Any) -> dict[str, Any]:
         return {"layer_scale": True, "scale_names": "gamma", "mlp_scale": both}
     if not hasattr(block, "ls1"):
         return {"layer_scale": False}
-    return {"layer_scale": isinstance(block.ls1, _LAYER_SCALES)}
+    return {"layer_scale": isinstance(block.ls1, LAYER_SCALES)}
 
 
 # blocks of more than one branch ----------------------------------------------------------------
@@ -194,7 +192,7 @@ def _branches(block: Any, refused: Refused) -> dict[str, Any]:
         {
             **_attention(attn.attn, refused),
             **_mlp(ffn.mlp, refused),
-            "layer_scale": isinstance(attn.ls, _LAYER_SCALES),
+            "layer_scale": isinstance(attn.ls, LAYER_SCALES),
         }
         for attn, ffn in zip(block.attns, block.ffns, strict=True)
     ]
@@ -221,5 +219,5 @@ def _parallel(block: Any, refused: Refused) -> dict[str, Any]:
         "qkv_bias": block.in_proj.bias is not None,
         "proj_bias": block.attn_out_proj.bias is not None,
         "qk_norm": _set(block, "q_norm"),
-        "layer_scale": isinstance(block.ls, _LAYER_SCALES),
+        "layer_scale": isinstance(block.ls, LAYER_SCALES),
     }

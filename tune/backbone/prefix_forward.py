@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from timm.models.vision_transformer import Attention, Block
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .reference import embed, features, final
+from .timm_classes import Attention
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
