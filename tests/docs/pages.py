@@ -6,6 +6,7 @@ A page says what it needs in HTML comments, which no reader sees:
     <!-- not run: needs a Jetson -->       before a fence: its commands and options are checked only
     <!-- on the fakes -->                  before a fence: run on the GPU of tests/support/fakes
     <!-- exit code 3 -->                   before a fence: how its last command ends
+    <!-- exit code: 0 or 3 -->             the same, where it depends on the images
     <!-- needs: ray -->                    before a fence: run where this module is installed
 
 A fence of `toml title="NAME"` is written to NAME. A fence of `text` right behind a run one is what a
