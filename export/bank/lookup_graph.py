@@ -1,4 +1,4 @@
-"""The folded network as one graph for many adapters, which it looks up in tables (`vptkit.formats.bank_tables`).
+"""The folded network as one graph for many adapters, looked up in `formats.bank_tables`.
 
 Prompt rows join x̂ before keys and values are formed, behind the image's rows; rows that only pad
 the table are masked. What differs from `graph` is where constants become look-ups.

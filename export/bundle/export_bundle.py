@@ -16,6 +16,9 @@ from vptkit.formats.backbone_weights import digest_of_weights, read_weights
 from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 
+from .export_options import ExportOptions
+from .manifest import manifest_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
-from .export_options import ExportOptions
-from .manifest import manifest_of
 
 __all__ = ["export", "write_graph"]
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .export_options import ExportOptions
 
+__all__ = ["manifest_of"]
+
 
 def manifest_of(
     adapter: Adapter, spec: BackboneSpec, options: ExportOptions, lowered: Lowered

@@ -1,8 +1,9 @@
 """The child process of a build: TensorRT or TensorRT-RTX makes an engine of a graph.
 
 A process of its own, because the library ends with a segmentation fault on some graphs and because
-its memory is given back for certain. `python -m vptkit.runtime.engine_build.build_worker` reads one JSON request, a
-line, from standard input and writes JSON lines to standard output. It ends when its input is closed.
+its memory is given back for certain. `python -m vptkit.runtime.engine_build.build_worker` reads one
+JSON request, a line, from standard input and writes JSON lines to standard output. It ends when its
+input is closed.
 
 The request:
   library         "tensorrt" or "tensorrt_rtx"

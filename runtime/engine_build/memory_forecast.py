@@ -1,6 +1,6 @@
 """How much memory a build and a session will take, before either starts.
 
-Weights and activations come from the manifest (`vptkit.export.analysis.memory_estimate`); the rest was measured
+Weights and activations come from the manifest (`export.analysis.memory_estimate`); the rest was measured
 with TensorRT-RTX 1.7.1 on a CPU (builds for SM86, 50 deep prompts):
 
                     weights   peak memory of the building process, MiB

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from vptkit.devices.probes.memory import free_memory
 from vptkit.errors import MissingError, MissingExtraError, VptkitError
 
-from .engine_layers import Structure, bytes_of, last_node, messages, structure
+from .engine_layers import Structure, bytes_of, last_node, located, messages, structure
 from .worker_process import converse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-from .engine_layers import located
 
 __all__ = ["SMS", "Opinion", "ask_oracle"]
 

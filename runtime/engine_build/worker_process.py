@@ -1,4 +1,4 @@
-"""Talks with the process that builds engines (`vptkit.runtime.engine_build.build_worker`), however that ends."""
+"""Talks with the process that builds engines (`build_worker`), however that ends."""
 
 from __future__ import annotations
 

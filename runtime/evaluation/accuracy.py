@@ -76,7 +76,7 @@ def evaluate(
 
     Args:
         session: an open bundle; classes are matched with its labels by name.
-        data: one folder per class, a folder with splits (`vptkit.images.labelled_images.SPLIT_NAMES`) of such
+        data: one folder per class, a folder with splits (`labelled_images.SPLIT_NAMES`) of such
             folders, a CSV or WebDataset shards (`vptkit.images.dataset_files`).
         adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.

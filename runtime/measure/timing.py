@@ -1,6 +1,6 @@
 """How long calls take, compared fairly: warmed up, interleaved in rounds, with their spread.
 
-Memory does not grow with time (`samples`). The clock is an argument, so that tests can turn it by
+Memory does not grow with time (`percentiles`). The clock is an argument, so that tests can turn it by
 hand.
 """
 
@@ -81,7 +81,7 @@ class Timing:
 
     Attributes:
         ms: milliseconds of each call, float64 [rounds], in the order of the rounds; of more than
-            `samples.KEPT` rounds so many, drawn at random, the same for all candidates.
+            `percentiles.KEPT` rounds so many, drawn at random, the same for all candidates.
         warm_up: calls before that were thrown away.
         settled: the running median had settled when the warm-up ended.
         all_ms: of all rounds, where `ms` holds a part of them.
@@ -100,7 +100,7 @@ class Timing:
     def summary(self) -> dict[str, float]:
         """{"p50", "p90", "p99", "mean"} of all rounds, in milliseconds.
 
-        Exact up to `samples.KEPT` rounds; beyond, the percentiles are exact to 0.1 %.
+        Exact up to `percentiles.KEPT` rounds; beyond, the percentiles are exact to 0.1 %.
         """
         return percentiles_and_mean(self.ms) if self.all_ms is None else self.all_ms.summary()
 

@@ -1,4 +1,4 @@
-"""The board's side of `vptkit.runtime.remote.remote_profile`: takes files, starts the runner, stops with the desk.
+"""The board's side of `remote_profile`: takes files, starts the runner, stops with the desk.
 
 Its text is sent over ssh and run by the board's own Python before anything of ours is there, so it
 imports the standard library only. Orders come as JSON lines on standard input, answers go as JSON

@@ -2,7 +2,7 @@
 
 The board needs an ssh server, Python 3.10 or newer, numpy, and what the backend needs (ONNX Runtime
 or TensorRT); nothing of vptkit, and none of its other packages. Our code and the bundles are copied
-to a cache on the board (`vptkit.runtime.remote.board_agent`), engines are built there and kept there, and the
+to a cache on the board (`board_agent`), engines are built there and kept there, and the
 runner (`vptkit.runtime.remote.profile_runner`) measures. It is stopped when we are, Ctrl-C included.
 """
 
@@ -82,7 +82,7 @@ def profile_on(
         phases: `vptkit.progress.progress`; opens "copy", then what the runner does.
 
     Returns:
-        As `vptkit.runtime.profile.run_profile.profile_bundles`; "machine" is the board, "host" is there too, and the
+        As `run_profile.profile_bundles`; "machine" is the board, "host" is there too, and the
         rows' "path" are those of this machine.
 
     Raises:

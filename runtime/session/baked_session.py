@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import BundleError
+from vptkit.runtime.backends.graph_protocol import Graph, TimedGraph
 
 from .prediction import predict
-from .session_protocol import Prediction
+from .session_protocol import Prediction, graph_input, require_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from vptkit.runtime.backends.graph_protocol import Times
 
     from .session_protocol import Choice
-from vptkit.runtime.backends.graph_protocol import Graph, TimedGraph
 
-from .session_protocol import graph_input, require_images
 
 __all__ = ["GraphSession"]
 

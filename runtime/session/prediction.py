@@ -11,6 +11,7 @@ from vptkit.errors import DataError, VptkitError
 
 from .image_loader import Decoded, decode
 from .image_sources import find_images
+from .session_protocol import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .session_protocol import Session
-from .session_protocol import Prediction
 
 __all__ = ["predict", "softmax"]
 

@@ -94,20 +94,25 @@ def test_a_kill_between_checkpoint_and_metrics_loses_no_record(
         assert output.read_bytes() == whole.adapter.read_bytes(), stop
 
 
+def assert_goes_on_after_sigkill(script, splits, config, settings, folder):
+    """A child that kills itself leaves no adapter; the next run ends with the same bytes."""
+    output = folder / "k.safetensors"
+    arguments = [str(splits), str(output), json.dumps(settings)]
+    done = run_child([sys.executable, "-c", script, *arguments], check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not output.exists()
+    resumed = tune(splits, output, config, resume=True)
+    whole = tune(splits, folder / "whole.safetensors", config)
+    assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
+    assert resumed.metrics.read_bytes() == whole.metrics.read_bytes()
+
+
 @pytest.mark.slow
 def test_sigkill(splits, weights, make_config, tmp_path):
     """No handler runs, no file is closed; the next process goes on to the same bytes."""
     config = make_config(method="vpt", name="x", epochs=3)
     settings = {**config.to_json(), "weights": str(weights), "name": "x"}
-    output = tmp_path / "k.safetensors"
-    arguments = [str(splits), str(output), json.dumps(settings)]
-    done = run_child([sys.executable, "-c", KILLED, *arguments], check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not output.exists()
-    resumed = tune(splits, output, config, resume=True)
-    whole = tune(splits, tmp_path / "whole.safetensors", config)
-    assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
-    assert resumed.metrics.read_bytes() == whole.metrics.read_bytes()
+    assert_goes_on_after_sigkill(KILLED, splits, config, settings, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -156,16 +161,8 @@ def test_a_killed_run_resumes_to_the_same_bytes_in_any_phase(
 def test_sigkill_in_a_phase(splits, weights, make_config, tmp_path, images):
     config = make_config(**CYCLIC, name="x")
     settings = {**config.to_json(), "weights": str(weights), "name": "x", "device": "cpu"}
-    output = tmp_path / "k.safetensors"
     script = KILLED.replace("left = 30", f"left = {images}")
-    arguments = [str(splits), str(output), json.dumps(settings)]
-    done = run_child([sys.executable, "-c", script, *arguments], check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not output.exists()
-    resumed = tune(splits, output, config, resume=True)
-    whole = tune(splits, tmp_path / "whole.safetensors", config)
-    assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
-    assert resumed.metrics.read_bytes() == whole.metrics.read_bytes()
+    assert_goes_on_after_sigkill(script, splits, config, settings, tmp_path)
 
 
 def test_each_epoch_in_a_process_of_its_own(splits, make_config, tmp_path):

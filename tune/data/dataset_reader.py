@@ -22,8 +22,8 @@ def read_splits(data: Path) -> Splits:
 
     Args:
         data: folders of classes (perhaps in train/, val/, test/, ood/, or other names of
-            `vptkit.images.labelled_images.SPLIT_NAMES`), a CSV file, WebDataset shards or Parquet files (see
-            `vptkit.images.dataset_files`), or a saved Hugging Face data set (`vptkit.tune.data.arrow_dataset`).
+            `labelled_images.SPLIT_NAMES`), a CSV file, WebDataset shards or Parquet files (see
+            `images.dataset_files`), or a saved Hugging Face data set (`arrow_dataset`).
 
     Raises:
         DataError: nothing of that kind, or broken; the message says which file or line.

@@ -20,13 +20,14 @@ import numpy as np
 
 from vptkit.errors import AdapterError
 
+from .imported_tensors import Foreign, State, missing_names, renamed, require_shape, some
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from vptkit.formats.backbone_spec import BackboneSpec
-from .imported_tensors import Foreign, State, missing_names, renamed, require_shape, some
 
 __all__ = ["from_bpt", "from_vpt"]
 _VPT_PREFIXES = ("enc.transformer.", "transformer.", "enc.", "")

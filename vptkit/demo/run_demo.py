@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_folder
 from vptkit.progress import progress
 
-if TYPE_CHECKING:
-    from vptkit.tune import TuneResult
 from .digits import write_digits
 from .report import DemoSettings, report_rows, write_report
+
+if TYPE_CHECKING:
+    from vptkit.tune import TuneResult
 
 __all__ = ["run_demo"]
 

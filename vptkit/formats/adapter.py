@@ -55,7 +55,7 @@ class BackboneRef:
     Attributes:
         name, args: of `timm.create_model`.
         spec: its description, or None if only timm can tell.
-        sha256: digest of its weights (`vptkit.formats.backbone_spec.digest_of_weights`), or None if unknown.
+        sha256: digest of its weights (`backbone_weights.digest_of_weights`), or None if unknown.
     """
 
     name: str

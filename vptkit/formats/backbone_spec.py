@@ -1,7 +1,7 @@
 """An isotropic Vision Transformer, described completely, and the digest of its weights.
 
-The description is read off a timm module (`vptkit.tune.backbone.spec_from_timm`), never guessed from a name.
-With it, export needs neither torch nor timm. Tensors keep timm's names (`vptkit.formats.backbone_weights`).
+The description is read off a timm module (`tune.backbone.spec_from_timm`), never guessed from a name.
+With it, export needs neither torch nor timm. Tensors keep timm's names (`backbone_weights`).
 """
 
 from __future__ import annotations

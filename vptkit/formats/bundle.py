@@ -5,9 +5,9 @@ manifest.json         what it is: digests of every file, labels, preprocessing, 
 adapter.safetensors   the adapter it was compiled from
 golden.safetensors    the reference's own answers (if the adapter carried them)
 
-engines/              TensorRT engines of this machine (`vptkit.runtime.backends.engine_cache`), if any were built
+engines/              TensorRT engines of this machine (`runtime.backends.engine_cache`), if any were built
 
-A bank (`vptkit.formats.bank_tables`) has norms.safetensors and adapters/*.safetensors instead of the last two.
+A bank (`bank_tables`) has norms.safetensors and adapters/*.safetensors instead of the last two.
 """
 
 from __future__ import annotations

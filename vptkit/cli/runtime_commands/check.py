@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from vptkit.cli.shared.options import AsJson, Backend, BundleArgument, OneAdapter, Threads
-from vptkit.cli.shared.oracle_report import consult
 from vptkit.cli.shared.output import announce, emit, needs_extra, require_onnx
 from vptkit.cli.shared.precision_evidence import open_or_simulate, require_fp32, runner
 from vptkit.errors import VptkitError
@@ -57,6 +56,8 @@ def check(
         report_overflow(bundle, overflow, threads, as_json)
         return
     if oracle is not None:
+        from vptkit.cli.shared.oracle_report import consult
+
         consult(bundle, oracle, sm=sm, trt=trt, layers=layers, as_json=as_json)
         return
     from vptkit.runtime.evaluation.parity import check_golden, check_logits, require_parity

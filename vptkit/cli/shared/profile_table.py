@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vptkit.text_table import columns, milliseconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-from vptkit.text_table import columns, milliseconds
 
 __all__ = ["profile_table"]
 

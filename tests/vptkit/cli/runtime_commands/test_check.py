@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.support.adapter_files import files_of
 from tests.support.command_errors import assert_error
+from tests.support.small_vit import SMALL_VIT
 from tests.support.stand_in_modules import fake_room, hide
-from tests.support.strategies import Setup
 from vptkit.cli.runtime_commands.check import report_overflow
 from vptkit.errors import TargetError
 from vptkit.export.analysis.tensorrt_rules import VERSIONS
@@ -25,23 +25,11 @@ from vptkit.formats.bundle import open_bundle
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is missing"
 )
 DEPTH = 12
-SETUP = Setup(
-    image=(64, 64),
-    depth=DEPTH,
-    heads=2,
-    mlp_ratio=4.0,
-    registers=0,
-    norm_pre=False,
-    layer_scale=False,
-    prompts=8,
-    prompt_scale=0.3,
-    tuned_norms=False,
-)
+SETUP = replace(SMALL_VIT, depth=DEPTH)
 
 
 @pytest.fixture(scope="module")
