@@ -1,16 +1,15 @@
-"""Files and folders that appear whole or not at all, and canonical JSON."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vptkit.errors import OutputError
 
@@ -20,21 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "atomic_file",
     "atomic_folder",
-    "canonical_json",
     "require_absent",
     "sha256_of_file",
 ]
-
-
-def canonical_json(document: Any) -> str:
-    """One text for one value: sorted keys, no spaces, ASCII, no NaN.
-
-    Raises:
-        ValueError: the document holds NaN or an infinity.
-    """
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
 
 
 def sha256_of_file(path: Path) -> str:

@@ -24,9 +24,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file, canonical_json, sha256_of_file
+from vptkit.atomic_files import atomic_file, sha256_of_file
 from vptkit.errors import MissingError, OutputError
 from vptkit.formats.bundle import ENGINES, MODEL
+from vptkit.strict_json import canonical_json
 
 from .tensorrt_library import LIBRARIES
 

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from vptkit.atomic_files import (
     atomic_file,
     atomic_folder,
-    canonical_json,
     require_absent,
     sha256_of_file,
 )
@@ -148,32 +144,3 @@ def test_digest(tmp_path):
     assert sha256_of_file(tmp_path / "x") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
-
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=10,
-)
-
-
-@given(value=json_values)
-def test_canonical_json_is_json_and_ascii(value):
-    text = canonical_json(value)
-    assert json.loads(text) == value
-    assert text.isascii()
-
-
-def test_canonical_json_does_not_depend_on_the_order_of_keys():
-    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1})
-    assert canonical_json({"b": 1, "a": [1, 2]}) == '{"a":[1,2],"b":1}'
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_canonical_json_refuses_what_json_cannot_say(value):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        canonical_json([value])

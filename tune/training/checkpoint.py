@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vptkit.atomic_files import canonical_json
 from vptkit.errors import DataError
 from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
+from vptkit.strict_json import canonical_json
 from vptkit.tune.config import TuneConfig
 
 from .train_state import TrainState

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vptkit.atomic_files import canonical_json
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.images.preprocess import Preprocess
+from vptkit.strict_json import canonical_json
 
 from .backbone_spec import BackboneSpec
 from .backbone_weights import norm_shapes

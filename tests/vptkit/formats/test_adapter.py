@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.strategies import CLASSES, Setup, build, random_adapter, specs
-from vptkit.atomic_files import canonical_json
 from vptkit.errors import AdapterError, BackboneError, OutputError
 from vptkit.formats.adapter import (
     FORMAT,
@@ -26,6 +25,7 @@ from vptkit.formats.adapter import (
     write_adapter,
 )
 from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
+from vptkit.strict_json import canonical_json
 
 if TYPE_CHECKING:
     from pathlib import Path

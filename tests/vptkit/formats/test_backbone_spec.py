@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 
 from tests.support.strategies import specs
-from vptkit.atomic_files import canonical_json
 from vptkit.errors import BackboneError
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.backbone_weights import is_head, tensor_shapes
+from vptkit.strict_json import canonical_json
 
 exact = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 

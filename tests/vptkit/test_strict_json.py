@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vptkit.errors import BundleError
+from vptkit.strict_json import canonical_json, parse_json
+
+
+def test_an_object_is_read():
+    assert parse_json('{"a": [1, 2.5, null, {"b": "ä"}]}', "x", BundleError) == {
+        "a": [1, 2.5, None, {"b": "ä"}]
+    }
+    assert parse_json(b'{"a": 1}', "x", BundleError) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Expecting value"),
+        ("[1]", "not a JSON object but list"),
+        ("5", "not a JSON object but int"),
+        ('{"a": NaN}', "NaN is no JSON"),
+        ('{"a": -Infinity}', "-Infinity is no JSON"),
+        ('{"a": 1e999}', "1e999 is too large"),
+        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        ('{"a": ' + "[" * 65 + "]" * 65 + "}", "nested more than 64 deep"),
+        ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", "nested too deeply"),
+        (b'{"a": "\xff"}', "can't decode byte"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_what_is_refused(text, said):
+    with pytest.raises(BundleError, match=r"^manifest\.json: .*" + said.replace(".", r"\.")):
+        parse_json(text, "manifest.json", BundleError)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(value=json_values)
+def test_canonical_json_is_json_and_ascii(value):
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert text.isascii()
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys():
+    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1})
+    assert canonical_json({"b": 1, "a": [1, 2]}) == '{"a":[1,2],"b":1}'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_canonical_json_refuses_what_json_cannot_say(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json([value])

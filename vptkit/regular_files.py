@@ -1,0 +1,160 @@
+"""Files that a stranger may have made: regular ones only, opened without waiting, read with a bound.
+
+A name proves nothing: it may be a link to anywhere, a FIFO that blocks for ever, a device without an
+end, and may become one between a check and the opening. So the opened descriptor is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vptkit.errors import VptkitError
+
+__all__ = [
+    "is_plain_name",
+    "open_inside",
+    "open_regular",
+    "read_bounded",
+    "read_regular",
+    "require_regular",
+]
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+}
+# Without O_NONBLOCK a FIFO without a writer would block; on a regular file it has no effect.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+
+
+def is_plain_name(name: str, *, levels: int = 1) -> bool:
+    """Whether a name of a format is relative, has at most that many levels, and no way up or out."""
+    parts = name.split("/")
+    return (
+        0 < len(parts) <= levels
+        and all(part not in ("", ".", "..") and len(os.fsencode(part)) < 256 for part in parts)
+        and name.isprintable()
+        and "\\" not in name
+        and not PurePosixPath(name).is_absolute()
+    )
+
+
+def open_regular(path: Path, error: type[VptkitError]) -> BinaryIO:
+    """Open a file that the user named; a link to it is followed, as the user made it.
+
+    Raises:
+        error: there is no such file, it may not be read, or it is not a regular file.
+    """
+    with _named(path, error):
+        _require(path, path.stat(), error)  # a device may act when it is opened
+        return _checked(os.open(path, _READ), path, error)
+
+
+def open_inside(folder: Path, name: str, error: type[VptkitError]) -> BinaryIO:
+    """Open a file by its name within a folder, without following a link below that folder.
+
+    Args:
+        folder: which the user named; it may be a link itself.
+        name: relative, such as `adapters/birds.safetensors`.
+        error: what to raise.
+
+    Raises:
+        error: the name leads out of the folder or through a link, there is no such file, it may not
+            be read, or it is not a regular file.
+    """
+    path = folder / name
+    if not is_plain_name(name, levels=name.count("/") + 1):
+        raise error(f"{folder}: the name {name!r} does not stay below the folder")
+    *folders, last = name.split("/")
+    with _named(path, error), contextlib.ExitStack() as stack:
+        handle = os.open(folder, _FOLDER)
+        stack.callback(os.close, handle)
+        for part in folders:
+            _require_no_link(path, part, handle, error)
+            handle = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
+            stack.callback(os.close, handle)
+        _require(path, os.stat(last, dir_fd=handle, follow_symlinks=False), error)
+        return _checked(os.open(last, _READ | os.O_NOFOLLOW, dir_fd=handle), path, error)
+
+
+def require_regular(path: Path, error: type[VptkitError]) -> None:
+    """For what a library opens by its name: the file is there, is regular, and may be read.
+
+    Raises:
+        error: see `open_regular`.
+    """
+    open_regular(path, error).close()
+
+
+def read_regular(path: Path, error: type[VptkitError], *, limit: int) -> bytes:
+    """All of a file that the user named.
+
+    Args:
+        path: the file.
+        error: what to raise.
+        limit: the most bytes that such a file has.
+
+    Raises:
+        error: see `open_regular`; or the file is larger.
+    """
+    with open_regular(path, error) as stream:
+        return read_bounded(stream, path, error, limit=limit)
+
+
+def read_bounded(
+    stream: BinaryIO, source: object, error: type[VptkitError], *, limit: int
+) -> bytes:
+    """All that a stream holds, if that is not more than `limit` bytes.
+
+    Raises:
+        error: it holds more.
+    """
+    content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise error(f"{source}: more than {limit} bytes, which no such file has")
+    return content
+
+
+def _checked(handle: int, path: Path, error: type[VptkitError]) -> BinaryIO:
+    try:
+        _require(path, os.fstat(handle), error)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _require(path: Path, found: os.stat_result, error: type[VptkitError]) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+        raise error(f"{path}: {kind}, expected a regular file")
+
+
+def _require_no_link(path: Path, part: str, handle: int, error: type[VptkitError]) -> None:
+    if stat.S_ISLNK(os.stat(part, dir_fd=handle, follow_symlinks=False).st_mode):
+        raise error(f"{path}: {part} is a symbolic link, which is not followed here")
+
+
+@contextlib.contextmanager
+def _named(path: Path, error: type[VptkitError]) -> Iterator[Any]:
+    """What the operating system says, with the name that the user knows."""
+    try:
+        yield
+    except FileNotFoundError as cause:
+        raise error(f"{path}: no such file") from cause
+    except OSError as cause:
+        raise error(f"{path}: cannot be read: {cause.strerror}") from cause
+    except ValueError as cause:  # a NUL in the name
+        raise error(f"{str(path)!r}: not a name of a file ({cause})") from cause

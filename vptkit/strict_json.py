@@ -1,0 +1,88 @@
+"""JSON that a stranger may have written: only what the standard allows, or one clear error."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from vptkit.errors import VptkitError
+
+__all__ = ["canonical_json", "parse_json"]
+
+_DEPTH = 64  # levels of lists and objects; no format of ours has more than ten
+
+
+def canonical_json(document: Any) -> str:
+    """One text for one value: sorted keys, no spaces, ASCII, no NaN.
+
+    Raises:
+        ValueError: the document holds NaN or an infinity.
+    """
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def parse_json(text: str | bytes, source: object, error: type[VptkitError]) -> dict[str, Any]:
+    """An object from its text.
+
+    Args:
+        text: UTF-8 if bytes.
+        source: the file, for the message.
+        error: what to raise.
+
+    Raises:
+        error: not JSON (the standard's: no NaN, no infinity, no number that becomes one, no key
+            twice), no object, or lists and objects within each other more than 64 deep.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        document = json.loads(
+            text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once
+        )
+        _require_depth(document)
+    except RecursionError as cause:
+        raise error(f"{source}: not valid JSON (nested too deeply)") from cause
+    except ValueError as cause:  # also UnicodeDecodeError, and integers of thousands of digits
+        raise error(f"{source}: not valid JSON ({cause})") from cause
+    if not isinstance(document, dict):
+        kind = type(document).__name__
+        raise error(f"{source}: not a JSON object but {kind}, expected {{…}}")
+    return document
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:40]!r} is there twice")
+        found[key] = value
+    return found
+
+
+def _require_depth(document: Any) -> None:
+    level = [document]
+    for _ in range(_DEPTH):
+        level = [
+            value
+            for one in level
+            if isinstance(one, (dict, list))
+            for value in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested more than {_DEPTH} deep")
