@@ -20,6 +20,11 @@ from PIL import Image
 from tests.support.children import hearing
 from tests.support.fakes.gpu import fake_driver, fake_gpu  # noqa: F401 -- fixtures
 from tests.support.skips import pytest_terminal_summary  # noqa: F401 -- a hook
+from tests.support.tiers import (  # noqa: F401 -- hooks
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+)
 from vptkit.cli import entry
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_spec import BackboneSpec
