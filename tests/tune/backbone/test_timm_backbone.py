@@ -16,7 +16,7 @@ timm = pytest.importorskip("timm")
 from safetensors.torch import save_file  # noqa: E402
 
 from tests.support.foreign_checkpoints import NAME, TINY  # noqa: E402
-from tests.support.timms import OLDER  # noqa: E402
+from tests.support.timms import OLDER, REASON  # noqa: E402
 from vptkit.errors import AdapterError, BackboneError  # noqa: E402
 from vptkit.formats.adapter import read_adapter, with_spec  # noqa: E402
 from vptkit.formats.bundle import write_manifest  # noqa: E402
@@ -125,6 +125,8 @@ def test_a_bundle_makes_nobody_fetch_or_load(
 
 def test_the_traps_hold(forged, touched):
     """What the adapter's own name means is fetched if no weights are given: as the user asked."""
+    if OLDER:  # it may know no newer client of the hub
+        pytest.skip(REASON)
     with pytest.raises(BackboneError, match="could not be fetched"):
         described_weights(read_adapter(forged()), None)
     assert touched != []
