@@ -246,4 +246,5 @@ def _array_type(value: Any) -> np.dtype[Any]:
         _, order, *more = value.state
         if order not in ("<", ">", "|", "=") or any(field is not None for field in more[:3]):
             raise RefusedError("an array of a type with fields")
-    return np.dtype(name).newbyteorder(order)
+    found: np.dtype[Any] = np.dtype(f"{order}{name}")
+    return found

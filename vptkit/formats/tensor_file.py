@@ -204,8 +204,10 @@ def _tensor(stream: BinaryIO, entry: _Entry, path: Path, error: type[VptkitError
         value: NDArray[Any] = np.empty(entry.shape, dtype=_TYPES[entry.kind])
     except (ValueError, MemoryError) as cause:  # dimensions beyond any, or a hole of terabytes
         raise _damaged(path, f"a tensor of the shape {entry.shape}", error) from cause
-    if value.size and stream.readinto(memoryview(value.reshape(-1)).cast("B")) != value.nbytes:  # type: ignore[attr-defined]
-        raise _damaged(path, "it became shorter while it was read", error)
+    if value.size:
+        place = memoryview(value.reshape(-1)).cast("B")  # type: ignore[arg-type]  # it is one
+        if stream.readinto(place) != value.nbytes:  # type: ignore[attr-defined]
+            raise _damaged(path, "it became shorter while it was read", error)
     if entry.kind == "BF16":
         return np.asarray((value.astype(np.uint32) << 16).view(np.float32))
     return value != 0 if entry.kind == "BOOL" else value

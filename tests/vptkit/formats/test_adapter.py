@@ -541,6 +541,18 @@ def test_golden_answers_of_another_type(tiny_adapter, images, logits, message):
         read_adapter(path)
 
 
+@pytest.mark.parametrize(("prompts", "rank"), [(10**9, 0), (2, 0), (5000, 1)])
+def test_prompts_that_are_only_said_to_be_there(tiny_adapter, adapter, prompts, rank):
+    """Factors of rank 0 take no bytes, and their product was a matrix of any size."""
+    tensors = dict(adapter.tensors)
+    for i in range(2):
+        tensors[f"prompt.{i}.a"] = np.zeros((prompts, rank), np.float32)
+        tensors[f"prompt.{i}.b"] = np.zeros((8, rank), np.float32)
+    document = adapter.to_json() | {"prompt_length": prompts}
+    with pytest.raises(AdapterError, match=r"which holds no number|prompt_length is 5000"):
+        read_adapter(rewritten(tiny_adapter, document, tensors))
+
+
 def test_an_adapter_file_that_is_too_large(tiny_adapter):
     """Said before anything of it is read."""
     with tiny_adapter.open("r+b") as file:
