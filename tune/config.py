@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vptkit.errors import VptkitError
+from vptkit.formats.timm_arguments import require_timm_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,6 +138,7 @@ class TuneConfig:
         Raises:
             VptkitError: a value is out of range; says which, what came, what was expected.
         """
+        require_timm_arguments(self.backbone_args)
         problems = [
             f"{key} is {getattr(self, key)!r}, expected one of {', '.join(choices)}"
             for key, choices in _CHOICES.items()

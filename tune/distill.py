@@ -25,11 +25,14 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vptkit.atomic_files import atomic_file, sha256_of_file
+from vptkit.errors import DataError
+from vptkit.formats.tensor_file import read_tensors
 from vptkit.images.image_file import open_image
+from vptkit.regular_files import require_regular
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer
@@ -71,8 +74,13 @@ def make_student() -> VisionTransformer:
 def load_teacher(weights: Path) -> VisionTransformer:
     """The 224 px ViT-Ti, strictly loaded, ready for inference."""
     teacher = timm.create_model(ARCHITECTURE, pretrained=False)
-    teacher.load_state_dict(load_file(weights), strict=True)
+    teacher.load_state_dict(load(weights), strict=True)
     return cast("VisionTransformer", teacher.eval())
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, which must be a regular one."""
+    return {name: torch.from_numpy(value) for name, value in read_tensors(path, DataError).items()}
 
 
 def find_images(data: Path) -> list[Path]:
@@ -284,6 +292,7 @@ def collect(weights: Path, data: Path, crops: int, seed: int, cache: Path | None
     paths = find_images(data)
     images: list[Image.Image] = []
     teacher: VisionTransformer | None = None
+    require_regular(weights, DataError)
     digest = hashlib.sha256(weights.read_bytes())
     digest.update(json.dumps([[str(p.relative_to(data)) for p in paths], seed]).encode())
     passes = []
@@ -292,7 +301,7 @@ def collect(weights: Path, data: Path, crops: int, seed: int, cache: Path | None
     for number in range(crops):
         kept = cache / f"{digest.hexdigest()[:12]}_{number:03d}.safetensors" if cache else None
         if kept and kept.exists():
-            passes.append(Targets(**load_file(kept)))
+            passes.append(Targets(**load(kept)))
             continue
         teacher = teacher or load_teacher(weights)
         images = images or [open_image(p) for p in paths]

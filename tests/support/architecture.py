@@ -30,7 +30,7 @@ TABLE: dict[str, str] = {
     "devices.probes": "devices.boards devices.drivers",
     "devices.power": "devices.drivers devices.probes",
     # tune/
-    "tune": "images",
+    "tune": "formats images",
     "tune.backbone": "formats images",
     "tune.data": "images",
     "tune.methods": "tune tune.backbone formats",

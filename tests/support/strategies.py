@@ -250,7 +250,7 @@ def random_adapter(
             if "norm" in name and rng.random() < 0.7:
                 tensors[f"ln.{name}"] = 0.7 + 0.4 * rng.standard_normal(d)
     name, args = timm_call(setup)
-    args = {k: getattr(v, "__name__", v) for k, v in args.items()}
+    args["act_layer"] = setup.activation  # by its name in timm
     return Adapter(
         name="random",
         backbone=BackboneRef(

@@ -313,7 +313,7 @@ def test_a_bad_table_with_an_image_size(command, tmp_path):
 def test_no_such_file_and_bad_options(command, tmp_path):
     code, _, err = command("--config", tmp_path / "none.toml")
     assert code == 2
-    assert "none.toml: No such file" in err
+    assert "none.toml: no such file" in err
     code, _, err = command("--backbone", "vit", "--epochs", "0")
     assert code == 2
     assert "epochs is 0, expected at least 1" in err

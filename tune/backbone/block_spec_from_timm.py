@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, get_args
 
+import timm
+import torch
 from timm.layers.activations import GELU, GELUTanh, QuickGELU
 from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 from timm.layers.norm import LayerNorm, RmsNorm
@@ -72,11 +75,21 @@ def norm_kind(model: Any, refused: Refused) -> str:
             kinds.add("rms")
             if module.weight is None:
                 refused.append("RmsNorm without weight")
+            if not _is_root_mean_square(kind):
+                refused.append(f"RmsNorm, which timm {timm.__version__} computes by the variance")
         elif "norm" in type(module).__name__.lower() and not list(module.children()):
             refused.append(f"norm_layer={type(module).__name__}")
     if len(kinds) > 1:
         refused.append("LayerNorm and RmsNorm in one model")
     return "rms" if kinds == {"rms"} else "layer"
+
+
+@lru_cache(maxsize=1)
+def _is_root_mean_square(norm: Any) -> bool:
+    """Whether it divides by the root of the mean of squares; 1.0.12's takes the variance."""
+    with torch.no_grad(), torch.device("cpu"):
+        found = norm(2)(torch.tensor([1.0, 3.0]))
+        return bool(torch.allclose(found, torch.tensor([1.0, 3.0]) / 5**0.5, rtol=1e-3))
 
 
 def activation_of(module: nn.Module) -> Any:

@@ -25,9 +25,10 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vptkit.formats.adapter import read_adapter
+from vptkit.formats.adapter import read_adapter, with_spec
 from vptkit.images.preprocess import normalize
 
+from .spec_from_timm import spec_from_model
 from .timm_backbone import checked_weights
 
 if TYPE_CHECKING:
@@ -241,11 +242,12 @@ def reference_logits(
         float32 [B, C]
 
     Raises:
-        AdapterError: the adapter is not readable.
+        AdapterError: the adapter is not readable, or does not fit its backbone.
         BackboneError: the weights are not those that were tuned.
     """
     adapter = read_adapter(adapter_path)
     model, _ = checked_weights(adapter.backbone, weights)
+    with_spec(adapter, spec_from_model(model, adapter.backbone.name))
     pixels = torch.from_numpy(normalize(images, adapter.preprocess))
     parts = [adapter_logits(model, adapter, part) for part in torch.split(pixels, 16)]
     return torch.cat(parts).numpy()

@@ -11,9 +11,14 @@ import torch
 from timm.data.config import resolve_data_config
 
 from vptkit.errors import BackboneError
-from vptkit.formats.adapter import require_backbone
+from vptkit.formats.adapter import require_backbone, with_spec
 from vptkit.formats.backbone_weights import digest_of_weights, is_head
 from vptkit.formats.tensor_file import read_tensors
+from vptkit.formats.timm_arguments import (
+    MOST_PARAMETERS,
+    require_timm_arguments,
+    require_timm_name,
+)
 from vptkit.images.preprocess import Preprocess
 
 from .spec_from_timm import spec_from_model, weights_from_model
@@ -30,28 +35,36 @@ if TYPE_CHECKING:
 
 __all__ = ["checked_weights", "create_backbone", "described_weights", "preprocess_of"]
 
+# what timm and torch raise for arguments that do not go together
+_UNBUILDABLE = (
+    *(TypeError, AssertionError, ValueError, LookupError, AttributeError),
+    *(ArithmeticError, RuntimeError, MemoryError),
+)
+
 
 def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) -> Any:
     """A timm model without classifier, in evaluation mode, every parameter frozen.
 
     Args:
         name: timm model name.
-        args: keyword arguments of `timm.create_model`, e.g. {"img_size": 112}.
+        args: keyword arguments of `timm.create_model` that describe the architecture, e.g.
+            {"img_size": 112}; see `vptkit.formats.timm_arguments`.
         weights: a safetensors file in timm's names (or a form that timm converts, such as another
-            position grid); None fetches timm's own weights from the hub.
+            position grid); None fetches timm's own weights of this name from the hub.
 
     Raises:
         BackboneError: unknown name, unusable arguments, a feature that is not supported, no
             network, or a file that does not fit.
     """
+    args = dict(args)
+    require_timm_name(name)
+    require_timm_arguments(args)
     if not timm.is_model(name):
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3))
         raise BackboneError(f"{name}: timm has no model of this name; near: {near or 'none'}")
-    try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, **args)
-    except (TypeError, AssertionError, ValueError, KeyError, RuntimeError) as error:
-        raise BackboneError(f"{name}: timm cannot build it with {dict(args)}: {error}") from error
+    model = _blueprint(name, args)
     spec_from_model(model, name)  # an unknown feature is named before anything is loaded
+    _require_parameters(model, name, weights)
     if weights is None:
         try:
             model = timm.create_model(name, pretrained=True, num_classes=0, **args)
@@ -60,9 +73,45 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
                 f"{name}: its weights could not be fetched ({type(error).__name__}). "
                 "Pass --weights FILE.safetensors to use a local file."
             ) from error
-    if weights is not None:
+    else:
+        model = _built(name, args)
         _load(model, weights)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _built(name: str, args: Mapping[str, Any]) -> Any:
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **args)
+    except _UNBUILDABLE as error:
+        raise BackboneError(f"{name}: timm cannot build it with {dict(args)}: {error}") from error
+
+
+def _blueprint(name: str, args: Mapping[str, Any]) -> Any:
+    """The model without memory for its numbers; an older timm's, which needs some, with them."""
+    try:
+        with torch.device("meta"):
+            return _built(name, args)
+    except BackboneError as error:
+        if "meta tensors" not in str(error):
+            raise
+    return _built(name, args)
+
+
+def _require_parameters(model: Any, name: str, weights: Path | None) -> None:
+    """Refuse what is larger than any ViT, or than the file that it is to be filled from."""
+    parameters = sum(value.numel() for value in (*model.parameters(), *model.buffers()))
+    if parameters > MOST_PARAMETERS:
+        raise BackboneError(
+            f"{name}: {parameters:.2g} numbers with these arguments; the most is "
+            f"{MOST_PARAMETERS:.2g}"
+        )
+    # only positions may be fewer in the file; a number takes two bytes at least
+    blocks = sum(value.numel() for value in model.blocks.parameters())
+    if weights is not None and weights.is_file() and weights.stat().st_size < 2 * blocks:
+        raise BackboneError(
+            f"{weights}: not the weights of this model: {weights.stat().st_size} bytes for "
+            f"{blocks} numbers"
+        )
 
 
 def checked_weights(
@@ -85,10 +134,13 @@ def described_weights(
     """Spec and tensors of an adapter's backbone, by way of timm; for `vptkit.export`.
 
     Raises:
+        AdapterError: the adapter does not fit it.
         BackboneError: timm cannot build it, it is not supported, or its digest differs.
     """
     model, tensors = checked_weights(adapter.backbone, weights)
-    return spec_from_model(model, adapter.backbone.name), tensors
+    spec = spec_from_model(model, adapter.backbone.name)
+    with_spec(adapter, spec)
+    return spec, tensors
 
 
 def preprocess_of(model: Any) -> Preprocess:

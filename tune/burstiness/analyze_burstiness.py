@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,11 +13,11 @@ import torch
 import vptkit
 from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, VptkitError
-from vptkit.formats.adapter import read_adapter, require_backbone
+from vptkit.formats.adapter import read_adapter, require_backbone, with_spec
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.images.preprocess import normalize
 from vptkit.progress import SILENT
-from vptkit.tune.backbone.spec_from_timm import weights_from_model
+from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
 from vptkit.tune.data.splits import load_splits
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.progress import Progress
 
     from .block_burstiness import BlockTails
@@ -106,7 +107,7 @@ def analyze(
     _, splits = load_splits(data, config.seed, 0.15, 0.15)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     digest = digest_of_weights(weights_from_model(model))
-    read = _read(adapters, digest, config)
+    read = _read(adapters, digest, spec_from_model(model, config.backbone), config)
     images = DataSet(splits["train"], preprocess_of(model))
     count = min(config.images, len(images))
     # the same draw as the whitening's: the matrices are those of a tuning run with this seed
@@ -147,12 +148,16 @@ def analyze(
     return document
 
 
-def _read(paths: Sequence[Path], digest: str, config: AnalyzeConfig) -> dict[str, Adapter]:
+def _read(
+    paths: Sequence[Path], digest: str, spec: BackboneSpec, config: AnalyzeConfig
+) -> dict[str, Adapter]:
     """Adapters by name; a second one of the same name gets its file's."""
     found: dict[str, Adapter] = {}
     for path in paths:
         adapter = read_adapter(path)
         require_backbone(adapter.backbone, digest, config.weights or config.backbone)
+        # its image size may be another one
+        with_spec(adapter, replace(spec, image_size=adapter.preprocess.size))
         if adapter.insert == "none":
             raise AdapterError(f"{path}: has no prompts (method {adapter.method})")
         name = adapter.name if adapter.name not in found else str(path)

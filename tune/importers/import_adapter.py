@@ -14,6 +14,7 @@ from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.images.preprocess import Preprocess, normalize
+from vptkit.regular_files import read_regular
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
@@ -37,6 +38,7 @@ __all__ = ["LAYOUTS", "ImportConfig", "import_adapter"]
 LAYOUTS = ("vpt", "bpt", "peft-ln")
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NOISE_IMAGES = 4
+_MOST_LABELS = 2**24  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +195,9 @@ def _head(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> dict[st
         missing = sorted({"weight", "bias"} - set(head))
         raise AdapterError(f"the head's {' and '.join(missing)} is missing: pass --head FILE")
     weight, bias = head["weight"], head["bias"]
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value.dtype.kind != "f":
+            raise AdapterError(f"the head's {name} is of {value.dtype.name}, not floating point")
     if weight.ndim != 2 or weight.shape[1] != spec.width or bias.shape != weight.shape[:1]:
         raise AdapterError(
             f"the head is {weight.shape} with a bias {bias.shape}, expected (C, {spec.width}) "
@@ -235,9 +240,10 @@ def _labels(path: Path | None, classes: int) -> tuple[str, ...]:
     if path is None:
         return tuple(str(i) for i in range(classes))
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(path, AdapterError, limit=_MOST_LABELS).decode("utf-8")
+    except (AdapterError, UnicodeDecodeError) as error:
         raise AdapterError(f"--labels {path}: not readable: {error}") from error
+    lines = text.splitlines()
     labels = tuple(line.strip() for line in lines if line.strip())
     if len(labels) != classes:
         raise AdapterError(f"--labels {path}: {len(labels)} names for a head of {classes} classes")

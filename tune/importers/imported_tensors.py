@@ -84,11 +84,15 @@ def renamed(name: str, table: Sequence[tuple[str, str]]) -> str:
 
 
 def require_shape(name: str, value: NDArray[Any], expected: tuple[int | None, ...]) -> None:
-    """Refuse another shape; None stands for any size.
+    """Refuse another shape, no numbers at all, or whole ones; None stands for any size but 0.
 
     Raises:
         AdapterError: it differs.
     """
+    if value.dtype.kind != "f":
+        raise AdapterError(f"{name} is of {value.dtype.name}, expected floating point")
+    if not value.size:
+        raise AdapterError(f"{name} has the shape {value.shape}, which holds no number")
     fits = value.ndim == len(expected) and all(
         n in (None, size) for n, size in zip(expected, value.shape, strict=True)
     )

@@ -8,12 +8,13 @@ Norms have timm's names, or those of transformers' ViT. Seen with PEFT 0.21.2.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import AdapterError
 from vptkit.formats.backbone_weights import norm_shapes
+from vptkit.regular_files import read_regular
+from vptkit.strict_json import parse_json
 
 from .imported_tensors import Foreign, renamed, require_shape, some
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["from_peft", "peft_config", "peft_file"]
 
+_MOST_CONFIGURATION = 2**20  # bytes
 _PEFT = re.compile(r"base_model\.model\.(.+)\.ln_tuning_layers\.(weight|bias)")
 _PEFT_HEAD = re.compile(r"base_model\.model\.(?:head|classifier)\.(weight|bias)")
 _TRANSFORMERS = (  # names of transformers' ViT, before and since its version 5 → timm
@@ -55,15 +57,36 @@ def peft_config(path: Path) -> dict[str, Any]:
     """The adapter_config.json beside an adapter's tensors.
 
     Raises:
-        AdapterError: missing, or no JSON object.
+        AdapterError: missing, no regular file, or no JSON object; modules that are neither named
+            nor given by a pattern that ends soon.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = read_regular(path, AdapterError, limit=_MOST_CONFIGURATION)
+        document = parse_json(text, path, AdapterError)
+    except AdapterError as error:
         raise AdapterError(f"no readable {path.name} beside it: {error}") from error
-    if not isinstance(document, dict):
-        raise AdapterError(f"{path.name} holds no configuration")
+    for key in ("target_modules", "exclude_modules"):
+        _require_modules(f"{path.name}: {key}", document.get(key))
     return document
+
+
+def _require_modules(key: str, wanted: Any) -> None:
+    """Names, or a pattern: a stranger's, which must not run for ever on a name of ours."""
+    if isinstance(wanted, str):
+        bare = re.sub(r"\[\^?\]?[^\]]*\]", "c", re.sub(r"\\.", "c", wanted))
+        nested = re.search(r"\)[*+{]|\(\?[^:]", bare) or re.search(r"\\\d", wanted)
+        if len(wanted) > 1000 or nested or sum(map(bare.count, "*+{")) > 4 or bare.count("?") > 8:
+            raise AdapterError(
+                f"{key} is a pattern that may run for ever; expected a list of names"
+            )
+        try:
+            re.compile(wanted)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise AdapterError(f"{key} is no pattern: {error}") from error
+    elif wanted is not None and (
+        not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted)
+    ):
+        raise AdapterError(f"{key} is {str(wanted)[:80]!r}, expected names or a pattern")
 
 
 def from_peft(
@@ -76,7 +99,8 @@ def from_peft(
             the configuration names and the file does not hold.
     """
     if config.get("peft_type") != "LN_TUNING":
-        raise AdapterError(f"peft_type is {config.get('peft_type')!r}, expected 'LN_TUNING'")
+        named = str(config.get("peft_type"))[:80]
+        raise AdapterError(f"peft_type is {named!r}, expected 'LN_TUNING'")
     found = Foreign("ln")
     modules: dict[str, str] = {}  # timm's name → the file's
     unknown = []

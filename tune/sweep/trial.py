@@ -7,7 +7,6 @@ last checkpoint, and only then is accuracy on test computed. Nothing can be chos
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.tensor_file import read_metadata
+from vptkit.strict_json import parse_json
 from vptkit.tune.backbone.timm_backbone import create_backbone
 from vptkit.tune.config import config_from_mapping
 from vptkit.tune.data.dataset_reader import read_splits
@@ -124,7 +124,8 @@ def record_of(checkpoint: Path) -> dict[str, Any]:
         DataError: not a checkpoint.
     """
     try:
-        document = json.loads(read_metadata(checkpoint, DataError)["vptkit"])
+        text = read_metadata(checkpoint, DataError)["vptkit"]
+        document = parse_json(text, checkpoint, DataError)
         best = document["history"][document["best_epoch"] - 1]
         return {
             **document["history"][-1],

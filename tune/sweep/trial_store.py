@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, OutputError
 from vptkit.progress import SILENT
+from vptkit.regular_files import read_regular
+from vptkit.strict_json import parse_json
 from vptkit.tune.training.phases import phases
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Book", "Trial", "open_book"]
 
 _FORMAT = "vptkit.sweep/1"
+_MOST_BYTES = 2**26  # of one trial: a record an epoch
 _STATES = ("waiting", "running", "finished", "pruned", "failed", "lost")
 
 
@@ -223,12 +226,10 @@ def _restore(trial: Trial, path: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}. Remove it to begin anew.") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: damaged. Remove it to begin anew.")
-    return document
+        content = read_regular(path, DataError, limit=_MOST_BYTES)
+        return parse_json(content, path, DataError)
+    except DataError as error:
+        raise DataError(f"{error}. Remove it to begin anew.") from error
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

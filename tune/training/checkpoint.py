@@ -5,21 +5,21 @@ No pickle: parameters, the best ones so far and AdamW's moments are tensors, the
 
 from __future__ import annotations
 
-import json
+import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from vptkit.errors import DataError
-from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
-from vptkit.strict_json import canonical_json
+from vptkit.formats.tensor_file import read_opened_tensors, write_tensors
+from vptkit.regular_files import open_inside
+from vptkit.strict_json import canonical_json, parse_json
 from vptkit.tune.config import TuneConfig
 
 from .train_state import TrainState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from vptkit.tune.methods.tuned_model import Tuned
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["load_checkpoint", "restore_moments", "restore_parameters", "save_checkpoint"]
 
 _FORMAT = "vptkit.checkpoint/1"
+_DAMAGED = "damaged checkpoint (NAME.checkpoint.safetensors, beside the adapter)"
+_RECORD = frozenset(["epoch", "train_loss", "train_top1", "val_top1", "val_loss"])
+_SCALER = frozenset(
+    ["scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"]
+)
 
 
 def save_checkpoint(
@@ -60,22 +65,24 @@ def load_checkpoint(
 ) -> tuple[TrainState, dict[str, torch.Tensor]]:
     """Read a checkpoint back; `restore_parameters` and `restore_moments` put its tensors in place.
 
+    The file lies where vptkit put it, so a link there is not followed.
+
     Raises:
         DataError: not a checkpoint, damaged, or of a run with other settings or data.
     """
-    try:
-        document = json.loads(read_metadata(path, DataError).get("vptkit", "null"))
-    except ValueError as error:
-        raise DataError(f"{path}: damaged checkpoint: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+    with open_inside(path.parent, path.name, DataError) as stream:
+        metadata, arrays = read_opened_tensors(stream, path, DataError)
+    document = parse_json(metadata.get("vptkit", "{}"), path, DataError)
+    if document.get("format") != _FORMAT:
         raise DataError(f"{path}: not a {_FORMAT} file. Remove it to start anew.")
+    for problem in _problems(document):
+        raise DataError(f"{path}: damaged checkpoint: {problem}. Remove it to start anew.")
     document["identity"] = completed(document["identity"])
     if document["identity"] != identity:
         raise DataError(f"{path}: belongs to another run: {_differences(document, identity)}")
-    tensors = {
-        name: torch.from_numpy(np.array(value))
-        for name, value in read_tensors(path, DataError).items()
-    }
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    if document["best_epoch"] and not any(name.startswith("best.") for name in tensors):
+        raise DataError(f"{path}: damaged checkpoint: no best parameters. Remove it to start anew.")
     state = TrainState(
         identity=identity,
         epoch=document["epoch"],
@@ -89,21 +96,79 @@ def load_checkpoint(
 
 
 def restore_parameters(model: Tuned, tensors: dict[str, torch.Tensor]) -> None:
-    """Put the parameters back."""
-    model.load_state_dict(
-        {k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")}
-    )
+    """Put the parameters back.
+
+    Raises:
+        DataError: parameters, or the best ones, are not those of this model.
+    """
+    state = model.state_dict()
+    kept = {k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")}
+    best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+    odd = set(state) ^ set(kept) | (set(state) ^ set(best) if best else set())
+    for name in sorted(odd):
+        raise DataError(f"{_DAMAGED}: the parameter {name!r} is missing or not known")
+    for name, value in (*kept.items(), *best.items()):
+        if value.shape != state[name].shape or value.dtype != state[name].dtype:
+            raise DataError(
+                f"{_DAMAGED}: the parameter {name!r} is {value.dtype} "
+                f"{tuple(value.shape)}, expected {state[name].dtype} {tuple(state[name].shape)}"
+            )
+    model.load_state_dict(kept)
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put AdamW's moments back; the optimizer must be that of the same phase."""
+    """Put AdamW's moments back; the optimizer must be that of the same phase.
+
+    Raises:
+        DataError: there are others than this optimizer's.
+    """
     document = optimizer.state_dict()
+    learned = [value for group in optimizer.param_groups for value in group["params"]]
+    expected = {
+        f"adam.{index}.{key}": (index, key)
+        for index in range(len(learned))
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):
-            _, index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = value
+            index, key = expected.get(name, (-1, ""))
+            numbers = 1 if key == "step" else learned[index].numel()
+            if index < 0 or value.numel() != numbers:
+                raise DataError(f"{_DAMAGED}: {name!r} does not fit this optimizer")
+            moments.setdefault(index, {})[key] = value
+    if any(len(kept) != 3 for kept in moments.values()):
+        raise DataError(f"{_DAMAGED}: the optimizer's moments are not whole")
     optimizer.load_state_dict({**document, "state": moments})
+
+
+def _problems(document: dict[str, Any]) -> Iterator[str]:
+    """What of a checkpoint's document is not as `save_checkpoint` writes it."""
+    kinds = {"identity": dict, "history": list, "whitening": list, "epoch": int, "best_epoch": int}
+    for key, kind in {**kinds, "scaler": dict}.items():
+        # a boolean is an int to Python; an older vptkit wrote no scaler
+        if type(document.get(key, {} if key == "scaler" else None)) is not kind:
+            yield f"{key} is missing or no {kind.__name__}"
+            return
+    epoch, best, history = document["epoch"], document["best_epoch"], document["history"]
+    if not 0 <= best <= epoch or len(history) != epoch:
+        yield f"epoch is {epoch}, best_epoch {best}, with a history of {len(history)}"
+    for number, record in enumerate(history, 1):
+        if not isinstance(record, dict) or not all(map(_is_plain, record.values())):
+            yield f"history: epoch {number} is no record of numbers"
+        elif missing := sorted(_RECORD - set(record)):
+            yield f"history: epoch {number} has no {', '.join(missing)}"
+    if not isinstance(document["identity"].get("config", {}), dict):
+        yield "identity: config is no object"
+    if not all(isinstance(one, dict) for one in document["whitening"]):
+        yield "whitening is no list of objects"
+    scaler = document.get("scaler", {})
+    if (scaler and set(scaler) != _SCALER) or not all(map(_is_plain, scaler.values())):
+        yield "scaler is not that of fp16's losses"
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def completed(identity: dict[str, Any]) -> dict[str, Any]:

@@ -7,4 +7,5 @@
 - `bundle`: the bundle NAME.vptk/ and its manifest.
 - `summary`: what a file is, for `vptkit inspect`.
 - `tensor_file`: safetensors, read and written with numpy alone.
+- `timm_arguments`: what of a file may reach `timm.create_model`.
 """

@@ -19,14 +19,24 @@ from vptkit.strict_json import canonical_json
 
 from .backbone_spec import BackboneSpec
 from .backbone_weights import norm_shapes
-from .tensor_file import read_metadata, read_tensors, write_tensors
+from .tensor_file import read_tensor_file, write_tensors
+from .timm_arguments import require_timm_arguments, require_timm_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "Adapter", "BackboneRef", "read_adapter", "require_backbone", "write_adapter"]
+__all__ = [
+    "FORMAT",
+    "Adapter",
+    "BackboneRef",
+    "read_adapter",
+    "require_backbone",
+    "with_spec",
+    "write_adapter",
+]
 
 FORMAT = "vptkit.adapter/1"
 _FIELDS = frozenset(
@@ -44,7 +54,18 @@ _FIELDS = frozenset(
         "train",
     ]
 )
+_MOST_BYTES = 2**30  # of an adapter file; most have less than a thousandth of it
 _POOLS = ("token", "avg", "avg_prompts", "map")
+_TYPES_OF = {"golden.images": ("uint8",), "golden.logits": ("float32",)}
+_MOST_BLOCKS = 256
+_MOST_PROMPTS = 4096
+_NORM = re.compile(  # all that `backbone_weights.norm_shapes` gives for any spec
+    r"(?:norm|fc_norm|norm_pre|patch_embed\.norm|attn_pool\.norm"
+    r"|blocks\.(?P<block>0|[1-9]\d{0,2})\."
+    r"(?:norm[12]|in_norm|(?:attns|ffns)\.\d{1,2}\.norm|(?:attns\.\d{1,2}\.)?attn\.norm"
+    r"|(?P<inner>(?:(?:attns\.\d{1,2}\.)?attn\.)?[qk]_norm|(?:ffns\.\d{1,2}\.)?mlp\.norm)))"
+    r"\.(?:weight|bias)"
+)
 _PROMPT = re.compile(r"prompt\.(\d+)(\.[ab])?")
 
 
@@ -53,7 +74,7 @@ class BackboneRef:
     """Which backbone an adapter was tuned on.
 
     Attributes:
-        name, args: of `timm.create_model`.
+        name, args: of `timm.create_model`, as far as `timm_arguments` allows them.
         spec: its description, or None if only timm can tell.
         sha256: digest of its weights (`backbone_weights.digest_of_weights`), or None if unknown.
     """
@@ -62,6 +83,15 @@ class BackboneRef:
     args: dict[str, Any] = field(default_factory=dict)
     spec: BackboneSpec | None = None
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what timm would be called with.
+
+        Raises:
+            BackboneError: the name is not one of timm's, or an argument is not allowed.
+        """
+        require_timm_name(self.name)
+        require_timm_arguments(self.args)
 
     def to_json(self) -> dict[str, Any]:
         """As the adapter file writes it."""
@@ -74,7 +104,7 @@ class BackboneRef:
 
         Raises:
             AdapterError: keys are missing or unknown.
-            BackboneError: the spec is not valid.
+            BackboneError: the spec is not valid, or timm must not be called so.
         """
         if not isinstance(document, dict) or set(document) != {"name", "args", "spec", "sha256"}:
             raise AdapterError(
@@ -84,8 +114,8 @@ class BackboneRef:
         if digest is not None and not isinstance(digest, str):
             raise AdapterError(f"backbone: sha256 is {digest!r}, expected hexadecimal text or null")
         return cls(
-            name=str(document["name"]),
-            args=dict(document["args"]),
+            name=document["name"],
+            args=document["args"],
             spec=None if spec is None else BackboneSpec.from_json(spec),
             sha256=digest,
         )
@@ -190,7 +220,8 @@ def read_adapter(path: Path) -> Adapter:
         AdapterError: missing, truncated or another kind of file; unknown format or field; missing,
             unknown or misshapen tensors; NaN or Inf.
     """
-    text = read_metadata(path, AdapterError).get("vptkit")
+    metadata, tensors = read_tensor_file(path, AdapterError, limit=_MOST_BYTES)
+    text = metadata.get("vptkit")
     if text is None:
         raise AdapterError(
             f"{path}: no vptkit metadata: not an adapter file. Expected the output of vptkit tune."
@@ -198,7 +229,7 @@ def read_adapter(path: Path) -> Adapter:
     try:
         document = json.loads(text)
         canonical_json(document)  # json reads Infinity and 1e999, which are no JSON
-        adapter = _adapter_from_json(document, read_tensors(path, AdapterError))
+        adapter = _adapter_from_json(document, tensors)
     except (AdapterError, BackboneError) as error:
         raise AdapterError(f"{path}: {error}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -208,6 +239,17 @@ def read_adapter(path: Path) -> Adapter:
         raise AdapterError(f"{path}: malformed metadata: {odd[0]} is {document[odd[0]]!r}")
     _validate(str(path), adapter)
     return adapter
+
+
+def with_spec(adapter: Adapter, spec: BackboneSpec) -> Adapter:
+    """The adapter with the description that its backbone turned out to have, and checked by it.
+
+    Raises:
+        AdapterError: tensors or fields do not fit this backbone.
+    """
+    described = replace(adapter, backbone=replace(adapter.backbone, spec=spec))
+    _validate(f"adapter {adapter.name!r} on {adapter.backbone.name}", described)
+    return described
 
 
 def _adapter_from_json(document: Any, tensors: dict[str, NDArray[Any]]) -> Adapter:
@@ -269,12 +311,16 @@ def _field_problems(adapter: Adapter) -> list[str]:
 
 def _tensor_problems(adapter: Adapter) -> list[str]:
     tensors = adapter.tensors
+    if odd := _odd_types(tensors):
+        return odd
     if "head.weight" not in tensors or tensors["head.weight"].ndim != 2:
         return ["head.weight [C, d] is missing or not a matrix"]
     width = int(tensors["head.weight"].shape[1])
     spec = adapter.backbone.spec
     if spec is not None and spec.width != width:
         return [f"head.weight is {width} wide, the backbone {adapter.backbone.name} {spec.width}"]
+    if adapter.prompt_length > _MOST_PROMPTS:  # of rank 1 it takes few bytes, and many when used
+        return [f"prompt_length is {adapter.prompt_length}, expected at most {_MOST_PROMPTS}"]
     expected = _expected_shapes(adapter, width)
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(tensors))]
     problems += [f"{name} is not known" for name in sorted(set(tensors) - set(expected))]
@@ -287,6 +333,18 @@ def _tensor_problems(adapter: Adapter) -> list[str]:
             problems.append(f"{name} has the shape {value.shape}, expected {shape}")
         elif value.dtype != np.uint8 and not np.isfinite(value).all():
             problems.append(f"{name} holds NaN or Inf")
+    return problems
+
+
+def _odd_types(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Whatever is computed with is floating point; golden images are bytes, their logits float32."""
+    problems = []
+    for name, value in tensors.items():
+        allowed = _TYPES_OF.get(name, ("float16", "float32", "float64"))
+        if not value.size:  # whatever its other dimensions say
+            problems.append(f"{name} has the shape {value.shape}, which holds no number")
+        elif value.dtype.name not in allowed:
+            problems.append(f"{name} is of {value.dtype.name}, expected {' or '.join(allowed)}")
     return problems
 
 
@@ -303,7 +361,7 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
             shapes[f"prompt.{i}"] = (m, d)
     spec = adapter.backbone.spec
     tuned = adapter.layer_norms()
-    norms = norm_shapes(spec) if spec else {name: (d,) for name in tuned if "norm" in name}
+    norms = norm_shapes(spec) if spec else _plausible_norms(adapter, d)
     shapes |= {f"ln.{name}": norms[name] for name in tuned if name in norms}
     if any(name.startswith("golden.") for name in tensors):
         images = tensors.get("golden.images")
@@ -311,6 +369,18 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
         shapes["golden.images"] = (count, *adapter.preprocess.size, 3)
         shapes["golden.logits"] = (count, c)
     return shapes
+
+
+def _plausible_norms(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
+    """Without a spec: norms as timm names them, of blocks that the prompts know of."""
+    blocks = len(_prompt_sites(adapter)) if adapter.insert == "deep" else _MOST_BLOCKS
+    found: dict[str, tuple[int, ...]] = {}
+    for name in adapter.layer_norms():
+        match = _NORM.fullmatch(name)
+        if match and (match["block"] is None or int(match["block"]) < blocks):
+            narrow = match["inner"] is not None  # of a head, or of the MLP's width
+            found[name] = (-1,) if narrow else (d,)
+    return found
 
 
 def _prompt_sites(adapter: Adapter) -> range:

@@ -1,54 +1,121 @@
-"""Tensor files (safetensors), read and written with numpy alone."""
+"""Tensor files (safetensors), read and written with numpy alone.
+
+Reading is done here, not by safetensors: from one opened descriptor, header and numbers at once, so
+that what was checked is what is read; and bfloat16, which numpy lacks, costs no second reading.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
+import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from vptkit.atomic_files import atomic_file
+from vptkit.regular_files import open_regular
+from vptkit.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vptkit.errors import VptkitError
 
-__all__ = ["read_metadata", "read_tensors", "write_tensors"]
+__all__ = [
+    "read_metadata",
+    "read_opened_tensors",
+    "read_tensor_file",
+    "read_tensors",
+    "write_tensors",
+]
+
+_MOST_HEADER = 100_000_000  # bytes, as in safetensors
+_MOST_DIMENSIONS = 16
+_TYPES = {
+    "BF16": "<u2",  # its bits; what is returned is float32
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "u1",
+}
+Content = tuple[dict[str, str], dict[str, "NDArray[Any]"]]
+
+
+class _Entry(NamedTuple):
+    """A tensor of the header."""
+
+    kind: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
 
 
 def read_tensors(path: Path, error: type[VptkitError]) -> dict[str, NDArray[Any]]:
     """All tensors of a safetensors file; bfloat16, which numpy lacks, becomes float32.
 
     Raises:
-        error: the file is missing, truncated, or not a safetensors file.
+        error: the file is missing, no regular file, truncated, or not a safetensors file; a tensor
+            has a type that is not one of BF16, F16 … F64, I8 … I64, U8, BOOL.
     """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as cause:
-        raise error(_complaint(path, cause)) from cause
-    except (AttributeError, KeyError, TypeError):  # a type that numpy lacks
-        views = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
-        return {name: _array(path, name, view, error) for name, view in views}
+    return read_tensor_file(path, error)[1]
+
+
+def read_tensor_file(path: Path, error: type[VptkitError], *, limit: int | None = None) -> Content:
+    """Metadata and tensors of a safetensors file, both of one reading.
+
+    Args:
+        path: the file.
+        error: what to raise.
+        limit: the most bytes that such a file has.
+
+    Raises:
+        error: see `read_tensors`; or the file is larger.
+    """
+    with _opened(path, error) as stream:
+        if limit is not None and os.fstat(stream.fileno()).st_size > limit:
+            raise error(f"{path}: more than {limit} bytes, which no such file has")
+        return read_opened_tensors(stream, path, error)
+
+
+def read_opened_tensors(stream: BinaryIO, path: Path, error: type[VptkitError]) -> Content:
+    """The same of a file that is open already, from its begin.
+
+    Args:
+        stream: of a regular file, at its first byte.
+        path: its name, for messages.
+        error: what to raise.
+
+    Raises:
+        error: see `read_tensors`.
+    """
+    metadata, entries = _header(stream, path, error)
+    tensors = {}
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        tensors[name] = _tensor(stream, entry, path, error)
+    return metadata, tensors
 
 
 def read_metadata(path: Path, error: type[VptkitError]) -> dict[str, str]:
     """The string-to-string metadata of a safetensors file; empty if it has none.
 
     Raises:
-        error: the file is missing, truncated, or not a safetensors file.
+        error: see `read_tensors`.
     """
-    try:
-        with safe_open(path, framework="np") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as cause:
-        raise error(_complaint(path, cause)) from cause
+    with _opened(path, error) as stream:
+        return _header(stream, path, error)[0]
 
 
 def write_tensors(
@@ -73,28 +140,83 @@ def write_tensors(
             raise OSError(_errno_of(cause), str(cause)) from cause
 
 
-def _array(path: Path, name: str, view: Any, error: type[VptkitError]) -> NDArray[Any]:
-    dtypes = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "U8": "u1", "I64": "<i8", "I32": "<i4"}
-    data, shape = view["data"], view["shape"]
-    if view["dtype"] == "BF16":
-        bits = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
-        return np.asarray(bits.view(np.float32).reshape(shape))
-    if view["dtype"] not in dtypes:
-        raise error(
-            f"{path}: tensor {name} has the type {view['dtype']}, expected one of "
-            f"BF16 {' '.join(dtypes)}"
-        )
-    return np.asarray(np.frombuffer(data, dtype=dtypes[view["dtype"]]).reshape(shape))
-
-
-def _complaint(path: Path, cause: Exception) -> str:
-    if isinstance(cause, FileNotFoundError):
-        return f"{path}: no such file"
+@contextlib.contextmanager
+def _opened(path: Path, error: type[VptkitError]) -> Iterator[BinaryIO]:
     if path.is_dir():
-        return f"{path}: a folder, expected a .safetensors file"
-    return f"{path}: not a readable safetensors file ({cause}); it may be truncated or damaged"
+        raise error(f"{path}: a folder, expected a .safetensors file")
+    with open_regular(path, error) as stream:
+        try:
+            yield stream
+        except OSError as cause:
+            raise error(f"{path}: cannot be read: {cause.strerror}") from cause
+
+
+def _header(
+    stream: BinaryIO, path: Path, error: type[VptkitError]
+) -> tuple[dict[str, str], dict[str, _Entry]]:
+    """Metadata and entries; these fill what is behind the header, without a gap or an overlap."""
+    size = os.fstat(stream.fileno()).st_size
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or not 2 <= length <= min(size - 8, _MOST_HEADER):
+        raise _damaged(path, f"a header of {length} bytes", error)
+    text = stream.read(length)
+    if len(text) != length or text[:1] != b"{":
+        raise _damaged(path, "no header", error)
+    document = parse_json(text, f"{path}: not a readable safetensors file: the header", error)
+    metadata = document.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _damaged(path, "metadata that is no text by name", error)
+    entries = {name: _entry(name, value, path, error) for name, value in document.items()}
+    end = 0
+    for entry in sorted(entries.values(), key=lambda e: (e.begin, e.end)):
+        if entry.begin != end:
+            raise _damaged(path, "tensors with gaps or overlaps", error)
+        end = entry.end
+    if end != size - 8 - length:
+        raise _damaged(path, f"{size - 8 - length} bytes of tensors, expected {end}", error)
+    return metadata, entries
+
+
+def _entry(name: str, value: Any, path: Path, error: type[VptkitError]) -> _Entry:
+    fits = isinstance(value, dict) and set(value) == {"dtype", "shape", "data_offsets"}
+    if not fits or not isinstance(value["dtype"], str):
+        raise _damaged(path, f"tensor {name!r} without type, shape and place", error)
+    kind, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if kind not in _TYPES:
+        raise error(
+            f"{path}: tensor {name} has the type {kind[:20]}, expected one of {' '.join(_TYPES)}"
+        )
+    for numbers, most in ((shape, _MOST_DIMENSIONS), (offsets, 2)):
+        whole = isinstance(numbers, list) and len(numbers) <= most
+        if not whole or any(type(n) is not int or not 0 <= n < 2**62 for n in numbers):
+            raise _damaged(path, f"tensor {name!r} of an odd shape or place", error)
+    if len(offsets) != 2:
+        raise _damaged(path, f"tensor {name!r} without a place", error)
+    begin, end = offsets
+    if end - begin != math.prod(shape) * np.dtype(_TYPES[kind]).itemsize:
+        raise _damaged(path, f"tensor {name!r} is {shape}, but has {end - begin} bytes", error)
+    return _Entry(kind, tuple(shape), begin, end)
+
+
+def _tensor(stream: BinaryIO, entry: _Entry, path: Path, error: type[VptkitError]) -> NDArray[Any]:
+    """The next tensor of the file."""
+    try:
+        value: NDArray[Any] = np.empty(entry.shape, dtype=_TYPES[entry.kind])
+    except (ValueError, MemoryError) as cause:  # dimensions beyond any, or a hole of terabytes
+        raise _damaged(path, f"a tensor of the shape {entry.shape}", error) from cause
+    if value.size:
+        place = memoryview(value.reshape(-1)).cast("B")  # type: ignore[arg-type]  # it is one
+        if stream.readinto(place) != value.nbytes:  # type: ignore[attr-defined]
+            raise _damaged(path, "it became shorter while it was read", error)
+    if entry.kind == "BF16":
+        return np.asarray((value.astype(np.uint32) << 16).view(np.float32))
+    return value != 0 if entry.kind == "BOOL" else value
+
+
+def _damaged(path: Path, why: str, error: type[VptkitError]) -> VptkitError:
+    return error(f"{path}: not a readable safetensors file ({why}); it may be truncated or damaged")
 
 
 def _errno_of(cause: SafetensorError) -> int:
-    found = re.search(r"os error (\d+)", str(cause))
+    found = re.search(r"(?:os error|code:) (\d+)", str(cause))  # newer safetensors; 0.4
     return int(found.group(1)) if found else errno.EIO

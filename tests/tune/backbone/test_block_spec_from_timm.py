@@ -12,6 +12,8 @@ from timm.layers.norm import RmsNorm  # noqa: E402
 from timm.models.vision_transformer import Block  # noqa: E402
 from torch import nn  # noqa: E402
 
+from tests.support.timms import OLDER  # noqa: E402
+from vptkit.tune.backbone import block_spec_from_timm  # noqa: E402
 from vptkit.tune.backbone.block_spec_from_timm import (  # noqa: E402
     activation_of,
     describe_block,
@@ -66,9 +68,30 @@ def test_gelus_are_told_apart():
 def test_norms_of_two_kinds():
     refused: list[str] = []
     assert norm_kind(nn.Sequential(RmsNorm(8), RmsNorm(8)), refused) == "rms"
-    assert refused == []
+    assert [text for text in refused if "computes by the variance" not in text] == []
     norm_kind(nn.Sequential(nn.LayerNorm(8), RmsNorm(8)), refused)
-    assert refused == ["LayerNorm and RmsNorm in one model"]
+    assert refused[-1] == "LayerNorm and RmsNorm in one model"
     refused.clear()
     norm_kind(nn.Sequential(nn.LayerNorm(8, elementwise_affine=False), nn.BatchNorm1d(8)), refused)
     assert refused == ["LayerNorm without weight or bias", "norm_layer=BatchNorm1d"]
+
+
+class VarianceNorm(nn.Module):
+    """timm 1.0.12's RmsNorm, which takes the variance for the mean of squares."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(torch.var(x, dim=-1, keepdim=True) + 1e-6) * self.weight
+
+
+def test_an_rms_norm_that_computes_something_else(monkeypatch):
+    refused: list[str] = []
+    if not OLDER:
+        norm_kind(nn.Sequential(RmsNorm(8)), refused)
+        assert refused == []
+    monkeypatch.setattr(block_spec_from_timm, "RmsNorm", VarianceNorm)
+    norm_kind(nn.Sequential(VarianceNorm(8)), refused)
+    assert refused == [f"RmsNorm, which timm {timm.__version__} computes by the variance"]

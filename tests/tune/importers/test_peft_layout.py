@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,5 +178,69 @@ def test_the_files_of_a_folder(tmp_path):
     with pytest.raises(AdapterError, match=r"no readable adapter_config\.json"):
         peft_config(tmp_path / "adapter_config.json")
     (tmp_path / "adapter_config.json").write_text("[1]")
-    with pytest.raises(AdapterError, match="holds no configuration"):
+    with pytest.raises(AdapterError, match="not a JSON object but list"):
+        peft_config(tmp_path / "adapter_config.json")
+
+
+def configured(folder, text):
+    (folder / "adapter_config.json").write_text(text)
+    return peft_config(folder / "adapter_config.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"a": NaN}',
+        '{"a": 1, "a": 2}',
+        '{"a": ' + "9" * 5000 + "}",
+        '{"a": "' + "x" * 2_000_000 + '"}',
+        *(f'{{"target_modules": {value}}}' for value in ("3", "true", '{"a": 1}', "[1]", "[[]]")),
+        '{"exclude_modules": 3}',
+    ],
+)
+def test_configurations_of_a_stranger(tmp_path, text):
+    with pytest.raises(AdapterError, match=r"adapter_config\.json"):
+        configured(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+$",
+        "(.*)*b",
+        "(.|.)+b",
+        "((a?){30}){30}",
+        ".*.*.*.*.*.*.*.*.*b",
+        "a?" * 30,
+        r"(.*)\1\1\1b",
+        "(?=(.*))b",
+        "([a)]+)+b",
+        "a" * 2000,
+        "(",
+        "*",
+    ],
+)
+def test_a_pattern_that_runs_for_ever(tmp_path, pattern):
+    begun = time.perf_counter()
+    with pytest.raises(AdapterError, match="target_modules is"):
+        configured(tmp_path, json.dumps({"target_modules": pattern}))
+    assert time.perf_counter() - begun < 1
+
+
+def test_patterns_that_are_in_use(tmp_path):
+    for pattern in (
+        PEFT_CONFIG["target_modules"],
+        r".*\.(layernorm_before|layernorm_after)",
+        r"^vit\.layers\.[0-9]+\..*norm.*$",
+        r"(?:vit\.)?layernorm",
+        "all-linear",
+    ):
+        assert configured(tmp_path, json.dumps({"target_modules": pattern}))
+
+
+def test_a_configuration_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "adapter_config.json")
+    with pytest.raises(AdapterError, match="a FIFO, expected a regular file"):
         peft_config(tmp_path / "adapter_config.json")

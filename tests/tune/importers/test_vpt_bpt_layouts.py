@@ -228,3 +228,22 @@ def test_kernels_of_one_pixel_are_matrices(tiny_spec):
     deep = {"random_vectors": vectors} | {f"conv1x1.{i}.weight": kernel for i in range(2)}
     with pytest.raises(AdapterError, match=r"random_vectors has the shape .* expected \(2,"):
         from_bpt(deep, tiny_spec)
+
+
+@pytest.mark.parametrize("change", [{"random_vectors": (1, 10**9, 0)}, {"head.weight": (C, 0)}])
+def test_numbers_that_are_only_said_to_be_there(bring, make_vit, change):
+    """A shape with a 0 takes no bytes; its product with another one took all memory."""
+    state = bpt_state(make_vit())
+    state |= {name: torch.zeros(shape) for name, shape in change.items()}
+    if "random_vectors" in change:
+        state["conv1x1.weight"] = torch.zeros(D, 0)
+    with pytest.raises(AdapterError, match=r"holds no number|head is"):
+        bring(state, "bpt", pool="token")
+
+
+@pytest.mark.parametrize("name", ["random_vectors", "conv1x1.weight", "head.weight", "head.bias"])
+def test_whole_numbers_are_refused(bring, make_vit, name):
+    state = bpt_state(make_vit())
+    state[name] = state[name].to(torch.int64)
+    with pytest.raises(AdapterError, match=r"is of int64, (expected|not) floating point"):
+        bring(state, "bpt", pool="token")

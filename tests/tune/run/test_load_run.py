@@ -25,16 +25,21 @@ from vptkit.tune.training.run_files import run_files  # noqa: E402
     [
         ({"backbone": "vit_of_my_own"}, "timm has no model of this name"),
         ({"backbone_args": {"colour": 3}}, "colour"),
-        ({"backbone_args": {"img_size": -32}}, "img_size"),
-        ({"backbone_args": {"img_size": "32"}}, "img_size"),
+        ({"backbone_args": {"img_size": -32}}, "img_size is -32"),
+        ({"backbone_args": {"img_size": "32"}}, "img_size is '32'"),
         ({"backbone_args": {"act_layer": "nonsense"}}, "nonsense"),
+        ({"backbone_args": {"num_heads": 5}}, "timm cannot build it with .*'num_heads': 5"),
     ],
 )
 def test_a_backbone_that_cannot_be_built(splits, make_config, tmp_path, overrides, message):
     arguments = {**make_config().backbone_args, **overrides.get("backbone_args", {})}
-    config = make_config(**{**overrides, "backbone_args": arguments})
-    with pytest.raises(BackboneError, match=message) as caught:
+
+    def run():
+        config = make_config(**{**overrides, "backbone_args": arguments})
         tune(splits, tmp_path / "a.safetensors", config)
+
+    with pytest.raises(BackboneError, match=message) as caught:
+        run()
     assert "could not be fetched" not in str(caught.value)
     assert names(tmp_path) == set()
 

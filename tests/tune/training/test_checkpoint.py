@@ -20,6 +20,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from tests.support.tuning_runs import Count, Stop, names  # noqa: E402
 from vptkit.errors import DataError, OutputError  # noqa: E402
+from vptkit.formats.tensor_file import read_tensor_file, write_tensors  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
@@ -122,7 +123,7 @@ def test_force_with_bad_input_keeps_the_checkpoint(splits, make_config, tmp_path
 
 def test_a_checkpoint_of_an_older_vptkit(splits, make_config, tmp_path):
     """Settings that it did not know stood at their defaults."""
-    from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
+    from vptkit.formats.tensor_file import read_metadata, read_tensors
 
     config = make_config(method="vpt", name="x", epochs=3)
     whole = tune(splits, tmp_path / "whole.safetensors", config)
@@ -181,6 +182,9 @@ def test_the_system_refuses_to_write(splits, make_config, tmp_path):
     assert names(tmp_path) <= {"a.metrics.jsonl"}
 
 
+RECORD = {"train_loss": 1.0, "train_top1": 0.5, "val_top1": 0.5, "val_loss": 1.5}
+
+
 @pytest.fixture
 def training(make_vit, make_config):
     """A function: a model of some seed and its optimizer, after a step."""
@@ -200,16 +204,17 @@ def test_everything_comes_back(training, tmp_path):
     model, optimizer = training(0)
     state = TrainState(
         identity={"config": {"lr": 0.1}, "data": "d"},
-        epoch=3,
-        history=[{"epoch": 1, "val_loss": 0.1 + 0.2}],
+        epoch=2,
+        history=[RECORD | {"epoch": 1, "val_loss": 0.1 + 0.2}, RECORD | {"epoch": 2}],
         best_epoch=2,
-        best={"head.weight": torch.full((3, 2), 0.7)},
-        scaler={"scale": 4096.0},
+        best={name: value + 0.7 for name, value in model.state_dict().items()},
+        scaler=torch.amp.GradScaler("cpu").state_dict(),
     )
     path = tmp_path / "a.checkpoint.safetensors"
     save_checkpoint(path, model, optimizer, state)
     found, tensors = load_checkpoint(path, state.identity)
-    assert torch.equal(found.best.pop("head.weight"), state.best.pop("head.weight"))
+    assert found.best.keys() == state.best.keys()
+    assert all(torch.equal(found.best.pop(name), state.best.pop(name)) for name in [*state.best])
     assert found == state
 
     other, its_optimizer = training(1)
@@ -252,3 +257,118 @@ def test_what_is_no_checkpoint(weights, tmp_path):
     (tmp_path / "a").write_bytes(weights.read_bytes()[:100])
     with pytest.raises(DataError, match="truncated or damaged"):
         load_checkpoint(tmp_path / "a", {})
+
+
+# forged --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forged(training, tmp_path):
+    """A function: a whole checkpoint whose document or tensors were changed."""
+
+    def make(change=None, **fields):
+        path = tmp_path / "a.checkpoint.safetensors"
+        model, optimizer = training(0)
+        state = TrainState(
+            identity={"data": "d"},
+            epoch=1,
+            history=[RECORD | {"epoch": 1}],
+            best_epoch=1,
+            best=model.state_dict(),
+        )
+        save_checkpoint(path, model, optimizer, state)
+        metadata, tensors = read_tensor_file(path, DataError)
+        document = json.loads(metadata["vptkit"]) | fields
+        if change is not None:
+            change(tensors)
+        write_tensors(path, tensors, ("vptkit", json.dumps(document)))
+        return path
+
+    return make
+
+
+def resume(path, training):
+    """As `tune --resume` goes on from it."""
+    model, optimizer = training(1)
+    _, tensors = load_checkpoint(path, {"data": "d"})
+    restore_parameters(model, tensors)
+    restore_moments(optimizer, tensors)
+
+
+def test_an_unchanged_one_is_taken(forged, training):
+    resume(forged(), training)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"epoch": value} for value in (-1, 2, 10**9, 1.0, True, "1", None, [1])),
+        *({"best_epoch": value} for value in (-1, 2, 1.0, None, "1", {})),
+        *({"history": value} for value in ([], {}, None, [1], [[]], [{}], "x", [RECORD] * 2)),
+        {"history": [RECORD | {"epoch": 1, "val_top1": []}]},
+        {"history": [RECORD | {"epoch": 1, "val_loss": None}]},
+        *({"whitening": value} for value in (None, {}, [1], "x")),
+        *({"scaler": value} for value in (None, [], {"scale": 1.0}, {"scale": [1]}, 3)),
+        *({"identity": value} for value in (None, [], "d", {"config": 3}, {"config": []})),
+        {"format": ["vptkit.checkpoint/1"]},
+    ],
+)
+def test_a_field_of_another_kind(forged, training, fields):
+    path = forged(**fields)
+    with pytest.raises(DataError, match=r"a\.checkpoint\.safetensors: (damaged|not a|belongs)"):
+        resume(path, training)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', "[]", "3", "{", '{"epoch": 1e999}'])
+def test_a_document_that_is_none(forged, training, text):
+    path = forged()
+    write_tensors(path, read_tensor_file(path, DataError)[1], ("vptkit", text))
+    with pytest.raises(DataError, match=r"a\.checkpoint\.safetensors: not (valid JSON|a JSON obj)"):
+        resume(path, training)
+
+
+def renamed(old, new):
+    return lambda tensors: tensors.update({new: tensors.pop(old)})
+
+
+def replaced(name, value):
+    return lambda tensors: tensors.update({name: value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        renamed("param.head.weight", "param.head.gone"),
+        renamed("best.head.weight", "best.head.gone"),
+        replaced("param.more", np.zeros(3, np.float32)),
+        replaced("param.head.weight", np.zeros((3, 31), np.float32)),
+        replaced("param.head.weight", np.zeros((3, 32), np.int64)),
+        replaced("best.head.bias", np.zeros(4, np.float32)),
+        replaced("adam.x.step", np.zeros(1, np.float32)),
+        replaced("adam.0", np.zeros(1, np.float32)),
+        replaced("adam.0.step.more", np.zeros(1, np.float32)),
+        replaced("adam.99.step", np.zeros(1, np.float32)),
+        replaced("adam.-1.step", np.zeros(1, np.float32)),
+        replaced("adam.0.exp_avg", np.zeros(1, np.float32)),
+        replaced("adam.0.step", np.zeros(2, np.float32)),
+        replaced("adam.0.max_exp_avg_sq", np.zeros(1, np.float32)),
+        lambda tensors: tensors.pop("adam.0.step"),
+        lambda tensors: [tensors.pop(name) for name in [*tensors] if name.startswith("best.")],
+    ],
+)
+def test_tensors_of_something_else(forged, training, change):
+    path = forged(change)
+    with pytest.raises(DataError, match="damaged checkpoint"):
+        resume(path, training)
+
+
+def test_a_link_in_its_place_is_not_followed(forged, training, tmp_path):
+    path = forged()
+    path.rename(tmp_path / "elsewhere.safetensors")
+    path.symlink_to(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(DataError, match="a symbolic link, expected a regular file"):
+        resume(path, training)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="a FIFO, expected a regular file"):
+        resume(path, training)

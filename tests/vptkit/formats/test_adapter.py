@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import re
 import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from vptkit.formats.adapter import (
     require_backbone,
     write_adapter,
 )
+from vptkit.formats.backbone_weights import norm_shapes
 from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
 from vptkit.strict_json import canonical_json
 
@@ -461,6 +463,101 @@ def test_a_type_that_is_not_known(tmp_path, tiny_adapter):
     text += b" " * (-len(text) % 8)
     tiny_adapter.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
     with pytest.raises(AdapterError, match=r"head\.bias has the type F8_E4M3, expected one of"):
+        read_adapter(tiny_adapter)
+
+
+without_spec = pytest.mark.parametrize("spec", [True, False], ids=["spec", "no spec"])
+
+
+@without_spec
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("blocks.2.norm1.weight", "blocks.999.norm1.weight", "blocks.9999999999.norm1.weight"),
+        *("blocks.-1.norm1.weight", "blocks.01.norm1.weight", "blocks.0.norm1.running_mean"),
+        *("blocks.0.norm3.weight", "blocks.x.norm1.bias", "abnormal", "norm", "norm.weight.bias"),
+        *("layers.0.norm.weight", "head.norm.weight", "norm.num_batches", ""),
+    ],
+)
+def test_a_norm_that_does_not_exist(tiny_adapter, adapter, name, spec):
+    path = with_tensors(tiny_adapter, **{f"ln.{name}": np.ones(8, np.float32)})
+    document = adapter.to_json()
+    if not spec:
+        document["backbone"]["spec"] = None
+    with pytest.raises(AdapterError, match=re.escape(f"ln.{name} is not known")):
+        read_adapter(rewritten(path, document))
+
+
+def test_the_norms_of_every_backbone_are_known_without_its_spec(tiny_adapter, adapter):
+    """Whatever `norm_shapes` names, for a spec of any kind."""
+    document = adapter.to_json()
+    document["backbone"]["spec"] = None
+    for changes in (
+        {},
+        {"norm_pre": True, "patch_norm": True, "final_norm": "fc_norm", "norm": "rms"},
+        {"block": "parallel", "qk_norm": True, "attention_norm": False},
+        {"block": "branches", "branches": 2, "qk_norm": True, "mlp_norm": True},
+        {"qk_norm": True, "attention_norm": True, "mlp_norm": True, "block": "post"},
+    ):
+        shapes = norm_shapes(replace(adapter.backbone.spec, **changes))
+        norms = {f"ln.{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
+        write_tensors(tiny_adapter, adapter.tensors | norms, ("vptkit", json.dumps(document)))
+        assert len(read_adapter(tiny_adapter).layer_norms()) == len(shapes)
+
+
+@without_spec
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "int8", "bool"])
+@pytest.mark.parametrize("name", ["head.weight", "head.bias", "prompt.1.b", "ln.norm.weight"])
+def test_a_tensor_of_another_type(tiny_adapter, adapter, name, kind, spec):
+    document = adapter.to_json()
+    if not spec:
+        document["backbone"]["spec"] = None
+    shape = adapter.tensors[name].shape if name in adapter.tensors else (8,)
+    path = with_tensors(tiny_adapter, **{name: np.ones(shape, kind)})
+    with pytest.raises(AdapterError, match=rf"{name} is of {kind}, expected float16 or float32"):
+        read_adapter(rewritten(path, document))
+    with pytest.raises(AdapterError, match=f"{name} is of {kind}"):
+        write_adapter(
+            path, replace(adapter, tensors={**adapter.tensors, name: np.ones(shape, kind)})
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "logits", "message"),
+    [
+        (np.float32, np.float32, "golden.images is of float32, expected uint8"),
+        (np.int64, np.float32, "golden.images is of int64, expected uint8"),
+        (np.uint8, np.float64, "golden.logits is of float64, expected float32"),
+        (np.uint8, np.int32, "golden.logits is of int32, expected float32"),
+    ],
+)
+def test_golden_answers_of_another_type(tiny_adapter, images, logits, message):
+    path = with_tensors(
+        tiny_adapter,
+        golden__images=np.zeros((2, 24, 16, 3), images),
+        golden__logits=np.zeros((2, 3), logits),
+    )
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(path)
+
+
+@pytest.mark.parametrize(("prompts", "rank"), [(10**9, 0), (2, 0), (5000, 1)])
+def test_prompts_that_are_only_said_to_be_there(tiny_adapter, adapter, prompts, rank):
+    """Factors of rank 0 take no bytes, and their product was a matrix of any size."""
+    tensors = dict(adapter.tensors)
+    for i in range(2):
+        tensors[f"prompt.{i}.a"] = np.zeros((prompts, rank), np.float32)
+        tensors[f"prompt.{i}.b"] = np.zeros((8, rank), np.float32)
+    document = adapter.to_json() | {"prompt_length": prompts}
+    with pytest.raises(AdapterError, match=r"which holds no number|prompt_length is 5000"):
+        read_adapter(rewritten(tiny_adapter, document, tensors))
+
+
+def test_an_adapter_file_that_is_too_large(tiny_adapter):
+    """Said before anything of it is read."""
+    with tiny_adapter.open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(AdapterError, match="bytes, which no such file has"):
         read_adapter(tiny_adapter)
 
 

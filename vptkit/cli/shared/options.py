@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vptkit.errors import VptkitError
+from vptkit.regular_files import read_regular
 
 __all__ = [
     "AsJson",
@@ -26,6 +27,8 @@ __all__ = [
     "read_toml",
     "require_choice",
 ]
+
+_MOST_SETTINGS = 2**20  # bytes
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
 OneAdapter = Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")]
@@ -73,11 +76,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
+    content = read_regular(path, VptkitError, limit=_MOST_SETTINGS)
     try:
-        settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VptkitError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        settings: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise VptkitError(f"{path}: not valid TOML: nested too deeply") from error
+    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
         raise VptkitError(f"{path}: not valid TOML: {error}") from error
     return settings
 

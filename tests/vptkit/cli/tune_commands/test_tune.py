@@ -80,7 +80,7 @@ def test_tune_prints_for_people(tune):
         (("--lr", "-1"), ("lr is -1.0",)),
         (("--backbone", "vit_of_mine"), ("vit_of_mine: timm has no model of this name",)),
         (("--backbone", "resnet18"), ("resnet18",)),
-        (("--image-size", "-8"), ("cannot build it",)),
+        (("--image-size", "-8"), ("img_size is -8", "a whole number from 1")),
         (("--pool", "map"), ("no attention pooling",)),
         (("--rank", "99", "--b-init", "whiten"), ("rank 99", "width 32")),
     ],

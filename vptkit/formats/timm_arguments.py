@@ -1,0 +1,183 @@
+"""What of a file or of settings reaches `timm.create_model`: a model's name, and its architecture.
+
+timm takes more than that: other places to fetch weights from and folders to put them into
+(`pretrained_cfg`, `cache_dir`), files to load (`checkpoint_path`), names that are repositories or
+folders (`hf-hub:…`, `local-dir:…`). An adapter is a stranger's text, so what is not in the table
+below is refused. The numbers are bounded, too: a model is built before its weights are read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vptkit.errors import BackboneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["MOST_PARAMETERS", "require_timm_arguments", "require_timm_name"]
+
+MOST_PARAMETERS = 10**10  # timm's largest ViTs have 7 · 10^9
+_MOST_PATCHES = 2**14  # 128 x 128; twice the pixels of the largest of timm's ViTs
+_NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_-]{1,100})?")  # architecture and tag
+
+
+class _Rule(NamedTuple):
+    """What an argument may be."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+
+
+def _whole(low: int, high: int) -> _Rule:
+    return _Rule(
+        lambda v: type(v) is int and low <= v <= high, f"a whole number from {low} to {high}"
+    )
+
+
+def _size(high: int) -> _Rule:
+    one = _whole(1, high)
+
+    def holds(value: Any) -> bool:
+        if isinstance(value, list | tuple):
+            return len(value) == 2 and all(map(one.holds, value))
+        return one.holds(value)
+
+    return _Rule(holds, f"{one.wanted}, or two of them")
+
+
+def _number(low: float, high: float) -> _Rule:
+    return _Rule(
+        lambda v: type(v) in (int, float) and low <= v <= high, f"from {low:g} to {high:g}"
+    )
+
+
+def _one_of(*choices: str) -> _Rule:
+    return _Rule(
+        lambda v: isinstance(v, str) and v in choices, "one of " + ", ".join(map(repr, choices))
+    )
+
+
+def _heads_of_blocks(value: Any) -> bool:
+    one = _whole(1, 256).holds
+    if isinstance(value, list | tuple):
+        return 1 <= len(value) <= 256 and all(map(one, value))
+    return one(value)
+
+
+_SWITCH = _Rule(lambda v: type(v) is bool, "true or false")
+_RATIO = _number(0.01, 64)
+_RATE = _number(0, 0.99)  # of dropout: frozen backbones have none, whatever it says
+_NORM = _one_of("layernorm", "rmsnorm")
+_SWITCHES = (  # VisionTransformer's, then Eva's, BEiT's and those of relative positions
+    "attn_only_layer_scale class_token dynamic_img_pad dynamic_img_size fc_norm final_norm fix_init"
+    " no_embed_class pool_include_prefix pre_norm proj_bias qk_norm qkv_bias scale_attn_norm"
+    " scale_mlp_norm"
+    " qkv_fused rope_rotate_half scale_attn_inner scale_mlp swiglu_mlp use_abs_pos_emb use_fc_norm"
+    " use_post_norm use_post_transformer_norm use_pre_transformer_norm use_rot_pos_emb"
+    " use_rel_pos_bias use_shared_rel_pos_bias"
+    " shared_rel_pos"
+)
+_RATES = "attn_drop_rate drop_path_rate drop_rate patch_drop_rate pos_drop_rate proj_drop_rate"
+
+_ARGUMENTS: dict[str, _Rule] = {
+    "img_size": _size(4096),
+    "patch_size": _size(256),
+    "in_chans": _whole(1, 4),
+    "embed_dim": _whole(1, 8192),
+    "depth": _whole(1, 256),
+    "num_heads": _whole(1, 256),
+    "num_kv_heads": _Rule(_heads_of_blocks, "a whole number from 1 to 256, or one for each block"),
+    "mlp_ratio": _RATIO,
+    "swiglu_align_to": _whole(0, 4096),
+    "attn_pool_num_heads": _whole(1, 256),
+    "attn_pool_mlp_ratio": _RATIO,
+    "reg_tokens": _whole(0, 1024),
+    "num_reg_tokens": _whole(0, 1024),
+    "rel_pos_dim": _whole(1, 4096),
+    "ref_feat_shape": _size(4096),
+    "init_values": _number(-1e3, 1e3),
+    "rope_temperature": _number(1e-3, 1e9),
+    "rope_grid_offset": _number(-4096, 4096),
+    "rope_grid_indexing": _one_of("ij", "xy"),
+    "rope_type": _one_of("cat", "mixed", "dinov3"),
+    "attn_type": _one_of("eva", "rope"),
+    "rel_pos_type": _one_of("mlp", "mlp-swin", "bias"),
+    "pos_embed": _one_of("learn", "none", ""),
+    "global_pool": _one_of("", "avg", "avgmax", "max", "token", "map"),
+    "act_layer": _one_of("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "relu"),
+    "norm_layer": _NORM,
+    "embed_norm_layer": _NORM,
+    **dict.fromkeys(_SWITCHES.split(), _SWITCH),
+    **dict.fromkeys(_RATES.split(), _RATE),
+}
+
+
+def require_timm_name(name: Any) -> None:
+    """Refuse what is not the name of one of timm's own models, whether or not there is such a one.
+
+    Raises:
+        BackboneError: a repository, a folder, a URL, or no name at all.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BackboneError(
+            f"backbone: the name is {_shown(name)}, expected one of timm's models, as "
+            "vit_small_patch16_224. Repositories, folders and URLs are not taken."
+        )
+
+
+def require_timm_arguments(args: Any) -> None:
+    """Refuse arguments that are not in the table, or out of range.
+
+    Args:
+        args: of `timm.create_model`, by name; None leaves an argument at timm's default.
+
+    Raises:
+        BackboneError: names the argument, and what is allowed.
+    """
+    if not isinstance(args, dict):
+        raise BackboneError(f"backbone: args is {_shown(args)}, expected arguments by name")
+    for name, value in args.items():
+        rule = _ARGUMENTS.get(name) if isinstance(name, str) else None
+        if rule is None:
+            raise BackboneError(
+                f"backbone: args has {_shown(name)}, which is no argument of an architecture. "
+                f"Allowed are {', '.join(sorted(_ARGUMENTS))}."
+            )
+        if value is not None and not rule.holds(value):
+            raise BackboneError(
+                f"backbone: args: {name} is {_shown(value)}, expected {rule.wanted}"
+            )
+    _require_size({name: value for name, value in args.items() if value is not None})
+
+
+def _require_size(args: Mapping[str, Any]) -> None:
+    """What all numbers together ask for, with those of a usual ViT for what is not said."""
+    width, ratio = args.get("embed_dim", 768), args.get("mlp_ratio", 4)
+    parameters = args.get("depth", 12) * width**2 * (4 + 3 * ratio)
+    if parameters > MOST_PARAMETERS:
+        raise BackboneError(
+            f"backbone: args: embed_dim, depth and mlp_ratio make {parameters:.2g} parameters; the "
+            f"most is {MOST_PARAMETERS:.2g}"
+        )
+    image, patch = _pair(args.get("img_size", 224)), _pair(args.get("patch_size", 16))
+    patches = math.prod(n // size for n, size in zip(image, patch, strict=True))
+    if patches > _MOST_PATCHES:
+        raise BackboneError(
+            f"backbone: args: img_size and patch_size make {patches} patches; the most is "
+            f"{_MOST_PATCHES}"
+        )
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits, as TOML's 0xfff…
+        text = f"{type(value).__name__}, too long to show"
+    return text if len(text) <= 80 else f"{text[:80]}…"
