@@ -13,6 +13,8 @@ Shape alphabet, used in every docstring:
 - `images`: image files, data sets of them, pixels.
 - `atomic_files`: files that appear whole or not at all.
 - `errors`: what can go wrong, with exit codes.
+- `private_files`: locks, keys and folders that are this user's alone.
+- `python_child`: how a Python process of ours is started.
 - `regular_files`: files that a stranger may have made, opened and read with bounds.
 - `strict_json`: JSON that a stranger may have written.
 - `progress`: bars and lines on standard error.

@@ -46,11 +46,12 @@ def require_absent(path: Path, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """Yield a temporary path beside the target; rename it on success, remove it on any failure.
 
     Args:
         path: where the file shall appear; an existing file is replaced.
+        mode: of the file, less the umask.
 
     Raises:
         OutputError: the disk is full, read-only, or the folder is not writable.
@@ -64,7 +65,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     with _disk_errors(path):
         try:
             yield part
-            part.chmod(0o666 & ~_umask())
+            part.chmod(mode & ~_umask())
             _sync(part)
             part.replace(path)
         finally:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from vptkit.devices.probes.jetson import PowerMode, power_modes
 from vptkit.errors import MissingError, TargetError, VptkitError
+from vptkit.python_child import child_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def run_command(command: Sequence[str]) -> Output:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**child_environment(privileged=True), "LC_ALL": "C"},
             encoding="utf-8",
             errors="replace",
             timeout=_SECONDS,
@@ -248,8 +249,10 @@ def _jetson_clocks(arguments: list[str], run: Run) -> list[str]:
 
 
 def _find(command: str) -> str | None:
-    # The path of a login over ssh may lack sbin.
-    return shutil.which(command) or shutil.which(command, path="/usr/sbin:/usr/bin")
+    # Never from the current folder: it runs as root. The path of a login over ssh may lack sbin.
+    path = child_environment().get("PATH")
+    system = shutil.which(command, path="/usr/sbin:/usr/bin")
+    return (shutil.which(command, path=path) if path else None) or system
 
 
 def _plain(name: str) -> str:

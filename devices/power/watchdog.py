@@ -1,10 +1,11 @@
-"""A process that puts a board back if the one that changed it dies: `python3 -m THIS STATE`.
+"""A process that puts a board back if the one that changed it dies: this module, with STATE.
 
 No handler runs on SIGKILL, and none can be trusted after a crash inside of TensorRT or CUDA. So
 another process holds what the board was before, and reads from a pipe that only the first one can
 write to: the system closes it however that one ends. If its last word was not said then, the board
 goes back. Sessions and signals of the first one do not reach the watchdog, so only what kills both
-(a power cut, `pkill -9 -f vptkit`) leaves a board as it is.
+(a power cut, `pkill -9 -f vptkit`) leaves a board as it is. It is root's, as nvpmodel wants it, so
+it starts as a privileged child (`vptkit.python_child`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from vptkit.devices.drivers.sysfs import read_text
 from vptkit.errors import TargetError
+from vptkit.python_child import PIPE, python_command, start_python
 
 from .restore_point import RestorePoint
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["guarded", "main"]
 
+_MODULE = "vptkit.devices.power.watchdog"
 _READY, _DONE = "ready\n", "done\n"
 _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 _TOOLS = ("nvpmodel", "jetson_clocks")
@@ -41,18 +43,19 @@ def guarded(before: RestorePoint) -> Iterator[None]:
     Raises:
         TargetError: the watchdog did not start; the block did not begin.
     """
-    process = subprocess.Popen(  # noqa: S603 -- ourselves
-        [sys.executable, "-m", __name__, before.to_json()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+    process = start_python(
+        python_command(_MODULE, before.to_json(), privileged=True),
+        privileged=True,
+        stdin=PIPE,
+        stdout=PIPE,
         text=True,
         start_new_session=True,
     )
     try:
         if process.stdout is None or process.stdout.readline() != _READY:
             raise TargetError(
-                f"{sys.executable} -m {__name__} did not start, which restores {before.name} if "
-                "this process crashes. Nothing was changed."
+                f"{sys.executable} did not start {_MODULE}, which restores {before.name} if this "
+                "process crashes. Nothing was changed."
             )
         yield
     finally:

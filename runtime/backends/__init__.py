@@ -1,6 +1,7 @@
 """ONNX Runtime and TensorRT behind one face: a loaded graph. Nothing falls back.
 
 - `engine_cache`: built engines on disk: which fits here, and why another does not.
+- `engine_seal`: what this user built on this machine, told from what came from elsewhere.
 - `graph_protocol`: what a loaded graph offers.
 - `install_hints`: the commands that install what is missing.
 - `onnxruntime_graph`: ONNX Runtime: CPU, CUDA, its TensorRT provider.

@@ -3,23 +3,25 @@
 Below `BUNDLE/engines/`, or `$VPTKIT_CACHE/<graph digest>/` if that is set, lie
 
 DIGEST.engine       TensorRT's plan
-DIGEST.json         its record: the key (library, version, GPU, graph, options), readable, and what
-                    became of it (digest, layers, seconds); written last, so it is the commit
-LIBRARY-….timing    kernel times, kept for the next build
+DIGEST.json         its record: the key (library, version, GPU, graph, options), readable, what
+                    became of it (digest, layers, seconds), and the seal of all that; written last,
+                    so it is the commit
+LIBRARY-….timing    kernel times, sealed, kept for the next build
 
 DIGEST is of the key. An engine is loaded only where its whole key fits; one that does not is named
-with the reason, never tried. The digests find damage, not malice: loading a plan is running machine
-code, so a plan is to be trusted as a program is.
+with the reason, never tried. Loading a plan is running machine code, so one is loaded only if this
+user (or root) owns it, nobody else may write it, and this user built it on this machine: the seal
+of its record tells (`engine_seal`). `--trust-engines` loads others too, which is to trust a program.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +29,16 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_file, sha256_of_file
 from vptkit.errors import MissingError, OutputError
 from vptkit.formats.bundle import ENGINES, MODEL
-from vptkit.strict_json import canonical_json
+from vptkit.private_files import locked, not_private, private_folder
+from vptkit.regular_files import open_inside, read_bounded
+from vptkit.strict_json import canonical_json, parse_json
 
+from .engine_seal import is_sealed, make_key, seal
 from .tensorrt_library import LIBRARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
 
     from vptkit.devices.drivers.cuda import Gpu
     from vptkit.formats.bundle import Bundle
@@ -49,6 +55,7 @@ __all__ = [
     "find_engine",
     "graph_digest",
     "list_engines",
+    "open_engine",
     "remove_stale_engines",
     "store",
     "timing_cache",
@@ -57,6 +64,19 @@ __all__ = [
 CACHE_VARIABLE = "VPTKIT_CACHE"
 FORMAT = "vptkit.engine/1"
 _LETTERS = 12  # of the key's digest
+_MOST_RECORD = 64 << 20  # bytes; a record lists every layer of an engine
+_BLOCK = 1 << 20
+_TYPES: dict[str, tuple[type, ...]] = {
+    "library": (str,),
+    "version": (str,),
+    "capability": (str,),
+    "gpu": (str, type(None)),
+    "sms": (int, type(None)),
+    "graph": (str,),
+    "options": (dict,),
+    "sha256": (str,),
+    "bytes": (int,),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,16 +138,41 @@ class Engine:
         path: the plan.
         record: see the module.
         fresh: it was built just now.
+        distrust: why it may be somebody else's work, or None.
     """
 
     path: Path
     record: dict[str, Any] = field(repr=False)
     fresh: bool = False
+    distrust: str | None = None
 
     @property
     def whole(self) -> bool:
         """The plan is the one that the record was written for."""
-        return self.path.is_file() and sha256_of_file(self.path) == self.record["sha256"]
+        try:
+            self.open_plan(trust=True).close()
+        except MissingError:
+            return False
+        return True
+
+    def open_plan(self, *, trust: bool) -> BinaryIO:
+        """The plan, for reading from its beginning; what was checked is what is open.
+
+        Args:
+            trust: others may own or have written it.
+
+        Raises:
+            MissingError: it is damaged, no file, or may be somebody else's work.
+        """
+        stream = open_inside(*_inside(self.path), MissingError)
+        reason = None if trust else self.distrust or not_private(os.fstat(stream.fileno()))
+        if reason is None and _sha256(stream) != self.record["sha256"]:
+            reason = "damaged, its plan is not the one that was built"
+        if reason is not None:
+            stream.close()
+            raise MissingError(f"{self.path}: {reason}")
+        stream.seek(0)
+        return stream
 
     def mismatch(self, here: Here) -> str | None:
         """Why it does not fit, or None."""
@@ -161,28 +206,48 @@ def list_engines(bundle: Bundle) -> list[Engine]:
     """All engines of a bundle, the one last built or asked for first.
 
     Records that cannot be read are left out.
+
+    Raises:
+        MissingError: the folder is a link, or this user may not read it.
     """
+    folder = engine_folder(bundle)
     found = []
-    for path in engine_folder(bundle).glob("*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(record, dict) and record.get("format") == FORMAT:
-                age = path.stat().st_mtime_ns, str(record.get("built_at")), path.name
-                found.append((age, Engine(path=path.with_suffix(".engine"), record=record)))
+    for name in _names(folder):
+        path = folder / name
+        if path.suffix == ".json":
+            with contextlib.suppress(MissingError):
+                age, engine = _read_record(path)
+                found.append(((age, str(engine.record.get("built_at")), name), engine))
     return [engine for _, engine in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
 def ask_for(engine: Engine) -> None:
     """Have sessions take this engine of those that fit."""
-    engine.path.with_suffix(".json").touch()
+    os.utime(engine.path.with_suffix(".json"), follow_symlinks=False)
 
 
-def find_engine(bundle: Bundle, *, library: str, version: str, gpu: Gpu) -> Engine:
+def find_engine(
+    bundle: Bundle, *, library: str, version: str, gpu: Gpu, trust: bool = False
+) -> Engine:
     """The engine of a bundle that fits this library and this GPU, the last built or asked for.
 
+    Args:
+        bundle: whose.
+        library, version, gpu: what it must fit.
+        trust: engines that this user did not build here count too.
+
     Raises:
-        MissingError: there is none; those that do not fit are named.
+        MissingError: there is none; those that are not used are named.
     """
+    engine, plan = open_engine(bundle, library=library, version=version, gpu=gpu, trust=trust)
+    plan.close()
+    return engine
+
+
+def open_engine(
+    bundle: Bundle, *, library: str, version: str, gpu: Gpu, trust: bool = False
+) -> tuple[Engine, BinaryIO]:
+    """As `find_engine`, with its plan, opened and checked."""
     here = Here(
         library=library,
         version=version,
@@ -191,17 +256,21 @@ def find_engine(bundle: Bundle, *, library: str, version: str, gpu: Gpu) -> Engi
         sms=gpu.sms,
         graph=graph_digest(bundle),
     )
-    refused = []
+    refused, foreign = [], False
     for engine in list_engines(bundle):
         reason = engine.mismatch(here)
-        if reason is None and engine.whole:
-            return engine
-        reason = reason or "damaged, its plan is not the one that was built"
+        if reason is None:
+            try:
+                return engine, engine.open_plan(trust=trust)
+            except MissingError as error:
+                reason = str(error).removeprefix(f"{engine.path}: ")
+                foreign = foreign or engine.distrust is not None
         refused.append(f"{engine.path.name}: {reason}")
     there = f" Not used: {'; '.join(refused)}." if refused else ""
+    trusting = " Or load what is there, if you trust whoever built it: --trust-engines"
     raise MissingError(
-        f"{bundle.path}: no engine for {here}.{there} "
-        f"Build it here: {build_command(bundle, library)}"
+        f"{bundle.path}: no engine for {here}.{there} Build it here: "
+        f"{build_command(bundle, library)}{'.' + trusting if foreign and not trust else ''}"
     )
 
 
@@ -223,14 +292,17 @@ def store(folder: Path, key: Key, write: Callable[[Path], Mapping[str, Any]]) ->
     Raises:
         OutputError: the disk is full or not writable.
     """
+    make_key()
     path = folder / f"{key.digest}.engine"
-    with atomic_file(path) as part:
+    with atomic_file(path, mode=0o600) as part:
         record = write(part)
         facts = {"sha256": sha256_of_file(part), "bytes": part.stat().st_size}
         # from here to the new record there is no engine: better none than one half replaced
         path.with_suffix(".json").unlink(missing_ok=True)
-    whole = {**key.to_json(), **facts, **record}
-    with atomic_file(path.with_suffix(".json")) as part:
+    # as it will be read back, so that its seal fits
+    whole = json.loads(canonical_json({**key.to_json(), **facts, **record}))
+    whole = {**whole, "seal": seal(whole)}
+    with atomic_file(path.with_suffix(".json"), mode=0o600) as part:
         text = json.dumps(whole, sort_keys=True, indent=1, allow_nan=False)
         part.write_text(text + "\n", encoding="ascii")
     return Engine(path=path, record=whole, fresh=True)
@@ -282,28 +354,70 @@ def exclusive(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Only one build in a folder at a time: they would fight for a file, and for the GPU.
 
     Args:
-        folder: is made if need be.
+        folder: is made if need be, for this user only; the mode of an older one is mended.
         waiting: called once if another build has to end first.
 
     Raises:
-        OutputError: the folder cannot be made or written.
+        OutputError: the folder cannot be made or written, is a link, or belongs to somebody else.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written: {error.strerror}. Set {CACHE_VARIABLE} to a folder that "
-            "can hold the engines."
-        ) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    remedy = f"Set {CACHE_VARIABLE} to a folder of your own that can hold the engines."
+    private_folder(folder, OutputError, remedy=remedy)
+    make_key()
+    with locked(folder / ".lock", OutputError, waiting=waiting, remedy=remedy):
         for part in folder.glob(".*.part"):  # of a build that was killed
             part.unlink(missing_ok=True)
         yield
-    finally:
-        os.close(handle)
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in the folder of engines; it is no link."""
+    try:
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise MissingError(
+            f"{folder}: cannot be read: {error.strerror}. Set {CACHE_VARIABLE} to a folder of your "
+            "own, and build the engine again."
+        ) from error
+    raise MissingError(
+        f"{folder}: no folder of its own (a link is not followed). Remove it, or set "
+        f"{CACHE_VARIABLE} to a folder of your own."
+    )
+
+
+def _inside(path: Path) -> tuple[Path, str]:
+    """A file of the folder of engines, for `open_inside`: that folder may be no link."""
+    folder = path.parent
+    return folder.parent, f"{folder.name}/{path.name}"
+
+
+def _read_record(path: Path) -> tuple[int, Engine]:
+    """The age of a record, and what it says.
+
+    Raises:
+        MissingError: it is none.
+    """
+    with open_inside(*_inside(path), MissingError) as stream:
+        found = os.fstat(stream.fileno())
+        record = parse_json(
+            read_bounded(stream, path, MissingError, limit=_MOST_RECORD), path, MissingError
+        )
+    wrong = [name for name, types in _TYPES.items() if not isinstance(record.get(name), types)]
+    if record.get("format") != FORMAT or wrong:
+        raise MissingError(f"{path}: not the record of an engine")
+    reason = not_private(path.parent.lstat()) or not_private(found)
+    unsealed = {name: value for name, value in record.items() if name != "seal"}
+    if reason is None and not is_sealed(unsealed, record.get("seal")):
+        reason = "not built by this user on this machine"
+    engine = Engine(path=path.with_suffix(".engine"), record=record, distrust=reason)
+    return found.st_mtime_ns, engine
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ unverified on a GPU.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,10 +18,11 @@ import onnxruntime
 
 from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.devices.probes.machine import usable_cores
-from vptkit.errors import BundleError, MissingError, TargetError
+from vptkit.errors import BundleError, MissingError, OutputError, TargetError
 from vptkit.formats.bank_tables import BankShape
+from vptkit.private_files import private_folder, require_unshared_parents, user_folder
 
-from .engine_cache import engine_folder, graph_digest
+from .engine_cache import CACHE_VARIABLE, graph_digest
 from .install_hints import mend
 from .onnxruntime_probe import exact_int8
 from .provider_placement import read_placement, require_on
@@ -217,14 +219,20 @@ def _requested(bundle: Bundle, provider: Provider) -> list[Any]:
 
 
 def _engine_cache(bundle: Bundle) -> dict[str, str]:
-    """Where ONNX Runtime keeps its engines, none if the bundle cannot be written.
+    """Where ONNX Runtime keeps its engines, none if there is no safe place for them.
 
-    It does not notice that weights changed, so the folder is named by the graph's digest.
+    It loads what lies there without a question, so nothing of a bundle does: the folder is this
+    user's own, below the cache that the user names or the usual one. Nor does it notice that
+    weights changed, so the folder is named by the graph's digest.
     """
-    folder = engine_folder(bundle) / f"ort-{graph_digest(bundle)[:16]}"
+    cache = os.environ.get(CACHE_VARIABLE)
+    usual = user_folder("XDG_CACHE_HOME", ".cache") / "vptkit" / "engines"
+    place = Path(cache).expanduser() if cache else usual
+    folder = place.absolute() / f"ort-{graph_digest(bundle)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        private_folder(folder, OutputError, remedy="")
+        require_unshared_parents(folder, OutputError)
+    except OutputError:
         return {}
     return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
 

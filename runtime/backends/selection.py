@@ -58,7 +58,12 @@ class Opened:
 
 
 def open_graph(
-    bundle: Bundle, backend: str = "cpu", threads: int | None = None, *, cuda_graph: bool = True
+    bundle: Bundle,
+    backend: str = "cpu",
+    threads: int | None = None,
+    *,
+    cuda_graph: bool = True,
+    trust_engines: bool = False,
 ) -> Opened:
     """Load a bundle's graph.
 
@@ -67,6 +72,7 @@ def open_graph(
         backend: one of BACKENDS, or "auto": the first of AUTO_ORDER that can.
         threads: CPU threads of one run, for those of ONNX Runtime.
         cuda_graph: of tensorrt and tensorrt-rtx: capture launches and replay them.
+        trust_engines: of the same: load engines too that this user did not build here.
 
     Raises:
         VptkitError: no such backend.
@@ -74,18 +80,19 @@ def open_graph(
         TargetError: the backend cannot run this graph.
         BundleError: the graph differs from its manifest.
     """
+    options = {"cuda_graph": cuda_graph, "trust_engines": trust_engines}
     if backend == "auto":
-        return _first(bundle, threads, cuda_graph)
+        return _first(bundle, threads, options)
     if backend not in BACKENDS:
         known = ", ".join((*BACKENDS, "auto"))
         raise VptkitError(f"backend {backend!r} is not known, expected one of {known}")
     if backend != "cpu":
         _require_gpu(backend)
-    graph = _open(bundle, backend, threads, cuda_graph)
+    graph = _open(bundle, backend, threads, options)
     return Opened(graph=graph, backend=backend, reason="it was asked for")
 
 
-def _first(bundle: Bundle, threads: int | None, cuda_graph: bool) -> Opened:
+def _first(bundle: Bundle, threads: int | None, options: Mapping[str, bool]) -> Opened:
     refused: dict[str, str] = {}
     try:
         gpu = probe()
@@ -98,7 +105,7 @@ def _first(bundle: Bundle, threads: int | None, cuda_graph: bool) -> Opened:
         if name in refused:
             continue
         try:
-            graph = _open(bundle, name, threads, cuda_graph)
+            graph = _open(bundle, name, threads, options)
         except (MissingError, TargetError) as error:
             refused[name] = str(error)
         else:
@@ -126,11 +133,11 @@ def _require_gpu(backend: str) -> None:
         ) from error
 
 
-def _open(bundle: Bundle, backend: str, threads: int | None, cuda_graph: bool) -> Any:
+def _open(bundle: Bundle, backend: str, threads: int | None, options: Mapping[str, bool]) -> Any:
     if backend in TRT_LIBRARIES:
         from .tensorrt_graph import TrtGraph  # ctypes and engines: only for TensorRT
 
-        return TrtGraph(bundle, library=TRT_LIBRARIES[backend], cuda_graph=cuda_graph)
+        return TrtGraph(bundle, library=TRT_LIBRARIES[backend], **options)
     try:
         # onnxruntime is optional and slow to import.
         from .onnxruntime_graph import OrtGraph

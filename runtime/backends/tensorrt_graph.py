@@ -20,13 +20,14 @@ import numpy as np
 from vptkit.devices.drivers.cuda import open_device
 from vptkit.errors import MissingError, TargetError
 
-from .engine_cache import find_engine
+from .engine_cache import open_engine
 from .graph_protocol import Times
 from .tensorrt_library import load, make_context, nptype, reasons, the_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -86,9 +87,20 @@ class TrtGraph:
     """
 
     def __init__(
-        self, bundle: Bundle, *, library: str = "tensorrt", cuda_graph: bool = True
+        self,
+        bundle: Bundle,
+        *,
+        library: str = "tensorrt",
+        cuda_graph: bool = True,
+        trust_engines: bool = False,
     ) -> None:
         """Load the engine of this machine.
+
+        Args:
+            bundle: the bundle.
+            library: "tensorrt" or "tensorrt_rtx".
+            cuda_graph: see the class.
+            trust_engines: engines that this user did not build here count too.
 
         Raises:
             MissingError: no GPU, no TensorRT, or no engine that was built for both.
@@ -96,7 +108,9 @@ class TrtGraph:
                 device has too little memory.
         """
         trt, gpu = load(library)
-        built = find_engine(bundle, library=library, version=trt.__version__, gpu=gpu)
+        built, plan = open_engine(
+            bundle, library=library, version=trt.__version__, gpu=gpu, trust=trust_engines
+        )
         self.record: Mapping[str, Any] = built.record
         self.threads = 1
         self.versions: Mapping[str, str] = {
@@ -105,9 +119,10 @@ class TrtGraph:
         }
         self.cuda_graph, self.replayed = cuda_graph, False
         self._bundle, self._lock = bundle, threading.Lock()
-        self._device = open_device(gpu)
         self._logger = the_logger(trt)
-        self._runtime, self._engine = _deserialize(trt, self._logger, built.path)
+        with plan:
+            self._device = open_device(gpu)
+            self._runtime, self._engine = _deserialize(trt, self._logger, plan, built.path)
         self._context, self._ours = make_context(trt, self._engine, cuda_graph=cuda_graph)
         if self._context is None:
             raise self._failed("no execution context, mostly for lack of memory")
@@ -333,8 +348,8 @@ class TrtGraph:
         return TargetError(f"{self._bundle.path}: {what}: {reasons(self._logger)}")
 
 
-def _deserialize(trt: Any, logger: Any, plan: Path) -> tuple[Any, Any]:
-    """(runtime, engine); the first must live as long as the second."""
+def _deserialize(trt: Any, logger: Any, file: BinaryIO, plan: Path) -> tuple[Any, Any]:
+    """(runtime, engine); the first must live as long as the second. `plan` is for messages."""
     try:
         runtime = trt.Runtime(logger)
     except (RuntimeError, TypeError) as error:  # TypeError: "factory function returned nullptr"
@@ -343,7 +358,7 @@ def _deserialize(trt: Any, logger: Any, plan: Path) -> tuple[Any, Any]:
             "is wrong, and what mends it: vptkit doctor"
         ) from error
     # Mapped, not read: pages of a file can be dropped where the engine needs their memory.
-    with plan.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise TargetError(

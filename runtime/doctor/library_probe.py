@@ -1,8 +1,8 @@
 """Questions that may crash or hang, asked in a process of their own.
 
 Broken installations of TensorRT or ONNX Runtime end the process that loads them. The child says
-what it found line by line, so that its end tells how far it came. `python -m vptkit.runtime.doctor.library_probe
-QUESTION [ARGUMENT]...` is the child:
+what it found line by line, so that its end tells how far it came. This module with QUESTION
+[ARGUMENT]... is the child:
 
 tensorrt, tensorrt_rtx     is it there, in which version, and does a runtime start on the GPU
 onnxruntime                its version, the providers that it lists, and those that ran a product
@@ -16,12 +16,13 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, field
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import VptkitError
+from vptkit.python_child import python_command, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "main", "probe_library"]
 
-_COMMAND = (sys.executable, "-m", "vptkit.runtime.doctor.library_probe")
+_COMMAND = python_command("vptkit.runtime.doctor.library_probe")
 # y = x @ x for float32 [2, 2], as an ONNX file: there is no package that could write one here.
 _PRODUCT = bytes.fromhex(
     "08073a400a110a01780a017812017922064d61744d756c1201675a130a0178120e0a0c0801"
@@ -56,14 +57,8 @@ def probe_library(
 ) -> Answer:
     """Ask a child process; whatever happens to it is an answer too."""
     try:
-        done = subprocess.run(  # noqa: S603 -- this Python, and words of ours
-            [*command, *question],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        done = run_python([*command, *question], seconds=seconds)
+    except TimeoutExpired as error:
         return Answer(facts=_merged(error.stdout or b""), ended=f"no answer in {seconds:g} s")
     facts = _merged(done.stdout)
     if done.returncode == 0:

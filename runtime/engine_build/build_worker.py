@@ -1,9 +1,8 @@
 """The child process of a build: TensorRT or TensorRT-RTX makes an engine of a graph.
 
 A process of its own, because the library ends with a segmentation fault on some graphs and because
-its memory is given back for certain. `python -m vptkit.runtime.engine_build.build_worker` reads one
-JSON request, a line, from standard input and writes JSON lines to standard output. It ends when its
-input is closed.
+its memory is given back for certain. This module as a program reads one JSON request, a line, from
+standard input and writes JSON lines to standard output. It ends when its input is closed.
 
 The request:
   library         "tensorrt" or "tensorrt_rtx"
@@ -44,8 +43,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import atomic_file
 from vptkit.devices.probes.memory import process_memory
-from vptkit.errors import MissingError
+from vptkit.errors import MissingError, OutputError
+from vptkit.private_files import open_private
+from vptkit.regular_files import read_bounded
+from vptkit.runtime.backends.engine_seal import sealed_content, with_seal
 from vptkit.runtime.backends.tensorrt_library import find_module, load
 
 from .memory_forecast import free_on
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = ["build_plan", "main"]
 
 _TACTIC_EVERY_S = 1.0
+_MOST_TIMES = 1 << 30  # bytes of kernel times
 # What `layers` reads of the parser's messages
 _PARSED = ("Parsing node: ", "] inputs: ", "] outputs: ")
 # Layers whose type TensorRT 8 does not let us choose
@@ -254,19 +258,29 @@ def _add_profile(builder: Any, network: Any, config: Any, request: dict[str, Any
 
 def _load_timing_cache(config: Any, path: Path) -> None:
     """Start from what was timed before, or anew if the library does not take that."""
-    for content in (path.read_bytes() if path.is_file() else b"", b""):
+    for content in (_kept_times(path), b""):
         timing_cache = config.create_timing_cache(content)
         if timing_cache is not None and config.set_timing_cache(timing_cache, False):
             return
+
+
+def _kept_times(path: Path) -> bytes:
+    """What an earlier build of this user left; the library is fed nothing else."""
+    try:
+        with open_private(path.parent, path.name, OutputError) as stream:
+            whole = read_bounded(stream, path, OutputError, limit=_MOST_TIMES)
+    except OutputError:  # none yet, or somebody else's
+        return b""
+    return sealed_content(whole, path.name) or b""
 
 
 def _store_timing_cache(config: Any, path: Path) -> None:
     timing_cache = config.get_timing_cache()
     if timing_cache is None:
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(timing_cache.serialize())
-    part.replace(path)
+    content = with_seal(bytes(timing_cache.serialize()), path.name)
+    with atomic_file(path, mode=0o600) as part:
+        part.write_bytes(content)
 
 
 def _inspected(trt: Any, logger: Any, plan: Any) -> str | None:

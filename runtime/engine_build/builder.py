@@ -58,7 +58,7 @@ _LOADING_S = 60.0  # a library that says nothing for so long hangs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What to build. All but `force` and `timing_cache` is part of the engine's key.
+    """What to build. What comes before `timing_cache` is part of the engine's key.
 
     Attributes:
         library: "tensorrt" or "tensorrt_rtx".
@@ -73,6 +73,7 @@ class BuildOptions:
         tf32: let fp32 products drop mantissa bits.
         timing_cache: keep kernel times for the next build.
         force: build although the engine is there, or the forecast says that it cannot be.
+        trust_engines: one that is there need not be this user's work.
     """
 
     library: str = "tensorrt"
@@ -84,6 +85,7 @@ class BuildOptions:
     tf32: bool = False
     timing_cache: bool = True
     force: bool = False
+    trust_engines: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
@@ -213,7 +215,8 @@ def carry_out(
     with exclusive(folder, lambda: progress.update(0, "waiting for another build")):
         if not job.options.force:
             for engine in list_engines(job.bundle):
-                if engine.path.stem == job.key.digest and engine.whole:
+                distrusted = engine.distrust is not None and not job.options.trust_engines
+                if engine.path.stem == job.key.digest and not distrusted and engine.whole:
                     ask_for(engine)
                     return engine
 

@@ -7,12 +7,13 @@ import json
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from vptkit.python_child import PIPE, python_command, start_python
 
 from .engine_layers import last_node
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "Outcome", "converse"]
 
-COMMAND = (sys.executable, "-m", "vptkit.runtime.engine_build.build_worker")
+COMMAND = python_command("vptkit.runtime.engine_build.build_worker")
 _BEAT_S = 5.0  # between signs of life
 _PATIENCE_S = 10.0  # for a process that was told to end
 
@@ -65,10 +66,10 @@ def converse(
         beat_s: seconds between beats.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        child = subprocess.Popen(  # noqa: S603 - our own module
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+        child = start_python(
+            command,
+            stdin=PIPE,
+            stdout=PIPE,
             stderr=errors,
             text=True,
             encoding="utf-8",

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 from vptkit.devices.drivers.cuda import open_device, probe
 from vptkit.devices.probes.memory import process_memory
 from vptkit.errors import VptkitError
+from vptkit.python_child import python_command, run_python
 from vptkit.runtime.backends.selection import TRT_LIBRARIES
 from vptkit.runtime.backends.tensorrt_library import load
 from vptkit.runtime.session.factory import open_session
@@ -22,6 +23,10 @@ from vptkit.runtime.session.factory import open_session
 from .timing import random_images
 
 __all__ = ["Memory", "measure_memory"]
+
+_MODULE = "vptkit.runtime.measure.memory_footprint"
+# As long as a slow board needs to load CUDA, to read an engine and to run it three times.
+_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +51,38 @@ class Memory:
         }
 
 
-def measure_memory(bundle: Path, *, backend: str, batch: int, threads: int) -> Memory | None:
+def measure_memory(
+    bundle: Path,
+    *,
+    backend: str,
+    batch: int,
+    threads: int,
+    trust_engines: bool = False,
+    seconds: float = _SECONDS,
+) -> Memory | None:
     """Open and run a bundle in a child process.
+
+    Args:
+        bundle, backend, threads, trust_engines: as of `open_session`.
+        batch: images of a run.
+        seconds: the child may take so long.
 
     Returns:
         Its memory, or None where the system has no /proc/self/status.
 
     Raises:
-        VptkitError: the child failed, for example for lack of memory.
+        VptkitError: the child failed, for example for lack of memory, or took too long.
     """
     if not Path("/proc/self/status").exists():
         return None
-    command = [sys.executable, "-m", __name__, str(bundle), backend, str(batch), str(threads)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- ourselves
+    words = (str(bundle), backend, str(batch), str(threads), str(int(trust_engines)))
+    try:
+        child = run_python(python_command(_MODULE, *words), seconds=seconds, text=True)
+    except TimeoutExpired as error:
+        raise VptkitError(
+            f"{bundle}: the process that measures memory did not end in {seconds:g} s and was "
+            "killed. Pass --no-memory to measure without it."
+        ) from error
     if child.returncode != 0:
         last = child.stderr.strip().splitlines()[-1:] or ["no message"]
         raise VptkitError(
@@ -74,7 +98,9 @@ def _end(status: int) -> str:
     return f"crashed with signal {-status}" if status < 0 else f"ended with {status}"
 
 
-def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memory:
+def _measure_here(
+    bundle: Path, backend: str, batch: int, threads: int, *, trust_engines: bool
+) -> Memory:
     # The library first: its share is not the bundle's.
     if backend in TRT_LIBRARIES:
         load(TRT_LIBRARIES[backend])
@@ -83,7 +109,7 @@ def _measure_here(bundle: Path, backend: str, batch: int, threads: int) -> Memor
 
     free = _free_on_device(backend)
     before, _ = process_memory()
-    session = open_session(bundle, backend, threads)
+    session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     images = random_images(batch, session.bundle.preprocess.size)
     for _ in range(3):
         session.run(images, session.bundle.adapter_names[0])
@@ -99,6 +125,8 @@ def _free_on_device(backend: str) -> float | None:
 
 
 if __name__ == "__main__":
-    _bundle, _backend, _batch, _threads = sys.argv[1:]
-    _memory = _measure_here(Path(_bundle), _backend, int(_batch), int(_threads))
+    _bundle, _backend, _batch, _threads, _trust = sys.argv[1:]
+    _memory = _measure_here(
+        Path(_bundle), _backend, int(_batch), int(_threads), trust_engines=_trust == "1"
+    )
     sys.stdout.write(json.dumps(asdict(_memory)))

@@ -254,7 +254,11 @@ def _footprint(candidate: Candidate, batch: int) -> dict[str, Any] | None:
     session = candidate.session
     try:
         found = measure_memory(
-            session.bundle.path, backend=session.backend, batch=batch, threads=session.threads
+            session.bundle.path,
+            backend=session.backend,
+            batch=batch,
+            threads=session.threads,
+            trust_engines=candidate.trust_engines,
         )
     except VptkitError as error:
         return {"peak": None, "increase": None, "device": None, "unavailable": str(error)}

@@ -35,7 +35,9 @@ def settle(bundles: Sequence[Path], settings: ProfileSettings) -> ProfileSetting
     """
     if settings.backend != "auto":
         return settings
-    session = open_session(bundles[0], "auto", settings.threads)
+    session = open_session(
+        bundles[0], "auto", settings.threads, trust_engines=settings.trust_engines
+    )
     sys.stderr.write(f"backend {session.backend}: {session.choice}\n")
     return replace(settings, backend=session.backend)
 
@@ -83,11 +85,13 @@ def build_engines(
 def _options(library: str, settings: ProfileSettings, like: Path | None) -> BuildOptions:
     least, likely, most = BuildOptions().batch
     most = max([most, *(settings.batches or ())])
-    usual = BuildOptions(library=library, batch=(least, likely, most))
+    usual = BuildOptions(
+        library=library, batch=(least, likely, most), trust_engines=settings.trust_engines
+    )
     if like is None:
         return usual
     model = open_bundle(like)
-    records = [engine.record for engine in list_engines(model)]
+    records = [engine.record for engine in list_engines(model) if engine.distrust is None]
     theirs = next((r["options"] for r in records if r["library"] == library), None)
     if theirs is None:
         return usual

@@ -37,6 +37,7 @@ class Candidate:
         session: the open bundle.
         adapters: of a bank, whom to ask: one for all images, or several in turn.
         open: opens one more session like this one.
+        trust_engines: as of `open_session`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Candidate:
     session: Session = field(repr=False)
     adapters: tuple[str, ...] = ()
     open: Callable[[], Session] | None = field(default=None, repr=False)
+    trust_engines: bool = False
 
     @property
     def batch(self) -> int | None:
@@ -101,6 +103,7 @@ def open_candidates(
     backend: str = "cpu",
     threads: int | None = None,
     cuda_graph: str | None = None,
+    trust_engines: bool = False,
 ) -> list[Candidate]:
     """Open bundles, and the baselines that belong to them.
 
@@ -114,7 +117,7 @@ def open_candidates(
         bundles: what was tuned.
         baselines: for each bundle, name → bundle (`vptkit.export.bundle.baselines.export_baselines`).
         adapter: only this one of a bank.
-        backend, threads: of every session.
+        backend, threads, trust_engines: of every session.
         cuda_graph: one of CUDA_GRAPH; None leaves it to the backend.
 
     Raises:
@@ -123,8 +126,12 @@ def open_candidates(
     """
     candidates: list[Candidate] = []
     for graph in _graph_choices(cuda_graph):
-        open_ = partial(_open, backend=backend, threads=threads, cuda_graph=graph)
+        options = {} if graph is None else {"cuda_graph": graph}
+        if trust_engines:
+            options["trust_engines"] = True
+        open_ = partial(open_session, backend=backend, threads=threads, **options)
         opened = _open_all(bundles, baselines, adapter, open_)
+        opened = [dataclasses.replace(c, trust_engines=trust_engines) for c in opened]
         if cuda_graph == "both":
             mark = _GRAPH_NAMES[graph is True]
             opened = [dataclasses.replace(c, name=f"{c.name}, {mark}") for c in opened]
@@ -184,11 +191,6 @@ def _graph_choices(cuda_graph: str | None) -> tuple[bool | None, ...]:
     if cuda_graph not in CUDA_GRAPH:
         raise VptkitError(f"cuda_graph {cuda_graph!r}: expected {', '.join(CUDA_GRAPH)}")
     return {"on": (True,), "off": (False,), "both": (True, False)}[cuda_graph]
-
-
-def _open(path: Path, *, backend: str, threads: int | None, cuda_graph: bool | None) -> Session:
-    options: dict[str, Any] = {} if cuda_graph is None else {"cuda_graph": cuda_graph}
-    return open_session(path, backend, threads, **options)
 
 
 def _graph(session: Session) -> Any:

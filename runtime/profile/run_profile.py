@@ -86,6 +86,7 @@ def _measure(
         backend=settings.backend,
         threads=settings.threads,
         cuda_graph=settings.cuda_graph,
+        trust_engines=settings.trust_engines,
     )
     return profile(
         candidates,

@@ -24,6 +24,7 @@ class ProfileSettings:
         rounds, seconds: as for `timing.Budget`.
         power: "all", or names of power modes, as "15W,MAXN_SUPER"; None stays in the present one.
         pin_clocks: pin the clocks with jetson_clocks meanwhile.
+        trust_engines: as of `open_session`.
     """
 
     backend: str = "cpu"
@@ -39,6 +40,7 @@ class ProfileSettings:
     energy: float = 0.0
     power: str | None = None
     pin_clocks: bool = False
+    trust_engines: bool = False
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ProfileSettings:

@@ -214,17 +214,19 @@ def _take(store: Store, files: dict[str, tuple[str, int]]) -> None:
 def _run(store: Store, request: dict[str, Any]) -> int:
     """The runner's exit status, negative if a signal ended it."""
     path = os.environ.get("PYTHONPATH")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{store.run}{os.pathsep}{path}" if path else str(store.run),
-        "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",  # nvpmodel lies there
-        "VPTKIT_CACHE": str(store.root / "engines"),
-    }
-    runner = subprocess.Popen(
-        [sys.executable, "-m", "vptkit.runtime.remote.profile_runner"],
+    os.environ.update(
+        PYTHONPATH=f"{store.run}{os.pathsep}{path}" if path else str(store.run),
+        PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",  # nvpmodel lies there
+        VPTKIT_CACHE=str(store.root / "engines"),
+    )
+    sys.path.insert(0, str(store.run))
+    # Ours is here only now: it was laid out in this run's folder.
+    from vptkit.python_child import python_command, start_python
+
+    runner = start_python(
+        python_command("vptkit.runtime.remote.profile_runner"),
         stdin=subprocess.PIPE,
         cwd=store.run,
-        env=environment,
         start_new_session=True,
     )
     try:

@@ -24,6 +24,7 @@ def open_session(
     threads: int | None = None,
     *,
     cuda_graph: bool = True,
+    trust_engines: bool = False,
 ) -> Session:
     """Open a bundle, check its digests, and load its graph.
 
@@ -33,6 +34,8 @@ def open_session(
             Runtime on the processor.
         threads: CPU threads of one run; one for each usable core unless given.
         cuda_graph: of TensorRT: capture launches and replay them.
+        trust_engines: of TensorRT: load engines too that this user did not build on this machine,
+            such as came with the bundle. An engine is a program.
 
     Raises:
         BundleError: not a bundle, or one of its files is missing or was changed.
@@ -42,7 +45,9 @@ def open_session(
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
     bundle = open_bundle(Path(path))
-    opened = open_graph(bundle, backend, threads, cuda_graph=cuda_graph)
+    opened = open_graph(
+        bundle, backend, threads, cuda_graph=cuda_graph, trust_engines=trust_engines
+    )
     if bundle.layout == "bank":
         return BankSession(bundle, opened.backend, opened.graph, opened.explanation)
     if bundle.layout != "baked":

@@ -24,16 +24,18 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import ray
+import ray.job_config
 import ray.tune
 import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from vptkit.errors import MissingError, OutputError, TargetError, VptkitError
+from vptkit.python_child import child_environment
 
 from .trial import CHECKPOINT, record_of, run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from .search_space import Search, Sweep
@@ -313,7 +315,9 @@ def _require_storage(storage: str) -> None:
     try:
         place = ray.tune.Checkpoint(storage)  # Ray's own reading of a folder or URI
         place.filesystem.create_dir(place.path)
-        place.filesystem.open_output_stream(f"{place.path}/.vptkit").close()
+        mark = f"{place.path}/.vptkit-{uuid.uuid4().hex}"  # a name that nobody can have taken
+        place.filesystem.open_output_stream(mark).close()
+        place.filesystem.delete_file(mark)
     except (ImportError, NotImplementedError, OSError, ValueError) as error:
         raise OutputError(
             f"{storage}: checkpoints cannot be stored there: {error}. Pass another --storage."
@@ -340,13 +344,23 @@ def _connected(address: str | None, cpus: int | None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Closed(list[str]):
+    """Folders that Ray would have its workers import from: the current one, before all others."""
+
+    def extend(self, _folders: Iterable[str]) -> None:
+        """Take none."""
+
+
 def _start(address: str | None, cpus: int | None) -> None:
+    job = ray.job_config.JobConfig()
+    job._py_driver_sys_path = _Closed()  # noqa: SLF001 -- there is no other way to say so
     local: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level=logging.CRITICAL,
+            job_config=job,
             **({} if address else local),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -373,8 +387,11 @@ def _require_answer(address: str) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Ray's own words go nowhere, its settings are put back afterwards."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+    # Ray starts its processes with our environment: no search path leads to the current folder.
+    clean = child_environment()
+    searched = {"PATH": clean.get("PATH", os.defpath), "PYTHONPATH": clean.get("PYTHONPATH", "")}
+    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, *searched)}
+    os.environ.update({**_ENVIRONMENT, **searched})
     logger = logging.getLogger("ray")
     level, disabled = logger.level, logging.root.manager.disable
     logger.setLevel(logging.CRITICAL)

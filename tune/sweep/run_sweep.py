@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vptkit.atomic_files import atomic_file
-from vptkit.errors import AdapterError, OutputError, VptkitError
+from vptkit.errors import AdapterError, DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
+from vptkit.private_files import locked
 from vptkit.progress import SILENT
+from vptkit.regular_files import read_regular
+from vptkit.strict_json import parse_json
 from vptkit.text_table import columns
 
 from .search_space import Sweep, sweep_from_mapping
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
 
 __all__ = ["Runner", "leaderboard_table", "sweep", "sweep_from_mapping"]
+
+_MOST = 256 << 20  # bytes of a leaderboard
 
 
 class Runner(Protocol):
@@ -125,10 +129,11 @@ def _finished(plan: Sweep, book: Book) -> dict[str, Any] | None:
     if book.pending() or best is None:
         return None
     try:
-        found = json.loads((book.folder / "leaderboard.json").read_text(encoding="utf-8"))
+        path = book.folder / "leaderboard.json"
+        found = parse_json(read_regular(path, DataError, limit=_MOST), path, DataError)
         chosen, record = found["best"], read_adapter(output).train
         scores = {key: chosen[key] for key in ("val_top1", "test_top1", "best_epoch")}
-    except (AdapterError, OSError, ValueError, KeyError, TypeError):
+    except (AdapterError, DataError, KeyError, TypeError):
         return None
     config = plan.config(best.number).to_json()
     document = _document(plan, book, {**chosen, "adapter": str(output)})
@@ -204,9 +209,10 @@ def _alone(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: exists, and is no folder. Choose another name.")
     folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(f"{folder}: another vptkit sweep is running in it") from error
+
+    def refuse() -> None:
+        raise OutputError(f"{folder}: another vptkit sweep is running in it")
+
+    remedy = "Remove it, or choose another folder."
+    with locked(folder / ".lock", OutputError, waiting=refuse, remedy=remedy):
         yield

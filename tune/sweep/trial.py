@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.tensor_file import read_metadata
 from vptkit.strict_json import parse_json
@@ -110,7 +111,8 @@ def adapter_from_checkpoint(
     Raises:
         VptkitError: the data changed since, or is not to be found here.
     """
-    shutil.copyfile(checkpoint, _checkpoint_of(output))
+    with atomic_file(_checkpoint_of(output)) as part:  # whatever stands at that name, a link too
+        shutil.copyfile(checkpoint, part)
     return tune(data, output, config, resume=True, force=True)
 
 

@@ -8,6 +8,7 @@ that had been reported to it; and they are plain JSON, for whoever wants to look
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, OutputError
 from vptkit.progress import SILENT
-from vptkit.regular_files import read_regular
+from vptkit.regular_files import is_plain_name, read_regular
 from vptkit.strict_json import parse_json
 from vptkit.tune.training.phases import phases
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Book", "Trial", "open_book"]
 
 _FORMAT = "vptkit.sweep/1"
-_MOST_BYTES = 2**26  # of one trial: a record an epoch
+_MOST = 64 << 20  # bytes of a file of the book
+# What is asked of a record of the history (`vptkit.tune.sweep.trial.record_of`).
+_NUMBERS = ("epoch", "best_epoch", "best_top1", "best_loss")
 _STATES = ("waiting", "running", "finished", "pruned", "failed", "lost")
 
 
@@ -209,6 +212,10 @@ def _claim(folder: Path, identity: dict[str, Any], *, force: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
         for old in (*folder.glob("best.*"), *folder.glob("leaderboard.*")):
             old.unlink()
+    if (folder / "trials").is_symlink():
+        raise OutputError(
+            f"{folder / 'trials'}: a symbolic link, which is not followed. Remove it."
+        )
     # After the old trials went and before new ones come: a folder without it seems not to be ours.
     _write_json(mark, identity)
     (folder / "trials").mkdir(exist_ok=True)
@@ -218,16 +225,36 @@ def _restore(trial: Trial, path: Path) -> None:
     found = _read_json(path)
     try:
         trial.state = _STATES[_STATES.index(found["state"])]
-        trial.history = list(found["history"])
-        trial.checkpoint, trial.error = found["checkpoint"], found["error"]
+        trial.history = [_record(record) for record in found["history"]]
+        trial.checkpoint = _place(found["checkpoint"])
+        trial.error = None if found["error"] is None else str(found["error"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: damaged. Remove it, and the trial is run again.") from error
 
 
+def _record(record: Any) -> dict[str, Any]:
+    """An epoch of the history, if it has what is asked of it."""
+    numbers = [record[name] for name in _NUMBERS]
+    if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+        raise ValueError("history")
+    if type(record["epoch"]) is not int or type(record["finished"]) is not bool:
+        raise TypeError("history")
+    known: dict[str, Any] = record
+    return {**known, "node": str(known["node"]), "began": int(known["began"])}
+
+
+def _place(checkpoint: Any) -> str | None:
+    """A checkpoint's name below the storage, RUN/TRIAL/CHECKPOINT, that leads nowhere else."""
+    if checkpoint is None:
+        return None
+    if not isinstance(checkpoint, str) or not is_plain_name(checkpoint, levels=3):
+        raise ValueError("checkpoint")
+    return checkpoint
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = read_regular(path, DataError, limit=_MOST_BYTES)
-        return parse_json(content, path, DataError)
+        return parse_json(read_regular(path, DataError, limit=_MOST), path, DataError)
     except DataError as error:
         raise DataError(f"{error}. Remove it to begin anew.") from error
 

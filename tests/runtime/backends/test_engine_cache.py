@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -22,6 +23,7 @@ from vptkit.runtime.backends.engine_cache import (
     find_engine,
     graph_digest,
     list_engines,
+    open_engine,
     remove_stale_engines,
     store,
     timing_cache,
@@ -296,3 +298,127 @@ def test_a_manifest_written_anew_leaves_engines_out(bundle, put):
     put()
     fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
     assert set(write_manifest(bundle.path, fields)) == set(bundle.manifest["files"])
+
+
+# whose work it is ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A function: from now on this is another user's machine."""
+
+    def move():
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))
+
+    return move
+
+
+def test_an_engine_of_elsewhere_is_not_used_unless_trusted(bundle, put, elsewhere):
+    """A bundle that came with its engines, digests and all."""
+    engine = put()
+    elsewhere()
+    with pytest.raises(MissingError) as caught:
+        found(bundle)
+    text = str(caught.value)
+    assert f"{engine.path.name}: not built by this user on this machine" in text
+    assert f"Build it here: vptkit build {bundle.path}" in text
+    assert "--trust-engines" in text
+    trusted = find_engine(bundle, library="tensorrt", version="10.3.0", gpu=ORIN_GPU, trust=True)
+    assert trusted.path == engine.path
+
+
+def test_an_engine_that_was_put_in_anothers_place_is_not_used(bundle, put):
+    """Somebody replaces the plan and writes its digest into our record."""
+    engine = put()
+    engine.path.write_bytes(b"evil")
+    path = engine.path.with_suffix(".json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "sha256": hashlib.sha256(b"evil").hexdigest()}))
+    with pytest.raises(MissingError, match="not built by this user"):
+        found(bundle)
+
+
+def test_trust_does_not_make_a_damaged_plan_whole(bundle, put, elsewhere):
+    put().path.write_bytes(b"plam")
+    elsewhere()
+    with pytest.raises(MissingError, match="damaged"):
+        find_engine(bundle, library="tensorrt", version="10.3.0", gpu=ORIN_GPU, trust=True)
+
+
+@pytest.mark.parametrize("what", ["folder", "record", "plan"])
+def test_what_others_may_write_is_not_used(bundle, put, what):
+    engine = put()
+    record = engine.path.with_suffix(".json")
+    path = {"folder": engine.path.parent, "record": record, "plan": engine.path}[what]
+    path.chmod(0o777 if what == "folder" else 0o666)
+    with pytest.raises(MissingError, match=r"others may write it \(mode 0[67]{3}\)"):
+        found(bundle)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["folder", "record", "plan"])
+def test_what_belongs_to_another_is_not_used(bundle, put, what):
+    engine = put()
+    record = engine.path.with_suffix(".json")
+    path = {"folder": engine.path.parent, "record": record, "plan": engine.path}[what]
+    os.chown(path, 12345, 12345)
+    with pytest.raises(MissingError, match="belongs to user 12345"):
+        found(bundle)
+
+
+@pytest.mark.parametrize("what", ["folder", "record", "plan"])
+def test_no_link_is_followed(bundle, put, tmp_path, what):
+    engine = put()
+    record = engine.path.with_suffix(".json")
+    path = {"folder": engine.path.parent, "record": record, "plan": engine.path}[what]
+    path.rename(tmp_path / "away")
+    path.symlink_to(tmp_path / "away")
+    with pytest.raises(MissingError, match=r"link|no engine for"):
+        found(bundle)
+    if what == "folder":
+        with pytest.raises(OutputError, match="symbolic link"), exclusive(path, str):
+            pass
+        assert (tmp_path / "away" / engine.path.name).exists()
+
+
+def test_what_a_stranger_calls_a_record_is_no_traceback(bundle, put):
+    engine = put()
+    path = engine.path.with_suffix(".json")
+    record = json.loads(path.read_text())
+    for odd in (
+        {**record, "sha256": None},
+        {**record, "graph": [1]},
+        {**record, "sms": "8"},
+        {k: v for k, v in record.items() if k != "options"},
+        [record],
+        "[" * 100_000,
+    ):
+        path.write_text(odd if isinstance(odd, str) else json.dumps(odd))
+        with pytest.raises(MissingError, match="no engine for"):
+            found(bundle)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(MissingError, match="no engine for"):
+        found(bundle)
+
+
+def test_what_is_checked_is_what_is_loaded(bundle, put):
+    """The plan is replaced between the check and the loading: the descriptor stays."""
+    engine = put()
+    _, plan = open_engine(bundle, library="tensorrt", version="10.3.0", gpu=ORIN_GPU)
+    (engine.path.parent / "x").write_bytes(b"evil")
+    (engine.path.parent / "x").replace(engine.path)
+    with plan:
+        assert plan.read() == b"plan"
+
+
+def test_the_cache_is_this_users_alone(bundle, put):
+    folder = engine_folder(bundle)
+    folder.mkdir()
+    folder.chmod(0o777)
+    with exclusive(folder, str):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        engine = put()
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {0o600}
+    assert found(bundle).path == engine.path

@@ -4,6 +4,7 @@ of other providers what a test makes it tell."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from vptkit.errors import BundleError, MissingError, TargetError
 from vptkit.export import export_bank
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import onnxruntime_graph
+from vptkit.runtime.backends.engine_cache import graph_digest
 from vptkit.runtime.backends.onnxruntime_graph import OrtGraph
 from vptkit.runtime.session.baked_session import GraphSession
 from vptkit.runtime.session.bank_session import BankSession
@@ -97,8 +99,9 @@ class Session:
 
 
 @pytest.fixture
-def stand(monkeypatch) -> Stand:
+def stand(monkeypatch, tmp_path) -> Stand:
     found = Stand()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(onnxruntime_graph, "onnxruntime", found.module())
     return found
 
@@ -215,9 +218,47 @@ def test_a_changed_graph_gets_engines_of_its_own(stand, make_bundle):
     assert len(folders) == 2
 
 
-def test_a_bundle_that_cannot_be_written_keeps_no_engines(stand, make_bundle):
-    bundle = open_bundle(make_bundle())
-    (bundle.path / "engines").write_text("in the way")
+def test_a_cache_that_cannot_be_written_keeps_no_engines(stand, bundle, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    OrtGraph(bundle, provider="tensorrt")
+    assert "trt_engine_cache_path" not in stand.requested[0][1]
+
+
+def test_what_a_bundle_brings_is_not_given_to_onnx_runtime(stand, bundle, tmp_path, monkeypatch):
+    """It loads every engine in the folder that it is told: machine code, without a question."""
+    planted = bundle.path / "engines" / f"ort-{graph_digest(bundle)[:16]}"
+    planted.mkdir(parents=True)
+    OrtGraph(bundle, provider="tensorrt")
+    folder = Path(stand.requested[0][1]["trt_engine_cache_path"])
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("VPTKIT_CACHE", str(tmp_path / "named"))
+    OrtGraph(bundle, provider="tensorrt")
+    folder = Path(stand.requested[0][1]["trt_engine_cache_path"])
+    assert folder.is_relative_to(tmp_path / "named")
+
+
+def _linked(folder, elsewhere):
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(elsewhere)
+
+
+def _foreign(folder, _elsewhere):
+    folder.mkdir(parents=True)
+    os.chown(folder, 12345, 12345)
+
+
+def _shared(folder, _elsewhere):
+    folder.parent.mkdir(parents=True)
+    folder.parent.chmod(0o777)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("plant", [_linked, _foreign, _shared])
+def test_a_cache_that_others_may_have_written_keeps_no_engines(stand, bundle, tmp_path, plant):
+    folder = tmp_path / "cache" / "vptkit" / "engines" / f"ort-{graph_digest(bundle)}"
+    (tmp_path / "elsewhere").mkdir()
+    plant(folder, tmp_path / "elsewhere")
     OrtGraph(bundle, provider="tensorrt")
     assert "trt_engine_cache_path" not in stand.requested[0][1]
 

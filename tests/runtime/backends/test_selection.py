@@ -34,8 +34,8 @@ def machine(monkeypatch):
     tried = []
 
     def describe(**outcomes):
-        def open_(bundle, backend, threads, cuda_graph):
-            tried.append((backend, threads, cuda_graph))
+        def open_(bundle, backend, threads, options):
+            tried.append((backend, threads, options))
             outcome = outcomes.get(backend.replace("-", "_"), MissingError(f"no {backend}"))
             if isinstance(outcome, Exception):
                 raise outcome
@@ -81,7 +81,8 @@ def test_auto_takes_the_first_that_runs_and_keeps_every_reason(bundle, machine):
         ort_tensorrt=graph,
         cpu=AssertionError("not to be tried"),
     )
-    opened = open_graph(bundle, "auto", 3, cuda_graph=False)
+    options = {"cuda_graph": False, "trust_engines": True}
+    opened = open_graph(bundle, "auto", 3, **options)
     assert opened.graph is graph
     assert opened.backend == "ort-tensorrt"
     assert opened.reason.endswith("that runs this bundle on Orin")
@@ -90,7 +91,7 @@ def test_auto_takes_the_first_that_runs_and_keeps_every_reason(bundle, machine):
         ("tensorrt-rtx", "no tensorrt-rtx"),
         ("cuda", "1 MatMul elsewhere"),
     ]
-    assert tried == [(name, 3, False) for name in AUTO_ORDER[:4]]
+    assert tried == [(name, 3, options) for name in AUTO_ORDER[:4]]
 
 
 def test_if_nothing_runs_auto_names_every_reason(bundle, machine):
@@ -179,7 +180,7 @@ def test_auto_takes_an_engine_once_it_is_built(fake_gpu, bundle):
 def test_auto_goes_past_an_engine_that_does_not_serve(fake_gpu, bundle, make_bundle, monkeypatch):
     other = fake_gpu.engine(make_bundle(feed="pixels"))
     monkeypatch.setattr(
-        "vptkit.runtime.backends.tensorrt_graph.find_engine", lambda *_, **__: other
+        "vptkit.runtime.backends.tensorrt_graph.open_engine", lambda *_, **__: other.opened()
     )
     opened = open_graph(bundle, "auto", 1)
     assert opened.backend == "cpu"

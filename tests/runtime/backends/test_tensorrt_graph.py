@@ -34,7 +34,7 @@ def open_engine(fake_gpu, monkeypatch):
 
     def open_(path, *, cuda_graph=True, **settings):
         engine = fake_gpu.engine(path, **settings)
-        monkeypatch.setattr(tensorrt_graph, "find_engine", lambda *_, **__: engine)
+        monkeypatch.setattr(tensorrt_graph, "open_engine", lambda *_, **__: engine.opened())
         return TrtGraph(open_bundle(path), cuda_graph=cuda_graph)
 
     return open_
@@ -210,7 +210,7 @@ def test_threads_take_turns(open_baked, make_bundle, tiny_model):
 def test_an_engine_that_does_not_load(open_engine, make_bundle, monkeypatch, fake_gpu):
     bundle = make_bundle()
     engine = fake_gpu.engine(bundle)
-    monkeypatch.setattr(tensorrt_graph, "find_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(tensorrt_graph, "open_engine", lambda *_, **__: engine.opened())
     monkeypatch.setattr(fake_gpu.trt, "__version__", "10.13.0")
     with pytest.raises(TargetError, match=r"TensorRT 10.13.0 does not load .*not compatible"):
         TrtGraph(open_bundle(bundle))
@@ -218,7 +218,7 @@ def test_an_engine_that_does_not_load(open_engine, make_bundle, monkeypatch, fak
 
 def test_an_engine_of_other_tensors(open_engine, make_bundle, monkeypatch, fake_gpu):
     other = fake_gpu.engine(make_bundle(feed="pixels"))
-    monkeypatch.setattr(tensorrt_graph, "find_engine", lambda *_, **__: other)
+    monkeypatch.setattr(tensorrt_graph, "open_engine", lambda *_, **__: other.opened())
     with pytest.raises(TargetError, match="the manifest wants"):
         TrtGraph(open_bundle(make_bundle()))
 

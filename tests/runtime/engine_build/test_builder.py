@@ -24,6 +24,7 @@ from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends.engine_cache import engine_folder, find_engine, list_engines
+from vptkit.runtime.backends.engine_seal import make_key, with_seal
 from vptkit.runtime.engine_build import build_worker
 from vptkit.runtime.engine_build.build_progress import Follower
 from vptkit.runtime.engine_build.builder import (
@@ -135,6 +136,15 @@ def test_an_engine_and_its_record(run, bundle):
     assert find_engine(bundle, library="tensorrt", version="10.3.0", gpu=gpu).path == engine.path
 
 
+def test_an_engine_of_somebody_else_is_built_again(run, bundle, monkeypatch, tmp_path):
+    """It was "there already" for its name alone."""
+    run("done()")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))  # as on another machine
+    assert not run("done()", trust_engines=True).fresh
+    assert run("done()").fresh
+    assert not run("done()").fresh
+
+
 def test_what_a_killed_build_left_goes(run, bundle):
     engine_folder(bundle).mkdir()
     (engine_folder(bundle) / ".0123.engine.abc.part").write_bytes(b"half")
@@ -203,7 +213,9 @@ def test_a_crash_in_the_middle_of_a_line(run):
 
 
 def test_kernel_times_that_the_library_does_not_take(tmp_path):
-    (tmp_path / "a.timing").write_bytes(b"of another driver")
+    make_key()
+    (tmp_path / "a.timing").write_bytes(with_seal(b"of another driver", "a.timing"))
+    (tmp_path / "a.timing").chmod(0o600)
     taken = []
     config = SimpleNamespace(
         create_timing_cache=lambda content: content,
@@ -211,6 +223,36 @@ def test_kernel_times_that_the_library_does_not_take(tmp_path):
     )
     build_worker._load_timing_cache(config, tmp_path / "a.timing")
     assert taken == [b"of another driver", b""]
+
+
+def test_kernel_times_of_somebody_else_are_not_read(tmp_path):
+    """A library of native code parses them: those that came with a bundle are not its to read."""
+    make_key()
+    path, whole = tmp_path / "a.timing", with_seal(b"times", "a.timing")
+    for content in (b"times", b"", bytes(32) + b"times", whole + b"!", with_seal(b"times", "b")):
+        path.write_bytes(content)
+        path.chmod(0o600)
+        assert build_worker._kept_times(path) == b""
+    path.write_bytes(whole)
+    assert build_worker._kept_times(path) == b"times"
+    path.chmod(0o666)
+    assert build_worker._kept_times(path) == b""
+    path.chmod(0o600)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert build_worker._kept_times(path) == b""
+
+
+def test_kernel_times_are_not_written_through_a_link(tmp_path):
+    make_key()
+    victim, path = tmp_path / "victim", tmp_path / "a.timing"
+    victim.write_bytes(b"precious")
+    path.symlink_to(victim)
+    path.with_name(f".{path.name}.{os.getpid()}.part").symlink_to(victim)
+    times = SimpleNamespace(serialize=lambda: memoryview(b"times"))
+    build_worker._store_timing_cache(SimpleNamespace(get_timing_cache=lambda: times), path)
+    assert victim.read_bytes() == b"precious"
+    assert build_worker._kept_times(path) == b"times"
 
 
 def test_a_child_that_the_system_ends_for_lack_of_memory(run):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from vptkit.python_child import python_command
 from vptkit.runtime.engine_build.worker_process import COMMAND, Outcome, converse
 
 HEAD = """
@@ -32,8 +33,7 @@ def talk(tmp_path):
 
 
 def test_the_real_child_is_a_module_of_ours():
-    assert COMMAND[:2] == (sys.executable, "-m")
-    assert COMMAND[2] == "vptkit.runtime.engine_build.build_worker"
+    assert python_command("vptkit.runtime.engine_build.build_worker") == COMMAND
 
 
 def test_an_answer_ends_the_talk(talk):

@@ -55,7 +55,10 @@ class FakeGpu:
     def engine(
         self, bundle: Path, batch: tuple[int, int, int] = (1, 4, 8), adapters: int = 16
     ) -> Any:
-        """Build an engine with the fake, as `engine_cache.find_engine` would return it."""
+        """Build an engine with the fake, as `engine_cache.find_engine` would return it.
+
+        Its `opened()` is what `open_engine` would return.
+        """
         path = bundle / "model.onnx"
         log = self.trt.ILogger()
         builder = self.trt.Builder(log)
@@ -73,7 +76,9 @@ class FakeGpu:
         config.add_optimization_profile(profile)
         plan = bundle / "fake.engine"
         plan.write_bytes(builder.build_serialized_network(network, config))
-        return SimpleNamespace(path=plan, record={"library": "tensorrt"})
+        made = SimpleNamespace(path=plan, record={"library": "tensorrt"})
+        made.opened = lambda: (made, plan.open("rb"))
+        return made
 
 
 def _position(network: Any, name: str) -> int:

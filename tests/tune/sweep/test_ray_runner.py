@@ -9,10 +9,13 @@ import signal
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
+import vptkit
 from tests.support.children import DEVNULL, PIPE, Child, run_child
+from vptkit.python_child import python_command
 from vptkit.tune import tune
 from vptkit.tune.sweep.run_sweep import sweep_from_mapping
 
@@ -188,6 +191,40 @@ def test_a_driver_dies_twice_and_the_same_command_goes_on(config, tmp_path):
     begun = sorted({record["began"] for record in after["history"]})
     assert begun[0] == 0 < 2 <= begun[1] < begun[2]
     assert curve(after) == curve_alone(sweep, stopped, tmp_path)
+
+
+@needs_ray
+def test_workers_import_nothing_that_lies_in_the_current_folder(config, tmp_path, monkeypatch):
+    """Ray puts the folder in which the driver was started before all others on their path."""
+    path, _ = config({"lr": [0.01]}, epochs=1)
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    mark = tmp_path / "mark"
+    for name in ("timm", "torch", "safetensors", "vptkit"):
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').write(__file__)\n")
+    command = python_command(
+        "vptkit.__main__", "sweep", str(path), "-o", str(tmp_path / "out"), "--cpus", "1"
+    )
+    package_path = str(Path(vptkit.__file__).parents[1])
+    environment = {**ENVIRONMENT, "PYTHONPATH": package_path}
+    run_child(command, env=environment, limit=LIMIT, cwd=folder)
+    assert (tmp_path / "out/best.safetensors").exists()
+    assert not mark.exists(), mark.read_text()
+
+
+@needs_ray
+def test_a_storage_is_tried_without_a_file_of_its_own(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "storage/.vptkit").symlink_to(victim)
+    code = f"""
+        from vptkit.tune.sweep.ray_runner import _require_storage
+        _require_storage({str(tmp_path / "storage")!r})
+    """
+    run_child([sys.executable, "-c", textwrap.dedent(code)], limit=LIMIT)
+    assert victim.read_text() == "precious"
+    assert [p.name for p in (tmp_path / "storage").iterdir()] == [".vptkit"]
 
 
 PRUNING = """

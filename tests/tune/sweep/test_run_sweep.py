@@ -264,6 +264,67 @@ def test_two_at_once_are_refused(plan, tmp_path):
         sweep(plan(), tmp_path / "out", Greedy(tmp_path / "store"))
 
 
+def test_nothing_is_written_through_a_link(plan, tmp_path):
+    """A folder that somebody prepared: its lock and its checkpoint lead to files of the user."""
+    folder, victim = tmp_path / "out", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("precious")
+    (folder / ".lock").symlink_to(victim)
+    with pytest.raises(OutputError, match=r"\.lock: a symbolic link"):
+        sweep(plan({"lr": [1e-2]}), folder, Serial(tmp_path / "store"))
+    (folder / ".lock").unlink()
+
+    class Planter(Serial):
+        def fetch(self, book, trial, target):
+            (folder / "best.checkpoint.safetensors").symlink_to(victim)
+            return super().fetch(book, trial, target)
+
+    sweep(plan({"lr": [1e-2]}), folder, Planter(tmp_path / "store"))
+    assert victim.read_text() == "precious"
+    assert (folder / "best.safetensors").exists()
+
+
+def test_a_book_is_not_kept_behind_a_link(plan, tmp_path):
+    open_book(tmp_path / "out", plan())
+    (tmp_path / "out/trials").rename(tmp_path / "elsewhere")
+    (tmp_path / "out/trials").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="trials: a symbolic link"):
+        open_book(tmp_path / "out", plan())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"history": [1]},
+        {"history": {"a": 1}},
+        {"history": lambda first: [{**first, "epoch": "x"}]},
+        {"history": lambda first: [{**first, "epoch": 1.5}]},
+        {"history": lambda first: [{**first, "finished": 1}]},
+        {"checkpoint": "../../elsewhere"},
+        {"checkpoint": ["x"]},
+        {"state": []},
+    ],
+)
+def test_a_trial_that_a_stranger_wrote(plan, tmp_path, change):
+    book = open_book(tmp_path / "out", plan())
+    book.result(0, record(1, 0.5))
+    path = tmp_path / "out/trials/0000.json"
+    found = json.loads(path.read_text())
+    first = found["history"][0]
+    whole = {name: value(first) if callable(value) else value for name, value in change.items()}
+    path.write_text(json.dumps({**found, **whole}))
+    with pytest.raises(DataError, match=r"0000.json: damaged"):
+        open_book(tmp_path / "out", plan())
+
+
+def test_a_trial_that_is_no_json(plan, tmp_path):
+    open_book(tmp_path / "out", plan()).result(0, record(1, 0.5))
+    for text in ("[" * 100_000, '{"state": NaN}', "[]"):
+        (tmp_path / "out/trials/0000.json").write_text(text)
+        with pytest.raises(DataError, match=r"0000.json.*Remove it"):
+            open_book(tmp_path / "out", plan())
+
+
 def record(epoch, top1, **more):
     return {
         "epoch": epoch,

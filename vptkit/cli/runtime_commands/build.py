@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.options import AsJson
+from vptkit.cli.shared.options import AsJson, TrustEngines
 from vptkit.cli.shared.output import emit
 from vptkit.errors import MissingError, TargetError, VptkitError
 
@@ -56,6 +56,7 @@ def build(
         bool, typer.Option("--force", help="Build again, and against the forecast.")
     ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Print every layer.")] = False,
+    trust_engines: TrustEngines = False,
     as_json: AsJson = False,
 ) -> None:
     """Build the TensorRT engine of a bundle for this machine's GPU."""
@@ -77,6 +78,7 @@ def build(
         tf32=tf32,
         timing_cache=timing_cache,
         force=force,
+        trust_engines=trust_engines,
     )
     if expect is not None:
         require_known(expect)

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Backend, BundleArgument, OneAdapter, Threads
+from vptkit.cli.shared.options import (
+    AsJson,
+    Backend,
+    BundleArgument,
+    OneAdapter,
+    Threads,
+    TrustEngines,
+)
 from vptkit.cli.shared.output import announce, emit, needs_extra, require_onnx
 from vptkit.cli.shared.precision_evidence import open_or_simulate, require_fp32, runner
 from vptkit.errors import VptkitError
@@ -49,6 +56,7 @@ def check(
         ),
     ] = None,
     threads: Threads = None,
+    trust_engines: TrustEngines = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle's answers with its golden ones, and its files with their digests."""
@@ -64,7 +72,7 @@ def check(
 
     if weights is not None and not reference:
         raise typer.BadParameter("goes with --reference only", param_hint="--weights")
-    session, imitated = open_or_simulate(bundle, backend, threads)
+    session, imitated = open_or_simulate(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     if reference:
         images, logits = _reference_answers(session.bundle, weights)

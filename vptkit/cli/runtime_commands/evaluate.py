@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Backend, BundleArgument, Threads
+from vptkit.cli.shared.options import AsJson, Backend, BundleArgument, Threads, TrustEngines
 from vptkit.cli.shared.output import announce, emit
 
 __all__ = ["evaluate_bundle"]
@@ -28,6 +28,7 @@ def evaluate_bundle(
     backend: Backend = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     threads: Threads = None,
+    trust_engines: TrustEngines = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure top-1 and top-5 on a folder of classes."""
@@ -35,7 +36,7 @@ def evaluate_bundle(
     from vptkit.runtime.evaluation.accuracy import evaluate
     from vptkit.runtime.session.factory import open_session
 
-    session = open_session(bundle, backend, threads)
+    session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     with progress("eval") as bar:
         result = evaluate(session, data, adapter=adapter, split=split, batch=batch, progress=bar)

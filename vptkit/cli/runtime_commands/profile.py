@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Force, Threads
+from vptkit.cli.shared.options import AsJson, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import emit, needs_extra
 from vptkit.errors import VptkitError
 
@@ -67,6 +67,7 @@ def profile(
     plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
     force: Force = False,
     threads: Threads = None,
+    trust_engines: TrustEngines = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
@@ -98,6 +99,7 @@ def profile(
         energy=energy,
         power=power,
         pin_clocks=pin_clocks,
+        trust_engines=trust_engines,
     )
     with _baselines(bundles if baseline else []) as named:
         if on is not None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import Backend, BundleArgument, Force, Threads
+from vptkit.cli.shared.options import Backend, BundleArgument, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import announce
 from vptkit.errors import DataError
 
@@ -29,6 +29,7 @@ def run(
     backend: Backend = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     threads: Threads = None,
+    trust_engines: TrustEngines = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify images; a broken one is reported and the others go on."""
@@ -36,7 +37,7 @@ def run(
     from vptkit.runtime.session.prediction import predict
     from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
 
-    session = open_session(bundle, backend, threads)
+    session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     with contextlib.ExitStack() as stack:
         writers = []

@@ -21,6 +21,7 @@ __all__ = [
     "Settings",
     "Text",
     "Threads",
+    "TrustEngines",
     "Weights",
     "backbone_args",
     "option",
@@ -45,6 +46,13 @@ Weights = Annotated[
     Path | None, typer.Option(help="The backbone's weights, .safetensors [timm's, from its hub].")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [all usable cores].")]
+TrustEngines = Annotated[
+    bool,
+    typer.Option(
+        "--trust-engines",
+        help="Load TensorRT engines too that you did not build on this machine: they are programs.",
+    ),
+]
 Settings = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of vptkit tune: its backbone_args are taken."),

@@ -119,7 +119,9 @@ def runner(preprocess: Any, threads: int | None) -> Callable[[Any], Any]:
     return run
 
 
-def open_or_simulate(bundle: Path, backend: str = "cpu", threads: int | None = None) -> Any:
+def open_or_simulate(
+    bundle: Path, backend: str = "cpu", threads: int | None = None, *, trust_engines: bool = False
+) -> Any:
     """A session, and whether it simulates types that the CPU provider cannot compute.
 
     Raises:
@@ -132,7 +134,7 @@ def open_or_simulate(bundle: Path, backend: str = "cpu", threads: int | None = N
     from vptkit.runtime.session.factory import open_session
 
     if backend != "cpu" or open_bundle(bundle, verify=False).precision not in ("bf16", "fp8"):
-        return open_session(bundle, backend, threads), False
+        return open_session(bundle, backend, threads, trust_engines=trust_engines), False
     try:
         from vptkit.export.numerics.precision_simulation import write_simulated
     except ModuleNotFoundError as error:
