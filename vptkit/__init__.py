@@ -14,6 +14,7 @@ Shape alphabet, used in every docstring:
 - `atomic_files`: files that appear whole or not at all.
 - `errors`: what can go wrong, with exit codes.
 - `regular_files`: files that a stranger may have made, opened and read with bounds.
+- `schema`: what a stranger's document may hold, checked whole.
 - `strict_json`: JSON that a stranger may have written.
 - `progress`: bars and lines on standard error.
 - `text_table`: results as plain text.

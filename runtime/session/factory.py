@@ -13,9 +13,13 @@ from .baked_session import GraphSession
 from .bank_session import BankSession
 
 if TYPE_CHECKING:
+    from vptkit.formats.bundle import Bundle
+
     from .session_protocol import Session
 
 __all__ = ["open_session"]
+
+_ATTEMPTS = 20
 
 
 def open_session(
@@ -41,12 +45,22 @@ def open_session(
     """
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
-    bundle = open_bundle(Path(path))
+    for attempt in range(_ATTEMPTS):
+        bundle = open_bundle(Path(path))
+        try:
+            return _session(bundle, backend, threads, cuda_graph=cuda_graph)
+        except BundleError:
+            # was it exported again between manifest and graph? Then all of the new one is opened
+            same = open_bundle(Path(path), verify=False).digest == bundle.digest
+            if same or attempt + 1 == _ATTEMPTS:
+                raise
+    raise AssertionError
+
+
+def _session(bundle: Bundle, backend: str, threads: int | None, *, cuda_graph: bool) -> Session:
     opened = open_graph(bundle, backend, threads, cuda_graph=cuda_graph)
     if bundle.layout == "bank":
         return BankSession(bundle, opened.backend, opened.graph, opened.explanation)
-    if bundle.layout != "baked":
-        raise BundleError(f"{path}: layout {bundle.layout!r}, expected 'baked' or 'bank'")
     return GraphSession(
         bundle=bundle, backend=opened.backend, graph=opened.graph, choice=opened.explanation
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import sys
 
 import pytest
@@ -47,19 +48,30 @@ def test_what_is_not_a_bundle_is_refused(tmp_path, there):
 
 
 def test_a_graph_that_onnxruntime_cannot_load_is_a_target_error(make_bundle, edit_manifest):
-    import hashlib
-
     path = make_bundle(golden=False)
-    (path / "model.onnx").write_bytes(b"nonsense")
-    edit_manifest(path, files={"model.onnx": hashlib.sha256(b"nonsense").hexdigest()})
+    content = (path / "model.onnx").read_bytes().replace(b"ReduceMean", b"ReduceMoan")
+    (path / "model.onnx").write_bytes(content)
+    edit_manifest(path, files={"model.onnx": hashlib.sha256(content).hexdigest()})
     with pytest.raises(TargetError, match=r"ONNX Runtime \d.* cannot load the graph") as caught:
         open_session(path)
     assert caught.value.exit_code == 4
+    assert str(path / "model.onnx") in str(caught.value)
+    assert "/proc/" not in str(caught.value)
 
 
-def test_an_unknown_layout_is_refused(make_bundle):
-    with pytest.raises(BundleError, match="layout 'tree', expected 'baked' or 'bank'"):
-        open_session(make_bundle(layout="tree"))
+def test_what_is_no_graph_is_refused(make_bundle, edit_manifest):
+    path = make_bundle(golden=False)
+    (path / "model.onnx").write_bytes(b"nonsense")
+    edit_manifest(path, files={"model.onnx": hashlib.sha256(b"nonsense").hexdigest()})
+    with pytest.raises(BundleError, match="not a readable ONNX graph"):
+        open_session(path)
+
+
+def test_an_unknown_layout_is_refused(make_bundle, edit_manifest):
+    path = make_bundle()
+    edit_manifest(path, layout="tree")
+    with pytest.raises(BundleError, match="layout is 'tree', expected one of baked, bank"):
+        open_session(path)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])

@@ -133,6 +133,7 @@ def open_or_simulate(bundle: Path, backend: str = "cpu", threads: int | None = N
 
     if backend != "cpu" or open_bundle(bundle, verify=False).precision not in ("bf16", "fp8"):
         return open_session(bundle, backend, threads), False
+    opened = open_bundle(bundle)
     try:
         from vptkit.export.numerics.precision_simulation import write_simulated
     except ModuleNotFoundError as error:
@@ -140,9 +141,9 @@ def open_or_simulate(bundle: Path, backend: str = "cpu", threads: int | None = N
             raise
         raise MissingExtraError("onnx", "export", "simulating a precision") from error
     with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
-        write_simulated(bundle, Path(folder))
+        write_simulated(opened, Path(folder))
         session: Any = open_session(folder, backend, threads)
-    return replace(session, bundle=open_bundle(bundle)), True
+    return replace(session, bundle=opened), True
 
 
 def note_missing_gate(manifest: dict[str, Any]) -> None:
