@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,8 +187,8 @@ def _aside(path: Path) -> Path:
 def recover_folder(path: Path) -> None:
     """Put back what a run moved aside that was killed before the new folder had its name.
 
-    If the new one has it, what was moved aside is removed. A living run holds a lock on it; then
-    nothing is done, and nothing either where that is not possible.
+    If the new one has it, what was moved aside is removed. A living run holds a lock on it and is
+    waited for, a moment; where nothing can be done nothing is.
     """
     aside = _aside(path)
     if not os.path.lexists(aside):
@@ -195,13 +196,25 @@ def recover_folder(path: Path) -> None:
     with contextlib.suppress(OSError):
         handle = os.open(aside, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _locked(handle):
+                return
             if os.path.lexists(path):
                 _remove(aside)
             else:
                 aside.rename(path)
         finally:
             os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Whether the lock of a folder could be had in a moment."""
+    end = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < end:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def _remove(path: Path) -> None:
@@ -213,6 +226,7 @@ def _remove(path: Path) -> None:
 
 _NOREPLACE, _EXCHANGE = 1, 2  # of renameat2(2), Linux 3.15
 _AT_FDCWD = -100
+_PATIENCE_S = 2.0  # two renames take less
 _NUMBERS = {
     "x86_64": 316,
     "aarch64": 276,

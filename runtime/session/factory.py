@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import BundleError, VptkitError
-from vptkit.formats.bundle import open_bundle
+from vptkit.formats.bundle import bundle_state, open_bundle
 from vptkit.runtime.backends.selection import open_graph
 
 from .baked_session import GraphSession
@@ -46,13 +46,13 @@ def open_session(
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
     for attempt in range(_ATTEMPTS):
+        state = bundle_state(Path(path))
         bundle = open_bundle(Path(path))
         try:
             return _session(bundle, backend, threads, cuda_graph=cuda_graph)
         except BundleError:
             # was it exported again between manifest and graph? Then all of the new one is opened
-            same = open_bundle(Path(path), verify=False).digest == bundle.digest
-            if same or attempt + 1 == _ATTEMPTS:
+            if state == bundle_state(Path(path)) or attempt + 1 == _ATTEMPTS:
                 raise
     raise AssertionError
 

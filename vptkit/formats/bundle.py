@@ -50,6 +50,7 @@ __all__ = [
     "MODEL",
     "Bundle",
     "adapter_entry",
+    "bundle_state",
     "open_bundle",
     "write_manifest",
 ]
@@ -233,14 +234,16 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
             also a file that is missing, changed, not listed, or no regular file.
     """
     for attempt in range(_ATTEMPTS):
-        state = _state(path)
+        state = bundle_state(path)
         try:
             with _folder(path) as handle:
                 bundle = _parsed(path, _read_manifest(path, handle))
                 stamps = verify_files(path, handle, bundle.manifest["files"]) if verify else {}
                 return replace(bundle, stamps=stamps)
         except BundleError:
-            if state == _state(path) or attempt + 1 == _ATTEMPTS:  # nobody was at it meanwhile
+            if (
+                state == bundle_state(path) or attempt + 1 == _ATTEMPTS
+            ):  # nobody was at it meanwhile
                 raise
     raise AssertionError
 
@@ -302,13 +305,16 @@ def _no_bundle(path: Path) -> str:
     return f"{path}: not a bundle: no {MANIFEST}. Expected the output of export."
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes when a bundle is exported again, or edited."""
+def bundle_state(path: Path) -> tuple[int, ...]:
+    """What changes when a bundle is exported again, or edited: who failed to read it tries again."""
     try:
         folder, manifest = path.stat(), (path / MANIFEST).lstat()
     except (OSError, ValueError):
         return ()
-    return folder.st_dev, folder.st_ino, manifest.st_ino, manifest.st_mtime_ns, manifest.st_ctime_ns
+    return (
+        *(folder.st_dev, folder.st_ino, folder.st_ctime_ns),
+        *(manifest.st_ino, manifest.st_mtime_ns, manifest.st_ctime_ns),
+    )
 
 
 def _read_manifest(path: Path, handle: int) -> bytes:

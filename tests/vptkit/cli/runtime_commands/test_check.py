@@ -264,3 +264,22 @@ def test_overflow_is_of_fp32_bundles(make_bundle, colour_folders):
     bundle = make_bundle(precision="fp16")
     with pytest.raises(TargetError, match="the bundle is fp16; expected fp32"):
         report_overflow(bundle, colour_folders, None, True)
+
+
+def test_a_simulation_writes_only_into_its_own_folder(
+    vptkit, make_bundle, edit_manifest, tmp_path, monkeypatch
+):
+    """A name of the manifest, through a link and "..", had any file of the user overwritten."""
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
+    victim = tmp_path / "t" / ".bashrc"
+    victim.write_text("mine")
+    path = make_bundle(precision="bf16")
+    (path / "a" / "b").mkdir(parents=True)
+    (path / "d").symlink_to("a/b")  # d/../../.bashrc is the bundle's own file here
+    (path / ".bashrc").write_text("evil")
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    edit_manifest(path, files=files | {"d/../../.bashrc": sha256_of_file(path / "d/../../.bashrc")})
+    assert_error(vptkit("check", path), 2, "a name in files is", "plain name")
+    assert victim.read_text() == "mine"
+    assert list((tmp_path / "t").iterdir()) == [victim]
