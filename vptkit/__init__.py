@@ -16,6 +16,7 @@ Shape alphabet, used in every docstring:
 - `private_files`: locks, keys and folders that are this user's alone.
 - `python_child`: how a Python process of ours is started.
 - `regular_files`: files that a stranger may have made, opened and read with bounds.
+- `schema`: what a stranger's document may hold, checked whole.
 - `strict_json`: JSON that a stranger may have written.
 - `progress`: bars and lines on standard error.
 - `text_table`: results as plain text.

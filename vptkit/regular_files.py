@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "is_plain_name",
+    "names_in",
     "open_inside",
     "open_regular",
+    "opened_folder",
     "read_bounded",
     "read_regular",
     "require_regular",
@@ -62,13 +64,49 @@ def open_regular(path: Path, error: type[VptkitError]) -> BinaryIO:
         return _checked(os.open(path, _READ), path, error)
 
 
-def open_inside(folder: Path, name: str, error: type[VptkitError]) -> BinaryIO:
+@contextlib.contextmanager
+def opened_folder(
+    path: Path, error: type[VptkitError], *, within: int | None = None, name: str | None = None
+) -> Iterator[int]:
+    """Yield the descriptor of a folder: what is done by it stays in that one, whatever its name is.
+
+    Args:
+        path: the folder, for messages; and what is opened unless `within` is given.
+        error: what to raise.
+        within: the descriptor of a folder; then `name` in it is opened, and is no link.
+        name: see there.
+
+    Raises:
+        error: there is no such folder, it may not be read, or a link stands in its place.
+    """
+    with _named(path, error):
+        if within is None:
+            handle = os.open(path, _FOLDER)
+        else:
+            _require_no_link(path, str(name), within, error)
+            handle = os.open(str(name), _FOLDER | os.O_NOFOLLOW, dir_fd=within)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def names_in(handle: int) -> list[str]:
+    """What an open folder holds, in order."""
+    with os.scandir(handle) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def open_inside(
+    folder: Path, name: str, error: type[VptkitError], *, handle: int | None = None
+) -> BinaryIO:
     """Open a file by its name within a folder, without following a link below that folder.
 
     Args:
         folder: which the user named; it may be a link itself.
         name: relative, such as `adapters/birds.safetensors`.
         error: what to raise.
+        handle: the folder's descriptor, where it is open already (`opened_folder`).
 
     Raises:
         error: the name leads out of the folder or through a link, there is no such file, it may not
@@ -78,15 +116,14 @@ def open_inside(folder: Path, name: str, error: type[VptkitError]) -> BinaryIO:
     if not is_plain_name(name, levels=name.count("/") + 1):
         raise error(f"{folder}: the name {name!r} does not stay below the folder")
     *folders, last = name.split("/")
-    with _named(path, error), contextlib.ExitStack() as stack:
-        handle = os.open(folder, _FOLDER)
-        stack.callback(os.close, handle)
+    with contextlib.ExitStack() as stack:
+        if handle is None:
+            handle = stack.enter_context(opened_folder(folder, error))
         for part in folders:
-            _require_no_link(path, part, handle, error)
-            handle = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
-            stack.callback(os.close, handle)
-        _require(path, os.stat(last, dir_fd=handle, follow_symlinks=False), error)
-        return _checked(os.open(last, _READ | os.O_NOFOLLOW, dir_fd=handle), path, error)
+            handle = stack.enter_context(opened_folder(path, error, within=handle, name=part))
+        with _named(path, error):
+            _require(path, os.stat(last, dir_fd=handle, follow_symlinks=False), error)
+            return _checked(os.open(last, _READ | os.O_NOFOLLOW, dir_fd=handle), path, error)
 
 
 def require_regular(path: Path, error: type[VptkitError]) -> None:

@@ -2,32 +2,46 @@
 
 The graph, its engine and the other adapters stay as they are. A crash at any point leaves a bundle
 that opens: files are written before the manifest names them and removed after it has forgotten them.
-One editor at a time holds a lock on the folder, which dies with its process.
+Removed are those that the old manifest listed, and what an edit left that was killed: while the lock
+is held nobody else writes, so its temporary files, and rows that say their own digest and that no
+manifest names, belong to nobody.
+
+One editor at a time holds a lock on the folder, which dies with its process. An export that replaces
+the bundle (`atomic_files`) waits for it too, so an edit lands in the bundle that it was meant for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import locked_folder
 from vptkit.errors import AdapterError, BundleError
 from vptkit.formats.adapter import read_adapter
-from vptkit.formats.bank_tables import FOLDER, NORMS, BankShape, write_rows
+from vptkit.formats.bank_tables import NORMS, BankShape, write_rows
 from vptkit.formats.bundle import adapter_entry, open_bundle, write_manifest
-from vptkit.formats.tensor_file import read_tensors
+from vptkit.formats.bundle_files import is_row_file, require_closed
+from vptkit.formats.manifest_schema import ADAPTERS, MANIFEST
+from vptkit.formats.tensor_file import parse_tensor_file
+from vptkit.regular_files import names_in, opened_folder
 
 from .adapter_rows import Bank, require_member, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.bundle import Bundle
 
 __all__ = ["add", "remove", "replace"]
+
+# What `atomic_file` leaves of a row file, or of a manifest, when its process is killed.
+_KILLED = re.compile(
+    rf"\.(?:[A-Za-z0-9._-]+-[0-9a-f]{{8}}\.safetensors|{re.escape(MANIFEST)})\..+\.part"
+)
 
 
 def add(bundle: Path, adapter: Path, *, name: str | None = None) -> str:
@@ -101,26 +115,29 @@ def bank_of(bundle: Bundle) -> Bank:
         pool=entry["pool"],
         norm=entry["norm"],
         preprocess=bundle.preprocess,
-        norms=read_tensors(bundle.path / NORMS, BundleError),
+        norms=parse_tensor_file(bundle.read(NORMS), bundle.path / NORMS, BundleError)[1],
     )
 
 
 @contextlib.contextmanager
 def _editing(path: Path) -> Iterator[Bundle]:
-    """Yield the bundle as it is while nobody else edits it."""
-    open_bundle(path, verify=False)
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    """Yield the bundle as it is while nobody else edits or replaces it."""
+    open_bundle(path, verify=False)  # says what is wrong before anybody waits
+    with locked_folder(path) as handle:
         bundle = open_bundle(path, verify=False)  # again: another editor may have been faster
         if bundle.layout != "bank":
             raise BundleError(
                 f"{path}: layout {bundle.layout!r}, only a bank can be edited. Export the adapters "
                 "with --layout bank."
             )
-        yield bundle
-    finally:
-        os.close(handle)
+        require_closed(path, handle, bundle.manifest["files"])
+        try:
+            yield bundle
+        finally:
+            with contextlib.suppress(
+                BundleError, OSError
+            ):  # what was to be done is done, or failed
+                _sweep(path, bundle.manifest["files"])
 
 
 def _write(bundle: Bundle, adapter: Adapter, name: str) -> tuple[dict[str, Any], str]:
@@ -132,15 +149,43 @@ def _write(bundle: Bundle, adapter: Adapter, name: str) -> tuple[dict[str, Any],
 
 
 def _publish(bundle: Bundle, entries: list[dict[str, Any]], new: dict[str, str]) -> None:
-    """Replace the manifest, then remove the files that it no longer names."""
+    """Replace the manifest; `_editing` then removes the files that it no longer names."""
     named = {entry["file"] for entry in entries}
+    before: dict[str, str] = bundle.manifest["files"]
     files = {
         name: digest
-        for name, digest in {**bundle.manifest["files"], **new}.items()
-        if not name.startswith(f"{FOLDER}/") or name in named
+        for name, digest in {**before, **new}.items()
+        if not name.startswith(f"{ADAPTERS}/") or name in named
     }
     manifest = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
     write_manifest(bundle.path, {**manifest, "adapters": entries}, files)
-    for path in (bundle.path / FOLDER).iterdir():  # leftovers of a crash among them
-        if f"{FOLDER}/{path.name}" not in named:
-            path.unlink(missing_ok=True)
+
+
+def _sweep(path: Path, before: Collection[str]) -> None:
+    """Remove rows that the manifest has forgotten or never named, and what killed edits left.
+
+    Args:
+        path: the bundle.
+        before: the files that the manifest listed before the edit.
+    """
+    kept = open_bundle(path, verify=False).manifest["files"]
+    with (
+        opened_folder(path, BundleError) as handle,
+        opened_folder(path / ADAPTERS, BundleError, within=handle, name=ADAPTERS) as rows,
+    ):
+        for name in names_in(rows):
+            file = f"{ADAPTERS}/{name}"
+            if file not in kept and (
+                file in before
+                or _KILLED.fullmatch(name)
+                or is_row_file(path / ADAPTERS, rows, name)
+            ):
+                _unlink(name, rows)
+        for name in names_in(handle):
+            if _KILLED.fullmatch(name):
+                _unlink(name, handle)
+
+
+def _unlink(name: str, folder: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)

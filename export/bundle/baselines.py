@@ -13,7 +13,7 @@ import numpy as np
 from vptkit.export.analysis.macs import unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.precision.lowering import Lowering
-from vptkit.formats.adapter import Adapter, BackboneRef, read_adapter
+from vptkit.formats.adapter import Adapter, BackboneRef, parse_adapter
 from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bundle import ADAPTER, open_bundle, write_manifest
 
@@ -89,8 +89,11 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         would be the same graph).
     """
     opened = open_bundle(bundle, verify=False)
-    adapter = _bare(opened) if opened.layout == "bank" else read_adapter(bundle / ADAPTER)
     spec = opened.spec
+    if opened.layout == "bank":
+        adapter = _bare(opened)
+    else:
+        adapter = parse_adapter(opened.read(ADAPTER), bundle / ADAPTER)
     options = ExportOptions(
         fold="none",
         input="uint8" if opened.input == "images" else "float32",

@@ -7,18 +7,19 @@ so rounds less often.
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from vptkit.export.analysis.dataflow import LAYOUT, Dataflow, replace_nodes
-from vptkit.export.graph.onnx_file import write_model
-from vptkit.formats.bundle import MODEL, open_bundle, write_manifest
+from vptkit.export.graph.onnx_file import read_model, write_model
+from vptkit.formats.bundle import MODEL, write_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from vptkit.formats.bundle import Bundle
 
 __all__ = ["needs_simulation", "simulated", "write_simulated"]
 
@@ -63,26 +64,24 @@ def simulated(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def write_simulated(bundle: Path, folder: Path) -> None:
+def write_simulated(bundle: Bundle, folder: Path) -> None:
     """A copy of a bundle around the simulated graph, for sessions on a CPU.
 
     Args:
-        bundle: of any precision; its digests are checked.
-        folder: an existing empty folder.
+        bundle: of any precision.
+        folder: an existing empty folder; nothing is written elsewhere: the names of a bundle's files
+            are plain (`manifest_schema`), and content is copied, not links.
 
     Raises:
-        BundleError: not a bundle, or one of its files was changed.
+        BundleError: one of its files was changed.
     """
-    manifest = dict(open_bundle(bundle).manifest)
-    for name in manifest.pop("files"):
-        if not name.startswith(MODEL):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle / name, target)
-    del manifest["format"]
-    model = simulated(onnx.load(bundle / MODEL))
-    write_model(model, folder / MODEL)
-    write_manifest(folder, manifest)
+    kept = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
+    for name in bundle.manifest["files"]:
+        if name not in bundle.graph_files:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(bundle.read(name))
+    write_model(simulated(read_model(bundle)), folder / MODEL)
+    write_manifest(folder, kept)
 
 
 def _retarget(node: onnx.NodeProto) -> None:

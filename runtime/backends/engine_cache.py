@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file, sha256_of_file
-from vptkit.errors import MissingError, OutputError
-from vptkit.formats.bundle import ENGINES, MODEL
+from vptkit.errors import BundleError, MissingError, OutputError
+from vptkit.formats.bundle import ENGINES
 from vptkit.private_files import locked, not_private, private_folder
 from vptkit.regular_files import open_inside, read_bounded
 from vptkit.strict_json import canonical_json, parse_json
@@ -77,6 +77,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "sha256": (str,),
     "bytes": (int,),
 }
+_OURS = re.compile(rf"[0-9a-f]{{{_LETTERS}}}\.(engine|json)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,11 +187,18 @@ class Engine:
 
 
 def graph_digest(bundle: Bundle) -> str:
-    """Digest of the graph: the manifest's, of model.onnx and its external data."""
-    files = bundle.manifest["files"]
-    parts = [files[name] for name in sorted(files) if name.startswith(MODEL)]
+    """Digest of the graph: of model.onnx and its external data, and true of what is there.
+
+    Raises:
+        BundleError: it was not compared with the manifest yet, and differs.
+    """
+    for name in bundle.graph_files:
+        if name not in bundle.stamps:
+            with bundle.opened(name):
+                pass
+    parts = list(bundle.graph_files.values())
     if len(parts) == 1:
-        return str(parts[0])
+        return parts[0]
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
@@ -319,13 +327,19 @@ def remove_stale_engines(bundle: Bundle, here: Here) -> list[Path]:
     """Remove what this library cannot use any more: engines, their records, kernel times.
 
     Those of the other library stay, and engines that were built ahead of time for GPUs of another
-    compute capability. Plans without a readable record go: nobody can tell whose they are.
+    compute capability. Plans without a readable record go: nobody can tell whose they are. A file
+    whose name this cache does not write stays, and a bundle's folder that is a link is not followed.
 
     Returns:
         The files.
+
+    Raises:
+        BundleError: the bundle's engines/ is a link.
     """
     folder = engine_folder(bundle)
-    files = [p for p in folder.glob("*") if p.suffix in (".engine", ".json")]
+    if folder == bundle.path / ENGINES and folder.is_symlink():
+        raise BundleError(f"{folder}: a link, which is not followed here. Remove it.")
+    files = [p for p in folder.glob("*") if _OURS.fullmatch(p.name)]
     kept = {engine.path.stem for engine in list_engines(bundle) if not _useless(engine, here)}
     gone = [path for path in files if path.stem not in kept]
     times = timing_cache(folder, here)

@@ -143,16 +143,17 @@ class OrtGraph:
 
 
 def _load(bundle: Bundle, options: Any, providers: list[Any]) -> Any:
-    try:
-        # Its own fallback would start again on the processor, with a message on standard output.
-        return onnxruntime.InferenceSession(
-            str(bundle.model), options, providers=providers, enable_fallback=0
-        )
-    except Exception as error:  # its exceptions share no other base
-        raise TargetError(
-            f"{bundle.model}: ONNX Runtime {onnxruntime.__version__} cannot load the graph: "
-            f"{str(error).strip()}"
-        ) from error
+    with bundle.graph() as path:
+        try:
+            # Its own fallback would start again on the processor, with a message on standard output.
+            return onnxruntime.InferenceSession(
+                str(path), options, providers=providers, enable_fallback=0
+            )
+        except Exception as error:  # its exceptions share no other base
+            raise TargetError(
+                f"{bundle.model}: ONNX Runtime {onnxruntime.__version__} cannot load the graph: "
+                f"{str(error).strip().replace(str(path), str(bundle.model))}"
+            ) from error
 
 
 def _proven(bundle: Bundle, options: Any, provider: Provider) -> Any:

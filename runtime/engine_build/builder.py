@@ -222,12 +222,13 @@ def carry_out(
 
         def write(part: Path) -> dict[str, Any]:
             begun = time.perf_counter()
-            outcome = converse(
-                _request(job, folder, part),
-                listen=Follower(progress),
-                command=command,
-                beat_s=beat_s,
-            )
+            with job.bundle.graph() as model:
+                outcome = converse(
+                    _request(job, model, folder, part),
+                    listen=Follower(progress),
+                    command=command,
+                    beat_s=beat_s,
+                )
             result = _require_done(job, outcome)
             return _facts(job, outcome.log, result, time.perf_counter() - begun)
 
@@ -327,7 +328,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
-def _request(job: Job, folder: Path, part: Path) -> dict[str, Any]:
+def _request(job: Job, model: Path, folder: Path, part: Path) -> dict[str, Any]:
     options, plan = job.options, job.bundle.manifest["lowering"] or {}
     types = [job.bundle.precision] if job.bundle.precision != "fp32" else []
     if job.bundle.precision == "int8" and plan.get("target") == "tensorrt":
@@ -336,7 +337,7 @@ def _request(job: Job, folder: Path, part: Path) -> dict[str, Any]:
     keeps_times = options.timing_cache and options.library == "tensorrt"
     return {
         "library": options.library,
-        "model": str(job.bundle.model.resolve()),
+        "model": str(model),
         "plan": str(part.resolve()),
         "sm": options.sm,
         "profile": job.profile,

@@ -121,7 +121,7 @@ def _workers(model: Path, wanted: int) -> int:
 def _opinion(model: Path, sm: int, timeout_s: float) -> Opinion:
     request: dict[str, Any] = {
         "library": "tensorrt_rtx",
-        "model": str(model.resolve()),
+        "model": str(model.absolute()),
         "plan": None,
         "sm": sm,
         "profile": {},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import VptkitError
 from vptkit.formats.bundle import MANIFEST, open_bundle
+from vptkit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,8 +85,8 @@ def bundle_items(bundle: Path, folder: str) -> list[Item]:
     Raises:
         BundleError: not a bundle, or it was changed.
     """
-    files: dict[str, str] = open_bundle(bundle).manifest["files"]
-    digests = {**files, MANIFEST: sha256_of_file(bundle / MANIFEST)}
+    opened = open_bundle(bundle)
+    digests = {**opened.manifest["files"], MANIFEST: opened.digest}
     return [_item(f"{folder}/{name}", bundle / name, d) for name, d in digests.items()]
 
 
@@ -135,7 +136,7 @@ def _item(path: str, file: Path, sha256: str) -> Item:
 def _blocks(item: Item) -> Iterator[bytes]:
     """The bytes of a file, exactly as many as were announced."""
     left = item.size
-    with item.file.open("rb") as stream:
+    with open_regular(item.file, VptkitError) as stream:
         while left:
             block = stream.read(min(left, _BLOCK))
             if not block:

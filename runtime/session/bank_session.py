@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import BundleError, DataError
-from vptkit.formats.bank_tables import BankShape, read_rows
+from vptkit.formats.bank_tables import BankShape, parse_rows
 from vptkit.formats.bundle import MANIFEST, open_bundle
 from vptkit.runtime.backends.graph_protocol import TimedGraph
 
@@ -74,9 +74,8 @@ class Tables:
         new = [name for name in wanted if name not in kept]
         # Changes to an open bank are read before any is made; the first load goes one by one.
         first = not self.places
-        read = (
-            read_rows(bundle.path / wanted[name][0], wanted[name][1], self.shape) for name in new
-        )
+        files = [wanted[name][0] for name in new]
+        read = (parse_rows(bundle.read(f), bundle.path / f, self.shape) for f in files)
         rows = read if first else iter(list(read))
         self._free += [place[0] for name, place in self.places.items() if name not in kept]
         self.places = kept
@@ -296,6 +295,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _require_same(before: Bundle, after: Bundle) -> None:
     """Adapters may change under an open session; the graph may not."""
-    model = before.model.name
-    if before.manifest["files"][model] != after.manifest["files"].get(model):
+    kept = ("inputs", "outputs", "layout", "batch", "preprocess", "backbone")
+    if before.graph_files != after.graph_files or any(
+        before.manifest[key] != after.manifest[key] for key in kept
+    ):
         raise BundleError(f"{after.path}: the bundle was exported again. Open it again.")

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import BundleError, VptkitError
-from vptkit.formats.bundle import open_bundle
+from vptkit.formats.bundle import bundle_state, open_bundle
 from vptkit.runtime.backends.selection import open_graph
 
 from .baked_session import GraphSession
 from .bank_session import BankSession
 
 if TYPE_CHECKING:
+    from vptkit.formats.bundle import Bundle
+
     from .session_protocol import Session
 
 __all__ = ["open_session"]
+
+_ATTEMPTS = 20
 
 
 def open_session(
@@ -44,14 +48,26 @@ def open_session(
     """
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
-    bundle = open_bundle(Path(path))
+    for attempt in range(_ATTEMPTS):
+        state = bundle_state(Path(path))
+        bundle = open_bundle(Path(path))
+        try:
+            return _session(bundle, backend, threads, cuda_graph, trust_engines)
+        except BundleError:
+            # was it exported again between manifest and graph? Then all of the new one is opened
+            if state == bundle_state(Path(path)) or attempt + 1 == _ATTEMPTS:
+                raise
+    raise AssertionError
+
+
+def _session(
+    bundle: Bundle, backend: str, threads: int | None, cuda_graph: bool, trust_engines: bool
+) -> Session:
     opened = open_graph(
         bundle, backend, threads, cuda_graph=cuda_graph, trust_engines=trust_engines
     )
     if bundle.layout == "bank":
         return BankSession(bundle, opened.backend, opened.graph, opened.explanation)
-    if bundle.layout != "baked":
-        raise BundleError(f"{path}: layout {bundle.layout!r}, expected 'baked' or 'bank'")
     return GraphSession(
         bundle=bundle, backend=opened.backend, graph=opened.graph, choice=opened.explanation
     )

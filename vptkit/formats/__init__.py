@@ -5,6 +5,9 @@
 - `backbone_weights`: a backbone's tensors by timm name, and their digest.
 - `bank_tables`: the tables of a bank: shapes, layout, rows of an adapter.
 - `bundle`: the bundle NAME.vptk/ and its manifest.
+- `bundle_files`: a bundle's files: a closed set, opened and compared.
+- `graph_scan`: what an ONNX file would make its reader open besides itself.
+- `manifest_schema`: what a manifest may say.
 - `summary`: what a file is, for `vptkit inspect`.
 - `tensor_file`: safetensors, read and written with numpy alone.
 - `timm_arguments`: what of a file may reach `timm.create_model`.

@@ -6,7 +6,6 @@ equal bytes. What the numbers mean is in `vptkit.tune.backbone.reference`.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,11 +14,24 @@ import numpy as np
 
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.images.preprocess import Preprocess
-from vptkit.strict_json import canonical_json
+from vptkit.schema import (
+    anything,
+    choice,
+    integer,
+    list_of,
+    mapping,
+    null_or,
+    record,
+    require,
+    shown,
+    text,
+)
+from vptkit.strict_json import canonical_json, parse_json
 
 from .backbone_spec import BackboneSpec
 from .backbone_weights import norm_shapes
-from .tensor_file import read_tensor_file, write_tensors
+from .manifest_schema import CLASSES, DIGEST, NAME, NOTES, PROMPTS
+from .tensor_file import parse_tensor_file, read_tensor_file, write_tensors
 from .timm_arguments import require_timm_arguments, require_timm_name
 
 if TYPE_CHECKING:
@@ -28,10 +40,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.schema import Kind
+
 __all__ = [
     "FORMAT",
     "Adapter",
     "BackboneRef",
+    "parse_adapter",
     "read_adapter",
     "require_backbone",
     "with_spec",
@@ -39,21 +54,21 @@ __all__ = [
 ]
 
 FORMAT = "vptkit.adapter/1"
-_FIELDS = frozenset(
-    [
-        "format",
-        "name",
-        "backbone",
-        "method",
-        "insert",
-        "prompt_length",
-        "pool",
-        "norm",
-        "labels",
-        "preprocess",
-        "train",
-    ]
-)
+# Kinds of the fields; what they mean together is checked by `_validate` and by who reads them.
+_FIELDS: Mapping[str, Kind] = {
+    "format": choice(FORMAT),
+    "name": NAME,
+    "backbone": anything(values=10_000, depth=8, letters=1000),
+    "method": text(200),
+    "insert": NOTES,
+    "prompt_length": integer(-1 << 31, PROMPTS),
+    "pool": NOTES,
+    "norm": NOTES,
+    "labels": list_of(text(10_000), CLASSES),
+    "preprocess": NOTES,
+    "train": mapping(text(1000), NOTES, 10_000),
+}
+_DOCUMENT = record(_FIELDS)
 _MOST_BYTES = 2**30  # of an adapter file; most have less than a thousandth of it
 _POOLS = ("token", "avg", "avg_prompts", "map")
 _TYPES_OF = {"golden.images": ("uint8",), "golden.logits": ("float32",)}
@@ -103,16 +118,15 @@ class BackboneRef:
         """Read what `to_json` wrote.
 
         Raises:
-            AdapterError: keys are missing or unknown.
+            AdapterError: keys are missing or unknown, or a value is of another kind.
             BackboneError: the spec is not valid, or timm must not be called so.
         """
         if not isinstance(document, dict) or set(document) != {"name", "args", "spec", "sha256"}:
             raise AdapterError(
-                f"backbone: expected name, args, spec and sha256, found {document!r}"
+                f"backbone: expected name, args, spec and sha256, found {shown(document)}"
             )
         spec, digest = document["spec"], document["sha256"]
-        if digest is not None and not isinstance(digest, str):
-            raise AdapterError(f"backbone: sha256 is {digest!r}, expected hexadecimal text or null")
+        require(digest, null_or(DIGEST), "backbone", AdapterError, "sha256")
         return cls(
             name=document["name"],
             args=document["args"],
@@ -209,8 +223,10 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         AdapterError: the adapter is not consistent (checked as on reading).
         OutputError: the disk is full or not writable.
     """
+    document = adapter.to_json()
+    require(document, _DOCUMENT, path, AdapterError)
     _validate(str(path), adapter)
-    write_tensors(path, adapter.tensors, ("vptkit", canonical_json(adapter.to_json())))
+    write_tensors(path, adapter.tensors, ("vptkit", canonical_json(document)))
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -221,23 +237,37 @@ def read_adapter(path: Path) -> Adapter:
             unknown or misshapen tensors; NaN or Inf.
     """
     metadata, tensors = read_tensor_file(path, AdapterError, limit=_MOST_BYTES)
+    return _adapter_of(path, metadata, tensors)
+
+
+def parse_adapter(content: bytes, source: Path) -> Adapter:
+    """Check an adapter file that was read; see `read_adapter`."""
+    metadata, tensors = parse_tensor_file(content, source, AdapterError)
+    return _adapter_of(source, metadata, tensors)
+
+
+def _adapter_of(
+    source: Path, metadata: Mapping[str, str], tensors: dict[str, NDArray[Any]]
+) -> Adapter:
     text = metadata.get("vptkit")
     if text is None:
         raise AdapterError(
-            f"{path}: no vptkit metadata: not an adapter file. Expected the output of vptkit tune."
+            f"{source}: no vptkit metadata: not an adapter file. Expected the output of vptkit tune."
         )
+    malformed = f"{source}: malformed metadata"
+    document = parse_json(text, f"{malformed}, expected the format {FORMAT!r}", AdapterError)
+    _require_fields(document, source)
+    require(document, _DOCUMENT, malformed, AdapterError)
     try:
-        document = json.loads(text)
-        canonical_json(document)  # json reads Infinity and 1e999, which are no JSON
         adapter = _adapter_from_json(document, tensors)
     except (AdapterError, BackboneError) as error:
-        raise AdapterError(f"{path}: {error}") from error
+        raise AdapterError(f"{source}: {error}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise AdapterError(f"{path}: malformed metadata: {error!r}") from error
+        raise AdapterError(f"{malformed}: {error!r}") from error
     if adapter.to_json() != document:  # a value of another kind than it should be
         odd = [key for key, value in adapter.to_json().items() if value != document[key]]
-        raise AdapterError(f"{path}: malformed metadata: {odd[0]} is {document[odd[0]]!r}")
-    _validate(str(path), adapter)
+        raise AdapterError(f"{malformed}: {odd[0]} is {shown(document[odd[0]])}")
+    _validate(str(source), adapter)
     return adapter
 
 
@@ -252,15 +282,18 @@ def with_spec(adapter: Adapter, spec: BackboneSpec) -> Adapter:
     return described
 
 
-def _adapter_from_json(document: Any, tensors: dict[str, NDArray[Any]]) -> Adapter:
-    found = document.get("format") if isinstance(document, dict) else None
+def _require_fields(document: dict[str, Any], source: object) -> None:
+    found = document.get("format")
     if found != FORMAT:
-        raise AdapterError(f"format is {found!r}, this vptkit reads {FORMAT!r}")
-    if set(document) != _FIELDS:
+        raise AdapterError(f"{source}: format is {shown(found)}, this vptkit reads {FORMAT!r}")
+    if set(document) != set(_FIELDS):
         raise AdapterError(
-            f"metadata misses {sorted(_FIELDS - set(document))} and has unknown "
-            f"{sorted(set(document) - _FIELDS)}"
+            f"{source}: metadata misses {sorted(set(_FIELDS) - set(document))} and has unknown "
+            f"{sorted(set(document) - set(_FIELDS))[:20]}"
         )
+
+
+def _adapter_from_json(document: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Adapter:
     return Adapter(
         name=str(document["name"]),
         backbone=BackboneRef.from_json(document["backbone"]),

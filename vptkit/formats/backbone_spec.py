@@ -8,17 +8,50 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vptkit.errors import BackboneError
+from vptkit.schema import integer, list_of, null_or, number, record, require, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vptkit.schema import Kind
+
 __all__ = ["Activation", "AttentionPool", "BackboneSpec", "RelativePositions", "Rotary"]
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+
+# Ranges of the fields that decide memory or time. A ViT-22B is 48 deep, 6144 wide, its MLP 24,576;
+# timm's largest image has 1024 pixels a side.
+_SIDE, _PATCH, _WIDTH, _HEADS = 8192, 1024, 16_384, 1024
+_DEPTH, _BRANCHES, _MLP, _REGISTERS = 512, 16, 131_072, 4096
+_FREQUENCY = number(1e-6, 1e12)
+_BOUNDS: dict[str, dict[str, Kind]] = {
+    "BackboneSpec": {
+        "image_size": list_of(integer(1, _SIDE), 2),
+        "patch_size": list_of(integer(1, _PATCH), 2),
+        "width": integer(1, _WIDTH),
+        "depth": integer(1, _DEPTH),
+        "heads": integer(1, _HEADS),
+        "mlp_width": integer(1, _MLP),
+        "norm_eps": number(0, 1),
+        "registers": integer(0, _REGISTERS),
+        "branches": integer(1, _BRANCHES),
+    },
+    "Rotary": {
+        "temperature": _FREQUENCY,
+        "periods": null_or(list_of(_FREQUENCY, 2)),
+        "offset": number(-_SIDE, _SIDE),
+        "reference": null_or(list_of(integer(1, _SIDE), 2)),
+    },
+    "RelativePositions": {"hidden": integer(0, _WIDTH)},
+    "AttentionPool": {"heads": integer(1, _HEADS), "mlp_width": integer(1, _MLP)},
+}
+# What several fields decide together, in numbers.
+_TOKENS, _EMBEDDED, _WEIGHTS, _OFFSETS = 1 << 18, 1 << 28, 1 << 37, 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +80,9 @@ class Rotary:
     normalize: Literal["separate", "min", "max"] = "separate"
 
     def __post_init__(self) -> None:
-        """Check the kinds of values."""
+        """Check kinds and ranges of the values."""
         _check(self)
+        _require_bounds(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +103,9 @@ class RelativePositions:
     mode: Literal["cr", "swin"] = "cr"
 
     def __post_init__(self) -> None:
-        """Check the kinds of values."""
+        """Check kinds and ranges of the values."""
         _check(self)
+        _require_bounds(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +123,9 @@ class AttentionPool:
     prefix: bool = False
 
     def __post_init__(self) -> None:
-        """Check the kinds of values."""
+        """Check kinds and ranges of the values."""
         _check(self)
+        _require_bounds(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +217,29 @@ class BackboneSpec:
             raise BackboneError(
                 f"backbone spec: width {self.width} is not a multiple of {self.heads} heads"
             )
+        _require_bounds(self)
         if 0 in self.grid:
             raise BackboneError(
                 f"backbone spec: image {self.image_size} is smaller than patch {self.patch_size}"
             )
+        self._check_products()
         self._check_structure()
+
+    def _check_products(self) -> None:
+        heads = self.heads if self.relative is not None else 0
+        patch = 3 * self.patch_size[0] * self.patch_size[1] * self.width
+        block = 4 * self.width**2 + 3 * self.width * self.mlp_width
+        for found, most, what in (
+            (self.tokens, _TOKENS, "tokens"),
+            (self.tokens * self.width, _EMBEDDED, "numbers in its tokens"),
+            (patch, _EMBEDDED, "numbers in its patch embedding"),
+            (self.depth * self.branches * block, _WEIGHTS, "numbers in its blocks"),
+            (heads * self.tokens**2, _OFFSETS, "numbers in its relative positions"),
+        ):
+            if found > most:
+                raise BackboneError(
+                    f"backbone spec: has {found} {what}, at most {most} are possible"
+                )
 
     def _check_structure(self) -> None:
         if self.pool == "token" and not self.class_token:
@@ -269,13 +323,13 @@ def _to_json(value: Any) -> Any:
 def _from_json(cls: Any, document: Any) -> Any:
     known = {f.name for f in fields(cls)}
     required = {f.name for f in fields(cls) if f.default is MISSING}
-    found = set(document) if hasattr(document, "keys") else {repr(document)}
+    found = set(document) if hasattr(document, "keys") else {shown(document)}
     if found - known or required - found:
         raise BackboneError(
             f"backbone spec: missing {sorted(required - found)}, unknown "
-            f"{sorted(found - known)}; was it written by another version of vptkit?"
+            f"{sorted(found - known)[:20]}; was it written by another version of vptkit?"
         )
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     try:
         return cls(**{name: _value(hints[name], value) for name, value in document.items()})
     except (TypeError, ValueError) as error:
@@ -289,12 +343,25 @@ def _value(kind: Any, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """Fields and kinds of a dataclass; found out anew they would take longer than all the rest."""
+    return get_type_hints(cls)
+
+
 def _check(item: Any) -> None:
     """Refuse a field whose value is not of its declared kind."""
-    for name, kind in get_type_hints(type(item)).items():
+    for name, kind in _hints(type(item)).items():  # type: ignore[arg-type]
         value = getattr(item, name)
         if not _is(value, kind):
-            raise BackboneError(f"backbone spec: {name} is {value!r}, which it cannot be")
+            raise BackboneError(f"backbone spec: {name} is {shown(value)}, which it cannot be")
+
+
+def _require_bounds(item: Any) -> None:
+    """Refuse a number that is out of its range."""
+    bounds = _BOUNDS[type(item).__name__]
+    document = {name: getattr(item, name) for name in bounds}
+    require(document, record(bounds), "backbone spec", BackboneError)
 
 
 def _is(value: Any, kind: Any) -> bool:

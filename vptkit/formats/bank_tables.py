@@ -17,6 +17,7 @@ padded, so that adding one neither rewrites nor reads the others.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ import numpy as np
 
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import BundleError
+
+from .manifest_schema import ADAPTERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,22 +38,21 @@ if TYPE_CHECKING:
     from .backbone_spec import BackboneSpec
 
 __all__ = [
-    "FOLDER",
     "MASKED",
     "NORMS",
     "AdapterRows",
     "BankShape",
     "norm_slots",
-    "read_rows",
+    "parse_rows",
     "write_rows",
 ]
 
-FOLDER = "adapters"
 NORMS = "norms.safetensors"  # the backbone's own: whoever adds an adapter needs them
 # Exact in float16, bfloat16 and float32. Attention logits are some hundreds at most, so exp of the
 # sum is 0 in each of them; and twice this is not yet -inf in bfloat16 or float32.
 MASKED = -32768.0
 _DIGEST_LETTERS = 8
+_ROW_NUMBERS = 1 << 28  # that one adapter takes in the tables, at most
 
 
 def norm_slots(spec: BackboneSpec) -> tuple[str, ...]:
@@ -115,6 +117,12 @@ class BankShape:
         listed = {name: list(dims) for name, dims in shapes.items() if name.startswith("bank.")}
         if listed != {name: list(dims) for name, dims in shape.signature().items()}:
             raise BundleError(f"the manifest's inputs are not those of a bank: {listed}")
+        numbers = sum(count * math.prod(row) for count, row in shape.rows().values())
+        if numbers > _ROW_NUMBERS:
+            raise BundleError(
+                f"the manifest's bank has {numbers} numbers for each adapter, at most "
+                f"{_ROW_NUMBERS} are possible"
+            )
         return shape
 
     def rows(self) -> dict[str, tuple[int, tuple[int, ...]]]:
@@ -209,37 +217,27 @@ def write_rows(folder: Path, name: str, rows: AdapterRows) -> tuple[str, str]:
     content = save(present)
     digest = hashlib.sha256(content).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:64] or "adapter"
-    file = f"{FOLDER}/{readable}-{digest[:_DIGEST_LETTERS]}.safetensors"
-    (folder / FOLDER).mkdir(exist_ok=True)
+    file = f"{ADAPTERS}/{readable}-{digest[:_DIGEST_LETTERS]}.safetensors"
+    (folder / ADAPTERS).mkdir(exist_ok=True)
     with atomic_file(folder / file) as part:
         part.write_bytes(content)
     return file, digest
 
 
-def read_rows(path: Path, digest: str, shape: BankShape) -> AdapterRows:
-    """Read the file of one adapter.
+def parse_rows(content: bytes, path: Path, shape: BankShape) -> AdapterRows:
+    """What the file of one adapter holds.
 
     Args:
-        path: the file.
-        digest: its SHA-256 as the manifest has it.
+        content: of the file, as the manifest lists it.
+        path: of the file, for messages.
         shape: of the bank; the rows must fit.
 
     Raises:
-        BundleError: the file is missing, changed, or not of this bank.
+        BundleError: it is not of this bank.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from .tensor_file import parse_tensor_file
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path}: {error.strerror}. Add the adapter again.") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise BundleError(f"{path}: differs from its digest in the manifest. Add it again.")
-    try:
-        found = load(content)
-    except SafetensorError as error:
-        raise BundleError(f"{path}: not a readable safetensors file ({error})") from error
+    found = parse_tensor_file(content, path, BundleError)[1]
     golden = "golden.images" in found and "golden.logits" in found
     head = found.get("head_bias")
     prompts = found.get("prompts")
@@ -252,13 +250,14 @@ def read_rows(path: Path, digest: str, shape: BankShape) -> AdapterRows:
         golden=(found["golden.images"], found["golden.logits"]) if golden else None,
     )
     m = 0 if prompts is None or prompts.ndim != 3 else prompts.shape[1]
-    c, d = len(rows.head_bias), shape.width
+    c, d = rows.head_bias.shape[0] if rows.head_bias.ndim == 1 else 0, shape.width
     expected = {"head_weight": (d, c), "head_bias": (c,)}
     expected |= {"prompts": (shape.depth, m, d)} if prompts is not None else {}
     expected |= (
         {"norm_weight": (shape.norms, d), "norm_bias": (shape.norms, d)} if shape.norms else {}
     )
     came = {k: v.shape for k, v in found.items() if not k.startswith("golden.")}
-    if came != expected or m > shape.prompts or not 0 < c <= shape.classes:
+    kinds = {v.dtype.kind for k, v in found.items() if k in expected}
+    if came != expected or kinds != {"f"} or m > shape.prompts or not 0 < c <= shape.classes:
         raise BundleError(f"{path}: holds {came}, the bank has room for {shape.rows()}")
     return rows

@@ -12,63 +12,53 @@ A bank (`bank_tables`) has norms.safetensors and adapters/*.safetensors instead 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file, sha256_of_file
+from vptkit.atomic_files import atomic_file, recover_folder, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, BundleError
 from vptkit.images.preprocess import Preprocess
+from vptkit.regular_files import open_inside, opened_folder, read_bounded
+from vptkit.schema import shown
+from vptkit.strict_json import parse_json
 
 from .backbone_spec import BackboneSpec
+from .bank_tables import BankShape
+from .bundle_files import checked_file, graph_path, verify_files
+from .manifest_schema import ENGINES, FIELDS, FORMAT, MANIFEST, MODEL, MODEL_DATA, require_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
     import numpy as np
     from numpy.typing import NDArray
 
     from .adapter import Adapter
+    from .bundle_files import Stamp
 
 __all__ = [
+    "ADAPTER",
+    "ENGINES",
     "FORMAT",
+    "GOLDEN",
     "MANIFEST",
     "MODEL",
     "Bundle",
     "adapter_entry",
+    "bundle_state",
     "open_bundle",
     "write_manifest",
 ]
 
-FORMAT = "vptkit.bundle/1"
-MANIFEST = "manifest.json"
-MODEL = "model.onnx"
 GOLDEN = "golden.safetensors"
 ADAPTER = "adapter.safetensors"
-ENGINES = "engines"  # a cache of one machine, no part of what the manifest vouches for
-_KEYS = frozenset(
-    [
-        "format",
-        "name",
-        "files",
-        "backbone",
-        "adapters",
-        "preprocess",
-        "inputs",
-        "outputs",
-        "precision",
-        "lowering",
-        "gate",
-        "layout",
-        "batch",
-        "fold",
-        "folds",
-        "macs",
-        "memory",
-        "parity",
-        "versions",
-    ]
-)
+_MANIFEST_BYTES = 32 << 20  # ImageNet-21k's labels fifty times
+_ATTEMPTS = 100  # at a bundle that is exchanged, or edited, again and again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +70,16 @@ class Bundle:
         manifest: the whole document; what programs need often has a property below.
         spec: the backbone.
         preprocess: what to do to an image.
+        digest: SHA-256 of the manifest itself.
+        stamps: name → stamp of each file that was compared with its digest (`bundle_files`).
     """
 
     path: Path
     manifest: dict[str, Any] = field(repr=False)
     spec: BackboneSpec
     preprocess: Preprocess
+    digest: str = field(default="", repr=False, compare=False)
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -94,8 +88,40 @@ class Bundle:
 
     @property
     def model(self) -> Path:
-        """The ONNX file."""
+        """The ONNX file, for messages; to read it: `graph`, or `read`."""
         return self.path / MODEL
+
+    @property
+    def graph_files(self) -> dict[str, str]:
+        """The files that make the graph, and their digests."""
+        files: dict[str, str] = self.manifest["files"]
+        return {name: files[name] for name in (MODEL, MODEL_DATA) if name in files}
+
+    def opened(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """A listed file, open; its bytes are those of the manifest.
+
+        Raises:
+            BundleError: it is not listed, no regular file, or was changed; see
+                `bundle_files.checked_file`.
+        """
+        return checked_file(self.path, name, self.manifest["files"], self.stamps.get(name))
+
+    def read(self, name: str) -> bytes:
+        """All of a listed file.
+
+        Raises:
+            BundleError: see `opened`.
+        """
+        with self.opened(name) as stream:
+            return stream.read()
+
+    def graph(self) -> contextlib.AbstractContextManager[Path]:
+        """A path of the graph for a library that opens by name; see `bundle_files.graph_path`.
+
+        Raises:
+            BundleError: see `opened`.
+        """
+        return graph_path(self.path, self.manifest["files"], self.stamps)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -170,39 +196,56 @@ class Bundle:
         if file not in self.manifest["files"]:
             return None
         # A board that only runs bundles may lack safetensors.
-        from .tensor_file import read_tensors
+        from .tensor_file import parse_tensor_file
 
-        tensors = read_tensors(self.path / file, BundleError)
-        if f"{prefix}images" not in tensors:
+        tensors = parse_tensor_file(self.read(file), self.path / file, BundleError)[1]
+        images, logits = (tensors.get(f"{prefix}{name}") for name in ("images", "logits"))
+        if images is None and logits is None:
             return None
-        return tensors[f"{prefix}images"], tensors[f"{prefix}logits"]
+        self._require_golden(self.path / file, images, logits)
+        return images, logits  # type: ignore[return-value]
+
+    def _require_golden(self, file: Path, images: Any, logits: Any) -> None:
+        """Refuse answers to other images than the graph takes."""
+        height, width = self.preprocess.size
+        found = [None if v is None else (str(v.dtype), *v.shape) for v in (images, logits)]
+        count = len(images) if images is not None and images.ndim else 0
+        if (
+            found[0] != ("uint8", count, height, width, 3)
+            or logits is None
+            or logits.ndim != 2
+            or logits.dtype.kind != "f"
+            or len(logits) != count
+        ):
+            raise BundleError(
+                f"{file}: golden images and logits are {found}, expected uint8 [G, {height}, "
+                f"{width}, 3] and float [G, C]. Export the bundle again."
+            )
 
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
-    """Open a bundle; with verify the digest of every file is compared.
+    """Open a bundle; with verify its files are compared with the manifest, all of them.
+
+    An export or an edit at the same time does no harm: what is opened is the bundle before it, or
+    the one after it.
 
     Raises:
-        BundleError: not a bundle, another format, a file missing or changed.
+        BundleError: not a bundle, another format, a manifest that says what none can; with verify
+            also a file that is missing, changed, not listed, or no regular file.
     """
-    manifest = _read_manifest(path)
-    while verify:
+    for attempt in range(_ATTEMPTS):
+        state = bundle_state(path)
         try:
-            _require_files(path, manifest)
-            break
+            with _folder(path) as handle:
+                bundle = _parsed(path, _read_manifest(path, handle))
+                stamps = verify_files(path, handle, bundle.manifest["files"]) if verify else {}
+                return replace(bundle, stamps=stamps)
         except BundleError:
-            # a bank may be edited while it is opened; then the next manifest holds
-            before, manifest = manifest, _read_manifest(path)
-            if manifest == before:
+            if (
+                state == bundle_state(path) or attempt + 1 == _ATTEMPTS
+            ):  # nobody was at it meanwhile
                 raise
-    try:
-        return Bundle(
-            path=path,
-            manifest=manifest,
-            spec=BackboneSpec.from_json(manifest["backbone"]["spec"]),
-            preprocess=Preprocess.from_json(manifest["preprocess"]),
-        )
-    except (AdapterError, BackboneError) as error:
-        raise BundleError(f"{path}: {MANIFEST}: {error}") from error
+    raise AssertionError
 
 
 def adapter_entry(adapter: Adapter) -> dict[str, Any]:
@@ -232,7 +275,7 @@ def write_manifest(
         The digests.
 
     Raises:
-        BundleError: fields are missing or unknown.
+        BundleError: fields are missing or unknown, or say what none can.
     """
     files = files or {
         str(p.relative_to(folder)): sha256_of_file(p)
@@ -240,42 +283,82 @@ def write_manifest(
         if p.is_file() and p.name != MANIFEST and p.relative_to(folder).parts[0] != ENGINES
     }
     document = {"format": FORMAT, **manifest, "files": files}
-    if set(document) != _KEYS:
-        raise BundleError(f"manifest fields {sorted(set(document) ^ _KEYS)} are amiss")
+    _require_fields(document, folder / MANIFEST)
+    require_manifest(document, folder / MANIFEST)
     text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
     with atomic_file(folder / MANIFEST) as part:
         part.write_text(text + "\n", encoding="ascii")
     return files
 
 
-def _require_files(path: Path, manifest: dict[str, Any]) -> None:
-    for name, digest in manifest["files"].items():
-        file = path / name
-        try:
-            found = sha256_of_file(file)
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise BundleError(f"{path}: {name} is missing. Export the bundle again.") from error
-        if found != digest:
-            raise BundleError(
-                f"{path}: {name} differs from its digest in {MANIFEST}: it was changed or "
-                "damaged. Export the bundle again."
-            )
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[int]:
+    if not path.is_dir():
+        recover_folder(path)
+        if not path.is_dir():
+            raise BundleError(_no_bundle(path))
+    with opened_folder(path, BundleError) as handle:
+        yield handle
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not file.is_file():
-        raise BundleError(f"{path}: not a bundle: no {MANIFEST}. Expected the output of export.")
+def _no_bundle(path: Path) -> str:
+    return f"{path}: not a bundle: no {MANIFEST}. Expected the output of export."
+
+
+def bundle_state(path: Path) -> tuple[int, ...]:
+    """What changes when a bundle is exported again, or edited: who failed to read it tries again."""
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(f"{file}: not valid JSON ({error}). Export the bundle again.") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise BundleError(f"{path}: format is {found!r}, this vptkit reads {FORMAT!r}")
-    if set(manifest) != _KEYS:
+        folder, manifest = path.stat(), (path / MANIFEST).lstat()
+    except (OSError, ValueError):
+        return ()
+    return (
+        *(folder.st_dev, folder.st_ino, folder.st_ctime_ns),
+        *(manifest.st_ino, manifest.st_mtime_ns, manifest.st_ctime_ns),
+    )
+
+
+def _read_manifest(path: Path, handle: int) -> bytes:
+    try:
+        with open_inside(path, MANIFEST, BundleError, handle=handle) as stream:
+            return read_bounded(stream, path / MANIFEST, BundleError, limit=_MANIFEST_BYTES)
+    except BundleError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise BundleError(_no_bundle(path)) from error
+        raise
+
+
+def _parsed(path: Path, text: bytes) -> Bundle:
+    """A bundle by its manifest, of which all is checked."""
+    file = path / MANIFEST
+    manifest = parse_json(text, file, BundleError)
+    if manifest.get("format") != FORMAT:
         raise BundleError(
-            f"{file}: fields {sorted(set(manifest) ^ _KEYS)} are amiss: written by another version "
-            "of vptkit. Export the bundle again."
+            f"{path}: format is {shown(manifest.get('format'))}, this vptkit reads {FORMAT!r}"
         )
-    return dict(manifest)
+    _require_fields(manifest, file)
+    require_manifest(manifest, file)
+    try:
+        spec = BackboneSpec.from_json(manifest["backbone"]["spec"])
+        preprocess = Preprocess.from_json(manifest["preprocess"])
+    except (AdapterError, BackboneError) as error:
+        raise BundleError(f"{file}: {error}") from error
+    height, width = preprocess.size
+    shapes = {"images": [height, width, 3], "pixels": [3, height, width]}
+    first = manifest["inputs"][0]
+    if spec.image_size != preprocess.size or first["shape"][1:] != shapes[first["name"]]:
+        raise BundleError(
+            f"{file}: preprocess makes images of {preprocess.size}, the backbone takes "
+            f"{spec.image_size} and the graph {first['shape']}. Export the bundle again."
+        )
+    if manifest["layout"] == "bank":
+        BankShape.of_manifest(manifest, spec)
+    digest = hashlib.sha256(text).hexdigest()
+    return Bundle(path=path, manifest=manifest, spec=spec, preprocess=preprocess, digest=digest)
+
+
+def _require_fields(manifest: dict[str, Any], file: Path) -> None:
+    if set(manifest) != set(FIELDS):
+        raise BundleError(
+            f"{file}: fields {sorted(set(manifest) ^ set(FIELDS))[:20]} are amiss: written by "
+            "another version of vptkit. Export the bundle again."
+        )

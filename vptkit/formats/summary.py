@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import BundleError, VptkitError
+from vptkit.regular_files import read_regular
+from vptkit.strict_json import parse_json
 
 from .adapter import read_adapter
 from .bundle import open_bundle
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["summarize"]
+
+_RECORD_BYTES = 64 << 20  # of an engine; every layer has a line in it
 
 
 def summarize(path: Path) -> dict[str, Any]:
@@ -39,15 +42,16 @@ def _of_engine(path: Path) -> dict[str, Any]:
     """An engine by its record; the plan itself is TensorRT's own, and needs its GPU."""
     file = path.with_suffix(".json")
     try:
-        record = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        record = parse_json(read_regular(file, BundleError, limit=_RECORD_BYTES), file, BundleError)
+    except BundleError as error:
         raise BundleError(
             f"{path}: has no readable record {file.name} ({error}). Build the engine again."
         ) from error
     if record.get("sha256") != sha256_of_file(path):
         raise BundleError(f"{path}: is not the plan that {file.name} is about. Build it again.")
     layers = record.pop("layers", [])
-    return {"kind": "engine", "path": str(path), **record, "layers": len(layers)}
+    count = len(layers) if isinstance(layers, list) else 0
+    return {"kind": "engine", "path": str(path), **record, "layers": count}
 
 
 def _of_adapter(path: Path) -> dict[str, Any]:
@@ -74,15 +78,15 @@ def _of_bundle(path: Path) -> dict[str, Any]:
     golden = [bundle.golden(name) for name in bundle.adapter_names]
     document = dict(bundle.manifest)
     backbone, adapters = document.pop("backbone"), document.pop("adapters")
-    files = document.pop("files")
+    sizes = {name: bundle.stamps[name].size for name in document.pop("files")}
     return {
         "kind": "bundle",
         "path": str(path),
-        "bytes": sum((path / name).stat().st_size for name in files),
+        "bytes": sum(sizes.values()),
         **document,
         "backbone": {key: value for key, value in backbone.items() if key != "spec"},
         "adapters": adapters,
-        "files": {name: (path / name).stat().st_size for name in files},
+        "files": sizes,
         "classes": max(len(entry["labels"]) for entry in adapters),
         "golden": sum(0 if answers is None else len(answers[0]) for answers in golden),
     }

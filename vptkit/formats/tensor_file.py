@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import math
 import os
 import re
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vptkit.errors import VptkitError
 
 __all__ = [
+    "parse_tensor_file",
     "read_metadata",
     "read_opened_tensors",
     "read_tensor_file",
@@ -101,7 +103,20 @@ def read_opened_tensors(stream: BinaryIO, path: Path, error: type[VptkitError]) 
     Raises:
         error: see `read_tensors`.
     """
-    metadata, entries = _header(stream, path, error)
+    return _content(stream, os.fstat(stream.fileno()).st_size, path, error)
+
+
+def parse_tensor_file(content: bytes, source: Path, error: type[VptkitError]) -> Content:
+    """The same of a file that was read.
+
+    Raises:
+        error: see `read_tensors`.
+    """
+    return _content(io.BytesIO(content), len(content), source, error)
+
+
+def _content(stream: BinaryIO, size: int, path: Path, error: type[VptkitError]) -> Content:
+    metadata, entries = _header(stream, size, path, error)
     tensors = {}
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         tensors[name] = _tensor(stream, entry, path, error)
@@ -115,7 +130,7 @@ def read_metadata(path: Path, error: type[VptkitError]) -> dict[str, str]:
         error: see `read_tensors`.
     """
     with _opened(path, error) as stream:
-        return _header(stream, path, error)[0]
+        return _header(stream, os.fstat(stream.fileno()).st_size, path, error)[0]
 
 
 def write_tensors(
@@ -152,10 +167,9 @@ def _opened(path: Path, error: type[VptkitError]) -> Iterator[BinaryIO]:
 
 
 def _header(
-    stream: BinaryIO, path: Path, error: type[VptkitError]
+    stream: BinaryIO, size: int, path: Path, error: type[VptkitError]
 ) -> tuple[dict[str, str], dict[str, _Entry]]:
     """Metadata and entries; these fill what is behind the header, without a gap or an overlap."""
-    size = os.fstat(stream.fileno()).st_size
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or not 2 <= length <= min(size - 8, _MOST_HEADER):
         raise _damaged(path, f"a header of {length} bytes", error)

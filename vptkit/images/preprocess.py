@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import AdapterError
+from vptkit.schema import integer, list_of, number, record, require, shown, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +22,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from vptkit.schema import Kind
+
 __all__ = ["Preprocess", "normalize", "prepare"]
 
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+_SIDE = 8192  # pixels of the longer side, at most
+_CROP = 0.1  # of timm's models the least is 0.875
+_RESIZED = 1 << 26  # pixels before the crop, at most: 200 MB
+# What a document may hold; whether it fits together is the constructor's question.
+_KINDS: dict[str, Kind] = {
+    "input_size": list_of(integer(-1 << 31, 1 << 31), 8),
+    "mean": list_of(number(-1e6, 1e6), 8),
+    "std": list_of(number(-1e6, 1e6), 8),
+    "interpolation": text(100),
+    "crop_pct": number(-1e6, 1e6),
+}
+_DOCUMENT = record(_KINDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +75,20 @@ class Preprocess:
             problems.append(f"std is {self.std}, expected values above 0")
         if self.interpolation not in _FILTERS:
             problems.append(f"interpolation {self.interpolation!r}, expected {', '.join(_FILTERS)}")
-        if not 0 < self.crop_pct <= 1:
-            problems.append(f"crop_pct is {self.crop_pct}, expected a number in (0, 1]")
+        if not _CROP <= self.crop_pct <= 1:
+            problems.append(f"crop_pct is {self.crop_pct}, expected a number from {_CROP} to 1")
+        problems = problems or self._size_problems()
         if problems:
             raise AdapterError("preprocess: " + "; ".join(problems))
+
+    def _size_problems(self) -> list[str]:
+        """What would take more memory than an image of a network can."""
+        height, width = self.size
+        area = height * width / self.crop_pct**2
+        if max(height, width) <= _SIDE and area <= _RESIZED:
+            return []
+        made = f"input_size {self.input_size} with crop_pct {self.crop_pct} makes {area:.0f} pixels"
+        return [f"{made} of an image, expected sides up to {_SIDE} and {_RESIZED} pixels at most"]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -82,12 +107,12 @@ class Preprocess:
         Raises:
             AdapterError: keys are missing or unknown, or a value is out of range.
         """
-        expected = {"input_size", "mean", "std", "interpolation", "crop_pct"}
-        if not hasattr(document, "keys") or set(document) != expected:
+        if not hasattr(document, "keys") or set(document) != set(_KINDS):
+            found = sorted(document)[:20] if hasattr(document, "keys") else document
             raise AdapterError(
-                f"preprocess: expected the keys {sorted(expected)}, found "
-                f"{sorted(document) if hasattr(document, 'keys') else document!r}"
+                f"preprocess: expected the keys {sorted(_KINDS)}, found {shown(found)}"
             )
+        require(document, _DOCUMENT, "preprocess", AdapterError)
         try:
             return cls(
                 input_size=tuple(int(v) for v in document["input_size"]),  # type: ignore[arg-type]

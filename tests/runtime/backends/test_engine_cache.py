@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes.gpu import ORIN_GPU
-from vptkit.errors import MissingError, OutputError
+from vptkit.errors import BundleError, MissingError, OutputError
 from vptkit.formats.bundle import open_bundle, write_manifest
 from vptkit.runtime.backends import engine_cache
 from vptkit.runtime.backends.engine_cache import (
@@ -156,9 +156,10 @@ def test_a_cache_elsewhere(bundle, put, tmp_path, monkeypatch):
 
 def test_a_graph_with_external_data_has_its_digest_from_both(bundle):
     files = {"model.onnx": "a", "model.onnx.data": "b", "golden.safetensors": "c"}
-    one = replace(bundle, manifest={**bundle.manifest, "files": files})
-    other = replace(bundle, manifest={**one.manifest, "files": files | {"model.onnx.data": "x"}})
-    same = replace(bundle, manifest={**one.manifest, "files": files | {"golden.safetensors": "x"}})
+    stamps = dict.fromkeys(files, bundle.stamps["model.onnx"])
+    one = replace(bundle, manifest={**bundle.manifest, "files": files}, stamps=stamps)
+    other = replace(one, manifest={**one.manifest, "files": files | {"model.onnx.data": "x"}})
+    same = replace(one, manifest={**one.manifest, "files": files | {"golden.safetensors": "x"}})
     assert graph_digest(one) != graph_digest(other)
     assert graph_digest(one) == graph_digest(same)
 
@@ -244,13 +245,33 @@ def test_clean_leaves_what_was_built_ahead_for_another_gpu(bundle, put):
 
 def test_clean_removes_plans_of_nobody(bundle, put):
     kept = put()
-    orphan, unreadable = (engine_folder(bundle) / name for name in ("a.engine", "b.json"))
+    orphan, unreadable = (
+        engine_folder(bundle) / name for name in ("a" * 12 + ".engine", "b" * 12 + ".json")
+    )
     orphan.write_bytes(b"x")
     unreadable.write_text("{")
+    others = [engine_folder(bundle) / name for name in ("notes.json", "mine.engine")]
+    for other in others:
+        other.write_text("of the user")
     here = {k: kept.record[k] for k in Here.__slots__ if k != "graph"}
     assert left_after(bundle, here) == {kept.path}
     assert not orphan.exists()
     assert not unreadable.exists()
+    assert all(other.exists() for other in others)
+
+
+def test_clean_does_not_follow_a_link(bundle, tmp_path):
+    """`engines` of a stranger's bundle may lead to the engines of another one."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ("a" * 12 + ".engine")).write_bytes(b"plan")
+    (bundle.path / "engines").symlink_to(other)
+    here = Here(library="tensorrt", version="8", capability="8.7", gpu=None, sms=None, graph="")
+    with pytest.raises(BundleError, match="engines: a link"):
+        remove_stale_engines(bundle, here)
+    with pytest.raises(BundleError, match="engines is not a folder of its own"):
+        open_bundle(bundle.path)
+    assert [path.name for path in other.iterdir()] == ["a" * 12 + ".engine"]
 
 
 def test_kernel_times_are_of_one_kind_of_gpu(bundle):

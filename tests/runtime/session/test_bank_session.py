@@ -15,11 +15,14 @@ import pytest
 from tests.support.bank_cases import family, write_family
 from tests.support.children import Child
 from tests.support.tolerances import PARITY_FP32, largest_difference
-from vptkit.errors import AdapterError, BackboneError, BundleError, DataError
+from vptkit import atomic_files
+from vptkit.atomic_files import sha256_of_file
+from vptkit.errors import AdapterError, BackboneError, BundleError, DataError, OutputError
 from vptkit.export import BankOptions, export_bank
 from vptkit.export.bank import edit_bank
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
+from vptkit.formats.tensor_file import write_tensors
 from vptkit.runtime import open_session
 from vptkit.runtime.evaluation.parity import check_golden
 from vptkit.runtime.session import bank_session as bank_module
@@ -261,3 +264,122 @@ def test_editors_at_once_lose_nothing_and_calls_go_on(files):
     session.run(images, "linear")
     assert set(session.bundle.adapter_names) == {*MEMBERS, *names[0], *names[1]}
     assert all(holds(session, name, of="both") for name in names[0] + names[1])
+
+
+# strangers and neighbours -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edit", ["add", "replace", "remove"])
+def test_a_link_in_place_of_the_rows_is_not_followed(files, tmp_path, edit):
+    """`bank add` on such a bundle removed the files of the folder that the link leads to."""
+    linked = tmp_path / "photos"
+    (files["bank"] / "adapters").rename(linked)
+    (files["bank"] / "adapters").symlink_to(linked)
+    (linked / "mine.jpg").touch()
+    before = sorted(linked.iterdir())
+    with pytest.raises(BundleError, match="adapters is a symbolic link"):
+        {
+            "add": lambda: edit_bank.add(files["bank"], files["both"]),
+            "replace": lambda: edit_bank.replace(files["bank"], files["both"], name="norms"),
+            "remove": lambda: edit_bank.remove(files["bank"], "norms"),
+        }[edit]()
+    assert sorted(linked.iterdir()) == before
+
+
+def test_what_the_manifest_never_listed_is_not_removed(files):
+    rows = files["bank"] / "adapters"
+    other = rows / "mine-00000000.safetensors"
+    other.write_bytes(b"of the user")
+    with pytest.raises(BundleError, match="holds 'adapters/mine-00000000"):
+        edit_bank.remove(files["bank"], "norms")
+    assert other.read_bytes() == b"of the user"
+    other.unlink()
+    (rows / ".mine.part").write_bytes(b"of the user")  # of no name that an edit writes
+    edit_bank.remove(files["bank"], "norms")
+    assert (rows / ".mine.part").exists()
+
+
+def test_killed_edits_are_swept_up_by_the_next(files):
+    rows = files["bank"] / "adapters"
+    name = next(path.name for path in rows.iterdir())
+    (rows / f".{name}.k1ll3d.part").touch()
+    (files["bank"] / ".manifest.json.k1ll3d.part").touch()
+    assert open_session(files["bank"], threads=1)
+    edit_bank.remove(files["bank"], "norms")
+    assert not list(files["bank"].rglob(".*.part"))
+
+
+@pytest.mark.parametrize("step", ["write_rows", "write_manifest"])
+def test_a_full_disk_leaves_the_bank_as_it_was(files, monkeypatch, step):
+    before = content(files["bank"])
+    real = edit_bank.write_rows
+
+    def full(folder, *arguments):
+        if step == "write_manifest":
+            assert len(list((folder / "adapters").iterdir())) == 4  # the row file is there
+        raise OutputError(f"{folder}: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edit_bank, step, full)
+        for edit in (
+            lambda: edit_bank.add(files["bank"], files["whitened"]),
+            lambda: edit_bank.replace(files["bank"], files["both"], name="norms"),
+        ):
+            with pytest.raises(OutputError, match="No space left"):
+                edit()
+            assert content(files["bank"]) == before
+    assert real is edit_bank.write_rows
+
+
+def test_an_edit_lands_in_the_bundle_that_has_the_name(files, tmp_path):
+    """`export --force` at the same time: rows of one in the folder of the other."""
+    other = tmp_path / "other.vptk"
+    export_bank([files["linear"]], other, weights=files["weights"], bank=BankOptions(prompts=6))
+    waiting = threading.Event()
+    real = edit_bank.open_bundle
+    failures = []
+
+    def slowly(path, **named):
+        found = real(path, **named)
+        if threading.current_thread() is editor and not waiting.is_set():
+            waiting.set()
+            exchanged.wait(10)
+        return found
+
+    exchanged = threading.Event()
+    editor = threading.Thread(target=lambda: failures.append(_added(files)))
+    edit_bank.open_bundle = slowly
+    try:
+        editor.start()
+        assert waiting.wait(10)
+        atomic_files._put(other, files["bank"], force=True)
+        exchanged.set()
+        editor.join(30)
+    finally:
+        edit_bank.open_bundle = real
+    assert failures == [None]
+    assert open_bundle(files["bank"]).adapter_names == ("linear", "whitened")
+    assert open_bundle(other).adapter_names == MEMBERS
+
+
+def _added(files):
+    try:
+        edit_bank.add(files["bank"], files["whitened"])
+    except BaseException as error:
+        return error
+    return None
+
+
+def test_a_row_file_of_another_kind_is_refused(files):
+    path = files["bank"]
+    document = json.loads((path / "manifest.json").read_text())
+    entry = document["adapters"][0]
+    for tensors in (
+        {"head_bias": np.zeros((), np.float32)},
+        {"head_bias": np.zeros(3, np.int64), "head_weight": np.zeros((32, 3), np.int64)},
+    ):
+        write_tensors(path / entry["file"], tensors)
+        entry["sha256"] = document["files"][entry["file"]] = sha256_of_file(path / entry["file"])
+        (path / "manifest.json").write_text(json.dumps(document))
+        with pytest.raises(BundleError, match="the bank has room for"):
+            open_session(path, threads=1)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import sys
+import threading
 
+import numpy as np
 import pytest
 
 from tests.support.children import run_child
+from vptkit import atomic_files
 from vptkit.errors import (
     BundleError,
     MissingError,
@@ -15,6 +19,8 @@ from vptkit.errors import (
     TargetError,
     VptkitError,
 )
+from vptkit.formats.bundle import open_bundle, write_manifest
+from vptkit.runtime.session import factory
 from vptkit.runtime.session.factory import open_session
 
 
@@ -46,20 +52,98 @@ def test_what_is_not_a_bundle_is_refused(tmp_path, there):
         open_session(path)
 
 
-def test_a_graph_that_onnxruntime_cannot_load_is_a_target_error(make_bundle, edit_manifest):
-    import hashlib
+LABELS = {0.0: ("a", "b", "c"), 10.0: ("d", "e", "f")}  # by the graph's shift
 
+
+def says(session, tiny_model) -> float:
+    """The shift that a session's logits have; its labels are held to it."""
+    images = np.zeros((1, 24, 16, 3), np.uint8)
+    shift = float(np.round((session.run(images) - tiny_model.logits(images)).mean()))
+    assert session.bundle.labels == LABELS[shift]
+    return shift
+
+
+def test_exported_again_between_manifest_and_graph(make_bundle, monkeypatch, tiny_model):
+    """Readers had the labels of one export and the logits of the other."""
+    path, other = (make_bundle(labels=LABELS[s], shift=s) for s in LABELS)
+    real = factory.open_graph
+
+    def exchange(*arguments, **named):
+        if other.exists():
+            path.rename(path.with_name("before"))
+            other.rename(path)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(factory, "open_graph", exchange)
+    assert says(open_session(path, threads=1), tiny_model) == 10.0
+
+
+def test_exported_again_between_manifest_and_golden_answers(make_bundle, tiny_model):
+    path, other = (make_bundle(labels=LABELS[s], shift=s) for s in LABELS)
+    content = (other / "golden.safetensors").read_bytes()
+    (other / "golden.safetensors").write_bytes(content[:-1] + b"x")
+    write_manifest(
+        other,
+        {
+            k: v
+            for k, v in open_bundle(other, verify=False).manifest.items()
+            if k not in ("format", "files")
+        },
+    )
+    session = open_session(path, threads=1)
+    path.rename(path.with_name("before"))
+    other.rename(path)
+    with pytest.raises(BundleError, match="differs from its digest"):
+        session.bundle.golden()
+    assert says(session, tiny_model) == 0.0
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_readers_while_it_is_exported_again_and_again(make_bundle, monkeypatch, tiny_model, steps):
+    path, other = (make_bundle(labels=LABELS[s], shift=s) for s in LABELS)
+    if steps:  # a file system that cannot exchange
+        monkeypatch.setattr(atomic_files, "_renameat2", lambda *_: False)
+    done = threading.Event()
+
+    def export():
+        while not done.wait(0.005):
+            atomic_files._put(other, path, force=True)
+
+    exporter = threading.Thread(target=export)
+    exporter.start()
+    try:
+        found = [says(open_session(path, threads=1), tiny_model) for _ in range(30)]
+    finally:
+        done.set()
+        exporter.join(30)
+    assert set(found) <= set(LABELS)
+
+
+def test_a_graph_that_onnxruntime_cannot_load_is_a_target_error(make_bundle, edit_manifest):
     path = make_bundle(golden=False)
-    (path / "model.onnx").write_bytes(b"nonsense")
-    edit_manifest(path, files={"model.onnx": hashlib.sha256(b"nonsense").hexdigest()})
+    content = (path / "model.onnx").read_bytes().replace(b"ReduceMean", b"ReduceMoan")
+    (path / "model.onnx").write_bytes(content)
+    edit_manifest(path, files={"model.onnx": hashlib.sha256(content).hexdigest()})
     with pytest.raises(TargetError, match=r"ONNX Runtime \d.* cannot load the graph") as caught:
         open_session(path)
     assert caught.value.exit_code == 4
+    assert str(path / "model.onnx") in str(caught.value)
+    assert "/proc/" not in str(caught.value)
 
 
-def test_an_unknown_layout_is_refused(make_bundle):
-    with pytest.raises(BundleError, match="layout 'tree', expected 'baked' or 'bank'"):
-        open_session(make_bundle(layout="tree"))
+def test_what_is_no_graph_is_refused(make_bundle, edit_manifest):
+    path = make_bundle(golden=False)
+    (path / "model.onnx").write_bytes(b"nonsense")
+    edit_manifest(path, files={"model.onnx": hashlib.sha256(b"nonsense").hexdigest()})
+    with pytest.raises(BundleError, match="not a readable ONNX graph"):
+        open_session(path)
+
+
+def test_an_unknown_layout_is_refused(make_bundle, edit_manifest):
+    path = make_bundle()
+    edit_manifest(path, layout="tree")
+    with pytest.raises(BundleError, match="layout is 'tree', expected one of baked, bank"):
+        open_session(path)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])

@@ -74,7 +74,7 @@ class FakeGpu:
             if -1 in shape:
                 profile.set_shape(name, *[tuple(s if d == -1 else d for d in shape) for s in sizes])
         config.add_optimization_profile(profile)
-        plan = bundle / "fake.engine"
+        plan = bundle.with_name(f"{bundle.name}.engine")
         plan.write_bytes(builder.build_serialized_network(network, config))
         made = SimpleNamespace(path=plan, record={"library": "tensorrt"})
         made.opened = lambda: (made, plan.open("rb"))

@@ -128,7 +128,7 @@ def test_another_format(make_bundle, edit_manifest, found):
 def test_a_manifest_that_is_no_object(make_bundle, text):
     path = make_bundle()
     (path / MANIFEST).write_text(text)
-    with pytest.raises(BundleError, match="format is None"):
+    with pytest.raises(BundleError, match="not a JSON object"):
         open_bundle(path)
 
 

@@ -41,7 +41,7 @@ def bisect(
     require_fp32(opened)
     if precision not in ("fp16", "bf16", "int8", "fp8"):
         raise VptkitError(f"--precision {precision!r}: expected fp16, bf16, int8 or fp8")
-    onnx = require_onnx("bisect")
+    require_onnx("bisect")
     wanted = lowering_of(
         precision=precision,
         target=target,
@@ -49,6 +49,7 @@ def bisect(
         auto_islands=True,
         min_agreement=min_agreement,
     )
+    from vptkit.export.graph.onnx_file import read_model
     from vptkit.export.numerics.evidence import Evidence
     from vptkit.export.precision.island_search import find_islands
     from vptkit.runtime.evaluation.image_batches import open_image_batches
@@ -67,9 +68,7 @@ def bisect(
     )
     evidence = Evidence(run=runner(opened.preprocess, threads), calibration=ranges, gate=gate)
     with progress("bisect") as bar:
-        found = find_islands(
-            onnx.load(opened.model), wanted, evidence, lambda text: bar.update(1, text)
-        )
+        found = find_islands(read_model(opened), wanted, evidence, lambda text: bar.update(1, text))
     document = {"bundle": str(bundle), "precision": precision, **found.to_json()}
     flags = document["flags"] or "(none needed)"
     gate_text = f"top-1 agreement {found.gate.agreement:.2%} of {found.gate.count} images"

@@ -3,6 +3,7 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +100,10 @@ def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
         from vptkit.tune.backbone.reference import reference_logits
     golden = bundle.golden()
     images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
-    return images, reference_logits(bundle.path / ADAPTER, weights, images)
+    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
+        copy = Path(folder) / ADAPTER  # of what the manifest lists
+        copy.write_bytes(bundle.read(ADAPTER))
+        return images, reference_logits(copy, weights, images)
 
 
 def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool) -> None:
@@ -109,13 +113,14 @@ def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool
 
     opened = open_bundle(bundle)
     require_fp32(opened)
-    onnx = require_onnx("check --overflow")
+    require_onnx("check --overflow")
+    from vptkit.export.graph.onnx_file import read_model
     from vptkit.export.numerics.fp16_overflow import KINDS, overflow_map
     from vptkit.export.precision.pixel_centring import centre_pixels
     from vptkit.runtime.evaluation.image_batches import open_image_batches
 
     images = open_image_batches(data, opened.preprocess)
-    model = onnx.load(opened.model)
+    model = read_model(opened)
     centre_pixels(model)
     with progress("overflow", total=images.count) as bar:
         found = overflow_map(model, runner(opened.preprocess, threads), images, bar.update)

@@ -55,7 +55,8 @@ def _by_library(path: Path, sm: str | None, layers: bool, as_json: bool) -> None
 
     bundle = open_bundle(path)
     known = tuple(n for n in SMS if n >= 89) if bundle.precision == "fp8" else SMS
-    opinions = ask_oracle(bundle.model, known if sm is None else _numbers(sm))
+    with bundle.graph() as model:
+        opinions = ask_oracle(model, known if sm is None else _numbers(sm))
     shortfalls = [
         f"sm{o.sm}: {text}"
         for o in opinions
@@ -134,7 +135,7 @@ def _layer_line(sm: int, layer: dict[str, Any]) -> str:
 
 
 def _by_rules(path: Path, trt: str | None, as_json: bool) -> None:
-    from vptkit.formats.bundle import open_bundle
+    from vptkit.formats.bundle import MODEL, open_bundle
     from vptkit.text_table import columns
 
     try:
@@ -143,7 +144,7 @@ def _by_rules(path: Path, trt: str | None, as_json: bool) -> None:
         raise MissingExtraError("onnx", "export", "the oracle rules") from error
     from vptkit.export.analysis.tensorrt_rules import VERSIONS, check_rules
 
-    model = onnx.load(str(open_bundle(path).model), load_external_data=False)
+    model = onnx.load_from_string(open_bundle(path).read(MODEL))
     versions = VERSIONS if trt is None else tuple(trt.split(","))
     verdicts = check_rules(model, versions)
     rows = [verdict.to_json() for verdict in verdicts]

@@ -135,6 +135,7 @@ def open_or_simulate(
 
     if backend != "cpu" or open_bundle(bundle, verify=False).precision not in ("bf16", "fp8"):
         return open_session(bundle, backend, threads, trust_engines=trust_engines), False
+    opened = open_bundle(bundle)
     try:
         from vptkit.export.numerics.precision_simulation import write_simulated
     except ModuleNotFoundError as error:
@@ -142,9 +143,9 @@ def open_or_simulate(
             raise
         raise MissingExtraError("onnx", "export", "simulating a precision") from error
     with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
-        write_simulated(bundle, Path(folder))
+        write_simulated(opened, Path(folder))
         session: Any = open_session(folder, backend, threads)
-    return replace(session, bundle=open_bundle(bundle)), True
+    return replace(session, bundle=opened), True
 
 
 def note_missing_gate(manifest: dict[str, Any]) -> None:

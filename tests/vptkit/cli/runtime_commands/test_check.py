@@ -16,6 +16,7 @@ from tests.support.adapter_files import files_of
 from tests.support.command_errors import assert_error
 from tests.support.small_vit import SMALL_VIT
 from tests.support.stand_in_modules import fake_room, hide
+from vptkit.atomic_files import sha256_of_file
 from vptkit.cli.runtime_commands.check import report_overflow
 from vptkit.errors import TargetError
 from vptkit.export.analysis.tensorrt_rules import VERSIONS
@@ -214,25 +215,35 @@ def test_check_of_what_is_no_bundle(vptkit, tmp_path, make_bundle):
     assert_error(vptkit("check", bundle), 2, "model.onnx", "digest")
 
 
-def test_check_against_the_reference(vptkit, make_bundle, tiny_model, monkeypatch, tmp_path):
+def test_check_against_the_reference(
+    vptkit, make_bundle, edit_manifest, tiny_model, monkeypatch, tmp_path
+):
     asked = []
 
     def reference_logits(adapter, weights, images):
-        asked.append((adapter, weights, images))
+        asked.append((adapter.read_bytes(), weights, images))
         return tiny_model.logits(images)
 
+    def with_adapter(**options):
+        path = make_bundle(**options)
+        (path / "adapter.safetensors").write_bytes(b"rows")
+        files = json.loads((path / "manifest.json").read_text())["files"]
+        digest = sha256_of_file(path / "adapter.safetensors")
+        edit_manifest(path, files=files | {"adapter.safetensors": digest})
+        return path
+
     fake_room(monkeypatch, "vptkit.tune.backbone.reference", reference_logits=reference_logits)
-    bundle = make_bundle()
+    bundle = with_adapter()
     code, out, _ = vptkit("check", bundle, "--reference", "--weights", tmp_path / "w", "--json")
     assert (code, json.loads(out)["against"]) == (0, "reference")
-    assert asked[0][:2] == (bundle / "adapter.safetensors", tmp_path / "w")
+    assert asked[0][:2] == (b"rows", tmp_path / "w")
     np.testing.assert_array_equal(asked[0][2], open_bundle(bundle).golden()[0])
     # Without golden images: noise.
-    assert vptkit("check", make_bundle(golden=False), "--reference")[0] == 0
+    assert vptkit("check", with_adapter(golden=False), "--reference")[0] == 0
     assert asked[1][1] is None
     assert asked[1][2].shape == (8, 24, 16, 3)
     # And it can fail.
-    assert vptkit("check", make_bundle(shift=0.01), "--reference")[0] == 3
+    assert vptkit("check", with_adapter(shift=0.01), "--reference")[0] == 3
 
 
 def test_weights_without_reference_is_a_usage_error(vptkit, make_bundle):
@@ -253,3 +264,22 @@ def test_overflow_is_of_fp32_bundles(make_bundle, colour_folders):
     bundle = make_bundle(precision="fp16")
     with pytest.raises(TargetError, match="the bundle is fp16; expected fp32"):
         report_overflow(bundle, colour_folders, None, True)
+
+
+def test_a_simulation_writes_only_into_its_own_folder(
+    vptkit, make_bundle, edit_manifest, tmp_path, monkeypatch
+):
+    """A name of the manifest, through a link and "..", had any file of the user overwritten."""
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
+    victim = tmp_path / "t" / ".bashrc"
+    victim.write_text("mine")
+    path = make_bundle(precision="bf16")
+    (path / "a" / "b").mkdir(parents=True)
+    (path / "d").symlink_to("a/b")  # d/../../.bashrc is the bundle's own file here
+    (path / ".bashrc").write_text("evil")
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    edit_manifest(path, files=files | {"d/../../.bashrc": sha256_of_file(path / "d/../../.bashrc")})
+    assert_error(vptkit("check", path), 2, "a name in files is", "plain name")
+    assert victim.read_text() == "mine"
+    assert list((tmp_path / "t").iterdir()) == [victim]
