@@ -14,6 +14,7 @@ pytest.importorskip("timm")
 from timm.layers import RmsNorm  # noqa: E402
 from timm.models.vision_transformer import Block  # noqa: E402
 
+from tests.support.timms import OLDER, REASON  # noqa: E402
 from tests.support.tolerances import CLEARLY, FOLD, largest_difference  # noqa: E402
 from vptkit.export.fold.block_tensors import Tensors, block_parts  # noqa: E402
 from vptkit.export.fold.equations import fold_layer_norm  # noqa: E402
@@ -43,6 +44,8 @@ def prompt():
 
 def made(tiny_spec, prompt, norm, bias):
     """Spec and tensors of one block, and its K_p, V_p in torch."""
+    if OLDER and norm == "rms":  # it divides by the variance, and is refused
+        pytest.skip(REASON)
     block = random_block(norm, bias)
     spec = replace(
         tiny_spec,

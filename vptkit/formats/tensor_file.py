@@ -12,6 +12,7 @@ import io
 import math
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -24,7 +25,6 @@ from vptkit.strict_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -157,6 +157,7 @@ def write_tensors(
 
 @contextlib.contextmanager
 def _opened(path: Path, error: type[VptkitError]) -> Iterator[BinaryIO]:
+    path = Path(path)  # programs also call with a text
     if path.is_dir():
         raise error(f"{path}: a folder, expected a .safetensors file")
     with open_regular(path, error) as stream:
