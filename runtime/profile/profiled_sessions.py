@@ -126,7 +126,7 @@ def open_candidates(
     """
     candidates: list[Candidate] = []
     for graph in _graph_choices(cuda_graph):
-        options = {} if graph is None else {"cuda_graph": graph}
+        options: dict[str, Any] = {} if graph is None else {"cuda_graph": graph}
         if trust_engines:
             options["trust_engines"] = True
         open_ = partial(open_session, backend=backend, threads=threads, **options)
