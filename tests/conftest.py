@@ -80,6 +80,7 @@ def pytest_collection_finish() -> None:
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keys and caches of whoever runs the tests stay as they are."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SUDO_UID", raising=False)
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 

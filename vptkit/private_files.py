@@ -31,6 +31,7 @@ __all__ = [
     "open_private",
     "private_folder",
     "require_unshared_parents",
+    "sudo_user",
     "user_folder",
 ]
 
@@ -57,9 +58,15 @@ def user_folder(variable: str, usual: str) -> Path:
     return home / usual
 
 
+def sudo_user() -> int | None:
+    """Who became root by sudo to run this; whoever may do that is trusted by root already."""
+    named = os.environ.get("SUDO_UID", "")
+    return int(named) if os.geteuid() == 0 and named.isascii() and named.isdecimal() else None
+
+
 def not_private(found: os.stat_result) -> str | None:
     """Why a file or folder may be another user's work, or None: it is this user's or root's."""
-    if found.st_uid not in (0, os.geteuid()):
+    if found.st_uid not in (0, os.geteuid(), sudo_user()):
         return f"belongs to user {found.st_uid}, not to this user"
     if found.st_mode & 0o022:
         return f"others may write it (mode {stat.S_IMODE(found.st_mode):04o})"
@@ -168,7 +175,7 @@ def locked(
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise error(f"{path}: no regular file, so it is no lock. Remove it. {remedy}")
-        if found.st_uid not in (0, os.geteuid()):
+        if found.st_uid not in (0, os.geteuid(), sudo_user()):
             raise error(f"{path}: belongs to user {found.st_uid}, not to this user. {remedy}")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,12 +32,13 @@ sys.path[:] = [place for place in sys.path if place]
 import importlib.util
 import os
 file = sys.argv[1]
-spec = importlib.util.spec_from_file_location(
-    "vptkit", file, submodule_search_locations=[os.path.dirname(file)]
-)
-package = importlib.util.module_from_spec(spec)
-sys.modules["vptkit"] = package
-spec.loader.exec_module(package)
+if getattr(sys.modules.get("vptkit"), "__file__", None) != file:
+    spec = importlib.util.spec_from_file_location(
+        "vptkit", file, submodule_search_locations=[os.path.dirname(file)]
+    )
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["vptkit"] = package
+    spec.loader.exec_module(package)
 del sys.argv[0], sys.argv[0]
 import runpy
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -3,20 +3,29 @@
 Engines and kernel times are read by native code, and an engine *is* native code, so neither is
 believed for lying in the right folder. Whoever builds them seals them with a random key of 32 bytes
 that lies in the user's configuration folder, mode 0600, and with the machine's id. A bundle that
-was copied from another machine, or that somebody else made, has no such seal.
+was copied from another machine, or that somebody else made, has no such seal. Root believes the
+seals of whoever became root by sudo, who measures power modes with engines built before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
+import pwd
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import OutputError
-from vptkit.private_files import create_private, open_private, private_folder, user_folder
+from vptkit.private_files import (
+    create_private,
+    open_private,
+    private_folder,
+    sudo_user,
+    user_folder,
+)
 from vptkit.regular_files import read_bounded
 from vptkit.strict_json import canonical_json
 
@@ -37,9 +46,9 @@ def make_key() -> None:
     Raises:
         OutputError: it cannot be written, or it is damaged.
     """
-    if _key() is not None:
-        return
     path = user_folder("XDG_CONFIG_HOME", ".config") / KEY
+    if _key(path, os.geteuid()) is not None:
+        return
     private_folder(path.parent, OutputError, remedy=_REMEDY)
     try:
         create_private(path, secrets.token_bytes(_BYTES))
@@ -53,7 +62,7 @@ def seal(document: Mapping[str, Any]) -> str:
     Raises:
         OutputError: there is no key (`make_key`).
     """
-    return _digest(canonical_json(document).encode()).hex()
+    return _own_digest(canonical_json(document).encode()).hex()
 
 
 def is_sealed(document: Mapping[str, Any], digest: object) -> bool:
@@ -61,9 +70,10 @@ def is_sealed(document: Mapping[str, Any], digest: object) -> bool:
     if not isinstance(digest, str) or not digest.isascii():
         return False
     try:
-        return hmac.compare_digest(seal(document), digest)
-    except (OutputError, ValueError):  # no key yet: then nothing was built; or NaN
+        message = canonical_json(document).encode()
+    except ValueError:  # NaN
         return False
+    return any(hmac.compare_digest(known.hex(), digest) for known in _known_digests(message))
 
 
 def with_seal(content: bytes, name: str) -> bytes:
@@ -72,41 +82,57 @@ def with_seal(content: bytes, name: str) -> bytes:
     Raises:
         OutputError: there is no key (`make_key`).
     """
-    return _digest(name.encode() + b"\0" + content) + content
+    return _own_digest(name.encode() + b"\0" + content) + content
 
 
 def sealed_content(whole: bytes, name: str) -> bytes | None:
     """What `with_seal` was given; None if this user did not seal it on this machine."""
     digest, content = whole[:_BYTES], whole[_BYTES:]
-    try:
-        ours = hmac.compare_digest(_digest(name.encode() + b"\0" + content), digest)
-    except OutputError:
-        return None
-    return content if ours else None
+    known = _known_digests(name.encode() + b"\0" + content)
+    return content if any(hmac.compare_digest(one, digest) for one in known) else None
 
 
-def _digest(message: bytes) -> bytes:
-    key = _key()
+def _own_digest(message: bytes) -> bytes:
+    user = os.geteuid()
+    key = _key(user_folder("XDG_CONFIG_HOME", ".config") / KEY, user)
     if key is None:
         raise OutputError(f"{KEY}: there is no key to seal engines with")
-    place = f"vptkit.seal/1 {os.geteuid()} {_machine()}".encode()
+    return _digest(key, user, message)
+
+
+def _known_digests(message: bytes) -> list[bytes]:
+    """What the seal of a message may be, by the keys of the users that this one believes."""
+    places = {os.geteuid(): user_folder("XDG_CONFIG_HOME", ".config")}
+    caller = sudo_user()
+    if caller:
+        with contextlib.suppress(KeyError):  # no such user
+            places[caller] = Path(pwd.getpwuid(caller).pw_dir) / ".config"
+    found = []
+    for user, folder in places.items():
+        with contextlib.suppress(OutputError):  # a damaged key seals nothing
+            key = _key(folder / KEY, user)
+            found += [] if key is None else [_digest(key, user, message)]
+    return found
+
+
+def _digest(key: bytes, user: int, message: bytes) -> bytes:
+    place = f"vptkit.seal/1 {user} {_machine()}".encode()
     return hmac.new(key, place + b"\0" + message, hashlib.sha256).digest()
 
 
-def _key() -> bytes | None:
-    """This user's key; None if none was made.
+def _key(path: Path, user: int) -> bytes | None:
+    """A user's key; None if none was made.
 
     Raises:
-        OutputError: it is damaged, or others may have written it.
+        OutputError: it is damaged, or others may have written or read it.
     """
-    path = user_folder("XDG_CONFIG_HOME", ".config") / KEY
     if not os.path.lexists(path):
         return None
     with open_private(path.parent, path.name, OutputError) as stream:
         key = read_bounded(stream, path, OutputError, limit=_BYTES)
-        seen = os.fstat(stream.fileno()).st_mode & 0o077
-    if len(key) != _BYTES or seen:
-        why = "others may read it" if seen else "damaged"
+        found = os.fstat(stream.fileno())
+    if len(key) != _BYTES or found.st_mode & 0o077 or found.st_uid not in (0, user):
+        why = "damaged" if len(key) != _BYTES else "others may read it"
         raise OutputError(f"{path}: {why}. Remove it, and build the engines again.")
     return key
 

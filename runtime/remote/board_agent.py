@@ -25,8 +25,10 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,11 @@ PACKAGES = (
 GRACE = 60.0
 _FOLDERS = ("files", "engines", "runs")
 _BLOCK = 1 << 20
+_MOST_ORDER = 64 << 20  # bytes of an order
+_MOST_FILE = 1 << 40  # bytes of a file
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Store:
@@ -65,15 +72,22 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
-        """Make the folders; remove those of runs that are dead."""
+        """Make the folders; remove those of runs that are dead.
+
+        Raises:
+            ValueError: the folder is another user's.
+        """
         self.root, self._files = root, root / "files"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)  # models, and code that will run
+        if root.stat().st_uid != os.geteuid():
+            raise ValueError("the folder belongs to another user")
+        root.chmod(0o700)
         with _locked(root):
             for name in _FOLDERS:
                 (root / name).mkdir(exist_ok=True)
             self._in_use()
             self.run = Path(tempfile.mkdtemp(dir=root / "runs"))
-            self._lock = os.open(self.run, os.O_RDONLY)
+            self._lock = os.open(self.run, _FOLDER)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def close(self) -> None:
@@ -85,14 +99,8 @@ class Store:
         """Digests whose files are not here, in the order of `wanted`; a damaged one is removed."""
         absent = []
         for digest in wanted:
-            file = self._files / digest
-            try:
-                with file.open("rb") as stream:
-                    whole = _sha256(stream) == digest
-            except FileNotFoundError:
-                whole = False
-            if not whole:
-                file.unlink(missing_ok=True)
+            if not _is_whole(self._file(digest), digest):
+                self._file(digest).unlink(missing_ok=True)
                 absent.append(digest)
         return absent
 
@@ -103,6 +111,7 @@ class Store:
             EOFError: the stream ends too early.
             ValueError: the digest differs.
         """
+        target = self._file(digest)
         part, found, left = self.run / ".part", hashlib.sha256(), size
         with part.open("wb") as file:
             while left:
@@ -114,21 +123,22 @@ class Store:
                 left -= len(block)
         if found.hexdigest() != digest:
             raise ValueError("a file changed while it was copied, or was damaged. Try again")
-        part.replace(self._files / digest)
+        part.replace(target)
 
     def lay_out(self, paths: dict[str, str]) -> None:
         """Give files their names in the folder of this run: path → digest."""
         for path, digest in paths.items():
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            parts = PurePosixPath(path).parts
+            if not parts or parts[0] == "/" or ".." in parts or not path.isprintable():
                 raise ValueError(f"{path!r} leads out of its folder")
             place = self.run / path
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(self._files / digest, place)
+                os.link(self._file(digest), place)
             except FileExistsError:  # a copy would overwrite the file of another digest
                 raise ValueError(f"{path!r} is there twice") from None
             except OSError:  # a file system without hard links
-                shutil.copyfile(self._files / digest, place)
+                shutil.copyfile(self._file(digest), place)
 
     def clean(self) -> dict[str, int]:
         """Remove files, engines and runs, unless another run needs them."""
@@ -142,13 +152,23 @@ class Store:
                 shutil.rmtree(self.root / name)
         return {"freed": freed, "in_use": 0}
 
+    def _file(self, digest: str) -> Path:
+        """Where a file lies, or will.
+
+        Raises:
+            ValueError: not a digest, but perhaps a way out of the folder.
+        """
+        if _DIGEST.fullmatch(digest) is None:
+            raise ValueError(f"{digest[:80]!r} is no SHA-256")
+        return self._files / digest
+
     def _in_use(self) -> int:
         """How many runs live; the folders of the others are removed."""
         count = 0
         for run in (self.root / "runs").iterdir():
             try:
-                handle = os.open(run, os.O_RDONLY)
-            except FileNotFoundError:  # it ended just now
+                handle = os.open(run, _FOLDER)
+            except (FileNotFoundError, NotADirectoryError):  # it ended just now; or is not ours
                 continue
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,7 +192,7 @@ def main(root: Path | None = None) -> None:
         _serve(root)
     except BrokenPipeError:
         pass  # the desk is gone
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, OSError, RecursionError, ValueError) as error:
         with contextlib.suppress(BrokenPipeError):
             _say({"error": {"code": 2, "message": f"{root}: {error}"}})
         sys.exit(1)
@@ -188,8 +208,8 @@ def _serve(root: Path) -> None:
         }
     )
     try:
-        for line in iter(sys.stdin.buffer.readline, b""):
-            ((order, argument),) = json.loads(line).items()
+        while line := sys.stdin.buffer.readline(_MOST_ORDER):
+            order, argument = _order(line)
             if order == "take":
                 _take(store, argument)
             elif order == "run":
@@ -201,9 +221,43 @@ def _serve(root: Path) -> None:
         store.close()
 
 
+def _order(line: bytes) -> tuple[str, Any]:
+    """The name of an order and its argument.
+
+    Raises:
+        ValueError: it is none.
+    """
+    order = json.loads(line)
+    if not isinstance(order, dict) or len(order) != 1 or not set(order) <= {"take", "run", "clean"}:
+        raise ValueError("not an order: expected take, run or clean")
+    ((name, argument),) = order.items()
+    return name, argument
+
+
+def _sizes(files: Any) -> dict[str, int]:
+    """Digest → bytes of the files of an order, {path: [digest, bytes]}.
+
+    Raises:
+        ValueError: it is not of that shape, or gives one digest two sizes.
+    """
+    sizes: dict[str, int] = {}
+    for pair in files.values() if isinstance(files, dict) else [None]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError("not a list of files: expected path: [digest, bytes]")
+        digest, size = pair
+        if not isinstance(digest, str) or type(size) is not int or not 0 <= size <= _MOST_FILE:
+            raise ValueError("not a list of files: expected path: [digest, bytes]")
+        if sizes.setdefault(digest, size) != size:
+            raise ValueError(f"{digest[:80]!r} has two sizes")
+    return sizes
+
+
 def _take(store: Store, files: dict[str, tuple[str, int]]) -> None:
-    sizes = dict(files.values())
+    sizes = _sizes(files)
     missing = store.missing(sizes)
+    wanted, free = sum(sizes[digest] for digest in missing), shutil.disk_usage(store.root).free
+    if wanted > free:
+        raise ValueError(f"{wanted} bytes were announced, and {free} are free")
     _say({"missing": missing})
     for digest in missing:
         store.take(digest, sizes[digest], sys.stdin.buffer)
@@ -254,9 +308,19 @@ def _stop(runner: subprocess.Popen[bytes]) -> None:
         os.killpg(runner.pid, signal.SIGKILL)
 
 
+def _is_whole(file: Path, digest: str) -> bool:
+    """Whether a regular file of that name has that digest."""
+    try:
+        handle = os.open(file, _FILE)
+    except OSError:  # not there, or a link
+        return False
+    with os.fdopen(handle, "rb") as stream:
+        return stat.S_ISREG(os.fstat(handle).st_mode) and _sha256(stream) == digest
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)  # the user's own, perhaps a link to a larger disk
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.atomic_files import sha256_of_file
-from vptkit.errors import VptkitError
+from vptkit.errors import TargetError, VptkitError
 from vptkit.formats.bundle import MANIFEST, open_bundle
 from vptkit.regular_files import open_regular
 
@@ -104,11 +104,14 @@ def ship(link: Link, items: Sequence[Item], phases: Phases) -> int:
     Raises:
         VptkitError: the board's disk is too full, or a file changed meanwhile.
         MissingError: the connection was lost.
+        TargetError: the board asks for what was not offered.
     """
     link.doing = "files were compared"
     link.order(take={item.path: [item.sha256, item.size] for item in items})
-    missing = link.receive()["missing"]
+    missing = link.receive("missing")["missing"]
     found = {item.sha256: item for item in items}
+    if len(set(missing)) != len(missing) or not set(missing) <= set(found):
+        raise TargetError(f"{link.host}: asked for files that were not offered, or for one twice")
     total = sum(found[digest].size for digest in missing)
     if total and total + _MARGIN > link.board["free"]:
         raise VptkitError(
@@ -125,7 +128,7 @@ def ship(link: Link, items: Sequence[Item], phases: Phases) -> int:
                     before, sent = sent, sent + len(block)
                     text = f"{sent / 1e6:.1f} of {total / 1e6:.1f} MB"
                     bar.update(sent // 1000 - before // 1000, text)
-    link.receive()
+    link.receive("taken")
     return total
 
 

@@ -109,7 +109,9 @@ def profile_on(
         ship(link, items, phases)
         document = _follow(link, request, phases)
     for row in document["rows"]:
-        if row.get("path") is not None:
+        if row["path"] is not None:
+            if row["path"] not in places:
+                raise TargetError(f"{host}: sent a row of a bundle that was not asked for")
             row["path"] = str(places[row["path"]])
     return {**document, "host": host}
 
@@ -127,7 +129,7 @@ def clean_board(host: str, *, python: str = "python3", ssh_options: Sequence[str
     with connect(host, python=python, ssh_options=ssh_options) as link:
         link.doing = f"{ROOT} was removed"
         link.order(clean=True)
-        answer = link.receive()
+        answer = link.receive("cleaned")
     if answer["in_use"]:
         raise TargetError(
             f"{host}: {ROOT} is in use by {answer['in_use']} other profiles; nothing was removed. "
@@ -158,7 +160,7 @@ def _follow(link: Link, request: dict[str, Any], phases: Phases) -> dict[str, An
     document: dict[str, Any] | None = None
     with contextlib.ExitStack() as stack:
         bar = SILENT
-        while "exit" not in (message := link.receive()):
+        while "exit" not in (message := link.receive("phase", "progress", "document", "exit")):
             if "phase" in message:
                 stack.close()
                 bar = stack.enter_context(phases(message["phase"], None))

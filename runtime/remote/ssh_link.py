@@ -20,13 +20,19 @@ from typing import TYPE_CHECKING, Any
 from vptkit.errors import GateError, MissingError, TargetError, VptkitError
 
 from .board_agent import GRACE, MARKER, ROOT
+from .board_messages import KINDS, MOST_LINE, read_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["Link", "connect"]
 
-_HOST = re.compile(r"(?P<name>(?:[^@\s]+@)?(?:\[[^\]\s]+\]|[^\s:\[\]]+))(?::(?P<port>\d+))?")
+# A login may hold an @ itself, as user@realm@host. No name begins with -, which ssh would take for
+# an option; "--" before it says the same once more.
+_NAME = r"(?!-)[A-Za-z0-9._%-]+"
+_HOST = re.compile(
+    rf"(?P<name>(?:{_NAME}@)*(?:\[(?!-)[A-Za-z0-9._%:-]+\]|{_NAME}))(?::(?P<port>[0-9]{{1,5}}))?"
+)
 _OPTIONS = (
     "BatchMode=yes",
     "ConnectTimeout=15",
@@ -45,6 +51,7 @@ _BOOT = (
 )
 _PATIENCE = 60.0  # seconds from ssh's start to the agent's first word
 _WORDS = 12  # last lines of standard error that are kept for messages
+_MOST_WORDS = 1024  # bytes of such a line; a longer one counts as several
 
 
 class Link:
@@ -76,28 +83,36 @@ class Link:
             self._input.flush()
         except BrokenPipeError:
             while True:  # its last line says why
-                self.receive()
+                self.receive(*KINDS)
 
     def order(self, **order: object) -> None:
         """Send an order; see `vptkit.runtime.remote.board_agent`."""
         self.send(json.dumps(order).encode() + b"\n")
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self, *kinds: str) -> dict[str, Any]:
         """The next message from there.
+
+        Args:
+            kinds: what it may be, of `board_messages`.
 
         Raises:
             MissingError: the connection is lost, or never was.
+            TargetError: it is none of these, or is malformed.
             VptkitError: something failed there, as it would have failed here.
         """
-        while line := self._output.readline():
-            try:
-                message = json.loads(line)
-            except ValueError:  # of a program that a start-up file of the shell left running
+        while line := self._line():
+            if not line.startswith(
+                b"{"
+            ):  # a program that a start-up file of the shell left running
                 continue
-            if isinstance(message, dict):
-                if "error" in message:
-                    raise _error(self.host, **message["error"])
-                return message
+            try:
+                message = read_message(line, (*kinds, "error"), self.host)
+            except TargetError:
+                self._process.kill()  # it has lost the thread: nothing of it is waited for
+                raise
+            if "error" in message:
+                raise _error(self.host, **message["error"])
+            return message
         raise self._lost()
 
     def last_words(self) -> str:
@@ -136,11 +151,11 @@ class Link:
         patience.start()
         try:
             self.send(source)
-            while (line := self._output.readline()).strip() != MARKER.encode():
+            while (line := self._line()).strip() != MARKER.encode():
                 if not line:
                     raise self._lost()
             self._open = True
-            self.board = self.receive()
+            self.board = self.receive("greeting")
         finally:
             patience.cancel()
 
@@ -152,11 +167,23 @@ class Link:
     def _output(self) -> Any:
         return self._process.stdout
 
+    def _line(self) -> bytes:
+        """The next line from there, empty at its end.
+
+        Raises:
+            TargetError: it is longer than any message.
+        """
+        line: bytes = self._output.readline(MOST_LINE + 1)
+        if len(line) > MOST_LINE:
+            self._process.kill()
+            raise TargetError(f"{self.host}: sent a line of more than {MOST_LINE >> 20} MiB")
+        return line
+
     def _listen(self) -> None:
         """Keep the last lines of standard error; pass on what the programs there write."""
         stderr: Any = self._process.stderr
         with stderr:
-            for raw in stderr:
+            while raw := stderr.readline(_MOST_WORDS):
                 line = raw.decode(errors="replace").rstrip()
                 self._words.append(line)
                 if self._open:
@@ -202,7 +229,8 @@ def connect(
     options = [part for option in (*ssh_options, *_OPTIONS) for part in ("-o", option)]
     try:
         process = subprocess.Popen(  # noqa: S603 -- no shell here; the one there gets quotes
-            ["ssh", "-T", *options, *_target(host), command],  # noqa: S607 -- the user's own ssh
+            # Neither the user's agent nor the user's screen is the board's to use.
+            ["ssh", "-T", "-a", "-x", *options, *_words(host), command],  # noqa: S607 -- the user's
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -226,10 +254,16 @@ def connect(
 def _target(host: str) -> list[str]:
     """What ssh calls the host."""
     found = _HOST.fullmatch(host)
-    if found is None or re.search(r"(^|[@\[])-", host):  # an option, to ssh
+    if found is None:
         raise VptkitError(f"host is {host!r}, expected HOST, USER@HOST or USER@HOST:PORT")
     name = re.sub(r"\[(.*)\]", r"\1", found["name"])
     return ["-p", found["port"], name] if found["port"] else [name]
+
+
+def _words(host: str) -> list[str]:
+    """The same, where ssh must not take the name for an option."""
+    *port, name = _target(host)
+    return [*port, "--", name]
 
 
 def _error(host: str, *, code: int, message: str) -> VptkitError:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from tests.support import architecture
 from vptkit.errors import OutputError
 from vptkit.private_files import (
     create_private,
@@ -163,3 +164,20 @@ def test_whose_home_it_is(tmp_path, monkeypatch):
     assert user_folder("XDG_CONFIG_HOME", ".config") != tmp_path / ".config"
     monkeypatch.setenv("XDG_CONFIG_HOME", "/named")
     assert str(user_folder("XDG_CONFIG_HOME", ".config")) == "/named"
+
+
+# Module → why it locks by itself.
+MAY_LOCK = {
+    "vptkit.private_files": "the one way for files",
+    "vptkit.export.bank.edit_bank": "the folder of the bank itself, which has no file to lock",
+    "vptkit.runtime.remote.board_agent": "runs where nothing of ours is yet; folders too",
+}
+
+
+def test_there_is_no_other_way_to_lock():
+    users = {
+        name
+        for name, module in architecture.modules().items()
+        if "fcntl" in module.path.read_text(encoding="utf-8")
+    }
+    assert users == set(MAY_LOCK)

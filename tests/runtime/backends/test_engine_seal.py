@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from vptkit.runtime.backends.engine_seal import (
     sealed_content,
     with_seal,
 )
+from vptkit.strict_json import canonical_json
 
 RECORD = {"sha256": "0" * 64, "layers": [1, 2.5]}
 
@@ -90,6 +92,27 @@ def test_a_key_that_cannot_be_made(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     with pytest.raises(OutputError, match="XDG_CONFIG_HOME"):
         make_key()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is root by sudo")
+def test_root_believes_whoever_became_root_by_sudo(key, tmp_path, monkeypatch):
+    """Power modes are measured with sudo, on engines that were built without it."""
+    home = tmp_path / "home"
+    theirs = home / ".config" / KEY
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(bytes(32))
+    theirs.chmod(0o600)
+    os.chown(theirs, 12345, 12345)
+    digest = engine_seal._digest(bytes(32), 12345, canonical_json(RECORD).encode()).hex()
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: SimpleNamespace(pw_dir=str(home)))
+    assert not is_sealed(RECORD, digest)
+    monkeypatch.setenv("SUDO_UID", "12345")
+    assert is_sealed(RECORD, digest)
+    assert is_sealed(RECORD, seal(RECORD))
+    os.chown(theirs, 54321, 54321)  # planted in that home by a third
+    assert not is_sealed(RECORD, digest)
+    monkeypatch.setenv("SUDO_UID", "nobody")
+    assert is_sealed(RECORD, seal(RECORD))
 
 
 def test_a_machine_without_an_id(monkeypatch):

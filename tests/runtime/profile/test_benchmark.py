@@ -217,6 +217,11 @@ def test_the_peak_remembers_what_was_given_back():
     run_child([sys.executable, "-c", code])
 
 
+def test_a_child_that_does_not_end_is_killed(make_bundle):
+    with pytest.raises(VptkitError, match=r"did not end in 0\.01 s and was killed.*--no-memory"):
+        measure_memory(make_bundle(), backend="cpu", batch=1, threads=1, seconds=0.01)
+
+
 def test_a_child_that_fails_is_reported(tmp_path):
     with pytest.raises(VptkitError, match="the process that measures memory ended with 1"):
         measure_memory(tmp_path, backend="cpu", batch=1, threads=1)

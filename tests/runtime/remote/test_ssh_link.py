@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.sshd import server  # noqa: F401 -- a fixture
 from vptkit.errors import MissingError, TargetError, VptkitError
+from vptkit.runtime.remote.board_agent import MARKER
 from vptkit.runtime.remote.ssh_link import connect
 
 
@@ -98,7 +99,8 @@ def test_nobody_listens():
     "host",
     [
         *("-oProxyCommand=true", "[-oProxyCommand=true]", "me@-oProxyCommand=true"),
-        *("a b", "", "host:", "host:22:23", "[::1"),
+        *("a b", "", "host:", "host:22:23", "[::1", "-", "--", "@host", "host;id", "host$x"),
+        *("host\n", "h\x00st", "hóst", "host/x", "me@-a@host", "host:٢٢", "host:222222"),
     ],
 )
 def test_what_is_not_a_host(host):
@@ -114,6 +116,8 @@ def test_what_is_not_a_host(host):
         ("me@board:22", ["-p", "22", "me@board"]),
         ("me@[fe80::1]:22", ["-p", "22", "me@fe80::1"]),
         ("[fe80::1]", ["fe80::1"]),
+        ("[fe80::1%eth0]", ["fe80::1%eth0"]),
+        ("me@realm@board-1.lan", ["me@realm@board-1.lan"]),
     ],
 )
 def test_what_ssh_is_told(host, target, monkeypatch, script):
@@ -123,8 +127,79 @@ def test_what_ssh_is_told(host, target, monkeypatch, script):
     with pytest.raises(MissingError) as caught, connect(host, ssh_options=["Compression=yes"]):
         pass
     told = str(caught.value)
-    assert f" {' '.join(target)} exec python3 -c " in told
+    assert f" {' '.join([*target[:-1], '--', target[-1]])} exec python3 -c " in told
+    assert "-T -a -x " in told
     assert told.index("-o Compression=yes") < told.index("-o BatchMode=yes")
+
+
+# What another machine says -------------------------------------------------------------------------
+
+GREETING = '{"python": "3.10.12", "packages": ["numpy"], "free": 1}'
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A function: what an ssh writes, as a Python program, after the agent was greeted."""
+
+    def write(body):
+        path = tmp_path / "bin/ssh"
+        path.parent.mkdir(exist_ok=True)
+        hello = f"import sys\nw = sys.stdout.write\nw('\\n{MARKER}\\n')\n"
+        path.write_text(f"#!{sys.executable}\n{hello}{body}\nsys.stdout.flush()\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        *(
+            '{"python": 3, "packages": [], "free": 1}',
+            '{"python": "3", "packages": [], "free": -1}',
+        ),
+        *('{"python": "3", "packages": [[]], "free": 1}', '{"free": 1}', '{"error": 1}', "{"),
+        *('{"error": {"code": "x", "message": "y"}}', '{"error": {"code": 2}}', '{"free": NaN}'),
+        *('{"a": ' * 100_000, GREETING[:-1] + ', "more": 1}', "{" + "9" * 5000 + "}"),
+        GREETING.replace("1}", "9" * 400 + "}"),
+    ],
+    ids=range(13),
+)
+def test_a_greeting_that_is_none(stranger, greeting):
+    stranger(f"w({greeting!r} + '\\n')")
+    with pytest.raises(TargetError, match="board: "), connect("board"):
+        pass
+
+
+def test_a_line_without_an_end(stranger, monkeypatch):
+    """It took memory without bound, before the greeting and after it."""
+    monkeypatch.setattr("vptkit.runtime.remote.ssh_link.MOST_LINE", 1 << 20)
+    endless = "while True: w('x' * 65536)"
+    for body in (endless, f"w({GREETING!r} + '\\n')\n{endless}"):
+        stranger(body)
+        with (
+            pytest.raises(TargetError, match="board: sent a line of more than 1 MiB"),
+            connect("board") as link,
+        ):
+            link.receive("exit")
+
+
+def test_words_without_an_end_of_line(stranger):
+    """On standard error: only the last of them are kept, in pieces."""
+    stranger("sys.stderr.write('y' * 1_000_000)\nsys.exit(3)")
+    with pytest.raises(TargetError, match="ended with 3") as caught, connect("board"):
+        pass
+    assert len(str(caught.value)) < 20_000
+
+
+def test_a_message_that_was_not_expected(stranger):
+    stranger(f"""w({GREETING!r} + '\\n{{"exit": 0}}\\n')""")
+    with (
+        pytest.raises(TargetError, match=r'board: sent a message of \["exit"\], expected missing'),
+        connect("board") as link,
+    ):
+        link.receive("missing")
 
 
 def test_nobody_answers(monkeypatch, script):
@@ -176,4 +251,4 @@ def test_the_receiver_dies(server, greeted, script):  # noqa: F811
         os.kill(agent, signal.SIGKILL)
         link.doing = "nothing was done"
         with pytest.raises(TargetError, match=r"ended with 7 while nothing was done.*farewell"):
-            link.receive()
+            link.receive("exit")
