@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_file, sha256_of_file
 from vptkit.errors import MissingError, OutputError
 from vptkit.formats.bundle import ENGINES, MODEL
+from vptkit.part_files import remove_dead_parts
 from vptkit.strict_json import canonical_json
 
 from .tensorrt_library import LIBRARIES
@@ -304,6 +305,7 @@ def exclusive(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         for part in folder.glob(".*.part"):  # of a build that was killed
             part.unlink(missing_ok=True)
+        remove_dead_parts(folder)
         yield
     finally:
         os.close(handle)

@@ -44,6 +44,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import atomic_file
 from vptkit.devices.probes.memory import process_memory
 from vptkit.errors import MissingError
 from vptkit.runtime.backends.tensorrt_library import find_module, load
@@ -264,9 +265,8 @@ def _store_timing_cache(config: Any, path: Path) -> None:
     timing_cache = config.get_timing_cache()
     if timing_cache is None:
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(timing_cache.serialize())
-    part.replace(path)
+    with atomic_file(path) as part:
+        part.write_bytes(timing_cache.serialize())
 
 
 def _inspected(trt: Any, logger: Any, plan: Any) -> str | None:
