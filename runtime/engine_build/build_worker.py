@@ -35,6 +35,7 @@ with TensorRT-RTX 1.7 on a CPU only. Unverified: everything that needs a GPU, an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -46,7 +47,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file
 from vptkit.devices.probes.memory import process_memory
-from vptkit.errors import MissingError
+from vptkit.errors import MissingError, OutputError
 from vptkit.runtime.backends.tensorrt_library import find_module, load
 
 from .memory_forecast import free_on
@@ -265,7 +266,7 @@ def _store_timing_cache(config: Any, path: Path) -> None:
     timing_cache = config.get_timing_cache()
     if timing_cache is None:
         return
-    with atomic_file(path) as part:
+    with contextlib.suppress(OutputError), atomic_file(path) as part:  # the engine is what counts
         part.write_bytes(timing_cache.serialize())
 
 

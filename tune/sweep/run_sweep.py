@@ -10,13 +10,15 @@ import contextlib
 import csv
 import fcntl
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vptkit.atomic_files import atomic_file
+from vptkit.atomic_files import atomic_file, require_writable
 from vptkit.errors import AdapterError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
+from vptkit.part_files import remove_dead_parts
 from vptkit.progress import SILENT
 from vptkit.text_table import columns
 
@@ -87,8 +89,10 @@ def sweep(
                 f"{folder}: no trial ran to its end; the first says: {(reasons or ['-'])[0]}"
             )
         document = _document(plan, book, _best(plan, book, best, runner))
-        _write_leaderboard(document, folder)
         _plot(document, folder / "leaderboard.png")
+        _write_leaderboard(document, folder)  # last: with a best trial in it, the sweep is over
+        remove_dead_parts(folder)
+        remove_dead_parts(folder / "trials")
         return document
 
 
@@ -167,8 +171,6 @@ def _document(plan: Sweep, book: Book, best: dict[str, Any] | None) -> dict[str,
 
 
 def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
-    with atomic_file(folder / "leaderboard.json") as part:
-        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     names = list(document["space"])
     plain = ["state", "val_top1", "best_epoch", "epochs", "workers", "error"]
     with (
@@ -180,6 +182,8 @@ def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
         for row in document["leaderboard"]:
             settings = [row["settings"][name] for name in names]
             writer.writerow([row["trial"], *settings, *(row[name] for name in plain)])
+    with atomic_file(folder / "leaderboard.json") as part:
+        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _plot(document: dict[str, Any], path: Path) -> None:
@@ -203,10 +207,20 @@ def _alone(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: {folder.parent} does not exist. Create it first.")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: exists, and is no folder. Choose another name.")
-    folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
+    try:
+        folder.mkdir(exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(folder / ".lock", flags, 0o666)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise OutputError(f"{folder}: another vptkit sweep is running in it") from error
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be locked: {error.strerror}") from error
+        require_writable(folder / "leaderboard.json")
         yield
+    finally:
+        os.close(handle)
