@@ -264,6 +264,36 @@ def test_two_at_once_are_refused(plan, tmp_path):
         sweep(plan(), tmp_path / "out", Greedy(tmp_path / "store"))
 
 
+def test_killed_before_its_picture_a_sweep_is_not_over(plan, tmp_path, monkeypatch):
+    small, runner = plan({"lr": [1e-3]}, epochs=1), Serial(tmp_path / "store")
+    output = tmp_path / "out"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_sweep, "_plot", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(small, output, runner)
+    drawn = []
+    monkeypatch.setattr(run_sweep, "_plot", lambda _, path: drawn.append(path.name))
+    for name in (".best.safetensors.aaaaaaaa", ".leaderboard.png.bbbbbbbb"):
+        (output / f"{name}.lock").touch()
+    for _ in range(2):  # the second time it is
+        sweep(small, output, runner)
+        assert drawn == ["leaderboard.png"]
+    assert {p.name for p in output.iterdir() if p.name.startswith(".")} == {".lock"}
+
+
+def test_a_lock_that_is_a_link_is_not_followed(plan, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match="out: cannot be written"):
+        sweep(plan(), tmp_path / "out", Serial(tmp_path / "store"))
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def record(epoch, top1, **more):
     return {
         "epoch": epoch,
