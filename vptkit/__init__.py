@@ -12,6 +12,7 @@ Shape alphabet, used in every docstring:
 - `formats`: what is written to disk: adapters, bundles, weights.
 - `images`: image files, data sets of them, pixels.
 - `atomic_files`: files that appear whole or not at all.
+- `part_files`: where those are made, and what killed runs left of them.
 - `errors`: what can go wrong, with exit codes.
 - `private_files`: locks, keys and folders that are this user's alone.
 - `python_child`: how a Python process of ours is started.

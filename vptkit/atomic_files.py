@@ -10,15 +10,15 @@ import hashlib
 import os
 import platform
 import shutil
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import OutputError
+from vptkit.part_files import part_of, remove_dead_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
 __all__ = [
@@ -27,9 +27,13 @@ __all__ = [
     "locked_folder",
     "recover_folder",
     "require_absent",
+    "require_writable",
     "sha256_of_file",
     "sha256_of_stream",
 ]
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_PROBE_BYTES = 1 << 16  # more than fits into what a file system keeps beside its files
 
 
 def sha256_of_file(path: Path) -> str:
@@ -56,15 +60,32 @@ def require_absent(path: Path, *, force: bool) -> None:
     Raises:
         OutputError: the path exists and force is off, or its folder does not exist.
     """
-    if not path.parent.is_dir():
+    try:
+        there, folder = os.path.lexists(path), path.parent.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from error
+    if not folder:
         raise OutputError(f"{path}: the folder {path.parent} does not exist. Create it first.")
-    if (path.exists() or path.is_symlink()) and not force:
+    if there and not force:
         raise OutputError(f"{path}: exists already. Pass --force to replace it, or another name.")
+
+
+def require_writable(path: Path) -> None:
+    """Find out before a long computation whether its output can be written.
+
+    Raises:
+        OutputError: the folder is not writable, the file system read-only or full.
+    """
+    with _disk_errors(path, every=True), part_of(path) as part:
+        part.write_bytes(bytes(_PROBE_BYTES))
+        _sync(part)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """Yield a temporary path beside the target; rename it on success, remove it on any failure.
+    """Yield a temporary path, an empty file; give it its name on success, remove it on any failure.
+
+    On success what killed runs left of the same output goes too (`vptkit.part_files`).
 
     Args:
         path: where the file shall appear; an existing file is replaced.
@@ -75,37 +96,37 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """
     if path.is_dir():
         raise OutputError(f"{path}: a folder. Remove it, or choose another name.")
-    with _disk_errors(path, errno.EACCES):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    part = Path(name)
-    with _disk_errors(path):
-        try:
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(path, every=True):
+            part = stack.enter_context(part_of(path))
+        with _disk_errors(path):
             yield part
             part.chmod(mode & ~_umask())
             _sync(part)
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+    remove_dead_parts(path.parent, [path.name])
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside the target; rename it on success, remove it otherwise.
+    """Yield a temporary folder; give it its name on success, remove it otherwise.
 
     With force an existing folder is exchanged for the new one in one step, so its name always means
     one of them, whole; and only then removed. Where the file system cannot exchange, the old one is
-    moved aside first (`recover_folder`): at any time both are there, under one name or another.
+    moved aside first (`recover_folder`): at any time both are there, under one name or another. On
+    success what killed runs left of the same output goes too (`vptkit.part_files`).
 
     Raises:
         OutputError: the path exists and force is off, or the disk does not let us write.
     """
     recover_folder(path)
     require_absent(path, force=force)
-    with _disk_errors(path, errno.EACCES):
-        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
-    with _disk_errors(path):
-        try:
+    require_writable(path)
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(path, every=True):
+            part = stack.enter_context(part_of(path, folder=True))
+        with _disk_errors(path):
             yield part
             part.chmod(0o777 & ~_umask())
             for file in part.rglob("*"):
@@ -114,9 +135,8 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
                     _sync(file)
             for folder in (*(file for file in part.rglob("*") if file.is_dir()), part):
                 _sync_folder(folder)
-            _put(part, path, force=force)
-        finally:
-            _remove(part)
+            _put(part, path, force=force)  # what had the name is now the part, and goes as one
+    remove_dead_parts(path.parent, [path.name])
 
 
 @contextlib.contextmanager
@@ -271,28 +291,28 @@ def _renameat2(old: bytes, new: bytes, flag: int) -> bool:
     raise OSError(reason, os.strerror(reason), os.fsdecode(old), None, os.fsdecode(new))
 
 
-def _sync_folder(path: Path) -> None:
-    """Have the names themselves survive a power cut, where the file system can."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextlib.contextmanager
-def _disk_errors(path: Path, *more: int) -> Iterator[None]:
-    """Turn what the disk refuses into an OutputError; errors that are not its own pass."""
+def _disk_errors(path: Path, *, every: bool = False) -> Iterator[None]:
+    """Turn what the disk refuses into an OutputError; other errors pass, unless it is every one."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, *more):
+        if not every and error.errno not in _DISK_ERRORS:
             raise
         raise OutputError(
             f"{path}: cannot be written: {error.strerror}. Nothing was left behind; "
             "free some space or choose another place."
         ) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names themselves survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _sync(path: Path) -> None:

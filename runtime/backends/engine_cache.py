@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_file, sha256_of_file
 from vptkit.errors import BundleError, MissingError, OutputError
 from vptkit.formats.bundle import ENGINES
+from vptkit.part_files import remove_dead_parts
 from vptkit.private_files import locked, not_private, private_folder
 from vptkit.regular_files import open_inside, read_bounded
 from vptkit.strict_json import canonical_json, parse_json
@@ -378,8 +379,7 @@ def exclusive(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     private_folder(folder, OutputError, remedy=remedy)
     make_key()
     with locked(folder / ".lock", OutputError, waiting=waiting, remedy=remedy):
-        for part in folder.glob(".*.part"):  # of a build that was killed
-            part.unlink(missing_ok=True)
+        remove_dead_parts(folder)
         yield
 
 

@@ -34,6 +34,7 @@ with TensorRT-RTX 1.7 on a CPU only. Unverified: everything that needs a GPU, an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -279,7 +280,8 @@ def _store_timing_cache(config: Any, path: Path) -> None:
     if timing_cache is None:
         return
     content = with_seal(bytes(timing_cache.serialize()), path.name)
-    with atomic_file(path, mode=0o600) as part:
+    # the engine is what counts
+    with contextlib.suppress(OutputError), atomic_file(path, mode=0o600) as part:
         part.write_bytes(content)
 
 

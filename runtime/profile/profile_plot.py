@@ -9,7 +9,7 @@ import itertools
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file, require_absent
+from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import MissingExtraError, OutputError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def require_plot(path: Path, *, force: bool) -> None:
     if path.suffix not in PLOT_SUFFIXES:
         raise OutputError(f"{path}: plots are written as {', '.join(PLOT_SUFFIXES)}")
     require_absent(path, force=force)
+    require_writable(path)
     if find_spec("matplotlib") is None:
         raise MissingExtraError("matplotlib", "plot", "a plot")
 

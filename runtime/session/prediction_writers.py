@@ -7,7 +7,7 @@ import csv
 import json
 from typing import TYPE_CHECKING
 
-from vptkit.atomic_files import atomic_file, require_absent
+from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import OutputError
 
 if TYPE_CHECKING:
@@ -90,5 +90,6 @@ def saving(
     if path.suffix not in (".jsonl", ".csv"):
         raise OutputError(f"{path}: predictions are saved as .jsonl or .csv, not {path.suffix!r}")
     require_absent(path, force=force)
+    require_writable(path)
     with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
         yield (jsonl_writer(stream) if path.suffix == ".jsonl" else csv_writer(stream, top_k=top_k))

@@ -82,7 +82,7 @@ def test_a_kill_between_checkpoint_and_metrics_loses_no_record(
         if len(calls) == stop:
             raise SystemExit
 
-    for stop in (1, 2, 3, 4):
+    for stop in (2, 4, 6, 8):  # first of all a file is tried, and each has its folder written too
         calls.clear()
         output = tmp_path / f"{stop}.safetensors"
         with monkeypatch.context() as patch:
@@ -105,14 +105,6 @@ def assert_goes_on_after_sigkill(script, splits, config, settings, folder):
     whole = tune(splits, folder / "whole.safetensors", config)
     assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
     assert resumed.metrics.read_bytes() == whole.metrics.read_bytes()
-
-
-@pytest.mark.slow
-def test_sigkill(splits, weights, make_config, tmp_path):
-    """No handler runs, no file is closed; the next process goes on to the same bytes."""
-    config = make_config(method="vpt", name="x", epochs=3)
-    settings = {**config.to_json(), "weights": str(weights), "name": "x"}
-    assert_goes_on_after_sigkill(KILLED, splits, config, settings, tmp_path)
 
 
 @pytest.mark.parametrize(

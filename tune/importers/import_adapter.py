@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import vptkit
-from vptkit.atomic_files import require_absent, sha256_of_file
+from vptkit.atomic_files import require_absent, require_writable, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
@@ -110,6 +110,7 @@ def import_adapter(
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: an adapter's file name ends in .safetensors")
     require_absent(output, force=force)
+    require_writable(output)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
     weights = weights_from_model(model)

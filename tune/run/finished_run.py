@@ -11,6 +11,7 @@ from vptkit.errors import AdapterError, OutputError
 from vptkit.formats.adapter import read_adapter
 from vptkit.tune.methods.tuned_model import Tuned, wants_whitening
 from vptkit.tune.training.checkpoint import completed
+from vptkit.tune.training.distributed import leads
 
 from .run_result import TuneResult
 
@@ -47,7 +48,8 @@ def finished_record(
     if not same or (config is not None and config.full_data is not None and not proxied):
         raise OutputError(
             f"{path}: exists already, of other settings, data or weights. Resume with the same, "
-            "pass --force, or choose another name."
+            "pass --force (with --resume, to go on with a run that replaces it), or choose another "
+            "name."
         )
     return record
 
@@ -60,6 +62,8 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
     """
     files, config, spec = request.files, request.config, inputs.spec
     record = finished_record(files.adapter, inputs.identity, config)
+    if leads():
+        files.remove_dead_parts()
     blank = [torch.zeros(spec.width, spec.width)] * spec.depth
     matrices = blank if wants_whitening(config) else None
     tuned = Tuned(inputs.backbone, spec, config, len(inputs.labels), matrices)  # to count in

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vptkit.atomic_files import require_writable
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
 from vptkit.tune.data.splits import data_digest, load_splits
-from vptkit.tune.training.distributed import share
+from vptkit.tune.training.distributed import leads, share
 from vptkit.tune.training.run_files import require_free
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class RunInputs:
     """What a run starts from.
 
     Attributes:
-        finished: the adapter is there already, and shall be taken as it is (once it was compared).
+        there: the adapter is there already, and may only be one of this run.
+        finished: it is, and no checkpoint: all is done, and it shall be taken as it is.
         labels: names of the classes.
         splits: train and val, test and ood where the data has them: paths and classes.
         sets: the same as images; without test and ood if those shall not be looked at.
@@ -68,6 +70,7 @@ class RunInputs:
             must agree with to be of this run.
     """
 
+    there: bool
     finished: bool
     labels: tuple[str, ...]
     splits: dict[str, Split]
@@ -83,14 +86,18 @@ def load_run(request: RunRequest) -> RunInputs:
     """Find the images, build the backbone, and say which run this is. Nothing is written.
 
     Raises:
-        OutputError: files are there that the run would overwrite.
+        OutputError: files are there that the run would overwrite, or none can be written.
         DataError: the images are not there, or too few.
         BackboneError: timm does not know the backbone, or its weights do not fit.
     """
-    config, adapter = request.config, request.files.adapter
-    finished = request.resume and not request.force and adapter.is_file()
-    if not finished:
-        require_free(request.files, resume=request.resume, force=request.force)
+    config, files = request.config, request.files
+    there = request.resume and not request.force and files.adapter.is_file()
+    if not there:
+        require_free(files, resume=request.resume, force=request.force)
+    # Killed behind the adapter, or told to replace it: what lies beside it may be of another run.
+    finished = there and not files.checkpoint.exists()
+    if not finished and leads():
+        require_writable(files.adapter)
     shares = config.val_share, config.test_share
     labels, splits = load_splits(request.data, config.seed, *shares, shots=config.shots)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
@@ -104,6 +111,7 @@ def load_run(request: RunRequest) -> RunInputs:
     )
     seen = [name for name in splits if request.test or name in ("train", "val")]
     return RunInputs(
+        there=there,
         finished=finished,
         labels=labels,
         splits=splits,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vptkit.tune.training.run_files import PICTURES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -28,22 +30,31 @@ def plot_run(
     Returns:
         paths of the curves, and of the pictures; (None, ()) without matplotlib.
     """
-    for ending in ("curves.png", "shift.png", "lambda.png", "id-ood.png"):
-        files.beside(ending).unlink(missing_ok=True)  # of an adapter that this one replaces
+    drawn = _draw(state, norms, files, name)
+    for old in {files.beside(ending) for ending in PICTURES} - set(drawn):
+        old.unlink(missing_ok=True)  # of an adapter that this one replaces
+    return (drawn[0], tuple(drawn[1:])) if drawn else (None, ())
+
+
+def _draw(
+    state: TrainState, norms: Mapping[str, Any] | None, files: RunFiles, name: str
+) -> list[Path]:
+    """What there is to draw: the curves first; nothing without matplotlib."""
     try:
         from .layer_norm_plots import plot_id_ood, plot_lambda, plot_shift
         from .learning_curves import plot_curves  # needs matplotlib, an extra
     except ImportError:
-        return None, ()
+        return []
+    plots = [files.curves]
     plot_curves({name: state.history}, files.curves)
     if norms is None:
-        return files.curves, ()
-    plots = [files.beside("shift.png")]
-    plot_shift(norms["shift"], plots[0], name)
+        return plots
+    plots.append(files.beside("shift.png"))
+    plot_shift(norms["shift"], plots[-1], name)
     if norms["rescale"]:
         plots.append(files.beside("lambda.png"))
         plot_lambda(norms["rescale"], plots[-1], name)
         if any("ood_top1" in row for row in norms["rescale"]["curve"]):
             plots.append(files.beside("id-ood.png"))
             plot_id_ood(norms["rescale"], plots[-1], name)
-    return files.curves, tuple(plots)
+    return plots

@@ -18,7 +18,7 @@ from vptkit.tune.training.phased_training import Training, train_phases
 from vptkit.tune.training.run_files import run_files
 
 from .choose_on_val import choose_on_val, top1_on
-from .finished_run import finished_result
+from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
 from .load_run import RunRequest, load_run, require_readable
 from .write_run import write_run
@@ -62,8 +62,8 @@ def tune(
         data: see `vptkit.tune.data.dataset_reader.read_splits`.
         output: where the adapter goes, ending in .safetensors.
         config: every setting.
-        resume: go on from the checkpoint, if there is one. Of an adapter that is there already,
-            of the same settings, data and weights, the result is returned.
+        resume: go on from the checkpoint, if there is one. Without one, of an adapter that is there
+            already, of the same settings, data and weights, the result is returned.
         force: replace an existing adapter, forget an existing checkpoint.
         progress: told about each step.
         test: also measure on test and ood; off, their results are None.
@@ -122,6 +122,8 @@ def tune_full(
 
 def _refuse(request: RunRequest, inputs: RunInputs, full: TuneResult | None) -> None:
     """Refuse before the training what would fail behind it."""
+    if inputs.there:
+        finished_record(request.files.adapter, inputs.identity, request.config)
     if request.config.full_data is not None and full is None:
         require_full_data(request, inputs)
     require_readable(inputs.sets, request.config)

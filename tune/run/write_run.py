@@ -36,7 +36,9 @@ __all__ = ["golden_answers", "write_run"]
 def write_run(
     request: RunRequest, inputs: RunInputs, trained: Trained, chosen: Chosen
 ) -> TuneResult:
-    """Write adapter and pictures, and remove the checkpoint; of torchrun's processes the first does.
+    """Write pictures and adapter, and remove the checkpoint; of torchrun's processes the first does.
+
+    Killed anywhere on the way, the checkpoint is there, and from it the same is written again.
 
     Args:
         request, inputs: of the run.
@@ -56,9 +58,10 @@ def write_run(
     if leads():
         golden = golden_answers(inputs.backbone, adapter, inputs.sets["val"], request.config.golden)
         adapter.tensors.update(golden)
-        write_adapter(files.adapter, adapter)
         curves, plots = plot_run(trained.state, chosen.layer_norms, files, adapter.name)
-        files.checkpoint.unlink(missing_ok=True)
+        write_adapter(files.adapter, adapter)
+        files.remove_dead_parts()
+        files.checkpoint.unlink(missing_ok=True)  # last: an adapter without one is complete
     total, without_head = tuned.trainable()
     return TuneResult(
         adapter=files.adapter,

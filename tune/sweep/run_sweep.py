@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vptkit.atomic_files import atomic_file
+from vptkit.atomic_files import atomic_file, require_writable
 from vptkit.errors import AdapterError, DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
+from vptkit.part_files import remove_dead_parts
 from vptkit.private_files import locked
 from vptkit.progress import SILENT
 from vptkit.regular_files import read_regular
@@ -91,8 +92,10 @@ def sweep(
                 f"{folder}: no trial ran to its end; the first says: {(reasons or ['-'])[0]}"
             )
         document = _document(plan, book, _best(plan, book, best, runner))
-        _write_leaderboard(document, folder)
         _plot(document, folder / "leaderboard.png")
+        _write_leaderboard(document, folder)  # last: with a best trial in it, the sweep is over
+        remove_dead_parts(folder)
+        remove_dead_parts(folder / "trials")
         return document
 
 
@@ -172,8 +175,6 @@ def _document(plan: Sweep, book: Book, best: dict[str, Any] | None) -> dict[str,
 
 
 def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
-    with atomic_file(folder / "leaderboard.json") as part:
-        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     names = list(document["space"])
     plain = ["state", "val_top1", "best_epoch", "epochs", "workers", "error"]
     with (
@@ -185,6 +186,8 @@ def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
         for row in document["leaderboard"]:
             settings = [row["settings"][name] for name in names]
             writer.writerow([row["trial"], *settings, *(row[name] for name in plain)])
+    with atomic_file(folder / "leaderboard.json") as part:
+        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _plot(document: dict[str, Any], path: Path) -> None:
@@ -208,11 +211,15 @@ def _alone(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: {folder.parent} does not exist. Create it first.")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: exists, and is no folder. Choose another name.")
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
     def refuse() -> None:
         raise OutputError(f"{folder}: another vptkit sweep is running in it")
 
     remedy = "Remove it, or choose another folder."
     with locked(folder / ".lock", OutputError, waiting=refuse, remedy=remedy):
+        require_writable(folder / "leaderboard.json")
         yield

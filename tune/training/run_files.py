@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.atomic_files import require_absent
 from vptkit.errors import OutputError
+from vptkit.part_files import remove_dead_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["RunFiles", "require_free", "run_files"]
+__all__ = ["PICTURES", "RunFiles", "require_free", "run_files"]
+
+PICTURES = ("curves.png", "shift.png", "lambda.png", "id-ood.png")
 
 
 class RunFiles(NamedTuple):
@@ -24,6 +27,12 @@ class RunFiles(NamedTuple):
     def beside(self, ending: str) -> Path:
         """NAME.ending, in the adapter's folder."""
         return self.adapter.with_name(f"{self.adapter.stem}.{ending}")
+
+    def remove_dead_parts(self) -> None:
+        """Remove what killed runs of this name left unfinished, also of files that this one lacks."""
+        pictures = [self.beside(ending) for ending in PICTURES]
+        files = (self.adapter, self.checkpoint, self.metrics, *pictures)
+        remove_dead_parts(self.adapter.parent, [path.name for path in files])
 
 
 def run_files(output: Path) -> RunFiles:

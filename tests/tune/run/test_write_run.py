@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,17 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 
+from tests.support.tuning_runs import Count, Stop, names  # noqa: E402
+from vptkit.errors import DataError, OutputError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.backbone.timm_backbone import preprocess_of  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
 from vptkit.tune.run.write_run import golden_answers  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_run_killed_behind_its_last_epoch_resumes(splits, make_config, tmp_path, monkeypatch):
@@ -60,3 +67,60 @@ def test_the_record_says_what_was_chosen_and_how(splits, make_config, tmp_path):
     assert record["config"] == config.to_json()
     assert record["images"]["train"] == dict.fromkeys(("blue", "green", "red"), 8)
     assert set(record["versions"]) == {"vptkit", "torch", "timm"}
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize("step", ["write_adapter", "plot_run", "RunFiles.remove_dead_parts"])
+def test_killed_at_its_last_steps_resume_completes_it(
+    splits, make_config, tmp_path, monkeypatch, step
+):
+    """No adapter without its pictures; and one that still has a checkpoint is not finished."""
+    config = make_config(method="ln", rescale="gamma", name="x")
+    monkeypatch.setattr("vptkit.tune.run.learning_curves.plot_curves", draw)
+    for name in ("plot_shift", "plot_lambda", "plot_id_ood"):
+        monkeypatch.setattr(f"vptkit.tune.run.layer_norm_plots.{name}", draw)
+    whole = tune(splits, tmp_path / "whole.safetensors", config)
+    place = "vptkit.tune.training.run_files" if "RunFiles" in step else "vptkit.tune.run.write_run"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    output = tmp_path / "a.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.{step}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tune(splits, output, config)
+    ready = {"a.curves.png", "a.shift.png", "a.lambda.png", "a.metrics.jsonl"}
+    if step != "plot_run":
+        assert ready < names(tmp_path)
+    assert output.exists() == ("RunFiles" in step)
+    result = tune(splits, output, config, resume=True)
+    own = {name for name in names(tmp_path) if name.startswith("a.")}
+    assert own == {*ready, "a.safetensors"}
+    assert output.read_bytes() == whole.adapter.read_bytes()
+    assert [path.name for path in result.plots] == ["a.shift.png", "a.lambda.png"]
+
+
+def draw(what: object, path: Path, name: str = "") -> None:
+    assert what
+    path.write_bytes(b"a picture")
+
+
+def test_a_checkpoint_of_a_run_that_replaces_an_adapter(splits, make_config, tmp_path):
+    """--resume alone keeps to the settings of the adapter; --force lets the other run go on."""
+    first, second = (make_config(method="linear", seed=seed, name="x") for seed in (0, 1))
+    output = tmp_path / "a.safetensors"
+    tune(splits, output, first)
+    before = output.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        tune(splits, output, second, force=True, progress=Stop(30))
+    with pytest.raises(OutputError, match=r"exists already, of other settings.*with --resume"):
+        tune(splits, output, second, resume=True)
+    with pytest.raises(DataError, match=r"checkpoint.*belongs to another run: config.seed was 1"):
+        tune(splits, output, first, resume=True)  # metrics are the second's already
+    assert output.read_bytes() == before
+    bar = Count()
+    tune(splits, output, second, resume=True, force=True, progress=bar)
+    assert bar.done == 24  # of 48
+    whole = tune(splits, tmp_path / "whole.safetensors", second)
+    assert output.read_bytes() == whole.adapter.read_bytes()

@@ -12,6 +12,7 @@ from vptkit.errors import DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
 from vptkit.tune import tune
+from vptkit.tune.sweep import run_sweep
 from vptkit.tune.sweep import trial as sweep_trial
 from vptkit.tune.sweep.run_sweep import leaderboard_table, sweep, sweep_from_mapping
 from vptkit.tune.sweep.trial import CHECKPOINT, record_of, require_inputs, run_trial
@@ -262,6 +263,27 @@ def test_two_at_once_are_refused(plan, tmp_path):
 
     with pytest.raises(OutputError, match="another vptkit sweep is running"):
         sweep(plan(), tmp_path / "out", Greedy(tmp_path / "store"))
+
+
+def test_killed_before_its_picture_a_sweep_is_not_over(plan, tmp_path, monkeypatch):
+    small, runner = plan({"lr": [1e-3]}, epochs=1), Serial(tmp_path / "store")
+    output = tmp_path / "out"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_sweep, "_plot", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(small, output, runner)
+    drawn = []
+    monkeypatch.setattr(run_sweep, "_plot", lambda _, path: drawn.append(path.name))
+    for name in (".best.safetensors.aaaaaaaa", ".leaderboard.png.bbbbbbbb"):
+        (output / f"{name}.lock").touch()
+    for _ in range(2):  # the second time it is
+        sweep(small, output, runner)
+        assert drawn == ["leaderboard.png"]
+    assert {p.name for p in output.iterdir() if p.name.startswith(".")} == {".lock"}
 
 
 def test_nothing_is_written_through_a_link(plan, tmp_path):

@@ -549,7 +549,9 @@ def test_prompts_that_are_only_said_to_be_there(tiny_adapter, adapter, prompts, 
         tensors[f"prompt.{i}.a"] = np.zeros((prompts, rank), np.float32)
         tensors[f"prompt.{i}.b"] = np.zeros((8, rank), np.float32)
     document = adapter.to_json() | {"prompt_length": prompts}
-    with pytest.raises(AdapterError, match=r"which holds no number|prompt_length is (5000|1000000000)"):
+    with pytest.raises(
+        AdapterError, match=r"which holds no number|prompt_length is (5000|1000000000)"
+    ):
         read_adapter(rewritten(tiny_adapter, document, tensors))
 
 

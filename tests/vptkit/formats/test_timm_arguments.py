@@ -152,7 +152,9 @@ def test_what_honest_files_say():
 def test_names_that_timm_would_look_up_elsewhere(tiny_adapter, name):
     with pytest.raises(BackboneError, match="Repositories, folders and URLs are not taken"):
         require_timm_name(name)
-    with pytest.raises(AdapterError, match=r"backbone: the name is |backbone is .*texts of at most 1000"):
+    with pytest.raises(
+        AdapterError, match=r"backbone: the name is |backbone is .*texts of at most 1000"
+    ):
         read_adapter(forged(tiny_adapter, name=name))
 
 
