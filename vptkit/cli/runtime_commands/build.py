@@ -117,6 +117,12 @@ def _foretold(bundle: Any, device: str, board: Any, found: Any, as_json: bool) -
 def _report(engine: Any, bundle: Any, expect: str | None, layers: bool, as_json: bool) -> None:
     from vptkit.runtime.engine_build.precision_check import require_type
 
+    if engine.distrust is not None:  # loaded because it is trusted; what it says of itself is not
+        document = {"engine": str(engine.path), "fresh": False, "distrust": engine.distrust}
+        emit(document, as_json, text=f"{engine.path}: was there already, {engine.distrust}")
+        if expect is not None:
+            raise VptkitError(f"{engine.path}: {engine.distrust}; --expect needs one of your own")
+        return
     record = {k: v for k, v in engine.record.items() if layers or k != "layers"}
     document = {"engine": str(engine.path), "fresh": engine.fresh, **record}
     emit(document, as_json, text=_text(engine, layers))

@@ -83,6 +83,31 @@ def test_an_engine_of_another_type(vptkit, fake_gpu, make_bundle):
     assert "no layer computes in int8" in err
 
 
+def test_engines_of_another_machine(vptkit, fake_gpu, make_bundle, tmp_path, monkeypatch):
+    """A bundle that comes with its engines: named, left alone, and loaded if they are trusted."""
+    bundle, picture = make_bundle(), tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    check = ("check", bundle, "--backend", "tensorrt")
+    assert vptkit("build", bundle)[0] == vptkit(*check)[0] == 0
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
+    commands = (
+        check,
+        ("run", bundle, picture, "--backend", "tensorrt"),
+        ("profile", bundle, "--backend", "tensorrt", "--rounds", 3),
+    )
+    for command in commands:
+        code, out, err = vptkit(*command)
+        assert (code, out) == (5, "")
+        assert "not built by this user on this machine" in err
+        assert f"vptkit build {bundle}. Or load" in err
+        assert vptkit(*command, "--trust-engines")[0] == 0
+    code, out, _ = vptkit("build", bundle, "--trust-engines", "--json")
+    assert (code, json.loads(out)["fresh"]) == (0, False)
+    assert vptkit("build", bundle, "--trust-engines", "--expect", "fp32")[0] == 2
+    assert json.loads(vptkit("build", bundle, "--json")[1])["fresh"]
+    assert vptkit(*check)[0] == 0
+
+
 def test_clean(vptkit, fake_gpu, make_bundle, monkeypatch):
     bundle = make_bundle()
     monkeypatch.setenv("FAKE_TENSORRT", "8.6.2")
