@@ -191,5 +191,5 @@ def test_a_link_that_leads_nowhere_is_not_left_out(make_folders, tmp_path):
     folder = make_folders(tmp_path / "d", 4)
     (folder / "red" / "0.png").unlink()
     (folder / "red" / "0.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=r"red/0\.png: No such file"):
+    with pytest.raises(DataError, match=r"red/0\.png: no such file"):
         data_digest(load_splits(folder, 0, 0.2, 0.2)[1])
