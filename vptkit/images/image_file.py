@@ -17,7 +17,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from vptkit.errors import DataError
 from vptkit.regular_files import open_regular, read_regular
@@ -149,11 +149,10 @@ def open_image(path: ImageFile) -> Image.Image:
         DataError: the file is missing, is none of FORMATS, truncated, or larger than MAX_PIXELS or
             MAX_BYTES; or the decoder failed, whatever it raised.
     """
-    content = encoded(path)
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        with _stream(path) as stream, Image.open(stream, formats=_formats()) as image:
             cost = _require_sane_size(image, path)
             with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
                 image.load()
@@ -279,6 +278,13 @@ def _formats() -> list[str]:
         with contextlib.suppress(ImportError):
             importlib.import_module(f"PIL.{module}")
     return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _stream(image: ImageFile) -> BinaryIO:
+    """A file is not read into memory before it is decoded, which takes longer."""
+    if isinstance(image, Path):
+        return open_regular(image, DataError, limit=MAX_BYTES)
+    return io.BytesIO(image.read_bytes())
 
 
 def _upright(image: Image.Image) -> Image.Image:
