@@ -14,6 +14,8 @@ Shape alphabet, used in every docstring:
 - `atomic_files`: files that appear whole or not at all.
 - `errors`: what can go wrong, with exit codes.
 - `regular_files`: files that a stranger may have made, opened and read with bounds.
+- `plot_text`: somebody else's text in pictures.
+- `shown_text`: somebody else's text, shown to people and not obeyed.
 - `strict_json`: JSON that a stranger may have written.
 - `progress`: bars and lines on standard error.
 - `text_table`: results as plain text.

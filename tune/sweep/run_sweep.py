@@ -7,7 +7,6 @@ book. FOLDER ends up with leaderboard.json, .csv and .png, best.safetensors, and
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import json
 import tempfile
@@ -18,6 +17,7 @@ from vptkit.atomic_files import atomic_file
 from vptkit.errors import AdapterError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
+from vptkit.shown_text import shown, spreadsheet_rows
 from vptkit.text_table import columns
 
 from .search_space import Sweep, sweep_from_mapping
@@ -96,7 +96,7 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
     """The leaderboard as text: the best trials, those that failed, and where the adapter is."""
     rows, swept = document["leaderboard"], list(document["space"])
     header = ["trial", "state", *swept, "val top-1", "epochs"]
-    shown = [
+    cells = [
         [
             str(row["trial"]),
             row["state"] + (f" ({row['workers']} workers)" if row["workers"] > 1 else ""),
@@ -106,7 +106,7 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
         ]
         for row in rows[:limit]
     ]
-    lines = [columns(header, shown)]
+    lines = [columns(header, cells)]
     if len(rows) > limit:
         lines.append(f"and {len(rows) - limit} more: {document['folder']}/leaderboard.csv")
     lines += [f"trial {r['trial']} {r['state']}: {r['error']}" for r in rows if r["error"]]
@@ -116,7 +116,7 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
         lines.append(
             f"best: trial {best['trial']}, val {best['val_top1']:.4f}{test}: {best['adapter']}"
         )
-    return "\n".join(lines)
+    return "\n".join([lines[0], *map(shown, lines[1:])])  # the table is shown already
 
 
 def _finished(plan: Sweep, book: Book) -> dict[str, Any] | None:
@@ -175,11 +175,11 @@ def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
         atomic_file(folder / "leaderboard.csv") as part,
         part.open("w", encoding="utf-8", newline="") as stream,
     ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["trial", *names, *plain])
+        write = spreadsheet_rows(stream)
+        write(["trial", *names, *plain])
         for row in document["leaderboard"]:
             settings = [row["settings"][name] for name in names]
-            writer.writerow([row["trial"], *settings, *(row[name] for name in plain)])
+            write([row["trial"], *settings, *(row[name] for name in plain)])
 
 
 def _plot(document: dict[str, Any], path: Path) -> None:

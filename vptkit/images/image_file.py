@@ -37,6 +37,7 @@ __all__ = [
     "encoded",
     "folders_in",
     "image_files",
+    "is_utf8",
     "open_image",
 ]
 
@@ -230,9 +231,11 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     Raises:
         DataError: no such folder, no class folders, only one class, or a class without images.
     """
-    names = sorted(p.name for p in folders_in(folder))
+    names = [path.name for path in folders_in(folder)]
     if not names:
         raise DataError(f"{folder}: empty: expected one folder per class, each with images")
+    if odd := [name for name in names if not is_utf8(name)]:
+        raise DataError(f"{folder / odd[0]}: its name is not UTF-8; rename the class")
     classes = {name: image_files(folder / name) for name in names}
     empty = [name for name, files in classes.items() if not files]
     if empty:
@@ -245,6 +248,15 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
             f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
         )
     return classes
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written: Python reads a name that is not UTF-8 as halves of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
