@@ -68,6 +68,8 @@ class TuneConfig:
         rescale: what λ multiplies, the shift of γ, of β or of both; λ is chosen on val.
         refit_epochs: of the head alone, after λ was chosen; 0 for none.
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`; given by the user alone, not by a
+            file of settings.
         dropout: on prompts; None: 0.1 for vpt deep, else 0.
         clip: bound on the gradient's norm, 0 for none.
         patience: stop after so many epochs without a better one on val; the schedule stays that of
@@ -115,6 +117,7 @@ class TuneConfig:
     rescale: Literal["none", "gamma", "beta", "both"] = "none"
     refit_epochs: int = 0
     full_data: Path | None = None
+    allow_outside: bool = False
     dropout: float | None = None
     clip: float = 1.0
     patience: int | None = None
@@ -204,6 +207,7 @@ class TuneConfig:
         document = asdict(self)
         del document["device"], document["compile"], document["accumulate"]
         del document["weights"], document["name"], document["full_data"]
+        del document["allow_outside"]
         document["lr"], document["lr_head"] = self.rates
         document["lr_ln"] = self.rate_of_norms
         document["dropout"] = self.prompt_dropout

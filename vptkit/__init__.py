@@ -18,6 +18,8 @@ Shape alphabet, used in every docstring:
 - `python_child`: how a Python process of ours is started.
 - `regular_files`: files that a stranger may have made, opened and read with bounds.
 - `schema`: what a stranger's document may hold, checked whole.
+- `plot_text`: somebody else's text in pictures.
+- `shown_text`: somebody else's text, shown to people and not obeyed.
 - `strict_json`: JSON that a stranger may have written.
 - `progress`: bars and lines on standard error.
 - `text_table`: results as plain text.

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from vptkit.shown_text import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
@@ -103,11 +105,11 @@ class Lines:
 
     def _write(self) -> None:
         of = "" if self.total is None else f"/{self.total}"
-        text = f"  {self._text}" if self._text else ""
+        text = f"  {shown(self._text)}" if self._text else ""
         if self.total is not None and 0 < self._done < self.total:
             spent = self._clock() - self._begun
             text += f"  {spent * (self.total / self._done - 1):.0f} s left"
-        self._stream.write(f"{self._title}: {self._done}{of}{text}\n")
+        self._stream.write(f"{shown(self._title)}: {self._done}{of}{text}\n")
         self._stream.flush()
         self._last, self._pending = self._clock(), False
 
@@ -120,14 +122,14 @@ def _bar(title: str, total: int | None, stream: TextIO) -> Iterator[Progress]:
     from rich.progress import Progress as Display
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}", markup=False),
     )
     with Display(*columns, console=Console(file=stream), transient=True) as display:
-        yield _Bar(display, display.add_task(title, total=total, text=""), total)
+        yield _Bar(display, display.add_task(shown(title), total=total, text=""), total)
 
 
 class _Bar:
@@ -139,4 +141,4 @@ class _Bar:
 
     def update(self, advance: int = 1, text: str = "") -> None:
         self._text = text or self._text
-        self._display.update(self._task, advance=advance, total=self.total, text=self._text)
+        self._display.update(self._task, advance=advance, total=self.total, text=shown(self._text))

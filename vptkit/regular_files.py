@@ -53,15 +53,24 @@ def is_plain_name(name: str, *, levels: int = 1) -> bool:
     )
 
 
-def open_regular(path: Path, error: type[VptkitError]) -> BinaryIO:
+def open_regular(path: Path, error: type[VptkitError], *, limit: int | None = None) -> BinaryIO:
     """Open a file that the user named; a link to it is followed, as the user made it.
 
+    Args:
+        path: the file.
+        error: what to raise.
+        limit: the most bytes that such a file has.
+
     Raises:
-        error: there is no such file, it may not be read, or it is not a regular file.
+        error: there is no such file, it may not be read, it is not a regular file, or it is larger.
     """
     with _named(path, error):
         _require(path, path.stat(), error)  # a device may act when it is opened
-        return _checked(os.open(path, _READ), path, error)
+        stream = _checked(os.open(path, _READ), path, error)
+    if limit is not None and os.fstat(stream.fileno()).st_size > limit:
+        stream.close()
+        raise error(_too_large(path, limit))
+    return stream
 
 
 @contextlib.contextmanager
@@ -146,22 +155,42 @@ def read_regular(path: Path, error: type[VptkitError], *, limit: int) -> bytes:
     Raises:
         error: see `open_regular`; or the file is larger.
     """
-    with open_regular(path, error) as stream:
-        return read_bounded(stream, path, error, limit=limit)
+    with open_regular(path, error, limit=limit) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        return read_bounded(stream, path, error, limit=limit, expected=size)
 
 
 def read_bounded(
-    stream: BinaryIO, source: object, error: type[VptkitError], *, limit: int
+    stream: BinaryIO,
+    source: object,
+    error: type[VptkitError],
+    *,
+    limit: int,
+    expected: int = 1 << 20,
 ) -> bytes:
     """All that a stream holds, if that is not more than `limit` bytes.
+
+    Args:
+        stream: from where it stands.
+        source: for the message.
+        error: what to raise.
+        limit: the most bytes.
+        expected: how many there probably are; room for so many is made at once.
 
     Raises:
         error: it holds more.
     """
-    content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise error(f"{source}: more than {limit} bytes, which no such file has")
-    return content
+    parts, left = [], limit + 1
+    while left > 0 and (part := stream.read(min(left, expected + 1))):
+        parts.append(part)
+        left -= len(part)
+    if left <= 0:
+        raise error(_too_large(source, limit))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(source: object, limit: int) -> str:
+    return f"{source}: more than {limit} bytes, which no such file has"
 
 
 def _checked(handle: int, path: Path, error: type[VptkitError]) -> BinaryIO:

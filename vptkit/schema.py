@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Kind = Callable[[Any, str], "tuple[str, Any, str] | None"]
 
 __all__ = [
+    "abridged",
     "anything",
     "choice",
     "flag",
@@ -35,7 +36,6 @@ __all__ = [
     "one_of",
     "record",
     "require",
-    "shown",
     "text",
 ]
 
@@ -58,10 +58,10 @@ def require(
     problem = kind(value, place)
     if problem is not None:
         where, came, expected = problem
-        raise error(f"{source}: {where or 'it'} is {shown(came)}, expected {expected}")
+        raise error(f"{source}: {where or 'it'} is {abridged(came)}, expected {expected}")
 
 
-def shown(value: Any) -> str:
+def abridged(value: Any) -> str:
     """A value for a message, however large it is."""
     return _SHORT.repr(value)
 
@@ -174,7 +174,7 @@ def mapping(key: Kind, inner: Kind, most: int) -> Kind:
         if not isinstance(value, dict) or len(value) > most:
             return place, value, f"an object of at most {most} fields"
         for name, one in value.items():
-            problem = key(name, f"a name in {place}") or inner(one, f"{place}[{shown(name)}]")
+            problem = key(name, f"a name in {place}") or inner(one, f"{place}[{abridged(name)}]")
             if problem is not None:
                 return problem
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vptkit.shown_text import shown
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -11,8 +13,8 @@ __all__ = ["columns", "fields", "milliseconds"]
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column stands left, the others right."""
-    lines = [header, *rows]
+    """A table; the first column stands left, the others right. Cells are shown on one line."""
+    lines = [[shown(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
         "  ".join(
@@ -29,8 +31,8 @@ def fields(document: Mapping[str, Any], *, limit: int = 100) -> str:
     for name, value in document.items():
         entries = value.items() if isinstance(value, dict) and value else ((None, value),)
         for inner, item in entries:
-            text = _plain(item)
-            key = name if inner is None else f"{name}.{inner}"
+            text = shown(_plain(item))
+            key = shown(name if inner is None else f"{name}.{inner}")
             flat[key] = text if len(text) <= limit else text[: limit - 1] + "…"
     width = max(map(len, flat), default=0)
     return "\n".join(f"{name.ljust(width)}  {text}" for name, text in flat.items())

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from vptkit.errors import DataError, GateError
+from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders
-from vptkit.images.labelled_images import split_folders, split_of_name
+from vptkit.images.labelled_images import images_of, split_folders, split_of_name
 from vptkit.progress import SILENT
 from vptkit.runtime.session.image_loader import decode
 
@@ -68,6 +69,7 @@ def evaluate(
     *,
     adapter: str | None = None,
     split: str | None = None,
+    allow_outside: bool = False,
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -80,6 +82,7 @@ def evaluate(
             folders, a CSV or WebDataset shards (`vptkit.images.dataset_files`).
         adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
         batch: images for each run; a fixed-batch bundle takes its own.
         workers: decoding threads, one for each usable core unless given.
         progress: told about each portion.
@@ -90,10 +93,11 @@ def evaluate(
         GateError: the logits hold NaN or Inf.
     """
     labels = session.bundle.labels_of(adapter)
-    listed = read_data_files(data)
+    listed = read_data_files(data, allow_outside=allow_outside)
     if listed is None:
         place = split_folder(data, split)
         classes: Classes = class_folders(place)
+        require_inside(data, images_of({"": classes}), allow_outside=allow_outside)
         spared: Collection[str] = labels if split_of_name(split or "") == "ood" else ()
     else:
         place, classes = data, choose_split(data, listed, split)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError
+from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
 from vptkit.images.labelled_images import split_folders
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.images.image_file import ImageFile
+    from vptkit.images.labelled_images import Splits
     from vptkit.images.preprocess import Preprocess
 
 __all__ = ["ImageBatches", "open_image_batches"]
@@ -91,6 +93,7 @@ def open_image_batches(
     split: str | None = None,
     limit: int | None = None,
     without: ImageBatches | None = None,
+    allow_outside: bool = False,
     batch: int = 8,
 ) -> ImageBatches:
     """Images of a folder, for calibration or for the gate.
@@ -103,12 +106,16 @@ def open_image_batches(
         split: which split; where there is none of that name "test", else "val".
         limit: at most so many, spread evenly over the folder.
         without: files that are left out.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
         batch: images of one batch.
 
     Raises:
         DataError: no such folder, or no images.
     """
-    place, paths, truth = _found(folder, split, labels)
+    listed = read_data_files(folder, allow_outside=allow_outside)
+    place, paths, truth = _found(folder, listed, split, labels)
+    if listed is None:
+        require_inside(folder, paths, allow_outside=allow_outside)
     left_out = set() if without is None else set(without.paths)
     rows = [i for i, path in enumerate(paths) if path not in left_out]
     if limit is not None and len(rows) > limit:
@@ -124,13 +131,12 @@ def open_image_batches(
 
 
 def _found(
-    data: Path, split: str | None, labels: tuple[str, ...]
+    data: Path, listed: Splits | None, split: str | None, labels: tuple[str, ...]
 ) -> tuple[Path, list[ImageFile], NDArray[np.intp] | None]:
     """Where the images are, which they are, and their classes among the labels.
 
     Images of other classes, or of none, serve all the same, without a truth.
     """
-    listed = read_data_files(data)
     splits = listed or (split_folders(data) if data.is_dir() else {})
     wanted = next((name for name in (split, "test", "val") if name in splits), None)
     if listed is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from vptkit.runtime.backends.engine_cache import list_engines
 from vptkit.runtime.backends.selection import TRT_LIBRARIES
 from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 from vptkit.runtime.session.factory import open_session
+from vptkit.shown_text import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ def settle(bundles: Sequence[Path], settings: ProfileSettings) -> ProfileSetting
     session = open_session(
         bundles[0], "auto", settings.threads, trust_engines=settings.trust_engines
     )
-    sys.stderr.write(f"backend {session.backend}: {session.choice}\n")
+    tell(f"backend {session.backend}: {session.choice}")
     return replace(settings, backend=session.backend)
 
 
@@ -79,7 +79,7 @@ def build_engines(
             except (MissingError, TargetError) as error:
                 if not auto:
                     raise
-                sys.stderr.write(f"{library}: {error}\n")
+                tell(f"{library}: {' '.join(str(error).split())}")
 
 
 def _options(library: str, settings: ProfileSettings, like: Path | None) -> BuildOptions:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import MissingExtraError, OutputError
+from vptkit.plot_text import in_plot, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ _MARKERS = "osD^vP*X"
 _INK, _FAINT = "#22262b", "#6b7078"
 
 
+@plain_pictures()
 def plot_profile(document: dict[str, Any], path: Path) -> None:
     """Draw a profile (`vptkit.runtime.profile.benchmark.profile`) and write it atomically.
 
@@ -49,7 +51,7 @@ def plot_profile(document: dict[str, Any], path: Path) -> None:
     for panel, ((batch, mode), group) in zip(panels, groups.items(), strict=False):
         # One scale for all modes of a batch size
         longest = max(_longest(rows) for (b, _), rows in groups.items() if b == batch)
-        title = f"batch {batch}" + (f", power mode {mode}" if mode else "")
+        title = in_plot(f"batch {batch}" + (f", power mode {mode}" if mode else ""))
         _draw(panel, title, group, longest)
     panels[len(groups) - 1].set_xlabel(
         "milliseconds a call: bar median, whisker 90th percentile", color=_INK
@@ -136,7 +138,7 @@ def _draw_energy(axes: Axes, batch: int, rows: Sequence[dict[str, Any]]) -> None
         # Once for each mode, above its highest point.
         top = max((row for row in rows if row.get("power_mode") == mode), key=_known_joules)
         axes.annotate(
-            str(mode),
+            in_plot(mode),
             (_p50(top), _known_joules(top)),
             (0, 7),
             textcoords="offset points",
@@ -150,7 +152,10 @@ def _draw_energy(axes: Axes, batch: int, rows: Sequence[dict[str, Any]]) -> None
     axes.set_ylim(min(0.0, 1.1 * min(joules)), 1.2 * max(*joules, 1e-9))
     source = rows[0]["energy"]["source"]
     axes.set_title(
-        f"batch {batch}, energy less idle ({source})", loc="left", fontsize=10, color=_FAINT
+        in_plot(f"batch {batch}, energy less idle ({source})"),
+        loc="left",
+        fontsize=10,
+        color=_FAINT,
     )
     axes.set_xlabel("milliseconds a call, median", color=_INK)
     axes.set_ylabel("joules an image", color=_INK)
@@ -183,7 +188,7 @@ def _label(row: dict[str, Any]) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 32 else name[:31] + "…"
+    return in_plot(name, 32)
 
 
 def _circumstances(document: dict[str, Any]) -> str:
@@ -199,8 +204,8 @@ def _circumstances(document: dict[str, Any]) -> str:
     compared = (
         f"{_TIMES} is the median over that of {' / '.join(against)} (dotted), with 95 % interval. "
     )
-    return (
-        f"{compared if against else ''}{rounds} interleaved rounds.\n"
-        f"{', '.join(hardware)}, "
-        f"backend {backends}, load {machine['load']} at the start. {versions}."
+    lines = (
+        f"{compared if against else ''}{rounds} interleaved rounds.",
+        f"{', '.join(hardware)}, backend {backends}, load {machine['load']} at the start. {versions}.",
     )
+    return "\n".join(in_plot(line, 400) for line in lines)

@@ -11,13 +11,13 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import threading
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import GateError, MissingError, TargetError, VptkitError
+from vptkit.shown_text import tell
 
 from .board_agent import GRACE, MARKER, ROOT
 from .board_messages import KINDS, MOST_LINE, read_message
@@ -187,7 +187,7 @@ class Link:
                 line = raw.decode(errors="replace").rstrip()
                 self._words.append(line)
                 if self._open:
-                    sys.stderr.write(f"{self.host}: {line}\n")
+                    tell(f"{self.host}: {line}")
 
     def _lost(self) -> VptkitError:
         status = self._process.wait()
@@ -245,7 +245,7 @@ def connect(
         link.greet(source)
         yield link
     except KeyboardInterrupt:
-        sys.stderr.write(f"{host}: stopping what runs there\n")
+        tell(f"{host}: stopping what runs there")
         raise
     finally:
         link.close()

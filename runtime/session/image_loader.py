@@ -60,6 +60,8 @@ def decode(
 
 def _decode_one(path: Source, preprocess: Preprocess) -> Decoded[Source]:
     try:
-        return path, prepare(open_image(path), preprocess)
+        return path, prepare(open_image(path), preprocess, path)
     except DataError as error:
         return path, error
+    except MemoryError:
+        return path, DataError(f"{path}: not enough memory to resize it")

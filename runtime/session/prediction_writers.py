@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 from typing import TYPE_CHECKING
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import OutputError
+from vptkit.shown_text import spreadsheet_rows, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,15 +31,18 @@ def jsonl_writer(stream: TextIO) -> Callable[[Prediction], None]:
 
 
 def csv_writer(stream: TextIO, *, top_k: int) -> Callable[[Prediction], None]:
-    """A header, then one row an image: path, adapter, error, label_1, score_1, …, label_k."""
-    rows = csv.writer(stream, lineterminator="\n")
+    """A header, then one row an image: path, adapter, error, label_1, score_1, …, label_k.
+
+    Texts are written so that no spreadsheet computes them (`vptkit.shown_text.spreadsheet_rows`).
+    """
+    rows = spreadsheet_rows(stream)
     ranks = [f"{column}_{i}" for i in range(1, top_k + 1) for column in ("label", "score")]
-    rows.writerow(["path", "adapter", "error", *ranks])
+    rows(["path", "adapter", "error", *ranks])
 
     def write(prediction: Prediction) -> None:
         cells = [cell for pair in prediction.top for cell in pair]
-        head = [prediction.path, prediction.adapter, prediction.error or ""]
-        rows.writerow([*head, *cells, *[""] * (len(ranks) - len(cells))])
+        head = [str(prediction.path), prediction.adapter, prediction.error or ""]
+        rows([*head, *cells, *[""] * (len(ranks) - len(cells))])
 
     return write
 
@@ -49,8 +52,7 @@ def text_writer(stream: TextIO) -> Callable[[Prediction], None]:
 
     def write(prediction: Prediction) -> None:
         labels = "  ".join(f"{label} {score:.3f}" for label, score in prediction.top)
-        stream.write(f"{prediction.path}  {labels or f'error: {prediction.error}'}\n")
-        stream.flush()
+        tell(f"{prediction.path}  {labels or f'error: {prediction.error}'}", stream)
 
     return write
 

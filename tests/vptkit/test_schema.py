@@ -6,6 +6,7 @@ import pytest
 
 from vptkit.errors import BundleError
 from vptkit.schema import (
+    abridged,
     anything,
     choice,
     flag,
@@ -17,7 +18,6 @@ from vptkit.schema import (
     one_of,
     record,
     require,
-    shown,
     text,
 )
 
@@ -87,5 +87,5 @@ def test_the_place_is_named():
 
 
 def test_a_large_value_makes_a_short_message():
-    assert len(shown(["x" * 1000] * 1000)) < 1000
-    assert len(shown(10**4000)) < 100
+    assert len(abridged(["x" * 1000] * 1000)) < 1000
+    assert len(abridged(10**4000)) < 100

@@ -52,6 +52,7 @@ class AnalyzeConfig:
         tap: X is the block's input, or its first LayerNorm's output.
         floor: relative floor of Σ's eigenvalues.
         seed: of the images, and of a random split.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
     """
 
     backbone: str
@@ -61,6 +62,7 @@ class AnalyzeConfig:
     tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1"
     floor: float = 1e-6
     seed: int = 0
+    allow_outside: bool = False
 
     def __post_init__(self) -> None:
         """Check every number.
@@ -104,7 +106,7 @@ def analyze(
     Raises:
         VptkitError: bad input; every message says what to do.
     """
-    _, splits = load_splits(data, config.seed, 0.15, 0.15)
+    _, splits = load_splits(data, config.seed, 0.15, 0.15, allow_outside=config.allow_outside)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     digest = digest_of_weights(weights_from_model(model))
     read = _read(adapters, digest, spec_from_model(model, config.backbone), config)

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from vptkit.atomic_files import atomic_file
+from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.shown_text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +38,7 @@ _BINS = 100  # as the authors' notebook
 _MARGIN = 1.01  # a tally's bin is half a per cent wide: the largest number's lies inside
 
 
+@plain_pictures()
 def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> None:
     """Draw and write atomically.
 
@@ -44,15 +47,17 @@ def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> Non
         title: of the figure: backbone and images.
         path: of the PNG; replaced if it exists.
     """
-    shown = [blocks[i] for i in sorted({0, len(blocks) // 2, len(blocks) - 1})]
+    drawn_blocks = [blocks[i] for i in sorted({0, len(blocks) // 2, len(blocks) - 1})]
     colors = {name: f"C{number}" for number, name in enumerate(blocks[0].prompts)}
     columns = len(_TITLES) + bool(colors)
-    figure = Figure(figsize=(3.1 * columns, 2.2 * len(shown) + 3.1), layout="constrained", dpi=80)
+    figure = Figure(
+        figsize=(3.1 * columns, 2.2 * len(drawn_blocks) + 3.1), layout="constrained", dpi=80
+    )
     FigureCanvasAgg(figure)
-    parts = figure.add_gridspec(2, 1, height_ratios=[2.2 * len(shown), 2.8])
+    parts = figure.add_gridspec(2, 1, height_ratios=[2.2 * len(drawn_blocks), 2.8])
     top, bottom = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
-    grid = top.subplots(len(shown), columns, squeeze=False)
-    for row, block in zip(grid, shown, strict=True):
+    grid = top.subplots(len(drawn_blocks), columns, squeeze=False)
+    for row, block in zip(grid, drawn_blocks, strict=True):
         for axes, name in zip(row, _TITLES, strict=False):
             _draw(axes, block.quantities[name])
         if colors:
@@ -67,7 +72,7 @@ def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> Non
     panels = bottom.subplots(1, 4)
     _draw_statistics(panels, blocks)
     bottom.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure.suptitle(in_plot(title, 200), fontsize=12, fontweight="bold")
     with atomic_file(path) as part:
         figure.savefig(part, format="png")
 
@@ -97,7 +102,9 @@ def _draw_prompts(axes: Axes, block: BlockTails, colors: Mapping[str, str]) -> N
             reach = _MARGIN * tails.max_abs
             edges = np.linspace(-reach, reach, _BINS + 1)
             counts = quantity.tally.histogram(edges)
-            axes.stairs(counts, edges / tails.rms, color=colors[name], label=_short(name))
+            axes.stairs(
+                counts, edges / tails.rms, color=colors[name], label=in_plot(_short(shown(name)))
+            )
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
     axes.minorticks_off()

@@ -11,22 +11,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import mmap
+import os
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.errors import DataError, MissingExtraError, OutputError
+from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.labelled_images import (
     SPLIT_NAMES,
     Row,
     Splits,
     group_rows,
+    images_of,
+    require_label,
     split_of_file,
     split_of_name,
 )
+from vptkit.regular_files import is_plain_name, read_regular, require_regular
+from vptkit.strict_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["read_parquet", "read_saved"]
 
 _BATCH = 64  # rows of a Parquet file in memory at once
+_MOST_TEXT = 16 << 20  # bytes of a JSON file beside the tables
+_LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,7 @@ def read_parquet(files: Sequence[Path], root: Path) -> Splits:
     names: tuple[str, ...] | None = None
     for file in files:
         split = split_of_file(file, root)
+        require_regular(file, DataError)
         with _readable(file), parquet.ParquetFile(file) as table:
             columns = _find_columns(file, table.schema_arrow)
             batches = table.iter_batches(_BATCH, columns=[columns.image, columns.label])
@@ -102,30 +111,43 @@ def read_parquet(files: Sequence[Path], root: Path) -> Splits:
     return group_rows(root, rows, names)
 
 
-def read_saved(folder: Path) -> Splits:
+def read_saved(folder: Path, *, allow_outside: bool = False) -> Splits:
     """The images of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
 
+    Args:
+        folder: that holds state.json or dataset_dict.json.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+
     Raises:
-        DataError: a file is missing or broken, no such columns, or a row without image or label.
+        DataError: a file is missing or broken, no such columns, a row without image or label, or
+            files that lie outside of the folder.
         MissingExtraError: pyarrow is not installed.
     """
     parts = {"": folder}
     index = folder / "dataset_dict.json"
-    if index.is_file():
+    if os.path.lexists(index):
+        require_inside(folder, [index], allow_outside=allow_outside)
         parts = {_known_split(index, name): folder / name for name in _listed(index, "splits")}
+    states = {split: part / "state.json" for split, part in parts.items()}
+    require_inside(folder, states.values(), allow_outside=allow_outside)
+    tables = [(split, file) for split, state in states.items() for file in _tables(state)]
+    require_inside(folder, [file for _, file in tables], allow_outside=allow_outside)
     rows: list[Row] = []
     names: tuple[str, ...] | None = None
-    for split, part in parts.items():
-        for entry in _listed(part / "state.json", "_data_files"):
-            file = part / entry["filename"]
-            columns, found = _read_arrow(file)
-            names = _same_names(file, names, columns.names, first=not rows)
-            rows += [Row(split, label, image) for label, image in found]
-    return group_rows(folder, rows, names)
+    for split, file in tables:
+        columns, found = _read_arrow(file)
+        names = _same_names(file, names, columns.names, first=not rows)
+        rows += [Row(split, label, image) for label, image in found]
+    splits = group_rows(folder, rows, names)
+    require_inside(folder, images_of(splits), allow_outside=allow_outside)
+    return splits
 
 
 def _read_arrow(file: Path) -> tuple[_Columns, list[tuple[object, ImageFile]]]:
     pyarrow = _pyarrow()
+    require_regular(file, DataError)
+    with _readable(file):
+        _require_plain(file, pyarrow.memory_map(str(file)))
     with _readable(file), pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))) as stream:
         columns = _find_columns(file, stream.schema)
         found: list[tuple[object, ImageFile]] = []
@@ -136,6 +158,44 @@ def _read_arrow(file: Path) -> tuple[_Columns, list[tuple[object, ImageFile]]]:
                 name = _name(cell, number)
                 found.append((cell.label, _MappedImage(file, name, memoryview(cell.content))))
         return columns, found
+
+
+def _require_plain(file: Path, source: Any) -> None:
+    """Refuse compressed batches, which Hugging Face does not write: a few bytes would fill memory.
+
+    Whether one is compressed stands in its header alone (Arrow's Message.fbs), and pyarrow does not
+    tell; so the header's table is looked up as FlatBuffers lays it out.
+    """
+    reader = _pyarrow().ipc.MessageReader.open_stream(source)
+    for message in iter(reader):
+        content = memoryview(message.metadata).cast("B")
+        header = _child(content, _number("<I", content, 0), 2)
+        if message.type == "dictionary":
+            header = _child(content, header, 1)
+        if message.type != "schema" and _field(content, header, 3):
+            raise DataError(
+                f"{file}: its batches are compressed; expected them as save_to_disk writes"
+            )
+
+
+def _field(content: memoryview, table: int, number: int) -> int:
+    """Where a field of a FlatBuffers table is, 0 where it is not there."""
+    offsets = table - _number("<i", content, table)
+    slot = 4 + 2 * number
+    if slot >= _number("<H", content, offsets):
+        return 0
+    offset = _number("<H", content, offsets + slot)
+    return table + offset if offset else 0
+
+
+def _child(content: memoryview, table: int, number: int) -> int:
+    """Where a table begins that a field points to."""
+    place = _field(content, table, number)
+    return place + _number("<I", content, place)
+
+
+def _number(form: str, content: memoryview, place: int) -> int:
+    return int(struct.unpack_from(form, content, place)[0])
 
 
 def _spooled(file: Path, cells: Iterator[_Cell]) -> list[tuple[object, ImageFile]]:
@@ -161,12 +221,18 @@ def _spooled(file: Path, cells: Iterator[_Cell]) -> list[tuple[object, ImageFile
 def _cells(file: Path, columns: _Columns, batches: Iterator[Any]) -> Iterator[_Cell]:
     number = 0
     for batch in batches:
-        images, paths = _contents(batch.column(columns.image))
+        # Offsets beyond the file would be followed: pyarrow checks them only if it is asked to.
+        used = batch.select([columns.image, columns.label])
+        used.validate(full=True)
+        images, paths = _contents(used.column(columns.image))
         for content, path, label in zip(
-            images, paths, batch.column(columns.label).to_pylist(), strict=True
+            images, paths, used.column(columns.label).to_pylist(), strict=True
         ):
             if not content.is_valid and not path:
                 raise DataError(f"{file}: row {number}: no image")
+            if path and len(path) > _LONGEST_PATH:
+                raise DataError(f"{file}: row {number}: a path of {len(path)} characters")
+            require_label(label, f"{file}: row {number}")
             yield _Cell(content.as_buffer() if content.is_valid else None, path, label)
             number += 1
 
@@ -177,12 +243,17 @@ def _contents(column: Any) -> tuple[Any, list[str | None]]:
         return column, [None] * len(column)
     kinds = [field.name for field in column.type]
     parts = dict(zip(kinds, column.flatten(), strict=True))
-    paths = parts["path"].to_pylist() if "path" in parts else [None] * len(column)
-    return parts["bytes"], paths
+    paths = parts.get("path")
+    if paths is None or not _is_text(paths.type):
+        return parts["bytes"], [None] * len(column)
+    return parts["bytes"], paths.to_pylist()
 
 
 def _find_columns(file: Path, schema: Any) -> _Columns:
     features = _features(file, schema)
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file}: several columns are called {twice[0]!r}")
     images = [
         field.name for field in schema if _holds_images(field.type, features.get(field.name, {}))
     ]
@@ -197,6 +268,8 @@ def _find_columns(file: Path, schema: Any) -> _Columns:
             + ", ".join(f"{field.name} ({field.type})" for field in schema)
         )
     names = features.get(label, {}).get("names")
+    if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
+        raise DataError(f"{file}: its huggingface metadata has names that are no list of names")
     return _Columns(image, label, None if names is None else tuple(names))
 
 
@@ -210,19 +283,29 @@ def _one(found: list[str], usual: str) -> str | None:
 def _holds_images(kind: Any, feature: dict[str, Any]) -> bool:
     types = _pyarrow().types
     if types.is_struct(kind):
-        return any(field.name == "bytes" for field in kind)
-    plain = types.is_binary(kind) or types.is_large_binary(kind)
-    return bool(plain) and feature.get("_type", "Image") in ("Image", "Value")
+        return any(field.name == "bytes" and _is_binary(field.type) for field in kind)
+    return _is_binary(kind) and feature.get("_type", "Image") in ("Image", "Value")
+
+
+def _is_binary(kind: Any) -> bool:
+    types = _pyarrow().types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    types = _pyarrow().types
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _features(file: Path, schema: Any) -> dict[str, Any]:
     """What Hugging Face wrote about the columns into the schema's metadata."""
     text = (schema.metadata or {}).get(b"huggingface", b"{}")
-    try:
-        features = json.loads(text).get("info", {}).get("features") or {}
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{file}: its huggingface metadata is broken: {error}") from error
-    return {name: entry for name, entry in features.items() if isinstance(entry, dict)}
+    found: Any = parse_json(text, f"{file}: its huggingface metadata is broken", DataError)
+    for key in ("info", "features"):
+        found = found.get(key) or {}
+        if not isinstance(found, dict):
+            raise DataError(f"{file}: its huggingface metadata is broken: {key} is no object")
+    return {name: entry for name, entry in found.items() if isinstance(entry, dict)}
 
 
 def _same_names(
@@ -240,29 +323,36 @@ def _name(cell: _Cell, number: int) -> str:
 def _outside(file: Path, path: str | None) -> Path:
     """An image that the table only points to."""
     found = file.parent / (path or "")
-    if not found.is_file():
+    if not os.path.isfile(found):  # noqa: PTH113 -- Path.is_file raises for some names
         raise DataError(f"{file}: holds no bytes of {path}, and there is no such file")
     return found
 
 
-def _known_split(index: Path, name: str) -> str:
-    split = split_of_name(name)
+def _known_split(index: Path, name: object) -> str:
+    split = split_of_name(name) if isinstance(name, str) else None
     if split is None:
         raise DataError(f"{index}: a split is called {name!r}, expected {', '.join(SPLIT_NAMES)}")
     return split
 
 
+def _tables(state: Path) -> list[Path]:
+    """The Arrow files of a saved split, which lie beside its state.json."""
+    names = [
+        entry.get("filename") if isinstance(entry, dict) else None
+        for entry in _listed(state, "_data_files")
+    ]
+    for name in names:
+        if not isinstance(name, str) or not is_plain_name(name):
+            raise DataError(f"{state}: {name!r} is not the name of a file beside it")
+    return [state.with_name(str(name)) for name in names]
+
+
 def _listed(file: Path, key: str) -> list[Any]:
     """What a JSON file lists under a key."""
-    try:
-        document: dict[str, list[Any]] = json.loads(file.read_text(encoding="utf-8"))
-        return list(document[key])
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError) as error:
-        raise DataError(
-            f"{file}: not as Hugging Face's save_to_disk writes it, with {key!r}"
-        ) from error
+    found = parse_json(read_regular(file, DataError, limit=_MOST_TEXT), file, DataError).get(key)
+    if not isinstance(found, list):
+        raise DataError(f"{file}: not as Hugging Face's save_to_disk writes it, with {key!r}")
+    return found
 
 
 @contextlib.contextmanager
@@ -271,6 +361,13 @@ def _readable(file: Path) -> Iterator[None]:
     try:
         yield
     except _pyarrow().ArrowException as error:
+        raise DataError(f"{file}: {error}") from error
+    except (
+        ValueError,
+        OverflowError,
+        LookupError,
+        struct.error,
+    ) as error:  # of values that Python lacks
         raise DataError(f"{file}: {error}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -48,7 +48,7 @@ class DataSet:
 
     def prepared(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Some images as inference sees them: uint8 [len(indices), H, W, 3]."""
-        return np.stack([prepare(self._open(int(i)), self.preprocess) for i in indices])
+        return np.stack([self._prepared(int(i)) for i in indices])
 
     def evaluation_batches(
         self, size: int, *, flip: bool = False, share: tuple[int, int] = (0, 1)
@@ -62,7 +62,7 @@ class DataSet:
         """
 
         def image(index: int) -> NDArray[np.uint8]:
-            pixels = prepare(self._open(index), self.preprocess)
+            pixels = self._prepared(index)
             return pixels[:, ::-1] if flip else pixels
 
         order = np.arange(len(self))[share[0] :: share[1]]
@@ -95,14 +95,13 @@ class DataSet:
 
         def image(index: int) -> NDArray[np.uint8]:
             rng = np.random.default_rng([seed, epoch, int(index)])
-            picture = self._open(int(index))
             if augment == "none":
-                return prepare(picture, self.preprocess)
+                return self._prepared(int(index))
             if augment == "crop":
-                picture = _random_crop(picture, rng, self.preprocess, crop_scale)
-                pixels = np.asarray(picture)
+                picture = self._open(int(index))
+                pixels = np.asarray(_random_crop(picture, rng, self.preprocess, crop_scale))
             else:
-                pixels = prepare(picture, self.preprocess)
+                pixels = self._prepared(int(index))
             return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
@@ -126,6 +125,10 @@ class DataSet:
                     yield part, np.stack([future.result() for future in futures])
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepared(self, index: int) -> NDArray[np.uint8]:
+        """As inference sees it: uint8 [H, W, 3]."""
+        return prepare(self._open(index), self.preprocess, self.split.images[index])
 
     def _open(self, index: int) -> Image.Image:
         if index in self._decoded:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
+from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.dataset_files import ARCHIVES, read_data_files
 from vptkit.images.image_file import class_folders
-from vptkit.images.labelled_images import Splits, split_folders
+from vptkit.images.labelled_images import Splits, images_of, split_folders
 
 from .arrow_dataset import read_parquet, read_saved
 
@@ -17,29 +19,38 @@ if TYPE_CHECKING:
 __all__ = ["read_splits"]
 
 
-def read_splits(data: Path) -> Splits:
+def read_splits(data: Path, *, allow_outside: bool = False) -> Splits:
     """The labelled images of a data set; "" is the split of those that have none.
 
     Args:
         data: folders of classes (perhaps in train/, val/, test/, ood/, or other names of
             `labelled_images.SPLIT_NAMES`), a CSV file, WebDataset shards or Parquet files (see
             `images.dataset_files`), or a saved Hugging Face data set (`arrow_dataset`).
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
 
     Raises:
-        DataError: nothing of that kind, or broken; the message says which file or line.
+        DataError: nothing of that kind, or broken; the message says which file or line. Or files
+            that lie outside of the data set.
         MissingExtraError: pyarrow is not installed.
     """
     saved = "state.json", "dataset_info.json"
-    if (data / "dataset_dict.json").is_file() or all((data / name).is_file() for name in saved):
-        return read_saved(data)
-    found = read_data_files(data, {".parquet": read_parquet, **ARCHIVES})
+    if _has(data, "dataset_dict.json") or all(_has(data, name) for name in saved):
+        return read_saved(data, allow_outside=allow_outside)
+    archives = {".parquet": read_parquet, **ARCHIVES}
+    found = read_data_files(data, archives, allow_outside=allow_outside)
     if found is not None:
         return found
-    if not data.is_dir():
+    if not os.path.isdir(data):  # noqa: PTH112 -- Path.is_dir raises for some names
         braces = "{" in data.name and ".." in data.name
         hint = f". Of shards pass the folder, {data.parent}" if braces else ""
         raise DataError(f"{data}: no such folder or file{hint}")
-    return _read_folders(data)
+    found = _read_folders(data)
+    require_inside(data, images_of(found), allow_outside=allow_outside)
+    return found
+
+
+def _has(data: Path, name: str) -> bool:
+    return os.path.isfile(data / name)  # noqa: PTH113 -- Path.is_file raises for some names
 
 
 def _read_folders(data: Path) -> Splits:

@@ -40,7 +40,13 @@ class Split:
 
 
 def load_splits(
-    data: Path, seed: int, val_share: float, test_share: float, *, shots: int | None = None
+    data: Path,
+    seed: int,
+    val_share: float,
+    test_share: float,
+    *,
+    shots: int | None = None,
+    allow_outside: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Class names and the splits train, val and (if there are such images) test and ood.
 
@@ -53,11 +59,12 @@ def load_splits(
         val_share, test_share: shares of each class in that random split.
         shots: keep only so many training images of each class, drawn at random; more shots are a
             superset of fewer. The other splits stay whole.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
 
     Raises:
         DataError: no images, one class, splits with different classes, or a class too small.
     """
-    found = dict(read_splits(data))
+    found = dict(read_splits(data, allow_outside=allow_outside))
     if set(found) == {"train"}:
         found = {"": found["train"]}
     if "" in found:
@@ -84,7 +91,9 @@ def data_digest(splits: dict[str, Split]) -> str:
     for name in sorted(set(splits) - {"ood"}):
         split = splits[name]
         for image, target in zip(split.images, split.targets, strict=True):
-            digest.update(f"{name}\0{image.name}\0{target}\0".encode() + digest_of_image(image))
+            about = f"{name}\0{image.name}\0{target}\0"
+            # A name that is not UTF-8 counts with its bytes, as the file system has them.
+            digest.update(about.encode(errors="surrogateescape") + digest_of_image(image))
     return digest.hexdigest()
 
 

@@ -104,7 +104,9 @@ def tune_shots(
     for path in () if resume else paths.values():
         require_absent(path, force=force)
     shares = config.val_share, config.test_share
-    labels, _ = load_splits(data, config.seed, *shares, shots=max(shots))
+    labels, _ = load_splits(
+        data, config.seed, *shares, shots=max(shots), allow_outside=config.allow_outside
+    )
     full = None
     if config.full_data is not None:  # one for all numbers of shots
         require_full_classes(config, labels)

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vptkit.atomic_files import atomic_file
+from vptkit.plot_text import in_plot, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_id_ood", "plot_lambda", "plot_shift"]
 
 
+@plain_pictures()
 def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
     """How far γ and β of each norm moved, in the order of the forward pass.
 
@@ -40,10 +42,11 @@ def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
     panels[1].set_xticks(
         range(len(layers)), [_short(layer["name"]) for layer in layers], rotation=90, fontsize=8
     )
-    figure.suptitle(f"{name}: LayerNorm shift")
+    figure.suptitle(f"{in_plot(name)}: LayerNorm shift")
     _save(figure, path)
 
 
+@plain_pictures()
 def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     """Accuracy against λ on val (which chooses), and on test and ood where they were measured.
 
@@ -75,12 +78,13 @@ def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
         "another λ is chosen only if it wins by more than √n of the n val images it changes"
     )
     axes.set_ylabel("top-1")
-    axes.set_title(name, loc="left", fontsize="medium")
+    axes.set_title(in_plot(name), loc="left", fontsize="medium")
     axes.legend(frameon=False)
     _plain(axes)
     _save(figure, path)
 
 
+@plain_pictures()
 def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     """Test accuracy (ID) against ood accuracy along λ, which is written beside each point.
 
@@ -115,7 +119,9 @@ def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     _widen(axes)
     axes.set_xlabel("ID: top-1 on test")
     axes.set_ylabel("OOD: top-1 on ood")
-    axes.set_title(f"{name}: λ on {_LETTERS[rescale['what']]}", loc="left", fontsize="medium")
+    axes.set_title(
+        f"{in_plot(name)}: λ on {_LETTERS[rescale['what']]}", loc="left", fontsize="medium"
+    )
     axes.legend(frameon=False)
     _plain(axes)
     _save(figure, path)
@@ -139,7 +145,7 @@ def _points(
 
 def _short(name: str) -> str:
     """`blocks.3.norm1` → `3.norm1`."""
-    return name.removeprefix("blocks.")
+    return in_plot(name.removeprefix("blocks."), 32)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vptkit.atomic_files import atomic_file
+from vptkit.plot_text import in_plot, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_curves"]
 
 
+@plain_pictures()
 def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Loss and accuracy over epochs, for one run or several side by side.
 
@@ -37,7 +39,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
             val = [record[f"val_{key}"] for record in history]
             train = [record[f"train_{key}"] for record in history]
             axes.plot(epochs, train, color=color, linewidth=1, linestyle="--", alpha=0.6)
-            axes.plot(epochs, val, color=color, linewidth=2, label=name)
+            axes.plot(epochs, val, color=color, linewidth=2, label=in_plot(name))
             _shade_head_phases(axes, history)
     loss.set_ylabel("cross-entropy")
     accuracy.set_ylabel("top-1")

@@ -99,7 +99,13 @@ def load_run(request: RunRequest) -> RunInputs:
     if not finished and leads():
         require_writable(files.adapter)
     shares = config.val_share, config.test_share
-    labels, splits = load_splits(request.data, config.seed, *shares, shots=config.shots)
+    labels, splits = load_splits(
+        request.data,
+        config.seed,
+        *shares,
+        shots=config.shots,
+        allow_outside=config.allow_outside,
+    )
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
     preprocess = preprocess_of(model)

@@ -7,7 +7,6 @@ book. FOLDER ends up with leaderboard.json, .csv and .png, best.safetensors, and
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from vptkit.part_files import remove_dead_parts
 from vptkit.private_files import locked
 from vptkit.progress import SILENT
 from vptkit.regular_files import read_regular
+from vptkit.shown_text import shown, spreadsheet_rows
 from vptkit.strict_json import parse_json
 from vptkit.text_table import columns
 
@@ -103,7 +103,7 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
     """The leaderboard as text: the best trials, those that failed, and where the adapter is."""
     rows, swept = document["leaderboard"], list(document["space"])
     header = ["trial", "state", *swept, "val top-1", "epochs"]
-    shown = [
+    cells = [
         [
             str(row["trial"]),
             row["state"] + (f" ({row['workers']} workers)" if row["workers"] > 1 else ""),
@@ -113,7 +113,7 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
         ]
         for row in rows[:limit]
     ]
-    lines = [columns(header, shown)]
+    lines = [columns(header, cells)]
     if len(rows) > limit:
         lines.append(f"and {len(rows) - limit} more: {document['folder']}/leaderboard.csv")
     lines += [f"trial {r['trial']} {r['state']}: {r['error']}" for r in rows if r["error"]]
@@ -123,7 +123,7 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
         lines.append(
             f"best: trial {best['trial']}, val {best['val_top1']:.4f}{test}: {best['adapter']}"
         )
-    return "\n".join(lines)
+    return "\n".join([lines[0], *map(shown, lines[1:])])  # the table is shown already
 
 
 def _finished(plan: Sweep, book: Book) -> dict[str, Any] | None:
@@ -181,11 +181,11 @@ def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
         atomic_file(folder / "leaderboard.csv") as part,
         part.open("w", encoding="utf-8", newline="") as stream,
     ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["trial", *names, *plain])
+        write = spreadsheet_rows(stream)
+        write(["trial", *names, *plain])
         for row in document["leaderboard"]:
             settings = [row["settings"][name] for name in names]
-            writer.writerow([row["trial"], *settings, *(row[name] for name in plain)])
+            write([row["trial"], *settings, *(row[name] for name in plain)])
     with atomic_file(folder / "leaderboard.json") as part:
         part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

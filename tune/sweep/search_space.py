@@ -146,14 +146,20 @@ class Sweep:
         pruning = [self.search.grace, self.search.reduction] if self.search.pruning else None
         return {
             "data": str(self.data),
-            "tune": {k: str(v) if isinstance(v, Path) else v for k, v in self.fixed.items()},
+            "tune": {
+                key: str(value) if isinstance(value, Path) else value
+                for key, value in self.fixed.items()
+                if key != "allow_outside"
+            },
             "space": space,
             "pruning": pruning,
             "trials": list(self.trials),
         }
 
 
-def sweep_from_mapping(document: Mapping[str, Any], *, data: Path | None = None) -> Sweep:
+def sweep_from_mapping(
+    document: Mapping[str, Any], *, data: Path | None = None, allow_outside: bool = False
+) -> Sweep:
     """A sweep from a parsed TOML file.
 
     Relative paths hold from the current folder, and are made absolute: trials run elsewhere.
@@ -161,6 +167,7 @@ def sweep_from_mapping(document: Mapping[str, Any], *, data: Path | None = None)
     Args:
         document: keys data, tune, space, search.
         data: instead of the document's.
+        allow_outside: of `vptkit.tune.config.TuneConfig`; a document must not say it.
 
     Raises:
         VptkitError: an unknown key, an empty space, or settings that one of the trials cannot have.
@@ -171,7 +178,7 @@ def sweep_from_mapping(document: Mapping[str, Any], *, data: Path | None = None)
     folder = data if data is not None else document.get("data")
     if not isinstance(folder, str | Path):
         raise VptkitError('no data: write data = "FOLDER" at the top of the file, or pass --data')
-    fixed = _table(document, "tune")
+    fixed = _table(document, "tune") | ({"allow_outside": True} if allow_outside else {})
     space = {key: _values(key, value) for key, value in _table(document, "space").items()}
     for key in ("weights", "full_data"):
         if key in fixed:
@@ -209,6 +216,8 @@ def _table(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     table = document.get(name, {})
     if not isinstance(table, dict):
         raise VptkitError(f"{name} is {table!r}, expected a table [{name}]")
+    if "allow_outside" in table:  # the file may come from a stranger
+        raise VptkitError("allow_outside is not for a file to say: pass --allow-outside yourself")
     return dict(table)
 
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vptkit.atomic_files import atomic_file
+from vptkit.plot_text import in_plot, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ _INK, _FAINT, _BLUE, _RED = "#22262b", "#6b7078", "#2a6f97", "#c1440e"
 _ACROSS = 3  # panels in a row
 
 
+@plain_pictures()
 def plot_sweep(document: Mapping[str, Any], path: Path) -> None:
     """One panel for each setting, one point for each trial that reported anything.
 
@@ -72,7 +74,7 @@ def _draw(
     else:
         known = list(dict.fromkeys(space if isinstance(space, list) else values))
         places = [float(known.index(value)) for value in values]
-        axes.set_xticks(range(len(known)), [str(value) for value in known])
+        axes.set_xticks(range(len(known)), [in_plot(value, 32) for value in known])
         axes.set_xlim(-0.5, len(known) - 0.5)
     styles: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], dict[str, Any]], ...] = (
         ("finished", lambda row: row["state"] == "finished", {"color": _BLUE, "alpha": 0.75}),
@@ -88,7 +90,7 @@ def _draw(
         if points:
             across, up = zip(*points, strict=True)
             axes.scatter(across, up, s=34, label=label, zorder=2, **style)
-    axes.set_xlabel(name, color=_INK)
+    axes.set_xlabel(in_plot(name), color=_INK)
     axes.grid(alpha=0.25)
     axes.tick_params(which="both", colors=_FAINT)
     axes.spines[["top", "right"]].set_visible(False)

@@ -45,14 +45,16 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     configs = list(configs)
     drawing = ("seed", "val_share", "test_share")
     varied = [key for key in drawing if len({getattr(config, key) for config in configs}) > 1]
-    if varied and "val" not in read_splits(data):
+    outside = any(config.allow_outside for config in configs)
+    if varied and "val" not in read_splits(data, allow_outside=outside):
         raise VptkitError(
             f"{data} has no val split of its own, it is drawn by seed, val_share and test_share, "
             f"and the sweep varies {', '.join(varied)}: its trials would be judged on different "
             "images. Give the data a val split, or fix these in [tune]."
         )
     for config in {config.shots: config for config in configs}.values():
-        load_splits(data, config.seed, config.val_share, config.test_share, shots=config.shots)
+        shares = config.val_share, config.test_share
+        load_splits(data, config.seed, *shares, shots=config.shots, allow_outside=outside)
     backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}
     for config in backbones.values():
         create_backbone(config.backbone, config.backbone_args, config.weights)

@@ -5,11 +5,13 @@ error. Heavy imports stand inside the commands, so that `--help` is instant. No 
 annotations here: typer reads them at run time.
 """
 
+import io
+import logging
 import signal
 import sys
 import warnings
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -28,6 +30,7 @@ from vptkit.cli.runtime_commands import (
 from vptkit.cli.tune_commands import analyze, import_adapter, sweep, tune
 from vptkit.demo import command
 from vptkit.errors import VptkitError
+from vptkit.shown_text import shown_lines, tell
 
 __all__ = ["app", "main"]
 
@@ -46,15 +49,52 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # What Pillow warns of is either harmless or becomes an error that names the file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    _show_what_others_say()
     try:
-        app()
+        code = app(standalone_mode=False)  # what it prints of an error is somebody's text, too
     except VptkitError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        tell(f"error: {' '.join(str(error).split())}")
         sys.exit(error.exit_code)
-    except SystemExit as error:
-        if error.code == 130:
-            print("interrupted", file=sys.stderr)
-        raise
+    except typer.Abort:
+        code = 1
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's, which typer has a copy of or not
+            raise
+        _usage_error(error)
+    if code == 130:
+        tell("interrupted")
+    sys.exit(code or 0)
+
+
+def _usage_error(error: Any) -> NoReturn:
+    """As click does it; the words on the command line may be names that a shell found."""
+    if isinstance(getattr(error, "message", None), str):
+        error.message = shown_lines(error.message)
+    error.show()
+    sys.exit(error.exit_code)
+
+
+def _show_what_others_say() -> None:
+    """Warnings, the log, and letters that this terminal lacks: shown, whatever they hold."""
+    warnings.formatwarning = _warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Shown())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+_plain_warning = warnings.formatwarning
+
+
+def _warning(*args: Any, **kwargs: Any) -> str:
+    return shown_lines(_plain_warning(*args, **kwargs))
+
+
+class _Shown(logging.Formatter):
+    """The message alone, as without any formatter."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown_lines(super().format(record))
 
 
 def _print_version(wanted: bool) -> None:

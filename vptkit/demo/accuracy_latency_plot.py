@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file
+from vptkit.plot_text import in_plot, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ _INK, _FAINT = "#22262b", "#6b7078"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
+@plain_pictures()
 def plot_accuracy_latency(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     """Draw what each method gains, and what it costs.
 
@@ -43,7 +45,8 @@ def plot_accuracy_latency(rows: Sequence[dict[str, Any]], title: str, path: Path
         _point(axes, row, bare, *_STYLES[i % len(_STYLES)])
     _furnish(axes, rows, tuned, bare)
     figure.suptitle("What tuning gains, and what it costs", x=0.01, ha="left", fontweight="bold")
-    figure.supxlabel(title, x=0.01, ha="left", fontsize=8, color=_FAINT)
+    text = "\n".join(in_plot(line, 400) for line in title.split("\n"))
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color=_FAINT)
     with atomic_file(path) as part:
         figure.savefig(part, format="png", dpi=170, pil_kwargs={"optimize": True})
 
@@ -73,7 +76,7 @@ def _point(axes: Axes, row: dict[str, Any], bare: float, color: str, marker: str
 
 
 def _words(row: dict[str, Any], bare: float) -> str:
-    name = str(row["name"]).replace(" (no adapter)", "")
+    name = in_plot(row["name"]).replace(" (no adapter)", "")
     name = "bare backbone" if name == "backbone" else name
     name = "unfolded graph" if name == "unfolded" else name
     ratio = f"{row['ms']['p50'] / bare:.2f}{_TIMES}"

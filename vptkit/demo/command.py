@@ -10,6 +10,7 @@ import typer
 
 from vptkit.cli.shared.options import AsJson, Force, Int, Threads, Weights, option
 from vptkit.cli.shared.output import emit, require_tune
+from vptkit.shown_text import shown
 
 __all__ = ["demo"]
 
@@ -46,4 +47,4 @@ def demo(
         threads=threads,
     )
     document = run_demo(settings, force=force)
-    emit(document, as_json, text=f"{demo_table(document)}\nreport: {document['report']}")
+    emit(document, as_json, text=f"{demo_table(document)}\nreport: {shown(document['report'])}")

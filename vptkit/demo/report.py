@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vptkit.shown_text import shown
 from vptkit.text_table import columns
 
 from .accuracy_latency_plot import plot_accuracy_latency
@@ -125,12 +126,12 @@ def write_report(
     plot_accuracy_latency(rows, _circumstances(document, rows, settings), picture)
     (folder / "profile.json").write_text(json.dumps(document, indent=1) + "\n")
     page = _PAGE.format(
-        data=html.escape(_data(settings)),
-        backbone=html.escape(_backbone(settings)),
+        data=html.escape(shown(_data(settings))),
+        backbone=html.escape(shown(_backbone(settings))),
         epochs=settings.epochs,
         header="".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER),
         rows="\n".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
+            f"<tr>{''.join(f'<td>{html.escape(shown(cell))}</td>' for cell in _cells(row))}</tr>"
             for row in rows
         ),
         picture=_embedded(picture),
@@ -157,7 +158,7 @@ def _circumstances(
     count = next((row["test_count"] for row in rows if row["test_count"]), 0)
     runtime = machine["versions"].get("onnxruntime", "")
     return (
-        f"{_data(settings)}, {count} test images; {_backbone(settings)}; {settings.epochs} epochs, "
+        f"{shown(_data(settings))}, {count} test images; {_backbone(settings)}; {settings.epochs} epochs, "
         "one seed.\n"
         f"{machine['cpu'] or machine['arch']}, {machine['session_threads']} threads, ONNX Runtime "
         f"{runtime}, load {machine['load']} at the start. Whiskers: 95 % intervals."

@@ -15,6 +15,7 @@ import numpy as np
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.images.preprocess import Preprocess
 from vptkit.schema import (
+    abridged,
     anything,
     choice,
     integer,
@@ -23,7 +24,6 @@ from vptkit.schema import (
     null_or,
     record,
     require,
-    shown,
     text,
 )
 from vptkit.strict_json import canonical_json, parse_json
@@ -123,7 +123,7 @@ class BackboneRef:
         """
         if not isinstance(document, dict) or set(document) != {"name", "args", "spec", "sha256"}:
             raise AdapterError(
-                f"backbone: expected name, args, spec and sha256, found {shown(document)}"
+                f"backbone: expected name, args, spec and sha256, found {abridged(document)}"
             )
         spec, digest = document["spec"], document["sha256"]
         require(digest, null_or(DIGEST), "backbone", AdapterError, "sha256")
@@ -266,7 +266,7 @@ def _adapter_of(
         raise AdapterError(f"{malformed}: {error!r}") from error
     if adapter.to_json() != document:  # a value of another kind than it should be
         odd = [key for key, value in adapter.to_json().items() if value != document[key]]
-        raise AdapterError(f"{malformed}: {odd[0]} is {shown(document[odd[0]])}")
+        raise AdapterError(f"{malformed}: {odd[0]} is {abridged(document[odd[0]])}")
     _validate(str(source), adapter)
     return adapter
 
@@ -285,7 +285,7 @@ def with_spec(adapter: Adapter, spec: BackboneSpec) -> Adapter:
 def _require_fields(document: dict[str, Any], source: object) -> None:
     found = document.get("format")
     if found != FORMAT:
-        raise AdapterError(f"{source}: format is {shown(found)}, this vptkit reads {FORMAT!r}")
+        raise AdapterError(f"{source}: format is {abridged(found)}, this vptkit reads {FORMAT!r}")
     if set(document) != set(_FIELDS):
         raise AdapterError(
             f"{source}: metadata misses {sorted(set(_FIELDS) - set(document))} and has unknown "

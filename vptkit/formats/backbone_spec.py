@@ -13,7 +13,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vptkit.errors import BackboneError
-from vptkit.schema import integer, list_of, null_or, number, record, require, shown
+from vptkit.schema import abridged, integer, list_of, null_or, number, record, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -323,7 +323,7 @@ def _to_json(value: Any) -> Any:
 def _from_json(cls: Any, document: Any) -> Any:
     known = {f.name for f in fields(cls)}
     required = {f.name for f in fields(cls) if f.default is MISSING}
-    found = set(document) if hasattr(document, "keys") else {shown(document)}
+    found = set(document) if hasattr(document, "keys") else {abridged(document)}
     if found - known or required - found:
         raise BackboneError(
             f"backbone spec: missing {sorted(required - found)}, unknown "
@@ -354,7 +354,7 @@ def _check(item: Any) -> None:
     for name, kind in _hints(type(item)).items():  # type: ignore[arg-type]
         value = getattr(item, name)
         if not _is(value, kind):
-            raise BackboneError(f"backbone spec: {name} is {shown(value)}, which it cannot be")
+            raise BackboneError(f"backbone spec: {name} is {abridged(value)}, which it cannot be")
 
 
 def _require_bounds(item: Any) -> None:

@@ -22,7 +22,7 @@ from vptkit.atomic_files import atomic_file, recover_folder, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, BundleError
 from vptkit.images.preprocess import Preprocess
 from vptkit.regular_files import open_inside, opened_folder, read_bounded
-from vptkit.schema import shown
+from vptkit.schema import abridged
 from vptkit.strict_json import parse_json
 
 from .backbone_spec import BackboneSpec
@@ -333,7 +333,7 @@ def _parsed(path: Path, text: bytes) -> Bundle:
     manifest = parse_json(text, file, BundleError)
     if manifest.get("format") != FORMAT:
         raise BundleError(
-            f"{path}: format is {shown(manifest.get('format'))}, this vptkit reads {FORMAT!r}"
+            f"{path}: format is {abridged(manifest.get('format'))}, this vptkit reads {FORMAT!r}"
         )
     _require_fields(manifest, file)
     require_manifest(manifest, file)

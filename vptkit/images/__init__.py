@@ -3,6 +3,7 @@
 Used where torch and pyarrow are not; `tune.data` adds Parquet and training batches.
 
 - `csv_dataset`: a CSV of path, label and perhaps split.
+- `dataset_bounds`: which files belong to a data set.
 - `dataset_files`: which reader for which file: CSV or WebDataset.
 - `image_file`: one image: found, decoded, upright, RGB, of a sane size.
 - `labelled_images`: images by split and class, whatever lists them.

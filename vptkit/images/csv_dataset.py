@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
+from vptkit.regular_files import read_regular
 
 from .labelled_images import SPLIT_NAMES, Row, Splits, group_rows, split_of_name
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["read_csv"]
 
 _DELIMITERS = ",;\t|"
+_MOST_BYTES = 256 << 20  # some million images
 
 
 def read_csv(file: Path) -> Splits:
@@ -30,13 +33,10 @@ def read_csv(file: Path) -> Splits:
         DataError: not such a file, an empty cell, a cell too many, an unknown split, a path that
             is not there or stands there twice; the line is named.
     """
+    content = read_regular(file, DataError, limit=_MOST_BYTES)
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = sorted(
-                _rows(file, stream.readline(), stream), key=lambda row: Path(str(row.image))
-            )
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
+        lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = sorted(_rows(file, lines.readline(), lines), key=lambda row: Path(str(row.image)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: not a CSV file in UTF-8: {error}") from error
     return group_rows(file, rows)
@@ -60,7 +60,7 @@ def _rows(file: Path, header: str, lines: Iterator[str]) -> Iterator[Row]:
         if not path or not label:
             raise DataError(f"{file}: line {number} has no {'label' if path else 'path'}")
         image = file.parent / path
-        if not image.is_file():
+        if not os.path.isfile(image):  # noqa: PTH113 -- Path.is_file raises for some names
             raise DataError(f"{file}: line {number}: {path}: no such file below {file.parent}")
         if (place := os.path.normpath(image)) in seen:
             raise DataError(f"{file}: line {number}: {path} stands in line {seen[place]} already")

@@ -8,32 +8,57 @@ the functions: sessions import this file, and run on prepared pixels without it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import importlib
 import io
-import struct
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from vptkit.errors import DataError
+from vptkit.regular_files import open_regular, read_regular
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "FORMATS",
     "IMAGE_SUFFIXES",
+    "MAX_BYTES",
     "MAX_PIXELS",
     "ImageFile",
     "PackedImage",
     "class_folders",
     "digest_of_image",
+    "encoded",
+    "folders_in",
     "image_files",
+    "is_utf8",
     "open_image",
 ]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
+# What people photograph and scan with, and Pillow's module for each. Pillow knows some thirty more, and
+# goes by the content: an EPS that is called x.png would start Ghostscript.
+FORMATS = {
+    "JPEG": "JpegImagePlugin",
+    "MPO": "MpoImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "AVIF": "AvifImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "GIF": "GifImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+}
+_READ = f" as one of {', '.join(FORMATS)}"
 _ORIENTATION = 0x0112
 # What turns an image upright, by its EXIF orientation; ImageOps.exif_transpose would also rewrite
 # the other EXIF fields, and fail on damaged ones.
@@ -47,6 +72,12 @@ _TURNS = {
     8: "ROTATE_90",
 }
 MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
+MAX_BYTES = 512 << 20  # of an encoded image; so many pixels of 16 bits, not compressed
+# OpenJPEG takes 24 bytes for each pixel, where the others take 8 to 16: half as many are allowed.
+_COSTS = {"JPEG2000": 2}
+# Larger images are decoded one at a time, whatever the number of threads: each takes up to 1.4 GB.
+_LARGE_PIXELS = 40_000_000
+_one_large = threading.Lock()
 
 
 class ImageFile(Protocol):
@@ -87,50 +118,59 @@ class PackedImage:
         Raises:
             DataError: the archive is not there, or shorter than it was.
         """
-        try:
-            with self.file.open("rb") as archive:
-                archive.seek(self.offset)
-                content = archive.read(self.size)
-        except OSError as error:
-            raise DataError(f"{self}: {error.strerror}") from error
+        if self.size > MAX_BYTES:
+            raise DataError(f"{self}: more than {MAX_BYTES} bytes, which no image has")
+        with open_regular(self.file, DataError) as archive:
+            archive.seek(self.offset)
+            content = archive.read(self.size)
         if len(content) < self.size:
             raise DataError(f"{self}: the archive ends within this image")
         return content
 
 
+def encoded(image: ImageFile) -> bytes:
+    """The bytes of an image that a stranger may have placed: a regular file, of a sane size.
+
+    Raises:
+        DataError: it is not there, may not be read, is a FIFO or a device, or has more than
+            MAX_BYTES.
+    """
+    if isinstance(image, Path):
+        return read_regular(image, DataError, limit=MAX_BYTES)
+    return image.read_bytes()
+
+
 def open_image(path: ImageFile) -> Image.Image:
     """Decode one image to upright RGB.
 
+    This is the only place where Pillow opens anything. Of several pictures in a file the first is
+    taken.
+
     Raises:
-        DataError: the file is missing, not an image, truncated, or larger than MAX_PIXELS.
+        DataError: the file is missing, is none of FORMATS, truncated, or larger than MAX_PIXELS or
+            MAX_BYTES; or the decoder failed, whatever it raised.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        place = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
-        with Image.open(place) as image:
-            _require_sane_size(image, path)
-            image.load()
-            image.info.pop("transparency", None)  # convert drops it anyway, but with a warning
-            return _upright(image).convert("RGB")
+        with _stream(path) as stream, Image.open(stream, formats=_formats()) as image:
+            cost = _require_sane_size(image, path)
+            with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
+                image.load()
+                image.info.pop("transparency", None)  # convert drops it too, but with a warning
+                return _upright(image).convert("RGB")
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not an image that Pillow can read{_READ}") from error
     except (Image.DecompressionBombError, Warning) as error:  # warnings may be errors
         raise DataError(f"{path}: {error}") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image that Pillow can read") from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        LookupError,
-        TypeError,
-        struct.error,
-    ) as error:
-        raise DataError(f"{path}: the image is broken: {error}") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: not enough memory to decode it") from error
+    except Exception as error:
+        # Decoders of damaged files raise what happens to occur to them, down to RecursionError.
+        reason = f"{error}" or type(error).__name__
+        raise DataError(f"{path}: the image is broken: {reason}") from error
 
 
 def digest_of_image(image: ImageFile) -> bytes:
@@ -139,43 +179,63 @@ def digest_of_image(image: ImageFile) -> bytes:
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        return hashlib.sha256(image.read_bytes()).digest()
-    except OSError as error:
-        raise DataError(f"{image}: {error.strerror}") from error
+    return hashlib.sha256(encoded(image)).digest()
 
 
 def image_files(folder: Path) -> list[Path]:
     """All image files below a folder, sorted by path; hidden ones are left out.
 
     Links to folders are not followed below `folder`. Links to files that are not there are
-    listed: whoever opens one says so.
+    listed, and so are FIFOs and devices: whoever opens one says so.
 
     Raises:
-        DataError: the folder does not exist.
+        DataError: the folder does not exist, or one below may not be read.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 -- Path.is_dir raises for some names
         raise DataError(f"{folder}: no such folder")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    found, waiting = [], [folder]
+    while waiting:  # not recursive: folders may be nested deeper than Python's stack is
+        place = waiting.pop()
+        try:
+            inner, images = _listed(place)
+        except PermissionError as error:
+            if place == folder:
+                raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+            continue  # as lost+found of a disk
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {error.strerror}") from error
+        waiting += inner
+        found += images
+    return sorted(found)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; links to folders count, hidden ones do not.
+
+    Raises:
+        DataError: there is no such folder, or it may not be read.
+    """
+    if not os.path.isdir(folder):  # noqa: PTH112 -- Path.is_dir raises for some names
+        raise DataError(f"{folder}: no such folder")
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if not e.name.startswith(".") and _is_folder(e))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    return [folder / name for name in names]
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
     """Class name → its image files, for a folder with one folder per class.
 
     Raises:
-        DataError: no class folders, only one class, or a class without images.
+        DataError: no such folder, no class folders, only one class, or a class without images.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = [path.name for path in folders_in(folder)]
     if not names:
         raise DataError(f"{folder}: empty: expected one folder per class, each with images")
+    if odd := [name for name in names if not is_utf8(name)]:
+        raise DataError(f"{folder / odd[0]}: its name is not UTF-8; rename the class")
     classes = {name: image_files(folder / name) for name in names}
     empty = [name for name, files in classes.items() if not files]
     if empty:
@@ -190,6 +250,55 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
+def is_utf8(text: str) -> bool:
+    """Whether it can be written: Python reads a name that is not UTF-8 as halves of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the images in a folder, hidden ones left out."""
+    folders, images = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = folder / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES and not _is_folder(entry):
+                images.append(path)
+    return folders, images
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; no for a link that goes in a circle."""
+    return entry.is_dir(follow_symlinks=False) or (
+        entry.is_symlink() and os.path.isdir(entry.path)  # noqa: PTH112 -- Path.is_dir raises
+    )
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """FORMATS that this Pillow reads; MPO comes of its module for JPEG, AVIF of newer Pillows."""
+    from PIL import Image
+
+    for module in FORMATS.values():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"PIL.{module}")
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _stream(image: ImageFile) -> BinaryIO:
+    """A file is not read into memory before it is decoded, which takes longer."""
+    if isinstance(image, Path):
+        return open_regular(image, DataError, limit=MAX_BYTES)
+    return io.BytesIO(image.read_bytes())
+
+
 def _upright(image: Image.Image) -> Image.Image:
     from PIL import Image
 
@@ -197,11 +306,15 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
-def _require_sane_size(image: Image.Image, path: ImageFile) -> None:
-    if image.width * image.height > MAX_PIXELS:
+def _require_sane_size(image: Image.Image, path: ImageFile) -> int:
+    """What decoding will cost, in pixels of an ordinary format."""
+    factor = _COSTS.get(image.format or "", 1)
+    cost = image.width * image.height * factor
+    if cost > MAX_PIXELS:
         raise DataError(
-            f"{path}: {image.width} x {image.height} pixels is more than {MAX_PIXELS:,}; "
+            f"{path}: {image.width} x {image.height} pixels is more than {MAX_PIXELS // factor:,}; "
             "that may be a decompression bomb. Shrink the image first."
         )
     if min(image.size) < 1:
         raise DataError(f"{path}: the image has no pixels")
+    return cost

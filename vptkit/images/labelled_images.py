@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.errors import DataError
 
+from .image_file import folders_in, is_utf8
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from .image_file import ImageFile
@@ -21,6 +23,8 @@ __all__ = [
     "Row",
     "Splits",
     "group_rows",
+    "images_of",
+    "require_label",
     "split_folders",
     "split_of_file",
     "split_of_name",
@@ -36,6 +40,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing", "eval", "evaluation"),
     "ood": ("ood",),
 }
+_LONGEST_LABEL = 1000
 _CANONICAL = {alias: split for split, names in SPLIT_NAMES.items() for alias in names}
 
 
@@ -53,6 +58,13 @@ class Row(NamedTuple):
     image: ImageFile
 
 
+def images_of(splits: Splits) -> Iterator[ImageFile]:
+    """All images of a data set."""
+    for classes in splits.values():
+        for images in classes.values():
+            yield from images
+
+
 def split_of_name(name: str) -> str | None:
     """Our word for a split's name, or None for a name that means none."""
     return _CANONICAL.get(name.strip().lower())
@@ -64,7 +76,7 @@ def split_folders(data: Path) -> dict[str, Path]:
     Of several names for a split the first in SPLIT_NAMES counts. None where only one folder is
     called so: that may as well be a class.
     """
-    names = {p.name.lower(): p for p in sorted(data.iterdir()) if p.is_dir()}
+    names = {path.name.lower(): path for path in folders_in(data)}
     found = {
         split: next(names[alias] for alias in aliases if alias in names)
         for split, aliases in SPLIT_NAMES.items()
@@ -103,6 +115,8 @@ def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = N
             name, a name that is unknown or of two classes, labels that are partly numbers and
             partly names, or images of which only some have a split.
     """
+    for name in names or ():
+        require_label(name, place)
     for name, count in Counter(names or ()).items():
         if count > 1:
             raise DataError(f"{place}: {count} classes are called {name!r}; names must differ")
@@ -131,7 +145,24 @@ def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = N
     }
 
 
+def require_label(label: object, image: object) -> None:
+    """Refuse what is no name of a class, before many of them are kept.
+
+    Raises:
+        DataError: a text of more than 1,000 characters, or one that UTF-8 cannot write.
+    """
+    if not isinstance(label, str):
+        return
+    if len(label) > _LONGEST_LABEL:
+        raise DataError(
+            f"{image}: its label has {len(label):,} characters, expected at most {_LONGEST_LABEL:,}"
+        )
+    if not is_utf8(label):
+        raise DataError(f"{image}: its label {label!r} is not UTF-8; rename the class")
+
+
 def _named(label: object, names: Sequence[str] | None, image: ImageFile) -> str | int:
+    require_label(label, image)
     if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
         raise DataError(f"{image}: its label is {label!r}, expected a number or a name")
     if names is None:

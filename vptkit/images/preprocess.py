@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vptkit.errors import AdapterError
-from vptkit.schema import integer, list_of, number, record, require, shown, text
+from vptkit.errors import AdapterError, DataError
+from vptkit.schema import abridged, integer, list_of, number, record, require, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocess", "normalize", "prepare"]
 
+# Of the whole image after it was resized, of which the centre is cut out: so many may be read, too.
+MAX_RESIZED_PIXELS = 89_478_485
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 _SIDE = 8192  # pixels of the longer side, at most
 _CROP = 0.1  # of timm's models the least is 0.875
@@ -110,7 +112,7 @@ class Preprocess:
         if not hasattr(document, "keys") or set(document) != set(_KINDS):
             found = sorted(document)[:20] if hasattr(document, "keys") else document
             raise AdapterError(
-                f"preprocess: expected the keys {sorted(_KINDS)}, found {shown(found)}"
+                f"preprocess: expected the keys {sorted(_KINDS)}, found {abridged(found)}"
             )
         require(document, _DOCUMENT, "preprocess", AdapterError)
         try:
@@ -125,26 +127,31 @@ class Preprocess:
             raise AdapterError(f"preprocess: {error}") from error
 
 
-def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+def prepare(
+    image: Image.Image, preprocess: Preprocess, source: object = "the image"
+) -> NDArray[np.uint8]:
     """Resize and cut out the centre, as timm does in evaluation.
 
     Args:
         image: an RGB image of any size.
         preprocess: the target size, filter and crop share.
+        source: the image's name, for the message.
 
     Returns:
         uint8 [H, W, 3].
+
+    Raises:
+        DataError: so long and thin an image that it would be huge when its shorter side is resized.
     """
     from PIL import Image
 
     height, width = preprocess.size
-    target_h = math.floor(height / preprocess.crop_pct)
-    target_w = math.floor(width / preprocess.crop_pct)
-    size = (
-        _shorter_side(image.size, target_h)
-        if target_h == target_w
-        else _cover(image.size, target_h, target_w)
-    )
+    size = _resized(image.size, preprocess)
+    if size[0] * size[1] > MAX_RESIZED_PIXELS:
+        raise DataError(
+            f"{source}: {image.width} x {image.height} pixels would be resized to {size[0]} x "
+            f"{size[1]}, more than {MAX_RESIZED_PIXELS:,} pixels. Cut the image into parts first."
+        )
     if image.size != size:
         image = image.resize(size, Image.Resampling[preprocess.interpolation.upper()])
     return np.asarray(_centre(image, height, width), dtype=np.uint8)
@@ -164,6 +171,16 @@ def normalize(images: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.f
     std = np.asarray(preprocess.std, dtype=np.float32)
     scaled = (images.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def _resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """(W, H) of the whole image, of which the centre will be cut out."""
+    height, width = preprocess.size
+    target_h = math.floor(height / preprocess.crop_pct)
+    target_w = math.floor(width / preprocess.crop_pct)
+    if target_h == target_w:
+        return _shorter_side(size, target_h)
+    return _cover(size, target_h, target_w)
 
 
 def _shorter_side(size: tuple[int, int], target: int) -> tuple[int, int]:

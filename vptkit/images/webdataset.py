@@ -9,19 +9,27 @@ classnames.txt beside the shards or their folders, one name a line.
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
+from vptkit.regular_files import open_regular, read_regular
 
 from .image_file import IMAGE_SUFFIXES, PackedImage
-from .labelled_images import Row, Splits, group_rows, split_of_file
+from .labelled_images import Row, Splits, group_rows, require_label, split_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
-__all__ = ["read_shards"]
+__all__ = ["CLASS_NAMES", "read_shards"]
+
+CLASS_NAMES = "classnames.txt"
+_MOST_NAMES = 16 << 20  # bytes of it
+_LONGEST_TEXT = 1 << 20  # bytes of a .cls or .json
+_LONGEST_HEADER = 16 << 10  # tarfile takes the square of it in time
 
 
 def read_shards(files: Sequence[Path], root: Path) -> Splits:
@@ -40,15 +48,28 @@ def read_shards(files: Sequence[Path], root: Path) -> Splits:
         for split in [split_of_file(file, root)]
         for label, image in _samples(file)
     )
-    return group_rows(root, rows, _class_names(root / "classnames.txt"))
+    return group_rows(root, rows, _class_names(root / CLASS_NAMES))
+
+
+class _Bounded:
+    """An archive as tarfile reads it: it reads headers whole, of the size that they say."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"it has a header of {size} bytes")
+        return self._stream.read(size)
 
 
 def _class_names(file: Path) -> list[str] | None:
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(file, DataError, limit=_MOST_NAMES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError(f"{file}: not a text in UTF-8: {error}") from error
     return [line.strip() for line in text.rstrip().splitlines()]
 
@@ -57,32 +78,52 @@ def _samples(file: Path) -> Iterator[tuple[object, PackedImage]]:
     """Label and image of each sample."""
     labels: dict[str, object] = {}
     images: dict[str, PackedImage] = {}
-    try:
-        with tarfile.open(file, "r:") as archive:
-            for member in archive:
-                if not member.isreg():
-                    continue
-                key, suffix = _parts(member.name)
-                if suffix in IMAGE_SUFFIXES:
-                    if key in images:
-                        raise DataError(
-                            f"{file}: {key} has two images, {images[key].name} and {member.name}"
-                        )
-                    images[key] = _packed(file, member)
-                elif suffix in (".cls", ".json"):
-                    label = _label(file, member, archive, suffix)
-                    if label is not None and (suffix == ".cls" or key not in labels):
-                        labels[key] = label
-    except tarfile.TarError as error:
-        raise DataError(
-            f"{file}: not a whole plain tar file: {error}. If it is compressed, decompress it."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
+    for key, suffix, member in _members(file):
+        if isinstance(member, PackedImage):
+            if key in images:
+                raise DataError(
+                    f"{file}: {key} has two images, {images[key].name} and {member.name}"
+                )
+            images[key] = member
+        elif member is not None and (suffix == ".cls" or key not in labels):
+            labels[key] = member
     for key in sorted(set(images) ^ set(labels)):
         lacks = "no label (.cls, or .json with label)" if key in images else "no image"
         raise DataError(f"{file}: the sample {key} has {lacks}")
     yield from ((labels[key], images[key]) for key in images)
+
+
+def _members(file: Path) -> Iterator[tuple[str, str, object]]:
+    """Key, suffix, and a PackedImage or a label, of what belongs to samples."""
+    with open_regular(file, DataError) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            with tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive:  # type: ignore[call-overload]
+                for member in archive:
+                    archive.members = []  # tarfile would keep them all
+                    _require_within(file, member, size)
+                    key, suffix = _parts(member.name)
+                    if not member.isreg():
+                        continue
+                    if suffix in IMAGE_SUFFIXES:
+                        name = member.name.rpartition("/")[2]
+                        yield key, suffix, PackedImage(file, name, member.offset_data, member.size)
+                    elif suffix in (".cls", ".json"):
+                        yield key, suffix, _label(file, member, stream, suffix)
+        except (tarfile.TarError, RecursionError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"{file}: not a whole plain tar file: {error}. If it is compressed, decompress it."
+            ) from error
+        except OSError as error:
+            raise DataError(f"{file}: {error.strerror}") from error
+
+
+def _require_within(file: Path, member: tarfile.TarInfo, size: int) -> None:
+    """A member is what it says, and is in the file: no holes, no negative size that leads back."""
+    if member.issparse():
+        raise DataError(f"{file}: {member.name} is sparse; write the archive without --sparse")
+    if member.size < 0 or (member.isreg() and member.offset_data + member.size > size):
+        raise tarfile.ReadError(f"{member.name} would have {member.size} bytes")
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -92,19 +133,15 @@ def _parts(name: str) -> tuple[str, str]:
     return f"{folder}/{key}" if folder else key, dot + suffix.lower()
 
 
-def _packed(file: Path, member: tarfile.TarInfo) -> PackedImage:
-    if member.issparse():
-        raise DataError(f"{file}: {member.name} is sparse; write the archive without --sparse")
-    return PackedImage(file, member.name.rpartition("/")[2], member.offset_data, member.size)
-
-
-def _label(file: Path, member: tarfile.TarInfo, archive: tarfile.TarFile, suffix: str) -> object:
+def _label(file: Path, member: tarfile.TarInfo, stream: BinaryIO, suffix: str) -> object:
     """What a .cls or .json says; None for a .json without "label"."""
-    stream = archive.extractfile(member)
-    content = b"" if stream is None else stream.read()
+    if member.size > _LONGEST_TEXT:
+        raise DataError(f"{file}: {member.name} has {member.size} bytes, which no label has")
+    stream.seek(member.offset_data)
     try:
-        text = content.decode("utf-8").strip()
+        text = stream.read(member.size).decode("utf-8").strip()
         label = json.loads(text).get("label") if suffix == ".json" else text
-    except (ValueError, AttributeError) as error:
+        require_label(label, f"{file}: {member.name}")
+        return int(label) if isinstance(label, str) and label.isdecimal() else label
+    except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: {member.name} is broken: {error}") from error
-    return int(label) if isinstance(label, str) and label.isdecimal() else label

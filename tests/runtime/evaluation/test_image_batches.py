@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,19 @@ def test_nothing_to_read(bundle, tmp_path):
         open_image_batches(tmp_path / "nowhere", bundle.preprocess)
     with pytest.raises(DataError, match="no images"):
         open_image_batches(tmp_path, bundle.preprocess)
+
+
+def test_a_class_folder_that_is_a_link_to_elsewhere(bundle, colour_folders, tmp_path, capsys):
+    """Calibration images decide ranges, which are written into the bundle."""
+    data = tmp_path / "stranger"
+    shutil.copytree(colour_folders, data)
+    shutil.rmtree(data / "red")
+    (data / "red").symlink_to(colour_folders / "red")
+    asked = {"preprocess": bundle.preprocess, "labels": bundle.labels}
+    with pytest.raises(DataError, match=r"4 files lie outside of this data set.*red/0"):
+        open_image_batches(data, **asked)
+    assert open_image_batches(data, **asked, allow_outside=True).count == 12
+    (data / "green" / "x.png").symlink_to(colour_folders / "red" / "0.png")
+    with pytest.raises(DataError, match=r"1 file lies outside of this data set.*green/x"):
+        open_image_batches(data / "green", **asked)  # a plain folder
+    assert "note: " in capsys.readouterr().err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -62,6 +63,26 @@ def test_reading_ahead_is_bounded(images, tiny_model):
         next(stream)
     stream.close()
     assert len(taken) == 3 + 5
+
+
+@pytest.mark.parametrize("size", [(3_000_000, 1), (1, 3_000_000)])
+def test_an_image_that_would_be_huge_when_resized_is_its_own_error(images, tiny_model, size):
+    Image.new("L", size).save(images[3])
+    found = list(decode(images, tiny_model.preprocess))
+    assert re.search(r"03\.png: .* would be resized to .*Cut the image", str(found[3][1]))
+    assert sum(isinstance(item, DataError) for _, item in found) == 1
+
+
+def test_memory_that_ends_while_resizing_is_the_images_error(images, tiny_model, monkeypatch):
+    def fail(image, preprocess, source):
+        if source == images[3]:
+            raise MemoryError
+        return prepare(image, preprocess, source)
+
+    monkeypatch.setattr(module, "prepare", fail)
+    found = list(decode(images, tiny_model.preprocess))
+    assert "03.png: not enough memory" in str(found[3][1])
+    assert sum(isinstance(item, DataError) for _, item in found) == 1
 
 
 def test_an_error_that_is_not_the_image_is_not_swallowed(images, tiny_model, monkeypatch):

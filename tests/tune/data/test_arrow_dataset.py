@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -44,7 +45,9 @@ def test_images_that_the_table_only_points_to(splits, tmp_path):
     images[0]["bytes"] = rows[0][1].read_bytes()
     made = pa.table({"image": images, "label": [label for label, _ in rows]})
     parquet.write_table(made, tmp_path / "a.parquet")
-    found = load_splits(tmp_path / "a.parquet", 0, 0.15, 0.15)[1]
+    with pytest.raises(DataError, match="23 files lie outside of this data set, the first is"):
+        load_splits(tmp_path / "a.parquet", 0, 0.15, 0.15)
+    found = load_splits(tmp_path / "a.parquet", 0, 0.15, 0.15, allow_outside=True)[1]
     assert data_digest(found) == data_digest(load_splits(splits / "train", 0, 0.15, 0.15)[1])
     images[3]["path"] = "nowhere.png"
     made = pa.table({"image": images, "label": [label for label, _ in rows]})
@@ -144,3 +147,146 @@ def test_without_pyarrow(splits, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pyarrow.*vptkit\[data\]"):
         load_splits(root, 0, 0.15, 0.15)
+
+
+# ---- files from strangers -----------------------------------------------------------------------
+
+
+def saved(tmp_path, table, **options):
+    """One table as a saved data set; options are pyarrow's of how it is written."""
+    pa = pytest.importorskip("pyarrow")
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    (tmp_path / "dataset_info.json").write_text("{}")
+    written = pa.ipc.IpcWriteOptions(**options)
+    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema, options=written) as stream:
+        stream.write_table(table)
+    return tmp_path
+
+
+def two_images():
+    pa = pytest.importorskip("pyarrow")
+    return pa.table({"image": [b"im", b"age"], "label": [0, 1]})
+
+
+@pytest.mark.parametrize("offsets", [(0, 2, 1 << 30), (0, 4, 2), (0, -9, 5), (-5, 0, 5)])
+def test_offsets_beyond_the_file_are_not_followed(tmp_path, offsets):
+    """Of old, memory beyond the file was read, and became pixels."""
+    file = saved(tmp_path, two_images()) / "a.arrow"
+    good = np.int32([0, 2, 5]).tobytes()
+    assert file.read_bytes().count(good) == 1
+    file.write_bytes(file.read_bytes().replace(good, np.int32(offsets).tobytes()))
+    assert_unreadable(tmp_path, r"a\.arrow: ")
+
+
+def test_paths_that_are_no_text(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    raw = pa.array([b"\xff\xfe"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 1, raw.buffers())
+    image = pa.StructArray.from_arrays([pa.array([b"x"]), text], ["bytes", "path"])
+    assert_unreadable(saved(tmp_path, pa.table({"image": image, "label": [1]})), r"a\.arrow: ")
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_compressed_batches_are_refused_before_they_fill_the_memory(tmp_path, codec):
+    pa = pytest.importorskip("pyarrow")
+    if not pa.Codec.is_available(codec):
+        pytest.skip(f"this pyarrow has no {codec}")
+    bomb = pa.table({"image": [bytes(1 << 20)], "label": [1]})
+    root = saved(tmp_path, bomb, compression=codec)
+    assert (root / "a.arrow").stat().st_size < 1 << 15
+    before = pa.total_allocated_bytes()
+    assert_unreadable(root, r"a\.arrow: its batches are compressed")
+    assert pa.total_allocated_bytes() - before < 1 << 19
+
+
+def test_compressed_dictionaries_are_refused_too(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    words = pa.array(["x" * 100_000, "y"]).dictionary_encode()
+    made = pa.table({"image": [b"a", b"b"], "label": words})
+    assert_unreadable(saved(tmp_path, made, compression="zstd"), "its batches are compressed")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            '{"_data_files": [{"filename": "../a.arrow"}]}',
+            r"'\.\./a\.arrow' is not the name of a file",
+        ),
+        ('{"_data_files": [{"filename": "/etc/passwd"}]}', "is not the name of a file"),
+        ('{"_data_files": [{"filename": 3}]}', "3 is not the name of a file"),
+        ('{"_data_files": ["a.arrow"]}', "None is not the name of a file"),
+        ('{"_data_files": [{}]}', "None is not the name of a file"),
+        ('{"_data_files": {"filename": "a.arrow"}}', "not as Hugging Face's save_to_disk"),
+        ('{"_data_files": [{"filename": "a\\u0000b"}]}', "is not the name of a file"),
+        ("[" * 100_000, "not valid JSON"),
+        ('["_data_files"]', "not a JSON object"),
+    ],
+)
+def test_a_state_that_is_wrong(tmp_path, state, message):
+    root = saved(tmp_path, two_images())
+    (root / "state.json").write_text(state)
+    assert_unreadable(root, rf"state\.json: {message}|{message}")
+
+
+def test_splits_that_lead_elsewhere(splits, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "data").mkdir()
+    write_saved(splits, tmp_path / "private")
+    (tmp_path / "data" / "train").symlink_to(tmp_path / "private" / "train")
+    (tmp_path / "data" / "test").symlink_to(tmp_path / "private" / "test")
+    (tmp_path / "data" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(DataError, match="2 files lie outside of this data set"):
+        load_splits(tmp_path / "data", 0, 0.15, 0.15)
+    assert load_splits(tmp_path / "data", 0, 0.15, 0.15, allow_outside=True)
+    (tmp_path / "data" / "dataset_dict.json").write_text('{"splits": ["../private/train"]}')
+    assert_unreadable(tmp_path / "data", r"a split is called '\.\./private/train'")
+    (tmp_path / "data" / "dataset_dict.json").write_text('{"splits": [7]}')
+    assert_unreadable(tmp_path / "data", r"a split is called 7")
+
+
+def test_tables_that_are_no_files(tmp_path):
+    root = saved(tmp_path, two_images())
+    (root / "a.arrow").unlink()
+    os.mkfifo(root / "a.arrow")
+    assert_unreadable(root, r"a\.arrow: a FIFO, expected a regular file")
+    os.mkfifo(tmp_path / "b.parquet")
+    (tmp_path / "state.json").unlink()
+    assert_unreadable(tmp_path, r"b\.parquet: a FIFO, expected a regular file")
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ("[" * 100_000, "not valid JSON"),
+        ('{"info": 3}', "info is no object"),
+        ('{"info": {"features": [1]}}', "features is no object"),
+        (
+            '{"info": {"features": {"label": {"_type": "ClassLabel", "names": 3}}}}',
+            "no list of names",
+        ),
+        ('{"info": {"features": {"label": {"_type": "ClassLabel", "names": [3]}}}}', "no list of"),
+    ],
+)
+def test_metadata_that_is_wrong(tmp_path, features, message):
+    made = two_images().replace_schema_metadata({"huggingface": features})
+    assert_unreadable(saved(tmp_path, made), message)
+
+
+def test_columns_that_are_wrong(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    labels = pa.array([1, 2])
+    twice = pa.table([pa.array([b"a", b"b"]), labels, labels], ["image", "label", "label"])
+    assert_unreadable(saved(tmp_path, twice), "several columns are called 'label'")
+    numbers = pa.array([{"bytes": 1, "path": "x"}, {"bytes": 2, "path": "y"}])
+    made = pa.table({"image": numbers, "label": labels})
+    assert_unreadable(saved(tmp_path, made), "expected one column of images")
+    late = pa.array([1 << 62, 1], pa.timestamp("s"))
+    assert_unreadable(
+        saved(tmp_path, pa.table({"image": [b"a", b"b"], "label": late})), "a.arrow: "
+    )
+    long = pa.table({"image": [b"a", b"b"], "label": ["x" * 2000, "y"]})
+    assert_unreadable(saved(tmp_path, long), "row 0: its label has 2,000 characters")
+    paths = pa.array([{"bytes": b"a", "path": "x" * 5000}, {"bytes": b"b", "path": "y"}])
+    made = pa.table({"image": paths, "label": labels})
+    assert_unreadable(saved(tmp_path, made), "row 0: a path of 5000 characters")

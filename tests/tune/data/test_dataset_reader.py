@@ -44,7 +44,9 @@ WRITERS = {
 @pytest.mark.parametrize("kind", WRITERS)
 def test_the_pixels_are_those_of_the_folders(splits, tmp_path, kind):
     labels, wanted = load_splits(splits, 0, 0.15, 0.15)
-    found_labels, found = load_splits(WRITERS[kind](splits, tmp_path), 0, 0.15, 0.15)
+    found_labels, found = load_splits(
+        WRITERS[kind](splits, tmp_path), 0, 0.15, 0.15, allow_outside=True
+    )
     assert set(found_labels) == set(labels)
     assert set(found) == {"train", "val", "test"}
     for name in wanted:
@@ -63,7 +65,7 @@ def test_the_pixels_are_those_of_the_folders(splits, tmp_path, kind):
 
 
 def test_a_training_does_not_know_the_format(splits, make_config, tmp_path):
-    config = make_config(method="vpt", name="x")
+    config = make_config(method="vpt", name="x", allow_outside=True)
     first = tune(splits, tmp_path / "folders.safetensors", config)
     for kind in ("csv", "parquet of words", "shards"):
         (tmp_path / kind).mkdir()
@@ -300,3 +302,29 @@ def test_a_saved_data_set_is_one_before_its_folders_are(splits, tmp_path):
     """Its train/ holds arrow files, no classes."""
     found = read_splits(write_saved(splits, tmp_path))
     assert sum(len(images) for images in found["train"].values()) == 24
+
+
+def test_a_class_folder_that_is_a_link_to_elsewhere(make_folders, tmp_path, capsys):
+    data = make_folders(tmp_path / "d", 4)
+    (data / "red").rename(tmp_path / "album")
+    (data / "red").symlink_to(tmp_path / "album")
+    with pytest.raises(
+        DataError, match=r"4 files lie outside .*red/0\.png \(in truth .*album/0\.png"
+    ):
+        load_splits(data, 0, 0.2, 0.2)
+    assert load_splits(data, 0, 0.2, 0.2, allow_outside=True)[0] == LABELS
+    assert "4 files lie outside" in capsys.readouterr().err
+
+
+def test_a_class_whose_name_is_not_utf8_is_refused(make_folders, tmp_path):
+    data = make_folders(tmp_path / "d", 4)
+    (data / "red").rename(data / "re\udcff")
+    with pytest.raises(DataError, match="is not UTF-8; rename the class"):
+        load_splits(data, 0, 0.2, 0.2)
+
+
+def test_an_image_whose_name_is_not_utf8(make_folders, tmp_path):
+    data = make_folders(tmp_path / "d", 4)
+    (data / "red" / "0.png").rename(data / "red" / "0\udcff.png")
+    found = load_splits(data, 0, 0.2, 0.2)[1]
+    assert len(data_digest(found)) == 64

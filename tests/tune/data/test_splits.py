@@ -152,14 +152,14 @@ def test_folders_of_splits_by_other_names(splits, tmp_path, names):
     for name, split in zip(names, ("train", "val", "test"), strict=True):
         (tmp_path / name).symlink_to(splits / split)
     (tmp_path / "notes").mkdir()
-    found = load_splits(tmp_path, 0, 0.15, 0.15)[1]
+    found = load_splits(tmp_path, 0, 0.15, 0.15, allow_outside=True)[1]
     assert data_digest(found) == data_digest(load_splits(splits, 0, 0.15, 0.15)[1])
 
 
 def test_of_two_names_of_a_split_the_usual_one_counts(splits, tmp_path):
     for name, split in {"train": "train", "val": "val", "dev": "test", "Val": "test"}.items():
         (tmp_path / name).symlink_to(splits / split)
-    found = load_splits(tmp_path, 0, 0.15, 0.15)[1]
+    found = load_splits(tmp_path, 0, 0.15, 0.15, allow_outside=True)[1]
     assert {image.parents[1].name for image in found["val"].images} == {"val"}
 
 
@@ -190,6 +190,6 @@ def test_ood_is_a_split_that_the_digest_passes_over(make_folders, tmp_path):
 def test_a_link_that_leads_nowhere_is_not_left_out(make_folders, tmp_path):
     folder = make_folders(tmp_path / "d", 4)
     (folder / "red" / "0.png").unlink()
-    (folder / "red" / "0.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=r"red/0\.png: No such file"):
+    (folder / "red" / "0.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(DataError, match=r"red/0\.png: no such file"):
         data_digest(load_splits(folder, 0, 0.2, 0.2)[1])

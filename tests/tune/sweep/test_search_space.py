@@ -124,9 +124,18 @@ def test_rounding_stays_in_the_range():
         ({"search": {"pruning": "yes"}}, "pruning is 'yes', expected bool"),
         ({"search": 3}, r"search is 3, expected a table"),
         ({"data": None}, "no data"),
+        ({"tune": {"allow_outside": True}}, "allow_outside is not for a file to say"),
+        ({"space": {"allow_outside": [True]}}, "allow_outside is not for a file to say"),
         ({"spaces": {}}, r"unknown \['spaces'\]"),
     ],
 )
 def test_faults_are_named(changed, message):
     with pytest.raises(VptkitError, match=message):
         sweep_from_mapping({**document(changed.get("space")), **changed})
+
+
+def test_what_may_be_read_is_said_by_the_user_and_makes_no_other_sweep():
+    plain, wide = (sweep_from_mapping(document(), allow_outside=wide) for wide in (False, True))
+    assert not plain.config(0).allow_outside
+    assert wide.config(0).allow_outside
+    assert plain.to_json() == wide.to_json()

@@ -104,7 +104,7 @@ def test_the_entry_point_is_this(tmp_path: Path):
 def test_an_error_is_one_line_and_its_code(monkeypatch, capsys):
     """However many lines its message has: whoever reads the last line has all of it."""
 
-    def fail():
+    def fail(**_):
         raise TargetError("a.vptk: cannot\n  be\tbuilt")
 
     monkeypatch.setattr(entry, "app", fail)
@@ -113,3 +113,66 @@ def test_an_error_is_one_line_and_its_code(monkeypatch, capsys):
         entry.main()
     assert caught.value.code == TargetError.exit_code == 4
     assert capsys.readouterr().err == "error: a.vptk: cannot be built\n"
+
+
+# ---- somebody else's text -----------------------------------------------------------------------
+
+EVIL = "x\x1b]0;owned\x07\u202e\x9b31m"
+
+
+def obeyed(text):
+    """What of a text a terminal would obey."""
+    return [c for c in text if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e")]
+
+
+def test_an_error_shows_what_it_quotes(vptkit, tmp_path):
+    code, out, err = vptkit("run", tmp_path / EVIL, "y.png")
+    assert (code, out, obeyed(err)) == (2, "", [])
+    assert r"x\x1b]0;owned\x07\u202e\x9b31m" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [(EVIL,), ("run", "a", "b", f"--{EVIL}"), ("run", "a", "b", "--top-k", EVIL)]
+)
+def test_a_usage_error_shows_what_it_quotes(vptkit, arguments):
+    """A shell makes arguments of the names of files, as in `vptkit run bundle *`."""
+    code, out, err = vptkit(*arguments)
+    assert (code, out, obeyed(err)) == (2, "", [])
+    assert "Error" in err
+
+
+def test_warnings_and_the_log_show_what_they_quote():
+    lines = (
+        "import logging, warnings",
+        "from vptkit.cli import entry",
+        f"text = {EVIL!r}",
+        "log = logging.getLogger('x')",
+        "entry.app = lambda **_: (warnings.warn(text), log.warning('%s', text), None)[2]",
+        "entry.main()",
+    )
+    err = run_child([sys.executable, "-c", "\n".join(lines)], check=False).stderr
+    assert err.count("owned") >= 2
+    assert obeyed(err) == []
+
+
+def test_a_label_forges_no_line_of_results(vptkit, make_bundle, colour_folders):
+    forged = f"red\n{colour_folders}/red/9.png  red 1.000{EVIL}"
+    bundle = make_bundle(labels=(forged, "green", "blue"))
+    code, out, _ = vptkit("run", bundle, colour_folders / "red")
+    assert (code, len(out.splitlines()), obeyed(out)) == (0, 4, [])
+    code, out, _ = vptkit("inspect", bundle)
+    assert (code, obeyed(out)) == (0, [])
+    assert not any(line.startswith(str(colour_folders)) for line in out.splitlines())
+
+
+def test_a_file_forges_no_line_of_results(vptkit, make_bundle, colour_folders):
+    (colour_folders / "red" / "0.png").rename(colour_folders / "red" / f"a\nb\udcff{EVIL[:2]}.png")
+    code, out, err = vptkit("run", make_bundle(), colour_folders / "red")
+    assert (code, err, len(out.splitlines()), obeyed(out)) == (0, "", 4, [])
+    assert r"a\nb\udcffx\x1b.png" in out
+
+
+def test_a_terminal_that_lacks_a_letter(make_bundle, colour_folders):
+    command = [*PROGRAM, "run", make_bundle(labels=("röd", "猫", "blue")), colour_folders / "red"]
+    done = run_child(command, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert r"r\xf6d 0." in done.stdout

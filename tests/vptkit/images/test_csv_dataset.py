@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.support.image_archives import png
@@ -61,8 +63,26 @@ def test_the_line_that_is_wrong_is_named(listed, lines, message):
 
 
 def test_a_file_that_is_none(tmp_path):
-    with pytest.raises(DataError, match=r"list\.csv: No such file"):
+    with pytest.raises(DataError, match=r"list\.csv: no such file"):
         read_csv(tmp_path / "list.csv")
     (tmp_path / "list.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
     with pytest.raises(DataError, match=r"not a CSV file in UTF-8"):
+        read_csv(tmp_path / "list.csv")
+
+
+def test_a_list_that_is_no_file_or_never_ends(tmp_path):
+    os.mkfifo(tmp_path / "list.csv")
+    with pytest.raises(DataError, match=r"list\.csv: a FIFO, expected a regular file"):
+        read_csv(tmp_path / "list.csv")
+    (tmp_path / "list.csv").unlink()
+    with (tmp_path / "list.csv").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(DataError, match=r"list\.csv: more than 268435456 bytes"):
+        read_csv(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "a" * 300, "a/" * 3000])
+def test_a_path_that_no_file_has(tmp_path, name):
+    (tmp_path / "list.csv").write_text(f"path,label\n{name},x\n")
+    with pytest.raises(DataError, match=r"list\.csv: (line 2: .*no such file|not a CSV)"):
         read_csv(tmp_path / "list.csv")

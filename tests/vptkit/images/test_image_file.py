@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vptkit.errors import DataError
-from vptkit.images.image_file import MAX_PIXELS, class_folders, image_files, open_image
+from vptkit.images import image_file
+from vptkit.images.image_file import (
+    FORMATS,
+    MAX_PIXELS,
+    PackedImage,
+    class_folders,
+    digest_of_image,
+    image_files,
+    open_image,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +107,7 @@ def test_a_folder_is_no_image(tmp_path):
         open_image(tmp_path)
 
 
-FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")
+SUFFIXES = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")
 
 
 def encoded(suffix: str) -> bytes:
@@ -107,7 +117,7 @@ def encoded(suffix: str) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_truncated_image_is_refused(tmp_path, suffix):
     data = encoded(suffix)
     path = tmp_path / f"x.{suffix}"
@@ -118,7 +128,7 @@ def test_a_truncated_image_is_refused(tmp_path, suffix):
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(
-    suffix=st.sampled_from(FORMATS),
+    suffix=st.sampled_from(SUFFIXES),
     cut=st.floats(0, 1),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
 )
@@ -206,3 +216,149 @@ def test_damaged_exif_is_a_data_error_or_an_image(picture, tmp_path):
 def test_pillows_warnings_do_not_reach_the_user(picture, tmp_path):
     palette_with_transparency(picture, tmp_path / "x.png")
     open_image(tmp_path / "x.png")  # warnings are errors in tests
+
+
+# ---- files from strangers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_people_photograph_and_scan_with_is_read(picture, tmp_path, name):
+    if name == "AVIF" and "AVIF" not in image_file._formats():
+        pytest.skip("this Pillow does not know AVIF")
+    more = {"save_all": True, "append_images": [picture]} if name == "MPO" else {}
+    picture.save(tmp_path / "x", format=name, **more)
+    with Image.open(tmp_path / "x") as expected:
+        assert expected.format == name
+        wanted = np.asarray(expected.convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "x")), wanted)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["EPS", "ICO", "PCX", "SGI", "TGA", "ICNS", "DDS", "PDF"])
+def test_what_nobody_photographs_with_is_refused_whatever_it_is_called(
+    picture, tmp_path, monkeypatch, name
+):
+    def started(*args, **kwargs):
+        raise AssertionError("a program was started")
+
+    if name == "EPS":
+        (tmp_path / "x.png").write_bytes(EPS)
+    else:
+        picture.save(tmp_path / "x.png", format=name)
+    monkeypatch.setattr("subprocess.Popen.__init__", started)
+    with pytest.raises(
+        DataError, match=r"x\.png: not an image that Pillow can read as one of JPEG"
+    ):
+        open_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RecursionError("deep"),
+        OverflowError("size"),
+        zlib.error("bad"),
+        AssertionError(),
+        NotImplementedError("no"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_decoder_raises_is_the_images_error(picture, tmp_path, monkeypatch, error):
+    def fail(self):
+        raise error
+
+    picture.save(tmp_path / "x.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(DataError, match=r"x\.png: (the image is broken: .|not enough memory)"):
+        open_image(tmp_path / "x.png")
+
+
+def test_control_c_is_not_the_images_error(picture, tmp_path, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    picture.save(tmp_path / "x.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", stop)
+    with pytest.raises(KeyboardInterrupt):
+        open_image(tmp_path / "x.png")
+
+
+def endless_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, endless_link], ids=["fifo", "endless"])
+@pytest.mark.parametrize("read", [open_image, digest_of_image])
+def test_what_is_no_regular_file_is_not_opened(tmp_path, make, read):
+    make(tmp_path / "x.png")
+    assert image_files(tmp_path) == [tmp_path / "x.png"]  # listed, so that somebody says so
+    with pytest.raises(DataError, match=r"x\.png: a (FIFO|device), expected a regular file"):
+        read(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x\.png: a (FIFO|device), expected a regular file"):
+        PackedImage(tmp_path / "x.png", "y.png", 0, 9).read_bytes()
+
+
+def test_of_a_file_that_does_not_end_the_bound_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_file, "MAX_BYTES", 1 << 20)
+    with (tmp_path / "x.png").open("wb") as stream:
+        stream.truncate(1 << 40)
+    for read in (open_image, digest_of_image):
+        with pytest.raises(DataError, match=r"x\.png: more than 1048576 bytes"):
+            read(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x\.png: y\.png: more than 1048576 bytes"):
+        PackedImage(tmp_path / "x.png", "y.png", 512, 1 << 39).read_bytes()
+
+
+def test_jpeg_2000_takes_more_memory_so_half_as_many_pixels_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 5000)
+    Image.new("RGB", (60, 60)).save(tmp_path / "x.png")
+    Image.new("RGB", (60, 60)).save(tmp_path / "x.jp2")
+    open_image(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x\.jp2: 60 x 60 pixels is more than 2,500"):
+        open_image(tmp_path / "x.jp2")
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_file, "_LARGE_PIXELS", 100)
+    Image.new("RGB", (60, 60)).save(tmp_path / "x.png")
+    plain = Image.Image.convert
+
+    def convert(image, mode):
+        assert image_file._one_large.locked()
+        return plain(image, mode)
+
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    open_image(tmp_path / "x.png")
+    assert not image_file._one_large.locked()
+
+
+def test_folders_deeper_than_pythons_stack_are_searched(tmp_path):
+    place = tmp_path.joinpath(*["d"] * 1100)
+    for depth in range(1, 1101):  # os.makedirs calls itself
+        tmp_path.joinpath(*["d"] * depth).mkdir()
+    (place / "x.png").touch()
+    try:
+        assert image_files(tmp_path) == [place / "x.png"]
+    finally:  # what pytest would delete them with calls itself, too
+        (place / "x.png").unlink()
+        (tmp_path / "keep").touch()
+        os.removedirs(place)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "a/" * 3000])
+@pytest.mark.parametrize("find", [image_files, class_folders])
+def test_a_name_that_no_folder_has(tmp_path, find, name):
+    with pytest.raises(DataError, match="no such folder"):
+        find(tmp_path / name)
+
+
+def test_links_in_a_circle_are_no_folders(tmp_path):
+    (tmp_path / "a").symlink_to("a")
+    (tmp_path / "b.png").symlink_to("b.png")
+    assert image_files(tmp_path) == [tmp_path / "b.png"]
+    with pytest.raises(DataError, match="empty: expected one folder per class"):
+        class_folders(tmp_path)

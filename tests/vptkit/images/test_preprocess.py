@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tests.support.timms import OLDER, REASON
-from vptkit.errors import AdapterError
+from vptkit.errors import AdapterError, DataError
 from vptkit.images.image_file import image_files, open_image
 from vptkit.images.preprocess import Preprocess, normalize, prepare
 
@@ -189,3 +189,14 @@ def test_senseless_values_are_refused(change, message):
 def test_what_is_no_document_is_refused(document):
     with pytest.raises(AdapterError, match="expected the keys"):
         Preprocess.from_json(document)
+
+
+def test_the_bound_is_on_what_would_be_made():
+    wide = preprocess((224, 224), crop_pct=0.875)  # resized to 256 rows
+    assert prepare(Image.new("RGB", (20_000, 100)), wide).shape == (224, 224, 3)  # a panorama
+    with pytest.raises(
+        DataError, match=r"p\.png: 200000 x 1 pixels would be resized to 51200000 x"
+    ):
+        prepare(Image.new("RGB", (200_000, 1)), wide, "p.png")
+    with pytest.raises(DataError, match="1 x 200000 pixels would be"):
+        prepare(Image.new("RGB", (1, 200_000)), preprocess((224, 112), crop_pct=0.875))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import tarfile
 
 import numpy as np
@@ -46,7 +48,7 @@ def test_a_moved_archive_is_named(tmp_path):
     file = write_tar(tmp_path / "a.tar", {"a.png": png(1), "a.cls": b"0"})
     image = read_data_files(file)[""]["0"][0]
     file.rename(tmp_path / "b.tar")
-    with pytest.raises(DataError, match=r"a\.tar: a\.png: No such file"):
+    with pytest.raises(DataError, match=r"a\.tar: no such file"):
         open_image(image)
 
 
@@ -86,5 +88,113 @@ def test_a_compressed_shard(tmp_path):
         pass
     with pytest.raises(DataError, match=r"not a whole plain tar file: .*decompress it"):
         read_shards([tmp_path / "s.tar"], tmp_path)
-    with pytest.raises(DataError, match=r"t\.tar: No such file"):
+    with pytest.raises(DataError, match=r"t\.tar: no such file"):
         read_shards([tmp_path / "t.tar"], tmp_path)
+
+
+# ---- archives from strangers --------------------------------------------------------------------
+
+
+def header(name, size, kind=b"0"):
+    member = tarfile.TarInfo(name)
+    member.size, member.type = 0, kind
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (
+        b"%011o\0" % size
+        if 0 <= size < 8**11
+        else b"\xff" + (size & (1 << 88) - 1).to_bytes(11, "big")
+        if size < 0
+        else b"\x80" + size.to_bytes(11, "big")
+    )
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("kind", ["cls", "json", "long name", "pax", "image"])
+def test_a_hole_of_a_terabyte_is_not_read(tmp_path, kind):
+    """A sparse file: it takes no room on disk, and would take all memory."""
+    name, letter = {
+        "cls": ("a.cls", b"0"),
+        "json": ("a.json", b"0"),
+        "long name": ("././@LongLink", b"L"),
+        "pax": ("pax", b"x"),
+        "image": ("a.png", b"0"),
+    }[kind]
+    size = 1 << 40
+    with (tmp_path / "s.tar").open("wb") as stream:
+        if kind == "image":
+            size = 1 << 39
+            stream.write(header("a.cls", 1) + b"0".ljust(512, b"\0"))
+        stream.write(header(name, size, letter))
+        stream.truncate(size + (1 << 20))
+    with pytest.raises(DataError, match=r"s\.tar"):
+        next(iter(read_shards([tmp_path / "s.tar"], tmp_path)[""]["0"])).read_bytes()
+
+
+@pytest.mark.parametrize("size", [-512, -1024, -(1 << 40), 1 << 80])
+@pytest.mark.parametrize("letter", [b"0", b"L", b"x", b"5"])
+def test_a_size_that_leads_back_or_nowhere(tmp_path, size, letter):
+    (tmp_path / "s.tar").write_bytes(header("a.cls", size, letter) + bytes(4096))
+    with pytest.raises(DataError, match=r"s\.tar: not a whole plain tar file|no images in there"):
+        read_shards([tmp_path / "s.tar"], tmp_path)
+
+
+def test_headers_on_headers_deeper_than_pythons_stack(tmp_path):
+    one = header("././@LongLink", 2, b"L") + b"a\0".ljust(512, b"\0")
+    (tmp_path / "s.tar").write_bytes(one * 3000 + bytes(1024))
+    with pytest.raises(DataError, match=r"s\.tar: not a whole plain tar file"):
+        read_shards([tmp_path / "s.tar"], tmp_path)
+
+
+def sparse(tmp_path):
+    record = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n26 GNU.sparse.name=a.cls\n"
+    record += b"38 GNU.sparse.realsize=1099511627776\n"
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("x")
+        member.type, member.size = tarfile.XHDTYPE, len(record)
+        archive.addfile(member, io.BytesIO(record))
+        body = b"1\n1099511627775\n1\n".ljust(512, b"\0") + b"1"
+        member = tarfile.TarInfo("a.cls")
+        member.size = len(body)
+        archive.addfile(member, io.BytesIO(body))
+    return tmp_path / "s.tar"
+
+
+def test_a_sparse_label_is_refused_as_a_sparse_image_is(tmp_path):
+    with pytest.raises(DataError, match="sparse"):
+        read_shards([sparse(tmp_path)], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a_json": b"[" * 100_000}, "a.json is broken"),
+        ({"a_json": b'{"label": ' + b"1" * 5000 + b"}"}, "a.json is broken"),
+        ({"a_cls": b"1" * 900}, r"s\.tar"),  # a number without a name, or of no class
+        ({"a_cls": b"1" * 5000}, "its label has 5,000 characters"),
+        ({"a_cls": b"x" * (2 << 20)}, "a.cls has 2097152 bytes, which no label has"),
+        ({"a_cls": b"x" * 1001}, "its label has 1,001 characters, expected at most 1,000"),
+        ({"a_json": b'{"label": "\\ud800"}'}, "is not UTF-8; rename the class"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, members, message):
+    (tmp_path / "classnames.txt").write_text("cat\n")
+    with pytest.raises(DataError, match=message):
+        read_shards([shard(tmp_path, a_png=png(1), **members)], tmp_path)
+
+
+def test_shards_and_class_names_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "s.tar")
+    with pytest.raises(DataError, match=r"s\.tar: a FIFO, expected a regular file"):
+        read_shards([tmp_path / "s.tar"], tmp_path)
+    (tmp_path / "s.tar").unlink()
+    file = shard(tmp_path, a_png=png(1), a_cls=b"0")
+    (tmp_path / "classnames.txt").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"classnames\.txt: a device, expected a regular file"):
+        read_shards([file], tmp_path)
+    (tmp_path / "classnames.txt").unlink()
+    with (tmp_path / "classnames.txt").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(DataError, match=r"classnames\.txt: more than 16777216 bytes"):
+        read_shards([file], tmp_path)

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Threads
+from vptkit.cli.shared.options import AllowOutside, AsJson, Threads
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import lowering_of, require_fp32, runner
 from vptkit.errors import VptkitError
+from vptkit.shown_text import shown
 
 __all__ = ["bisect"]
 
@@ -30,6 +31,7 @@ def bisect(
     images: Annotated[int, typer.Option(min=1, help="At most so many of DATA.")] = 256,
     island: Annotated[list[str] | None, typer.Option(help="Kept in fp32 in any case.")] = None,
     min_agreement: Annotated[float | None, typer.Option(help="Bound [by precision].")] = None,
+    allow_outside: AllowOutside = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,9 +64,15 @@ def bisect(
             split="train",
             limit=calibration_images,
             labels=opened.labels,
+            allow_outside=allow_outside,
         )
     gate = open_image_batches(
-        data, opened.preprocess, limit=images, without=ranges, labels=opened.labels
+        data,
+        opened.preprocess,
+        limit=images,
+        without=ranges,
+        labels=opened.labels,
+        allow_outside=allow_outside,
     )
     evidence = Evidence(run=runner(opened.preprocess, threads), calibration=ranges, gate=gate)
     with progress("bisect") as bar:
@@ -72,4 +80,4 @@ def bisect(
     document = {"bundle": str(bundle), "precision": precision, **found.to_json()}
     flags = document["flags"] or "(none needed)"
     gate_text = f"top-1 agreement {found.gate.agreement:.2%} of {found.gate.count} images"
-    emit(document, as_json, text=f"{flags}\n{gate_text}; {found.trials} graphs tried")
+    emit(document, as_json, text=f"{shown(flags)}\n{gate_text}; {found.trials} graphs tried")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vptkit.cli.shared.options import (
+    AllowOutside,
     AsJson,
     Float,
     Force,
@@ -74,6 +75,7 @@ def export(
     min_agreement: Annotated[
         Float, option("Gate's bound on top-1 agreement [fp16 0.995, int8 0.985].")
     ] = None,
+    allow_outside: AllowOutside = False,
     threads: Threads = None,
     input: Annotated[
         str, typer.Option(help="uint8 (B H W 3) or float32 (B 3 H W, normalised)")
@@ -120,7 +122,7 @@ def export(
         auto_islands=islands,
         min_agreement=min_agreement,
     )
-    folders = ImageFolders(calibration, gate, calibration_images)
+    folders = ImageFolders(calibration, gate, calibration_images, allow_outside)
     options = ExportOptions(
         input=input,  # type: ignore[arg-type]
         batch=None if batch == "dynamic" else int(batch),

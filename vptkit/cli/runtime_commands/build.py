@@ -1,6 +1,5 @@
 """`vptkit build`. No future import of annotations here: typer reads them at run time."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from vptkit.cli.shared.options import AsJson, TrustEngines
 from vptkit.cli.shared.output import emit
 from vptkit.errors import MissingError, TargetError, VptkitError
+from vptkit.shown_text import shown, tell
 
 __all__ = ["build"]
 
@@ -95,9 +95,9 @@ def build(
     if clean:
         _clean(opened, job, as_json)
         return
-    sys.stderr.write(f"forecast: {job.forecast.line()}\n")
+    tell(f"forecast: {job.forecast.line()}")
     if job.forecast.tight:
-        sys.stderr.write(f"warning: {job.forecast.advice()}\n")
+        tell(f"warning: {job.forecast.advice()}")
     with progress("build") as bar:
         engine = carry_out(job, progress=bar)
     _report(engine, opened, expect, layers, as_json)
@@ -142,8 +142,8 @@ def _text(engine: Any, layers: bool) -> str:
         inside = "the library does not show what is inside them"
     gpu = f"{record['gpu'] or 'any GPU'} ({record['capability']})"
     lines = [
-        f"{engine.path}: {state}, {record['bytes'] / 1e6:.1f} MB, {record['seconds']:.0f} s",
-        f"for {record['library']} {record['version']} on {gpu}",
+        f"{shown(engine.path)}: {state}, {record['bytes'] / 1e6:.1f} MB, {record['seconds']:.0f} s",
+        shown(f"for {record['library']} {record['version']} on {gpu}"),
         f"{made['layers']} layers; {inside}",
     ]
     rows = [
@@ -153,7 +153,7 @@ def _text(engine: Any, layers: bool) -> str:
     lines.append(columns(["role", "computes in"], rows))
     if layers:
         lines += [
-            f"{x['role']:9}  {x['type']:8}  {x['name']}  <- {', '.join(x['nodes']) or '-'}"
+            shown(f"{x['role']:9}  {x['type']:8}  {x['name']}  <- {', '.join(x['nodes']) or '-'}")
             for x in record["layers"]
         ]
     return "\n".join(lines)
@@ -164,7 +164,7 @@ def _clean(bundle: Any, job: Any, as_json: bool) -> None:
 
     with exclusive(engine_folder(bundle), lambda: None):
         gone = [str(path) for path in remove_stale_engines(bundle, job.key.here)]
-    text = "\n".join(gone) or "nothing to remove"
+    text = "\n".join(map(shown, gone)) or "nothing to remove"
     emit({"bundle": str(bundle.path), "removed": gone}, as_json, text=text)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vptkit.cli.shared.options import (
+    AllowOutside,
     AsJson,
     Backend,
     BundleArgument,
@@ -56,13 +57,14 @@ def check(
             metavar="DATA", help="Largest magnitudes on real images, and fp16's headroom."
         ),
     ] = None,
+    allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle's answers with its golden ones, and its files with their digests."""
     if overflow is not None:
-        report_overflow(bundle, overflow, threads, as_json)
+        report_overflow(bundle, overflow, threads, as_json, allow_outside=allow_outside)
         return
     if oracle is not None:
         from vptkit.cli.shared.oracle_report import consult
@@ -106,7 +108,14 @@ def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
         return images, reference_logits(copy, weights, images)
 
 
-def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool) -> None:
+def report_overflow(
+    bundle: Path,
+    data: Path,
+    threads: int | None,
+    as_json: bool,
+    *,
+    allow_outside: bool = False,
+) -> None:
     """`vptkit check --overflow DATA`: the largest magnitude of everything, block by block."""
     from vptkit.formats.bundle import open_bundle
     from vptkit.progress import progress
@@ -119,7 +128,7 @@ def report_overflow(bundle: Path, data: Path, threads: int | None, as_json: bool
     from vptkit.export.precision.pixel_centring import centre_pixels
     from vptkit.runtime.evaluation.image_batches import open_image_batches
 
-    images = open_image_batches(data, opened.preprocess)
+    images = open_image_batches(data, opened.preprocess, allow_outside=allow_outside)
     model = read_model(opened)
     centre_pixels(model)
     with progress("overflow", total=images.count) as bar:

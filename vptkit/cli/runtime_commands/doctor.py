@@ -11,6 +11,7 @@ import typer
 from vptkit.cli.shared.options import AsJson
 from vptkit.cli.shared.output import emit
 from vptkit.errors import MissingError
+from vptkit.shown_text import shown
 
 if TYPE_CHECKING:
     from vptkit.runtime.doctor.diagnosis import Diagnosis
@@ -42,8 +43,8 @@ def _text(diagnosis: "Diagnosis") -> str:
     width = max(len(check.name) for check in diagnosis.checks)
     lines = []
     for check in diagnosis.checks:
-        lines.append(f"{check.state:7}  {check.name:{width}}  {check.found}")
+        lines.append(shown(f"{check.state:7}  {check.name:{width}}  {check.found}"))
         if check.fix is not None and check.state != "ok":
-            lines.append(f"{'':7}  {'':{width}}  fix: {check.fix}")
+            lines.append(shown(f"{'':7}  {'':{width}}  fix: {check.fix}"))
     lines.append(f"\nbackends that can run here: {', '.join(diagnosis.backends) or 'none'}")
     return "\n".join(lines)

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Backend, BundleArgument, Threads, TrustEngines
+from vptkit.cli.shared.options import (
+    AllowOutside,
+    AsJson,
+    Backend,
+    BundleArgument,
+    Threads,
+    TrustEngines,
+)
 from vptkit.cli.shared.output import announce, emit
 
 __all__ = ["evaluate_bundle"]
@@ -27,6 +34,7 @@ def evaluate_bundle(
     adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
     backend: Backend = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
+    allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
     as_json: AsJson = False,
@@ -39,5 +47,13 @@ def evaluate_bundle(
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     with progress("eval") as bar:
-        result = evaluate(session, data, adapter=adapter, split=split, batch=batch, progress=bar)
+        result = evaluate(
+            session,
+            data,
+            adapter=adapter,
+            split=split,
+            allow_outside=allow_outside,
+            batch=batch,
+            progress=bar,
+        )
     emit({"bundle": str(bundle), "backend": session.backend, **result.to_json()}, as_json)

@@ -14,6 +14,7 @@ import typer
 from vptkit.cli.shared.options import AsJson, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import emit, needs_extra
 from vptkit.errors import VptkitError
+from vptkit.shown_text import shown, tell
 
 __all__ = ["profile"]
 
@@ -115,7 +116,7 @@ def profile(
                 phases=progress,
             )
         else:
-            board = BoardAccess(announce=lambda text: typer.echo(text, err=True))
+            board = BoardAccess(announce=tell)
             with progress("profile") as bar:
                 document = profile_bundles(
                     bundles, settings, baselines=named, board=board, progress=bar
@@ -136,7 +137,7 @@ def _clean(
             "vptkit profile --on USER@HOST --clean"
         )
     freed = clean_board(host, python=python, ssh_options=options)
-    emit({"host": host, "freed": freed}, as_json, text=f"{host}: {freed} bytes removed")
+    emit({"host": host, "freed": freed}, as_json, text=f"{shown(host)}: {freed} bytes removed")
 
 
 @contextlib.contextmanager

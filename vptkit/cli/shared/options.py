@@ -10,6 +10,7 @@ from vptkit.errors import VptkitError
 from vptkit.regular_files import read_regular
 
 __all__ = [
+    "AllowOutside",
     "AsJson",
     "Backend",
     "Bool",
@@ -42,6 +43,12 @@ Backend = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+AllowOutside = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside", help="Take images that lie outside of the data set, by a path or a link."
+    ),
+]
 Weights = Annotated[
     Path | None, typer.Option(help="The backbone's weights, .safetensors [timm's, from its hub].")
 ]

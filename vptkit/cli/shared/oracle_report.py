@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import GateError, MissingExtraError, TargetError, VptkitError
+from vptkit.shown_text import shown
 
 from .output import emit
 
@@ -78,9 +79,9 @@ def _by_library(path: Path, sm: str | None, layers: bool, as_json: bool) -> None
     header += ["weights MB", "activations MB"]
     text = [columns(header, [_row(row) for row in rows])]
     for row in rows:
-        text += [f"sm{row['sm']}: {error['message']}" for error in row["errors"]]
-        text += [_layer_line(row["sm"], layer) for layer in row.get("layer_list", ())]
-    emit(document, as_json, text="\n".join([*text, *shortfalls]))
+        text += [shown(f"sm{row['sm']}: {error['message']}") for error in row["errors"]]
+        text += [shown(_layer_line(row["sm"], layer)) for layer in row.get("layer_list", ())]
+    emit(document, as_json, text="\n".join([*text, *map(shown, shortfalls)]))
     if failed:
         first = failed[0]
         raise TargetError(
@@ -156,7 +157,7 @@ def _by_rules(path: Path, trt: str | None, as_json: bool) -> None:
     ]
     text = [columns(["TensorRT", "result", "errors", "warnings"], table)]
     for row in rows:
-        text += [f"{row['trt']}: {line}" for line in _finding_lines(row["findings"])]
+        text += [shown(f"{row['trt']}: {line}") for line in _finding_lines(row["findings"])]
     emit(document, as_json, text="\n".join(text))
     if not ok:
         lines = _finding_lines([f for f in refused[0]["findings"] if f["level"] == "error"])

@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import typer
-
 from vptkit.errors import MissingExtraError
+from vptkit.shown_text import shown_lines, tell
 
 __all__ = ["announce", "emit", "needs_extra", "require_onnx", "require_tune"]
 
@@ -17,7 +16,7 @@ __all__ = ["announce", "emit", "needs_extra", "require_onnx", "require_tune"]
 def announce(session: Any, asked: str) -> None:
     """Say which backend `auto` took, and why."""
     if asked == "auto":
-        typer.echo(f"backend {session.backend}: {session.choice}", err=True)
+        tell(f"backend {session.backend}: {session.choice}")
 
 
 def require_tune(purpose: str) -> None:
@@ -45,13 +44,17 @@ def needs_extra(extra: str, purpose: str) -> Iterator[None]:
 
 
 def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
-    """Print a result: one JSON document, or text (name-value lines unless given)."""
+    """Print a result: one JSON document, or text (name-value lines unless given).
+
+    In a text that is given, lines are what they seem: newlines of names were shown when it was made
+    (`vptkit.shown_text.shown`, `vptkit.text_table`). All else is shown here.
+    """
     from vptkit.text_table import fields
 
     if as_json:
         print(json.dumps(document, allow_nan=False), flush=True)
     else:
-        print(fields(document) if text is None else text, flush=True)
+        print(shown_lines(fields(document) if text is None else text), flush=True)
 
 
 def require_onnx(purpose: str) -> Any:

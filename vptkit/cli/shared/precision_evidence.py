@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import typer
-
 from vptkit.errors import MissingExtraError, TargetError, VptkitError
+from vptkit.shown_text import tell
 
 __all__ = [
     "ImageFolders",
@@ -24,11 +23,12 @@ __all__ = [
 
 
 class ImageFolders(NamedTuple):
-    """Folders of real images: for calibration, for the gate, and how many of the first."""
+    """Folders of real images: for calibration, for the gate, how many of the first, and which."""
 
     calibration: Path | None
     gate: Path | None
     calibration_images: int = 128
+    allow_outside: bool = False
 
 
 def lowering_of(**settings: Any) -> Any:
@@ -63,12 +63,12 @@ def evidence_of(folders: ImageFolders, threads: int | None) -> Callable[[Any], A
         from vptkit.export.numerics.evidence import Evidence
 
         run = runner(adapter.preprocess, threads)
-        if folders == (None, None, folders.calibration_images):
+        if folders.calibration is None and folders.gate is None:
             return Evidence(run=run)
         from vptkit.errors import DataError
         from vptkit.runtime.evaluation.image_batches import open_image_batches
 
-        common = {"labels": adapter.labels}
+        common = {"labels": adapter.labels, "allow_outside": folders.allow_outside}
         calibration = gate = None
         if folders.calibration is not None:
             calibration = open_image_batches(
@@ -151,16 +151,15 @@ def open_or_simulate(
 def note_missing_gate(manifest: dict[str, Any]) -> None:
     """Say so where a lower precision was not judged on real images."""
     if manifest["precision"] != "fp32" and manifest["gate"] is None:
-        typer.echo(
+        tell(
             f"note: {manifest['precision']} was not compared with fp32 on real images; "
-            "--gate DIR does that",
-            err=True,
+            "--gate DIR does that"
         )
     plan = manifest["lowering"] or {}
     if plan.get("islands"):
-        typer.echo(f"note: kept in fp32: {', '.join(plan['islands'])}", err=True)
+        tell(f"note: kept in fp32: {', '.join(plan['islands'])}")
     for finding in plan.get("placement", ())[:3]:
-        typer.echo(f"note: {finding}", err=True)
+        tell(f"note: {finding}")
 
 
 def require_fp32(bundle: Any) -> None:

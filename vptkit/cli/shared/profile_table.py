@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vptkit.shown_text import shown
 from vptkit.text_table import columns, milliseconds
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ def profile_table(document: Mapping[str, Any]) -> str:
     why memory or energy is missing.
     """
     rows = document["rows"]
-    shown = [column for column in _COLUMNS if column[2](rows)]
-    lines = [columns([c[0] for c in shown], [[c[1](row) for c in shown] for row in rows])]
+    filled = [column for column in _COLUMNS if column[2](rows)]
+    lines = [columns([c[0] for c in filled], [[c[1](row) for c in filled] for row in rows])]
     if not all(row["settled"] for row in rows):
         lines.append("* not settled when its warm-up ended")
     doubts = [
@@ -37,7 +38,7 @@ def profile_table(document: Mapping[str, Any]) -> str:
         lines += [f"no {what}: {reason}" for reason in reasons if reason]
     skipped = document.get("sweep", {}).get("skipped", [])
     lines += [f"{entry['name']} was skipped: {entry['reason']}" for entry in skipped]
-    return "\n".join(lines)
+    return "\n".join([lines[0], *map(shown, lines[1:])])  # the table is shown already
 
 
 def _transfers(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,8 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Force, Settings, Threads, Weights, backbone_args
+from vptkit.cli.shared.options import (
+    AllowOutside,
+    AsJson,
+    Force,
+    Settings,
+    Threads,
+    Weights,
+    backbone_args,
+)
 from vptkit.cli.shared.output import emit, require_tune
+from vptkit.shown_text import shown
 
 __all__ = ["analyze"]
 
@@ -37,6 +46,7 @@ def analyze(
     ] = "pre_ln1",
     whiten_floor: Annotated[float, typer.Option(help="Relative floor of eigenvalues.")] = 1e-6,
     seed: Annotated[int, typer.Option(min=0, help="Which images.")] = 0,
+    allow_outside: AllowOutside = False,
     threads: Threads = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -61,6 +71,7 @@ def analyze(
         tap=tap,  # type: ignore[arg-type]  # checked there
         floor=whiten_floor,
         seed=seed,
+        allow_outside=allow_outside,
     )
     with progress("analyze") as bar:
         document = run_analyze(data, out, config, adapter or (), force=force, progress=bar)
@@ -85,7 +96,7 @@ def _table(document: dict[str, Any]) -> str:
     parts = [columns([*header, "rank", "condition"], rows)]
     if prompts := _prompts(document["blocks"]):
         parts.append(columns(["prompts of", "kurt.", "max/rms", "cosine", "whitened"], prompts))
-    return "\n".join([*parts, *(f"wrote {name}" for name in document["files"])])
+    return "\n".join([*parts, *(shown(f"wrote {name}") for name in document["files"])])
 
 
 def _prompts(blocks: list[dict[str, Any]]) -> list[list[str]]:

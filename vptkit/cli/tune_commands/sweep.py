@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, read_toml
+from vptkit.cli.shared.options import AllowOutside, AsJson, read_toml
 from vptkit.cli.shared.output import emit, needs_extra, require_tune
 from vptkit.errors import VptkitError
 
@@ -42,6 +42,7 @@ def sweep(
     cpus: Annotated[
         int | None, typer.Option(min=1, help="Of this machine, without a cluster [all].")
     ] = None,
+    allow_outside: AllowOutside = False,
     force: Annotated[
         bool, typer.Option("--force", help="Forget the sweep that the folder holds.")
     ] = False,
@@ -61,7 +62,7 @@ def sweep(
         raise VptkitError("--cpus is of this machine; with --ray-address the cluster has its own")
     document = read_toml(config)
     try:
-        plan = sweep_from_mapping(document, data=data)
+        plan = sweep_from_mapping(document, data=data, allow_outside=allow_outside)
     except VptkitError as error:
         raise type(error)(f"{config}: {error}") from error
     runner = RayRunner(

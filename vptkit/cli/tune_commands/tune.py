@@ -4,11 +4,12 @@ No future import of annotations here: typer reads them at run time.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vptkit.cli.shared.options import (
+    AllowOutside,
     AsJson,
     Bool,
     Float,
@@ -21,6 +22,7 @@ from vptkit.cli.shared.options import (
     read_toml,
 )
 from vptkit.cli.shared.output import emit, require_tune
+from vptkit.errors import VptkitError
 
 __all__ = ["tune"]
 
@@ -107,6 +109,7 @@ def tune(
     golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
     seed: Annotated[Int, option("Of everything random [0].")] = None,
     name: Annotated[Text, option("Of the adapter [the file's].")] = None,
+    allow_outside: AllowOutside = False,
     threads: Threads = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a killed run stopped.")
@@ -126,7 +129,7 @@ def tune(
     from vptkit.tune.run.few_shot_series import shots_of, tune_shots
     from vptkit.tune.training.distributed import leads
 
-    settings = {**(read_toml(config) if config else {}), **given}
+    settings = {**(_settings(config) if config else {}), **given}
     counts = shots_of(settings.pop("shots", None))
     if len(counts) == 1:
         settings["shots"] = counts[0]
@@ -157,3 +160,13 @@ def tune(
         raise
     if leads():  # of torchrun's processes one speaks
         emit(result.to_json(), as_json, text=fields(result.to_text()))
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    """A file of settings; it may come from a stranger, who is not to say what may be read."""
+    settings = read_toml(config)
+    if "allow_outside" in settings:
+        raise VptkitError(
+            f"{config}: allow_outside is not for a file to say: pass --allow-outside yourself"
+        )
+    return settings

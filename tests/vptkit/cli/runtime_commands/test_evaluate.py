@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -36,3 +37,16 @@ def test_the_batch_does_not_change_the_accuracy(make_bundle, colour_folders, cap
         document.pop("seconds", None)
         document.pop("images_per_s", None)
     assert found[0] == found[1] == found[2]
+
+
+def test_images_outside_of_the_data(vptkit, make_bundle, colour_folders, tmp_path):
+    data = tmp_path / "stranger"
+    shutil.copytree(colour_folders, data)
+    (data / "red" / "0.png").unlink()
+    (data / "red" / "0.png").symlink_to(colour_folders / "red" / "0.png")
+    told = "1 file lies outside of this data set", "red/0.png", "--allow-outside"
+    assert_error(vptkit("eval", make_bundle(), data), 2, *told)
+    code, out, err = vptkit("eval", make_bundle(), data, "--allow-outside", "--json")
+    assert (code, json.loads(out)["count"]) == (0, 12)
+    assert "note: " in err
+    assert "1 file lies outside of this data set" in err

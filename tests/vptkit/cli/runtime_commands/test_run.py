@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import pytest
+from PIL import Image
 
 from tests.support.command_errors import assert_error
 from vptkit.cli.runtime_commands.run import run
@@ -67,3 +69,19 @@ def test_the_batch_does_not_change_the_lines(make_bundle, colour_folders, capsys
         found.add(capsys.readouterr().out)
     (text,) = found
     assert len(text.splitlines()) == 12
+
+
+def test_run_answers_the_good_images_of_a_stranger(vptkit, make_bundle, colour_folders):
+    """One of each kind that hung, ended the run, started a program or took all memory."""
+    folder = colour_folders / "red"
+    Image.new("L", (3_000_000, 1)).save(folder / "a.png")
+    os.mkfifo(folder / "b.png")
+    (folder / "c.png").symlink_to("/dev/zero")
+    (folder / "d.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    )
+    (folder / "e.png").symlink_to("e.png")
+    result = vptkit("run", make_bundle(), folder, "--json")
+    documents = [json.loads(line) for line in result[1].splitlines()]
+    assert [("error" in d) for d in documents] == [False] * 4 + [True] * 5
+    assert_error(result, 2, "5 of 9 images", "a.png")

@@ -254,3 +254,12 @@ def test_what_is_given_goes_over_the_file(inputs, tmp_path):
                 inputs / "data", tmp_path / "a.safetensors", config=inputs / "run.toml", **given
             )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_settings_does_not_say_what_may_be_read(inputs, tmp_path):
+    text = (inputs / "run.toml").read_text()
+    (tmp_path / "stranger.toml").write_text("allow_outside = true\n" + text)
+    with pytest.raises(
+        VptkitError, match=r"stranger\.toml: allow_outside is not for a file to say"
+    ):
+        tune_command(inputs / "data", tmp_path / "a.safetensors", config=tmp_path / "stranger.toml")

@@ -1,0 +1,87 @@
+"""Somebody else's text for people: a label, a path, a host's message, shown and not obeyed.
+
+A terminal obeys control characters: they move the cursor, set its title, fill the clipboard, and a
+newline forges a line of results. Bidirectional overrides and invisible characters make a text look
+like another. All of these are shown as escapes.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TextIO
+
+__all__ = ["shown", "shown_lines", "spreadsheet_rows", "tell"]
+
+# Written as escapes, so that this file shows what it holds:
+# - C0, DEL, C1; the soft hyphen; the line and the paragraph separator;
+# - marks, embeddings, overrides and isolates of direction;
+# - characters without width or ink: ZERO WIDTH SPACE, WORD JOINER and the invisible operators, the byte
+#   order mark, fillers of Hangul, the braille blank, interlinear annotations, tags, deprecated ones;
+# - halves of surrogates, as which Python reads names that are not UTF-8.
+# The joiners U+200C and U+200D stay: Persian, Indic scripts and emoji are written with them.
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_CUTS = re.compile("[;|\t\r\n]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the wide ones are formulas in some places, too
+
+
+def shown(text: object) -> str:
+    """The text on one line, with what a terminal obeys or a reader cannot see as escapes."""
+    return _HIDDEN.sub(_escape, str(text))
+
+
+def shown_lines(text: str) -> str:
+    """Lines that were put together here: their newlines stay, all else is as in `shown`."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
+def tell(text: object, stream: TextIO | None = None) -> None:
+    """Write a line for people, to standard error unless a stream is given."""
+    stream = sys.stderr if stream is None else stream
+    stream.write(shown(text) + "\n")
+    stream.flush()
+
+
+def spreadsheet_rows(stream: TextIO) -> Callable[[Iterable[object]], None]:
+    """A writer of rows of CSV that a spreadsheet shows and does not compute.
+
+    A text that begins like a formula (`=`, `+`, `-`, `@`, also after spaces and what is invisible) gets
+    an apostrophe before it, by which spreadsheets take it as text. Numbers stay as they are. Where a
+    text holds what some spreadsheets cut a line at, as a semicolon, all texts of the row are quoted.
+    """
+    plain = csv.writer(stream, lineterminator="\n")
+    quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+
+    def write(row: Iterable[object]) -> None:
+        cells = [_as_text(cell) if isinstance(cell, str) else cell for cell in row]
+        cut = any(isinstance(cell, str) and _CUTS.search(cell) for cell in cells)
+        (quoted if cut else plain).writerow(cells)
+
+    return write
+
+
+def _as_text(cell: str) -> str:
+    cell = _SURROGATES.sub(_escape, cell)  # which UTF-8 cannot write
+    formula = _HIDDEN.sub("", cell).lstrip().startswith(_FORMULA) or cell[:1] in ("\t", "\r", "\n")
+    return f"'{cell}" if formula else cell
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
