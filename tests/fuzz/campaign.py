@@ -233,7 +233,7 @@ def _open(
         subject.spoil(generator, case, outside)
     if watch is None:
         return subject.open(case, seeds)
-    with watch.on():
+    with watch.on(reads=subject.closed):
         return subject.open(case, seeds)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from vptkit.errors import VptkitError
+from vptkit.shown_text import shown
 
 from .mutations import spoil_bytes, spoil_folder, spoil_safetensors, spoil_text
 
@@ -48,12 +49,15 @@ class Subject:
         seeds: which of the honest files are copied, relative to the folder of seeds.
         spoil: changes the copy: (random, folder of the copy, a folder outside of it).
         open: opens what is there.
+        closed: nothing in it may lead elsewhere. (A file or folder that the user names may be a
+            link, and `run` answers for whatever images a folder leads to.)
     """
 
     name: str
     seeds: tuple[str, ...]
     spoil: Callable[[Random, Path, Path], None]
     open: Callable[[Path, Path], Outcome]
+    closed: bool = False
 
 
 def command(*arguments: object) -> Outcome:
@@ -83,7 +87,7 @@ def call(function: Callable[[], Any]) -> Outcome:
     try:
         function()
     except VptkitError as error:
-        return Outcome(error.exit_code, " ".join(str(error).split()))
+        return Outcome(error.exit_code, shown(" ".join(str(error).split())))
     return Outcome(0, "")
 
 
@@ -208,10 +212,13 @@ def _sweep(case: Path, seeds: Path) -> Outcome:
     return call(lambda: sweep_from_mapping(read_toml(case / "sweep.toml")))
 
 
-def _state(case: Path, seeds: Path) -> Outcome:
-    from vptkit.tune.importers.checkpoint_reader import read_state
+def _state(name: str) -> Callable[[Path, Path], Outcome]:
+    def read(case: Path, seeds: Path) -> Outcome:
+        from vptkit.tune.importers.checkpoint_reader import read_state
 
-    return call(lambda: read_state(next(case.glob("state*"))))
+        return call(lambda: read_state(case / name))
+
+    return read
 
 
 def _resume(case: Path, seeds: Path) -> Outcome:
@@ -233,19 +240,21 @@ SUBJECTS = (
         _one_file("a.safetensors", spoil_safetensors),
         _export,
     ),
-    Subject("bundle, run", ("baked.vptk",), _bundle, _run_bundle),
-    Subject("bundle, checked", ("baked.vptk",), _bundle, _check_bundle),
-    Subject("bank, run", ("bank.vptk",), _bundle, _run_bundle),
-    Subject("bank, edited", ("bank.vptk",), _bundle, _edit_bank),
+    Subject("bundle, run", ("baked.vptk",), _bundle, _run_bundle, closed=True),
+    Subject("bundle, checked", ("baked.vptk",), _bundle, _check_bundle, closed=True),
+    Subject("bank, run", ("bank.vptk",), _bundle, _run_bundle, closed=True),
+    Subject("bank, edited", ("bank.vptk",), _bundle, _edit_bank, closed=True),
     Subject("images", ("images",), _one_file("*", spoil_bytes), _run_images),
     Subject("csv", ("all.csv", "classes"), _one_file("all.csv", spoil_bytes), _evaluate),
-    Subject("tar", ("shards",), _one_file("*.tar", spoil_bytes), _evaluate),
-    Subject("arrow", ("saved",), _one_file("*", spoil_bytes), _read_data),
-    Subject("parquet", ("parquet",), _one_file("*.parquet", spoil_bytes), _read_data),
+    Subject("tar", ("shards",), _one_file("*.tar", spoil_bytes), _evaluate, closed=True),
+    Subject("arrow", ("saved",), _one_file("*", spoil_bytes), _read_data, closed=True),
+    Subject("parquet", ("parquet",), _one_file("*.parquet", spoil_bytes), _read_data, closed=True),
     Subject("settings", ("tune.toml",), _one_file("*.toml", spoil_bytes), _settings),
     Subject("sweep", ("sweep.toml",), _one_file("*.toml", spoil_bytes), _sweep),
-    Subject("torch file", ("state.pth",), _one_file("state.pth", spoil_bytes), _state),
-    Subject("old torch file", ("state.pt",), _one_file("state.pt", spoil_bytes), _state),
+    Subject("torch file", ("state.pth",), _one_file("state.pth", spoil_bytes), _state("state.pth")),
+    Subject(
+        "old torch file", ("state.pt",), _one_file("state.pt", spoil_bytes), _state("state.pt")
+    ),
     Subject("checkpoint", ("x.checkpoint",), _one_file("*", spoil_safetensors), _resume),
 )
 

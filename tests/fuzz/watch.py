@@ -42,13 +42,14 @@ class Watch:
         self.seen: list[str] = []
         self._allowed = tuple(str(path.resolve()) for path in allowed)
         self._precious = str(precious.resolve())
-        self._on = False
+        self._on, self._reads = False, True
         sys.addaudithook(self._hook)
 
     @contextlib.contextmanager
-    def on(self) -> Iterator[None]:
-        """Look while the block runs."""
+    def on(self, *, reads: bool = True) -> Iterator[None]:
+        """Look while the block runs; with reads also at what is read of the precious folder."""
         self.seen.clear()
+        self._reads = reads
         self._on = True
         try:
             yield
@@ -73,7 +74,8 @@ class Watch:
             if place is None:
                 return
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
-            if _is_below(place, self._precious) or (writes and not self._is_allowed(place)):
+            reads = self._reads and _is_below(place, self._precious)
+            if reads or (writes and not self._is_allowed(place)):
                 self.seen.append(f"open {place} {mode} {flags:#x}")
         elif event in _CHANGES:
             for path in arguments[:2]:
