@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vptkit.errors import VptkitError
 
 __all__ = [
+    "is_file",
+    "is_folder",
     "is_plain_name",
     "names_in",
     "open_inside",
@@ -51,6 +53,19 @@ def is_plain_name(name: str, *, levels: int = 1) -> bool:
         and "\\" not in name
         and not PurePosixPath(name).is_absolute()
     )
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there, or a link to one; no for a name that no file can have.
+
+    Path.is_file raises an OSError for a name that is too long.
+    """
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, or a link to one; no for a name that no folder can have."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def open_regular(path: Path, error: type[VptkitError], *, limit: int | None = None) -> BinaryIO:

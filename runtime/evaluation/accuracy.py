@@ -15,6 +15,7 @@ from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
 from vptkit.progress import SILENT
+from vptkit.regular_files import is_folder
 from vptkit.runtime.session.image_loader import decode
 
 if TYPE_CHECKING:
@@ -138,9 +139,9 @@ def split_folder(data: Path, split: str | None) -> Path:
     Raises:
         DataError: the folder or its split does not exist.
     """
-    if not data.is_dir():
+    if not is_folder(data):
         raise DataError(f"{data}: no such folder")
-    if split is not None and (data / split).is_dir():
+    if split is not None and is_folder(data / split):
         return data / split
     found = split_folders(data)
     return choose_split(data, found, split) if found or split is not None else data

@@ -15,6 +15,7 @@ from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
 from vptkit.images.labelled_images import split_folders
+from vptkit.regular_files import is_folder
 from vptkit.runtime.session.image_loader import decode
 
 from .accuracy import choose_split, labelled_images, split_folder
@@ -137,7 +138,7 @@ def _found(
 
     Images of other classes, or of none, serve all the same, without a truth.
     """
-    splits = listed or (split_folders(data) if data.is_dir() else {})
+    splits = listed or (split_folders(data) if is_folder(data) else {})
     wanted = next((name for name in (split, "test", "val") if name in splits), None)
     if listed is not None:
         classes = choose_split(data, listed, wanted)

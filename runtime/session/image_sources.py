@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
 from vptkit.images.image_file import IMAGE_SUFFIXES, image_files
+from vptkit.regular_files import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,9 +36,9 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
 def _images_of(source: str | Path) -> list[Path]:
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         found = image_files(path)
-    elif path.exists():
+    elif os.path.exists(path):  # noqa: PTH110 -- Path.exists raises for some names
         return [path]
     elif glob.has_magic(str(source)):
         matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
@@ -51,6 +53,6 @@ def _images_of(source: str | Path) -> list[Path]:
 
 
 def _matched(path: Path) -> list[Path]:
-    if path.is_dir():
+    if is_folder(path):
         return image_files(path)
     return [path] if path.suffix.lower() in IMAGE_SUFFIXES else []

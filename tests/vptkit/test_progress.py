@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from vptkit.progress import SILENT, Lines, progress
 
 
@@ -51,3 +53,19 @@ def test_silence(capsys):
     SILENT.update(1, "x")
     assert SILENT.total is None
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_words_of_others_are_shown_and_not_obeyed(terminal):
+    """Names of layers come from a graph, words from a board."""
+
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    stream = Stream()
+    with progress("ti[red]tle\x07", stream=stream) as bar:
+        bar.update(1, "a\nbuild: 9/9\x1b]0;owned\x07 [bold]b[/bold]")
+    assert r"a\nbuild: 9/9\x1b]0;owned\x07 [bold]b[/bold]" in stream.getvalue().replace("\n", "")
+    assert r"ti[red]tle\x07" in stream.getvalue()
+    assert "\x1b]0;" not in stream.getvalue()

@@ -8,6 +8,8 @@ import pytest
 
 from vptkit.errors import BundleError
 from vptkit.regular_files import (
+    is_file,
+    is_folder,
     is_plain_name,
     open_inside,
     open_regular,
@@ -139,3 +141,19 @@ def test_no_descriptor_stays_open(tmp_path):
             with pytest.raises(BundleError):
                 open_inside(tmp_path, name, BundleError)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "a/" * 3000, "nowhere", "loop"])
+def test_a_name_that_no_file_can_have_is_no_file_and_no_error(tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    assert not is_file(tmp_path / name)
+    assert not is_folder(tmp_path / name)
+    assert is_folder(tmp_path)
+
+
+def test_a_file_that_is_too_large_is_not_opened(tmp_path):
+    (tmp_path / "x").write_bytes(bytes(10))
+    open_regular(tmp_path / "x", BundleError, limit=10).close()
+    with pytest.raises(BundleError, match="x: more than 9 bytes"):
+        open_regular(tmp_path / "x", BundleError, limit=9)
+    assert read_regular(tmp_path / "x", BundleError, limit=10) == bytes(10)

@@ -20,3 +20,15 @@ def test_columns_are_as_wide_as_their_widest_cell():
 def test_nested_values_get_a_dot_and_long_ones_are_cut():
     text = fields({"a": {"b": 1.0, "c": None}, "d": [], "e": "x" * 30, "f": {}}, limit=10)
     assert text.splitlines() == ["a.b  1", "a.c  -", "d    -", "e    xxxxxxxxx…", "f    -"]
+
+
+def test_a_cell_is_one_line_whatever_it_holds():
+    table = columns(["name", "ms"], [["a\nb\x1b[2J", "1"], ["c\u2028d", "2"]])
+    assert [line.split() for line in table.splitlines()] == [
+        ["name", "ms"],
+        [r"a\nb\x1b[2J", "1"],
+        [r"c\u2028d", "2"],
+    ]
+    assert len({len(line) for line in table.splitlines()}) == 1
+    text = fields({"a\nb": "c\x9bd", "e": {"f\r": ["\u202eg"]}})
+    assert text.splitlines() == [r"a\nb   c\x9bd", r"e.f\r  \u202eg"]

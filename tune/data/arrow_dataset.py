@@ -31,7 +31,7 @@ from vptkit.images.labelled_images import (
     split_of_file,
     split_of_name,
 )
-from vptkit.regular_files import is_plain_name, read_regular, require_regular
+from vptkit.regular_files import is_file, is_plain_name, read_regular, require_regular
 from vptkit.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ def _name(cell: _Cell, number: int) -> str:
 def _outside(file: Path, path: str | None) -> Path:
     """An image that the table only points to."""
     found = file.parent / (path or "")
-    if not os.path.isfile(found):  # noqa: PTH113 -- Path.is_file raises for some names
+    if not is_file(found):
         raise DataError(f"{file}: holds no bytes of {path}, and there is no such file")
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
@@ -10,6 +9,7 @@ from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.dataset_files import ARCHIVES, read_data_files
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import Splits, images_of, split_folders
+from vptkit.regular_files import is_file, is_folder
 
 from .arrow_dataset import read_parquet, read_saved
 
@@ -34,23 +34,19 @@ def read_splits(data: Path, *, allow_outside: bool = False) -> Splits:
         MissingExtraError: pyarrow is not installed.
     """
     saved = "state.json", "dataset_info.json"
-    if _has(data, "dataset_dict.json") or all(_has(data, name) for name in saved):
+    if is_file(data / "dataset_dict.json") or all(is_file(data / name) for name in saved):
         return read_saved(data, allow_outside=allow_outside)
     archives = {".parquet": read_parquet, **ARCHIVES}
     found = read_data_files(data, archives, allow_outside=allow_outside)
     if found is not None:
         return found
-    if not os.path.isdir(data):  # noqa: PTH112 -- Path.is_dir raises for some names
+    if not is_folder(data):
         braces = "{" in data.name and ".." in data.name
         hint = f". Of shards pass the folder, {data.parent}" if braces else ""
         raise DataError(f"{data}: no such folder or file{hint}")
     found = _read_folders(data)
     require_inside(data, images_of(found), allow_outside=allow_outside)
     return found
-
-
-def _has(data: Path, name: str) -> bool:
-    return os.path.isfile(data / name)  # noqa: PTH113 -- Path.is_file raises for some names
 
 
 def _read_folders(data: Path) -> Splits:

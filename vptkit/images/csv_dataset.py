@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
-from vptkit.regular_files import read_regular
+from vptkit.regular_files import is_file, read_regular
 
 from .labelled_images import SPLIT_NAMES, Row, Splits, group_rows, split_of_name
 
@@ -60,7 +60,7 @@ def _rows(file: Path, header: str, lines: Iterator[str]) -> Iterator[Row]:
         if not path or not label:
             raise DataError(f"{file}: line {number} has no {'label' if path else 'path'}")
         image = file.parent / path
-        if not os.path.isfile(image):  # noqa: PTH113 -- Path.is_file raises for some names
+        if not is_file(image):
             raise DataError(f"{file}: line {number}: {path}: no such file below {file.parent}")
         if (place := os.path.normpath(image)) in seen:
             raise DataError(f"{file}: line {number}: {path} stands in line {seen[place]} already")

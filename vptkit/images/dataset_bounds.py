@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
+from vptkit.regular_files import is_folder
 from vptkit.shown_text import tell
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def require_inside(
     Raises:
         DataError: some lie outside of the folder.
     """
-    folder = data if os.path.isdir(data) else data.parent  # noqa: PTH112 -- Path.is_dir raises
+    folder = data if is_folder(data) else data.parent
     outside = _outside(folder, [file for file in files if isinstance(file, Path) and file != data])
     if not outside:
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
+from vptkit.regular_files import is_file, is_folder
 
 from .csv_dataset import read_csv
 from .dataset_bounds import require_inside
@@ -41,9 +42,9 @@ def read_data_files(
             `vptkit tune` reads; files that lie outside of the data set.
     """
     found = None
-    if os.path.isfile(data):  # noqa: PTH113 -- Path.is_file raises for some names
+    if is_file(data):
         found = _read_file(data, archives, allow_outside=allow_outside)
-    elif os.path.isdir(data):  # noqa: PTH112
+    elif is_folder(data):
         found = _read_folder(data, archives, allow_outside=allow_outside)
     if found is not None:
         require_inside(data, images_of(found), allow_outside=allow_outside)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from vptkit.errors import DataError
-from vptkit.regular_files import open_regular, read_regular
+from vptkit.regular_files import is_folder, open_regular, read_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -191,7 +191,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         DataError: the folder does not exist, or one below may not be read.
     """
-    if not os.path.isdir(folder):  # noqa: PTH112 -- Path.is_dir raises for some names
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
     found, waiting = [], [folder]
     while waiting:  # not recursive: folders may be nested deeper than Python's stack is
@@ -215,7 +215,7 @@ def folders_in(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no such folder, or it may not be read.
     """
-    if not os.path.isdir(folder):  # noqa: PTH112 -- Path.is_dir raises for some names
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
     try:
         with os.scandir(folder) as entries:
@@ -277,7 +277,7 @@ def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder, or a link to one; no for a link that goes in a circle."""
     return entry.is_dir(follow_symlinks=False) or (
-        entry.is_symlink() and os.path.isdir(entry.path)  # noqa: PTH112 -- Path.is_dir raises
+        entry.is_symlink() and is_folder(Path(entry.path))
     )
 
 

@@ -66,3 +66,9 @@ def test_a_file_whose_name_looks_like_a_glob(tree):
 def test_sources_that_give_nothing_are_errors(tree, sources, message):
     with pytest.raises(DataError, match=message):
         find_images(sources)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "a/" * 3000, "[" * 300, "a\0*"])
+def test_a_name_that_no_file_can_have(name):
+    with pytest.raises(DataError, match=r"no such file|no images there"):
+        find_images([name])

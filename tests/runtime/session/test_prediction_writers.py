@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 
 import pytest
 
@@ -86,3 +87,22 @@ def test_a_file_that_exists_is_kept_unless_forced(tmp_path, two):
 def test_another_suffix_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"not '\.xml'"), saving(tmp_path / "x.xml", top_k=2):
         pass
+
+
+def test_a_csv_holds_no_formula_and_scores_stay_numbers(tmp_path):
+    evil = Prediction(
+        path="-x.png", adapter="=a", top=(("=cmd|' /C calc'!A0", 0.5), ("+x;=1", 1e-9))
+    )
+    broken = Prediction(path="b\udcff.png", adapter="a", error="@error\n=1+1")
+    with saving(tmp_path / "out.csv", top_k=2) as write:
+        deliver([evil, broken], [write])
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[1] == ["'-x.png", "'=a", "", "'=cmd|' /C calc'!A0", "0.5", "'+x;=1", "1e-09"]
+    assert rows[2][:3] == ["b\\udcff.png", "a", "'@error\n=1+1"]
+
+
+def test_one_line_an_image_whatever_its_label_is(capsys):
+    forged = Prediction(path="a\n.png", adapter="a", top=(("x\nb.png  cat 1.000\x1b[8m", 0.5),))
+    text_writer(sys.stdout)(forged)
+    assert capsys.readouterr().out == "a\\n.png  x\\nb.png  cat 1.000\\x1b[8m 0.500\n"
