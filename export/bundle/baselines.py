@@ -6,10 +6,12 @@ are, so they are random numbers of ordinary size, and the baselines need no weig
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vptkit.errors import BundleError
 from vptkit.export.analysis.macs import unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.precision.lowering import Lowering
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from vptkit.formats.bundle import Bundle
 
 __all__ = ["export_baselines", "random_weights"]
+
+_NUMBERS = 1 << 24  # that may always be made: 64 MB
+_RATIO = 8  # numbers in a byte of the graph: of int8 one, and an absorbed last block is left out
 
 
 def random_weights(spec: BackboneSpec, seed: int = 0) -> dict[str, NDArray[np.float32]]:
@@ -66,6 +71,21 @@ def _bare(bank: Bundle) -> Adapter:
     )
 
 
+def _require_size(opened: Bundle) -> None:
+    """Refuse a description of a backbone much larger than the graph that is said to hold it.
+
+    Raises:
+        BundleError: its random weights would take the memory of another backbone.
+    """
+    numbers = sum(math.prod(shape) for shape in tensor_shapes(opened.spec).values())
+    size = sum((opened.path / name).lstat().st_size for name in opened.graph_files)
+    if numbers > max(_NUMBERS, _RATIO * size):
+        raise BundleError(
+            f"{opened.path}: the manifest's backbone has {numbers} numbers, more than its graph of "
+            f"{size} bytes can hold. Export the bundle again."
+        )
+
+
 def _lowering(opened: Bundle) -> Lowering:
     if opened.precision == "bf16":
         return Lowering(precision="bf16")
@@ -100,6 +120,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         batch=opened.batch,
         lowering=_lowering(opened),
     )
+    _require_size(opened)
     weights: dict[str, NDArray[Any]] = dict(random_weights(spec))
     chosen = {"backbone (no adapter)": adapter.without_prompts()}
     if adapter.insert != "none":

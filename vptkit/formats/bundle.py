@@ -8,6 +8,8 @@ golden.safetensors    the reference's own answers (if the adapter carried them)
 engines/              TensorRT engines of this machine (`runtime.backends.engine_cache`), if any were built
 
 A bank (`bank_tables`) has norms.safetensors and adapters/*.safetensors instead of the last two.
+What a manifest may say is in `manifest_schema`, what a folder may hold in `bundle_files`; neither is
+taken on trust, as bundles are passed around.
 """
 
 from __future__ import annotations
@@ -340,7 +342,9 @@ def _parsed(path: Path, text: bytes) -> Bundle:
     try:
         spec = BackboneSpec.from_json(manifest["backbone"]["spec"])
         preprocess = Preprocess.from_json(manifest["preprocess"])
-    except (AdapterError, BackboneError) as error:
+        if manifest["layout"] == "bank":
+            BankShape.of_manifest(manifest, spec)
+    except (AdapterError, BackboneError, BundleError) as error:
         raise BundleError(f"{file}: {error}") from error
     height, width = preprocess.size
     shapes = {"images": [height, width, 3], "pixels": [3, height, width]}
@@ -350,8 +354,6 @@ def _parsed(path: Path, text: bytes) -> Bundle:
             f"{file}: preprocess makes images of {preprocess.size}, the backbone takes "
             f"{spec.image_size} and the graph {first['shape']}. Export the bundle again."
         )
-    if manifest["layout"] == "bank":
-        BankShape.of_manifest(manifest, spec)
     digest = hashlib.sha256(text).hexdigest()
     return Bundle(path=path, manifest=manifest, spec=spec, preprocess=preprocess, digest=digest)
 

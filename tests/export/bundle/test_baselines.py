@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
 
 from tests.support.adapter_files import answers, files_of
 from tests.support.strategies import Setup, build
+from vptkit.errors import BundleError
 from vptkit.export import ExportOptions, export
 from vptkit.export.analysis.macs import unfolded_macs
-from vptkit.export.bundle.baselines import export_baselines, random_weights
+from vptkit.export.bundle.baselines import _require_size, export_baselines, random_weights
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bundle import open_bundle
@@ -66,3 +69,13 @@ def test_random_weights_are_complete_and_repeatable():
     first, second = random_weights(spec), random_weights(spec)
     assert {k: v.shape for k, v in first.items()} == tensor_shapes(spec)
     assert all(v.dtype == np.float32 and np.array_equal(v, second[k]) for k, v in first.items())
+
+
+def test_a_description_larger_than_its_graph_is_refused(make_bundle, edit_manifest):
+    """Random weights are made of the description alone: of this one, 100 GB."""
+    path = make_bundle()
+    backbone = json.loads((path / "manifest.json").read_text())["backbone"]
+    backbone["spec"] |= {"width": 8192, "depth": 128, "mlp_width": 32768}
+    edit_manifest(path, backbone=backbone)
+    with pytest.raises(BundleError, match="more than its graph of"):
+        _require_size(open_bundle(path, verify=False))
