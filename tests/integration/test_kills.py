@@ -19,7 +19,7 @@ COMMANDS = ("tune --force", "export --force", "bank add", "build", "run --save")
 
 @pytest.mark.long
 def test_kills_and_full_disks():
-    script = [sys.executable, "-m", "tests.benchmarks.kills", "--rounds", "2", "--seed", "3"]
+    script = [sys.executable, "-m", "tests.benchmarks.kills", "--rounds", "1", "--seed", "3"]
     done = run_child([*script, *COMMANDS, "careless"], check=False, cwd=ROOT)
     document = json.loads(done.stdout)
     careless = document.pop("careless")["failures"]
@@ -28,5 +28,5 @@ def test_kills_and_full_disks():
     assert set(document) == set(COMMANDS)
     for found in document.values():
         assert found["failures"] == []
-        assert sum(found["states"].values()) == 8
+        assert sum(found["states"].values()) == 4  # of each way one
         assert any(state.startswith(("op: old", "op: new")) for state in found["states"])

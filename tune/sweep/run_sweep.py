@@ -77,6 +77,8 @@ def sweep(
     require_inputs(plan.data, map(plan.config, range(len(plan.trials))))
     with _alone(folder):
         book = open_book(folder, plan, force=force, progress=progress)
+        for place in (folder, folder / "trials"):
+            remove_dead_parts(place)
         if (kept := _finished(plan, book)) is not None:
             return kept
         try:
@@ -94,8 +96,6 @@ def sweep(
         document = _document(plan, book, _best(plan, book, best, runner))
         _plot(document, folder / "leaderboard.png")
         _write_leaderboard(document, folder)  # last: with a best trial in it, the sweep is over
-        remove_dead_parts(folder)
-        remove_dead_parts(folder / "trials")
         return document
 
 
@@ -221,5 +221,5 @@ def _alone(folder: Path) -> Iterator[None]:
 
     remedy = "Remove it, or choose another folder."
     with locked(folder / ".lock", OutputError, waiting=refuse, remedy=remedy):
-        require_writable(folder / "leaderboard.json")
+        require_writable(folder / "sweep.json")  # a killed start leaves no other name
         yield

@@ -247,7 +247,8 @@ def test_a_folder_keeps_to_its_sweep(plan, tmp_path):
     assert [trial.state for trial in book.trials] == ["waiting"]
     assert not (tmp_path / "out/trials/0000.json").exists()
     (tmp_path / "killed").mkdir()
-    (tmp_path / "killed/.sweep.json.abc.part").touch()
+    for ending in ("part", "lock"):  # also of the first look whether it can be written
+        (tmp_path / f"killed/.sweep.json.abc.{ending}").touch()
     assert open_book(tmp_path / "killed", plan()).pending()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").touch()
@@ -278,9 +279,8 @@ def test_killed_before_its_picture_a_sweep_is_not_over(plan, tmp_path, monkeypat
             sweep(small, output, runner)
     drawn = []
     monkeypatch.setattr(run_sweep, "_plot", lambda _, path: drawn.append(path.name))
-    for name in (".best.safetensors.aaaaaaaa", ".leaderboard.png.bbbbbbbb"):
-        (output / f"{name}.lock").touch()
-    for _ in range(2):  # the second time it is
+    for name in (".best.safetensors.aaaaaaaa", ".leaderboard.json.bbbbbbbb"):
+        (output / f"{name}.lock").touch()  # the second of a kill behind everything
         sweep(small, output, runner)
         assert drawn == ["leaderboard.png"]
     assert {p.name for p in output.iterdir() if p.name.startswith(".")} == {".lock"}
