@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -284,6 +286,19 @@ def test_killed_before_its_picture_a_sweep_is_not_over(plan, tmp_path, monkeypat
         sweep(small, output, runner)
         assert drawn == ["leaderboard.png"]
     assert {p.name for p in output.iterdir() if p.name.startswith(".")} == {".lock"}
+
+
+def test_a_disk_that_is_full_once_the_sweep_has_its_name(plan, tmp_path, monkeypatch):
+    real = os.mkdir
+
+    def full(path: object, *rest: object, **named: object) -> None:
+        if str(path).endswith("trials"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, *rest, **named)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(OutputError, match="out: cannot be written: No space left"):
+        sweep(plan(), tmp_path / "out", Serial(tmp_path / "store"))
 
 
 def test_a_lock_that_is_a_link_is_not_followed(plan, tmp_path):
