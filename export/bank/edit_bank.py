@@ -40,7 +40,7 @@ __all__ = ["add", "remove", "replace"]
 
 # What `atomic_file` leaves of a row file, or of a manifest, when its process is killed.
 _KILLED = re.compile(
-    rf"\.(?:[A-Za-z0-9._-]+-[0-9a-f]{{8}}\.safetensors|{re.escape(MANIFEST)})\..+\.part"
+    rf"\.(?:[A-Za-z0-9._-]+-[0-9a-f]{{8}}\.safetensors|{re.escape(MANIFEST)})\..+\.(?:part|lock)"
 )
 
 

@@ -23,7 +23,8 @@ from .watch import Watch
 
 __all__ = ["Report", "open_honest", "run_campaign"]
 
-SECONDS, BYTES = 10.0, 2 << 30  # the most that one input may take
+SECONDS, BYTES = 10.0, 2 << 30  # the most that one input may take, of the processor and of memory
+_WAITS = 12  # times as long by the clock, on a busy machine; whatever waits for ever is noticed
 # What a terminal would obey or turn round in what is printed for people.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -134,14 +135,24 @@ def _follow(
 
 def _await(child: int, lines: IO[str], seconds: float) -> tuple[str, str]:
     """The child's next line, or why there is none."""
-    end = time.monotonic() + seconds
+    end, computed = time.monotonic() + _WAITS * seconds, _computed(child)
     while not select.select([lines], [], [], 0.05)[0]:
-        if time.monotonic() > end:
+        if time.monotonic() > end or _computed(child) - computed > seconds:
             return "", f"took more than {seconds:g} s"
         if _resident(child) > BYTES:
             return "", f"took more than {BYTES >> 20} MiB"
     line = lines.readline()
     return line, "" if line else "the process crashed"
+
+
+def _computed(process: int) -> float:
+    """Seconds of CPU that a process took."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return 0.0
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(process: int) -> int:

@@ -72,7 +72,7 @@ def test_a_folder_that_may_not_be_written_is_an_output_error(tmp_path, monkeypat
     def refuse(**_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("vptkit.atomic_files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("vptkit.part_files.tempfile.mkstemp", refuse)
     expected = pytest.raises(OutputError, match=r"x: cannot be written: Permission denied")
     with expected, atomic_file(tmp_path / "x"):
         pass

@@ -218,7 +218,10 @@ def _claim(folder: Path, identity: dict[str, Any], *, force: bool) -> None:
         )
     # After the old trials went and before new ones come: a folder without it seems not to be ours.
     _write_json(mark, identity)
-    (folder / "trials").mkdir(exist_ok=True)
+    try:
+        (folder / "trials").mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
 def _restore(trial: Trial, path: Path) -> None:

@@ -41,7 +41,7 @@ __all__ = [
     "verify_files",
 ]
 
-_LEFTOVER = re.compile(r"\..+\.part")  # of `atomic_files`
+_LEFTOVER = re.compile(r"\..+\.(?:part|lock)")  # of `part_files`
 _NFS = re.compile(r"\.nfs[0-9a-f]+")  # of a file that was removed while it was open
 _ROWS = re.compile(r"[A-Za-z0-9._-]{1,64}-([0-9a-f]{8})\.safetensors")  # of `bank_tables`
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -345,6 +347,19 @@ def test_a_trial_that_is_no_json(plan, tmp_path):
         (tmp_path / "out/trials/0000.json").write_text(text)
         with pytest.raises(DataError, match=r"0000.json.*Remove it"):
             open_book(tmp_path / "out", plan())
+
+
+def test_a_disk_that_is_full_once_the_sweep_has_its_name(plan, tmp_path, monkeypatch):
+    real = os.mkdir
+
+    def full(path: object, *rest: object, **named: object) -> None:
+        if str(path).endswith("trials"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, *rest, **named)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(OutputError, match="out: cannot be written: No space left"):
+        sweep(plan(), tmp_path / "out", Serial(tmp_path / "store"))
 
 
 def record(epoch, top1, **more):
