@@ -184,7 +184,10 @@ def _work(
     watch = Watch((place / "case", place / "moved", temporary), outside)
     warm = random.Random(0)
     _open(subjects[numbers[0] % len(subjects)], seeds, case, warm, outside, spoil=False)
+    parent = os.getppid()
     for number in numbers:
+        if os.getppid() != parent:
+            return  # it was killed
         subject = subjects[number % len(subjects)]
         result = _result(subject, f"{seed}:{number}", seeds, case, outside, watch)
         if _state(outside) != before:
