@@ -53,7 +53,7 @@ MODEL_DATA = f"{MODEL}.data"  # constants of a graph that protobuf's 2 GB do not
 ENGINES = "engines"  # a cache of one machine, no part of what the manifest vouches for
 ADAPTERS = "adapters"  # the folder of a bank's rows
 
-PROMPTS = 65_536  # of an adapter, at most
+PROMPTS = 4096  # of an adapter, at most
 CLASSES = 1_000_000
 _ADAPTERS, _BATCH = 100_000, 65_536
 _BATCH_NUMBERS = 1 << 29  # of one batch of a fixed size

@@ -90,7 +90,7 @@ def test_every_field_has_a_kind(document, name, value):
         ("adapters/0/file", "adapters/x.safetensors", "is not one of the layout 'baked'"),
         ("adapters/0/file", "../../x", "the plain name of a file"),
         ("adapters/0/colour", 1, "expected one of the fields"),
-        ("adapters/0/prompt_length", 10**9, "from 0 to 65536"),
+        ("adapters/0/prompt_length", 10**9, "from 0 to 4096"),
         ("backbone/sha256", "abc", r"backbone\.sha256 is 'abc', expected null or"),
         ("backbone/args", [], r"backbone\.args is \[\], expected an object"),
         ("inputs/0/shape", ["B", 10**12, 24, 3], "from 1 to 2147483648"),
