@@ -379,6 +379,8 @@ def exclusive(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     private_folder(folder, OutputError, remedy=remedy)
     make_key()
     with locked(folder / ".lock", OutputError, waiting=waiting, remedy=remedy):
+        for part in folder.glob(".*.part"):  # of a build that was killed
+            part.unlink(missing_ok=True)
         remove_dead_parts(folder)
         yield
 

@@ -353,6 +353,8 @@ def _write_states(folder: Path) -> None:
     torch.save(state, folder / "state.pth")
     torch.save(state, folder / "state.pt", _use_new_zipfile_serialization=False)
     document = {"format": "vptkit.checkpoint/1", "epoch": 1, "identity": {}}
-    document |= {"history": [], "best_epoch": 1, "whitening": {}, "scaler": {}}
-    tensors = {"model.a": np.ones(3, np.float32)}
+    numbers = ("epoch", "train_loss", "train_top1", "val_top1", "val_loss", "lr", "seconds")
+    document |= {"history": [dict.fromkeys(numbers, 1)], "best_epoch": 1}
+    document |= {"whitening": [{}], "scaler": {}}
+    tensors = {"param.a": np.ones(3, np.float32), "best.a": np.ones(3, np.float32)}
     save_file(tensors, folder / "x.checkpoint", {"vptkit": json.dumps(document)})

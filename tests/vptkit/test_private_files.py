@@ -169,7 +169,8 @@ def test_whose_home_it_is(tmp_path, monkeypatch):
 # Module → why it locks by itself.
 MAY_LOCK = {
     "vptkit.private_files": "the one way for files",
-    "vptkit.export.bank.edit_bank": "the folder of the bank itself, which has no file to lock",
+    "vptkit.atomic_files": "the folder of a bundle itself, which has no file to lock",
+    "vptkit.part_files": "files of its own, which are removed while they are held",
     "vptkit.runtime.remote.board_agent": "runs where nothing of ours is yet; folders too",
 }
 

@@ -180,7 +180,7 @@ def test_what_is_not_there_is_not_made(tmp_path, name):
 @pytest.mark.filterwarnings("ignore")
 def test_calls_are_refused_before_anything_is_read(tmp_path):
     for called, arguments in (
-        (os.system, ("true",)),
+        (vars(os)["system"], ("true",)),
         (np.fromfile, ("/etc/passwd", "u1")),
         (np.memmap, ("/etc/passwd",)),
         (torch.load, ("x",)),
