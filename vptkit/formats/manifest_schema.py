@@ -209,7 +209,7 @@ def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:
         return problems
     free, batch = manifest["batch"] == "dynamic", inputs[0]["shape"][0]
     if isinstance(batch, str) != free or not (free or batch == manifest["batch"]):
-        problems.append(f"batch is {manifest['batch']!r}, inputs[0] has {batch!r}")
+        return [f"batch is {manifest['batch']!r}, inputs[0] has {batch!r}"]
     if output["name"] != "logits" or len(output["shape"]) != 2:
         problems.append("outputs is not logits [B, C]")
     else:

@@ -101,6 +101,7 @@ def test_every_field_has_a_kind(document, name, value):
         ("outputs/0/name", "x", "outputs is not logits"),
         ("batch", 10**7, "from 1 to 65536"),
         ("batch", 0, "from 1 to 65536"),
+        ("batch", 4, r"batch is 4, inputs\[0\] has 'B'"),
         ("precision", "fp4", "expected one of fp32"),
         ("macs/graph", 1e3, "whole number"),
         ("memory/weights_bytes", -1, r"memory\.weights_bytes is -1"),
