@@ -3,5 +3,6 @@
 - `arrow_dataset`: Parquet, and data sets saved by Hugging Face.
 - `dataset`: a split: decoding, augmentation, batches.
 - `dataset_reader`: which kind of data set lies at a path.
+- `parquet_bounds`: what a Parquet file would become in memory.
 - `splits`: train, val, test and ood, and their digest.
 """

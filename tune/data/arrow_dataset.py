@@ -34,6 +34,8 @@ from vptkit.images.labelled_images import (
 from vptkit.regular_files import is_file, is_plain_name, read_regular, require_regular
 from vptkit.strict_json import parse_json
 
+from .parquet_bounds import most_bytes, require_sane_footer, rows_at_once
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_parquet", "read_saved"]
 
-_BATCH = 64  # rows of a Parquet file in memory at once
+_BUFFER = 1 << 20  # bytes of a Parquet file that are read at once, instead of a whole row group's
 _MOST_TEXT = 16 << 20  # bytes of a JSON file beside the tables
 _LONGEST_PATH = 4096
 
@@ -101,10 +103,11 @@ def read_parquet(files: Sequence[Path], root: Path) -> Splits:
     names: tuple[str, ...] | None = None
     for file in files:
         split = split_of_file(file, root)
-        require_regular(file, DataError)
-        with _readable(file), parquet.ParquetFile(file) as table:
+        require_sane_footer(file)
+        with _readable(file), parquet.ParquetFile(file, buffer_size=_BUFFER) as table:
             columns = _find_columns(file, table.schema_arrow)
-            batches = table.iter_batches(_BATCH, columns=[columns.image, columns.label])
+            wanted = [columns.image, columns.label]
+            batches = table.iter_batches(rows_at_once(file, table.metadata, wanted), columns=wanted)
             found = _spooled(file, _cells(file, columns, batches))
         names = _same_names(file, names, columns.names, first=not rows)
         rows += [Row(split, label, image) for label, image in found]
@@ -201,11 +204,14 @@ def _number(form: str, content: memoryview, place: int) -> int:
 def _spooled(file: Path, cells: Iterator[_Cell]) -> list[tuple[object, ImageFile]]:
     """Label and image of each row; the images in a temporary file that ends with the process."""
     found: list[tuple[object, str, int, ImageFile | None]] = []
+    room = most_bytes(file)
     with tempfile.TemporaryFile(prefix="vptkit-") as spool:
         for number, cell in enumerate(cells):
             if cell.content is None:
                 found.append((cell.label, "", 0, _outside(file, cell.path)))
             else:
+                if (room := room - cell.content.size) < 0:  # one image in a thousand rows
+                    raise DataError(f"{file}: its images are more than {most_bytes(file)} bytes")
                 spool.write(cell.content)
                 found.append((cell.label, _name(cell, number), cell.content.size, None))
         spool.flush()

@@ -1,0 +1,158 @@
+"""Small files that would become large ones, refused before they are unpacked."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import numpy as np
+import pytest
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+from tests.support.dataset_formats import assert_unreadable  # noqa: E402
+from vptkit.errors import DataError  # noqa: E402
+from vptkit.tune.data import parquet_bounds  # noqa: E402
+from vptkit.tune.data.arrow_dataset import read_parquet  # noqa: E402
+from vptkit.tune.data.parquet_bounds import rows_at_once  # noqa: E402
+
+
+def written(tmp_path, images, **options):
+    file = tmp_path / "a.parquet"
+    table = pa.table({"image": images, "label": [i % 2 for i in range(len(images))]})
+    parquet.write_table(table, file, **options)
+    return file
+
+
+def pages_of(file):
+    """Bytes of all pages when they are unpacked, as the footer of an honest file says."""
+    groups = parquet.ParquetFile(file).metadata
+    chunks = [groups.row_group(i).column(j) for i in range(groups.num_row_groups) for j in (0, 1)]
+    found = [page for chunk in chunks for page in _read(file, chunk)]
+    return found, sum(chunk.total_compressed_size for chunk in chunks)
+
+
+def _read(file, chunk):
+    with file.open("rb") as stream:
+        return list(parquet_bounds._pages(stream, chunk))
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_every_page_is_found(tmp_path, version, compression, dictionary):
+    random = np.random.default_rng(0)
+    images = [random.bytes(int(n)) for n in random.integers(10, 5000, 300)]
+    file = written(
+        tmp_path,
+        images,
+        compression=compression,
+        use_dictionary=dictionary,
+        data_page_version=version,
+        data_page_size=4096,
+        write_batch_size=10,
+        row_group_size=100,
+    )
+    found, packed = pages_of(file)
+    assert len(found) > 10
+    assert 0.8 * packed < sum(page[1] for page in found) < packed  # the rest is headers
+    metadata = parquet.ParquetFile(file).metadata
+    assert rows_at_once(file, metadata, ["image", "label"]) == 64
+    (rows,) = read_parquet([file], tmp_path).values()
+    assert sorted(i.read_bytes() for images in rows.values() for i in images) == sorted(images)
+
+
+def test_large_images_are_unpacked_one_at_a_time(tmp_path):
+    file = written(tmp_path, [bytes(9 << 20), b"x"])
+    assert rows_at_once(file, parquet.ParquetFile(file).metadata, ["image", "label"]) == 1
+    assert rows_at_once(file, parquet.ParquetFile(file).metadata, ["label"]) == 64
+    (rows,) = read_parquet([file], tmp_path).values()
+    assert len(rows["0"][0].read_bytes()) == 9 << 20
+
+
+def test_a_page_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_bounds, "MAX_BYTES", 1 << 20)
+    file = written(tmp_path, [bytes(2 << 20), b"x"], compression="zstd")
+    before = pa.total_allocated_bytes()
+    assert_unreadable(file, r"a\.parquet: a page of 2097\d+ bytes, expected at most 1048576")
+    assert pa.total_allocated_bytes() - before < 1 << 20
+
+
+def test_pages_that_are_too_large_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_bounds, "most_bytes", lambda file: 1 << 20)
+    images = [bytes([i]) * 100_000 for i in range(20)]
+    file = written(tmp_path, images, compression="zstd", data_page_size=1000)
+    assert_unreadable(file, r"a\.parquet: \d+ bytes would be unpacked to \d+ or more")
+
+
+def test_a_footer_that_lies_is_not_believed(tmp_path, monkeypatch):
+    """Of old, pyarrow made room for what the page says."""
+    monkeypatch.setattr(parquet_bounds, "MAX_BYTES", 1 << 20)
+    file = written(tmp_path, [b"a" * 1000, b"b" * 1000], compression="zstd", use_dictionary=False)
+    chunk = parquet.ParquetFile(file).metadata.row_group(0).column(0)
+    content = bytearray(file.read_bytes())
+    place = chunk.data_page_offset
+    assert content[place : place + 3] == b"\x15\x00\x15"  # type 0, then the size
+    assert content[place + 4] < 128  # two bytes, 7 bits each
+    claimed = (1 << 31) - 2  # in five bytes, which take the place of statistics
+    varint = bytes([(2 * claimed >> s) & 127 | 128 for s in (0, 7, 14, 21)] + [2 * claimed >> 28])
+    content[place + 3 : place + 5] = varint
+    file.write_bytes(bytes(content))
+    with file.open("rb") as stream:
+        assert next(parquet_bounds._pages(stream, chunk))[0] == claimed
+    with pytest.raises(DataError, match="a page of 2147483646 bytes"):
+        rows_at_once(file, _Footer(chunk, 2), ["image"])
+
+
+class _Footer:
+    """The footer as it was, for the file grew when it was forged."""
+
+    num_row_groups, num_columns = 1, 1
+
+    def __init__(self, chunk, rows):
+        self.num_rows, self._chunk = rows, chunk
+
+    def row_group(self, number):
+        return self
+
+    def column(self, number):
+        return self._chunk
+
+
+def test_more_rows_than_bytes(tmp_path):
+    file = written(tmp_path, [b"x"] * 100_000)  # one image and a number of repetitions
+    assert file.stat().st_size < 100_000
+    assert_unreadable(file, r"a\.parquet: 100000 rows in \d+ bytes, which no such file has")
+
+
+def test_one_image_in_very_many_rows(tmp_path, monkeypatch):
+    from vptkit.tune.data import arrow_dataset
+
+    monkeypatch.setattr(arrow_dataset, "most_bytes", lambda file: 1 << 20)
+    file = written(tmp_path, [bytes(range(256)) * 64] * 200)
+    assert_unreadable(file, r"a\.parquet: its images are more than 1048576 bytes")
+
+
+def test_a_footer_that_would_fill_the_memory(tmp_path):
+    with (tmp_path / "a.parquet").open("wb") as stream:
+        stream.write(b"PAR1")
+        stream.seek(1 << 33)
+        stream.write(struct.pack("<I", (1 << 32) - 1) + b"PAR1")
+    assert_unreadable(tmp_path / "a.parquet", r"a\.parquet: a footer of 4294967295 bytes")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x15" * 3, "does not end"),
+        (b"\x15" + b"\xff" * 20, "a number without an end"),
+        (b"\x1c" * 50, "nested too deeply"),
+        (b"\x19\xff", "what none has"),
+        (b"", "does not end"),
+    ],
+)
+def test_headers_of_pages_that_are_none(content, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parquet_bounds._Compact(content).fields()
