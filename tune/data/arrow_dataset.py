@@ -78,6 +78,16 @@ class _Columns(NamedTuple):
     names: tuple[str, ...] | None
 
 
+class _Place(NamedTuple):
+    """A row, for messages: it is text only where there is one."""
+
+    file: Path
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.file}: row {self.row}"
+
+
 class _Cell(NamedTuple):
     """A row: the encoded image (None: it lies at `path`), its path if any, its label."""
 
@@ -238,7 +248,8 @@ def _cells(file: Path, columns: _Columns, batches: Iterator[Any]) -> Iterator[_C
                 raise DataError(f"{file}: row {number}: no image")
             if path and len(path) > _LONGEST_PATH:
                 raise DataError(f"{file}: row {number}: a path of {len(path)} characters")
-            require_label(label, f"{file}: row {number}")
+            if isinstance(label, str):
+                require_label(label, _Place(file, number))
             yield _Cell(content.as_buffer() if content.is_valid else None, path, label)
             number += 1
 

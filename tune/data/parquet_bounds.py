@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from vptkit.errors import DataError
-from vptkit.images.image_file import MAX_BYTES
 from vptkit.regular_files import open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["most_bytes", "require_sane_footer", "rows_at_once"]
 
 _MOST_FOOTER = 64 << 20
 _MOST_ROWS = 20_000_000
-_SMALL_PAGE = 8 << 20
+_MOST_PAGE = 1 << 30
+_ROWS = 64  # at once, where nothing speaks against it
+_ROOM = 1 << 30  # bytes that they may take
+_DICTIONARY = 2
+_FIRST = 1 << 20
 _HEADER = 1 << 16  # bytes of a page's header that are looked at; they hold statistics, too
 _DEPTH = 8
 
@@ -50,7 +53,7 @@ def require_sane_footer(file: Path) -> None:
 
 
 def rows_at_once(file: Path, metadata: Any, columns: Collection[str]) -> int:
-    """How many rows may be unpacked at once: 64, or 1 where pages are large.
+    """How many rows may be unpacked at once: 64, or fewer where pages are large.
 
     Args:
         file: the Parquet file.
@@ -66,27 +69,68 @@ def rows_at_once(file: Path, metadata: Any, columns: Collection[str]) -> int:
     size = file.stat().st_size
     if min((g.num_rows for g in groups), default=0) < 0 or rows > min(size, _MOST_ROWS):
         raise DataError(f"{file}: {rows} rows in {size} bytes, which no such file has")
-    whole, largest = 0, 0
+    whole, sizes = 0, _Sizes()
     with open_regular(file, DataError) as stream:
         for group in groups:
             for chunk in map(group.column, range(group.num_columns)):
                 if chunk.path_in_schema.partition(".")[0] not in columns:
                     continue
-                for unpacked, packed in _pages(stream, chunk):
-                    if max(unpacked, packed) > MAX_BYTES:
+                pages = []
+                for page in _pages(stream, chunk):
+                    if max(page.unpacked, page.packed) > _MOST_PAGE:
                         raise DataError(
-                            f"{file}: a page of {unpacked} bytes, expected at most {MAX_BYTES}"
+                            f"{file}: a page of {page.unpacked} bytes, expected at most {_MOST_PAGE}"
                         )
-                    whole, largest = whole + unpacked, max(largest, unpacked)
+                    whole += page.unpacked
                     if whole > most_bytes(file):
                         raise DataError(
                             f"{file}: {size} bytes would be unpacked to {whole} or more"
                         )
-    return 64 if largest <= _SMALL_PAGE else 1
+                    pages.append(page)
+                sizes.add(pages)
+    return sizes.rows()
 
 
-def _pages(stream: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
-    """(bytes unpacked, bytes packed) of each page of a column in a row group."""
+class _Page(NamedTuple):
+    """What the header of a page says.
+
+    Attributes:
+        kind: 0 or 3 of values, 2 of a dictionary.
+        unpacked, packed: its bytes in memory, and in the file.
+        values: how many.
+    """
+
+    kind: int
+    unpacked: int
+    packed: int
+    values: int
+
+
+class _Sizes:
+    """The worst that a number of rows can be, of all columns."""
+
+    def __init__(self) -> None:
+        self._page, self._dictionary, self._fewest = 0, 0, _ROWS
+
+    def add(self, pages: Sequence[_Page]) -> None:
+        """Count the pages of a column in a row group; the last one is short of values in any case."""
+        data = [page for page in pages if page.kind != _DICTIONARY]
+        self._page = max(self._page, *(page.unpacked for page in data), 0)
+        self._fewest = max(1, min(self._fewest, *(page.values for page in data[:-1]), _ROWS))
+        found = (page.unpacked for page in pages if page.kind == _DICTIONARY)
+        self._dictionary = max(self._dictionary, *found, 0)
+
+    def rows(self) -> int:
+        """So many that pages that they lie in, and what they take of dictionaries, fit."""
+        for rows in (_ROWS, 8):
+            pages = rows // self._fewest + 3
+            if pages * self._page + rows * self._dictionary <= _ROOM:
+                return rows
+        return 1
+
+
+def _pages(stream: BinaryIO, chunk: Any) -> Iterator[_Page]:
+    """The pages of a column in a row group."""
     place = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < place:
         place = chunk.dictionary_page_offset
@@ -95,10 +139,12 @@ def _pages(stream: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
         stream.seek(place)
         header = _Compact(stream.read(min(_HEADER, end - place)))
         fields = header.fields()
-        unpacked, packed = fields.get(2, -1), fields.get(3, -1)
+        kind, unpacked, packed = (fields.get(i, -1) for i in (1, 2, 3))
         if unpacked < 0 or packed < 0:
             raise ValueError("the header of a page does not say how large it is")
-        yield unpacked, packed
+        # The count is the first field of the header for pages of its kind.
+        values = next((fields[i] for i in (_FIRST + 5, _FIRST + 7, _FIRST + 8) if i in fields), 0)
+        yield _Page(kind, unpacked, packed, values)
         place += header.place + packed
 
 
@@ -111,6 +157,8 @@ class _Compact:
     def fields(self, depth: int = 0) -> dict[int, int]:
         """Read a struct; its whole numbers by the numbers of their fields.
 
+        The first field of a struct in the field n, if that is a whole number, is _FIRST + n.
+
         Raises:
             ValueError: it does not end, or is too deep.
         """
@@ -122,11 +170,14 @@ class _Compact:
             number = number + (byte >> 4) if byte >> 4 else self._zigzag()
             if byte & 15 in (4, 5, 6):
                 found[number] = self._zigzag()
+            elif byte & 15 == 12:
+                inner = self.fields(depth + 1)
+                found |= {_FIRST + number: inner[1]} if 1 in inner else {}
             else:
-                self._skip(byte & 15, depth)
+                self._skip(byte & 15)
         return found
 
-    def _skip(self, kind: int, depth: int) -> None:
+    def _skip(self, kind: int) -> None:
         if kind in (1, 2):  # true and false stand in the field's own byte
             return
         if kind in (3, 7):
@@ -136,8 +187,6 @@ class _Compact:
         elif kind == 8:
             length = self._varint()  # first: it moves the place itself
             self.place += length
-        elif kind == 12:
-            self.fields(depth + 1)
         else:
             raise ValueError("the header of a page holds what none has")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Force, Int, Threads, Weights, option
+from vptkit.cli.shared.options import AllowOutside, AsJson, Force, Int, Threads, Weights, option
 from vptkit.cli.shared.output import emit, require_tune
 from vptkit.shown_text import shown
 
@@ -28,6 +28,7 @@ def demo(
     weights: Weights = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="For each method.")] = 8,
+    allow_outside: AllowOutside = False,
     threads: Threads = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -45,6 +46,7 @@ def demo(
         image_size=image_size,
         epochs=epochs,
         threads=threads,
+        allow_outside=allow_outside,
     )
     document = run_demo(settings, force=force)
     emit(document, as_json, text=f"{demo_table(document)}\nreport: {shown(document['report'])}")

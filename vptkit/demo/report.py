@@ -32,6 +32,7 @@ class DemoSettings:
     image_size: int | None = None
     epochs: int = 8
     threads: int | None = None
+    allow_outside: bool = False
 
 
 def demo_table(document: dict[str, Any]) -> str:

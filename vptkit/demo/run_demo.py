@@ -108,7 +108,8 @@ def _tune(
     # the copy of the embedded weights moves with the folder when the demo is done
     place = settings.weights or (settings.output / weights.name if weights else None)
     (folder / f"{name}.toml").write_text(_toml({**given, "weights": place}), encoding="utf-8")
-    config = config_from_mapping({**given, "weights": weights})
+    asked = {"weights": weights, "allow_outside": settings.allow_outside}
+    config = config_from_mapping({**given, **asked})
     with progress(name) as bar:
         return tune(data, folder / f"{name}.safetensors", config, progress=bar)
 

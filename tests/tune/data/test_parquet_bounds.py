@@ -57,14 +57,17 @@ def test_every_page_is_found(tmp_path, version, compression, dictionary):
     )
     found, packed = pages_of(file)
     assert len(found) > 10
-    assert 0.8 * packed < sum(page[1] for page in found) < packed  # the rest is headers
+    assert 0.8 * packed < sum(page.packed for page in found) < packed  # the rest is headers
     metadata = parquet.ParquetFile(file).metadata
+    values = [page.values for page in found if page.kind != 2]
+    assert sum(values) == 2 * 300
     assert rows_at_once(file, metadata, ["image", "label"]) == 64
     (rows,) = read_parquet([file], tmp_path).values()
     assert sorted(i.read_bytes() for images in rows.values() for i in images) == sorted(images)
 
 
-def test_large_images_are_unpacked_one_at_a_time(tmp_path):
+def test_large_images_are_unpacked_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_bounds, "_ROOM", 20 << 20)
     file = written(tmp_path, [bytes(9 << 20), b"x"])
     assert rows_at_once(file, parquet.ParquetFile(file).metadata, ["image", "label"]) == 1
     assert rows_at_once(file, parquet.ParquetFile(file).metadata, ["label"]) == 64
@@ -72,8 +75,15 @@ def test_large_images_are_unpacked_one_at_a_time(tmp_path):
     assert len(rows["0"][0].read_bytes()) == 9 << 20
 
 
+def test_a_large_page_of_many_small_images_is_no_reason(tmp_path):
+    """pyarrow looks at a page's size once in 1,024 rows."""
+    file = written(tmp_path, [i.to_bytes(2, "big") * 6000 for i in range(1000)], compression="none")
+    assert max(page.unpacked for page in pages_of(file)[0]) > 8 << 20
+    assert rows_at_once(file, parquet.ParquetFile(file).metadata, ["image", "label"]) == 64
+
+
 def test_a_page_that_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_bounds, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet_bounds, "_MOST_PAGE", 1 << 20)
     file = written(tmp_path, [bytes(2 << 20), b"x"], compression="zstd")
     before = pa.total_allocated_bytes()
     assert_unreadable(file, r"a\.parquet: a page of 2097\d+ bytes, expected at most 1048576")
@@ -89,7 +99,7 @@ def test_pages_that_are_too_large_together(tmp_path, monkeypatch):
 
 def test_a_footer_that_lies_is_not_believed(tmp_path, monkeypatch):
     """Of old, pyarrow made room for what the page says."""
-    monkeypatch.setattr(parquet_bounds, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet_bounds, "_MOST_PAGE", 1 << 20)
     file = written(tmp_path, [b"a" * 1000, b"b" * 1000], compression="zstd", use_dictionary=False)
     chunk = parquet.ParquetFile(file).metadata.row_group(0).column(0)
     content = bytearray(file.read_bytes())
@@ -101,7 +111,7 @@ def test_a_footer_that_lies_is_not_believed(tmp_path, monkeypatch):
     content[place + 3 : place + 5] = varint
     file.write_bytes(bytes(content))
     with file.open("rb") as stream:
-        assert next(parquet_bounds._pages(stream, chunk))[0] == claimed
+        assert next(parquet_bounds._pages(stream, chunk)).unpacked == claimed
     with pytest.raises(DataError, match="a page of 2147483646 bytes"):
         rows_at_once(file, _Footer(chunk, 2), ["image"])
 
