@@ -17,10 +17,13 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vptkit.atomic_files import locked_folder
 from vptkit.errors import AdapterError, BundleError
 from vptkit.formats.adapter import read_adapter
-from vptkit.formats.bank_tables import NORMS, BankShape, write_rows
+from vptkit.formats.backbone_weights import norm_shapes
+from vptkit.formats.bank_tables import NORMS, BankShape, norm_slots, write_rows
 from vptkit.formats.bundle import adapter_entry, open_bundle, write_manifest
 from vptkit.formats.bundle_files import is_row_file, require_closed
 from vptkit.formats.manifest_schema import ADAPTERS, MANIFEST
@@ -32,6 +35,8 @@ from .adapter_rows import Bank, require_member, rows_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.bundle import Bundle
@@ -106,17 +111,40 @@ def remove(bundle: Path, name: str) -> None:
 
 
 def bank_of(bundle: Bundle) -> Bank:
-    """What the adapters of a bundle agree on."""
+    """What the adapters of a bundle agree on.
+
+    Raises:
+        BundleError: the file of the backbone's norms is not that of this bank.
+    """
     entry = bundle.manifest["adapters"][0]
+    shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
     return Bank(
         spec=bundle.spec,
         sha256=str(bundle.manifest["backbone"]["sha256"]),
-        shape=BankShape.of_manifest(bundle.manifest, bundle.spec),
+        shape=shape,
         pool=entry["pool"],
         norm=entry["norm"],
         preprocess=bundle.preprocess,
-        norms=parse_tensor_file(bundle.read(NORMS), bundle.path / NORMS, BundleError)[1],
+        norms=_norms(bundle, shape),
     )
+
+
+def _norms(bundle: Bundle, shape: BankShape) -> dict[str, NDArray[Any]]:
+    """The backbone's own norms: those that an adapter may tune here, and the last one."""
+    spec, path = bundle.spec, bundle.path / NORMS
+    names = set(norm_slots(spec) if shape.norms else ()) | {spec.final_norm}
+    expected = {k: v for k, v in norm_shapes(spec).items() if k.rpartition(".")[0] in names}
+    found = parse_tensor_file(bundle.read(NORMS), path, BundleError)[1]
+    came = {name: value.shape for name, value in found.items()}
+    if came != expected or not all(
+        value.dtype.kind == "f" and np.isfinite(value).all() for value in found.values()
+    ):
+        odd = sorted(name for name in {*came, *expected} if came.get(name) != expected.get(name))
+        raise BundleError(
+            f"{path}: not the norms of this bank's backbone ({', '.join(odd[:3]) or 'NaN or Inf'}). "
+            "Export the bundle again."
+        )
+    return found
 
 
 @contextlib.contextmanager
