@@ -279,6 +279,7 @@ WORKER = """
         get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "a"),
         nodes=lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}],
         tune=SimpleNamespace(report=told.append, get_checkpoint=lambda: None),
+        job_config=SimpleNamespace(JobConfig=SimpleNamespace),
     )
 
     def failing(error):
