@@ -27,7 +27,7 @@ def site(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_module_has_its_page(site):
     public = [
         file.relative_to(ROOT).with_suffix("")
@@ -40,7 +40,7 @@ def test_every_module_has_its_page(site):
     assert missing == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_docstring_is_there_with_its_parameters(site):
     page = (site / "api/tune/run/tune_run.html").read_text()
     assert 'id="vptkit.tune.run.tune_run.tune"' in page
@@ -48,7 +48,7 @@ def test_a_docstring_is_there_with_its_parameters(site):
         assert word in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_link_to_code_leads_to_its_page(site):
     page = (site / "export.html").read_text()
     assert 'href="api/export/fold/equations.html"' in page
@@ -56,7 +56,7 @@ def test_a_link_to_code_leads_to_its_page(site):
     assert 'href="docs/' not in (site / "readme.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_fetched_from_elsewhere(site):
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 100

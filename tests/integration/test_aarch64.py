@@ -197,7 +197,7 @@ def ask(arm, folder: Path, commands, sessions) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_board_gives_the_answers_of_this_machine(told, bundle):
     here, there = open_session(bundle).run(IMAGES), np.array(told["logits"])
     assert largest_difference(there, here) <= AARCH64
@@ -206,14 +206,14 @@ def test_a_board_gives_the_answers_of_this_machine(told, bundle):
     assert largest_difference(there, shifted) > AARCH64
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_vit_gives_the_answers_of_this_machine(told_of_a_real_vit, real_bundle):
     images, _ = open_bundle(real_bundle).golden()
     here, there = open_session(real_bundle).run(images), np.array(told_of_a_real_vit["logits"])
     assert largest_difference(there, here) <= AARCH64
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("which", "of"), [("bundle", "told"), ("real_bundle", "told_of_a_real_vit")]
 )
@@ -225,7 +225,7 @@ def test_check_holds_on_a_board(which, of, request):
     assert document["count"] == len(open_bundle(request.getfixturevalue(which)).golden()[0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_check_fails_on_a_board_where_one_bias_differs(told):
     """The broken twin."""
     code, out, err = told["check broken"]
@@ -234,7 +234,7 @@ def test_check_fails_on_a_board_where_one_bias_differs(told):
     assert "differs from the golden answers" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_says_the_same_on_a_board(told, vptkit, bundle, pictures):
     code, here, err = vptkit("run", bundle, pictures, "--json")
     assert code == 0, err
@@ -249,7 +249,7 @@ def test_run_says_the_same_on_a_board(told, vptkit, bundle, pictures):
         assert largest_difference(*scores) <= AARCH64
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_everything_that_a_board_needs_can_be_imported(arm):
     done = arm.run("-W", "error", "-c", IMPORTS)
     assert done.returncode == 0, done.stderr
@@ -262,7 +262,7 @@ def test_everything_that_a_board_needs_can_be_imported(arm):
     assert found["gpu"].startswith("MissingError: ")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_doctor_and_detect_answer_on_a_board(told):
     code, out, err = told["detect"]
     assert code == 0, err
@@ -274,7 +274,7 @@ def test_doctor_and_detect_answer_on_a_board(told):
     assert found["ONNX Runtime CPU"] == "multiplied two matrices"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_build_without_a_gpu_says_so_on_a_board(told, bundle):
     """The child process of a build starts, and asks for the GPU before anything of TensorRT's."""
     code, _, err = told["build"]

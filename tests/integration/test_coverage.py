@@ -24,7 +24,7 @@ def rows():
     return [coverage.cover(module, name) for module, name in coverage.names()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_name_is_exact_or_refused(rows):
     wrong = {row.name: row.differences for row in rows if row.refused is None}
     wrong = {k: v for k, v in wrong.items() if max(v.values()) > PARITY_REAL_WEIGHTS}
@@ -34,7 +34,7 @@ def test_every_name_is_exact_or_refused(rows):
         assert row.refused is None or "Diff" in row.refused, row
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_document_names_the_same(rows):
     """Figures differ from machine to machine; names and refusals do not."""
     if f"timm {timm.__version__}:" not in DOCUMENT.read_text(encoding="utf-8"):

@@ -6,7 +6,8 @@
 
 `tests/durations.tsv` holds the seconds of each test that is not quick;
 `python -m tests.support.tiers REPORT.xml…` writes it, of what `pytest -n 2 --long --junitxml` wrote.
-A test that it does not know is quick unless it is marked by hand.
+A test that it does not know is quick unless it is marked by hand. By hand, too, are marked the tests
+that share something costly: its cost is counted to whichever of them comes first.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from vptkit.python_child import python_command
 from vptkit.tune import tune
 from vptkit.tune.sweep.run_sweep import sweep_from_mapping
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed (the extra sweep)"
 )
