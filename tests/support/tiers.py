@@ -27,7 +27,7 @@ __all__ = ["DURATIONS", "LONG", "SLOW", "durations", "pytest_addoption"]
 __all__ += ["pytest_collection_modifyitems", "pytest_configure"]
 
 DURATIONS = Path(__file__).resolve().parents[1] / "durations.tsv"
-SLOW, LONG = 0.15, 3.0  # seconds of one of two workers on two cores, setup included
+SLOW, LONG = 0.15, 1.5  # seconds of one of two workers on two cores, setup included
 
 
 @functools.cache
