@@ -11,11 +11,11 @@ import contextlib
 import fcntl
 import os
 import pwd
-import secrets
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vptkit.part_files import part_of
 from vptkit.regular_files import open_inside
 
 if TYPE_CHECKING:
@@ -136,17 +136,13 @@ def create_private(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk does not let us.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as stream:
+    with part_of(path) as part:
+        with part.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.link(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

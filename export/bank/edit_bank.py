@@ -23,7 +23,7 @@ from vptkit.atomic_files import locked_folder
 from vptkit.errors import AdapterError, BundleError
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import norm_shapes
-from vptkit.formats.bank_tables import NORMS, BankShape, norm_slots, write_rows
+from vptkit.formats.bank_tables import NORMS, BankShape, kept_norms, write_rows
 from vptkit.formats.bundle import adapter_entry, open_bundle, write_manifest
 from vptkit.formats.bundle_files import is_row_file, require_closed
 from vptkit.formats.manifest_schema import ADAPTERS, MANIFEST
@@ -132,8 +132,7 @@ def bank_of(bundle: Bundle) -> Bank:
 def _norms(bundle: Bundle, shape: BankShape) -> dict[str, NDArray[Any]]:
     """The backbone's own norms: those that an adapter may tune here, and the last one."""
     spec, path = bundle.spec, bundle.path / NORMS
-    names = set(norm_slots(spec) if shape.norms else ()) | {spec.final_norm}
-    expected = {k: v for k, v in norm_shapes(spec).items() if k.rpartition(".")[0] in names}
+    expected = kept_norms(spec, norm_shapes(spec), layer_norms=bool(shape.norms))
     found = parse_tensor_file(bundle.read(NORMS), path, BundleError)[1]
     came = {name: value.shape for name, value in found.items()}
     if came != expected or not all(

@@ -17,7 +17,7 @@ from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
-from vptkit.formats.bank_tables import NORMS, BankShape, norm_slots, write_rows
+from vptkit.formats.bank_tables import NORMS, BankShape, kept_norms, norm_slots, write_rows
 from vptkit.formats.bundle import MODEL, adapter_entry, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 
@@ -142,7 +142,6 @@ def _bank(
         )
     prompts = max(adapter.prompt_length for adapter in adapters)
     classes = max(len(adapter.labels) for adapter in adapters)
-    names = set(norm_slots(spec) if layer_norms else ()) | {spec.final_norm}
     return Bank(
         spec=spec,
         sha256=first.backbone.sha256 or digest_of_weights(tensors),
@@ -155,7 +154,7 @@ def _bank(
         pool=first.pool,
         norm=first.norm,
         preprocess=first.preprocess,
-        norms={k: v for k, v in tensors.items() if k.rpartition(".")[0] in names},
+        norms=kept_norms(spec, tensors, layer_norms=layer_norms),
     )
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file, sha256_of_file
+from vptkit.atomic_files import atomic_file, sha256_of_file, sha256_of_stream
 from vptkit.errors import BundleError, MissingError, OutputError
 from vptkit.formats.bundle import ENGINES
 from vptkit.part_files import remove_dead_parts
@@ -66,7 +66,6 @@ CACHE_VARIABLE = "VPTKIT_CACHE"
 FORMAT = "vptkit.engine/1"
 _LETTERS = 12  # of the key's digest
 _MOST_RECORD = 64 << 20  # bytes; a record lists every layer of an engine
-_BLOCK = 1 << 20
 _TYPES: dict[str, tuple[type, ...]] = {
     "library": (str,),
     "version": (str,),
@@ -168,12 +167,11 @@ class Engine:
         """
         stream = open_inside(*_inside(self.path), MissingError)
         reason = None if trust else self.distrust or not_private(os.fstat(stream.fileno()))
-        if reason is None and _sha256(stream) != self.record["sha256"]:
+        if reason is None and sha256_of_stream(stream) != self.record["sha256"]:
             reason = "damaged, its plan is not the one that was built"
         if reason is not None:
             stream.close()
             raise MissingError(f"{self.path}: {reason}")
-        stream.seek(0)
         return stream
 
     def mismatch(self, here: Here) -> str | None:
@@ -430,10 +428,3 @@ def _read_record(path: Path) -> tuple[int, Engine]:
         reason = "not built by this user on this machine"
     engine = Engine(path=path.with_suffix(".engine"), record=record, distrust=reason)
     return found.st_mtime_ns, engine
-
-
-def _sha256(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()

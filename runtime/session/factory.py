@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vptkit.errors import BundleError, VptkitError
-from vptkit.formats.bundle import bundle_state, open_bundle
+from vptkit.errors import VptkitError
+from vptkit.formats.bundle import open_bundle, read_steadily
 from vptkit.runtime.backends.selection import open_graph
 
 from .baked_session import GraphSession
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_session"]
 
-_ATTEMPTS = 20
+_ATTEMPTS = 20  # at a bundle that is exported again and again
 
 
 def open_session(
@@ -48,24 +48,23 @@ def open_session(
     """
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
-    for attempt in range(_ATTEMPTS):
-        state = bundle_state(Path(path))
-        bundle = open_bundle(Path(path))
-        try:
-            return _session(bundle, backend, threads, cuda_graph, trust_engines)
-        except BundleError:
-            # was it exported again between manifest and graph? Then all of the new one is opened
-            if state == bundle_state(Path(path)) or attempt + 1 == _ATTEMPTS:
-                raise
-    raise AssertionError
-
-
-def _session(
-    bundle: Bundle, backend: str, threads: int | None, cuda_graph: bool, trust_engines: bool
-) -> Session:
-    opened = open_graph(
-        bundle, backend, threads, cuda_graph=cuda_graph, trust_engines=trust_engines
+    place = Path(path)
+    # Was it exported again between manifest and graph? Then all of the new one is opened.
+    return read_steadily(
+        place,
+        lambda: _session(
+            open_bundle(place),
+            backend,
+            threads,
+            cuda_graph=cuda_graph,
+            trust_engines=trust_engines,
+        ),
+        _ATTEMPTS,
     )
+
+
+def _session(bundle: Bundle, backend: str, threads: int | None, **options: bool) -> Session:
+    opened = open_graph(bundle, backend, threads, **options)
     if bundle.layout == "bank":
         return BankSession(bundle, opened.backend, opened.graph, opened.explanation)
     return GraphSession(

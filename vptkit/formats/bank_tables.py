@@ -42,6 +42,7 @@ __all__ = [
     "NORMS",
     "AdapterRows",
     "BankShape",
+    "kept_norms",
     "norm_slots",
     "parse_rows",
     "write_rows",
@@ -63,6 +64,20 @@ def norm_slots(spec: BackboneSpec) -> tuple[str, ...]:
     pre = ("norm_pre",) if spec.norm_pre else ()
     blocks = (f"blocks.{i}.norm{n}" for i in range(spec.depth) for n in (1, 2))
     return (*pre, *blocks)
+
+
+def kept_norms(
+    spec: BackboneSpec, tensors: Mapping[str, Any], *, layer_norms: bool
+) -> dict[str, Any]:
+    """Of tensors by timm name those of the norms that a bank keeps of its backbone (NORMS).
+
+    Args:
+        spec: the backbone.
+        tensors: by timm name; arrays, or their shapes.
+        layer_norms: an adapter may bring tuned LayerNorms. Without, only the final norm is kept.
+    """
+    names = {*(norm_slots(spec) if layer_norms else ()), spec.final_norm}
+    return {name: value for name, value in tensors.items() if name.rpartition(".")[0] in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

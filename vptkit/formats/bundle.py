@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vptkit.atomic_files import atomic_file, recover_folder, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, BundleError
@@ -33,7 +33,7 @@ from .bundle_files import checked_file, graph_path, verify_files
 from .manifest_schema import ENGINES, FIELDS, FORMAT, MANIFEST, MODEL, MODEL_DATA, require_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
@@ -52,15 +52,16 @@ __all__ = [
     "MODEL",
     "Bundle",
     "adapter_entry",
-    "bundle_state",
     "open_bundle",
+    "read_steadily",
     "write_manifest",
 ]
 
 GOLDEN = "golden.safetensors"
 ADAPTER = "adapter.safetensors"
 _MANIFEST_BYTES = 32 << 20  # ImageNet-21k's labels fifty times
-_ATTEMPTS = 100  # at a bundle that is exchanged, or edited, again and again
+_T = TypeVar("_T")
+_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,19 +236,35 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         BundleError: not a bundle, another format, a manifest that says what none can; with verify
             also a file that is missing, changed, not listed, or no regular file.
     """
-    for attempt in range(_ATTEMPTS):
-        state = bundle_state(path)
+
+    def read() -> Bundle:
+        with _folder(path) as handle:
+            bundle = _parsed(path, _read_manifest(path, handle))
+            stamps = verify_files(path, handle, bundle.manifest["files"]) if verify else {}
+            return replace(bundle, stamps=stamps)
+
+    return read_steadily(path, read, _ATTEMPTS)
+
+
+def read_steadily(path: Path, read: Callable[[], _T], attempts: int) -> _T:
+    """What is read of a bundle, once more where it was exported again or edited meanwhile.
+
+    Args:
+        path: the bundle.
+        read: reads all of it anew at each call.
+        attempts: at a bundle that is exchanged, or edited, again and again.
+
+    Raises:
+        BundleError: as `read` raised it while nobody was at the bundle.
+    """
+    for _ in range(attempts - 1):
+        state = _state(path)
         try:
-            with _folder(path) as handle:
-                bundle = _parsed(path, _read_manifest(path, handle))
-                stamps = verify_files(path, handle, bundle.manifest["files"]) if verify else {}
-                return replace(bundle, stamps=stamps)
+            return read()
         except BundleError:
-            if (
-                state == bundle_state(path) or attempt + 1 == _ATTEMPTS
-            ):  # nobody was at it meanwhile
+            if state == _state(path):
                 raise
-    raise AssertionError
+    return read()
 
 
 def adapter_entry(adapter: Adapter) -> dict[str, Any]:
@@ -307,8 +324,8 @@ def _no_bundle(path: Path) -> str:
     return f"{path}: not a bundle: no {MANIFEST}. Expected the output of export."
 
 
-def bundle_state(path: Path) -> tuple[int, ...]:
-    """What changes when a bundle is exported again, or edited: who failed to read it tries again."""
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a bundle is exported again, or edited."""
     try:
         folder, manifest = path.stat(), (path / MANIFEST).lstat()
     except (OSError, ValueError):

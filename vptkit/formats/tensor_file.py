@@ -86,9 +86,7 @@ def read_tensor_file(path: Path, error: type[VptkitError], *, limit: int | None 
     Raises:
         error: see `read_tensors`; or the file is larger.
     """
-    with _opened(path, error) as stream:
-        if limit is not None and os.fstat(stream.fileno()).st_size > limit:
-            raise error(f"{path}: more than {limit} bytes, which no such file has")
+    with _opened(path, error, limit) as stream:
         return read_opened_tensors(stream, path, error)
 
 
@@ -156,11 +154,11 @@ def write_tensors(
 
 
 @contextlib.contextmanager
-def _opened(path: Path, error: type[VptkitError]) -> Iterator[BinaryIO]:
+def _opened(path: Path, error: type[VptkitError], limit: int | None = None) -> Iterator[BinaryIO]:
     path = Path(path)  # programs also call with a text
     if path.is_dir():
         raise error(f"{path}: a folder, expected a .safetensors file")
-    with open_regular(path, error) as stream:
+    with open_regular(path, error, limit=limit) as stream:
         try:
             yield stream
         except OSError as cause:
