@@ -66,7 +66,16 @@ def abridged(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Python writes no integer of thousands of digits, such as TOML's 0xfff… can be."""
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return "an integer too long to show"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
@@ -121,7 +130,8 @@ def flag() -> Kind:
 
 def choice(*values: str) -> Kind:
     """One of some words."""
-    expected = f"one of {', '.join(values)}"
+    words = (value or repr(value) for value in values)  # of an empty one nothing would be seen
+    expected = f"one of {', '.join(words)}"
 
     def kind(value: Any, place: str) -> tuple[str, Any, str] | None:
         right = isinstance(value, str) and value in values

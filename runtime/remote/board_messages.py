@@ -8,23 +8,23 @@ the memory.
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import TargetError
+from vptkit.formats.manifest_schema import DIGEST
+from vptkit.schema import choice, flag, integer, list_of, mapping, null_or, number, record
 from vptkit.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
-    Shape = Callable[[Any], bool]
+    from vptkit.schema import Kind
 
 __all__ = ["MOST_LINE", "read_message"]
 
 MOST_LINE = 64 << 20  # bytes of a line; a profile of a thousand rows has two million
 _MOST_ROWS = 10_000
-_LARGEST = 1e15  # of a number: bytes of a disk, at most
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LARGEST = 10**15  # of a number: bytes of a disk, at most
 
 
 def read_message(line: bytes, kinds: tuple[str, ...], host: str) -> dict[str, Any]:
@@ -42,104 +42,76 @@ def read_message(line: bytes, kinds: tuple[str, ...], host: str) -> dict[str, An
     for kind in kinds:
         shape = KINDS[kind]
         if set(message) == set(shape):
-            wrong = [key for key, fits in shape.items() if not fits(message[key])]
+            wrong = [key for key, kind_of in shape.items() if kind_of(message[key], key)]
             if not wrong:
                 return message
             raise TargetError(f"{host}: sent a {kind} message whose {wrong[0]} is malformed")
-    shown = json.dumps(sorted(message))[:200]
-    raise TargetError(f"{host}: sent a message of {shown}, expected {' or '.join(kinds)}")
+    keys = json.dumps(sorted(message))[:200]
+    raise TargetError(f"{host}: sent a message of {keys}, expected {' or '.join(kinds)}")
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
+def _passed_on(value: Any, place: str) -> None:
+    """What nobody here looks at; a line is bounded, and so is all in it."""
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+def _text(value: Any, place: str) -> tuple[str, Any, str] | None:
+    """Any, also with halves of surrogates: the name of a file there need not be UTF-8."""
+    return None if isinstance(value, str) else (place, value, "a text")
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= _LARGEST
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST
-
-
-def _status(value: Any) -> bool:
-    return type(value) is int and -256 < value < 256
-
-
-def _digest(value: Any) -> bool:
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
-
-
-def _none_or(shape: Shape) -> Shape:
-    return lambda value: value is None or shape(value)
-
-
-def _list_of(shape: Shape) -> Shape:
-    return lambda value: isinstance(value, list) and all(map(shape, value))
-
-
-def _object(required: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None) -> Shape:
+def _object(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
     """An object with these keys; what else it has is not looked at, only passed on."""
-
-    def fits(value: Any) -> bool:
-        return (
-            isinstance(value, dict)
-            and all(key in value and shape(value[key]) for key, shape in required.items())
-            and all(shape(value[k]) for k, shape in (optional or {}).items() if k in value)
-        )
-
-    return fits
+    return record(required, optional, others=_passed_on)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_text, value.values()))
+def _list_of(kind: Kind) -> Kind:
+    return list_of(kind, MOST_LINE)
 
 
-_MAYBE = _none_or(_number)
-_QUANTILES = _object({"p50": _number, "p90": _number, "p99": _number})
+_NUMBER = number(-_LARGEST, _LARGEST)
+_COUNT = integer(0, _LARGEST)
+_STATUS = integer(-255, 255)
+_MAYBE = null_or(_NUMBER)
+_QUANTILES = _object({"p50": _NUMBER, "p90": _NUMBER, "p99": _NUMBER})
 _ROW = _object(
     {
         "name": _text,
-        "kind": lambda value: value in ("adapter", "baseline"),
+        "kind": choice("adapter", "baseline"),
         "backend": _text,
-        "batch": _count,
+        "batch": _COUNT,
         "ms": _QUANTILES,
         "images_per_s": _MAYBE,
-        "count": _count,
-        "settled": _flag,
-        "path": _none_or(_text),
-        "memory_mb": _none_or(
-            _object({"increase": _MAYBE, "device": _MAYBE}, {"unavailable": _none_or(_text)})
+        "count": _COUNT,
+        "settled": flag(),
+        "path": null_or(_text),
+        "memory_mb": null_or(
+            _object({"increase": _MAYBE, "device": _MAYBE}, {"unavailable": null_or(_text)})
         ),
-        "ratio": _none_or(
+        "ratio": null_or(
             _object(
-                {"to": _text, "value": _number, "low": _number, "high": _number, "verdict": _text}
+                {"to": _text, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "verdict": _text}
             )
         ),
     },
     {
-        "precision": _none_or(_text),
-        "portions": _count,
+        "precision": null_or(_text),
+        "portions": _COUNT,
         "transfers": _text,
-        "power_mode": _none_or(_text),
-        "unsteady": _none_or(_list_of(_text)),
-        "times": _none_or(
-            _object({}, dict.fromkeys(("enqueue", "gpu", "host"), _none_or(_QUANTILES)))
+        "power_mode": null_or(_text),
+        "unsteady": null_or(_list_of(_text)),
+        "times": null_or(
+            _object({}, dict.fromkeys(("enqueue", "gpu", "host"), null_or(_QUANTILES)))
         ),
-        "streams": _none_or(_object({"count": _count, "images_per_s": _MAYBE})),
-        "energy": _none_or(
+        "streams": null_or(_object({"count": _COUNT, "images_per_s": _MAYBE})),
+        "energy": null_or(
             _object(
                 {},
                 {
                     "joules_per_image": _MAYBE,
                     "watts": _MAYBE,
                     "idle_watts": _MAYBE,
-                    "source": _none_or(_text),
-                    "unavailable": _none_or(_text),
+                    "source": null_or(_text),
+                    "unavailable": null_or(_text),
                 },
             )
         ),
@@ -147,27 +119,32 @@ _ROW = _object(
 )
 _MACHINE = _object(
     {
-        "versions": _texts,
-        "cpu": _none_or(_text),
-        "arch": _none_or(_text),
-        "session_threads": _count,
+        "versions": mapping(_text, _text, MOST_LINE),
+        "cpu": null_or(_text),
+        "arch": null_or(_text),
+        "session_threads": _COUNT,
         "load": _MAYBE,
     },
-    {"gpu": _none_or(_object({"name": _text}))},
+    {"gpu": null_or(_object({"name": _text}))},
 )
 _PROFILE = _object(
-    {"rows": _list_of(_ROW), "machine": _MACHINE},
+    {"rows": list_of(_ROW, _MOST_ROWS, least=1), "machine": _MACHINE},
     {"sweep": _object({"skipped": _list_of(_object({"name": _text, "reason": _text}))})},
 )
 
 
-def _profile(value: Any) -> bool:
+def _profile(value: Any, place: str) -> tuple[str, Any, str] | None:
     """A document of `benchmark.profile`, as what shows it takes it for granted."""
-    if not _PROFILE(value) or not 0 < len(value["rows"]) <= _MOST_ROWS:
-        return False
+    problem = _PROFILE(value, place)
+    if problem is None and not _fits_together(value["rows"]):
+        return place, value, "the document of a profile"
+    return problem
+
+
+def _fits_together(rows: Sequence[Mapping[str, Any]]) -> bool:
     # Each group has one row that the others are compared with, and energy has its source.
     groups: dict[Any, bool] = {}
-    for row in value["rows"]:
+    for row in rows:
         energy = row.get("energy") or {}
         if energy.get("joules_per_image") is not None and energy.get("source") is None:
             return False
@@ -177,14 +154,14 @@ def _profile(value: Any) -> bool:
 
 
 # Kind → its keys, and what each must be. `board_agent` and `profile_runner` write them.
-KINDS: dict[str, dict[str, Shape]] = {
-    "error": {"error": _object({"code": _status, "message": _text})},
-    "greeting": {"python": _text, "packages": _list_of(_text), "free": _count},
-    "missing": {"missing": _list_of(_digest)},
-    "taken": {"taken": _count},
-    "cleaned": {"freed": _count, "in_use": _count},
+KINDS: dict[str, dict[str, Kind]] = {
+    "error": {"error": _object({"code": _STATUS, "message": _text})},
+    "greeting": {"python": _text, "packages": _list_of(_text), "free": _COUNT},
+    "missing": {"missing": _list_of(DIGEST)},
+    "taken": {"taken": _COUNT},
+    "cleaned": {"freed": _COUNT, "in_use": _COUNT},
     "phase": {"phase": _text},
-    "progress": {"total": _none_or(_count), "advance": _count, "text": _text},
+    "progress": {"total": null_or(_COUNT), "advance": _COUNT, "text": _text},
     "document": {"document": _profile},
-    "exit": {"exit": _status},
+    "exit": {"exit": _STATUS},
 }

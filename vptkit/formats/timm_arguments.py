@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import BackboneError
+from vptkit.schema import abridged, choice, flag, integer, list_of, number, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from vptkit.schema import Kind
 
 __all__ = ["MOST_PARAMETERS", "require_timm_arguments", "require_timm_name"]
 
@@ -24,53 +27,27 @@ _MOST_PATCHES = 2**14  # 128 x 128; twice the pixels of the largest of timm's Vi
 _NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_-]{1,100})?")  # architecture and tag
 
 
-class _Rule(NamedTuple):
-    """What an argument may be."""
+def _one_or(one: Kind, least: int, most: int, many: str) -> Kind:
+    """A value, or a list of so many of it."""
+    several = list_of(one, most, least=least)
 
-    holds: Callable[[Any], bool]
-    wanted: str
+    def kind(value: Any, place: str) -> tuple[str, Any, str] | None:
+        problem = one(value, place)
+        if problem is None or several(value, place) is None:
+            return None
+        return place, value, f"{problem[2]}, or {many}"
 
-
-def _whole(low: int, high: int) -> _Rule:
-    return _Rule(
-        lambda v: type(v) is int and low <= v <= high, f"a whole number from {low} to {high}"
-    )
-
-
-def _size(high: int) -> _Rule:
-    one = _whole(1, high)
-
-    def holds(value: Any) -> bool:
-        if isinstance(value, list | tuple):
-            return len(value) == 2 and all(map(one.holds, value))
-        return one.holds(value)
-
-    return _Rule(holds, f"{one.wanted}, or two of them")
+    return kind
 
 
-def _number(low: float, high: float) -> _Rule:
-    return _Rule(
-        lambda v: type(v) in (int, float) and low <= v <= high, f"from {low:g} to {high:g}"
-    )
+def _size(high: int) -> Kind:
+    return _one_or(integer(1, high), 2, 2, "two of them")
 
 
-def _one_of(*choices: str) -> _Rule:
-    return _Rule(
-        lambda v: isinstance(v, str) and v in choices, "one of " + ", ".join(map(repr, choices))
-    )
-
-
-def _heads_of_blocks(value: Any) -> bool:
-    one = _whole(1, 256).holds
-    if isinstance(value, list | tuple):
-        return 1 <= len(value) <= 256 and all(map(one, value))
-    return one(value)
-
-
-_SWITCH = _Rule(lambda v: type(v) is bool, "true or false")
-_RATIO = _number(0.01, 64)
-_RATE = _number(0, 0.99)  # of dropout: frozen backbones have none, whatever it says
-_NORM = _one_of("layernorm", "rmsnorm")
+_SWITCH = flag()
+_RATIO = number(0.01, 64)
+_RATE = number(0, 0.99)  # of dropout: frozen backbones have none, whatever it says
+_NORM = choice("layernorm", "rmsnorm")
 _SWITCHES = (  # VisionTransformer's, then Eva's, BEiT's and those of relative positions
     "attn_only_layer_scale class_token dynamic_img_pad dynamic_img_size fc_norm final_norm fix_init"
     " no_embed_class pool_include_prefix pre_norm proj_bias qk_norm qkv_bias scale_attn_norm"
@@ -82,32 +59,32 @@ _SWITCHES = (  # VisionTransformer's, then Eva's, BEiT's and those of relative p
 )
 _RATES = "attn_drop_rate drop_path_rate drop_rate patch_drop_rate pos_drop_rate proj_drop_rate"
 
-_ARGUMENTS: dict[str, _Rule] = {
+_ARGUMENTS: dict[str, Kind] = {
     "img_size": _size(4096),
     "patch_size": _size(256),
-    "in_chans": _whole(1, 4),
-    "embed_dim": _whole(1, 8192),
-    "depth": _whole(1, 256),
-    "num_heads": _whole(1, 256),
-    "num_kv_heads": _Rule(_heads_of_blocks, "a whole number from 1 to 256, or one for each block"),
+    "in_chans": integer(1, 4),
+    "embed_dim": integer(1, 8192),
+    "depth": integer(1, 256),
+    "num_heads": integer(1, 256),
+    "num_kv_heads": _one_or(integer(1, 256), 1, 256, "one for each block"),
     "mlp_ratio": _RATIO,
-    "swiglu_align_to": _whole(0, 4096),
-    "attn_pool_num_heads": _whole(1, 256),
+    "swiglu_align_to": integer(0, 4096),
+    "attn_pool_num_heads": integer(1, 256),
     "attn_pool_mlp_ratio": _RATIO,
-    "reg_tokens": _whole(0, 1024),
-    "num_reg_tokens": _whole(0, 1024),
-    "rel_pos_dim": _whole(1, 4096),
+    "reg_tokens": integer(0, 1024),
+    "num_reg_tokens": integer(0, 1024),
+    "rel_pos_dim": integer(1, 4096),
     "ref_feat_shape": _size(4096),
-    "init_values": _number(-1e3, 1e3),
-    "rope_temperature": _number(1e-3, 1e9),
-    "rope_grid_offset": _number(-4096, 4096),
-    "rope_grid_indexing": _one_of("ij", "xy"),
-    "rope_type": _one_of("cat", "mixed", "dinov3"),
-    "attn_type": _one_of("eva", "rope"),
-    "rel_pos_type": _one_of("mlp", "mlp-swin", "bias"),
-    "pos_embed": _one_of("learn", "none", ""),
-    "global_pool": _one_of("", "avg", "avgmax", "max", "token", "map"),
-    "act_layer": _one_of("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "relu"),
+    "init_values": number(-1e3, 1e3),
+    "rope_temperature": number(1e-3, 1e9),
+    "rope_grid_offset": number(-4096, 4096),
+    "rope_grid_indexing": choice("ij", "xy"),
+    "rope_type": choice("cat", "mixed", "dinov3"),
+    "attn_type": choice("eva", "rope"),
+    "rel_pos_type": choice("mlp", "mlp-swin", "bias"),
+    "pos_embed": choice("learn", "none", ""),
+    "global_pool": choice("", "avg", "avgmax", "max", "token", "map"),
+    "act_layer": choice("gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "relu"),
     "norm_layer": _NORM,
     "embed_norm_layer": _NORM,
     **dict.fromkeys(_SWITCHES.split(), _SWITCH),
@@ -123,7 +100,7 @@ def require_timm_name(name: Any) -> None:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BackboneError(
-            f"backbone: the name is {_shown(name)}, expected one of timm's models, as "
+            f"backbone: the name is {abridged(name)}, expected one of timm's models, as "
             "vit_small_patch16_224. Repositories, folders and URLs are not taken."
         )
 
@@ -138,18 +115,16 @@ def require_timm_arguments(args: Any) -> None:
         BackboneError: names the argument, and what is allowed.
     """
     if not isinstance(args, dict):
-        raise BackboneError(f"backbone: args is {_shown(args)}, expected arguments by name")
+        raise BackboneError(f"backbone: args is {abridged(args)}, expected arguments by name")
     for name, value in args.items():
-        rule = _ARGUMENTS.get(name) if isinstance(name, str) else None
-        if rule is None:
+        kind = _ARGUMENTS.get(name) if isinstance(name, str) else None
+        if kind is None:
             raise BackboneError(
-                f"backbone: args has {_shown(name)}, which is no argument of an architecture. "
+                f"backbone: args has {abridged(name)}, which is no argument of an architecture. "
                 f"Allowed are {', '.join(sorted(_ARGUMENTS))}."
             )
-        if value is not None and not rule.holds(value):
-            raise BackboneError(
-                f"backbone: args: {name} is {_shown(value)}, expected {rule.wanted}"
-            )
+        if value is not None:
+            require(value, kind, "backbone: args", BackboneError, name)
     _require_size({name: value for name, value in args.items() if value is not None})
 
 
@@ -173,11 +148,3 @@ def _require_size(args: Mapping[str, Any]) -> None:
 
 def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits, as TOML's 0xfff…
-        text = f"{type(value).__name__}, too long to show"
-    return text if len(text) <= 80 else f"{text[:80]}…"

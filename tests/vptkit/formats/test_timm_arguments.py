@@ -158,6 +158,12 @@ def test_names_that_timm_would_look_up_elsewhere(tiny_adapter, name):
         read_adapter(forged(tiny_adapter, name=name))
 
 
+def test_an_integer_that_python_does_not_write():
+    """TOML's 0xfff… has no limit of digits, where Python's decimals have one."""
+    with pytest.raises(BackboneError, match="depth is an integer too long to show, expected"):
+        require_timm_arguments({"depth": 16**6000})
+
+
 def test_names_of_timm():
     for name in ("vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2.lvd142m", "x.a_b-c"):
         require_timm_name(name)
