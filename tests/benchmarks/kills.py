@@ -44,6 +44,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.support.bank_cases import family, write_family
+from tests.support.serial_runner import Serial
 from tests.support.strategies import Setup
 from tests.support.timms import create_model
 from vptkit.errors import OutputError
@@ -63,7 +64,6 @@ from vptkit.tune.run import layer_norm_plots, learning_curves
 from vptkit.tune.run.few_shot_series import tune_shots
 from vptkit.tune.sweep import run_sweep, sweep_plot
 from vptkit.tune.sweep.search_space import sweep_from_mapping
-from vptkit.tune.sweep.trial import CHECKPOINT, record_of, run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -342,37 +342,6 @@ def _play() -> None:
     builder.converse = converse
 
 
-class _Serial:
-    """A runner of a sweep: one trial after the other, checkpoints in the sweep's folder."""
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-
-    def run(self, plan: Any, book: Any) -> None:
-        for trial in book.pending():
-            start = self.fetch(book, trial, self.store) if trial.checkpoint else None
-            about = {"node": "here", "began": record_of(start)["epoch"] if start else 0}
-
-            def report(
-                record: dict[str, Any],
-                checkpoint: Path | None,
-                trial: Any = trial,
-                about: dict[str, Any] = about,
-            ) -> None:
-                book.result(trial.number, {**record, **about})
-                if checkpoint is not None:
-                    name = f"{trial.number}-{record['epoch']}"
-                    (self.store / name).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(checkpoint, self.store / name / CHECKPOINT)
-                    book.checkpoint(trial.number, name)
-
-            run_trial(plan.data, plan.settings(trial.number), start, report)
-            book.end(trial.number, "finished")
-
-    def fetch(self, book: Any, trial: Any, target: Path) -> Path:
-        return self.store / trial.checkpoint / CHECKPOINT
-
-
 def _trainings(place: Path) -> dict[str, Command]:
     data, weights = _images(place / "images"), place / "tiny.safetensors"
     model = create_model("vit_tiny_patch16_224", num_classes=0, **TINY)
@@ -394,7 +363,7 @@ def _trainings(place: Path) -> dict[str, Command]:
     assert not done.status, done.error
 
     def sweep(folder: Path, again: bool) -> None:
-        run_sweep.sweep(plan, folder / "s", _Serial(place / f"store-{folder.name}"))
+        run_sweep.sweep(plan, folder / "s", Serial(place / f"store-{folder.name}"))
 
     adapter = ("a.safetensors",)
     return {

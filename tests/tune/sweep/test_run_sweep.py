@@ -6,10 +6,10 @@ import csv
 import errno
 import json
 import os
-import shutil
 
 import pytest
 
+from tests.support.serial_runner import Serial
 from vptkit.errors import DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
@@ -17,42 +17,8 @@ from vptkit.tune import tune
 from vptkit.tune.sweep import run_sweep
 from vptkit.tune.sweep import trial as sweep_trial
 from vptkit.tune.sweep.run_sweep import leaderboard_table, sweep, sweep_from_mapping
-from vptkit.tune.sweep.trial import CHECKPOINT, record_of, require_inputs, run_trial
+from vptkit.tune.sweep.trial import record_of, require_inputs
 from vptkit.tune.sweep.trial_store import open_book
-
-
-class Serial:
-    """A runner: one trial after the other, in this process; may be stopped after some epochs."""
-
-    def __init__(self, store, stop_after=None):
-        self.store, self.left, self.began = store, stop_after, {}
-
-    def run(self, sweep, book):
-        for trial in book.pending():
-            start = self.store / trial.checkpoint / CHECKPOINT if trial.checkpoint else None
-            about = {"node": "here", "began": record_of(start)["epoch"] if start else 0}
-            self.began[trial.number] = about["began"]
-
-            def report(record, checkpoint, trial=trial, about=about):
-                book.result(trial.number, {**record, **about})
-                if checkpoint is not None:
-                    name = f"trial-{trial.number}/{record['epoch']}"
-                    (self.store / name).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(checkpoint, self.store / name / CHECKPOINT)
-                    book.checkpoint(trial.number, name)
-                if self.left is not None:
-                    self.left -= 1
-                    if not self.left:
-                        raise KeyboardInterrupt
-
-            try:
-                run_trial(sweep.data, sweep.settings(trial.number), start, report)
-                book.end(trial.number, "finished")
-            except VptkitError as error:
-                book.end(trial.number, "failed", str(error))
-
-    def fetch(self, book, trial, target):
-        return self.store / trial.checkpoint / CHECKPOINT
 
 
 @pytest.fixture
