@@ -7,6 +7,8 @@
 - `distill`: how the demo's backbone was made.
 - `importers`: other people's adapters.
 - `methods`: what is learned on it.
+- `phases`: a training from the probe to its last phase.
+- `probe`: the linear probe, solved.
 - `run`: one run: `tune`.
 - `sweep`: many runs.
 - `training`: the loop.

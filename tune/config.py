@@ -29,6 +29,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "rescale": ("none", "gamma", "beta", "both"),
     "precision": ("fp32", "bf16", "fp16"),
     "class_weights": ("none", "balanced"),
+    "head_init": ("probe", "zero"),
+    "select": ("loss", "top1", "last"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
@@ -61,7 +63,12 @@ class TuneConfig:
         epochs, batch_size, warmup: length of training; warmup is a share of all steps. With
             cycles, `head_epochs` and `ln_epochs` count instead, and each phase warms up.
         lr, wd: rate and decay of the prompts; None takes the method's default.
-        lr_head, wd_head: of the head. The head's bias has no decay.
+        head_init: the head begins as the "probe", the best that a head alone can make of the frozen
+            features (linear probing, then tuning: Kumar et al., ICLR 2022), or at "zero", knowing
+            nothing. Of `linear` the probe is all there is.
+        lr_head, wd_head: of the head; None takes what fits its beginning. Its bias has no decay.
+        select: the epoch that is taken: the best by log-"loss" on val, the best by "top1" there
+            (then by loss), or the "last".
         lr_ln: of LayerNorms, which have no decay: it would pull γ to 0, not to the backbone's.
         cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N
             times between the head, for `head_epochs`, and norms and prompts, for `ln_epochs`.
@@ -108,8 +115,10 @@ class TuneConfig:
     warmup: float = 0.1
     lr: float | None = None
     wd: float = 1e-3
+    head_init: Literal["probe", "zero"] = "probe"
     lr_head: float | None = None
-    wd_head: float = 0.1
+    wd_head: float | None = None
+    select: Literal["loss", "top1", "last"] = "loss"
     lr_ln: float | None = None
     cycles: int = 0
     head_epochs: int = 10
@@ -183,7 +192,19 @@ class TuneConfig:
 
         Chosen on validation splits (`docs/results.md`).
         """
-        return self.lr or 5e-3, self.lr_head or (5e-2 if self.method == "linear" else 5e-3)
+        return self.lr or 5e-3, self.lr_head or (1e-4 if self.starts_from_probe else 5e-3)
+
+    @property
+    def starts_from_probe(self) -> bool:
+        """Whether the head begins as the linear probe."""
+        return self.head_init == "probe" or self.method == "linear"
+
+    @property
+    def decay_of_head(self) -> float:
+        """Weight decay of the head, default filled in: the probe's strength was chosen already."""
+        if self.wd_head is not None:
+            return self.wd_head
+        return 0.0 if self.starts_from_probe else 0.1
 
     @property
     def rate_of_norms(self) -> float:
@@ -209,7 +230,7 @@ class TuneConfig:
         del document["weights"], document["name"], document["full_data"]
         del document["allow_outside"]
         document["lr"], document["lr_head"] = self.rates
-        document["lr_ln"] = self.rate_of_norms
+        document["lr_ln"], document["wd_head"] = self.rate_of_norms, self.decay_of_head
         document["dropout"] = self.prompt_dropout
         plain: dict[str, Any] = json.loads(json.dumps(document))  # backbone_args may hold tuples
         return plain

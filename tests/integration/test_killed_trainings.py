@@ -120,7 +120,7 @@ def test_cycles_end_when_val_stops_improving(
 ):
     left = list(scores)
     monkeypatch.setattr(
-        "vptkit.tune.training.phase_trainer.top1_and_loss",
+        "vptkit.tune.phases.phase_trainer.top1_and_loss",
         lambda *_: (left.pop(0), 1.0) if left else (0.0, 1.0),
     )
     config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, augment="crop")

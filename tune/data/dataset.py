@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["Augmentation", "DataSet"]
 
 Augmentation = Literal["none", "flip", "crop"]
-_DECODED_BUDGET = 1 << 30  # bytes of decoded images kept in memory, per split
+_VIEWS_STREAM = 3  # apart from the streams of epochs
+_BUDGET = 1 << 30  # bytes of images kept in memory, per split
 
 
 class DataSet:
     """A split as batches of prepared images.
 
-    Decoded images are kept in memory up to a budget of 1 GiB, then decoded anew each epoch.
+    Images are kept in memory up to a budget of 1 GiB (as inference sees them; for random crops as
+    they were decoded), the rest is read anew each epoch.
     """
 
     def __init__(self, split: Split, preprocess: Preprocess) -> None:
@@ -40,7 +42,8 @@ class DataSet:
         self.split = split
         self.preprocess = preprocess
         self._decoded: dict[int, Image.Image] = {}
-        self._room = _DECODED_BUDGET
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._room = _BUDGET
 
     def __len__(self) -> int:
         """Number of images."""
@@ -51,19 +54,29 @@ class DataSet:
         return np.stack([self._prepared(int(i)) for i in indices])
 
     def evaluation_batches(
-        self, size: int, *, flip: bool = False, share: tuple[int, int] = (0, 1)
+        self,
+        size: int,
+        *,
+        view: int = 0,
+        seed: int = 0,
+        crop_scale: float = 1.0,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """All images in order, as inference sees them (or mirrored): uint8 [B, H, W, 3], [B].
+        """All images in order, as inference sees them or in another view: uint8 [B, H, W, 3], [B].
 
         Args:
             size: batch size.
-            flip: mirror them.
+            view: 0 as inference sees them, 1 mirrored, from 2 on each a random part of "crop".
+            seed, crop_scale: of the random parts.
             share: (k, n): every n-th image from the k-th on.
         """
 
         def image(index: int) -> NDArray[np.uint8]:
-            pixels = self._prepared(index)
-            return pixels[:, ::-1] if flip else pixels
+            if view < 2:
+                pixels = self._prepared(index)
+                return pixels[:, ::-1] if view else pixels
+            rng = np.random.default_rng([seed, view, index, _VIEWS_STREAM])
+            return np.asarray(_random_crop(self._open(index), rng, self.preprocess, crop_scale))
 
         order = np.arange(len(self))[share[0] :: share[1]]
         parts = [order[i : i + size] for i in range(0, len(order), size)]
@@ -128,7 +141,14 @@ class DataSet:
 
     def _prepared(self, index: int) -> NDArray[np.uint8]:
         """As inference sees it: uint8 [H, W, 3]."""
-        return prepare(self._open(index), self.preprocess, self.split.images[index])
+        if index not in self._kept:
+            name = self.split.images[index]
+            pixels = prepare(self._decoded.get(index) or open_image(name), self.preprocess, name)
+            if pixels.nbytes > self._room:
+                return pixels
+            self._room -= pixels.nbytes
+            self._kept[index] = pixels
+        return self._kept[index]
 
     def _open(self, index: int) -> Image.Image:
         if index in self._decoded:

@@ -90,6 +90,12 @@ class Tuned(nn.Module):
             f = self.compute(self.backbone, pixels, prompts, self.insert, self.pool, self.norm)
         return f.to(self.head.weight.dtype)
 
+    def frozen_features(self, pixels: Tensor) -> Tensor:
+        """Of the backbone alone, without prompts: float [B, 3, H, W] → [B, d]."""
+        with self.autocast():
+            f = self.compute(self.backbone, pixels, [], "none", self.pool, self.norm)
+        return f.to(self.head.weight.dtype)
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Float [B, 3, H, W] → logits [B, C]."""
         return self.head(self.features(pixels))  # type: ignore[no-any-return]
@@ -157,7 +163,9 @@ def parameter_groups(model: Tuned, config: TuneConfig, part: Part = "all") -> li
         groups.append({"params": norms, "lr": config.rate_of_norms, "weight_decay": 0.0})
     if part != "body":
         head = model.head
-        groups.append({"params": [head.weight], "lr": lr_head, "weight_decay": config.wd_head})
+        groups.append(
+            {"params": [head.weight], "lr": lr_head, "weight_decay": config.decay_of_head}
+        )
         groups.append({"params": [head.bias], "lr": lr_head, "weight_decay": 0.0})
     for group in groups:
         group["base_lr"] = group["lr"]

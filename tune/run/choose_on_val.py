@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vptkit.tune.training.head_refit import refit_head
+from vptkit.tune.phases.head_refit import refit_head
 from vptkit.tune.training.loop import top1_and_loss
 
 from .choose_lambda import choose_rescale
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
-    from vptkit.tune.training.phased_training import Trained
+    from vptkit.tune.phases.phased_training import Trained
 
 __all__ = ["Chosen", "choose_on_val", "top1_on"]
 
@@ -27,7 +27,7 @@ class Chosen:
     """What val chose; the model holds it.
 
     Attributes:
-        best_epoch: whose parameters were taken, from 1.
+        best_epoch: whose parameters were taken, from 1; 0 for the probe before the first.
         val_top1: accuracy on val with everything that was chosen, a share.
         layer_norms: shift, λ and its curve (`Rescaled.to_json`), and the FSR proxy where there is a
             full set; None if no LayerNorms are tuned.
@@ -58,7 +58,8 @@ def choose_on_val(
     """
     tuned, state = trained
     tuned.load_state_dict(state.best)
-    val_top1 = state.history[state.best_epoch - 1]["val_top1"]
+    assert state.best_record is not None  # noqa: S101 - an epoch or a probe there was
+    val_top1 = state.best_record["val_top1"]
     if tuned.layer_norms is None:
         return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=None)
     rescaled = choose_rescale(tuned, tuned.layer_norms, sets, config, progress)

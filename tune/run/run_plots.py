@@ -46,7 +46,7 @@ def _draw(
     except ImportError:
         return []
     plots = [files.curves]
-    plot_curves({name: state.history}, files.curves)
+    plot_curves({name: state.records}, files.curves)
     if norms is None:
         return plots
     plots.append(files.beside("shift.png"))

@@ -1,6 +1,6 @@
 """`tune`: from a folder of images and a timm backbone to an adapter file, in four steps.
 
-Load (`load_run`), train (`vptkit.tune.training.phased_training`), choose (`choose_on_val`), write
+Load (`load_run`), train (`vptkit.tune.phases.phased_training`), choose (`choose_on_val`), write
 (`write_run`). What goes from step to step: `RunRequest`, what is asked; `RunInputs`, data and
 backbone; `Trained`, the model and its best epoch; `Chosen`, what val chose.
 """
@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vptkit.progress import SILENT
+from vptkit.tune.phases.phased_training import Training, train_phases
 from vptkit.tune.training.device import choose_device, describe_device, repeatable
 from vptkit.tune.training.distributed import joined, leads
-from vptkit.tune.training.phased_training import Training, train_phases
 from vptkit.tune.training.run_files import run_files
 
 from .choose_on_val import choose_on_val, top1_on
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
-    from vptkit.tune.training.phased_training import Trained
+    from vptkit.tune.phases.phased_training import Trained
 
     from .choose_on_val import Chosen
     from .load_run import RunInputs

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
-    from vptkit.tune.training.phased_training import Trained
+    from vptkit.tune.phases.phased_training import Trained
 
     from .choose_on_val import Chosen
     from .load_run import RunInputs, RunRequest

@@ -130,9 +130,14 @@ def record_of(checkpoint: Path) -> dict[str, Any]:
     try:
         text = read_metadata(checkpoint, DataError)["vptkit"]
         document = parse_json(text, checkpoint, DataError)
-        best = document["history"][document["best_epoch"] - 1]
+        records = [
+            document.get("start", {}),
+            *document["history"],
+        ]  # of an older vptkit's there is no start
+        best = records[document["best_epoch"]]
+        last = {key: value for key, value in records[-1].items() if key != "probe"}
         return {
-            **document["history"][-1],
+            **last,
             "best_epoch": document["best_epoch"],
             "best_top1": best["val_top1"],
             "best_loss": best["val_loss"],

@@ -18,7 +18,7 @@ from vptkit.errors import DataError, OutputError
 from vptkit.progress import SILENT
 from vptkit.regular_files import is_plain_name, read_regular
 from vptkit.strict_json import parse_json
-from vptkit.tune.training.phases import phases
+from vptkit.tune.phases.phase_plan import phases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

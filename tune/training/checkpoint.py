@@ -29,15 +29,16 @@ __all__ = ["load_checkpoint", "restore_moments", "restore_parameters", "save_che
 _FORMAT = "vptkit.checkpoint/1"
 _DAMAGED = "damaged checkpoint (NAME.checkpoint.safetensors, beside the adapter)"
 _RECORD = frozenset(["epoch", "train_loss", "train_top1", "val_top1", "val_loss"])
+_START = frozenset(["epoch", "val_top1", "val_loss", "probe"])
 _SCALER = frozenset(
     ["scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"]
 )
 
 
 def save_checkpoint(
-    path: Path, model: Tuned, optimizer: torch.optim.Optimizer, state: TrainState
+    path: Path, model: Tuned, optimizer: torch.optim.Optimizer | None, state: TrainState
 ) -> None:
-    """Write the state after an epoch, atomically.
+    """Write the state after an epoch, or before the first (then without an optimizer), atomically.
 
     Raises:
         OutputError: the disk is full; the checkpoint of the epoch before stays.
@@ -45,13 +46,15 @@ def save_checkpoint(
     tensors: dict[str, torch.Tensor] = {}
     tensors |= {f"param.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
-    for index, moments in optimizer.state_dict()["state"].items():
+    learned = {} if optimizer is None else optimizer.state_dict()["state"]
+    for index, moments in learned.items():
         tensors |= {f"adam.{index}.{key}": value for key, value in moments.items()}
     document = {
         "format": _FORMAT,
         "identity": state.identity,
         "epoch": state.epoch,
         "history": state.history,
+        "start": state.start,
         "best_epoch": state.best_epoch,
         "whitening": state.whitening,
         "scaler": state.scaler,
@@ -81,12 +84,14 @@ def load_checkpoint(
     if document["identity"] != identity:
         raise DataError(f"{path}: belongs to another run: {_differences(document, identity)}")
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-    if document["best_epoch"] and not any(name.startswith("best.") for name in tensors):
+    begun = document["best_epoch"] or document.get("start")
+    if begun and not any(name.startswith("best.") for name in tensors):
         raise DataError(f"{path}: damaged checkpoint: no best parameters. Remove it to start anew.")
     state = TrainState(
         identity=identity,
         epoch=document["epoch"],
         history=document["history"],
+        start=document.get("start", {}),
         best_epoch=document["best_epoch"],
         best={k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")},
         whitening=document["whitening"],
@@ -160,6 +165,7 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
             yield f"history: epoch {number} has no {', '.join(missing)}"
     if not isinstance(document["identity"].get("config", {}), dict):
         yield "identity: config is no object"
+    yield from _problems_of_start(document.get("start", {}))
     if not all(isinstance(one, dict) for one in document["whitening"]):
         yield "whitening is no list of objects"
     scaler = document.get("scaler", {})
@@ -167,17 +173,25 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
         yield "scaler is not that of fp16's losses"
 
 
+def _problems_of_start(start: Any) -> Iterator[str]:
+    numbers = ("val_top1", "val_loss")
+    if not isinstance(start, dict):
+        yield "start is no object"
+    elif start and not (set(start) >= _START and all(_is_plain(start[key]) for key in numbers)):
+        yield "start is no record of what val says before the first epoch"
+
+
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def completed(identity: dict[str, Any]) -> dict[str, Any]:
-    """An older vptkit's identity: settings that it did not know stood at their defaults."""
+    """An older vptkit's identity: settings that it did not know stood as it worked."""
     then = identity.get("config") or {}
     if "method" not in then:
         return identity
-    defaults = TuneConfig(backbone="", method=then["method"]).to_json()
-    return {**identity, "config": {**defaults, **then}}
+    defaults = TuneConfig(backbone="", method=then["method"], head_init="zero", select="top1")
+    return {**identity, "config": {**defaults.to_json(), **then}}
 
 
 def _differences(document: dict[str, Any], identity: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, the best epoch chosen on the validation split."""
+"""The training loop: AdamW, warm-up and cosine, the epoch chosen on the validation split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .distributed import leads, share, sum_over_processes
 from .optimizer_step import Batch, Stepper, require_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 __all__ = [
     "EpochData",
     "answers",
-    "feature_batches",
-    "feature_evaluation",
     "image_batches",
+    "judged",
+    "keep_if_best",
     "out_of_patience",
     "rate_at",
     "top1_and_loss",
@@ -101,64 +101,10 @@ def image_batches(data: DataSet, config: TuneConfig) -> Callable[[int], Iterator
     return batches
 
 
-@torch.no_grad()
-def feature_batches(
-    model: Tuned, data: DataSet, config: TuneConfig
-) -> Callable[[int], Iterator[Batch]]:
-    """Training batches of features, computed once, plain and mirrored: for a linear probe."""
-    k, processes = share()
-    flips = [False, True] if config.augment == "flip" else [False]
-    views = torch.zeros(len(flips), len(data), model.head.in_features, device=device_of(model))
-    for view, flip in zip(views, flips, strict=True):
-        view[k::processes] = _features(model, data, config, flip=flip)
-    sum_over_processes([views])
-    targets = torch.from_numpy(data.split.targets)
-
-    def batches(epoch: int) -> Iterator[Batch]:
-        rng = np.random.default_rng([config.seed, epoch])
-        order = torch.from_numpy(rng.permutation(len(data)))
-        view = torch.from_numpy(rng.integers(len(views), size=len(data)))
-        for part, chosen in zip(
-            torch.split(order, config.batch_size), torch.split(view, config.batch_size), strict=True
-        ):
-            own = part[k::processes]
-            yield Batch(views[chosen[k::processes], own], targets[own], len(part))
-
-    return batches
-
-
-def _features(model: Tuned, data: DataSet, config: TuneConfig, *, flip: bool = False) -> Tensor:
-    """Of this process's share of the images, in order: [own images, d]."""
-    model.eval()  # no dropout on what is kept
-    device = device_of(model)
-    batches = data.evaluation_batches(config.batch_size, flip=flip, share=share())
-    parts = [
-        model.features(torch.from_numpy(normalize(images, data.preprocess)).to(device))
-        for images, _ in batches
-    ]
-    return torch.cat([torch.zeros(0, model.head.in_features, device=device), *parts])
-
-
 def top1_and_loss(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
     """(top-1 share, mean cross-entropy) over a split; classes are never weighted here."""
     right, loss = answers(model, data, batch_size)
     return float(right.mean()), loss
-
-
-@torch.no_grad()
-def feature_evaluation(
-    model: Tuned, data: DataSet, config: TuneConfig
-) -> Callable[[], tuple[float, float]]:
-    """What `top1_and_loss` says of a split while only the head learns: features are computed once."""
-    features, (k, processes) = _features(model, data, config), share()
-    targets = torch.from_numpy(data.split.targets)[k::processes].to(features.device)
-
-    @torch.no_grad()
-    def evaluation() -> tuple[float, float]:
-        right, loss = _judged([(model.head(features), targets)], len(data), features.device)
-        return float(right.mean()), loss
-
-    return evaluation
 
 
 @torch.no_grad()
@@ -174,10 +120,10 @@ def answers(model: Tuned, data: DataSet, batch_size: int) -> tuple[NDArray[np.bo
         )
         for images, targets in batches
     )
-    return _judged(pairs, len(data), device)
+    return judged(pairs, len(data), device)
 
 
-def _judged(
+def judged(
     pairs: Iterable[tuple[Tensor, Tensor]], count: int, device: torch.device
 ) -> tuple[NDArray[np.bool_], float]:
     """`answers`, of all `count` images, from this process's share of (logits, targets)."""
@@ -271,7 +217,6 @@ def _close_epoch(
     """Measure on val, note the epoch (`loss` and `top1` are of train), keep the best parameters."""
     val_top1, val_loss = data.validation()
     require_finite(val_loss, state.epoch, config)
-    best = state.history[state.best_epoch - 1] if state.best_epoch else None
     state.epoch += 1
     state.history.append(
         {
@@ -282,10 +227,30 @@ def _close_epoch(
             "val_loss": val_loss,
         }
     )
-    if best is None or (val_top1, -val_loss) > (best["val_top1"], -best["val_loss"]):
+    keep_if_best(model, config, state)
+
+
+def keep_if_best(model: Tuned, config: TuneConfig, state: TrainState) -> None:
+    """Keep the parameters, if the last record is the best one; of equals the earlier one stays.
+
+    Args:
+        model: as it was measured for that record.
+        config: `select` says what is better.
+        state: `best` and `best_epoch` are filled in.
+    """
+    record, best = (state.history or [state.start])[-1], state.best_record
+    if not state.best or best is None or _merit(record, config) > _merit(best, config):
         state.best_epoch = state.epoch
         state.best = {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def _merit(record: Mapping[str, Any], config: TuneConfig) -> tuple[float, float]:
+    top1, loss = record["val_top1"], -record["val_loss"]
+    if config.select == "last":
+        return record["epoch"], 0.0
+    return (loss, top1) if config.select == "loss" else (top1, loss)
+
+
 def _latest(state: TrainState) -> str:
-    return f"{state.history[-1]['val_top1']:.3f}" if state.history else "-"
+    record = state.history[-1] if state.history else state.start
+    return f"{record['val_top1']:.3f}" if record else "-"

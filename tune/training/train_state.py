@@ -19,7 +19,9 @@ class TrainState:
         identity: configuration and digests; a checkpoint of another run is refused.
         epoch: epochs done.
         history: one record an epoch.
-        best_epoch: the epoch (from 1) with the best validation accuracy so far.
+        start: what val says before the first epoch, {"epoch": 0, "val_top1", "val_loss", "probe"};
+            empty if the head begins at zero.
+        best_epoch: the epoch (from 1) that is the best so far, 0 for the start.
         best: the parameters of that epoch.
         whitening: diagnostics of the whitening matrices.
         scaler: of fp16's losses, as torch's GradScaler has it; empty otherwise.
@@ -28,7 +30,18 @@ class TrainState:
     identity: dict[str, Any]
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    start: dict[str, Any] = field(default_factory=dict)
     best_epoch: int = 0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     whitening: list[dict[str, float]] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def best_record(self) -> dict[str, Any] | None:
+        """The record of the best epoch, or of the start; None before there is one."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else self.start or None
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The start, if there is one, and every epoch."""
+        return [self.start, *self.history] if self.start else self.history

@@ -47,8 +47,18 @@ def test_evaluation_is_prepare(train):
     assert np.array_equal(images, wanted)
     assert np.array_equal(np.concatenate([t for _, t in parts]), train.split.targets)
     assert np.array_equal(train.prepared(np.array([5, 2])), wanted[[5, 2]])
-    mirrored = np.concatenate([images for images, _ in train.evaluation_batches(7, flip=True)])
+    mirrored = np.concatenate([images for images, _ in train.evaluation_batches(7, view=1)])
     assert np.array_equal(mirrored, wanted[:, :, ::-1])
+
+
+def test_views_of_crop_are_random_parts(train):
+    def view(number: int, seed: int = 0, size: int = 7):
+        batches = train.evaluation_batches(size, view=number, seed=seed, crop_scale=0.3)
+        return np.concatenate([images for images, _ in batches])
+
+    assert np.array_equal(view(2), view(2, size=24))
+    for other in (view(0), view(3), view(2, seed=1)):
+        assert (view(2) != other).any(axis=(1, 2, 3)).all()
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "crop"])
@@ -71,7 +81,7 @@ def test_an_epoch_depends_on_seed_and_epoch_only(splits, augment):
 def test_an_epoch_does_not_depend_on_the_cache_or_on_threads(train, monkeypatch):
     first = epoch_of(train, 8, augment="crop")
     again = epoch_of(train, 8, augment="crop")  # decoded images are in memory now
-    monkeypatch.setattr(data_module, "_DECODED_BUDGET", 5000)
+    monkeypatch.setattr(data_module, "_BUDGET", 5000)
     poor = epoch_of(DataSet(train.split, PREPROCESS), 8, augment="crop")
     executor = data_module.ThreadPoolExecutor
     monkeypatch.setattr(data_module, "ThreadPoolExecutor", lambda max_workers: executor(7))
@@ -81,12 +91,17 @@ def test_an_epoch_does_not_depend_on_the_cache_or_on_threads(train, monkeypatch)
 
 
 def test_the_memory_budget_is_kept(train, monkeypatch):
-    monkeypatch.setattr(data_module, "_DECODED_BUDGET", 20_000)
+    monkeypatch.setattr(data_module, "_BUDGET", 20_000)
     poor = DataSet(train.split, PREPROCESS)
     list(poor.evaluation_batches(8))
-    kept = [image.width * image.height * 3 for image in poor._decoded.values()]
+    kept = [pixels.nbytes for pixels in poor._kept.values()]
     assert 0 < sum(kept) <= 20_000
     assert len(kept) < len(poor)
+    crops = DataSet(train.split, PREPROCESS)
+    epoch_of(crops, 8, augment="crop")
+    decoded = [image.width * image.height * 3 for image in crops._decoded.values()]
+    assert 0 < sum(decoded) <= 20_000
+    assert not crops._kept
 
 
 def test_an_epoch_is_a_shuffle(train):

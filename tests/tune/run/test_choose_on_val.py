@@ -17,28 +17,35 @@ from vptkit.tune.backbone.timm_backbone import preprocess_of  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
+from vptkit.tune.phases.phased_training import Trained  # noqa: E402
 from vptkit.tune.run.choose_on_val import choose_on_val, top1_on  # noqa: E402
-from vptkit.tune.training.phased_training import Trained  # noqa: E402
 from vptkit.tune.training.train_state import TrainState  # noqa: E402
 
 
 @pytest.mark.parametrize(
-    ("scores", "best"),
+    ("select", "scores", "best"),
     [
-        ([(0.5, 1.0), (0.9, 1.0), (0.1, 0.1)], 2),  # accuracy decides, not loss, not the last
-        ([(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 2),  # then loss
-        ([(0.5, 1.0), (0.5, 1.0), (0.5, 1.0)], 1),  # then the earlier one
+        ("top1", [(0.5, 1.0), (0.9, 1.0), (0.1, 0.1)], 2),  # accuracy, not loss, not the last
+        ("top1", [(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 2),  # then loss
+        ("top1", [(0.5, 1.0), (0.5, 1.0), (0.5, 1.0)], 1),  # then the earlier one
+        ("loss", [(0.9, 1.0), (0.1, 0.5), (0.5, 0.9)], 2),
+        ("loss", [(0.5, 1.0), (0.6, 1.0), (0.5, 1.0)], 2),  # then accuracy
+        ("last", [(0.9, 0.1), (0.8, 0.2), (0.1, 0.9)], 3),
     ],
 )
-def test_the_best_epoch_is_kept(splits, make_config, tmp_path, monkeypatch, scores, best):
+def test_the_best_epoch_is_kept(splits, make_config, tmp_path, monkeypatch, select, scores, best):
     heads, left = [], list(scores)
 
     def scripted(model, *_):
         heads.append(model.head.weight.detach().clone())
         return left.pop(0)
 
-    monkeypatch.setattr("vptkit.tune.training.phase_trainer.top1_and_loss", scripted)
-    result = tune(splits, tmp_path / "a.safetensors", make_config(method="vpt", epochs=3))
+    monkeypatch.setattr("vptkit.tune.phases.phase_trainer.top1_and_loss", scripted)
+    result = tune(
+        splits,
+        tmp_path / "a.safetensors",
+        make_config(method="vpt", head_init="zero", select=select, epochs=3),
+    )
     assert (result.best_epoch, result.val_top1) == (best, scores[best - 1][0])
     kept = read_adapter(result.adapter).tensors["head.weight"]
     assert [np.array_equal(kept, head) for head in heads] == [i == best for i in (1, 2, 3)]

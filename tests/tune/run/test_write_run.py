@@ -108,7 +108,7 @@ def draw(what: object, path: Path, name: str = "") -> None:
 
 def test_a_checkpoint_of_a_run_that_replaces_an_adapter(splits, make_config, tmp_path):
     """--resume alone keeps to the settings of the adapter; --force lets the other run go on."""
-    first, second = (make_config(method="linear", seed=seed, name="x") for seed in (0, 1))
+    first, second = (make_config(method="vpt", seed=seed, name="x") for seed in (0, 1))
     output = tmp_path / "a.safetensors"
     tune(splits, output, first)
     before = output.read_bytes()

@@ -80,7 +80,7 @@ def test_resume_with_other_data_or_weights_is_refused(
 
 def test_a_moved_weights_file_is_the_same_run(splits, weights, make_config, tmp_path):
     output = tmp_path / "a.safetensors"
-    config = make_config(method="linear")
+    config = make_config(method="vpt")
     interrupted(splits, config, output)
     (tmp_path / "moved.safetensors").write_bytes(weights.read_bytes())
     tune(splits, output, replace(config, weights=tmp_path / "moved.safetensors"), resume=True)
@@ -90,18 +90,18 @@ def test_a_moved_weights_file_is_the_same_run(splits, weights, make_config, tmp_
 @pytest.mark.parametrize("damage", ["truncated", "no checkpoint", "empty"])
 def test_a_damaged_checkpoint_is_refused(splits, weights, make_config, tmp_path, damage):
     output = tmp_path / "a.safetensors"
-    checkpoint = interrupted(splits, make_config(method="linear"), output)
+    checkpoint = interrupted(splits, make_config(method="vpt"), output)
     content = checkpoint.read_bytes()
     damaged = {"truncated": content[:-9], "no checkpoint": weights.read_bytes(), "empty": b""}
     checkpoint.write_bytes(damaged[damage])
     with pytest.raises(DataError, match=r"a\.checkpoint\.safetensors"):
-        tune(splits, output, make_config(method="linear"), resume=True)
+        tune(splits, output, make_config(method="vpt"), resume=True)
     assert not output.exists()
 
 
 def test_a_checkpoint_without_resume_is_refused(splits, make_config, tmp_path):
     output = tmp_path / "a.safetensors"
-    config = make_config(method="linear", name="x")
+    config = make_config(method="vpt", name="x")
     checkpoint = interrupted(splits, config, output)
     with pytest.raises(OutputError, match=r"a\.checkpoint.*--resume.*--force"):
         tune(splits, output, config)
@@ -114,7 +114,7 @@ def test_a_checkpoint_without_resume_is_refused(splits, make_config, tmp_path):
 
 def test_force_with_bad_input_keeps_the_checkpoint(splits, make_config, tmp_path):
     """A slip in the path of the data must not cost a night's training."""
-    config = make_config(method="linear")
+    config = make_config(method="vpt")
     checkpoint = interrupted(splits, config, tmp_path / "a.safetensors")
     with pytest.raises(DataError):
         tune(tmp_path / "nowhere", tmp_path / "a.safetensors", config, force=True)
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_an_older_vptkit(splits, make_config, tmp_path):
 
 
 def test_a_full_disk_keeps_the_earlier_checkpoint(splits, make_config, tmp_path, monkeypatch):
-    config = make_config(method="vpt", epochs=3, name="x")
+    config = make_config(method="vpt", epochs=3, name="x", head_init="zero")
     output = tmp_path / "a.safetensors"
     real = os.fsync
 

@@ -21,9 +21,9 @@ from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
 from vptkit.tune.training.device import place  # noqa: E402
+from vptkit.tune.training.frozen_features import feature_evaluation  # noqa: E402
 from vptkit.tune.training.loop import (  # noqa: E402
     answers,
-    feature_evaluation,
     image_batches,
     rate_at,
     top1_and_loss,
@@ -165,7 +165,7 @@ def scripted(monkeypatch, scores: list[float]) -> list[float]:
     """Validation gives these accuracies in turn; returns the rates of the last steps of epochs."""
     left, rates = list(scores), []
     monkeypatch.setattr(
-        "vptkit.tune.training.phase_trainer.top1_and_loss", lambda *_: (left.pop(0), 1.0)
+        "vptkit.tune.phases.phase_trainer.top1_and_loss", lambda *_: (left.pop(0), 1.0)
     )
     real = Stepper.step
 
@@ -188,7 +188,7 @@ def scripted(monkeypatch, scores: list[float]) -> list[float]:
 )
 def test_patience(splits, make_config, tmp_path, monkeypatch, scores, patience, epochs, best):
     rates = scripted(monkeypatch, [*scores, 0.0])
-    config = make_config(method="vpt", epochs=6, patience=patience)
+    config = make_config(method="vpt", epochs=6, patience=patience, head_init="zero", select="top1")
     monkeypatch.setattr("vptkit.tune.run.choose_on_val.top1_and_loss", lambda *_: (0.0, 1.0))
     bar = Count()
     result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)
@@ -204,11 +204,19 @@ def test_the_bar_counts_the_whole_run(splits, make_config, tmp_path, monkeypatch
     """Two cycles of which the second brings nothing: a third is not begun. Dropped images."""
     scripted(monkeypatch, [0.6, 0.5, 0.5, 0.5, 0.0])
     monkeypatch.setattr(
-        "vptkit.tune.training.phase_trainer.feature_evaluation",
+        "vptkit.tune.phases.phase_trainer.feature_evaluation",
         lambda *_: iter([(0.5, 1.0)] * 3).__next__,
     )
     monkeypatch.setattr("vptkit.tune.run.choose_on_val.top1_and_loss", lambda *_: (0.0, 1.0))
-    config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, batch_size=7)
+    config = make_config(
+        method="ln",
+        cycles=3,
+        head_epochs=1,
+        ln_epochs=1,
+        batch_size=7,
+        head_init="zero",
+        select="top1",
+    )
     bar = Count()
     result = tune(splits, tmp_path / "a.safetensors", config, progress=bar)
     assert len(result.metrics.read_text().splitlines()) == 4
@@ -218,12 +226,12 @@ def test_the_bar_counts_the_whole_run(splits, make_config, tmp_path, monkeypatch
 
 
 def test_a_run_that_lost_patience_is_resumed_to_the_same_bytes(splits, make_config, tmp_path):
-    config = make_config(method="linear", lr_head=1e-9, epochs=9, patience=2, name="x")
+    config = make_config(method="vpt", lr=1e-9, lr_head=1e-9, epochs=9, patience=2, name="x")
     whole = tune(splits, tmp_path / "a.safetensors", config)
     records = whole.metrics.read_text().splitlines()
-    assert whole.best_epoch + 2 == len(records) or len(records) == 9
+    assert whole.best_epoch + 3 == len(records) or len(records) == 10
     output = tmp_path / "b.safetensors"
-    for _ in range(len(records) - 1):  # an epoch a run
+    for _ in range(len(records) - 2):  # an epoch a run
         with pytest.raises(KeyboardInterrupt):
             tune(splits, output, config, resume=True, progress=Stop(25))
     resumed = tune(splits, output, config, resume=True)
@@ -264,9 +272,10 @@ def test_balanced_classes_of_an_even_set_change_nothing(splits, make_config, tmp
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_resumes_to_the_same_bytes(splits, make_config, tmp_path, precision):
-    config = make_config(method="vpt", precision=precision, epochs=3, name="x")
+    zero = {"method": "vpt", "epochs": 3, "name": "x", "head_init": "zero"}
+    config = make_config(**zero, precision=precision)
     whole = tune(splits, tmp_path / "a.safetensors", config)
-    full = tune(splits, tmp_path / "f.safetensors", make_config(method="vpt", epochs=3, name="x"))
+    full = tune(splits, tmp_path / "f.safetensors", make_config(**zero))
     assert 0 < distance(whole.adapter, full.adapter) < 0.2
     output = tmp_path / "b.safetensors"
     with pytest.raises(KeyboardInterrupt):

@@ -68,8 +68,15 @@ def tune(
     warmup: Annotated[Float, option("Share of all steps [0.1].")] = None,
     lr: Annotated[Float, option("Rate of the prompts [5e-3].")] = None,
     wd: Annotated[Float, option("Weight decay of the prompts [1e-3].")] = None,
-    lr_head: Annotated[Float, option("Rate of the head [5e-3; linear: 5e-2].")] = None,
-    wd_head: Annotated[Float, option("Weight decay of the head [0.1].")] = None,
+    head_init: Annotated[
+        Text,
+        option("The head begins as the linear probe, or knowing nothing: probe, zero [probe]."),
+    ] = None,
+    lr_head: Annotated[Float, option("Rate of the head [1e-4; from zero: 5e-3].")] = None,
+    wd_head: Annotated[Float, option("Weight decay of the head [0; from zero: 0.1].")] = None,
+    select: Annotated[
+        Text, option("Epoch taken: best val loss, best val top1, or last: loss, top1, last [loss].")
+    ] = None,
     lr_ln: Annotated[Float, option("Rate of LayerNorms [1e-3].")] = None,
     cycles: Annotated[
         Int, option("LayerNorms: head and norms in turns, so often; 0: at once [0].")

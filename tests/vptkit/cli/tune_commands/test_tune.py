@@ -196,7 +196,7 @@ def test_tune_does_not_overwrite(tune, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_tune_interrupted_and_resumed(tune, tmp_path, monkeypatch, sent):
-    from vptkit.tune.training import phased_training as module
+    from vptkit.tune.phases import phased_training as module
 
     real, calls = module.save_checkpoint, []
 

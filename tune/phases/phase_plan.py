@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.methods.tuned_model import Part
-
-    from .train_state import TrainState
+    from vptkit.tune.training.train_state import TrainState
 
 __all__ = ["Phase", "phases", "stalled"]
 
@@ -36,6 +35,8 @@ class Phase:
 
 def phases(config: TuneConfig) -> tuple[Phase, ...]:
     """The phases of a run, one after the other."""
+    if config.method == "linear":
+        return ()  # the probe is all there is
     if not config.cycles:
         return (Phase("all", range(config.epochs)),)
     found: list[Phase] = []

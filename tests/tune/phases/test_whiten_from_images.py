@@ -11,7 +11,7 @@ timm = pytest.importorskip("timm")
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
-from vptkit.tune.training.whiten_from_images import whitening_matrices  # noqa: E402
+from vptkit.tune.phases.whiten_from_images import whitening_matrices  # noqa: E402
 
 
 def test_whitening_without_enough_tokens(splits, make_config, tmp_path):

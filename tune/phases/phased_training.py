@@ -11,13 +11,14 @@ import torch
 
 from vptkit.atomic_files import atomic_file
 from vptkit.tune.methods.tuned_model import Tuned, wants_whitening
+from vptkit.tune.training.checkpoint import load_checkpoint, restore_parameters, save_checkpoint
+from vptkit.tune.training.device import choose_device, place
+from vptkit.tune.training.distributed import leads
+from vptkit.tune.training.train_state import TrainState
 
-from .checkpoint import load_checkpoint, restore_parameters, save_checkpoint
-from .device import choose_device, place
-from .distributed import leads
+from .phase_plan import phases, stalled
 from .phase_trainer import PhaseTrainer
-from .phases import phases, stalled
-from .train_state import TrainState
+from .probe_start import start_from_probe
 from .whiten_from_images import whitening_matrices
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.training.run_files import RunFiles
 
-    from .phases import Phase
-    from .run_files import RunFiles
+    from .phase_plan import Phase
 
 __all__ = ["Trained", "Training", "train_phases"]
 
@@ -89,6 +90,10 @@ def train_phases(
     trainer = PhaseTrainer(
         tuned=tuned, sets=training.sets, config=config, state=state, progress=progress
     )
+    if not state.start and config.starts_from_probe:
+        start_from_probe(tuned, training.sets, config, state, progress)
+        if leads():
+            _keep(trainer, training.files, None, on_epoch if not plan else None)
     progress.total = (progress.total or 0) + trainer.images_left(plan)
     after_epoch = functools.partial(_keep_epoch, trainer, training.files, on_epoch)
     for phase in plan:
@@ -140,10 +145,20 @@ def _keep_epoch(
     phase: Phase,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write metrics and checkpoint behind an epoch."""
-    state = trainer.state
+    """Note the phase of an epoch, and keep it."""
     if phase.cycle:
-        state.history[-1] |= {"cycle": phase.cycle, "part": phase.part}
+        trainer.state.history[-1] |= {"cycle": phase.cycle, "part": phase.part}
+    _keep(trainer, files, optimizer, on_epoch)
+
+
+def _keep(
+    trainer: PhaseTrainer,
+    files: RunFiles,
+    optimizer: torch.optim.Optimizer | None,
+    on_epoch: Callable[[Path], None] | None,
+) -> None:
+    """Write metrics and checkpoint."""
+    state = trainer.state
     _write_metrics(state, files)
     save_checkpoint(files.checkpoint, trainer.tuned, optimizer, state)
     if on_epoch is not None:
@@ -154,5 +169,5 @@ def _write_metrics(state: TrainState, files: RunFiles) -> None:
     if not leads():
         return
     with atomic_file(files.metrics) as part:
-        lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.history]
+        lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.records]
         part.write_text("".join(lines))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .loop import top1_and_loss
+from vptkit.tune.training.loop import top1_and_loss
+from vptkit.tune.training.train_state import TrainState
+
+from .phase_plan import Phase
 from .phase_trainer import PhaseTrainer
-from .phases import Phase
-from .train_state import TrainState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

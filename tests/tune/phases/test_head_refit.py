@@ -14,7 +14,7 @@ from vptkit.tune import tune  # noqa: E402
 
 
 def test_a_refit_is_kept_only_if_val_gains(splits, make_config, tmp_path, monkeypatch):
-    from vptkit.tune.training import head_refit
+    from vptkit.tune.phases import head_refit
 
     real = head_refit.top1_and_loss
     for gain, changed in ((-0.5, False), (0.5, True)):

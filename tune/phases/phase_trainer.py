@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from vptkit.tune.methods.tuned_model import parameter_groups
-
-from .checkpoint import restore_moments
-from .loop import (
-    EpochData,
-    feature_batches,
-    feature_evaluation,
-    image_batches,
-    top1_and_loss,
-    train,
-)
-from .optimizer_step import class_weights
+from vptkit.tune.training.checkpoint import restore_moments
+from vptkit.tune.training.frozen_features import feature_batches, feature_evaluation
+from vptkit.tune.training.loop import EpochData, image_batches, top1_and_loss, train
+from vptkit.tune.training.optimizer_step import class_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +22,9 @@ if TYPE_CHECKING:
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Part, Tuned
+    from vptkit.tune.training.train_state import TrainState
 
-    from .phases import Phase
-    from .train_state import TrainState
+    from .phase_plan import Phase
 
 __all__ = ["PhaseTrainer"]
 
@@ -118,8 +111,7 @@ class PhaseTrainer:
 
     def _from_features(self, part: Part) -> bool:
         """Whether only the head learns, from features that stay the same."""
-        alone = part == "head" or self.config.method == "linear"
-        return alone and self.config.augment != "crop"
+        return part == "head" and self.config.augment != "crop"
 
     def _steps(self, part: Part) -> int:
         """Of an epoch. Of images a last batch of less than half the size is dropped, of features none."""

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 from vptkit.tune.config import config_from_mapping  # noqa: E402
-from vptkit.tune.training.phases import Phase, phases, stalled  # noqa: E402
+from vptkit.tune.phases.phase_plan import Phase, phases, stalled  # noqa: E402
 from vptkit.tune.training.train_state import TrainState  # noqa: E402
 
 
@@ -16,9 +16,13 @@ def config_of(**values):
     return config_from_mapping({"backbone": "vit", "method": "ln", **values})
 
 
-@pytest.mark.parametrize("method", ["bpt", "linear", "ln", "ln+bpt"])
+@pytest.mark.parametrize("method", ["bpt", "ln", "ln+bpt"])
 def test_at_once(method):
     assert phases(config_of(method=method, epochs=7)) == (Phase("all", range(7), 0),)
+
+
+def test_the_probe_has_no_epochs():
+    assert phases(config_of(method="linear", epochs=7)) == ()
 
 
 def test_in_turns():

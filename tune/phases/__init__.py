@@ -1,0 +1,9 @@
+"""A training from its start to its last phase: the probe, then everything at once or in turns.
+
+- `head_refit`: the head once more, after λ was chosen.
+- `phase_plan`: all at once, or head and norms in turns.
+- `phase_trainer`: one phase: its optimiser, batches and epochs.
+- `phased_training`: all phases of a run, fresh or resumed.
+- `probe_start`: the head begins as the linear probe.
+- `whiten_from_images`: W of each block, from training images.
+"""

@@ -1,0 +1,159 @@
+"""Multinomial logistic regression at its optimum, by L-BFGS.
+
+    f(W, b) = Σ w_i H(y_i, softmax(W x_i + b)) / Σ w_i  +  (λ / 2) ‖W‖²        b is not penalised
+
+x are the features, centred and divided by one number, their root mean square, so that a strength λ
+means the same for every backbone; both are folded back into W and b. (scikit-learn's C is 1 / (λ n)
+on such features.) The problem is solved in the principal axes of the features, each axis scaled by
+its curvature: the same optimum, in a tenth of the steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import one_hot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+__all__ = ["LogisticRegression", "Solution"]
+
+_ROWS = 8192  # of features at once: what is computed beside them stays small
+_STEPS, _MEMORY = 300, 12  # of L-BFGS: most steps, and pairs that it remembers
+_FLAT = 1e-12  # of the largest variance: axes below have none, and weights there are 0
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The optimum for one strength.
+
+    Attributes:
+        strength: λ
+        weight, bias: of a head on the features as they came, float32 [C, d] and [C].
+        objective: f there.
+        loss: mean cross-entropy on the training rows, without the penalty.
+    """
+
+    strength: float
+    weight: Tensor
+    bias: Tensor
+    objective: float
+    loss: float
+
+
+class LogisticRegression:
+    """The problem of some features; `solve` finds its optimum for one strength after the other."""
+
+    def __init__(
+        self, features: Tensor, targets: Tensor, classes: int, weights: Tensor | None = None
+    ) -> None:
+        """Find the features' principal axes.
+
+        Args:
+            features: float32 [n, d], wherever the solver shall run. Its memory is taken over and
+                overwritten, so that it is needed only once; it may be that of a file.
+            targets: class indices, int64 [n]; or shares of the classes (soft labels), float32 [n, C].
+            classes: C
+            weights: of the rows, float32 [n]; None: all 1.
+        """
+        self._targets, self._classes = targets, classes
+        count, width = features.shape
+        rows = torch.ones(count, device=features.device) if weights is None else weights
+        self._weights = rows / rows.sum()
+        self._centre = torch.zeros(width, dtype=torch.float64, device=features.device)
+        for part in _parts(count):
+            self._centre += self._weights[part].double() @ features[part].double()
+        moment = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+        for part in _parts(count):
+            centred = features[part] - self._centre.float()
+            moment += (centred.T @ (centred * self._weights[part][:, None])).double()
+        self._scale = float(moment.diagonal().mean().clamp(min=1e-30).sqrt())
+        variances, axes = torch.linalg.eigh(moment / self._scale**2)
+        kept = variances > _FLAT * variances[-1].clamp(min=1e-30)
+        self._variances, self._axes = variances[kept], axes[:, kept]
+        projection = (self._axes / self._scale).float()  # [d, k]
+        self._inputs = features[:, : len(self._variances)]
+        for part in _parts(count):
+            self._inputs[part] = (features[part] - self._centre.float()) @ projection
+        self._found: dict[float, Tensor] = {}
+
+    def solve(self, strength: float) -> Solution:
+        """The optimum for one strength; the search begins at the next stronger one that is known.
+
+        Args:
+            strength: λ; from strong to weak is quickest.
+        """
+        stronger = [known for known in self._found if known >= strength]
+        if stronger:
+            start = self._found[min(stronger)]
+        else:
+            size = len(self._variances) + 1, self._classes
+            start = torch.zeros(size, dtype=torch.float64, device=self._inputs.device)
+        theta, objective, loss = self._search(strength, start)
+        self._found[strength] = theta
+        weight = (self._axes @ theta[:-1] / self._scale).T
+        bias = theta[-1] - weight @ self._centre
+        return Solution(strength, weight.float(), bias.float(), objective, loss)
+
+    def _search(self, strength: float, start: Tensor) -> tuple[Tensor, float, float]:
+        """Theta [k + 1, C] (the last row is the bias), f and the cross-entropy there."""
+        certainty = self._loss(start)[2]
+        curvature = torch.cat([self._variances * certainty + strength, certainty[None]])
+        steps = curvature.clamp(min=1e-12).rsqrt()[:, None]
+        scaled = (start / steps).requires_grad_()
+        solver = torch.optim.LBFGS(
+            [scaled],
+            max_iter=_STEPS,
+            history_size=_MEMORY,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-9,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Tensor:
+            theta = scaled.detach() * steps
+            loss, gradient, _ = self._loss(theta)
+            gradient[:-1] += strength * theta[:-1]
+            scaled.grad = gradient * steps
+            return loss + strength / 2 * theta[:-1].square().sum()
+
+        solver.step(closure)
+        theta = scaled.detach() * steps
+        loss = float(self._loss(theta)[0])
+        return theta, loss + strength / 2 * float(theta[:-1].square().sum()), loss
+
+    def _loss(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean cross-entropy, its gradient by theta, and its mean curvature by a logit, p (1 - p)."""
+        weight, bias = theta[:-1].float(), theta[-1].float()
+        loss, gradient, curvature = (
+            theta.new_zeros(()),
+            torch.zeros_like(theta),
+            theta.new_zeros(()),
+        )
+        for part in _parts(len(self._inputs)):
+            inputs, targets = self._inputs[part], self._shares(part)
+            log = torch.log_softmax(torch.addmm(bias, inputs, weight), dim=1)
+            rows, answers = self._weights[part][:, None], log.exp()
+            curvature += (rows * answers * (1 - answers)).mean(dim=1).sum(dtype=torch.float64)
+            loss -= (rows * targets * log).sum(dtype=torch.float64)
+            residual = rows * (answers * targets.sum(dim=1, keepdim=True) - targets)
+            gradient[:-1] += inputs.T @ residual
+            gradient[-1] += residual.sum(dim=0, dtype=torch.float64)
+        return loss, gradient, curvature
+
+    def _shares(self, part: slice) -> Tensor:
+        """What the classes' shares of some rows are, float32 [b, C]."""
+        targets = self._targets[part]
+        if targets.dim() == 2:
+            return targets
+        return one_hot(targets, self._classes).float()
+
+
+def _parts(count: int) -> Iterator[slice]:
+    for begin in range(0, count, _ROWS):
+        yield slice(begin, begin + _ROWS)
