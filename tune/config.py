@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vptkit.errors import VptkitError
+from vptkit.formats.pooling import POOLS
 from vptkit.formats.timm_arguments import require_timm_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from vptkit.formats.pooling import Pool
 
 __all__ = ["TuneConfig", "config_from_mapping"]
 
@@ -23,7 +26,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "b_init": ("random", "whiten"),
     "compat": ("paper", "released"),
     "tap": ("pre_ln1", "post_ln1"),
-    "pool": ("model", "token", "avg", "avg_prompts", "map"),
+    "pool": ("model", *POOLS),
     "norm": ("model", "before_pool", "after_pool"),
     "augment": ("none", "flip", "crop"),
     "rescale": ("none", "gamma", "beta", "both"),
@@ -59,7 +62,7 @@ class TuneConfig:
         backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
         method, insert, form, prompts (m), rank (p), b_init, tune_b_last: what is learned.
         whiten_images, whiten_floor, tap, compat: how the whitening matrices are computed.
-        pool, norm: "model" takes timm's own choice for this backbone.
+        pool, norm: "model" takes timm's own choice for this backbone; pools: `vptkit.formats.pooling`.
         epochs, batch_size, warmup: length of training; warmup is a share of all steps. With
             cycles, `head_epochs` and `ln_epochs` count instead, and each phase warms up.
         lr, wd: rate and decay of the prompts; None takes the method's default.
@@ -108,7 +111,7 @@ class TuneConfig:
     whiten_floor: float = 1e-6
     tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1"
     compat: Literal["paper", "released"] = "paper"
-    pool: Literal["model", "token", "avg", "avg_prompts", "map"] = "model"
+    pool: Literal["model"] | Pool = "model"
     norm: Literal["model", "before_pool", "after_pool"] = "model"
     epochs: int = 20
     batch_size: int = 32

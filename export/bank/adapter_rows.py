@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import AdapterError
-from vptkit.export.fold.block_tensors import Linear, Tensors
-from vptkit.export.fold.equations import fold_layer_norm
+from vptkit.export.fold.block_tensors import Tensors
+from vptkit.export.fold.fold_network import fold_head
 from vptkit.export.fold.prefix_keys_values import prompts_seen
 from vptkit.formats.adapter import require_backbone
 from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots
@@ -90,12 +90,8 @@ def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
     if adapter.insert == "deep":
         rows = [_prompt_rows(adapter, bank, tensors, i) for i in range(spec.depth)]
         prompts = _single(np.stack(rows))
-    head = Linear(
-        np.asarray(adapter.tensors["head.weight"], dtype=np.float64).T,
-        np.asarray(adapter.tensors["head.bias"], dtype=np.float64),
-    )
-    if spec.final_norm is not None and not _inside_pool(adapter):
-        head = fold_layer_norm(*tensors.norm(spec.final_norm), head)
+    folds = spec.final_norm is not None and not _inside_pool(adapter)
+    head = fold_head(adapter, tensors.norm(str(spec.final_norm)) if folds else None)
     golden = adapter.golden()
     if golden is not None:
         golden = golden[0][:GOLDEN_IMAGES], golden[1][:GOLDEN_IMAGES].astype(np.float32)

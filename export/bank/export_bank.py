@@ -147,6 +147,7 @@ def _bank(
         sha256=first.backbone.sha256 or digest_of_weights(tensors),
         shape=BankShape.of(
             spec,
+            pool=first.pool,
             prompts=_at_least("--bank-prompts", room.prompts, prompts),
             classes=_at_least("--bank-classes", room.classes, classes),
             layer_norms=layer_norms,

@@ -71,9 +71,9 @@ class _BankWriter(Writer):
         self._done: set[str] = set()
 
     def head(self, f: str) -> str:
-        """Features [B, d] → logits [B, C]: each image has a head of its own."""
+        """Features [B, f] → logits [B, C]: each image has a head of its own."""
         b = self.b
-        f = b.reshape(f, (0, 1, self.spec.width), "head/row")
+        f = b.reshape(f, (0, 1, self.shape.features), "head/row")
         f = b.op("MatMul", [f, self.row("bank.head_weight")], "head/MatMul")
         f = b.reshape(f, (0, self.shape.classes), "head/flat")
         return b.op("Add", [f, self.row("bank.head_bias")], "logits")

@@ -18,6 +18,7 @@ from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import Adapter, BackboneRef, parse_adapter
 from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bundle import ADAPTER, open_bundle, write_manifest
+from vptkit.formats.pooling import head_inputs
 
 from .export_bundle import write_graph
 from .export_options import ExportOptions
@@ -53,7 +54,8 @@ def random_weights(spec: BackboneSpec, seed: int = 0) -> dict[str, NDArray[np.fl
 def _bare(bank: Bundle) -> Adapter:
     """A linear probe with as many classes as a bank has room for."""
     entry, backbone = bank.manifest["adapters"][0], bank.manifest["backbone"]
-    classes, width = bank.manifest["outputs"][0]["shape"][1], bank.spec.width
+    classes = bank.manifest["outputs"][0]["shape"][1]
+    inputs = head_inputs(entry["pool"], bank.spec.width)
     return Adapter(
         name=bank.name,
         backbone=BackboneRef(name=backbone["name"], spec=bank.spec, sha256=backbone["sha256"]),
@@ -65,7 +67,7 @@ def _bare(bank: Bundle) -> Adapter:
         labels=tuple(f"class {i}" for i in range(classes)),
         preprocess=bank.preprocess,
         tensors={
-            "head.weight": np.zeros((classes, width), np.float32),
+            "head.weight": np.zeros((classes, inputs), np.float32),
             "head.bias": np.zeros(classes, np.float32),
         },
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .block_tensors import Array
 
-__all__ = ["block_prompt", "fold"]
+__all__ = ["block_prompt", "fold", "fold_head"]
 
 
 def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapter) -> Folded:
@@ -48,15 +48,10 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         AdapterError: the adapter pools as the backbone cannot.
     """
     tensors = Tensors({**weights, **adapter.layer_norms()})
-    head = Linear(
-        np.asarray(adapter.tensors["head.weight"], dtype=np.float64).T,
-        np.asarray(adapter.tensors["head.bias"], dtype=np.float64),
-    )
     final = None if spec.final_norm is None else tensors.norm(spec.final_norm)
     before = final if adapter.norm == "before_pool" else None
     pool = _fold_pool(spec, tensors, before) if adapter.pool == "map" else None
-    if final is not None and (pool is None or before is None):
-        head = fold_layer_norm(*final, head)
+    head = fold_head(adapter, final if pool is None or before is None else None)
 
     prefix_rows, patch_rows = _embedding_rows(spec, tensors)
     kernel = tensors("patch_embed.proj.weight")
@@ -84,6 +79,23 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         attention_pool=pool,
         head=head,
     )
+
+
+def fold_head(adapter: Adapter, norm: Norm | None) -> Linear:
+    """The head as it acts on x̂: W [d, C], or [2 d, C] whose halves are rows normalised apart.
+
+    Args:
+        adapter: whose head.
+        norm: affine of the norm before it, or None where there is none to fold.
+    """
+    head = Linear(
+        np.asarray(adapter.tensors["head.weight"], dtype=np.float64).T,
+        np.asarray(adapter.tensors["head.bias"], dtype=np.float64),
+    )
+    if norm is None:
+        return head
+    rows = len(head.w) // len(norm.gamma)
+    return fold_layer_norm(np.tile(norm.gamma, rows), np.tile(norm.beta, rows), head)
 
 
 def block_prompt(adapter: Adapter, spec: BackboneSpec, i: int) -> Array:

@@ -125,7 +125,7 @@ class Folded:
         norm_pre: affine of norm_pre (gamma, beta), or None.
         blocks: L of them, in order; of `fold` they are `LazyBlocks`: folded as one goes through.
         attention_pool: for pool "map", final norm's affine folded in if it stands before.
-        head: final norm's affine folded in, if nothing stands between.
+        head: [d, C] or [2 d, C]; final norm's affine folded in, if nothing stands between.
     """
 
     patch: Linear

@@ -53,7 +53,7 @@ class Writer(AttentionWriter):
     """Writes one network."""
 
     def features(self, insert: str, pool: str, norm: str) -> str:
-        """The vector that the head sees: name of [B, d].
+        """The vector that the head sees: name of [B, d], or [B, 2 d] (`head_inputs`).
 
         One pass over the blocks, which are folded as it goes (`LazyBlocks`).
         """
@@ -206,7 +206,7 @@ class Writer(AttentionWriter):
         return y if mlp.post is None else self.affine_norm(y, mlp.post, f"{name}.post")
 
     def pool(self, z: str, length: int, pool: str, norm: str) -> str:
-        """[B, length, d] → [B, d], normalised (the affine is in the head)."""
+        """[B, length, d] → [B, d] or [B, 2 d], normalised (the affine is in the head)."""
         b, spec = self.b, self.spec
         first, stop = self._pooled_rows(length, pool)
         if (first, stop) != (0, length):
@@ -217,17 +217,32 @@ class Writer(AttentionWriter):
             f = b.reshape(z, (0, spec.width), "pool")
         elif pool == "map":
             f = self.latent_pool(z)
+        elif pool == "token+avg":
+            f = self.class_and_mean(z)
         else:
             f = b.op("ReduceMean", [z], "pool", axes=[1], keepdims=0)
-        return self.final_norm(f) if norm == "after_pool" else f
+        if norm == "after_pool":
+            f = self.final_norm(f)
+        return b.reshape(f, (0, 2 * spec.width), "pool") if pool == "token+avg" else f
+
+    def class_and_mean(self, z: str) -> str:
+        """The class row and the mean of the patches, which stand last: [B, T, d] → [B, 2, d]."""
+        b, spec = self.b, self.spec
+        patches = b.slice(z, 1, spec.prefix, spec.tokens, "pool/patches")
+        mean = b.op("ReduceMean", [patches], "pool/mean", axes=[1], keepdims=1)
+        return b.op("Concat", [b.slice(z, 1, 0, 1, "pool/class"), mean], "pool/both", axis=1)
 
     def _pooled_rows(self, length: int, pool: str) -> tuple[int, int]:
         spec = self.spec
         if pool == "map":
             whole = spec.attention_pool is not None and spec.attention_pool.prefix
             return (0 if whole else spec.prefix), spec.tokens
-        first = {"token": 0, "avg": spec.prefix, "avg_prompts": int(spec.class_token)}[pool]
-        return first, {"token": 1, "avg": spec.tokens, "avg_prompts": length}[pool]
+        return {
+            "token": (0, 1),
+            "avg": (spec.prefix, spec.tokens),
+            "token+avg": (0, spec.tokens),
+            "avg_prompts": (int(spec.class_token), length),
+        }[pool]
 
     def latent_pool(self, x: str) -> str:
         """Attention pooling (see `Pool`): [B, rows, d] → [B, d]."""

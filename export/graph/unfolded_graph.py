@@ -87,6 +87,8 @@ class _Writer:
         f = self.pool(z, length)
         if adapter.norm == "after_pool" and final is not None:
             f = self.norm(f, final, "norm")
+        if adapter.pool == "token+avg":
+            f = b.reshape(f, (0, 2 * spec.width), "pool")
         weight, bias = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
         return b.linear(f, weight.T, bias, "logits")
 
@@ -283,7 +285,7 @@ class _Writer:
     # pooling -----------------------------------------------------------------------------------
 
     def pool(self, z: str, length: int) -> str:
-        """[B, length, d] → [B, d]."""
+        """[B, length, d] → [B, d]; [B, 2, d] of the class row and the mean of the patches."""
         b, spec, pool = self.b, self.spec, self.adapter.pool
         if pool == "map":
             rows = b.slice(z, 1, length - spec.patches, length, "pool/rows")
@@ -291,6 +293,10 @@ class _Writer:
                 before = b.slice(z, 1, 0, spec.prefix, "pool/before")
                 rows = b.op("Concat", [before, rows], "pool/tokens", axis=1)
             return self.latent_pool(rows)
+        if pool == "token+avg":
+            rows = b.slice(z, 1, length - spec.patches, length, "pool/rows")
+            mean = b.op("ReduceMean", [rows], "pool/mean", axes=[1], keepdims=1)
+            return b.op("Concat", [b.slice(z, 1, 0, 1, "pool/class"), mean], "pool/both", axis=1)
         first = {"token": 0, "avg": length - spec.patches, "avg_prompts": int(spec.class_token)}
         z = b.slice(z, 1, first[pool], 1 if pool == "token" else length, "pool/rows")
         if pool == "token":

@@ -143,7 +143,8 @@ def test_the_algebra_in_double_precision(feed, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_feature_at_once(form):
     """The case that all broken twins start from is right before it is broken."""
-    for pool, norm in product(("token", "avg", "avg_prompts"), ("before_pool", "after_pool")):
+    pools = ("token", "avg", "token+avg", "avg_prompts")
+    for pool, norm in product(pools, ("before_pool", "after_pool")):
         for insert in ("deep", "shallow"):
             case = build(Setup(pool=pool, norm=norm, insert=insert))
             assert difference(case, form) <= PARITY_FP32
@@ -383,9 +384,23 @@ def without_bias(linear: Linear) -> Linear:
     return linear._replace(b=0 * linear.b)
 
 
+def halves_exchanged(case: Case, folded: Folded) -> Folded:
+    rolled = np.roll(folded.head.w, case.spec.width, axis=0)
+    return replace(folded, head=folded.head._replace(w=rolled))
+
+
+def shift_of_one_half(case: Case, folded: Folded) -> Folded:
+    """The final norm's β counted for the class token, not for the mean."""
+    d, adapter = case.spec.width, case.adapter
+    beta = {**case.weights, **adapter.layer_norms()}["norm.bias"]
+    lost = beta @ adapter.tensors["head.weight"][:, d:].T
+    return replace(folded, head=folded.head._replace(b=folded.head.b - lost))
+
+
 MEAN, AVG_AFTER = Setup(pool="avg"), Setup(pool="avg", norm="after_pool")
 ALL_MEAN = Setup(pool="avg_prompts", norm="after_pool")
 ALL_BEFORE = Setup(pool="avg_prompts")
+BOTH, BOTH_AFTER = Setup(pool="token+avg"), Setup(pool="token+avg", norm="after_pool")
 SHALLOW, SHALLOW_MEAN = Setup(insert="shallow"), Setup(insert="shallow", pool="avg")
 ABSORBED, QUERY, FULL = "absorbed", "query", "full"
 
@@ -498,6 +513,16 @@ TWINS: dict[str, tuple[Setup, str, Break]] = {
     "pool begins a row late": (MEAN, FULL, slices("pool/rows", lambda a, b: (a + 1, b))),
     "pool begins a row early": (AVG_AFTER, FULL, slices("pool/rows", lambda a, b: (a - 1, b))),
     "pool ends a row late": (SHALLOW_MEAN, FULL, slices("pool/rows", lambda a, b: (a, b + 1))),
+    "mean before the class token": (BOTH, FULL, refold(halves_exchanged)),
+    "mean's half of the head without beta": (BOTH_AFTER, FULL, refold(shift_of_one_half)),
+    "class and mean, norm after for before": (BOTH, FULL, adapted(norm="after_pool")),
+    "mean with the registers": (BOTH, FULL, slices("pool/patches", lambda a, b: (a - 1, b))),
+    "register for the class token": (BOTH, FULL, slices("pool/class", lambda a, b: (1, 2))),
+    "unfolded: mean with the registers": (
+        BOTH_AFTER,
+        "unfolded",
+        slices("pool/rows", lambda a, b: (a - 1, b)),
+    ),
     "mean with the class row": (ALL_MEAN, FULL, slices("/kept", lambda a, b: (0, b))),
     "prompts' sum forgotten": (ALL_MEAN, FULL, prompt_sum(0.0)),
     "prompts' sum twice": (ALL_MEAN, FULL, prompt_sum(2.0)),
@@ -616,7 +641,7 @@ def test_the_number_of_prompts_adds_no_node():
 
 @pytest.mark.parametrize("feed", INPUTS)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("pool", ["token", "avg_prompts"])
+@pytest.mark.parametrize("pool", ["token", "token+avg", "avg_prompts"])
 @pytest.mark.parametrize("insert", ["deep", "shallow", "none"])
 def test_graphs_are_valid_and_portable(feed, form, pool, insert):
     case = build(Setup(pool=pool, insert=insert, activation="quick_gelu", norm="after_pool"))
@@ -652,7 +677,12 @@ def rows_of_linears(model: onnx.ModelProto) -> set[int]:
 
 @pytest.mark.parametrize(
     ("form", "pool", "rows"),
-    [("full", "token", {11 - 2}), ("query", "token", {9, 1}), ("absorbed", "token", {9, 1})],
+    [
+        ("full", "token", {11 - 2}),
+        ("query", "token", {9, 1}),
+        ("absorbed", "token", {9, 1}),
+        ("absorbed", "token+avg", {9}),
+    ],
 )
 def test_prompts_never_enter_a_linear_as_rows(form, pool, rows):
     case = build(Setup(pool=pool, prompts=2))

@@ -14,20 +14,17 @@ from tests.support.tolerances import CLEARLY, PARITY_REAL_WEIGHTS, largest_diffe
 from vptkit.export import ExportOptions, export
 from vptkit.formats.adapter import Adapter, BackboneRef, read_adapter, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.pooling import head_inputs
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+TI = "vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg_in21k_ft_in1k", {}
 MODELS = {
-    "ViT-Ti/16": (
-        "vit_tiny_patch16_224",
-        "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-        {},
-        "token",
-        "before_pool",
-    ),
+    "ViT-Ti/16": (*TI, "token", "before_pool"),
+    "ViT-Ti/16, class and mean": (*TI, "token+avg", "before_pool"),
     "ViT-S/14": (
         "vit_small_patch14_dinov2",
         "vit_small_patch14_dinov2.saliency",
@@ -50,8 +47,9 @@ def real(request, shared, tmp_path_factory) -> tuple[Path, Path, np.ndarray, np.
     weights = shared / "weights" / folder / "model.safetensors"
     model = create_backbone(name, args, weights)
     spec, rng = spec_from_model(model), np.random.default_rng(0)
+    inputs = head_inputs(pool, spec.width)
     tensors: dict[str, Any] = {
-        "head.weight": rng.standard_normal((10, spec.width)) / np.sqrt(spec.width),
+        "head.weight": rng.standard_normal((10, inputs)) / np.sqrt(inputs),
         "head.bias": rng.standard_normal(10),
     }
     for i in range(spec.depth):  # bursty, as trained bilinear prompts are (methods.md 1.2)

@@ -21,6 +21,7 @@ from tests.support.timms import OLDER, create_model, takes
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.backbone_weights import digest_of_weights, tensor_shapes
+from vptkit.formats.pooling import head_inputs, reads_class_token
 from vptkit.images.preprocess import Preprocess
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.backbone.spec_from_timm import spec_from_model
@@ -128,7 +129,7 @@ def _setups(draw: st.DrawFn) -> Setup:
         rank=draw(st.sampled_from([None, 1, 4])),
         prompt_scale=draw(st.sampled_from([0.1, 3.0, 100.0])),
         tuned_norms=draw(flag),
-        pool=draw(st.sampled_from(["token", "token", "avg", "avg_prompts"])),
+        pool=draw(st.sampled_from(["token", "token", "avg", "token+avg", "avg_prompts"])),
         norm=draw(st.sampled_from(["before_pool", "after_pool"])),
         batch=2,
         seed=draw(st.integers(0, 2**16)),
@@ -149,7 +150,7 @@ def _consistent(setup: Setup) -> Setup:
         )
     if not setup.class_token:
         setup = replace(setup, model_pool="avg")
-        if setup.pool == "token":
+        if reads_class_token(setup.pool):
             setup = replace(setup, pool="avg")
     return setup
 
@@ -235,7 +236,7 @@ def random_adapter(
     """A random adapter for a backbone, as the setup says."""
     d, m = spec.width, setup.prompts if setup.insert != "none" else 0
     tensors: dict[str, NDArray[Any]] = {
-        "head.weight": rng.standard_normal((CLASSES, d)),
+        "head.weight": rng.standard_normal((CLASSES, head_inputs(setup.pool, d))),
         "head.bias": rng.standard_normal(CLASSES),
     }
     for i in range({"deep": spec.depth, "shallow": 1, "none": 0}[setup.insert]):

@@ -129,7 +129,7 @@ def test_parts_of_a_method(method, parts):
         ("b_init", 3, "random, whiten"),
         ("compat", "repo", "paper, released"),
         ("tap", "ln", "pre_ln1, post_ln1"),
-        ("pool", "max", "model, token, avg, avg_prompts, map"),
+        ("pool", "max", "model, token, avg, token+avg, avg_prompts, map"),
         ("norm", "none", "model, before_pool, after_pool"),
         ("augment", ["flip"], "none, flip, crop"),
         *((key, 0, "at least 1") for key in ("prompts", "rank", "epochs", "batch_size", "golden")),

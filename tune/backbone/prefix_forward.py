@@ -26,7 +26,7 @@ __all__ = ["fast_features", "prefix_block", "prefix_keys_values"]
 def fast_features(
     model: Any, pixels: Tensor, prompts: Sequence[Tensor], insert: str, pool: str, norm: str
 ) -> Tensor:
-    """As `reference.features`, for less work; same arguments, same result [B, d]."""
+    """As `reference.features`, for less work; same arguments, same result."""
     if insert == "shallow" or not all(map(_is_plain, model.blocks)):
         return features(model, pixels, prompts, insert, pool, norm)
     z = embed(model, pixels)  # [B, T, d]

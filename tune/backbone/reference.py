@@ -4,9 +4,9 @@
     2. "shallow": prompts join z once, behind the prefix tokens; "deep": fresh prompts join at every
        block and are cut off behind it
     3. tuned LayerNorm parameters replace the backbone's (`apply_layer_norms`)
-    4. pool: the class token, the mean over patches or over all but the class token, or the model's
-       own attention pooling over the image's tokens
-    5. the final norm stands before or after the pool
+    4. pool: the class token, the mean over patches, both side by side, the mean over all but the
+       class token, or the model's own attention pooling over the image's tokens
+    5. the final norm stands before or after the pool; of two halves it takes each by itself
     6. logits = head
 
 Everything else in vptkit is tested against this file; it is never optimised.
@@ -142,7 +142,7 @@ def features(
         insert, pool, norm: as in the adapter file.
 
     Returns:
-        [B, d]
+        [B, d]; [B, 2 d] of pool "token+avg".
     """
     z = embed(model, pixels)  # [B, T, d]
     k = model.num_prefix_tokens
@@ -174,7 +174,7 @@ def final(model: Any, z: Tensor, patches_from: int, pool: str, norm: str) -> Ten
         pool, norm: as in the adapter file.
 
     Returns:
-        [B, d]
+        [B, d]; [B, 2 d] of pool "token+avg".
     """
     final_norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
     k = model.num_prefix_tokens
@@ -184,13 +184,15 @@ def final(model: Any, z: Tensor, patches_from: int, pool: str, norm: str) -> Ten
         f = z[:, 0]
     elif pool == "avg":
         f = z[:, patches_from:].mean(dim=1)
+    elif pool == "token+avg":
+        f = torch.stack([z[:, 0], z[:, patches_from:].mean(dim=1)], dim=1)  # [B, 2, d]
     elif pool == "map":  # over the image's tokens; Eva's pool takes the prefix tokens along
         whole = _is(model, Eva) or getattr(model, "pool_include_prefix", False)
         rows = z[:, patches_from:]
         f = model.attn_pool(torch.cat([z[:, :k], rows], dim=1) if whole else rows)
     else:  # avg_prompts
         f = z[:, int(model.cls_token is not None) :].mean(dim=1)
-    return final_norm(f) if norm == "after_pool" else f
+    return (final_norm(f) if norm == "after_pool" else f).flatten(1)
 
 
 def apply_layer_norms(model: nn.Module, adapter: Adapter) -> None:

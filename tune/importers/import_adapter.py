@@ -13,6 +13,7 @@ from vptkit.atomic_files import require_absent, require_writable, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.pooling import head_inputs
 from vptkit.images.preprocess import Preprocess, normalize
 from vptkit.regular_files import read_regular
 from vptkit.tune.backbone.reference import adapter_logits
@@ -21,6 +22,7 @@ from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 
 from .checkpoint_reader import read_state
 from .imported_tensors import require_same_backbone
+from .linear_head import from_linear_head, weight_and_bias
 from .peft_layout import from_peft, peft_config, peft_file
 from .vpt_bpt_layouts import from_bpt, from_vpt
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYOUTS", "ImportConfig", "import_adapter"]
 
-LAYOUTS = ("vpt", "bpt", "peft-ln")
+LAYOUTS = ("vpt", "bpt", "peft-ln", "linear")
+_POOLS = ("token", "avg_prompts", "avg", "token+avg", None)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NOISE_IMAGES = 4
 _MOST_LABELS = 2**24  # bytes
@@ -51,20 +54,21 @@ class ImportConfig:
         head: a file with the classifier's weight [C, d] and bias [C], if FILE has none.
         labels: a text file with one class name a line; None names classes by their number.
         pool: "token" or "avg_prompts" (the mean over all but the class token, as the authors'
-            MAE models), or "avg"; None: what the file tells. BPT's do not tell.
-        preprocess: "authors": as VPT's and BPT's code prepares images (ImageNet's mean and
-            deviation, 256 → 224); "model": timm's for this backbone. None: "authors" for these
-            two layouts, "model" for peft-ln.
+            MAE models), "avg" or "token+avg"; None: what the file tells. BPT's do not tell; of a
+            linear head that is not 2 d wide, the model's.
+        preprocess: "authors": as VPT's, BPT's and DINOv2's code prepares images (ImageNet's mean
+            and deviation, 256 → 224); "model": timm's for this backbone. None: "authors" for vpt
+            and bpt, "model" for the others.
         name: of the adapter; None takes the output file's.
     """
 
-    layout: Literal["vpt", "bpt", "peft-ln"]
+    layout: Literal["vpt", "bpt", "peft-ln", "linear"]
     backbone: str
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     head: Path | None = None
     labels: Path | None = None
-    pool: Literal["token", "avg_prompts", "avg"] | None = None
+    pool: Literal["token", "avg_prompts", "avg", "token+avg"] | None = None
     preprocess: Literal["authors", "model"] | None = None
     name: str | None = None
 
@@ -76,7 +80,7 @@ class ImportConfig:
         """
         for flag, value, known in (
             ("format", self.layout, LAYOUTS),
-            ("pool", self.pool, ("token", "avg_prompts", "avg", None)),
+            ("pool", self.pool, _POOLS),
             ("preprocess", self.preprocess, ("authors", "model", None)),
         ):
             if value not in known:
@@ -84,6 +88,10 @@ class ImportConfig:
                 raise VptkitError(f"--{flag} {value!r}: expected one of {choices}")
         if self.layout == "peft-ln" and self.preprocess == "authors":
             raise VptkitError("--preprocess authors: PEFT prescribes none; leave it out")
+        if self.layout in ("vpt", "bpt") and self.pool == "token+avg":
+            raise VptkitError(
+                f"--pool token+avg: no model of {self.layout.upper()}'s code pools so"
+            )
 
 
 def import_adapter(
@@ -119,8 +127,8 @@ def import_adapter(
     try:
         foreign = _foreign(state, file, config, spec)
         require_same_backbone(foreign, weights)
-        head = _head(foreign, config, spec)
         pool = _pool(foreign, config, spec)
+        head = _head(foreign, config, head_inputs(pool, spec.width))
         if config.layout == "vpt" and pool != "token":
             _add_fresh_norm(foreign, spec)
     except (AdapterError, BackboneError) as error:
@@ -175,23 +183,23 @@ def _foreign(
 ) -> Foreign:
     if config.layout == "peft-ln":
         return from_peft(state, peft_config(file.with_name("adapter_config.json")), spec)
+    if config.layout == "linear":
+        return from_linear_head(state, spec)
     if not spec.class_token:
         raise AdapterError(f"{config.backbone} has no class token, as every model of this code has")
     return from_vpt(state, spec) if config.layout == "vpt" else from_bpt(state, spec)
 
 
-def _head(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> dict[str, NDArray[Any]]:
+def _head(foreign: Foreign, config: ImportConfig, inputs: int) -> dict[str, NDArray[Any]]:
     head = foreign.head
     if config.head is not None:
         if head:
             raise AdapterError("has a head of its own: leave --head out")
         state = read_state(config.head)
-        ends = {name.rpartition(".")[2]: value for name, value in state.items()}
-        if set(ends) != {"weight", "bias"} or len(state) != 2:
-            raise AdapterError(
-                f"--head {config.head}: expected one weight and one bias, found {sorted(state)[:8]}"
-            )
-        head = ends
+        try:
+            head = weight_and_bias(state)
+        except AdapterError as error:
+            raise AdapterError(f"--head {config.head}: {error}") from error
     if set(head) != {"weight", "bias"}:
         missing = sorted({"weight", "bias"} - set(head))
         raise AdapterError(f"the head's {' and '.join(missing)} is missing: pass --head FILE")
@@ -199,16 +207,16 @@ def _head(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> dict[st
     for name, value in (("weight", weight), ("bias", bias)):
         if value.dtype.kind != "f":
             raise AdapterError(f"the head's {name} is of {value.dtype.name}, not floating point")
-    if weight.ndim != 2 or weight.shape[1] != spec.width or bias.shape != weight.shape[:1]:
+    if weight.ndim != 2 or weight.shape[1] != inputs or bias.shape != weight.shape[:1]:
         raise AdapterError(
-            f"the head is {weight.shape} with a bias {bias.shape}, expected (C, {spec.width}) "
-            "and (C,)"
+            f"the head is {weight.shape} with a bias {bias.shape}, expected (C, {inputs}) and (C,), "
+            "as the backbone and --pool want it"
         )
     return head
 
 
 def _pool(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> str:
-    if config.layout == "peft-ln":
+    if config.layout in ("peft-ln", "linear"):
         return config.pool or foreign.pool or spec.pool
     pool = config.pool or foreign.pool
     if foreign.pool and (pool == "token") != (foreign.pool == "token"):
@@ -232,7 +240,7 @@ def _add_fresh_norm(foreign: Foreign, spec: BackboneSpec) -> None:
 
 def _norm(foreign: Foreign, pool: str, spec: BackboneSpec) -> Literal["before_pool", "after_pool"]:
     """The authors' means are taken before the final norm, their class tokens after it."""
-    if foreign.method == "ln":
+    if foreign.method in ("ln", "linear"):
         return "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
     return "before_pool" if pool == "token" else "after_pool"
 
@@ -253,13 +261,12 @@ def _labels(path: Path | None, classes: int) -> tuple[str, ...]:
 
 def _preprocess(model: Any, config: ImportConfig) -> Preprocess:
     own = preprocess_of(model)
-    if config.layout == "peft-ln" or config.preprocess == "model":
+    theirs = config.preprocess or ("authors" if config.layout in ("vpt", "bpt") else "model")
+    if theirs == "model":
         return own
     mean, std = _IMAGENET
-    filters: dict[str, Literal["bilinear", "bicubic"]] = {"vpt": "bilinear", "bpt": "bicubic"}
-    return replace(
-        own, mean=mean, std=std, interpolation=filters[config.layout], crop_pct=224 / 256
-    )
+    kind: Literal["bilinear", "bicubic"] = "bilinear" if config.layout == "vpt" else "bicubic"
+    return replace(own, mean=mean, std=std, interpolation=kind, crop_pct=224 / 256)
 
 
 @torch.no_grad()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.formats.pooling import Pool
+
 
 __all__ = ["Foreign", "renamed", "require_same_backbone", "require_shape", "some"]
 
@@ -27,7 +29,7 @@ class Foreign:
     """A file's content under vptkit's names.
 
     Attributes:
-        method: "vpt", "bpt" or "ln".
+        method: "vpt", "bpt", "ln" or "linear".
         insert: where prompts stand.
         prompt_length: m, 0 without prompts.
         tensors: `prompt.*` and `ln.*`, as in an adapter, float32.
@@ -42,7 +44,7 @@ class Foreign:
     tensors: State = field(default_factory=dict)
     head: State = field(default_factory=dict)
     frozen: State = field(default_factory=dict)
-    pool: Literal["token", "avg_prompts"] | None = None
+    pool: Pool | None = None
 
 
 def require_same_backbone(foreign: Foreign, weights: Mapping[str, NDArray[np.float32]]) -> None:

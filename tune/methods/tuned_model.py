@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vptkit.errors import VptkitError
+from vptkit.formats.pooling import head_inputs, reads_class_token
 from vptkit.tune.backbone.prefix_forward import fast_features
 
 from .layer_norms import LayerNorms, norm_names
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.pooling import Pool
     from vptkit.tune.config import TuneConfig
 
 __all__ = ["Tuned", "parameter_groups", "prompt_config"]
 
 Insert = Literal["deep", "shallow", "none"]
-Pool = Literal["token", "avg", "avg_prompts", "map"]
 Norm = Literal["before_pool", "after_pool"]
 Part = Literal["all", "head", "body"]  # what learns in a phase; "body" is norms and prompts
 
@@ -68,7 +69,7 @@ class Tuned(nn.Module):
                 whitening=whitening or (),
                 generator=generator,
             )
-        self.head = nn.Linear(spec.width, classes)
+        self.head = nn.Linear(head_inputs(self.pool, spec.width), classes)
         with torch.no_grad():  # the papers' head: truncated normal, no bias
             self.head.weight.normal_(0.0, 0.02, generator=generator).clamp_(-0.04, 0.04)
             self.head.bias.zero_()
@@ -84,7 +85,7 @@ class Tuned(nn.Module):
         return self._frozen[0]
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Float [B, 3, H, W] → [B, d]."""
+        """Float [B, 3, H, W] → [B, d], or [B, 2 d] (`head_inputs`)."""
         prompts = self.prompts() if self.prompts is not None else []  # never in half precision
         with self.autocast():
             f = self.compute(self.backbone, pixels, prompts, self.insert, self.pool, self.norm)
@@ -119,8 +120,8 @@ def pooling(spec: BackboneSpec, config: TuneConfig) -> tuple[Pool, Norm]:
         VptkitError: the backbone has no class token to pool.
     """
     pool: Pool = spec.pool if config.pool == "model" else config.pool
-    if pool == "token" and not spec.class_token:
-        raise VptkitError("pool is token, but the backbone has no class token: pass --pool avg")
+    if reads_class_token(pool) and not spec.class_token:
+        raise VptkitError(f"pool is {pool}, but the backbone has no class token: pass --pool avg")
     if pool == "map" and spec.attention_pool is None:
         raise VptkitError("pool is map, but the backbone has no attention pooling: pass --pool avg")
     native: Norm = "after_pool" if spec.final_norm == "fc_norm" else "before_pool"

@@ -8,6 +8,7 @@
 - `bundle_files`: a bundle's files: a closed set, opened and compared.
 - `graph_scan`: what an ONNX file would make its reader open besides itself.
 - `manifest_schema`: what a manifest may say.
+- `pooling`: the pools, and how many numbers each gives the head.
 - `summary`: what a file is, for `vptkit inspect`.
 - `tensor_file`: safetensors, read and written with numpy alone.
 - `timm_arguments`: what of a file may reach `timm.create_model`.

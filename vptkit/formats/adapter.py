@@ -31,6 +31,7 @@ from vptkit.strict_json import canonical_json, parse_json
 from .backbone_spec import BackboneSpec
 from .backbone_weights import norm_shapes
 from .manifest_schema import CLASSES, DIGEST, NAME, NOTES, PROMPTS
+from .pooling import POOLS, head_inputs, reads_class_token
 from .tensor_file import parse_tensor_file, read_tensor_file, write_tensors
 from .timm_arguments import require_timm_arguments, require_timm_name
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.schema import Kind
+
+    from .pooling import Pool
 
 __all__ = [
     "FORMAT",
@@ -70,7 +73,6 @@ _FIELDS: Mapping[str, Kind] = {
 }
 _DOCUMENT = record(_FIELDS)
 _MOST_BYTES = 2**30  # of an adapter file; most have less than a thousandth of it
-_POOLS = ("token", "avg", "avg_prompts", "map")
 _TYPES_OF = {"golden.images": ("uint8",), "golden.logits": ("float32",)}
 _MOST_BLOCKS = 512
 _NORM = re.compile(  # all that `backbone_weights.norm_shapes` gives for any spec
@@ -149,8 +151,9 @@ class Adapter:
         preprocess: what to do to an image.
         train: how it was made, free form.
         tensors: `prompt.{i}` [m, d] or `prompt.{i}.a` [m, p] + `prompt.{i}.b` [d, p];
-            `ln.{timm name}` [d]; `head.weight` [C, d], `head.bias` [C]; optionally
-            `golden.images` uint8 [G, H, W, 3] and `golden.logits` float32 [G, C].
+            `ln.{timm name}` [d]; `head.weight` [C, d] ([C, 2 d] with pool "token+avg", class
+            token first), `head.bias` [C]; optionally `golden.images` uint8 [G, H, W, 3] and
+            `golden.logits` float32 [G, C].
     """
 
     name: str
@@ -158,7 +161,7 @@ class Adapter:
     method: str
     insert: Literal["deep", "shallow", "none"]
     prompt_length: int
-    pool: Literal["token", "avg", "avg_prompts", "map"]
+    pool: Pool
     norm: Literal["before_pool", "after_pool"]
     labels: tuple[str, ...]
     preprocess: Preprocess
@@ -318,8 +321,8 @@ def _field_problems(adapter: Adapter) -> list[str]:
     problems = []
     if adapter.insert not in ("deep", "shallow", "none"):
         problems.append(f"insert is {adapter.insert!r}, expected deep, shallow or none")
-    if adapter.pool not in _POOLS:
-        problems.append(f"pool is {adapter.pool!r}, expected one of {', '.join(_POOLS)}")
+    if adapter.pool not in POOLS:
+        problems.append(f"pool is {adapter.pool!r}, expected one of {', '.join(POOLS)}")
     if adapter.norm not in ("before_pool", "after_pool"):
         problems.append(f"norm is {adapter.norm!r}, expected before_pool or after_pool")
     if (adapter.insert == "none") != (adapter.prompt_length == 0) or adapter.prompt_length < 0:
@@ -332,8 +335,8 @@ def _field_problems(adapter: Adapter) -> list[str]:
             f"preprocess makes images of {adapter.preprocess.size}, the backbone takes "
             f"{spec.image_size}"
         )
-    if spec is not None and adapter.pool == "token" and not spec.class_token:
-        problems.append("pool is 'token', but the backbone has no class token")
+    if spec is not None and reads_class_token(adapter.pool) and not spec.class_token:
+        problems.append(f"pool is {adapter.pool!r}, but the backbone has no class token")
     if spec is not None and adapter.pool == "map" and spec.attention_pool is None:
         problems.append("pool is 'map', but the backbone has no attention pooling")
     if len(set(adapter.labels)) != len(adapter.labels) or len(adapter.labels) < 2:
@@ -349,9 +352,10 @@ def _tensor_problems(adapter: Adapter) -> list[str]:
         return ["head.weight [C, d] is missing or not a matrix"]
     width = int(tensors["head.weight"].shape[1])
     spec = adapter.backbone.spec
-    if spec is not None and spec.width != width:
-        return [f"head.weight is {width} wide, the backbone {adapter.backbone.name} {spec.width}"]
-    expected = _expected_shapes(adapter, width)
+    d = spec.width if spec is not None else width // head_inputs(adapter.pool, 1)
+    if width != head_inputs(adapter.pool, d):
+        return [f"head.weight is {width} wide, {_wanted(adapter, d)}"]
+    expected = _expected_shapes(adapter, d)
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(tensors))]
     problems += [f"{name} is not known" for name in sorted(set(tensors) - set(expected))]
     for name in sorted(set(expected) & set(tensors)):
@@ -364,6 +368,15 @@ def _tensor_problems(adapter: Adapter) -> list[str]:
         elif value.dtype != np.uint8 and not np.isfinite(value).all():
             problems.append(f"{name} holds NaN or Inf")
     return problems
+
+
+def _wanted(adapter: Adapter, d: int) -> str:
+    """How wide the head's weight should be, in words."""
+    if adapter.backbone.spec is None:
+        return f"and pool {adapter.pool!r} gives 2 d numbers: an even width is expected"
+    wanted = head_inputs(adapter.pool, d)
+    by = "" if wanted == d else f" with pool {adapter.pool!r}"
+    return f"the backbone {adapter.backbone.name} {wanted}{by}"
 
 
 def _odd_types(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -381,7 +394,8 @@ def _odd_types(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
 def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
     """Name → shape; -1 stands for any size."""
     tensors, m, c = adapter.tensors, adapter.prompt_length, len(adapter.labels)
-    shapes: dict[str, tuple[int, ...]] = {"head.weight": (c, d), "head.bias": (c,)}
+    inputs = head_inputs(adapter.pool, d)
+    shapes: dict[str, tuple[int, ...]] = {"head.weight": (c, inputs), "head.bias": (c,)}
     for i in _prompt_sites(adapter):
         if f"prompt.{i}.a" in tensors or f"prompt.{i}.b" in tensors:
             a = tensors.get(f"prompt.{i}.a")

@@ -7,7 +7,7 @@ bank.prompts       [A L, m, d]      prompt rows behind LayerNorm 1 (block i of a
 bank.mask          [A, 1, 1, T+m]   added to attention logits: 0, or MASKED for rows that only pad
 bank.norm_weight   [A S, d]         tuned LayerNorms (only if the bank has room for them)
 bank.norm_bias     [A S, d]
-bank.head_weight   [A, d, C]        the final norm's affine is folded in
+bank.head_weight   [A, f, C]        the final norm's affine is folded in; f is d, or 2 d (`pooling`)
 bank.head_bias     [A, C]
 
 On disk each adapter is one small file `adapters/NAME-DIGEST.safetensors` with its own rows, not
@@ -28,6 +28,7 @@ from vptkit.atomic_files import atomic_file
 from vptkit.errors import BundleError
 
 from .manifest_schema import ADAPTERS
+from .pooling import head_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +87,7 @@ class BankShape:
 
     Attributes:
         depth, width, tokens: L, d and T of the backbone.
+        features: f, how many numbers a head takes.
         prompts: m, the most prompts of an adapter; 0 if none can have any.
         classes: C, the most classes of an adapter.
         norms: S, or 0 if no adapter can bring tuned LayerNorms.
@@ -94,17 +96,21 @@ class BankShape:
     depth: int
     width: int
     tokens: int
+    features: int
     prompts: int
     classes: int
     norms: int
 
     @classmethod
-    def of(cls, spec: BackboneSpec, *, prompts: int, classes: int, layer_norms: bool) -> BankShape:
-        """For a backbone."""
+    def of(
+        cls, spec: BackboneSpec, *, pool: str, prompts: int, classes: int, layer_norms: bool
+    ) -> BankShape:
+        """For a backbone and the pool that all adapters share."""
         return cls(
             depth=spec.depth,
             width=spec.width,
             tokens=spec.tokens,
+            features=head_inputs(pool, spec.width),
             prompts=prompts,
             classes=classes,
             norms=len(norm_slots(spec)) if layer_norms else 0,
@@ -112,15 +118,17 @@ class BankShape:
 
     @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any], spec: BackboneSpec) -> BankShape:
-        """Read off the inputs and outputs that a manifest lists.
+        """Read off the inputs, outputs and adapters that a manifest lists.
 
         Raises:
             BundleError: they are not those of a bank.
         """
         try:
             shapes = {value["name"]: value["shape"] for value in manifest["inputs"]}
+            pools = sorted({entry["pool"] for entry in manifest["adapters"]})
             shape = cls.of(
                 spec,
+                pool=pools[0],
                 prompts=int(shapes["bank.prompts"][1]) if "bank.prompts" in shapes else 0,
                 classes=int(shapes["bank.head_bias"][1]),
                 layer_norms="bank.norm_weight" in shapes,
@@ -129,6 +137,8 @@ class BankShape:
             raise BundleError(
                 f"the manifest's inputs are not those of a bank: {error!r}"
             ) from error
+        if len(pools) > 1:
+            raise BundleError(f"the manifest's adapters pool differently: {', '.join(pools)}")
         listed = {name: list(dims) for name, dims in shapes.items() if name.startswith("bank.")}
         if listed != {name: list(dims) for name, dims in shape.signature().items()}:
             raise BundleError(f"the manifest's inputs are not those of a bank: {listed}")
@@ -149,7 +159,7 @@ class BankShape:
         if self.norms:
             tables["bank.norm_weight"] = (self.norms, (self.width,))
             tables["bank.norm_bias"] = (self.norms, (self.width,))
-        tables["bank.head_weight"] = (1, (self.width, self.classes))
+        tables["bank.head_weight"] = (1, (self.features, self.classes))
         tables["bank.head_bias"] = (1, (self.classes,))
         return tables
 
@@ -169,7 +179,7 @@ class AdapterRows:
     Attributes:
         prompts: [L, m, d], or None if the adapter has no prompts.
         norm_weight, norm_bias: [S, d] each, or None in a bank without LayerNorms.
-        head_weight: [d, C].
+        head_weight: [f, C].
         head_bias: [C].
         golden: the reference's own answers, uint8 [G, H, W, 3] and float32 [G, C], or None.
     """
@@ -266,7 +276,7 @@ def parse_rows(content: bytes, path: Path, shape: BankShape) -> AdapterRows:
     )
     m = 0 if prompts is None or prompts.ndim != 3 else prompts.shape[1]
     c, d = rows.head_bias.shape[0] if rows.head_bias.ndim == 1 else 0, shape.width
-    expected = {"head_weight": (d, c), "head_bias": (c,)}
+    expected = {"head_weight": (shape.features, c), "head_bias": (c,)}
     expected |= {"prompts": (shape.depth, m, d)} if prompts is not None else {}
     expected |= (
         {"norm_weight": (shape.norms, d), "norm_bias": (shape.norms, d)} if shape.norms else {}

@@ -25,6 +25,8 @@ from vptkit.schema import (
     text,
 )
 
+from .pooling import POOLS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -96,7 +98,7 @@ _ADAPTER = record(
         "method": _WORD,
         "insert": choice("deep", "shallow", "none"),
         "prompt_length": integer(0, PROMPTS),
-        "pool": choice("token", "avg", "avg_prompts", "map"),
+        "pool": choice(*POOLS),
         "norm": choice("before_pool", "after_pool"),
         "file": _FILE,
         "sha256": DIGEST,

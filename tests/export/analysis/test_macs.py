@@ -132,7 +132,8 @@ SHAPES = [
 @pytest.mark.parametrize("setup", SHAPES, ids=range(len(SHAPES)))
 @pytest.mark.parametrize("insert", ["deep", "shallow", "none"])
 def test_the_blocks_of_every_graph(setup, insert):
-    for pool, norm in product(("token", "avg", "avg_prompts"), ("before_pool", "after_pool")):
+    pools = ("token", "avg", "token+avg", "avg_prompts")
+    for pool, norm in product(pools, ("before_pool", "after_pool")):
         values = vars(setup) | {"insert": insert, "pool": pool, "norm": norm}
         case = build(Setup(**values))
         m = case.adapter.prompt_length
@@ -150,10 +151,12 @@ def test_the_rest_is_patches_and_head(feed):
         patches = sum(n for place, n in found.items() if place not in ("blocks", "logits"))
         assert patches == case.spec.patches * 8 * 8 * 3 * case.spec.width
         assert found["logits"] == case.spec.width * 5
+        both = build(Setup(image=(19, 24), pool="token+avg"))
+        assert counted(graphs(both, form, feed))["logits"] == 2 * case.spec.width * 5
 
 
 def test_folding_never_costs_more():
     for setup, insert in product(SHAPES, ("deep", "shallow")):
         spec, m = build(setup).spec, setup.prompts
-        for pool in ("token", "avg", "avg_prompts"):
+        for pool in ("token", "avg", "token+avg", "avg_prompts"):
             assert folded_macs(spec, m, insert, pool, "full") < unfolded_macs(spec, m)

@@ -19,11 +19,17 @@ def another_backbone(adapter):
     return replace(adapter, backbone=replace(adapter.backbone, sha256="0" * 64))
 
 
+def class_and_mean(adapter):
+    wide = np.tile(adapter.tensors["head.weight"], 2)
+    return replace(adapter, pool="token+avg", tensors={**adapter.tensors, "head.weight": wide})
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
         (another_backbone, BackboneError, "another backbone than the one that was tuned"),
         (lambda a: replace(a, pool="avg"), AdapterError, "pool 'avg', norm 'before_pool'"),
+        (class_and_mean, AdapterError, r"pool 'token\+avg', .* this bank has 'token'"),
         (lambda a: replace(a, norm="after_pool"), AdapterError, "norm 'after_pool'"),
         (lambda a: replace(a, name="bilinear"), AdapterError, "two adapters have the name"),
         (

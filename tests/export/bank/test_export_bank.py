@@ -21,6 +21,8 @@ from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.export import BankOptions, ExportOptions, export, export_bank
 from vptkit.export.bank import export_bank as bank_pipeline
 from vptkit.export.bank import lookup_graph
+from vptkit.export.bank.edit_bank import add
+from vptkit.export.bundle.baselines import export_baselines
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
@@ -60,6 +62,24 @@ def test_few_adapters_with_and_without_norms(tmp_path, kinds, layer_norms):
     assert worst_difference(out, members) <= PARITY_FP32
     inputs = {i.name for i in onnx.load(out / "model.onnx").graph.input}
     assert ("bank.norm_weight" in inputs) == (layer_norms == "yes")
+
+
+@pytest.mark.parametrize("norm", ["before_pool", "after_pool"])
+@pytest.mark.parametrize("layer_norms", ["auto", "yes"])
+def test_heads_of_class_token_and_mean(tmp_path, norm, layer_norms):
+    members = family(Setup(pool="token+avg", norm=norm), ("bilinear", "norms", "linear"))
+    out = export_family(tmp_path, members, layer_norms=layer_norms)
+    assert worst_difference(out, members) <= PARITY_FP32
+    manifest = json.loads((out / "manifest.json").read_text())
+    shapes = {i["name"]: i["shape"] for i in manifest["inputs"]}
+    assert shapes["bank.head_weight"] == ["adapters", 64, 5]
+    (bare,) = export_baselines(out, tmp_path).values()  # a probe with room for every adapter
+    heads = [t for t in onnx.load(bare / "model.onnx").graph.initializer if list(t.dims) == [64, 5]]
+    assert len(heads) == 1
+    add(out, tmp_path / "linear.safetensors", name="again")
+    images = members.case.images
+    answers = open_session(out, threads=1).run(images, ["again"] * len(images))
+    assert largest_difference(answers[:, :3], members.reference("linear")) <= PARITY_FP32
 
 
 def test_backbones_of_all_kinds(tmp_path):

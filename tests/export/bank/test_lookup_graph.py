@@ -48,7 +48,7 @@ def test_tables_are_inputs_of_the_shapes_of_the_bank(layer_norms):
     case = build(Setup(tuned_norms=False))
     alone = case.adapter.without_prompts()
     folded = fold(case.spec, case.weights, alone)
-    shape = BankShape.of(case.spec, prompts=7, classes=9, layer_norms=layer_norms)
+    shape = BankShape.of(case.spec, pool=alone.pool, prompts=7, classes=9, layer_norms=layer_norms)
     model = bank_graph(case.spec, folded, shape, alone.pool, alone.norm, GraphOptions(batch=2))
     onnx.checker.check_model(model, full_check=True)
     inputs = {i.name: i.type.tensor_type.shape.dim for i in model.graph.input}

@@ -26,6 +26,7 @@ from vptkit.formats.bundle import open_bundle
         (Setup(pool="avg_prompts", norm="after_pool"), "float32", 2),
         (Setup(insert="shallow"), "uint8", 2),
         (Setup(insert="none"), "float32", None),
+        (Setup(pool="token+avg"), "uint8", None),
     ],
 )
 def test_baselines_run_and_count(tmp_path, setup, feed, batch):

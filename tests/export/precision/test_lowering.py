@@ -7,6 +7,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.support.exported_graphs import graph_of
+from tests.support.strategies import Setup, build
 from vptkit.errors import GateError, VptkitError
 from vptkit.export.numerics.evidence import Evidence
 from vptkit.export.precision import lowering as lower_module
@@ -28,6 +29,17 @@ def test_lower_judges_itself(case, evidence, precision):
     assert lowered.gate["simulated"] == (precision != "int8")
     assert lowered.gate["sqnr_db"] > 15
     assert lowered.plan["target"] == ("cpu" if precision == "int8" else "tensorrt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["before_pool", "after_pool"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+def test_class_token_beside_the_mean_in_every_precision(case, evidence, precision, norm):
+    both = build(Setup(pool="token+avg", norm=norm))
+    assert both.adapter.preprocess == case.adapter.preprocess  # the evidence is of that
+    wanted = Lowering(precision=precision, min_agreement=0.5)
+    lowered = lower("a", graph_of(both, last_block="query"), wanted, evidence)
+    assert lowered.gate["sqnr_db"] > 15
 
 
 def test_a_graph_that_changes_labels_fails_its_gate(case, evidence, monkeypatch):

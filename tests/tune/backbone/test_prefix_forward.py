@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from vptkit.formats.pooling import head_inputs, reads_class_token  # noqa: E402
 from vptkit.tune.backbone import prefix_forward  # noqa: E402
 from vptkit.tune.backbone.prefix_forward import fast_features, prefix_block  # noqa: E402
 from vptkit.tune.backbone.reference import features  # noqa: E402
@@ -32,10 +33,10 @@ CASES = [
     for backbone, insert, pool, norm in itertools.product(
         BACKBONES,
         ("deep", "shallow", "none"),
-        ("token", "avg", "avg_prompts"),
+        ("token", "avg", "token+avg", "avg_prompts"),
         ("before_pool", "after_pool"),
     )
-    if not (backbone == "no class" and pool == "token")
+    if not (backbone == "no class" and reads_class_token(pool))
 ]
 
 
@@ -45,7 +46,7 @@ def differences(fast, model, insert: str, pool: str, norm: str, m: int = 3) -> t
     sites = {"deep": len(model.blocks), "shallow": 1, "none": 0}[insert]
     pixels = torch.randn(2, 3, 32, 32, generator=generator, dtype=torch.float64)
     prompts = [torch.randn(m, 32, generator=generator, dtype=torch.float64) for _ in range(sites)]
-    ahead = torch.randn(2, 32, generator=generator, dtype=torch.float64)
+    ahead = torch.randn(2, head_inputs(pool, 32), generator=generator, dtype=torch.float64)
     inputs = [pixels, *prompts, *model.parameters()]
     results = []
     for function in (features, fast):
@@ -122,7 +123,7 @@ def detached(model, pixels, prompts, insert, pool, norm):
     return fast_features(model, pixels, [p.detach() for p in prompts], insert, pool, norm)
 
 
-@pytest.mark.parametrize("pool", ["token", "avg", "avg_prompts"])
+@pytest.mark.parametrize("pool", ["token", "avg", "token+avg", "avg_prompts"])
 @pytest.mark.parametrize("twin", [rotated, without_prompts, nudged])
 def test_broken_twins_fail_in_value_and_gradient(make_vit, twin, pool):
     model = make_vit(depth=3).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,8 @@ METHODS = [
     {"method": "bpt", "form": "fwhiten", "insert": "shallow"},
     {"method": "bpt", "form": "fwhiten", "pool": "avg_prompts", "norm": "after_pool"},
     {"method": "bpt", "form": "twhiten", "pool": "avg"},
+    {"method": "linear", "pool": "token+avg"},
+    {"method": "vpt", "pool": "token+avg", "norm": "after_pool"},
     {"method": "bpt", "form": "twhiten", "insert": "shallow", "compat": "released"},
     {"method": "bpt", "form": "bilinear", "b_init": "whiten", "compat": "released"},
 ]
@@ -71,8 +74,9 @@ def test_end_to_end(splits, weights, make_config, tmp_path, settings):
     assert linear or "epoch 2/2 loss" in bar.texts[-1]
     json.dumps(result.to_json(), allow_nan=False)
 
+    inputs = 64 if adapter.pool == "token+avg" else 32
     stored = sum(v.size for k, v in adapter.tensors.items() if k.startswith("head"))
-    assert result.trainable - result.trainable_prompts == stored == 3 * 33
+    assert result.trainable - result.trainable_prompts == stored == 3 * inputs + 3
     assert (result.trainable_prompts == 0) == linear
 
 
@@ -173,15 +177,16 @@ def test_ctrl_c_leaves_nothing_half_written(splits, make_config, tmp_path):
     assert names(tmp_path) == {"a.checkpoint.safetensors", "a.metrics.jsonl"}
 
 
-def test_pooling_a_class_token_that_is_not_there(splits, make_config, make_vit, tmp_path):
+@pytest.mark.parametrize("pool", ["token", "token+avg"])
+def test_pooling_a_class_token_that_is_not_there(splits, make_config, make_vit, tmp_path, pool):
     arguments = {"class_token": False, "global_pool": "avg"}
     save_file(make_vit(**arguments).state_dict(), tmp_path / "w.safetensors")
     config = make_config(
         backbone_args={**make_config().backbone_args, **arguments},
         weights=tmp_path / "w.safetensors",
-        pool="token",
+        pool=pool,
     )
-    with pytest.raises(VptkitError, match="class token"):
+    with pytest.raises(VptkitError, match=rf"pool is {re.escape(pool)}, but .* no class token"):
         tune(splits, tmp_path / "a.safetensors", config)
 
 

@@ -46,7 +46,9 @@ def adapters(draw: st.DrawFn) -> Adapter:
         prompts=draw(st.integers(1, 4)),
         rank=draw(st.sampled_from([None, 1, 3])),
         pool=draw(
-            st.sampled_from(["token", "avg", "avg_prompts"] if spec.class_token else ["avg"])
+            st.sampled_from(
+                ["token", "avg", "token+avg", "avg_prompts"] if spec.class_token else ["avg"]
+            )
         ),
         norm=draw(st.sampled_from(["before_pool", "after_pool"])),
         tuned_norms=draw(st.booleans()),

@@ -1,4 +1,4 @@
-"""`vptkit import`: prompts and LayerNorms that other code trained, as an adapter file.
+"""`vptkit import`: prompts, LayerNorms and heads that other code trained, as an adapter file.
 
 No future import of annotations here: typer reads them at run time.
 """
@@ -26,7 +26,8 @@ def import_(
         str,
         typer.Option(
             "--format",
-            help="vpt or bpt (the authors' code), peft-ln (PEFT's LayerNorm adapters).",
+            help="vpt or bpt (the authors' code), peft-ln (PEFT's LayerNorm adapters), linear (a "
+            "head alone, as DINOv2's).",
         ),
     ],
     backbone: Annotated[str, typer.Option(help="timm model name.")],
@@ -40,16 +41,16 @@ def import_(
         Path | None, typer.Option(help="Text file, one class name a line [numbers].")
     ] = None,
     pool: Annotated[
-        str | None, typer.Option(help="token, avg_prompts or avg [what FILE tells].")
+        str | None, typer.Option(help="token, avg_prompts, avg or token+avg [what FILE tells].")
     ] = None,
     preprocess: Annotated[
-        str | None, typer.Option(help="authors or model [authors; peft-ln: model].")
+        str | None, typer.Option(help="authors or model [vpt, bpt: authors; else model].")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the adapter [the file's].")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn prompts of VPT's or BPT's code, or PEFT's LayerNorms, into an adapter file."""
+    """Turn prompts of VPT's or BPT's code, PEFT's LayerNorms or a linear head into an adapter file."""
     require_tune("import")
     from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter
 

@@ -61,7 +61,7 @@ def tune(
     whiten_floor: Annotated[Float, option("Relative floor of eigenvalues [1e-6].")] = None,
     tap: Annotated[Text, option("Whiten the tokens pre_ln1 or post_ln1 [pre_ln1].")] = None,
     compat: Annotated[Text, option("Whitening of the paper or as released [paper].")] = None,
-    pool: Annotated[Text, option("token, avg, avg_prompts, map [the model's].")] = None,
+    pool: Annotated[Text, option("token, avg, token+avg, avg_prompts, map [the model's].")] = None,
     norm: Annotated[Text, option("before_pool or after_pool [the model's].")] = None,
     epochs: Annotated[Int, option("Unless --cycles counts its own [20].")] = None,
     batch_size: Annotated[Int, option("[32]")] = None,
