@@ -29,6 +29,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "rescale": ("none", "gamma", "beta", "both"),
     "precision": ("fp32", "bf16", "fp16"),
     "class_weights": ("none", "balanced"),
+    "calibrate": ("temperature", "none"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
@@ -82,6 +83,8 @@ class TuneConfig:
         augment, crop_scale: see `vptkit.tune.data.dataset`.
         val_share, test_share: used where the data has no splits.
         shots: training images kept of each class; None for all.
+        calibrate: "temperature": the head is divided by one number, fitted to the log-loss on val,
+            so that its probabilities come true (`vptkit.tune.methods.temperature`); no answer changes.
         golden: number of validation images whose reference logits travel with the adapter.
         seed: of everything.
         name: of the adapter; None takes the output file's.
@@ -131,6 +134,7 @@ class TuneConfig:
     val_share: float = 0.15
     test_share: float = 0.15
     shots: int | None = None
+    calibrate: Literal["temperature", "none"] = "temperature"
     golden: int = 8
     seed: int = 0
     name: str | None = None
