@@ -72,16 +72,13 @@ def choose_on_val(
     return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=norms)
 
 
-def temper(
-    tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig, progress: Progress
-) -> dict[str, Any] | None:
+def temper(tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig) -> dict[str, Any] | None:
     """Fit a temperature on val and divide the head by it: no answer changes, only how sure it sounds.
 
     Args:
         tuned: with all else chosen.
         sets: val is asked.
         config: `calibrate`.
-        progress: told the temperature.
 
     Returns:
         `Temperature.to_json`; None if none is wanted, or a logit on val is not finite.
@@ -93,7 +90,6 @@ def temper(
     if fitted is None:
         return None
     divide_head(tuned.head, fitted.temperature)
-    progress.update(0, f"temperature {fitted.temperature:.3g}")
     return fitted.to_json()
 
 

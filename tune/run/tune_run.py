@@ -151,7 +151,7 @@ def _choose(
     """All that val chooses; then the full set's training, for the proxy; then test and ood."""
     config, sets, bar = request.config, inputs.sets, request.progress
     chosen = choose_on_val(trained, sets, config, bar)
-    chosen = replace(chosen, confidence=temper(trained.model, sets, config, bar))
+    chosen = replace(chosen, confidence=temper(trained.model, sets, config))
     if config.full_data is not None:
         output, resume, force = request.files.adapter, request.resume, request.force
         full = full or tune_full(config, output, resume=resume, force=force, progress=bar)

@@ -110,7 +110,7 @@ def sure(make_folders, make_vit, make_config, tmp_path, **settings):
 def test_the_head_is_divided_by_the_temperature(make_folders, make_vit, make_config, tmp_path):
     tuned, sets, config = sure(make_folders, make_vit, make_config, tmp_path)
     before = split_logits(tuned, sets["val"], 4)
-    told = temper(tuned, sets, config, SILENT)
+    told = temper(tuned, sets, config)
     after = split_logits(tuned, sets["val"], 4)
     assert told["temperature"] > 2
     assert told["val_loss"][1] < told["val_loss"][0]
@@ -121,7 +121,7 @@ def test_the_head_is_divided_by_the_temperature(make_folders, make_vit, make_con
 def test_none_is_sought_where_none_is_wanted(make_folders, make_vit, make_config, tmp_path):
     tuned, sets, config = sure(make_folders, make_vit, make_config, tmp_path, calibrate="none")
     before = tuned.head.weight.clone()
-    assert temper(tuned, sets, config, SILENT) is None
+    assert temper(tuned, sets, config) is None
     assert torch.equal(tuned.head.weight, before)
 
 
