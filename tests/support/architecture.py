@@ -57,7 +57,7 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session images",
+    "runtime.evaluation": "runtime.session images scores",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",
