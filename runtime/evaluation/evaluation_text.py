@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.scores.score_interval import wilson
@@ -10,6 +11,8 @@ from vptkit.text_table import columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from vptkit.images.image_file import ImageFile
 
     from .evaluation_result import Evaluation
 
@@ -73,10 +76,19 @@ def _pairs(result: Evaluation) -> str:
 
 def _mistakes(result: Evaluation) -> str:
     lines = [
-        f"  {shown(m.image)}  {_percent(m.probability)} {short_name(m.answered)}, is {short_name(m.truth)}"
+        f"  {_within(m.image, result.data)}  {_percent(m.probability)} {short_name(m.answered)}, "
+        f"is {short_name(m.truth)}"
         for m in result.mistakes[:_MISTAKES]
     ]
-    return "\n".join(["most confident mistakes", *lines]) if lines else ""
+    head = f"most confident mistakes, in {shown(result.data)}"
+    return "\n".join([head, *lines]) if lines else ""
+
+
+def _within(image: ImageFile, data: Path) -> str:
+    """The image's path below the data, where it is there."""
+    if isinstance(image, Path) and image.is_relative_to(data):
+        return shown(image.relative_to(data))
+    return shown(image)
 
 
 def _share(successes: int, count: int) -> str:

@@ -75,6 +75,6 @@ class TuneResult:
             document["fsr_proxy"] = norms.get("fsr_proxy")
         if self.confidence is not None:
             pairs = {key: self.confidence[key] for key in ("val_loss", "ece")}
-            arrows = {key: " → ".join(f"{v:.3g}" for v in pair) for key, pair in pairs.items()}
+            arrows = {key: " → ".join(f"{v:.4g}" for v in pair) for key, pair in pairs.items()}
             document["confidence"] = {**self.confidence, **arrows}
         return document

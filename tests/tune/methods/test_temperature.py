@@ -29,6 +29,7 @@ def test_the_temperature_that_was_put_in_comes_out(factor):
     assert found.val_loss[1] <= found.val_loss[0]
 
 
+@pytest.mark.slow
 def test_it_is_the_optimum_that_torch_finds():
     """The same objective, by L-BFGS over log T."""
     logits, truth = drawn(300)

@@ -125,6 +125,7 @@ def test_none_is_sought_where_none_is_wanted(make_folders, make_vit, make_config
     assert torch.equal(tuned.head.weight, before)
 
 
+@pytest.mark.slow
 def test_a_run_folds_its_temperature_and_says_so(make_folders, make_config, tmp_path):
     """The adapter's head is the untempered one's, divided; its answers and its record say the same."""
     data = tmp_path / "d"

@@ -35,7 +35,7 @@ def test_of_the_temperature_people_see_what_it_changed():
     told = {"temperature": 1.5, "val_loss": [0.6521, 0.6], "ece": [0.1, 0.05]}
     assert result(confidence=told).to_json()["confidence"] == told
     text = result(confidence=told).to_text()["confidence"]
-    assert text == {"temperature": 1.5, "val_loss": "0.652 → 0.6", "ece": "0.1 → 0.05"}
+    assert text == {"temperature": 1.5, "val_loss": "0.6521 → 0.6", "ece": "0.1 → 0.05"}
     assert result().to_text()["confidence"] is None
 
 

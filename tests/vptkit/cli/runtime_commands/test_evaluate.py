@@ -23,6 +23,7 @@ def test_eval(vptkit, make_bundle, colour_folders):
     assert "green/3.png" in out
 
 
+@pytest.mark.slow
 def test_mistakes_and_the_picture_are_saved(vptkit, make_bundle, colour_folders, tmp_path):
     bundle, outputs = make_bundle(), (tmp_path / "wrong.csv", tmp_path / "confusion.svg")
     asked = ("eval", bundle, colour_folders, "--save", outputs[0], "--plot", outputs[1])
