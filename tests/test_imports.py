@@ -41,6 +41,7 @@ EXCEPTIONS = {
     "vptkit.runtime.backends.onnxruntime_probe": {"onnxruntime"},
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
+    "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.plot_text": {"matplotlib"},
     "vptkit.devices.drivers.nvml": {"pynvml"},
 }
@@ -49,6 +50,7 @@ BANNED = {"click", "pickle"}
 LAZY = {
     "vptkit.devices.drivers.nvml": {"pynvml"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
+    "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.plot_text": {"matplotlib"},
     "vptkit.formats.bank_tables": {"safetensors"},
     "vptkit.images.image_file": {"PIL"},

@@ -34,6 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "class_weights": ("none", "balanced"),
     "head_init": ("probe", "zero"),
     "select": ("loss", "top1", "last"),
+    "calibrate": ("temperature", "none"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
@@ -92,6 +93,8 @@ class TuneConfig:
         augment, crop_scale: see `vptkit.tune.data.dataset`.
         val_share, test_share: used where the data has no splits.
         shots: training images kept of each class; None for all.
+        calibrate: "temperature": the head is divided by one number, fitted to the log-loss on val,
+            so that its probabilities come true (`vptkit.tune.methods.temperature`); no answer changes.
         golden: number of validation images whose reference logits travel with the adapter.
         seed: of everything.
         name: of the adapter; None takes the output file's.
@@ -143,6 +146,7 @@ class TuneConfig:
     val_share: float = 0.15
     test_share: float = 0.15
     shots: int | None = None
+    calibrate: Literal["temperature", "none"] = "temperature"
     golden: int = 8
     seed: int = 0
     name: str | None = None

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import DataError, GateError
+from vptkit.scores.score_interval import wilson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MIN_AGREEMENT", "GateResult", "compare", "require_gate", "sqnr_db", "wilson"]
+__all__ = ["MIN_AGREEMENT", "GateResult", "compare", "require_gate", "sqnr_db"]
 
 # Smallest share of images on which fp32's best label must stay the best.
 MIN_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.985, "fp8": 0.985}
-_Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +51,6 @@ class GateResult:
     def to_json(self) -> dict[str, Any]:
         """As the manifest writes it."""
         return asdict(self)
-
-
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share: honest near 1, where the usual one is empty."""
-    if not 0 <= successes <= count or count == 0:
-        raise ValueError(f"{successes} of {count}")
-    share, z2 = successes / count, _Z95**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    spread = _Z95 / (1 + z2 / count)
-    spread *= math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, centre - spread), min(1.0, centre + spread)
 
 
 def sqnr_db(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float | None:

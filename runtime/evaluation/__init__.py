@@ -1,6 +1,10 @@
 """Does a bundle answer as the reference did, and how often is it right?
 
-- `accuracy`: top-1 and top-5 on labelled images.
+- `accuracy`: labelled images, and the answers to them.
+- `confusion_plot`: which classes are taken for which, as a picture.
+- `evaluation_result`: how often answers are right, in which classes, and how sure they were.
+- `evaluation_text`: the same for people.
 - `image_batches`: real images in batches, gone through more than once.
+- `mistakes_file`: the mistakes as CSV or JSON lines.
 - `parity`: difference from golden answers or the reference.
 """

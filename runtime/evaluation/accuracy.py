@@ -1,11 +1,10 @@
-"""Top-1 and top-5 of a bundle on a folder of classes."""
+"""How often a bundle is right, on a folder of classes."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,10 @@ from vptkit.progress import SILENT
 from vptkit.regular_files import is_folder
 from vptkit.runtime.session.image_loader import decode
 
+from .evaluation_result import answers_to, judge
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,38 +31,19 @@ if TYPE_CHECKING:
     from vptkit.runtime.session.image_loader import Decoded
     from vptkit.runtime.session.session_protocol import Session
 
-__all__ = ["Evaluation", "choose_split", "evaluate", "labelled_images", "split_folder"]
+    from .evaluation_result import Evaluation
 
-Found = TypeVar("Found")
+__all__ = ["choose_split", "evaluate", "labelled_images", "split_folder"]
+
+_RENAME = "rename the folders, or name the folder that holds the classes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """How often a bundle is right.
+class _Images(NamedTuple):
+    """What of DATA is judged: where it lies, which split it is (None: DATA has none), its images."""
 
-    Attributes:
-        data: the folder of classes, or the file or folder that holds them.
-        count: images.
-        top1, top5: shares of images whose class is the best, or among the five best (with fewer
-            than six classes top5 is 1 by definition).
-        classes: class name → {"count", "top1"}.
-    """
-
-    data: Path
-    count: int
-    top1: float
-    top5: float
-    classes: dict[str, dict[str, float]]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `vptkit eval --json` prints it, without the bundle."""
-        return {
-            "data": str(self.data),
-            "count": self.count,
-            "top1": self.top1,
-            "top5": self.top5,
-            "classes": self.classes,
-        }
+    place: Path
+    split: str | None
+    classes: Classes
 
 
 def evaluate(
@@ -89,37 +71,43 @@ def evaluate(
         progress: told about each portion.
 
     Raises:
-        DataError: no such data, classes that differ from the labels, or a broken image.
+        DataError: no such data, a class that is none of the labels, or a broken image.
         BundleError: no such adapter, or a bank and none named.
         GateError: the logits hold NaN or Inf.
     """
     labels = session.bundle.labels_of(adapter)
-    listed = read_data_files(data, allow_outside=allow_outside)
-    if listed is None:
-        place = split_folder(data, split)
-        classes: Classes = class_folders(place)
-        require_inside(data, images_of({"": classes}), allow_outside=allow_outside)
-        spared: Collection[str] = labels if split_of_name(split or "") == "ood" else ()
-    else:
-        place, classes = data, choose_split(data, listed, split)
-        spared = set().union(*listed.values())
-    paths, truth = labelled_images(place, classes, labels, spared)
+    place, name, classes = _read(data, split, allow_outside=allow_outside)
+    paths, truth = labelled_images(place, classes, labels)
     progress.total = len(paths)
     size = session.bundle.batch or batch
-    logits = np.empty((len(paths), len(labels)), dtype=np.float32)
+    parts: list[NDArray[np.void]] = []
     done = 0
     with contextlib.closing(
         decode(paths, session.bundle.preprocess, workers=workers, read_ahead=max(32, 2 * size))
     ) as images:
         while portion := list(_pixels(islice(images, size))):
-            logits[done : done + len(portion)] = session.run(np.stack(portion), adapter)
+            logits = session.run(np.stack(portion), adapter)
+            if not np.isfinite(logits).all():
+                raise GateError(f"{place}: the logits hold NaN or Inf; no accuracy can be given")
+            parts.append(answers_to(logits, truth[done : done + len(portion)]))
             done += len(portion)
             progress.update(len(portion))
-    return _count(place, labels, truth, logits)
+    return judge(place, name, labels, paths, truth, np.concatenate(parts))
 
 
-def choose_split(data: Path, found: Mapping[str, Found], split: str | None) -> Found:
-    """What is found of one split: "test" unless given, or the only one there is.
+def _read(data: Path, split: str | None, *, allow_outside: bool) -> _Images:
+    listed = read_data_files(data, allow_outside=allow_outside)
+    if listed is not None:
+        name = choose_split(data, listed, split)
+        return _Images(data, name or None, listed[name])
+    place = split_folder(data, split)
+    classes = class_folders(place, fewest=1)
+    require_inside(data, images_of({"": classes}), allow_outside=allow_outside)
+    return _Images(place, None if place == data else place.name, classes)
+
+
+def choose_split(data: Path, found: Collection[str], split: str | None) -> str:
+    """Which of the splits that were found: "test" unless given, or the only one there is.
 
     Raises:
         DataError: there is no such split.
@@ -130,7 +118,7 @@ def choose_split(data: Path, found: Mapping[str, Found], split: str | None) -> F
     if chosen not in found:
         there = ", ".join(sorted(filter(None, found))) or "images without a split"
         raise DataError(f"{data}: no split {split!r}, only {there}; --split names another")
-    return found[chosen]
+    return chosen
 
 
 def split_folder(data: Path, split: str | None) -> Path:
@@ -144,35 +132,38 @@ def split_folder(data: Path, split: str | None) -> Path:
     if split is not None and is_folder(data / split):
         return data / split
     found = split_folders(data)
-    return choose_split(data, found, split) if found or split is not None else data
+    return found[choose_split(data, found, split)] if found or split is not None else data
 
 
 def labelled_images(
-    place: Path, classes: Classes, labels: tuple[str, ...], spared: Collection[str] = ()
+    place: Path, classes: Classes, labels: tuple[str, ...]
 ) -> tuple[list[ImageFile], NDArray[np.intp]]:
     """All images of some classes, and the index of each one's class among the labels.
 
     Args:
         place: what was read, for messages.
-        classes: the images.
+        classes: the images; labels without any are no fault.
         labels: of the bundle.
-        spared: labels that need no images there: other splits have them, or it is ood.
 
     Raises:
-        DataError: the classes are not the labels.
+        DataError: a class is none of the labels.
     """
     unknown = sorted(set(classes) - set(labels))
-    absent = sorted(set(labels) - set(classes) - set(spared))
-    if unknown or absent:
-        parts = [f"classes that are not labels: {', '.join(unknown)}"] if unknown else []
-        parts += [f"labels without images: {', '.join(absent)}"] if absent else []
+    if unknown:
+        splits = [name for name in unknown if split_of_name(name)]
+        cure = f"--split {splits[0]} takes that folder as a split" if splits else _RENAME
         raise DataError(
-            f"{place}: its classes differ from the bundle's labels: {'; '.join(parts)}. "
-            "Both must be the same set of names."
+            f"{place}: classes that are not labels of the bundle: {_few(unknown)}. "
+            f"Its labels are {_few(labels)}; {cure}."
         )
     paths = [path for files in classes.values() for path in files]
     truth = [labels.index(name) for name, files in classes.items() for _ in files]
     return paths, np.asarray(truth, dtype=np.intp)
+
+
+def _few(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _pixels(portion: Iterable[Decoded[ImageFile]]) -> Iterator[NDArray[np.uint8]]:
@@ -180,25 +171,3 @@ def _pixels(portion: Iterable[Decoded[ImageFile]]) -> Iterator[NDArray[np.uint8]
         if isinstance(item, DataError):
             raise item
         yield item
-
-
-def _count(
-    folder: Path, labels: tuple[str, ...], truth: NDArray[np.intp], logits: NDArray[np.float32]
-) -> Evaluation:
-    if not np.isfinite(logits).all():
-        raise GateError(f"{folder}: the logits hold NaN or Inf; no accuracy can be given")
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]  # equal logits: the first label first
-    first = best[:, 0] == truth
-    among_five = (best == truth[:, None]).any(axis=1)
-    classes = {
-        label: {"count": int(rows.sum()), "top1": float(first[rows].mean())}
-        for i, label in enumerate(labels)
-        if (rows := truth == i).any()
-    }
-    return Evaluation(
-        data=folder,
-        count=len(truth),
-        top1=float(first.mean()),
-        top5=float(among_five.mean()),
-        classes=classes,
-    )

@@ -103,7 +103,7 @@ def open_image_batches(
         folder: class folders, splits of class folders, a plain folder of images, a CSV or
             WebDataset shards (`vptkit.images.dataset_files`).
         preprocess: how they are prepared.
-        labels: the adapter's; where the folder has just these classes, `truth` is known.
+        labels: the adapter's; where all classes of the folder are among them, `truth` is known.
         split: which split; where there is none of that name "test", else "val".
         limit: at most so many, spread evenly over the folder.
         without: files that are left out.
@@ -141,9 +141,9 @@ def _found(
     splits = listed or (split_folders(data) if is_folder(data) else {})
     wanted = next((name for name in (split, "test", "val") if name in splits), None)
     if listed is not None:
-        classes = choose_split(data, listed, wanted)
+        classes = listed[choose_split(data, listed, wanted)]
         try:
-            return data, *labelled_images(data, classes, labels, set().union(*listed.values()))
+            return data, *labelled_images(data, classes, labels)
         except DataError:
             return data, [image for images in classes.values() for image in images], None
     place = split_folder(data, wanted)

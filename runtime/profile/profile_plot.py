@@ -6,12 +6,10 @@ Where energy was measured, it is set against latency below.
 from __future__ import annotations
 
 import itertools
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file, require_absent, require_writable
-from vptkit.errors import MissingExtraError, OutputError
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.atomic_files import atomic_file
+from vptkit.plot_text import in_plot, plain_pictures, require_plot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +17,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-__all__ = ["PLOT_SUFFIXES", "plot_profile", "require_plot"]
+__all__ = ["plot_profile"]
 
-PLOT_SUFFIXES = (".pdf", ".png", ".svg")
 _COLORS = {"adapter": "#2a6f97", "baseline": "#b8bcc2"}
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _MARKERS = "osD^vP*X"
@@ -63,21 +60,6 @@ def plot_profile(document: dict[str, Any], path: Path) -> None:
     figure.supxlabel(_circumstances(document), x=0.01, ha="left", fontsize=8, color=_FAINT)
     with atomic_file(path) as part:
         figure.savefig(part, format=path.suffix[1:], dpi=150)
-
-
-def require_plot(path: Path, *, force: bool) -> None:
-    """Find out before a long measurement whether its plot could be written.
-
-    Raises:
-        OutputError: another suffix than PLOT_SUFFIXES, or the file exists and force is off.
-        MissingExtraError: matplotlib is not installed.
-    """
-    if path.suffix not in PLOT_SUFFIXES:
-        raise OutputError(f"{path}: plots are written as {', '.join(PLOT_SUFFIXES)}")
-    require_absent(path, force=force)
-    require_writable(path)
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", "plot", "a plot")
 
 
 def _groups(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError, VptkitError
+from vptkit.scores.probabilities import softmax
 
 from .image_loader import Decoded, decode
 from .image_sources import find_images
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from .session_protocol import Session
 
-__all__ = ["predict", "softmax"]
+__all__ = ["predict"]
 
 
 def predict(
@@ -57,13 +58,6 @@ def predict(
         raise VptkitError(f"top_k is {top_k} and batch is {batch}, expected at least 1 each")
     paths = find_images(sources)
     return _predictions(session, name, paths, top_k, session.bundle.batch or batch, workers)
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities along the last axis, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
 def _predictions(

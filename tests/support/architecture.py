@@ -23,6 +23,7 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 TABLE: dict[str, str] = {
     # vptkit/: the nouns that all rooms share
     "images": "",
+    "scores": "",
     "formats": "images",
     # devices/
     "devices.drivers": "",
@@ -33,7 +34,7 @@ TABLE: dict[str, str] = {
     "tune": "formats images",
     "tune.backbone": "formats images",
     "tune.data": "images",
-    "tune.methods": "tune tune.backbone formats",
+    "tune.methods": "tune tune.backbone formats scores",
     "tune.importers": "tune.backbone formats images",
     "tune.probe": "",
     "tune.training": "tune tune.data tune.methods tune.probe formats images",
@@ -45,7 +46,7 @@ TABLE: dict[str, str] = {
     "export.fold": "formats images",
     "export.graph": "export.fold formats",
     "export.analysis": "export.fold formats",
-    "export.numerics": "export.analysis export.graph formats",
+    "export.numerics": "export.analysis export.graph formats scores",
     "export.precision": "export.analysis export.numerics",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
     " formats",
@@ -53,12 +54,12 @@ TABLE: dict[str, str] = {
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
-    "runtime.session": "runtime.backends formats images devices.probes",
+    "runtime.session": "runtime.backends formats images scores devices.probes",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session images",
+    "runtime.evaluation": "runtime.session images scores",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",
@@ -236,7 +237,8 @@ def draw() -> str:
     parts.append(_text(20 + (whole - 20) / 2, 43, top, 13, "bold"))
     parts.append(_box(20, bottom + 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
     base = (
-        "vptkit/ formats → images → errors, atomic_files, progress, text_table   (all may import)"
+        "vptkit/ formats → images · scores → errors, atomic_files, progress, text_table"
+        "   (all may import)"
     )
     parts.append(_text(20 + (whole - 20) / 2, bottom + 43, base, 13, "bold"))
     body = "\n".join(part for part in parts if part)

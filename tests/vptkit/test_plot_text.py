@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.errors import MissingExtraError, OutputError
+from vptkit.plot_text import in_plot, plain_pictures, require_plot
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -45,3 +46,27 @@ def test_latex_is_not_started_whatever_the_users_settings_say():
     with matplotlib.rc_context({"text.usetex": True}):
         assert draws() is False
         assert matplotlib.rcParams["text.usetex"] is True
+
+
+@plain_pictures()
+def test_a_character_that_the_font_lacks_is_no_warning():
+    """Warnings are errors in tests."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    figure.subplots().set_title(in_plot("\u82b1"))
+    figure.canvas.draw()
+
+
+def test_what_cannot_be_written_is_found_out_beforehand(tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match=r"\.pdf, \.png, \.svg"):
+        require_plot(tmp_path / "plot.bmp", force=False)
+    (tmp_path / "plot.png").touch()
+    with pytest.raises(OutputError, match="--force"):
+        require_plot(tmp_path / "plot.png", force=False)
+    require_plot(tmp_path / "plot.png", force=True)
+    monkeypatch.setattr("vptkit.plot_text.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"vptkit\[plot\]"):
+        require_plot(tmp_path / "new.png", force=False)

@@ -4,7 +4,7 @@
 - `load_run`: what is asked, and what data and backbone turn out to be.
 - `finished_run`: a run that is over, taken as it is.
 - `full_data_run`: the training on a fuller set, for the FSR proxy.
-- `choose_on_val`: the best epoch, λ and the head; test and ood, asked once.
+- `choose_on_val`: the best epoch, λ, the head, a temperature; test and ood, asked once.
 - `choose_lambda`: λ chosen, and how far the norms moved.
 - `write_run`: the adapter and its golden answers.
 - `run_result`: what a run gave.

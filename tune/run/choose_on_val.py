@@ -1,12 +1,13 @@
-"""The third step of a run: val chooses epoch, λ and head; then test and ood may be asked, once."""
+"""The third step of a run: val chooses epoch, λ, head and temperature; then test and ood, once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vptkit.tune.methods.temperature import divide_head, fit_temperature
 from vptkit.tune.phases.head_refit import refit_head
-from vptkit.tune.training.loop import top1_and_loss
+from vptkit.tune.training.loop import split_logits, top1_and_loss
 
 from .choose_lambda import choose_rescale
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.phases.phased_training import Trained
 
-__all__ = ["Chosen", "choose_on_val", "top1_on"]
+__all__ = ["Chosen", "choose_on_val", "temper", "top1_on"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Chosen:
         val_top1: accuracy on val with everything that was chosen, a share.
         layer_norms: shift, λ and its curve (`Rescaled.to_json`), and the FSR proxy where there is a
             full set; None if no LayerNorms are tuned.
+        confidence: temperature, and what it did (`Temperature.to_json`); None if none was sought.
         test_top1, ood_top1: accuracy there, asked when all was chosen; None if there is no such
             split, or it shall not be looked at.
     """
@@ -38,6 +40,7 @@ class Chosen:
     best_epoch: int
     val_top1: float
     layer_norms: dict[str, Any] | None
+    confidence: dict[str, Any] | None = None
     test_top1: float | None = None
     ood_top1: float | None = None
 
@@ -68,6 +71,27 @@ def choose_on_val(
         val_top1 = refit_head(tuned, sets, config, progress)
     norms = rescaled.to_json(config.rescale)
     return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=norms)
+
+
+def temper(tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig) -> dict[str, Any] | None:
+    """Fit a temperature on val and divide the head by it: no answer changes, only how sure it sounds.
+
+    Args:
+        tuned: with all else chosen.
+        sets: val is asked.
+        config: `calibrate`.
+
+    Returns:
+        `Temperature.to_json`; None if none is wanted, or a logit on val is not finite.
+    """
+    if config.calibrate == "none":
+        return None
+    val = sets["val"]
+    fitted = fit_temperature(split_logits(tuned, val, config.batch_size), val.split.targets)
+    if fitted is None:
+        return None
+    divide_head(tuned.head, fitted.temperature)
+    return fitted.to_json()
 
 
 def top1_on(

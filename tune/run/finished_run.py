@@ -82,5 +82,6 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         metrics=files.metrics,
         curves=files.curves if files.curves.exists() else None,
         layer_norms=record.get("layer_norms"),
+        confidence=record.get("confidence"),
         plots=tuple(path for path in pictures if path.exists()),
     )

@@ -25,7 +25,9 @@ class TuneResult:
         device: that it ran on, as "cpu" or "cuda:0 (NVIDIA H200)".
         metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
         layer_norms: shift, λ and its curve, the FSR proxy (`Rescaled.to_json`); None if not tuned.
-        plots: pictures of those.
+        confidence: {"temperature", "val_loss": [before, after], "ece": [before, after]}; None if no
+            temperature was sought, or an older vptkit tuned.
+        plots: pictures of the LayerNorms.
     """
 
     adapter: Path
@@ -40,6 +42,7 @@ class TuneResult:
     curves: Path | None
     ood_top1: float | None = None
     layer_norms: dict[str, Any] | None = None
+    confidence: dict[str, Any] | None = None
     plots: tuple[Path, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class TuneResult:
             "metrics": str(self.metrics),
             "curves": str(self.curves) if self.curves else None,
             "layer_norms": self.layer_norms,
+            "confidence": self.confidence,
             "plots": [str(path) for path in self.plots],
         }
 
@@ -69,4 +73,8 @@ class TuneResult:
             document["shift"] = {key: norms["shift"][key] for key in ("total", "gamma", "beta")}
             document["lambda"] = norms["rescale"]["lambda"] if norms["rescale"] else None
             document["fsr_proxy"] = norms.get("fsr_proxy")
+        if self.confidence is not None:
+            pairs = {key: self.confidence[key] for key in ("val_loss", "ece")}
+            arrows = {key: " → ".join(f"{v:.4g}" for v in pair) for key, pair in pairs.items()}
+            document["confidence"] = {**self.confidence, **arrows}
         return document

@@ -17,7 +17,7 @@ from vptkit.tune.training.device import choose_device, describe_device, repeatab
 from vptkit.tune.training.distributed import joined, leads
 from vptkit.tune.training.run_files import run_files
 
-from .choose_on_val import choose_on_val, top1_on
+from .choose_on_val import choose_on_val, temper, top1_on
 from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
 from .load_run import RunRequest, load_run, require_readable
@@ -148,9 +148,10 @@ def _train(
 def _choose(
     request: RunRequest, inputs: RunInputs, trained: Trained, full: TuneResult | None
 ) -> Chosen:
-    """Epoch, λ and head on val; then the full set's training, for the proxy; then test and ood."""
+    """All that val chooses; then the full set's training, for the proxy; then test and ood."""
     config, sets, bar = request.config, inputs.sets, request.progress
     chosen = choose_on_val(trained, sets, config, bar)
+    chosen = replace(chosen, confidence=temper(trained.model, sets, config))
     if config.full_data is not None:
         output, resume, force = request.files.adapter, request.resume, request.force
         full = full or tune_full(config, output, resume=resume, force=force, progress=bar)

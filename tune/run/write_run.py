@@ -76,6 +76,7 @@ def write_run(
         metrics=files.metrics,
         curves=curves,
         layer_norms=chosen.layer_norms,
+        confidence=chosen.confidence,
         plots=plots,
     )
 
@@ -104,6 +105,7 @@ def _adapter(
             "images": class_counts(inputs.labels, inputs.splits),
             "whitening": trained.state.whitening,
             "layer_norms": chosen.layer_norms,
+            "confidence": chosen.confidence,
             "computed": {
                 "device": device,
                 "processes": share()[1],

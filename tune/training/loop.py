@@ -39,6 +39,7 @@ __all__ = [
     "keep_if_best",
     "out_of_patience",
     "rate_at",
+    "split_logits",
     "top1_and_loss",
     "train",
 ]
@@ -110,17 +111,27 @@ def top1_and_loss(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, 
 @torch.no_grad()
 def answers(model: Tuned, data: DataSet, batch_size: int) -> tuple[NDArray[np.bool_], float]:
     """Which images of a split are answered right, bool [images], and the mean cross-entropy."""
+    return judged(_answered(model, data, batch_size), len(data), device_of(model))
+
+
+@torch.no_grad()
+def split_logits(model: Tuned, data: DataSet, batch_size: int) -> NDArray[np.float32]:
+    """Logits of all images of a split, in order: [images, C], the same in each of torchrun's processes."""
+    k, processes = share()
+    noted = torch.zeros(len(data), model.head.out_features, device=device_of(model))
+    own = [logits for logits, _ in _answered(model, data, batch_size)]
+    noted[k::processes] = torch.cat([noted[:0], *own])
+    sum_over_processes([noted])
+    return noted.cpu().numpy()
+
+
+def _answered(model: Tuned, data: DataSet, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(logits, targets) of this process's share of a split, by batches."""
     model.eval()
     device = device_of(model)
-    batches = data.evaluation_batches(batch_size, share=share())
-    pairs = (
-        (
-            model(torch.from_numpy(normalize(images, data.preprocess)).to(device)),
-            torch.from_numpy(targets).to(device),
-        )
-        for images, targets in batches
-    )
-    return judged(pairs, len(data), device)
+    for images, targets in data.evaluation_batches(batch_size, share=share()):
+        logits = model(torch.from_numpy(normalize(images, data.preprocess)).to(device))
+        yield logits, torch.from_numpy(targets).to(device)
 
 
 def judged(

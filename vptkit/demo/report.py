@@ -79,8 +79,8 @@ def report_rows(
 
 def _judged(result: TuneResult | None) -> tuple[int | None, list[float] | None]:
     """Number of test images, and the 95 % interval of the accuracy on them (Wilson's)."""
-    from vptkit.export.numerics.accuracy_gate import wilson
     from vptkit.formats.adapter import read_adapter
+    from vptkit.scores.score_interval import wilson
 
     if result is None or result.test_top1 is None:
         return None, None

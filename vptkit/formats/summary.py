@@ -9,11 +9,13 @@ from vptkit.errors import BundleError, VptkitError
 from vptkit.regular_files import read_regular
 from vptkit.strict_json import parse_json
 
-from .adapter import read_adapter
-from .bundle import open_bundle
+from .adapter import parse_adapter, read_adapter
+from .bundle import ADAPTER, open_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .adapter import Adapter
 
 __all__ = ["summarize"]
 
@@ -66,6 +68,7 @@ def _of_adapter(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         **document,
         "backbone": {key: backbone[key] for key in ("name", "args", "sha256")},
+        **_confidence(adapter),
         "classes": len(adapter.labels),
         "numbers": sum(int(v.size) for v in tuned.values()),
         "tensors": {name: list(value.shape) for name, value in sorted(tuned.items())},
@@ -79,6 +82,7 @@ def _of_bundle(path: Path) -> dict[str, Any]:
     document = dict(bundle.manifest)
     backbone, adapters = document.pop("backbone"), document.pop("adapters")
     sizes = {name: bundle.stamps[name].size for name in document.pop("files")}
+    made_of = parse_adapter(bundle.read(ADAPTER), path / ADAPTER) if ADAPTER in sizes else None
     return {
         "kind": "bundle",
         "path": str(path),
@@ -86,7 +90,14 @@ def _of_bundle(path: Path) -> dict[str, Any]:
         **document,
         "backbone": {key: value for key, value in backbone.items() if key != "spec"},
         "adapters": adapters,
+        **_confidence(made_of),
         "files": sizes,
         "classes": max(len(entry["labels"]) for entry in adapters),
         "golden": sum(0 if answers is None else len(answers[0]) for answers in golden),
     }
+
+
+def _confidence(adapter: Adapter | None) -> dict[str, Any]:
+    """The temperature in an adapter's head, and what it did on val; nothing if none is noted."""
+    noted = None if adapter is None else adapter.train.get("confidence")
+    return {} if noted is None else {"confidence": noted}

@@ -225,8 +225,12 @@ def folders_in(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def class_folders(folder: Path) -> dict[str, list[Path]]:
+def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     """Class name → its image files, for a folder with one folder per class.
+
+    Args:
+        folder: that folder.
+        fewest: classes that there must be; 1 where they are only judged.
 
     Raises:
         DataError: no such folder, no class folders, only one class, or a class without images.
@@ -243,7 +247,7 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
             f"{folder}: no images in the class folder {empty[0]!r}"
             f" (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
         )
-    if len(names) == 1:
+    if len(names) < fewest:
         raise DataError(
             f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
         )

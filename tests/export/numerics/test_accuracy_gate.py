@@ -4,18 +4,10 @@ import numpy as np
 import pytest
 
 from vptkit.errors import DataError, GateError
-from vptkit.export.numerics.accuracy_gate import compare, require_gate, sqnr_db, wilson
+from vptkit.export.numerics.accuracy_gate import compare, require_gate, sqnr_db
 
 LOGITS = np.random.default_rng(0).normal(size=(200, 4))
 JUDGED = {"min_agreement": 0.985, "simulated": False, "images": "x"}
-
-
-def test_wilson_against_published_values():
-    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20)[0] == 0
-    with pytest.raises(ValueError, match="3 of 2"):
-        wilson(3, 2)
 
 
 def test_sqnr():

@@ -33,17 +33,22 @@ class Steps:
 def test_the_one_wrong_image_is_counted_in_its_class(session, colour_folders, batch):
     steps = Steps()
     result = evaluate(session, colour_folders, batch=batch, progress=steps)
-    assert result.to_json() == {
-        "data": str(colour_folders),
-        "count": 12,
-        "top1": 11 / 12,
-        "top5": 1.0,
-        "classes": {
-            "red": {"count": 4, "top1": 1.0},
-            "green": {"count": 4, "top1": 0.75},
-            "blue": {"count": 4, "top1": 1.0},
-        },
+    assert (result.data, result.split, result.count) == (colour_folders, None, 12)
+    assert (result.top1, result.top5, result.notes) == (11 / 12, 1.0, [])
+    assert {label: (of["count"], of["right"]) for label, of in result.classes.items()} == {
+        "red": (4, 4),
+        "green": (4, 3),
+        "blue": (4, 4),
     }
+    assert result.confusion.tolist() == [[4, 0, 0], [0, 3, 1], [0, 0, 4]]
+    wrong = result.mistakes[0]
+    assert (wrong.image, wrong.truth, wrong.answered) == (
+        colour_folders / "green" / "3.png",
+        "green",
+        "blue",
+    )
+    scores = dict(next(session.predict([wrong.image], top_k=3)).top)
+    assert wrong.probability == pytest.approx(scores["blue"])
     assert (steps.done, steps.total) == (12, 12)
 
 
@@ -73,9 +78,16 @@ def test_top5_among_seven_classes(make_bundle, tmp_path, colour_folders):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("red", "green", "violet"), "not labels: violet; labels without images: blue"),
-        (("red", "green"), "labels without images: blue"),
-        (("red", "green", "blue", "x", "y"), "not labels: x, y"),
+        (("red", "green", "violet"), "not labels of the bundle: violet"),
+        (
+            ("red", "green", "blue", "x", "y"),
+            "bundle: x, y. Its labels are red, green, blue; rename",
+        ),
+        (("violet",), "not labels of the bundle: violet"),
+        (
+            ("test",),
+            "bundle: test. Its labels are red, green, blue; --split test takes that folder",
+        ),
     ],
 )
 def test_labels_that_differ_are_named(session, colour_folders, tmp_path, names, message):
@@ -83,6 +95,18 @@ def test_labels_that_differ_are_named(session, colour_folders, tmp_path, names, 
         shutil.copytree(colour_folders / "red", tmp_path / "other" / name)
     with pytest.raises(DataError, match=message):
         evaluate(session, tmp_path / "other")
+
+
+@pytest.mark.parametrize("names", [("blue", "green"), ("blue",)])
+def test_some_of_the_classes_are_judged_with_a_note(session, colour_folders, tmp_path, names):
+    for name in names:
+        shutil.copytree(colour_folders / name, tmp_path / "some" / name)
+    result = evaluate(session, tmp_path / "some")
+    assert (result.count, list(result.classes)) == (4 * len(names), sorted(names)[::-1])
+    assert result.top1 == (7 / 8 if len(names) == 2 else 1)
+    assert result.absent == [name for name in ("red", "green", "blue") if name not in names]
+    assert len(result.notes) == 1
+    assert f"judged on {len(names)} of 3 classes; no images of red" in result.notes[0]
 
 
 def test_splits(session, colour_folders, tmp_path):
@@ -93,7 +117,9 @@ def test_splits(session, colour_folders, tmp_path):
     (data / "splits.csv").touch()
 
     assert evaluate(session, data).count == 11
-    assert evaluate(session, data).data == data / "test"
+    assert (evaluate(session, data).data, evaluate(session, data).split) == (data / "test", "test")
+    train = evaluate(session, data, split="train")
+    assert "what was learned from" in train.notes[0]
     assert evaluate(session, data, split="val").count == 12
     with pytest.raises(DataError, match="no split 'ood', only test, train, val"):
         evaluate(session, data, split="ood")
@@ -121,8 +147,7 @@ def test_ood_may_have_fewer_classes(session, colour_folders, tmp_path):
         shutil.rmtree(tmp_path / "data" / name / "blue") if name in ("ood", "val") else None
     result = evaluate(session, tmp_path / "data", split="ood")
     assert (result.count, list(result.classes)) == (8, ["red", "green"])
-    with pytest.raises(DataError, match="labels without images: blue"):
-        evaluate(session, tmp_path / "data", split="val")
+    assert evaluate(session, tmp_path / "data", split="val").absent == ["blue"]
 
 
 def test_a_class_that_only_other_splits_have(session, colour_folders, tmp_path):
@@ -136,9 +161,7 @@ def test_a_class_that_only_other_splits_have(session, colour_folders, tmp_path):
     assert evaluate(session, file).count == 8
     images = open_image_batches(file, session.bundle.preprocess, labels=session.bundle.labels)
     assert len(images.truth) == 8
-    file.write_text("\n".join(["path,label,split", *(x for x in lines if "blue" not in x)]))
-    with pytest.raises(DataError, match="labels without images: blue"):
-        evaluate(session, file)
+    assert (evaluate(session, file).split, evaluate(session, file).absent) == ("test", ["blue"])
 
 
 def test_parquet_is_not_read_here(session, tmp_path):
@@ -166,7 +189,6 @@ def test_a_broken_image_is_an_error(session, colour_folders):
     [
         (shutil.rmtree, "no such folder"),
         (lambda d: [shutil.rmtree(p) for p in d.iterdir()], "empty: expected one folder"),
-        (lambda d: [shutil.rmtree(d / c) for c in ("red", "blue")], "only one class, 'green'"),
         (lambda d: [p.unlink() for p in (d / "red").iterdir()], "no images in the class.*'red'"),
     ],
 )
@@ -210,7 +232,12 @@ def test_images_that_are_listed(session, colour_folders, tmp_path, kind):
     data = listed(colour_folders, tmp_path, kind)
     result = evaluate(session, data).to_json()
     wanted = evaluate(session, colour_folders).to_json()
-    assert {**result, "data": ""} == {**wanted, "data": ""}
+    assert (result["split"], result["mistakes"][0]["path"][-5:]) == (
+        "val",
+        "3.png"[-5:] if kind == "csv" else "7.png",
+    )
+    own = dict.fromkeys(("data", "split", "mistakes"))
+    assert {**result, **own} == {**wanted, **own}
     assert evaluate(session, data, split="validation").count == 12
     with pytest.raises(DataError, match="no split 'test', only val; --split names another"):
         evaluate(session, data, split="test")

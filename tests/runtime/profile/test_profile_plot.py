@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 from PIL import Image
 
-from vptkit.errors import MissingExtraError, OutputError
 from vptkit.runtime.profile import profile_plot
-from vptkit.runtime.profile.profile_plot import plot_profile, require_plot
+from vptkit.runtime.profile.profile_plot import plot_profile
 
 
 @pytest.fixture
@@ -57,19 +54,6 @@ def test_adapters_and_baselines_have_their_colours(document, tmp_path):
     with Image.open(tmp_path / "plot.png") as image:
         colours = {c for _, c in image.convert("RGB").getcolors(maxcolors=1 << 24)}
     assert {(0x2A, 0x6F, 0x97), (0xB8, 0xBC, 0xC2)} <= colours
-
-
-def test_what_cannot_be_written_is_found_out_beforehand(tmp_path, monkeypatch):
-    with pytest.raises(OutputError, match=r"\.pdf, \.png, \.svg"):
-        require_plot(tmp_path / "plot.bmp", force=False)
-    (tmp_path / "plot.png").touch()
-    with pytest.raises(OutputError, match="--force"):
-        require_plot(tmp_path / "plot.png", force=False)
-    require_plot(tmp_path / "plot.png", force=True)
-    monkeypatch.setattr("vptkit.runtime.profile.profile_plot.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"vptkit\[plot\]"):
-        require_plot(tmp_path / "new.png", force=False)
-    assert importlib.util.find_spec("matplotlib")
 
 
 def test_energy_and_power_modes_are_drawn(document, tmp_path):

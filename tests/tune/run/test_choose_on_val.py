@@ -18,7 +18,8 @@ from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned  # noqa: E402
 from vptkit.tune.phases.phased_training import Trained  # noqa: E402
-from vptkit.tune.run.choose_on_val import choose_on_val, top1_on  # noqa: E402
+from vptkit.tune.run.choose_on_val import choose_on_val, temper, top1_on  # noqa: E402
+from vptkit.tune.training.loop import split_logits  # noqa: E402
 from vptkit.tune.training.train_state import TrainState  # noqa: E402
 
 
@@ -98,3 +99,59 @@ def test_a_split_that_is_not_there_has_no_accuracy(splits, make_vit, make_config
         top1_on("test", tuned, sets, config) == (split.targets == 1).mean() == pytest.approx(1 / 3)
     )
     assert top1_on("ood", tuned, sets, config) is None
+
+
+def sure(make_folders, make_vit, make_config, tmp_path, **settings):
+    """A model that is far too sure of itself, and a val split of 18 images."""
+    model, config = make_vit(), make_config(method="linear", **settings)
+    make_folders(tmp_path / "d" / "train", 2)
+    make_folders(tmp_path / "d" / "val", 6)
+    split = load_splits(tmp_path / "d", 0, 0.15, 0.15)[1]["val"]
+    sets = {"val": DataSet(split, preprocess_of(model))}
+    tuned = Tuned(model, spec_from_model(model), config, 3, None)
+    with torch.no_grad():
+        tuned.head.weight.mul_(1000)
+    return tuned, sets, config
+
+
+def test_the_head_is_divided_by_the_temperature(make_folders, make_vit, make_config, tmp_path):
+    tuned, sets, config = sure(make_folders, make_vit, make_config, tmp_path)
+    before = split_logits(tuned, sets["val"], 4)
+    told = temper(tuned, sets, config)
+    after = split_logits(tuned, sets["val"], 4)
+    assert told["temperature"] > 2
+    assert told["val_loss"][1] < told["val_loss"][0]
+    np.testing.assert_allclose(after, before / told["temperature"], rtol=1e-4, atol=1e-4)
+    assert np.array_equal(before.argmax(axis=1), after.argmax(axis=1))
+
+
+def test_none_is_sought_where_none_is_wanted(make_folders, make_vit, make_config, tmp_path):
+    tuned, sets, config = sure(make_folders, make_vit, make_config, tmp_path, calibrate="none")
+    before = tuned.head.weight.clone()
+    assert temper(tuned, sets, config) is None
+    assert torch.equal(tuned.head.weight, before)
+
+
+@pytest.mark.slow
+def test_a_run_folds_its_temperature_and_says_so(make_folders, make_config, tmp_path):
+    """The adapter's head is the untempered one's, divided; its answers and its record say the same."""
+    data = tmp_path / "d"
+    for seed, (name, count) in enumerate({"train": 8, "val": 6, "test": 4}.items()):
+        make_folders(data / name, count, seed)
+    plain, cooled = (
+        tune(data, tmp_path / f"{how}.safetensors", make_config(method="linear", calibrate=how))
+        for how in ("none", "temperature")
+    )
+    told, adapter = cooled.confidence, read_adapter(cooled.adapter)
+    assert plain.confidence is read_adapter(plain.adapter).train["confidence"] is None
+    assert told["temperature"] != 1
+    for name, value in read_adapter(plain.adapter).tensors.items():
+        if name.startswith("head."):
+            np.testing.assert_allclose(adapter.tensors[name], value / told["temperature"], 1e-5)
+        elif name == "golden.logits":
+            wanted = value / told["temperature"]
+            np.testing.assert_allclose(adapter.tensors[name], wanted, rtol=1e-4, atol=1e-5)
+    assert adapter.train["confidence"] == told == cooled.to_json()["confidence"]
+    assert (cooled.val_top1, cooled.test_top1) == (plain.val_top1, plain.test_top1)
+    again = tune(data, cooled.adapter, make_config(method="linear"), resume=True)
+    assert again.confidence == told

@@ -74,6 +74,15 @@ def test_settings_that_an_older_vptkit_did_not_know_stood_at_their_defaults(fini
         finished_record(tmp_path / "old.safetensors", asked)
 
 
+def test_an_adapter_from_before_there_were_temperatures(finished, splits, tmp_path):
+    path, _, config = finished
+    adapter = read_adapter(path)
+    del adapter.train["confidence"], adapter.train["config"]["calibrate"]
+    write_adapter(tmp_path / "a.safetensors", adapter)
+    result = tune(splits, tmp_path / "a.safetensors", config, resume=True)
+    assert result.confidence is result.to_text()["confidence"] is None
+
+
 def test_what_is_no_adapter_is_refused(finished, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"precious")
     with pytest.raises(OutputError, match="exists already, of other settings"):

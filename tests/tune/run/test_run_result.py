@@ -31,6 +31,14 @@ def test_what_is_not_there_is_null_and_not_none_in_words():
     assert result().to_text() == result().to_json()
 
 
+def test_of_the_temperature_people_see_what_it_changed():
+    told = {"temperature": 1.5, "val_loss": [0.6521, 0.6], "ece": [0.1, 0.05]}
+    assert result(confidence=told).to_json()["confidence"] == told
+    text = result(confidence=told).to_text()["confidence"]
+    assert text == {"temperature": 1.5, "val_loss": "0.6521 → 0.6", "ece": "0.1 → 0.05"}
+    assert result().to_text()["confidence"] is None
+
+
 def test_of_layer_norms_people_get_the_sums():
     norms = {
         "layers": 5,

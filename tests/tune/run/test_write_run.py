@@ -62,7 +62,7 @@ def test_the_record_says_what_was_chosen_and_how(splits, make_config, tmp_path):
     config = make_config(epochs=3)
     result = tune(splits, tmp_path / "a.safetensors", config)
     record = read_adapter(result.adapter).train
-    for key in ("best_epoch", "val_top1", "test_top1", "ood_top1", "layer_norms"):
+    for key in ("best_epoch", "val_top1", "test_top1", "ood_top1", "layer_norms", "confidence"):
         assert record[key] == result.to_json()[key]
     assert record["config"] == config.to_json()
     assert record["images"]["train"] == dict.fromkeys(("blue", "green", "red"), 8)

@@ -109,6 +109,8 @@ def test_two_processes_train_as_one(splits, make_config, tmp_path):
         assert both.train["computed"]["processes"] == 2
         assert both.train["val_top1"] == single.train["val_top1"], name
         assert both.train["best_epoch"] == single.train["best_epoch"], name
+        losses = [a.train["confidence"]["val_loss"] for a in (both, single)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5), name
         if both.train["layer_norms"] is not None:
             curves = [a.train["layer_norms"]["rescale"]["curve"] for a in (both, single)]
             for one, other in zip(*curves, strict=True):

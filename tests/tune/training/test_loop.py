@@ -26,6 +26,7 @@ from vptkit.tune.training.loop import (  # noqa: E402
     answers,
     image_batches,
     rate_at,
+    split_logits,
     top1_and_loss,
 )
 from vptkit.tune.training.optimizer_step import Stepper  # noqa: E402
@@ -156,6 +157,20 @@ def test_an_answer_that_is_no_number_is_wrong(make_measured):
     right, loss = answers(tuned, data, 5)
     assert (right.shape, right.sum()) == ((12,), 0)
     assert np.isnan(loss)
+
+
+def test_the_logits_of_a_split_are_in_its_order(splits, make_vit, make_config):
+    model, config = make_vit(), make_config(method="vpt", dropout=0.9)
+    data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["val"], preprocess_of(model))
+    tuned = Tuned(model, spec_from_model(model), config, 3, None)
+    logits = split_logits(tuned, data, 5)
+    assert (logits.shape, logits.dtype) == ((12, 3), "float32")
+    right, loss = answers(tuned, data, 5)
+    assert np.array_equal(logits.argmax(axis=1) == data.split.targets, right)
+    wanted = torch.nn.functional.cross_entropy(*map(torch.from_numpy, (logits, data.split.targets)))
+    assert loss == pytest.approx(float(wanted), rel=1e-5)
+    alone = DataSet(data.split, data.preprocess)
+    np.testing.assert_allclose(split_logits(tuned, alone, 12), logits, atol=1e-5)
 
 
 # ---- early stopping -----------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import json
 import pytest
 
 from vptkit.errors import BundleError, VptkitError
+from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.bundle import ADAPTER, write_manifest
 from vptkit.formats.summary import summarize
 
 
@@ -45,6 +47,22 @@ def test_the_sizes_add_up(make_bundle):
     found = summarize(make_bundle())
     assert found["bytes"] == sum(found["files"].values()) > 0
     assert "spec" not in found["backbone"]  # long, and nothing to read
+
+
+def test_the_temperature_is_told(tiny_adapter, make_bundle, tmp_path):
+    """Of an adapter, and of the adapter in a bundle; nothing of those that were never asked."""
+    assert "confidence" not in summarize(tiny_adapter)
+    assert "confidence" not in summarize(make_bundle())
+    adapter = read_adapter(tiny_adapter)
+    told = {"temperature": 1.5, "val_loss": [0.7, 0.6], "ece": [0.2, 0.1]}
+    adapter.train["confidence"] = told
+    write_adapter(tmp_path / "new.safetensors", adapter)
+    assert summarize(tmp_path / "new.safetensors")["confidence"] == told
+    bundle = make_bundle()
+    write_adapter(bundle / ADAPTER, adapter)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    write_manifest(bundle, {k: v for k, v in manifest.items() if k not in ("format", "files")})
+    assert summarize(bundle)["confidence"] == told
 
 
 def test_nothing(tmp_path):

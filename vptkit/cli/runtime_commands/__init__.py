@@ -4,7 +4,7 @@
 - `check`: `vptkit check`: parity, overflow, oracles.
 - `devices`: `vptkit devices`: boards, and which one this is.
 - `doctor`: `vptkit doctor`: what is here, what is missing.
-- `evaluate`: `vptkit eval`: top-1 and top-5.
+- `evaluate`: `vptkit eval`: accuracy, and where it fails.
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `run`: `vptkit run`: predictions.

@@ -1,4 +1,4 @@
-"""`vptkit eval`: top-1 and top-5 on labelled images.
+"""`vptkit eval`: how often a bundle is right on labelled images, and where not.
 
 No future import of annotations here: typer reads them at run time.
 """
@@ -13,10 +13,12 @@ from vptkit.cli.shared.options import (
     AsJson,
     Backend,
     BundleArgument,
+    Force,
     Threads,
     TrustEngines,
 )
 from vptkit.cli.shared.output import announce, emit
+from vptkit.shown_text import tell
 
 __all__ = ["evaluate_bundle"]
 
@@ -34,16 +36,32 @@ def evaluate_bundle(
     adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
     backend: Backend = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write all mistakes, the most confident first: .csv or .jsonl."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the confusion matrix: .png, .svg or .pdf.")
+    ] = None,
+    force: Force = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure top-1 and top-5 on a folder of classes."""
+    """Measure accuracy on a folder of classes: with its interval, by class, and what is confused."""
+    from vptkit.plot_text import require_plot
     from vptkit.progress import progress
     from vptkit.runtime.evaluation.accuracy import evaluate
+    from vptkit.runtime.evaluation.confusion_plot import plot_confusion
+    from vptkit.runtime.evaluation.evaluation_text import evaluation_text
+    from vptkit.runtime.evaluation.mistakes_file import require_mistakes_file, write_mistakes
     from vptkit.runtime.session.factory import open_session
 
+    if save is not None:
+        require_mistakes_file(save, force=force)
+    if plot is not None:
+        require_plot(plot, force=force)
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     with progress("eval") as bar:
@@ -56,4 +74,11 @@ def evaluate_bundle(
             batch=batch,
             progress=bar,
         )
-    emit({"bundle": str(bundle), "backend": session.backend, **result.to_json()}, as_json)
+    for note in result.notes:
+        tell(f"note: {note}")
+    if save is not None:
+        write_mistakes(result.mistakes, save)
+    if plot is not None:
+        plot_confusion(result, plot, adapter or session.bundle.name)
+    document = {"bundle": str(bundle), "backend": session.backend, **result.to_json()}
+    emit(document, as_json, text=evaluation_text(result))

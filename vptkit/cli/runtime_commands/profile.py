@@ -73,9 +73,10 @@ def profile(
 ) -> None:
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
     from vptkit.cli.shared.profile_table import profile_table
+    from vptkit.plot_text import require_plot
     from vptkit.progress import progress
     from vptkit.runtime.profile.power_mode_sweep import BoardAccess
-    from vptkit.runtime.profile.profile_plot import plot_profile, require_plot
+    from vptkit.runtime.profile.profile_plot import plot_profile
     from vptkit.runtime.profile.run_profile import profile_bundles
     from vptkit.runtime.profile.settings import ProfileSettings
 

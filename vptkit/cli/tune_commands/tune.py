@@ -113,6 +113,9 @@ def tune(
     shots: Annotated[
         Text, option("Training images kept of each class; 1,2,5 is a training for each [all].")
     ] = None,
+    calibrate: Annotated[
+        Text, option("temperature: probabilities fitted on val; or none [temperature].")
+    ] = None,
     golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
     seed: Annotated[Int, option("Of everything random [0].")] = None,
     name: Annotated[Text, option("Of the adapter [the file's].")] = None,

@@ -18,12 +18,40 @@ def test_eval(vptkit, make_bundle, colour_folders):
     assert document["top1"] == pytest.approx(11 / 12)
     assert document["count"] == 12
     assert "eval: 12/12" in err
-    assert "top1" in vptkit("eval", make_bundle(), colour_folders)[1]
+    code, out, _ = vptkit("eval", make_bundle(), colour_folders)
+    assert out.splitlines()[-1] == "top-1 91.7 % (11 of 12; 95 % interval 64.6 to 98.5 %)"
+    assert "green/3.png" in out
+
+
+@pytest.mark.slow
+def test_mistakes_and_the_picture_are_saved(vptkit, make_bundle, colour_folders, tmp_path):
+    bundle, outputs = make_bundle(), (tmp_path / "wrong.csv", tmp_path / "confusion.svg")
+    asked = ("eval", bundle, colour_folders, "--save", outputs[0], "--plot", outputs[1])
+    assert vptkit(*asked)[0] == 0
+    header, row = outputs[0].read_text().splitlines()
+    assert header == "path,truth,answered,probability"
+    assert row.startswith(f"{colour_folders}/green/3.png,green,blue,0.")
+    assert "91.7" not in row
+    assert b"<svg" in outputs[1].read_bytes()
+    assert_error(vptkit(*asked), 2, "wrong.csv: exists already", "--force")
+    outputs[0].unlink()
+    assert_error(vptkit(*asked), 2, "confusion.svg: exists already", "--force")
+    assert vptkit(*asked, "--force")[0] == 0
+    assert_error(vptkit(*asked[:3], "--save", "wrong.xls"), 2, "as .csv or .jsonl")
+    assert_error(vptkit(*asked[:3], "--plot", "a.gif"), 2, ".pdf, .png, .svg")
+
+
+def test_some_classes_are_judged_with_a_note(vptkit, make_bundle, colour_folders):
+    shutil.rmtree(colour_folders / "red")
+    code, out, err = vptkit("eval", make_bundle(), colour_folders, "--json")
+    assert code == 0
+    assert f"note: {colour_folders}: judged on 2 of 3 classes; no images of red" in err
+    assert json.loads(out)["absent"] == ["red"]
 
 
 def test_eval_of_other_labels(vptkit, make_bundle, colour_folders):
     bundle = make_bundle(labels=("red", "green", "violet"))
-    assert_error(vptkit("eval", bundle, colour_folders), 2, "violet", "blue")
+    assert_error(vptkit("eval", bundle, colour_folders), 2, "violet", "red, green, violet")
     assert_error(vptkit("eval", bundle, colour_folders, "--split", "test"), 2, "no split 'test'")
     assert_error(vptkit("eval", bundle, colour_folders / "no"), 2, "no such folder")
 

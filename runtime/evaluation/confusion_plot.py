@@ -1,0 +1,151 @@
+"""Which classes are taken for which, as a picture: rows are the true classes, columns the answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vptkit.atomic_files import atomic_file
+from vptkit.plot_text import in_plot, plain_pictures, require_plot
+
+from .evaluation_text import short_name, verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from .evaluation_result import Evaluation
+
+__all__ = ["plot_confusion"]
+
+_RIGHT, _WRONG = (0x2A, 0x6F, 0x97), (0xC8, 0x55, 0x1B)
+_INK, _FAINT = "#22262b", "#6b7078"
+_MOST = 100  # classes
+_NUMBERED = 40  # up to so many, cells have numbers
+_LONGEST = 28  # characters of a class name
+
+
+@plain_pictures()
+def plot_confusion(result: Evaluation, path: Path, name: str = "") -> None:
+    """Draw the confusion matrix and write it atomically; an existing file is replaced.
+
+    Blue is right, orange is wrong, the deeper the larger the share of the row. Classes without images
+    that nothing was taken for are left out. Of more than 100 classes those with the most mistakes are
+    drawn.
+
+    Args:
+        result: of `vptkit.runtime.evaluation.accuracy.evaluate`.
+        path: of the picture, .png, .svg or .pdf.
+        name: of the bundle, for the title.
+
+    Raises:
+        OutputError: another suffix, or the file cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    require_plot(path, force=True)
+    from matplotlib.figure import Figure  # optional, and slow to import
+
+    drawn, left_out = _drawn(result.confusion)
+    counts = result.confusion[np.ix_(drawn, drawn)]
+    of_class = result.confusion.sum(axis=1)[drawn]
+    cell = _inches(len(drawn))
+    side = cell * len(drawn)
+    figure = Figure(figsize=(max(side + 3.4, 6.2), max(side + 2.9, 4.2)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(_colours(counts, of_class), aspect="equal", interpolation="nearest")
+    size = min(10.0, 72 * 0.72 * cell)  # points
+    labels = [in_plot(short_name(result.labels[i], _LONGEST)) for i in drawn]
+    _name_classes(axes, labels, size)
+    _tell_accuracies(axes, np.diagonal(counts), of_class, size)
+    if len(drawn) <= _NUMBERED:
+        _number_cells(axes, counts, of_class, min(11.0, 72 * 0.36 * cell))
+    title = f"{in_plot(name, 60)}\n{in_plot(verdict(result))}" if name else in_plot(verdict(result))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
+    figure.supxlabel(
+        "Blue: right. Orange: wrong. The deeper, the larger the share of the row's images."
+        + (
+            f"\nThe {len(drawn)} of {len(result.labels)} classes with the most mistakes." * left_out
+        ),
+        x=0.01,
+        ha="left",
+        fontsize=8,
+        color=_FAINT,
+    )
+    with atomic_file(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=150)
+
+
+def _drawn(confusion: NDArray[np.intp]) -> tuple[NDArray[np.intp], bool]:
+    """Indices of the classes that are drawn, in order, and whether others have a say, too."""
+    images, answers = confusion.sum(axis=1), confusion.sum(axis=0)
+    used = np.flatnonzero(images + answers)
+    if len(used) <= _MOST:
+        return used, False
+    mistakes = images + answers - 2 * np.diagonal(confusion)
+    order = used[np.argsort(-mistakes[used], kind="stable")]
+    return np.sort(order[:_MOST]), True
+
+
+def _inches(classes: int) -> float:
+    """Side of a cell: large enough for its number, or for the name of its row."""
+    return 0.62 if classes <= 10 else 0.4 if classes <= _NUMBERED else 0.17
+
+
+def _colours(counts: NDArray[np.intp], of_class: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """RGB of each cell, uint8 [C, C, 3]: white where there is nothing."""
+    share = counts / np.maximum(of_class, 1)[:, None]
+    depth = np.where(counts > 0, 0.12 + 0.88 * np.sqrt(share), 0.0)[..., None]
+    full = np.where(np.eye(len(counts), dtype=bool)[..., None], _RIGHT, _WRONG)
+    return np.asarray(np.rint(255 - depth * (255 - full)), dtype=np.uint8)
+
+
+def _name_classes(axes: Axes, labels: list[str], size: float) -> None:
+    places = range(len(labels))
+    axes.set_xticks(places, labels, rotation=90 if len(labels) > 3 else 0, fontsize=size)
+    axes.set_yticks(places, labels, fontsize=size)
+    axes.set_xlabel("answer", color=_FAINT)
+    axes.set_ylabel("true class", color=_FAINT)
+    axes.tick_params(length=0, colors=_INK)
+    edges = [place - 0.5 for place in range(1, len(labels))]
+    ends = (-0.5, len(labels) - 0.5)
+    axes.hlines(edges, *ends, color="#e6e8ea", linewidth=0.5)
+    axes.vlines(edges, *ends, color="#e6e8ea", linewidth=0.5)
+    for spine in axes.spines.values():
+        spine.set_color("#b8bcc2")
+
+
+def _tell_accuracies(
+    axes: Axes, right: NDArray[np.intp], of_class: NDArray[np.intp], size: float
+) -> None:
+    """At the end of each row: the class's accuracy, and of how many images."""
+    for row, (k, n) in enumerate(zip(right, of_class, strict=True)):
+        text = f"{100 * k / n:.0f} % of {n}" if n else "no images"
+        axes.annotate(
+            text,
+            (len(right) - 0.5, row),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=size,
+            color=_FAINT,
+            annotation_clip=False,
+        )
+
+
+def _number_cells(
+    axes: Axes, counts: NDArray[np.intp], of_class: NDArray[np.intp], size: float
+) -> None:
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        deep = counts[row, column] > 0.35 * of_class[row]
+        axes.text(
+            column,
+            row,
+            str(counts[row, column]),
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if deep else _INK,
+        )

@@ -1,0 +1,105 @@
+"""An evaluation for people: where the mistakes are, then how often it is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vptkit.scores.score_interval import wilson
+from vptkit.shown_text import shown
+from vptkit.text_table import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vptkit.images.image_file import ImageFile
+
+    from .evaluation_result import Evaluation
+
+__all__ = ["evaluation_text", "short_name", "verdict"]
+
+_CLASSES, _PAIRS, _MISTAKES = 20, 5, 5  # lines of each
+_LONGEST = 32  # characters of a class name
+
+
+def evaluation_text(result: Evaluation) -> str:
+    """Some lines: classes, confused pairs, mistakes by file name, and the verdict last."""
+    parts = [_classes(result), _pairs(result), _mistakes(result), "\n".join(_scores(result))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def verdict(result: Evaluation) -> str:
+    """As "test 86.8 % (217 of 250; 95 % interval 82.0 to 90.4 %)"."""
+    name = "top-1" if result.split is None else f"{shown(result.split)} top-1"
+    return f"{name} {_share(result.right, result.count)}"
+
+
+def short_name(name: str, longest: int = _LONGEST) -> str:
+    """A class name, shown; a long one without its middle, as beginnings are often alike."""
+    text = shown(name)
+    kept = longest - 1
+    return text if len(text) <= longest else f"{text[: kept - kept // 2]}…{text[-(kept // 2) :]}"
+
+
+def _scores(result: Evaluation) -> list[str]:
+    five = f"top-5 {_share(result.among_five, result.count)}"
+    return [
+        *([five] if len(result.labels) > 5 else []),  # else it is 100 % by definition
+        f"log-loss {result.log_loss:.3f}, expected calibration error {result.ece:.3f}",
+        verdict(result),
+    ]
+
+
+def _classes(result: Evaluation) -> str:
+    """A table, the worst class first."""
+    ranked = sorted(result.classes.items(), key=lambda item: item[1]["top1"])
+    rows = [
+        [short_name(label), str(of["count"]), _percent(of["top1"]), _interval(of["interval"])]
+        for label, of in ranked[:_CLASSES]
+    ]
+    more = len(ranked) - _CLASSES
+    tail = f"\nand {more} better ones: --json has all" if more > 0 else ""
+    return columns(["class", "images", "top-1", "95 % interval"], rows) + tail
+
+
+def _pairs(result: Evaluation) -> str:
+    classes = result.classes
+    rows = [
+        [
+            f"  {short_name(pair.truth)} as {short_name(pair.answered)}",
+            f"{pair.count} of {classes[pair.truth]['count']}",
+        ]
+        for pair in result.confused[:_PAIRS]
+    ]
+    return columns(["most confused", ""], rows) if rows else ""
+
+
+def _mistakes(result: Evaluation) -> str:
+    lines = [
+        f"  {_within(m.image, result.data)}  {_percent(m.probability)} {short_name(m.answered)}, "
+        f"is {short_name(m.truth)}"
+        for m in result.mistakes[:_MISTAKES]
+    ]
+    head = f"most confident mistakes, in {shown(result.data)}"
+    return "\n".join([head, *lines]) if lines else ""
+
+
+def _within(image: ImageFile, data: Path) -> str:
+    """The image's path below the data, where it is there."""
+    if isinstance(image, Path) and image.is_relative_to(data):
+        return shown(image.relative_to(data))
+    return shown(image)
+
+
+def _share(successes: int, count: int) -> str:
+    interval = _interval(wilson(successes, count))
+    return f"{_percent(successes / count)} ({successes} of {count}; 95 % interval {interval})"
+
+
+def _percent(share: float) -> str:
+    """With one decimal; 100.0 only where it is all of them."""
+    return f"{min(100 * share, 99.9 if share < 1 else 100):.1f} %"
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{100 * bounds[0]:.1f} to {_percent(bounds[1])}"

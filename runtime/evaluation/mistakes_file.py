@@ -1,0 +1,49 @@
+"""The mistakes of an evaluation as a file, CSV or JSON lines, that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from vptkit.atomic_files import atomic_file, require_absent, require_writable
+from vptkit.errors import OutputError
+from vptkit.shown_text import spreadsheet_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from .evaluation_result import Mistake
+
+__all__ = ["require_mistakes_file", "write_mistakes"]
+
+
+def require_mistakes_file(path: Path, *, force: bool) -> None:
+    """Find out before a long evaluation whether its mistakes could be written.
+
+    Raises:
+        OutputError: another suffix than .csv or .jsonl, the file exists and force is off, or it
+            cannot be written.
+    """
+    if path.suffix not in (".csv", ".jsonl"):
+        raise OutputError(f"{path}: mistakes are saved as .csv or .jsonl, not {path.suffix!r}")
+    require_absent(path, force=force)
+    require_writable(path)
+
+
+def write_mistakes(mistakes: Iterable[Mistake], path: Path) -> None:
+    """Write a line a mistake: path, truth, answered, probability; an existing file is replaced.
+
+    In CSV no text is a formula (`vptkit.shown_text.spreadsheet_rows`); JSON lines have it as it is.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        if path.suffix == ".jsonl":
+            stream.writelines(f"{json.dumps(one.to_json(), allow_nan=False)}\n" for one in mistakes)
+            return
+        write = spreadsheet_rows(stream)
+        write(["path", "truth", "answered", "probability"])
+        for one in mistakes:
+            write(one.to_json().values())

@@ -1,0 +1,113 @@
+"""How sure the answers shall sound: one temperature for all logits, chosen on val.
+
+A network that fits its training images well says 99 % where 85 % come true. Dividing its logits by
+one number T mends most of it, changes no answer (Guo et al., ICML 2017), and costs nothing once it is
+in the head's weights. T is fitted to the log-loss on val, with a pull towards 1 that weighs as little
+as a few images, because few images, or answers that are all right, say little: there the log-loss
+alone would run to T = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vptkit.scores.calibration_error import expected_calibration_error
+from vptkit.scores.probabilities import log_loss, softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Temperature", "divide_head", "fit_temperature"]
+
+_FEWEST = 15  # images; with fewer T stays 1
+# Of the pull. 0 to 4 differ by less than 0.01 of log-loss from 50 images on (simulated: 5 classes, 75
+# to 97 % right, logits 0.5 to 2.5 times too large); with 15 to 30 images 0 is far worse than no T.
+_PULL = 2.0
+_LOWEST, _HIGHEST = 0.05, 20.0
+_HALVINGS = 50  # of log 1/T's 6 units: far below float32's steps
+_ROWS = 4096  # images at a time, for memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Temperature:
+    """A temperature, and what it did on val.
+
+    Attributes:
+        temperature: T, by which logits are divided.
+        val_loss: mean cross-entropy in nats, before and after.
+        ece: expected calibration error (15 bins), before and after.
+    """
+
+    temperature: float
+    val_loss: tuple[float, float]
+    ece: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the adapter's `train` record and `--json`."""
+        return {
+            "temperature": self.temperature,
+            "val_loss": list(self.val_loss),
+            "ece": list(self.ece),
+        }
+
+
+def fit_temperature(logits: NDArray[Any], truth: NDArray[Any]) -> Temperature | None:
+    """The T in [0.05, 20] that makes Σ log-loss(logits / T) + 2 (1/T - 1 - log 1/T) smallest.
+
+    Convex in 1/T, so there is one, and it never has more log-loss than T = 1. The second term, which
+    is 0 at T = 1, is that of a Gamma distribution of 1/T. With fewer than 15 images T is 1.
+
+    Args:
+        logits: [images, C].
+        truth: index of each image's class, [images].
+
+    Returns:
+        None if a logit is NaN or Inf, or there are none.
+    """
+    if len(logits) == 0 or not np.isfinite(logits).all():
+        return None
+    factor = _best_factor(logits, truth) if len(logits) >= _FEWEST else 1.0
+    scores = [_score(logits, truth), _score(logits.astype(np.float64) * factor, truth)]
+    losses, errors = zip(*scores, strict=True)
+    return Temperature(temperature=1 / factor, val_loss=losses, ece=errors)
+
+
+@torch.no_grad()
+def divide_head(head: torch.nn.Linear, temperature: float) -> None:
+    """Fold a temperature into a head: every logit is divided by it."""
+    head.weight.div_(temperature)
+    head.bias.div_(temperature)
+
+
+def _best_factor(logits: NDArray[Any], truth: NDArray[Any]) -> float:
+    """1/T: halve the interval of its logarithm by the sign of the slope, which only rises."""
+    low, high = -np.log(_HIGHEST), -np.log(_LOWEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        factor = float(np.exp(middle))
+        if _slope(logits, truth, factor) + _PULL * (1 - 1 / factor) > 0:
+            high = middle
+        else:
+            low = middle
+    return float(np.exp((low + high) / 2))
+
+
+def _slope(logits: NDArray[Any], truth: NDArray[Any], factor: float) -> float:
+    """Of Σ log-loss(factor · logits) by the factor: Σ (mean logit under the softmax - the true one)."""
+    total = 0.0
+    for begin in range(0, len(logits), _ROWS):
+        part = logits[begin : begin + _ROWS].astype(np.float64)
+        true = np.take_along_axis(part, truth[begin : begin + _ROWS, None], axis=1)
+        total += float((softmax(factor * part) * (part - true)).sum())
+    return total
+
+
+def _score(logits: NDArray[Any], truth: NDArray[Any]) -> tuple[float, float]:
+    """(log-loss, expected calibration error)."""
+    probabilities = softmax(logits)
+    right = probabilities.argmax(axis=1) == truth
+    return log_loss(logits, truth), expected_calibration_error(probabilities.max(axis=1), right)

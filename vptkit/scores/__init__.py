@@ -1,0 +1,6 @@
+"""How good a classifier's answers are, and how sure that is: numpy in, numbers out.
+
+- `probabilities`: softmax and log-loss.
+- `calibration_error`: does what is said with 90 % come true in 90 %?
+- `score_interval`: how far chance may have moved an accuracy.
+"""
