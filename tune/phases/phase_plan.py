@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vptkit.tune.methods.tuned_model import Part
     from vptkit.tune.training.train_state import TrainState
 
-__all__ = ["Phase", "phases", "stalled"]
+__all__ = ["Phase", "epochs_of", "phases", "stalled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,12 @@ def phases(config: TuneConfig) -> tuple[Phase, ...]:
             first = found[-1].epochs.stop if found else 0
             found.append(Phase(part, range(first, first + count), cycle))
     return tuple(found)
+
+
+def epochs_of(config: TuneConfig) -> int:
+    """How many epochs a run may have; the probe alone has none."""
+    plan = phases(config)
+    return plan[-1].epochs.stop if plan else 0
 
 
 def stalled(phase: Phase, state: TrainState, config: TuneConfig) -> bool:

@@ -66,6 +66,8 @@ class Probe:
         """For the adapter's `train` record, the metrics and `--json`."""
         return {
             "strength": self.chosen.strength,
+            "val_top1": self.chosen.val_top1,
+            "val_loss": self.chosen.val_loss,
             "grid": [asdict(point) for point in self.points],
         }
 

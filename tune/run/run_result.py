@@ -24,6 +24,8 @@ class TuneResult:
         seconds: of this call.
         device: that it ran on, as "cpu" or "cuda:0 (NVIDIA H200)".
         metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
+        probe: the linear probe that the training began with: strength and its grid, kNN (`Probe.to_json`);
+            None if the head began at zero.
         layer_norms: shift, λ and its curve, the FSR proxy (`Rescaled.to_json`); None if not tuned.
         confidence: {"temperature", "val_loss": [before, after], "ece": [before, after]}; None if no
             temperature was sought, or an older vptkit tuned.
@@ -41,6 +43,7 @@ class TuneResult:
     metrics: Path
     curves: Path | None
     ood_top1: float | None = None
+    probe: dict[str, Any] | None = None
     layer_norms: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     plots: tuple[Path, ...] = ()
@@ -59,14 +62,18 @@ class TuneResult:
             "device": self.device,
             "metrics": str(self.metrics),
             "curves": str(self.curves) if self.curves else None,
+            "probe": self.probe,
             "layer_norms": self.layer_norms,
             "confidence": self.confidence,
             "plots": [str(path) for path in self.plots],
         }
 
     def to_text(self) -> dict[str, Any]:
-        """As `to_json`, short: of the LayerNorms only the sums."""
+        """As `to_json`, short: of the LayerNorms only the sums, of the probe only what was chosen."""
         document = self.to_json()
+        if self.probe is not None:
+            document["probe"] = {key: self.probe[key] for key in ("strength", "val_top1")}
+            document["knn_top1"] = self.probe["knn_top1"]
         if self.layer_norms is not None:
             norms = self.layer_norms
             document["layer_norms"] = {"layers": norms["layers"], "numbers": norms["numbers"]}

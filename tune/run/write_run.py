@@ -75,6 +75,7 @@ def write_run(
         device=device,
         metrics=files.metrics,
         curves=curves,
+        probe=trained.state.start.get("probe"),
         layer_norms=chosen.layer_norms,
         confidence=chosen.confidence,
         plots=plots,
@@ -104,6 +105,7 @@ def _adapter(
             "best_epoch": chosen.best_epoch,
             "images": class_counts(inputs.labels, inputs.splits),
             "whitening": trained.state.whitening,
+            "probe": trained.state.start.get("probe"),
             "layer_norms": chosen.layer_norms,
             "confidence": chosen.confidence,
             "computed": {

@@ -199,7 +199,7 @@ class _Pruning(ASHAScheduler):  # type: ignore[misc]  # Ray has no types
     """Asynchronous successive halving that knows what earlier runs of the sweep have reported."""
 
     def __init__(self, book: Book, search: Search) -> None:
-        longest = max(trial.epochs for trial in book.trials)
+        longest = max(1, *(trial.epochs for trial in book.trials))  # of probes alone there are none
         super().__init__(
             time_attr="epoch",
             metric="best_top1",

@@ -18,7 +18,7 @@ from vptkit.errors import DataError, OutputError
 from vptkit.progress import SILENT
 from vptkit.regular_files import is_plain_name, read_regular
 from vptkit.strict_json import parse_json
-from vptkit.tune.phases.phase_plan import phases
+from vptkit.tune.phases.phase_plan import epochs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,7 +181,7 @@ def open_book(
     """
     identity = json.loads(json.dumps({"format": _FORMAT, **sweep.to_json()}))
     trials = [
-        Trial(number=i, settings=swept, epochs=phases(sweep.config(i))[-1].epochs.stop)
+        Trial(number=i, settings=swept, epochs=epochs_of(sweep.config(i)))
         for i, swept in enumerate(sweep.trials)
     ]
     _claim(folder, identity, force=force)

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 from vptkit.tune.config import config_from_mapping  # noqa: E402
-from vptkit.tune.phases.phase_plan import Phase, phases, stalled  # noqa: E402
+from vptkit.tune.phases.phase_plan import Phase, epochs_of, phases, stalled  # noqa: E402
 from vptkit.tune.training.train_state import TrainState  # noqa: E402
 
 
@@ -23,6 +23,8 @@ def test_at_once(method):
 
 def test_the_probe_has_no_epochs():
     assert phases(config_of(method="linear", epochs=7)) == ()
+    assert epochs_of(config_of(method="linear", epochs=7)) == 0
+    assert epochs_of(config_of(cycles=2, head_epochs=3, ln_epochs=2)) == 10
 
 
 def test_in_turns():
