@@ -99,4 +99,4 @@ NOTE = "vptkit.m.n is only talked of"
         *("vptkit.a", "vptkit.a.b", "vptkit.c.d", "vptkit.e", "vptkit.e.f", "vptkit.e.g"),
         *("vptkit.h.i", "vptkit.j.k"),
     }
-    assert "vptkit.tune.run.tune_run" in imports("from vptkit.tune import tune as run")
+    assert "vptkit.tune.auto.tune_method" in imports("from vptkit.tune import tune as run")

@@ -1,5 +1,6 @@
 """Training: learn a few numbers on a frozen timm Vision Transformer. Needs torch and timm.
 
+- `auto`: `--method auto`: try methods, keep the best.
 - `burstiness`: `vptkit analyze`.
 - `backbone`: the frozen timm model.
 - `config`: every setting of a run, with its default.
@@ -14,8 +15,8 @@
 - `training`: the loop.
 """
 
+from vptkit.tune.auto.tune_method import tune
 from vptkit.tune.config import TuneConfig, config_from_mapping
 from vptkit.tune.run.run_result import TuneResult
-from vptkit.tune.run.tune_run import tune
 
 __all__ = ["TuneConfig", "TuneResult", "config_from_mapping", "tune"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TuneConfig", "config_from_mapping"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "method": ("bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear"),
+    "method": ("bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear", "auto"),
     "insert": ("deep", "shallow"),
     "form": ("bilinear", "fwhiten", "twhiten"),
     "b_init": ("random", "whiten"),
@@ -61,6 +61,7 @@ class TuneConfig:
 
     Attributes:
         backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
+        budget: of method "auto", "10m" or "60 epochs" (`vptkit.tune.auto.budget`); None: no bound.
         method, insert, form, prompts (m), rank (p), b_init, tune_b_last: what is learned.
         whiten_images, whiten_floor, tap, compat: how the whitening matrices are computed.
         pool, norm: "model" takes timm's own choice for this backbone; pools: `vptkit.formats.pooling`.
@@ -103,7 +104,8 @@ class TuneConfig:
     backbone: str
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
-    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear"] = "ln"
+    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear", "auto"] = "ln"
+    budget: str | None = None
     insert: Literal["deep", "shallow"] = "deep"
     form: Literal["bilinear", "fwhiten", "twhiten"] = "bilinear"
     prompts: int = 50
@@ -169,6 +171,7 @@ class TuneConfig:
                 for key in keys.split()
                 if getattr(self, key) is not None and not holds(getattr(self, key))
             ]
+        problems += self._problems_of_auto()
         if not problems and not self.learns("ln"):
             problems += [
                 f"{key} is {getattr(self, key)}, but method {self.method} tunes no LayerNorms"
@@ -183,6 +186,18 @@ class TuneConfig:
             )
         if problems:
             raise VptkitError("settings: " + "; ".join(problems))
+
+    def _problems_of_auto(self) -> list[str]:
+        """What `auto` cannot do, and what nothing but it has."""
+        if self.method != "auto":
+            return [] if self.budget is None else ["budget is for method auto alone"]
+        odd = {"cycles": 0, "rescale": "none", "refit_epochs": 0, "full_data": None}
+        odd["head_init"] = "probe"
+        return [
+            f"{key} is {getattr(self, key)}, which method auto does not try: pass --method"
+            for key, usual in odd.items()
+            if getattr(self, key) != usual
+        ]
 
     def learns(self, part: Literal["bpt", "vpt", "ln"]) -> bool:
         """Whether that is (a part of) the method."""

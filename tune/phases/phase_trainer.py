@@ -54,6 +54,7 @@ class PhaseTrainer:
         last: int,
         after_epoch: Callable[[Phase, torch.optim.Optimizer], None] = lambda *_: None,
         moments: Mapping[str, Tensor] | None = None,
+        enough: Callable[[TrainState], bool] = lambda _: False,
     ) -> None:
         """From `state.epoch` to the end of the phase.
 
@@ -62,6 +63,7 @@ class PhaseTrainer:
             last: the run's last epoch, to be told.
             after_epoch: called with the phase and its optimiser after each epoch.
             moments: the tensors of a checkpoint, if a run goes on in the middle of the phase.
+            enough: asked before each epoch whether there shall be none.
 
         Raises:
             VptkitError: the loss is not finite any more.
@@ -83,6 +85,7 @@ class PhaseTrainer:
             epochs=phase.epochs,
             last=last,
             weights=class_weights(self.config, targets, classes),
+            enough=enough,
         )
 
     def images_left(self, plan: Sequence[Phase]) -> int:

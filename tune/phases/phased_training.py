@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .phase_plan import Phase
 
-__all__ = ["Trained", "Training", "train_phases"]
+__all__ = ["Trained", "Training", "train_phases", "write_metrics"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,7 @@ def train_phases(
     *,
     resume: bool = False,
     on_epoch: Callable[[Path], None] | None = None,
+    enough: Callable[[TrainState], bool] = lambda _: False,
 ) -> Trained:
     """Train every phase, from the beginning or from a checkpoint.
 
@@ -78,6 +79,7 @@ def train_phases(
         training: data, backbone, settings and files.
         resume: go on from the checkpoint, if there is one.
         on_epoch: called with the checkpoint after each epoch.
+        enough: asked before each epoch whether there shall be none; the checkpoint stays.
 
     Raises:
         DataError: the checkpoint is damaged, or of another run.
@@ -103,7 +105,7 @@ def train_phases(
             break
         moments = kept if state.epoch > phase.epochs.start else None
         last = plan[-1].epochs.stop
-        trainer.train(phase, last=last, after_epoch=after_epoch, moments=moments)
+        trainer.train(phase, last=last, after_epoch=after_epoch, moments=moments, enough=enough)
     if skipped := trainer.images_left(plan):  # patience and cycles may end a run early
         progress.total = (progress.total or 0) - skipped
         progress.update(0)
@@ -115,7 +117,7 @@ def _begin(training: Training, *, resume: bool) -> tuple[TrainState, dict[str, T
     files = training.files
     if resume and files.checkpoint.exists():
         state, kept = load_checkpoint(files.checkpoint, training.identity)
-        _write_metrics(state, files)  # those before may lie on another machine
+        write_metrics(state, files)  # those before may lie on another machine
         return state, kept
     if leads():
         files.checkpoint.unlink(missing_ok=True)  # forced; only now that the input is good
@@ -159,13 +161,14 @@ def _keep(
 ) -> None:
     """Write metrics and checkpoint."""
     state = trainer.state
-    _write_metrics(state, files)
+    write_metrics(state, files)
     save_checkpoint(files.checkpoint, trainer.tuned, optimizer, state)
     if on_epoch is not None:
         on_epoch(files.checkpoint)
 
 
-def _write_metrics(state: TrainState, files: RunFiles) -> None:
+def write_metrics(state: TrainState, files: RunFiles) -> None:
+    """NAME.metrics.jsonl: the start and every epoch, one JSON object a line."""
     if not leads():
         return
     with atomic_file(files.metrics) as part:

@@ -81,6 +81,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         device=record.get("computed", {}).get("device", "cpu"),
         metrics=files.metrics,
         curves=files.curves if files.curves.exists() else None,
+        auto=record.get("auto"),
         probe=record.get("probe"),
         layer_norms=record.get("layer_norms"),
         confidence=record.get("confidence"),

@@ -26,6 +26,7 @@ class TuneResult:
         metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
         probe: the linear probe that the training began with: strength and its grid, kNN (`Probe.to_json`);
             None if the head began at zero.
+        auto: what `--method auto` tried and kept; None of any other method.
         layer_norms: shift, λ and its curve, the FSR proxy (`Rescaled.to_json`); None if not tuned.
         confidence: {"temperature", "val_loss": [before, after], "ece": [before, after]}; None if no
             temperature was sought, or an older vptkit tuned.
@@ -43,6 +44,7 @@ class TuneResult:
     metrics: Path
     curves: Path | None
     ood_top1: float | None = None
+    auto: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
     layer_norms: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
@@ -62,6 +64,7 @@ class TuneResult:
             "device": self.device,
             "metrics": str(self.metrics),
             "curves": str(self.curves) if self.curves else None,
+            "auto": self.auto,
             "probe": self.probe,
             "layer_norms": self.layer_norms,
             "confidence": self.confidence,
@@ -71,6 +74,7 @@ class TuneResult:
     def to_text(self) -> dict[str, Any]:
         """As `to_json`, short: of the LayerNorms only the sums, of the probe only what was chosen."""
         document = self.to_json()
+        document["auto"] = None if self.auto is None else self.auto["kept"]
         if self.probe is not None:
             document["probe"] = {key: self.probe[key] for key in ("strength", "val_top1")}
             document["knn_top1"] = self.probe["knn_top1"]

@@ -7,6 +7,7 @@ backbone; `Trained`, the model and its best epoch; `Chosen`, what val chose.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from .load_run import RunRequest, load_run, require_readable
 from .write_run import write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vptkit.progress import Progress
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from .load_run import RunInputs
     from .run_result import TuneResult
 
-__all__ = ["tune", "tune_full"]
+__all__ = ["requested", "tune", "tune_full"]
 
 
 def tune(
@@ -74,11 +75,41 @@ def tune(
     Raises:
         VptkitError: bad input; every message says what to do.
     """
+    asked = {"resume": resume, "force": force, "test": test}
+    with requested(data, output, config, progress, **asked) as request:
+        inputs = load_run(request)
+        if inputs.finished:
+            return finished_result(request, inputs)
+        _refuse(request, inputs, full)
+        trained = _train(request, inputs, on_epoch)
+        chosen = _choose(request, inputs, trained, full)
+        return write_run(request, inputs, trained, chosen)
+
+
+@contextlib.contextmanager
+def requested(
+    data: Path,
+    output: Path,
+    config: TuneConfig,
+    progress: Progress,
+    *,
+    resume: bool,
+    force: bool,
+    test: bool,
+) -> Iterator[RunRequest]:
+    """The device is chosen and the processes have met while the block runs.
+
+    Args:
+        data, output, config, progress, resume, force, test: of `tune`.
+
+    Raises:
+        VptkitError: the device is not there, or the name of the output ends otherwise.
+    """
     device = choose_device(config.device)
     with joined(device), repeatable(device):
         bar = progress if leads() else SILENT
         bar.update(0, f"on {describe_device(device)}")
-        request = RunRequest(
+        yield RunRequest(
             data=data,
             files=run_files(output),
             config=config,
@@ -88,13 +119,6 @@ def tune(
             progress=bar,
             begun=time.perf_counter(),
         )
-        inputs = load_run(request)
-        if inputs.finished:
-            return finished_result(request, inputs)
-        _refuse(request, inputs, full)
-        trained = _train(request, inputs, on_epoch)
-        chosen = _choose(request, inputs, trained, full)
-        return write_run(request, inputs, trained, chosen)
 
 
 def tune_full(

@@ -34,7 +34,11 @@ __all__ = ["golden_answers", "write_run"]
 
 
 def write_run(
-    request: RunRequest, inputs: RunInputs, trained: Trained, chosen: Chosen
+    request: RunRequest,
+    inputs: RunInputs,
+    trained: Trained,
+    chosen: Chosen,
+    auto: dict[str, Any] | None = None,
 ) -> TuneResult:
     """Write pictures and adapter, and remove the checkpoint; of torchrun's processes the first does.
 
@@ -44,6 +48,7 @@ def write_run(
         request, inputs: of the run.
         trained: its model holds what was chosen; it is moved to the CPU.
         chosen: what the adapter records.
+        auto: what `vptkit.tune.auto` tried before, for the record.
 
     Raises:
         OutputError: the disk is full; the checkpoint stays.
@@ -53,6 +58,8 @@ def write_run(
     tuned.cpu()
     tuned.backbone.cpu()  # golden answers are float32 on a CPU, wherever the training ran
     adapter = _adapter(request, inputs, trained, chosen, device)
+    if auto is not None:
+        adapter.train["auto"] = auto
     curves: Path | None = None
     plots: tuple[Path, ...] = ()
     if leads():
@@ -75,6 +82,7 @@ def write_run(
         device=device,
         metrics=files.metrics,
         curves=curves,
+        auto=auto,
         probe=trained.state.start.get("probe"),
         layer_norms=chosen.layer_norms,
         confidence=chosen.confidence,

@@ -163,6 +163,7 @@ def train(
     epochs: range,
     last: int,
     weights: Tensor | None = None,
+    enough: Callable[[TrainState], bool] = lambda _: False,
 ) -> None:
     """Train from `state.epoch` to the last of `epochs`, or until patience ends; fills in `state`.
 
@@ -176,6 +177,7 @@ def train(
         epochs: those of this phase, with a schedule of its own.
         last: the last epoch of the run, to be told.
         weights: of the classes in the training loss, float32 [C]; None: all 1.
+        enough: asked before each epoch whether there shall be none.
 
     Raises:
         VptkitError: the loss is not finite any more.
@@ -185,7 +187,7 @@ def train(
     if state.scaler:
         stepper.scaler.load_state_dict(state.scaler)
     for epoch in range(state.epoch, epochs.stop):
-        if out_of_patience(state, config):
+        if out_of_patience(state, config) or enough(state):
             return
         # All randomness of an epoch hangs on (seed, epoch), so that a resumed run repeats it.
         torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0]))

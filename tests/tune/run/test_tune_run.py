@@ -17,9 +17,9 @@ from safetensors.torch import save_file  # noqa: E402
 from tests.support.tuning_runs import Count, Stop, names  # noqa: E402
 from vptkit.errors import OutputError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
-from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
+from vptkit.tune.run.tune_run import tune  # noqa: E402
 
 METHODS = [
     {"method": "linear"},

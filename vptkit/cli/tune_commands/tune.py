@@ -50,7 +50,10 @@ def tune(
         Path | None, typer.Option(help="TOML file of settings (names as here, with _).")
     ] = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
-    method: Annotated[Text, option("bpt, vpt, ln, ln+bpt, ln+vpt, linear [ln].")] = None,
+    method: Annotated[Text, option("bpt, vpt, ln, ln+bpt, ln+vpt, linear, auto [ln].")] = None,
+    budget: Annotated[
+        Text, option("Of auto: the most it may take, as 10m or '60 epochs' [no bound].")
+    ] = None,
     insert: Annotated[Text, option("deep or shallow [deep].")] = None,
     form: Annotated[Text, option("Of bpt: bilinear, fwhiten, twhiten [bilinear].")] = None,
     prompts: Annotated[Int, option("Prompts at each block, m [50].")] = None,
@@ -136,6 +139,7 @@ def tune(
     from vptkit.text_table import fields
     from vptkit.tune import config_from_mapping
     from vptkit.tune import tune as run_tune
+    from vptkit.tune.auto.auto_run import tried_table
     from vptkit.tune.run.few_shot_series import shots_of, tune_shots
     from vptkit.tune.training.distributed import leads
 
@@ -169,7 +173,8 @@ def tune(
         typer.echo("finished epochs are kept: the same command with --resume goes on", err=True)
         raise
     if leads():  # of torchrun's processes one speaks
-        emit(result.to_json(), as_json, text=fields(result.to_text()))
+        table = "" if result.auto is None else tried_table(result.auto) + "\n\n"
+        emit(result.to_json(), as_json, text=table + fields(result.to_text()))
 
 
 def _settings(config: Path) -> dict[str, Any]:

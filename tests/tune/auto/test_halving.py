@@ -1,0 +1,57 @@
+"""Who goes on, how far, and what the budget ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from vptkit.tune.auto.budget import Budget
+from vptkit.tune.auto.halving import best_by_halving
+
+
+def tried(losses: dict[str, list[float]], epochs: int, budget: Budget | None = None):
+    """(the best, [(name, up to which epoch)]) of candidates with these losses after each call."""
+    calls, budget = [], budget or Budget()
+
+    def train(name: str, until: int) -> float:
+        for _ in range(until - max([e for n, e in calls if n == name], default=0)):
+            budget.spend()
+        calls.append((name, until))
+        return losses[name][min(sum(n == name for n, _ in calls) - 1, len(losses[name]) - 1)]
+
+    return best_by_halving(list(losses), epochs, budget, train), calls
+
+
+def test_half_is_dropped_at_each_rung():
+    losses = {"a": [0.5], "b": [0.4, 0.35], "c": [0.6], "d": [0.3, 0.38]}
+    best, calls = tried(losses, 20)
+    assert best == "b"  # ahead at the second rung
+    assert calls == [("a", 5), ("b", 5), ("c", 5), ("d", 5), ("d", 10), ("b", 10), ("b", 20)]
+
+
+def test_it_costs_twice_a_single_run():
+    budget = Budget()
+    tried({name: [1.0] for name in "abcd"}, 20, budget)
+    assert budget.spent == 2 * 20
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(5, [("a", 5)]), (15, [("a", 5), ("b", 5), ("c", 5)])]
+)
+def test_nothing_begins_behind_the_budget(epochs, expected):
+    best, calls = tried({"a": [0.5], "b": [0.2], "c": [0.3]}, 20, Budget(epochs=epochs))
+    assert calls == expected
+    assert best == ("a" if epochs == 5 else "b")
+
+
+def test_without_any_budget_nothing_is_trained():
+    assert tried({"a": [0.5], "b": [0.2]}, 20, Budget(epochs=0)) == ("a", [])
+
+
+def test_a_single_candidate_is_trained_at_once():
+    assert tried({"a": [0.5]}, 3) == ("a", [("a", 3)])
+
+
+def test_a_run_of_one_epoch():
+    best, calls = tried({"a": [0.5], "b": [0.2]}, 1)
+    assert best == "b"
+    assert calls[-1] == ("b", 1)

@@ -1,0 +1,254 @@
+"""A run of `--method auto`: the probe, candidates by halving, a decision, and one ordinary adapter.
+
+What the candidates learn lies in the hidden folder .NAME.auto beside the adapter NAME.safetensors
+until that is written: a killed run goes on with --resume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vptkit.errors import OutputError, VptkitError
+from vptkit.formats.adapter import read_adapter
+from vptkit.scores.probabilities import log_softmax
+from vptkit.text_table import columns
+from vptkit.tune.methods.temperature import fit_temperature
+from vptkit.tune.phases.phased_training import Trained, Training, train_phases, write_metrics
+from vptkit.tune.run.choose_on_val import choose_on_val, temper, top1_on
+from vptkit.tune.run.finished_run import finished_result
+from vptkit.tune.run.load_run import load_run, require_readable
+from vptkit.tune.run.write_run import write_run
+from vptkit.tune.training.distributed import share
+from vptkit.tune.training.loop import split_logits
+from vptkit.tune.training.run_files import run_files
+
+from .budget import budget_of
+from .candidates import NAMES, PROBE, candidates
+from .halving import best_by_halving
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vptkit.tune.run.load_run import RunInputs, RunRequest
+    from vptkit.tune.run.run_result import TuneResult
+    from vptkit.tune.training.train_state import TrainState
+
+    from .budget import Budget
+
+__all__ = ["tried_table", "tune_auto"]
+
+
+class _Contender(NamedTuple):
+    """A candidate when its training is over.
+
+    Attributes:
+        name: of `candidates`.
+        request, inputs: its own: method, files, identity.
+        trained: its model and its best epoch.
+    """
+
+    name: str
+    request: RunRequest
+    inputs: RunInputs
+    trained: Trained
+
+
+def tune_auto(request: RunRequest) -> TuneResult:
+    """Try the candidates, keep the best, or the probe; write its adapter.
+
+    Args:
+        request: its config has method "auto".
+
+    Raises:
+        OutputError: files are there that the run would overwrite.
+        VptkitError: as of `vptkit.tune.run.tune_run.tune`; or torchrun started several processes.
+    """
+    if share()[1] > 1:
+        raise VptkitError(
+            "method auto is for one process: pass --method to train one with torchrun"
+        )
+    budget, folder = budget_of(request.config.budget), _folder(request)
+    inputs = load_run(request)
+    if inputs.finished:
+        return _finished(request, inputs)
+    require_readable(inputs.sets, request.config)
+    if request.force and not request.resume:
+        _remove(folder)
+    folder.mkdir(exist_ok=True)
+    search = _Search(request, inputs, budget, folder)
+    best = search.run()
+    result = search.write(best)
+    _remove(folder)
+    return result
+
+
+class _Search:
+    """The candidates of one run."""
+
+    def __init__(
+        self, request: RunRequest, inputs: RunInputs, budget: Budget, folder: Path
+    ) -> None:
+        """Nothing is trained yet."""
+        self._request, self._inputs, self._budget, self._folder = request, inputs, budget, folder
+        self._configs = candidates(request.config)
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> _Contender:
+        """The candidate that is kept."""
+        probe = self._train(PROBE, 0)
+        names = [name for name in self._configs if name != PROBE]
+        found: dict[str, _Contender] = {}
+
+        def train(name: str, epochs: int) -> float:
+            found[name] = self._train(name, epochs)
+            return float(self._rows[name]["val_loss"])
+
+        best = best_by_halving(names, self._request.config.epochs, self._budget, train)
+        if best not in found:  # the budget was over before the first epoch
+            return probe
+        return found[best] if self._beats(found[best], probe) else probe
+
+    def _train(self, name: str, epochs: int) -> _Contender:
+        """Train a candidate up to an epoch, from where it was left."""
+        config = self._configs[name]
+        files = run_files(self._folder / f"{name}.safetensors")
+        request = replace(self._request, config=config, files=files, resume=True)
+        inputs = replace(
+            self._inputs, identity={**self._inputs.identity, "config": config.to_json()}
+        )
+        training = Training(
+            backbone=inputs.backbone,
+            spec=inputs.spec,
+            sets=inputs.sets,
+            config=config,
+            identity=inputs.identity,
+            files=files,
+            progress=self._request.progress,
+        )
+        begun, before = time.perf_counter(), self._rows.get(name, {}).get("seconds", 0.0)
+
+        def enough(state: TrainState) -> bool:
+            return state.epoch >= epochs or self._budget.over
+
+        count = None if name == PROBE else lambda _: self._budget.spend()
+        trained = train_phases(training, resume=True, on_epoch=count, enough=enough)
+        record = trained.state.best_record
+        assert record is not None  # noqa: S101 - every candidate begins with the probe
+        self._rows[name] = {
+            "method": name,
+            "epochs": trained.state.epoch,
+            "best_epoch": trained.state.best_epoch,
+            "val_loss": record["val_loss"],
+            "val_top1": record["val_top1"],
+            "numbers": trained.model.trainable()[1],
+            "seconds": round(before + time.perf_counter() - begun, 2),
+        }
+        return _Contender(name, request, inputs, trained)
+
+    def _beats(self, best: _Contender, probe: _Contender) -> bool:
+        """Whether it is better on val than the probe by more than one standard error."""
+        gains = self._losses(probe) - self._losses(best)
+        return bool(gains.mean() > gains.std() / math.sqrt(len(gains)))
+
+    def _losses(self, contender: _Contender) -> NDArray[np.float64]:
+        """Log-loss of each val image, with the temperature that the adapter would have."""
+        val = self._inputs.sets["val"]
+        contender.trained.model.load_state_dict(contender.trained.state.best)
+        logits = split_logits(contender.trained.model, val, self._request.config.batch_size)
+        fitted = fit_temperature(logits, val.split.targets)
+        factor = 1.0 if fitted is None else 1 / fitted.temperature
+        log = log_softmax(logits.astype(np.float64) * factor)
+        return np.asarray(-log[np.arange(len(log)), val.split.targets])
+
+    def write(self, best: _Contender) -> TuneResult:
+        """The adapter of the one that is kept, under the name that was asked for."""
+        config, bar = best.request.config, self._request.progress
+        sets, model = self._inputs.sets, best.trained.model
+        chosen = choose_on_val(best.trained, sets, config, bar)
+        chosen = replace(chosen, confidence=temper(model, sets, config))
+        test, ood = (top1_on(split, model, sets, config) for split in ("test", "ood"))
+        chosen = replace(chosen, test_top1=test, ood_top1=ood)
+        request = replace(best.request, files=self._request.files)
+        write_metrics(best.trained.state, request.files)
+        tried = {
+            "config": self._request.config.to_json(),
+            "kept": best.name,
+            "tried": [self._rows[name] for name in self._configs if name in self._rows],
+        }
+        return write_run(request, best.inputs, best.trained, chosen, auto=tried)
+
+
+def tried_table(auto: Mapping[str, Any]) -> str:
+    """What was tried, as people read it; the kept one has a star.
+
+    Args:
+        auto: of `TuneResult.auto`.
+    """
+    header = ["tried", "epochs", "val log-loss", "val top-1", "learned numbers", "seconds"]
+    rows = [
+        [
+            f"{row['method']}{' *' if row['method'] == auto['kept'] else ''}",
+            str(row["epochs"]),
+            f"{row['val_loss']:.4f}",
+            f"{row['val_top1']:.4f}",
+            f"{row['numbers']:,}",
+            f"{row['seconds']:.0f}",
+        ]
+        for row in auto["tried"]
+    ]
+    return columns(header, rows)
+
+
+def _folder(request: RunRequest) -> Path:
+    """Where the candidates lie; refused where one is there that nobody asked to go on with.
+
+    Raises:
+        OutputError: an interrupted run is there, or something else of this name.
+    """
+    adapter = request.files.adapter
+    folder = adapter.with_name(f".{adapter.stem}.auto")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise OutputError(f"{folder}: not a folder of vptkit's. Remove it, or choose another name.")
+    if folder.exists() and not request.resume and not request.force:
+        raise OutputError(
+            f"{folder}: a run of this name was interrupted. Pass --resume to finish it, or --force "
+            "to start anew."
+        )
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    """Remove the candidates' own files, and the folder if nothing else lies in it."""
+    for name in NAMES:
+        files = run_files(folder / f"{name}.safetensors")
+        files.checkpoint.unlink(missing_ok=True)
+        files.metrics.unlink(missing_ok=True)
+        files.remove_dead_parts()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _finished(request: RunRequest, inputs: RunInputs) -> TuneResult:
+    """The result of a run that is over, as it was returned then.
+
+    Raises:
+        OutputError: the adapter is of other settings, data or weights.
+    """
+    record = read_adapter(request.files.adapter).train.get("auto") or {}
+    if record.get("config") != request.config.to_json():
+        raise OutputError(
+            f"{request.files.adapter}: exists already, not of this run of method auto. Pass --force "
+            "to replace it, or choose another name."
+        )
+    config = candidates(request.config)[record["kept"]]
+    identity = {**inputs.identity, "config": config.to_json()}
+    return finished_result(replace(request, config=config), replace(inputs, identity=identity))
