@@ -48,6 +48,11 @@ BANNED = {"click", "pickle"}
 # Modules that must stay cheap to import: their package stands inside functions only.
 LAZY = {
     "vptkit.devices.drivers.nvml": {"pynvml"},
+    # Only plot_text imports matplotlib; what the others have in functions runs after it.
+    "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
+    "vptkit.tune.run.learning_curves": {"matplotlib"},
+    "vptkit.tune.run.layer_norm_plots": {"matplotlib"},
+    "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.plot_text": {"matplotlib"},
     "vptkit.formats.bank_tables": {"safetensors"},

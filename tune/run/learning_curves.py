@@ -5,11 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.plot_text import in_plot, new_figure, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +26,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
             `val_top1`, and `part` if head and norms learn in turns: shaded where the head does).
         path: of the PNG; replaced if it exists.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 3.6, dpi=130)
     loss, accuracy = figure.subplots(1, 2)
     for number, (name, history) in enumerate(histories.items()):
         color = f"C{number}"
