@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder, open_regular, read_regular
 
+from .decoding_costs import Cost, decoding_cost
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -73,8 +75,6 @@ _TURNS = {
 }
 MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
 MAX_BYTES = 512 << 20  # of an encoded image; so many pixels of 16 bits, not compressed
-# OpenJPEG takes 24 bytes for each pixel, where the others take 8 to 16: half as many are allowed.
-_COSTS = {"JPEG2000": 2}
 # Larger images are decoded one at a time, whatever the number of threads: each takes up to 1.4 GB.
 _LARGE_PIXELS = 40_000_000
 _one_large = threading.Lock()
@@ -154,7 +154,7 @@ def open_image(path: ImageFile) -> Image.Image:
 
     try:
         with _stream(path) as stream, Image.open(stream, formats=_formats()) as image:
-            cost = _require_sane_size(image, path)
+            cost = _require_sane_size(image, stream, path)
             with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
                 image.load()
                 image.info.pop("transparency", None)  # convert drops it too, but with a warning
@@ -306,15 +306,17 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
-def _require_sane_size(image: Image.Image, path: ImageFile) -> int:
-    """What decoding will cost, in pixels of an ordinary format."""
-    factor = _COSTS.get(image.format or "", 1)
-    cost = image.width * image.height * factor
-    if cost > MAX_PIXELS:
-        raise DataError(
-            f"{path}: {image.width} x {image.height} pixels is more than {MAX_PIXELS // factor:,}; "
-            "that may be a decompression bomb. Shrink the image first."
-        )
+def _require_sane_size(image: Image.Image, stream: BinaryIO, path: ImageFile) -> int:
+    """What decoding will cost, in pixels of an ordinary image."""
     if min(image.size) < 1:
         raise DataError(f"{path}: the image has no pixels")
-    return cost
+    size, cost = f"{image.width} x {image.height} pixels", Cost(image.width * image.height, "")
+    if cost.pixels <= MAX_PIXELS:
+        cost = decoding_cost(image, stream)
+    if cost.pixels > MAX_PIXELS:
+        what = f"{size} {cost.why}, as much work as {cost.pixels:,}," if cost.why else size
+        raise DataError(
+            f"{path}: {what} is more than {MAX_PIXELS:,}; that may be a decompression bomb. Shrink "
+            "the image first."
+        )
+    return cost.pixels
