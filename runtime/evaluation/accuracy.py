@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from vptkit.errors import DataError, GateError
-from vptkit.images.dataset_bounds import require_inside
+from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
@@ -109,7 +109,13 @@ def evaluate(
     logits = np.empty((len(paths), len(labels)), dtype=np.float32)
     done = 0
     with contextlib.closing(
-        decode(paths, session.bundle.preprocess, workers=workers, read_ahead=max(32, 2 * size))
+        decode(
+            paths,
+            session.bundle.preprocess,
+            workers=workers,
+            read_ahead=max(32, 2 * size),
+            inside=inside_of(data, allow_outside=allow_outside),
+        )
     ) as images:
         while portion := list(_pixels(islice(images, size))):
             logits[done : done + len(portion)] = session.run(np.stack(portion), adapter)

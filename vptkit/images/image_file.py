@@ -128,32 +128,41 @@ class PackedImage:
         return content
 
 
-def encoded(image: ImageFile) -> bytes:
+def encoded(image: ImageFile, *, inside: str | None = None) -> bytes:
     """The bytes of an image that a stranger may have placed: a regular file, of a sane size.
 
+    Args:
+        image: to be read.
+        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+
     Raises:
-        DataError: it is not there, may not be read, is a FIFO or a device, or has more than
-            MAX_BYTES.
+        DataError: it is not there, may not be read, is a FIFO or a device, has more than
+            MAX_BYTES, or lies elsewhere.
     """
     if isinstance(image, Path):
-        return read_regular(image, DataError, limit=MAX_BYTES)
+        return read_regular(image, DataError, limit=MAX_BYTES, inside=inside)
     return image.read_bytes()
 
 
-def open_image(path: ImageFile) -> Image.Image:
+def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
     """Decode one image to upright RGB.
 
     This is the only place where Pillow opens anything. Of several pictures in a file the first is
     taken.
 
+    Args:
+        path: the image.
+        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+
     Raises:
-        DataError: the file is missing, is none of FORMATS, truncated, or larger than MAX_PIXELS or
-            MAX_BYTES; or the decoder failed, whatever it raised.
+        DataError: the file is missing, is none of FORMATS, truncated, larger than MAX_PIXELS or
+            MAX_BYTES, as much work as that, or lies elsewhere; or the decoder failed, whatever it
+            raised.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _stream(path) as stream, Image.open(stream, formats=_formats()) as image:
+        with _stream(path, inside) as stream, Image.open(stream, formats=_formats()) as image:
             cost = _require_sane_size(image, stream, path)
             with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
                 image.load()
@@ -173,13 +182,16 @@ def open_image(path: ImageFile) -> Image.Image:
         raise DataError(f"{path}: the image is broken: {reason}") from error
 
 
-def digest_of_image(image: ImageFile) -> bytes:
+def digest_of_image(image: ImageFile, *, inside: str | None = None) -> bytes:
     """SHA-256 of the encoded image.
+
+    Args:
+        image, inside: of `encoded`.
 
     Raises:
         DataError: it cannot be read.
     """
-    return hashlib.sha256(encoded(image)).digest()
+    return hashlib.sha256(encoded(image, inside=inside)).digest()
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -292,10 +304,10 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _stream(image: ImageFile) -> BinaryIO:
+def _stream(image: ImageFile, inside: str | None) -> BinaryIO:
     """A file is not read into memory before it is decoded, which takes longer."""
     if isinstance(image, Path):
-        return open_regular(image, DataError, limit=MAX_BYTES)
+        return open_regular(image, DataError, limit=MAX_BYTES, inside=inside)
     return io.BytesIO(image.read_bytes())
 
 
