@@ -324,7 +324,7 @@ def _require_sane_size(image: Image.Image, stream: BinaryIO, path: ImageFile) ->
         raise DataError(f"{path}: the image has no pixels")
     size, cost = f"{image.width} x {image.height} pixels", Cost(image.width * image.height, "")
     if cost.pixels <= MAX_PIXELS:
-        cost = decoding_cost(image, stream)
+        cost = decoding_cost(image, stream, MAX_PIXELS)
     if cost.pixels > MAX_PIXELS:
         what = f"{size} {cost.why}, as much work as {cost.pixels:,}," if cost.why else size
         raise DataError(

@@ -121,12 +121,25 @@ def test_ordinary_files_are_decoded(name, tmp_path):
         ),
     ],
 )
-def test_what_pillow_writes_costs_its_pixels(kind, options):
+@pytest.mark.parametrize("bound", [1, 89_000_000])
+def test_what_pillow_writes_costs_its_pixels(kind, options, bound):
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind, **options)
     with Image.open(stream) as image:
         place = stream.tell()
-        cost = decoding_cost(image, stream).pixels
+        cost = decoding_cost(image, stream, bound).pixels
         assert stream.tell() == place
     assert 60_000 <= cost <= (60_000 if kind != "JPEG2000" else 140_000)
+
+
+@pytest.mark.parametrize("scans", [50, 51, 500])
+def test_what_is_not_counted_could_not_cost_more(scans):
+    """A file is looked into only where so many bytes could hold too many scans."""
+    content = jpeg(100, scans)
+    most = 10_000 * (1 + len(content) // 500)
+    with Image.open(io.BytesIO(content)) as image:
+        unseen = decoding_cost(image, io.BytesIO(content), most).pixels
+        seen = decoding_cost(image, io.BytesIO(content), most - 1).pixels
+    assert unseen == 10_000
+    assert seen == 10_000 * -(-scans // 50) <= most
