@@ -23,14 +23,15 @@ PACKAGES = sorted({module.package for module in CODE.values()})
 # Room → third-party packages that any of its modules may import.
 THIRD_PARTIES = {
     "vptkit": {"numpy", "PIL", "safetensors"},
-    "tune": {"numpy", "PIL", "safetensors", "timm", "tomli", "torch", "torchvision"},
+    "tune": {"numpy", "PIL", "safetensors", "timm", "torch", "torchvision"},
     "export": {"numpy", "onnx"},
     "runtime": {"numpy", "PIL", "safetensors"},
-    "devices": {"tomli"},
+    "devices": set(),
 }
 # Further packages, for one module each.
 EXCEPTIONS = {
     "vptkit.progress": {"rich"},
+    "vptkit.strict_json": {"tomli"},
     "vptkit.tune.data.arrow_dataset": {"pyarrow"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
     "vptkit.tune.run.learning_curves": {"matplotlib"},
@@ -59,6 +60,7 @@ LAZY = {
     "vptkit.images.image_file": {"PIL"},
     "vptkit.images.preprocess": {"PIL"},
     "vptkit.progress": {"rich"},
+    "vptkit.strict_json": {"tomli"},
 }
 # Two modules of one name, each pair with the reason why a reader is not misled.
 SAME_NAME = {

@@ -9,12 +9,11 @@ import fcntl
 import hashlib
 import os
 import platform
-import shutil
 import time
 from typing import TYPE_CHECKING
 
 from vptkit.errors import OutputError
-from vptkit.part_files import part_of, remove_dead_parts
+from vptkit.part_files import part_of, remove, remove_dead_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,7 +219,7 @@ def recover_folder(path: Path) -> None:
             if not _locked(handle):
                 return
             if os.path.lexists(path):
-                _remove(aside)
+                remove(aside)
             else:
                 aside.rename(path)
         finally:
@@ -236,13 +235,6 @@ def _locked(handle: int) -> bool:
             return True
         time.sleep(0.005)
     return False
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 _NOREPLACE, _EXCHANGE = 1, 2  # of renameat2(2), Linux 3.15

@@ -201,14 +201,14 @@ def _read_data(name: str) -> Callable[[Path, Path], Outcome]:
 
 
 def _settings(case: Path, seeds: Path) -> Outcome:
-    from vptkit.cli.shared.options import read_toml
+    from vptkit.strict_json import read_toml
     from vptkit.tune.config import config_from_mapping
 
     return call(lambda: config_from_mapping(read_toml(case / "tune.toml")))
 
 
 def _sweep(case: Path, seeds: Path) -> Outcome:
-    from vptkit.cli.shared.options import read_toml
+    from vptkit.strict_json import read_toml
     from vptkit.tune.sweep.search_space import sweep_from_mapping
 
     return call(lambda: sweep_from_mapping(read_toml(case / "sweep.toml")))
