@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from vptkit.errors import VptkitError
 
@@ -40,18 +41,20 @@ _KINDS = {
 }
 # Without O_NONBLOCK a FIFO without a writer would block; on a regular file it has no effect.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_ORDINARY = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 
 
 def is_plain_name(name: str, *, levels: int = 1) -> bool:
     """Whether a name of a format is relative, has at most that many levels, and no way up or out."""
-    parts = name.split("/")
+    if len(name) < 256 and name.count("/") < levels and _ORDINARY.fullmatch(name):
+        return True  # nearly all of them, and found out ten times as fast
+    parts = name.split("/")  # of an absolute one the first is empty
     return (
-        0 < len(parts) <= levels
+        len(parts) <= levels
         and all(part not in ("", ".", "..") and len(os.fsencode(part)) < 256 for part in parts)
         and name.isprintable()
         and "\\" not in name
-        and not PurePosixPath(name).is_absolute()
     )
 
 
