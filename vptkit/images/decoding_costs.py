@@ -48,7 +48,7 @@ def decoding_cost(image: Image, stream: BinaryIO, bound: int) -> Cost:
         return _jpeg2000(image, stream)
     if kind == "TIFF":
         return _tiff(image)
-    if kind == "BMP" and any(tile[0] == "bmp_rle" for tile in image.tile):
+    if kind == "BMP" and any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):
         return Cost(_RUN_LENGTH * pixels, "run-length encoded")
     return Cost(pixels, "")
 
