@@ -9,12 +9,11 @@ import fcntl
 import hashlib
 import os
 import platform
-import shutil
 import time
 from typing import TYPE_CHECKING
 
 from vptkit.errors import OutputError
-from vptkit.part_files import part_of, remove_dead_parts
+from vptkit.part_files import part_of, remove, remove_dead_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +32,7 @@ __all__ = [
 ]
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_SMALL = 1 << 17  # bytes
 _PROBE_BYTES = 1 << 16  # more than fits into what a file system keeps beside its files
 
 
@@ -47,7 +47,11 @@ def sha256_of_stream(stream: BinaryIO) -> str:
 
     What the stream has in its buffer is not asked: the file may have changed since.
     """
-    digest, view, offset = hashlib.sha256(), memoryview(bytearray(1 << 18)), 0
+    first = os.pread(stream.fileno(), _SMALL, 0)
+    digest, offset = hashlib.sha256(first), len(first)
+    if offset < _SMALL:  # all of it: a bank has many small files
+        return digest.hexdigest()
+    view = memoryview(bytearray(1 << 18))
     while size := os.preadv(stream.fileno(), [view], offset):
         digest.update(view[:size])
         offset += size
@@ -220,7 +224,7 @@ def recover_folder(path: Path) -> None:
             if not _locked(handle):
                 return
             if os.path.lexists(path):
-                _remove(aside)
+                remove(aside)
             else:
                 aside.rename(path)
         finally:
@@ -236,13 +240,6 @@ def _locked(handle: int) -> bool:
             return True
         time.sleep(0.005)
     return False
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 _NOREPLACE, _EXCHANGE = 1, 2  # of renameat2(2), Linux 3.15

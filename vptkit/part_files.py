@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["part_of", "remove_dead_parts"]
+__all__ = ["part_of", "remove", "remove_dead_parts"]
 
 _LOCK = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.lock", re.DOTALL)  # as tempfile makes them
 _TRIES = 100  # each is lost only to a neighbour that sweeps in the same microseconds
@@ -123,11 +123,16 @@ def _remove_if_dead(lock: Path) -> None:
 def _remove(lock: Path) -> None:
     """Remove a part and then its lock: killed in between, the next one goes on."""
     part = lock.with_suffix(".part")
-    with contextlib.suppress(OSError):
-        if stat.S_ISDIR(part.lstat().st_mode):
-            shutil.rmtree(part)
-        else:
-            part.unlink()  # of a link, the link
+    remove(part)
     if not os.path.lexists(part):
         with contextlib.suppress(OSError):
             lock.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all in it, or of a link the link; what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(path.lstat().st_mode):
+            shutil.rmtree(path)
+        else:
+            path.unlink()

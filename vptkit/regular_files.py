@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from vptkit.errors import VptkitError
 
@@ -40,18 +41,20 @@ _KINDS = {
 }
 # Without O_NONBLOCK a FIFO without a writer would block; on a regular file it has no effect.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_ORDINARY = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 
 
 def is_plain_name(name: str, *, levels: int = 1) -> bool:
     """Whether a name of a format is relative, has at most that many levels, and no way up or out."""
-    parts = name.split("/")
+    if len(name) < 256 and name.count("/") < levels and _ORDINARY.fullmatch(name):
+        return True  # nearly all of them, and found out ten times as fast
+    parts = name.split("/")  # of an absolute one the first is empty
     return (
-        0 < len(parts) <= levels
+        len(parts) <= levels
         and all(part not in ("", ".", "..") and len(os.fsencode(part)) < 256 for part in parts)
         and name.isprintable()
         and "\\" not in name
-        and not PurePosixPath(name).is_absolute()
     )
 
 
@@ -68,23 +71,33 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def open_regular(path: Path, error: type[VptkitError], *, limit: int | None = None) -> BinaryIO:
+def open_regular(
+    path: Path, error: type[VptkitError], *, limit: int | None = None, inside: str | None = None
+) -> BinaryIO:
     """Open a file that the user named; a link to it is followed, as the user made it.
 
     Args:
         path: the file.
         error: what to raise.
         limit: the most bytes that such a file has.
+        inside: a folder, without links and with a slash at its end: where it must lie, whatever
+            links lead to it. The opened file is asked.
 
     Raises:
-        error: there is no such file, it may not be read, it is not a regular file, or it is larger.
+        error: there is no such file, it may not be read, it is not a regular file, it is larger, or
+            it lies elsewhere.
     """
     with _named(path, error):
         _require(path, path.stat(), error)  # a device may act when it is opened
         stream = _checked(os.open(path, _READ), path, error)
+    wrong = ""
     if limit is not None and os.fstat(stream.fileno()).st_size > limit:
+        wrong = _too_large(path, limit)
+    elif inside is not None and not (place := _place(stream, path)).startswith(inside):
+        wrong = f"{path}: lies at {place}, expected it in {inside}"
+    if wrong:
         stream.close()
-        raise error(_too_large(path, limit))
+        raise error(wrong)
     return stream
 
 
@@ -159,18 +172,21 @@ def require_regular(path: Path, error: type[VptkitError]) -> None:
     open_regular(path, error).close()
 
 
-def read_regular(path: Path, error: type[VptkitError], *, limit: int) -> bytes:
+def read_regular(
+    path: Path, error: type[VptkitError], *, limit: int, inside: str | None = None
+) -> bytes:
     """All of a file that the user named.
 
     Args:
         path: the file.
         error: what to raise.
         limit: the most bytes that such a file has.
+        inside: of `open_regular`.
 
     Raises:
         error: see `open_regular`; or the file is larger.
     """
-    with open_regular(path, error, limit=limit) as stream:
+    with open_regular(path, error, limit=limit, inside=inside) as stream:
         size = os.fstat(stream.fileno()).st_size
         return read_bounded(stream, path, error, limit=limit, expected=size)
 
@@ -202,6 +218,14 @@ def read_bounded(
     if left <= 0:
         raise error(_too_large(source, limit))
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _place(stream: BinaryIO, path: Path) -> str:
+    """Where an open file lies, without links; by its name where nothing tells (no /proc)."""
+    try:
+        return os.readlink(f"/proc/self/fd/{stream.fileno()}")  # noqa: PTH115 -- for each image
+    except OSError:
+        return os.path.realpath(path)
 
 
 def _too_large(source: object, limit: int) -> str:

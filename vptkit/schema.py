@@ -169,9 +169,8 @@ def list_of(inner: Kind, most: int, *, least: int = 0) -> Kind:
         if not isinstance(value, (list, tuple)) or not least <= len(value) <= most:
             return place, value, f"a list of {least} to {most}"
         for i, one in enumerate(value):
-            problem = inner(one, f"{place}[{i}]")
-            if problem is not None:
-                return problem
+            if inner(one, "") is not None:
+                return inner(one, f"{place}[{i}]")
         return None
 
     return kind
@@ -184,9 +183,8 @@ def mapping(key: Kind, inner: Kind, most: int) -> Kind:
         if not isinstance(value, dict) or len(value) > most:
             return place, value, f"an object of at most {most} fields"
         for name, one in value.items():
-            problem = key(name, f"a name in {place}") or inner(one, f"{place}[{abridged(name)}]")
-            if problem is not None:
-                return problem
+            if key(name, "") or inner(one, ""):
+                return key(name, f"a name in {place}") or inner(one, f"{place}[{abridged(name)}]")
         return None
 
     return kind
@@ -214,9 +212,8 @@ def record(
         if rest and others is None:
             return place, min(map(str, rest)), f"one of the fields {', '.join(known)}"
         for name, inner in known.items():
-            problem = inner(value[name], f"{place}.{name}".strip(".")) if name in value else None
-            if problem is not None:
-                return problem
+            if name in value and inner(value[name], "") is not None:
+                return inner(value[name], f"{place}.{name}".strip("."))
         return others(rest, place) if others is not None else None
 
     return kind

@@ -1,16 +1,21 @@
-"""JSON that a stranger may have written: only what the standard allows, or one clear error."""
+"""JSON and TOML that a stranger may have written: only what the standard allows, or one clear error."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from vptkit.errors import VptkitError
+from vptkit.regular_files import read_regular
+
 if TYPE_CHECKING:
-    from vptkit.errors import VptkitError
+    from pathlib import Path
 
-__all__ = ["canonical_json", "parse_json"]
+__all__ = ["canonical_json", "parse_json", "read_toml"]
 
+_MOST_SETTINGS = 1 << 20  # bytes of a TOML file
 _DEPTH = 64  # levels of lists and objects; no format of ours has more than ten
 
 
@@ -52,6 +57,26 @@ def parse_json(text: str | bytes, source: object, error: type[VptkitError]) -> d
         kind = type(document).__name__
         raise error(f"{source}: not a JSON object but {kind}, expected {{…}}")
     return document
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file: settings, or the description of a board.
+
+    Raises:
+        VptkitError: it cannot be read, is larger than 1 MiB, or is not TOML.
+    """
+    if sys.version_info >= (3, 11):  # not before it is needed: the watchdog shall start fast
+        import tomllib
+    else:
+        import tomli as tomllib
+    content = read_regular(path, VptkitError, limit=_MOST_SETTINGS)
+    try:
+        entries: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise VptkitError(f"{path}: not valid TOML: nested too deeply") from error
+    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
+        raise VptkitError(f"{path}: not valid TOML: {error}") from error
+    return entries
 
 
 def _refuse(constant: str) -> NoReturn:

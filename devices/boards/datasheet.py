@@ -8,18 +8,13 @@ range is an error that names the file and the key.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import VptkitError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from vptkit.strict_json import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -186,7 +181,7 @@ def open_table(name: str, folder: Path = FOLDER) -> Table:
     Raises:
         VptkitError: there is no such file, or it is not TOML.
     """
-    return Table(f"{name}.toml", _read(folder / f"{name}.toml"), read_sources(folder))
+    return Table(f"{name}.toml", read_toml(folder / f"{name}.toml"), read_sources(folder))
 
 
 @cache
@@ -196,20 +191,10 @@ def read_sources(folder: Path = FOLDER) -> dict[str, str]:
     Raises:
         VptkitError: sources.toml holds anything else, or cannot be read.
     """
-    table = Table("sources.toml", _read(folder / "sources.toml"), {})
+    table = Table("sources.toml", read_toml(folder / "sources.toml"), {})
     return {name: table.text(name) for name in table.names()}
 
 
 def _unit(key: str) -> str:
     units = {"mhz": "MHz", "gb": "GB", "gbs": "GB/s", "tflops": "TFLOPS", "tops": "TOPS", "w": "W"}
     return units.get(key.rpartition("_")[2], "a count")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        entries: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VptkitError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise VptkitError(f"{path.name}: not valid TOML: {error}") from error
-    return entries

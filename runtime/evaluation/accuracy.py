@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vptkit.errors import DataError, GateError
-from vptkit.images.dataset_bounds import require_inside
+from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
@@ -83,7 +83,13 @@ def evaluate(
     parts: list[NDArray[np.void]] = []
     done = 0
     with contextlib.closing(
-        decode(paths, session.bundle.preprocess, workers=workers, read_ahead=max(32, 2 * size))
+        decode(
+            paths,
+            session.bundle.preprocess,
+            workers=workers,
+            read_ahead=max(32, 2 * size),
+            inside=inside_of(data, allow_outside=allow_outside),
+        )
     ) as images:
         while portion := list(_pixels(islice(images, size))):
             logits = session.run(np.stack(portion), adapter)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures, require_plot
+from vptkit.plot_text import in_plot, new_figure, plain_pictures, require_plot
 
 from .evaluation_text import short_name, verdict
 
@@ -46,14 +46,12 @@ def plot_confusion(result: Evaluation, path: Path, name: str = "") -> None:
         MissingExtraError: matplotlib is not installed.
     """
     require_plot(path, force=True)
-    from matplotlib.figure import Figure  # optional, and slow to import
-
     drawn, left_out = _drawn(result.confusion)
     counts = result.confusion[np.ix_(drawn, drawn)]
     of_class = result.confusion.sum(axis=1)[drawn]
     cell = _inches(len(drawn))
     side = cell * len(drawn)
-    figure = Figure(figsize=(max(side + 3.4, 6.2), max(side + 2.9, 4.2)), layout="constrained")
+    figure = new_figure(max(side + 3.4, 6.2), max(side + 2.9, 4.2))
     axes = figure.subplots()
     axes.imshow(_colours(counts, of_class), aspect="equal", interpolation="nearest")
     size = min(10.0, 72 * 0.72 * cell)  # points

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError
-from vptkit.images.dataset_bounds import require_inside
+from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
 from vptkit.images.labelled_images import split_folders
@@ -44,6 +44,7 @@ class ImageBatches:
         preprocess: size, crop and filter.
         truth: index of each file's class among the labels, or None.
         batch: images of one batch.
+        inside: of `vptkit.images.dataset_bounds.inside_of`.
         digest: SHA-256 over the files' digests, in order.
     """
 
@@ -51,13 +52,14 @@ class ImageBatches:
     preprocess: Preprocess
     truth: NDArray[np.intp] | None
     batch: int
+    inside: str | None = None
     digest: str = field(init=False)
     _kept: list[NDArray[np.uint8]] = field(init=False, default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         total = hashlib.sha256()
         for path in self.paths:
-            total.update(digest_of_image(path))
+            total.update(digest_of_image(path, inside=self.inside))
         self.digest = total.hexdigest()
 
     @property
@@ -77,7 +79,7 @@ class ImageBatches:
         height, width = self.preprocess.size
         keep = self.count * height * width * 3 <= _KEPT_BYTES
         kept: list[NDArray[np.uint8]] = []
-        with contextlib.closing(decode(self.paths, self.preprocess)) as decoded:
+        with contextlib.closing(decode(self.paths, self.preprocess, inside=self.inside)) as decoded:
             while part := list(islice(decoded, self.batch)):
                 batch = np.stack([_pixels(item) for _, item in part])
                 if keep:
@@ -128,6 +130,7 @@ def open_image_batches(
         preprocess=preprocess,
         truth=None if truth is None else truth[rows],
         batch=batch,
+        inside=inside_of(folder, allow_outside=allow_outside),
     )
 
 

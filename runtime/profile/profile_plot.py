@@ -9,7 +9,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures, require_plot
+from vptkit.plot_text import in_plot, new_figure, plain_pictures, require_plot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,6 @@ def plot_profile(document: dict[str, Any], path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     require_plot(path, force=True)
-    from matplotlib.figure import Figure  # optional, and slow to import
-
     groups = _groups(document["rows"])
     paid: dict[int, list[dict[str, Any]]] = {}
     for row in document["rows"]:
@@ -43,7 +41,7 @@ def plot_profile(document: dict[str, Any], path: Path) -> None:
             paid.setdefault(row["batch"], []).append(row)
     # Inches: every bar has the same height, whatever the number of panels.
     heights = [0.42 * len(group) + 0.75 for group in groups.values()] + [3.4] * len(paid)
-    figure = Figure(figsize=(9.0, sum(heights) + 0.75), layout="constrained")
+    figure = new_figure(9.0, sum(heights) + 0.75)
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, ((batch, mode), group) in zip(panels, groups.items(), strict=False):
         # One scale for all modes of a batch size

@@ -275,6 +275,8 @@ class BankSession:
                 try:
                     bundle = open_bundle(self._path, verify=False)
                     _require_same(self._bundle, bundle)
+                    if bundle.digest == self._bundle.digest:
+                        bundle = self._bundle  # whose files are known already
                     self._tables.update(bundle)
                 except BundleError:
                     # a file may be gone because the manifest was replaced once more

@@ -33,6 +33,7 @@ def decode(
     *,
     workers: int | None = None,
     read_ahead: int = 32,
+    inside: str | None = None,
 ) -> Generator[Decoded[Source], None, None]:
     """Decode and prepare images in parallel; a broken one is returned as its error.
 
@@ -41,6 +42,7 @@ def decode(
         preprocess: the target size, filter and crop share.
         workers: decoding threads, one for each usable core unless given.
         read_ahead: images that may be decoded before they are asked for; bounds the memory.
+        inside: of `vptkit.images.dataset_bounds.inside_of`, if they are a data set.
 
     Yields:
         The path and uint8 [H, W, 3] or a DataError, in the order of the paths.
@@ -49,7 +51,7 @@ def decode(
     waiting: deque[Future[Decoded[Source]]] = deque()
     try:
         for path in paths:
-            waiting.append(pool.submit(_decode_one, path, preprocess))
+            waiting.append(pool.submit(_decode_one, path, preprocess, inside))
             if len(waiting) > read_ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -58,9 +60,9 @@ def decode(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode_one(path: Source, preprocess: Preprocess) -> Decoded[Source]:
+def _decode_one(path: Source, preprocess: Preprocess, inside: str | None) -> Decoded[Source]:
     try:
-        return path, prepare(open_image(path), preprocess, path)
+        return path, prepare(open_image(path, inside=inside), preprocess, path)
     except DataError as error:
         return path, error
     except MemoryError:

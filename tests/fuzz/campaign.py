@@ -25,6 +25,7 @@ __all__ = ["Report", "open_honest", "run_campaign"]
 
 SECONDS, BYTES = 10.0, 2 << 30  # the most that one input may take, of the processor and of memory
 _WAITS = 12  # times as long by the clock, on a busy machine; whatever waits for ever is noticed
+_PAUSE = 0.05  # seconds
 # What a terminal would obey or turn round in what is printed for people.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -135,9 +136,10 @@ def _follow(
 
 def _await(child: int, lines: IO[str], seconds: float) -> tuple[str, str]:
     """The child's next line, or why there is none."""
-    end, computed = time.monotonic() + _WAITS * seconds, _computed(child)
-    while not select.select([lines], [], [], 0.05)[0]:
-        if time.monotonic() > end or _computed(child) - computed > seconds:
+    waits, computed = int(_WAITS * seconds / _PAUSE), _computed(child)
+    while not select.select([lines], [], [], _PAUSE)[0]:
+        waits -= 1  # counted: the clock runs on while a virtual machine stands still
+        if waits < 0 or _computed(child) - computed > seconds:
             return "", f"took more than {seconds:g} s"
         if _resident(child) > BYTES:
             return "", f"took more than {BYTES >> 20} MiB"

@@ -179,34 +179,36 @@ def _run_images(case: Path, seeds: Path) -> Outcome:
     return command("run", bundle, case / "images", "--backend", "cpu", "--threads", 1)
 
 
-def _evaluate(case: Path, seeds: Path) -> Outcome:
-    (data,) = (case / name for name in ("all.csv", "shards") if (case / name).exists())
-    return command("eval", seeds / "baked.vptk", data, "--backend", "cpu", "--threads", 1)
+def _evaluate(name: str) -> Callable[[Path, Path], Outcome]:
+    def evaluate(case: Path, seeds: Path) -> Outcome:
+        data = case / name  # which may be gone
+        return command("eval", seeds / "baked.vptk", data, "--backend", "cpu", "--threads", 1)
+
+    return evaluate
 
 
-def _read_data(case: Path, seeds: Path) -> Outcome:
-    from vptkit.tune.data.dataset_reader import read_splits
+def _read_data(name: str) -> Callable[[Path, Path], Outcome]:
+    def read(data: Path) -> None:
+        from vptkit.tune.data.dataset_reader import read_splits
 
-    def read() -> None:
-        (data,) = (case / name for name in ("saved", "parquet") if (case / name).exists())
         for classes in read_splits(data).values():
             for images in classes.values():
                 for image in images[:2]:
                     if not isinstance(image, Path):
                         image.read_bytes()
 
-    return call(read)
+    return lambda case, seeds: call(lambda: read(case / name))
 
 
 def _settings(case: Path, seeds: Path) -> Outcome:
-    from vptkit.cli.shared.options import read_toml
+    from vptkit.strict_json import read_toml
     from vptkit.tune.config import config_from_mapping
 
     return call(lambda: config_from_mapping(read_toml(case / "tune.toml")))
 
 
 def _sweep(case: Path, seeds: Path) -> Outcome:
-    from vptkit.cli.shared.options import read_toml
+    from vptkit.strict_json import read_toml
     from vptkit.tune.sweep.search_space import sweep_from_mapping
 
     return call(lambda: sweep_from_mapping(read_toml(case / "sweep.toml")))
@@ -245,10 +247,16 @@ SUBJECTS = (
     Subject("bank, run", ("bank.vptk",), _bundle, _run_bundle, closed=True),
     Subject("bank, edited", ("bank.vptk",), _bundle, _edit_bank, closed=True),
     Subject("images", ("images",), _one_file("*", spoil_bytes), _run_images),
-    Subject("csv", ("all.csv", "classes"), _one_file("all.csv", spoil_bytes), _evaluate),
-    Subject("tar", ("shards",), _one_file("*.tar", spoil_bytes), _evaluate, closed=True),
-    Subject("arrow", ("saved",), _one_file("*", spoil_bytes), _read_data, closed=True),
-    Subject("parquet", ("parquet",), _one_file("*.parquet", spoil_bytes), _read_data, closed=True),
+    Subject("csv", ("all.csv", "classes"), _one_file("all.csv", spoil_bytes), _evaluate("all.csv")),
+    Subject("tar", ("shards",), _one_file("*.tar", spoil_bytes), _evaluate("shards"), closed=True),
+    Subject("arrow", ("saved",), _one_file("*", spoil_bytes), _read_data("saved"), closed=True),
+    Subject(
+        "parquet",
+        ("parquet",),
+        _one_file("*.parquet", spoil_bytes),
+        _read_data("parquet"),
+        closed=True,
+    ),
     Subject("settings", ("tune.toml",), _one_file("*.toml", spoil_bytes), _settings),
     Subject("sweep", ("sweep.toml",), _one_file("*.toml", spoil_bytes), _sweep),
     Subject("torch file", ("state.pth",), _one_file("state.pth", spoil_bytes), _state("state.pth")),

@@ -28,7 +28,11 @@ with tempfile.TemporaryDirectory() as folder:
     seeds.mkdir()
     make_seeds(seeds)
     codes = {s.name: open_honest(s, seeds, Path(folder) / "case") for s in SUBJECTS}
-print(json.dumps(codes))
+    empty = Path(folder) / "empty"
+    empty.mkdir()
+    single = [s for s in SUBJECTS if not s.seeds[0].endswith(".vptk")]
+    gone = {s.name: s.open(empty, seeds).code for s in single}
+print(json.dumps([codes, gone]))
 """
 
 
@@ -41,10 +45,13 @@ def child(*arguments: str, limit: float) -> object:
 
 
 @pytest.mark.slow
-def test_honest_files_are_opened():
+def test_honest_files_are_opened_and_one_that_is_gone_is_an_input_too():
     codes = dict.fromkeys((subject.name for subject in SUBJECTS), 0)
     codes["old torch file"] = 2  # refused, with advice
-    assert child("-c", HONEST, limit=120) == codes
+    opened, gone = child("-c", HONEST, limit=120)
+    assert opened == codes
+    assert len(gone) > 10
+    assert set(gone.values()) == {2}
 
 
 @pytest.mark.long

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
+from tests.support.children import run_child
 from vptkit.errors import MissingExtraError, OutputError
-from vptkit.plot_text import in_plot, plain_pictures, require_plot
+from vptkit.plot_text import in_plot, new_figure, plain_pictures, require_plot
 
 matplotlib = pytest.importorskip("matplotlib")
+
+MINE = {"text.usetex": True, "axes.facecolor": "red", "savefig.bbox": "tight"}
+DRAWS = """
+from vptkit.plot_text import new_figure, plain_pictures
+with plain_pictures():
+    figure = new_figure(2, 2)
+    axes = figure.subplots()
+    axes.set_title("a_b")
+    figure.savefig("x.png", format="png")
+import matplotlib
+print(axes.title.get_usetex(), matplotlib.colors.to_hex(axes.get_facecolor()).replace("#ffffff", "white"))
+"""
 
 
 def test_names_in_pictures():
@@ -38,24 +54,20 @@ def test_a_picture_shows_the_name_as_it_is(name):
     assert len(axes.get_legend().get_texts()) == 1
 
 
-def test_latex_is_not_started_whatever_the_users_settings_say():
+def test_pictures_have_matplotlibs_own_style_whatever_the_users_is():
     @plain_pictures()
     def draws():
-        return matplotlib.rcParams["text.usetex"]
+        return {key: matplotlib.rcParams[key] for key in MINE}
 
-    with matplotlib.rc_context({"text.usetex": True}):
-        assert draws() is False
-        assert matplotlib.rcParams["text.usetex"] is True
+    with matplotlib.rc_context(MINE):
+        assert draws() == {key: matplotlib.rcParamsDefault[key] for key in MINE}
+        assert {key: matplotlib.rcParams[key] for key in MINE} == MINE
 
 
 @plain_pictures()
 def test_a_character_that_the_font_lacks_is_no_warning():
     """Warnings are errors in tests."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    FigureCanvasAgg(figure)
+    figure = new_figure(4, 3)
     figure.subplots().set_title(in_plot("\u82b1"))
     figure.canvas.draw()
 
@@ -70,3 +82,63 @@ def test_what_cannot_be_written_is_found_out_beforehand(tmp_path, monkeypatch):
     monkeypatch.setattr("vptkit.plot_text.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"vptkit\[plot\]"):
         require_plot(tmp_path / "new.png", force=False)
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+def _style(path):
+    path.write_text("".join(f"{key}: {value}\n" for key, value in MINE.items()))
+
+
+def _program(path):
+    (path.parent / "mine.py").write_text("open('ran', 'w')")
+    path.write_text("backend: module://mine\ninteractive: True\n")
+
+
+PLANTED = {
+    "style": _style,
+    "program": _program,
+    "fifo": _fifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "bytes": lambda path: path.write_bytes(b"\xff\xfe"),
+    "terminal": lambda path: path.write_text("\x1b]0;title\x07: 1\n"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_matplotlibrc_in_the_current_folder_is_not_obeyed(tmp_path, planted):
+    """matplotlib reads it when it is imported, before it looks anywhere else."""
+    PLANTED[planted](tmp_path / "matplotlibrc")
+    done = run_child([sys.executable, "-c", DRAWS], cwd=tmp_path, limit=20, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["False", matplotlib.rcParamsDefault["axes.facecolor"]]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.long
+def test_the_users_own_settings_are_not_forgotten(tmp_path):
+    """Only the current folder's are: matplotlib is the user's too, in a notebook."""
+    _style(tmp_path / "style")
+    own = {**os.environ, "MATPLOTLIBRC": str(tmp_path / "style")}
+    code = (
+        f"{DRAWS}\nimport os; print(matplotlib.rcParams['axes.facecolor'], os.path.exists('style'))"
+    )
+    done = run_child([sys.executable, "-c", code], cwd=tmp_path, env=own, limit=20)
+    assert done.stdout.split() == ["False", "white", "red", "True"]
+
+
+ROOMS = """
+import sys, vptkit.tune, vptkit.tune.sweep, vptkit.tune.run.run_plots, vptkit.demo.report
+import vptkit.tune.burstiness.analyze_burstiness, vptkit.runtime.profile.profile_plot
+print("matplotlib" in sys.modules)
+"""
+
+
+@pytest.mark.long
+def test_nobody_imports_matplotlib_before():
+    """No library that training imports does either."""
+    pytest.importorskip("timm")
+    assert run_child([sys.executable, "-c", ROOMS]).stdout.strip() == "False"

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vptkit.errors import BundleError
-from vptkit.strict_json import canonical_json, parse_json
+from vptkit.errors import BundleError, VptkitError
+from vptkit.strict_json import canonical_json, parse_json, read_toml
 
 
 def test_an_object_is_read():
@@ -66,3 +67,40 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys():
 def test_canonical_json_refuses_what_json_cannot_say(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json([value])
+
+
+@pytest.mark.parametrize("content", [b"lr = ", b"name = '\xff'"])
+def test_what_is_no_toml(tmp_path, content):
+    (tmp_path / "run.toml").write_bytes(content)
+    with pytest.raises(VptkitError, match=r"run\.toml: not valid TOML"):
+        read_toml(tmp_path / "run.toml")
+    with pytest.raises(VptkitError, match=r"none\.toml: no such file"):
+        read_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000,
+        "a = " + "{a=" * 100_000,
+        "a = " + "9" * 5000,
+        "x" * 2_000_000,
+        "a = 1\na = 2",
+        "a = 1979-99-99",
+    ],
+    ids=["lists", "tables", "digits", "large", "twice", "date"],
+)
+def test_toml_of_a_stranger(tmp_path, text):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(VptkitError, match=r"run\.toml: (not valid TOML|more than)"):
+        read_toml(file)
+
+
+def test_settings_that_are_no_file(tmp_path):
+    """A FIFO would wait for its writer, a device has no end."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "endless.toml").symlink_to("/dev/zero")
+    for name, kind in (("pipe.toml", "a FIFO"), ("endless.toml", "a device"), (".", "a folder")):
+        with pytest.raises(VptkitError, match=f"{kind}, expected a regular file"):
+            read_toml(tmp_path / name)

@@ -25,7 +25,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vptkit.formats.adapter import read_adapter, with_spec
+from vptkit.formats.adapter import Adapter, read_adapter, with_spec
 from vptkit.images.preprocess import normalize
 
 from .spec_from_timm import spec_from_model
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from vptkit.formats.adapter import Adapter
 
 __all__ = [
     "adapter_logits",
@@ -231,12 +229,12 @@ def adapter_logits(
 
 @torch.no_grad()
 def reference_logits(
-    adapter_path: Path, weights: Path | None, images: NDArray[np.uint8]
+    adapter: Adapter | Path, weights: Path | None, images: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """The reference's answer for prepared images.
 
     Args:
-        adapter_path: an adapter file.
+        adapter: read, or its file.
         weights: the backbone's weights; None asks timm's hub.
         images: uint8 [B, H, W, 3], resized and cropped.
 
@@ -247,7 +245,8 @@ def reference_logits(
         AdapterError: the adapter is not readable, or does not fit its backbone.
         BackboneError: the weights are not those that were tuned.
     """
-    adapter = read_adapter(adapter_path)
+    if not isinstance(adapter, Adapter):
+        adapter = read_adapter(adapter)
     model, _ = checked_weights(adapter.backbone, weights)
     with_spec(adapter, spec_from_model(model, adapter.backbone.name))
     pixels = torch.from_numpy(normalize(images, adapter.preprocess))

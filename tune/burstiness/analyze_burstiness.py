@@ -16,6 +16,7 @@ from vptkit.errors import AdapterError, VptkitError
 from vptkit.formats.adapter import read_adapter, require_backbone, with_spec
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.images.preprocess import normalize
+from vptkit.plot_text import can_draw
 from vptkit.progress import SILENT
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
@@ -23,6 +24,7 @@ from vptkit.tune.data.dataset import DataSet
 from vptkit.tune.data.splits import load_splits
 
 from .block_burstiness import measure
+from .burstiness_plot import plot_burstiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -168,9 +170,7 @@ def _read(
 
 
 def _plot(blocks: list[BlockTails], title: str, path: Path) -> bool:
-    try:
-        from .burstiness_plot import plot_burstiness  # needs matplotlib, an extra
-    except ImportError:
+    if not can_draw():
         return False
     plot_burstiness(blocks, title, path)
     return True

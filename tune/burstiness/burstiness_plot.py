@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.plot_text import in_plot, new_figure, plain_pictures
 from vptkit.shown_text import shown
 
 if TYPE_CHECKING:
@@ -50,10 +47,7 @@ def plot_burstiness(blocks: Sequence[BlockTails], title: str, path: Path) -> Non
     drawn_blocks = [blocks[i] for i in sorted({0, len(blocks) // 2, len(blocks) - 1})]
     colors = {name: f"C{number}" for number, name in enumerate(blocks[0].prompts)}
     columns = len(_TITLES) + bool(colors)
-    figure = Figure(
-        figsize=(3.1 * columns, 2.2 * len(drawn_blocks) + 3.1), layout="constrained", dpi=80
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.1 * columns, 2.2 * len(drawn_blocks) + 3.1, dpi=80)
     parts = figure.add_gridspec(2, 1, height_ratios=[2.2 * len(drawn_blocks), 2.8])
     top, bottom = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
     grid = top.subplots(len(drawn_blocks), columns, squeeze=False)
@@ -130,6 +124,8 @@ def _finish(axes: Axes, tails: Tails) -> None:
 
 
 def _draw_statistics(panels: Sequence[Axes], blocks: Sequence[BlockTails]) -> None:
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
     numbers = [block.block + 1 for block in blocks]
     tails = {name: [b.quantities[name].tally.tails() for b in blocks] for name in _TITLES}
     labels = {**_TITLES, "whitened": "whitened"}

@@ -153,7 +153,7 @@ class DataSet:
     def _open(self, index: int) -> Image.Image:
         if index in self._decoded:
             return self._decoded[index]
-        image = open_image(self.split.images[index])
+        image = open_image(self.split.images[index], inside=self.split.inside)
         size = image.width * image.height * 3
         if size <= self._room:
             self._room -= size

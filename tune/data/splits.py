@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError
+from vptkit.images.dataset_bounds import inside_of
 from vptkit.images.image_file import digest_of_image
 
 from .dataset_reader import read_splits
@@ -33,10 +34,12 @@ class Split:
     Attributes:
         images: files, or places in larger ones.
         targets: int64 [len(images)].
+        inside: where the files must lie, of `vptkit.images.dataset_bounds.inside_of`.
     """
 
     images: tuple[ImageFile, ...]
     targets: NDArray[np.int64]
+    inside: str | None = None
 
 
 def load_splits(
@@ -75,7 +78,8 @@ def load_splits(
     labels = tuple(found["train"])
     if shots is not None:
         found["train"] = _few(data, found["train"], seed, shots)
-    return labels, {name: _split(labels, classes) for name, classes in found.items()}
+    inside = inside_of(data, allow_outside=allow_outside)
+    return labels, {name: _split(labels, classes, inside) for name, classes in found.items()}
 
 
 def data_digest(splits: dict[str, Split]) -> str:
@@ -93,7 +97,9 @@ def data_digest(splits: dict[str, Split]) -> str:
         for image, target in zip(split.images, split.targets, strict=True):
             about = f"{name}\0{image.name}\0{target}\0"
             # A name that is not UTF-8 counts with its bytes, as the file system has them.
-            digest.update(about.encode(errors="surrogateescape") + digest_of_image(image))
+            digest.update(
+                about.encode(errors="surrogateescape") + digest_of_image(image, inside=split.inside)
+            )
     return digest.hexdigest()
 
 
@@ -150,7 +156,7 @@ def _require_known_classes(data: Path, found: Splits) -> None:
         raise DataError(f"{data}: only one class, {labels.pop()!r}: expected at least two")
 
 
-def _split(labels: tuple[str, ...], classes: Classes) -> Split:
+def _split(labels: tuple[str, ...], classes: Classes, inside: str | None) -> Split:
     images = tuple(image for label in labels for image in classes.get(label, []))
     targets = [i for i, label in enumerate(labels) for _ in classes.get(label, [])]
-    return Split(images, np.asarray(targets, dtype=np.int64))
+    return Split(images, np.asarray(targets, dtype=np.int64), inside)

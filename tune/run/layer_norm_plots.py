@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.plot_text import in_plot, new_figure, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_id_ood", "plot_lambda", "plot_shift"]
 
@@ -30,7 +28,7 @@ def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
     """
     layers = shift["layers"]
     width = max(6.0, 1.5 + 0.24 * len(layers))
-    figure = _figure(width, 5.0)
+    figure = new_figure(width, 5.0, dpi=130)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, key, letter, color in zip(panels, ("gamma", "beta"), "γβ", ("C0", "C1"), strict=True):
         heights = [layer[key] or 0.0 for layer in layers]
@@ -58,7 +56,7 @@ def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
     """
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0, dpi=130)
     axes = figure.subplots()
     styles = {"val": ("C0", "-"), "test": ("C2", "--"), "ood": ("C3", ":")}
     for split, (color, line) in styles.items():
@@ -93,7 +91,7 @@ def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
     """
-    figure = _figure(5.6, 4.6)
+    figure = new_figure(5.6, 4.6, dpi=130)
     axes = figure.subplots()
     rows = [row for row in rescale["curve"] if "ood_top1" in row]
     places: dict[tuple[float, float], list[float]] = {}
@@ -146,12 +144,6 @@ def _points(
 def _short(name: str) -> str:
     """`blocks.3.norm1` → `3.norm1`."""
     return in_plot(name.removeprefix("blocks."), 32)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _plain(axes: Axes) -> None:

@@ -6,12 +6,8 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.plot_text import in_plot, new_figure, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +32,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     probes = {name: h[0]["probe"] for name, h in histories.items() if "probe" in h[0]}
     epochs = any(len(history) > 1 or "probe" not in history[0] for history in histories.values())
     panels = bool(probes) + 2 * epochs
-    figure = Figure(figsize=(4.5 * panels, 3.6), layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.5 * panels, 3.6, dpi=130)
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     if probes:
         _plot_strengths(axes.pop(0), probes, list(histories))
@@ -86,7 +81,7 @@ def _plot_epochs(
     accuracy.set_ylabel("top-1")
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch (solid: validation, dashed: training)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         _plain(axes)
     handles, labels = accuracy.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))  # the head phases have one name

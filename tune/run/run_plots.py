@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vptkit.plot_text import can_draw
 from vptkit.tune.training.run_files import PICTURES
+
+from . import layer_norm_plots, learning_curves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,21 +43,18 @@ def _draw(
     state: TrainState, norms: Mapping[str, Any] | None, files: RunFiles, name: str
 ) -> list[Path]:
     """What there is to draw: the curves first; nothing without matplotlib."""
-    try:
-        from .layer_norm_plots import plot_id_ood, plot_lambda, plot_shift
-        from .learning_curves import plot_curves  # needs matplotlib, an extra
-    except ImportError:
+    if not can_draw():
         return []
     plots = [files.curves]
-    plot_curves({name: state.records}, files.curves)
+    learning_curves.plot_curves({name: state.records}, files.curves)
     if norms is None:
         return plots
     plots.append(files.beside("shift.png"))
-    plot_shift(norms["shift"], plots[-1], name)
+    layer_norm_plots.plot_shift(norms["shift"], plots[-1], name)
     if norms["rescale"]:
         plots.append(files.beside("lambda.png"))
-        plot_lambda(norms["rescale"], plots[-1], name)
+        layer_norm_plots.plot_lambda(norms["rescale"], plots[-1], name)
         if any("ood_top1" in row for row in norms["rescale"]["curve"]):
             plots.append(files.beside("id-ood.png"))
-            plot_id_ood(norms["rescale"], plots[-1], name)
+            layer_norm_plots.plot_id_ood(norms["rescale"], plots[-1], name)
     return plots

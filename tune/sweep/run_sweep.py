@@ -16,6 +16,7 @@ from vptkit.atomic_files import atomic_file, require_writable
 from vptkit.errors import AdapterError, DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.part_files import remove_dead_parts
+from vptkit.plot_text import can_draw
 from vptkit.private_files import locked
 from vptkit.progress import SILENT
 from vptkit.regular_files import read_regular
@@ -23,6 +24,7 @@ from vptkit.shown_text import shown, spreadsheet_rows
 from vptkit.strict_json import parse_json
 from vptkit.text_table import columns
 
+from . import sweep_plot
 from .search_space import Sweep, sweep_from_mapping
 from .trial import adapter_from_checkpoint, require_inputs
 from .trial_store import Book, Trial, open_book
@@ -191,11 +193,8 @@ def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
 
 
 def _plot(document: dict[str, Any], path: Path) -> None:
-    try:
-        from .sweep_plot import plot_sweep  # needs matplotlib, an extra
-    except ImportError:
-        return
-    plot_sweep(document, path)
+    if can_draw():
+        sweep_plot.plot_sweep(document, path)
 
 
 def _cell(value: Any, form: str = "") -> str:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.plot_text import in_plot, new_figure, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +32,7 @@ def plot_sweep(document: Mapping[str, Any], path: Path) -> None:
     names = list(document["space"])
     across = min(len(names), _ACROSS)
     down = math.ceil(len(names) / across)
-    figure = Figure(figsize=(3.6 * across + 0.6, 3.0 * down + 0.9), layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.6 * across + 0.6, 3.0 * down + 0.9, dpi=130)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     best = document["best"]["trial"] if document["best"] else None
     for number, (axes, name) in enumerate(zip(panels, names, strict=False)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, plain_pictures
+from vptkit.plot_text import in_plot, new_figure, plain_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,10 +32,8 @@ def plot_accuracy_latency(rows: Sequence[dict[str, Any]], title: str, path: Path
         title: what was measured on, and with.
         path: NAME.png.
     """
-    from matplotlib.figure import Figure  # optional, and slow to import
-
     bare = next(row for row in rows if row["kind"] == "baseline")["ms"]["p50"]
-    figure = Figure(figsize=(8.6, 4.3), layout="constrained")
+    figure = new_figure(8.6, 4.3)
     axes = figure.subplots()
     baselines = [row for row in rows if row["kind"] == "baseline"]
     for row, style in zip(baselines, _LINES, strict=False):

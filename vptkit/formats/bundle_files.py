@@ -104,9 +104,15 @@ def verify_files(path: Path, handle: int, files: Mapping[str, str]) -> dict[str,
     """
     require_closed(path, handle, files)
     stamps = {}
-    for name, digest in files.items():
-        with _regular(path, handle, name) as stream:
-            stamps[name] = _verify(path, name, stream, digest, files)
+    with contextlib.ExitStack() as stack:
+        folders = {"": handle}  # each is opened once: a bank has many files in one
+        for name, digest in files.items():
+            folder, _, file = name.rpartition("/")
+            if folder not in folders:
+                opened = opened_folder(path / folder, BundleError, within=handle, name=folder)
+                folders[folder] = stack.enter_context(opened)
+            with _regular(path / folder, folders[folder], file) as stream:
+                stamps[name] = _verify(path, name, stream, digest, files)
     return stamps
 
 

@@ -19,7 +19,25 @@ if TYPE_CHECKING:
 
     from .image_file import ImageFile
 
-__all__ = ["require_inside"]
+__all__ = ["inside_of", "require_inside"]
+
+
+def inside_of(data: Path, *, allow_outside: bool = False) -> str | None:
+    """Where the files of a data set must lie, for `vptkit.regular_files.open_regular`.
+
+    `require_inside` asks for all of them at once, by name, so that nothing is read of a set that is
+    refused; a name may mean another file when it is opened.
+
+    Args:
+        data, allow_outside: of `require_inside`.
+
+    Returns:
+        A folder without links, with a slash at its end; None for anywhere.
+    """
+    if allow_outside:
+        return None
+    folder = data if is_folder(data) else data.parent
+    return os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 -- with a slash at its end
 
 
 def require_inside(
@@ -37,8 +55,9 @@ def require_inside(
     Raises:
         DataError: some lie outside of the folder.
     """
-    folder = data if is_folder(data) else data.parent
-    outside = _outside(folder, [file for file in files if isinstance(file, Path) and file != data])
+    outside = _outside(
+        str(inside_of(data)), [file for file in files if isinstance(file, Path) and file != data]
+    )
     if not outside:
         return
     first = next(iter(outside))
@@ -55,9 +74,8 @@ def require_inside(
     )
 
 
-def _outside(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
+def _outside(inside: str, files: Iterable[Path]) -> dict[Path, str]:
     """File → where it really is, for those that are not below the folder."""
-    inside = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 -- with a slash at its end
     parents: dict[Path, str] = {}
     found = {}
     for file in files:

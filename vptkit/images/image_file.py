@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder, open_regular, read_regular
 
+from .decoding_costs import Cost, decoding_cost
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -73,8 +75,6 @@ _TURNS = {
 }
 MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
 MAX_BYTES = 512 << 20  # of an encoded image; so many pixels of 16 bits, not compressed
-# OpenJPEG takes 24 bytes for each pixel, where the others take 8 to 16: half as many are allowed.
-_COSTS = {"JPEG2000": 2}
 # Larger images are decoded one at a time, whatever the number of threads: each takes up to 1.4 GB.
 _LARGE_PIXELS = 40_000_000
 _one_large = threading.Lock()
@@ -128,33 +128,42 @@ class PackedImage:
         return content
 
 
-def encoded(image: ImageFile) -> bytes:
+def encoded(image: ImageFile, *, inside: str | None = None) -> bytes:
     """The bytes of an image that a stranger may have placed: a regular file, of a sane size.
 
+    Args:
+        image: to be read.
+        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+
     Raises:
-        DataError: it is not there, may not be read, is a FIFO or a device, or has more than
-            MAX_BYTES.
+        DataError: it is not there, may not be read, is a FIFO or a device, has more than
+            MAX_BYTES, or lies elsewhere.
     """
     if isinstance(image, Path):
-        return read_regular(image, DataError, limit=MAX_BYTES)
+        return read_regular(image, DataError, limit=MAX_BYTES, inside=inside)
     return image.read_bytes()
 
 
-def open_image(path: ImageFile) -> Image.Image:
+def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
     """Decode one image to upright RGB.
 
     This is the only place where Pillow opens anything. Of several pictures in a file the first is
     taken.
 
+    Args:
+        path: the image.
+        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+
     Raises:
-        DataError: the file is missing, is none of FORMATS, truncated, or larger than MAX_PIXELS or
-            MAX_BYTES; or the decoder failed, whatever it raised.
+        DataError: the file is missing, is none of FORMATS, truncated, larger than MAX_PIXELS or
+            MAX_BYTES, as much work as that, or lies elsewhere; or the decoder failed, whatever it
+            raised.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _stream(path) as stream, Image.open(stream, formats=_formats()) as image:
-            cost = _require_sane_size(image, path)
+        with _stream(path, inside) as stream, Image.open(stream, formats=_formats()) as image:
+            cost = _require_sane_size(image, stream, path)
             with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
                 image.load()
                 image.info.pop("transparency", None)  # convert drops it too, but with a warning
@@ -173,13 +182,16 @@ def open_image(path: ImageFile) -> Image.Image:
         raise DataError(f"{path}: the image is broken: {reason}") from error
 
 
-def digest_of_image(image: ImageFile) -> bytes:
+def digest_of_image(image: ImageFile, *, inside: str | None = None) -> bytes:
     """SHA-256 of the encoded image.
+
+    Args:
+        image, inside: of `encoded`.
 
     Raises:
         DataError: it cannot be read.
     """
-    return hashlib.sha256(encoded(image)).digest()
+    return hashlib.sha256(encoded(image, inside=inside)).digest()
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -296,10 +308,10 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _stream(image: ImageFile) -> BinaryIO:
+def _stream(image: ImageFile, inside: str | None) -> BinaryIO:
     """A file is not read into memory before it is decoded, which takes longer."""
     if isinstance(image, Path):
-        return open_regular(image, DataError, limit=MAX_BYTES)
+        return open_regular(image, DataError, limit=MAX_BYTES, inside=inside)
     return io.BytesIO(image.read_bytes())
 
 
@@ -310,15 +322,17 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
-def _require_sane_size(image: Image.Image, path: ImageFile) -> int:
-    """What decoding will cost, in pixels of an ordinary format."""
-    factor = _COSTS.get(image.format or "", 1)
-    cost = image.width * image.height * factor
-    if cost > MAX_PIXELS:
-        raise DataError(
-            f"{path}: {image.width} x {image.height} pixels is more than {MAX_PIXELS // factor:,}; "
-            "that may be a decompression bomb. Shrink the image first."
-        )
+def _require_sane_size(image: Image.Image, stream: BinaryIO, path: ImageFile) -> int:
+    """What decoding will cost, in pixels of an ordinary image."""
     if min(image.size) < 1:
         raise DataError(f"{path}: the image has no pixels")
-    return cost
+    size, cost = f"{image.width} x {image.height} pixels", Cost(image.width * image.height, "")
+    if cost.pixels <= MAX_PIXELS:
+        cost = decoding_cost(image, stream, MAX_PIXELS)
+    if cost.pixels > MAX_PIXELS:
+        what = f"{size} {cost.why}, as much work as {cost.pixels:,}," if cost.why else size
+        raise DataError(
+            f"{path}: {what} is more than {MAX_PIXELS:,}; that may be a decompression bomb. Shrink "
+            "the image first."
+        )
+    return cost.pixels

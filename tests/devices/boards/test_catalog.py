@@ -369,7 +369,7 @@ def test_the_schema_is_strict(folder, old, new, words):
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(VptkitError, match=words) as caught:
         boards(folder)
-    assert str(caught.value).startswith("nx.toml: ")
+    assert "nx.toml: " in str(caught.value)
 
 
 def test_power_modes_are_of_jetsons_only(folder):

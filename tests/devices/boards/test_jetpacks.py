@@ -100,4 +100,4 @@ def test_the_schema_is_strict(tmp_path, old, new, words):
     (tmp_path / "sources.toml").write_text((FOLDER / "sources.toml").read_text())
     with pytest.raises(VptkitError, match=words) as caught:
         jetpacks(tmp_path)
-    assert str(caught.value).startswith("jetpacks.toml: ")
+    assert "jetpacks.toml: " in str(caught.value)

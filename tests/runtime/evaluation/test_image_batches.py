@@ -7,6 +7,7 @@ import pytest
 
 from vptkit.errors import DataError
 from vptkit.formats.bundle import open_bundle
+from vptkit.runtime.evaluation import accuracy
 from vptkit.runtime.evaluation.accuracy import evaluate
 from vptkit.runtime.evaluation.image_batches import open_image_batches
 from vptkit.runtime.session.factory import open_session
@@ -67,3 +68,31 @@ def test_a_class_folder_that_is_a_link_to_elsewhere(bundle, colour_folders, tmp_
     with pytest.raises(DataError, match=r"1 file lies outside of this data set.*green/x"):
         open_image_batches(data / "green", **asked)  # a plain folder
     assert "note: " in capsys.readouterr().err
+
+
+def test_an_image_that_became_a_link_to_elsewhere_is_refused_when_it_is_opened(
+    bundle, colour_folders, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(colour_folders, data)
+    images = open_image_batches(data, bundle.preprocess, labels=bundle.labels)
+    images.paths[0].rename(tmp_path / "private.png")
+    images.paths[0].symlink_to(tmp_path / "private.png")
+    with pytest.raises(DataError, match=r"private\.png, expected it in .*data/"):
+        list(images.batches())
+
+
+def test_evaluation_asks_the_opened_file_too(bundle, colour_folders, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    shutil.copytree(colour_folders, data)
+    shutil.copytree(colour_folders, tmp_path / "private")
+    listed = accuracy.require_inside
+
+    def swapped(*arguments, **options):
+        listed(*arguments, **options)
+        shutil.rmtree(data / "red")
+        (data / "red").symlink_to(tmp_path / "private" / "red")
+
+    monkeypatch.setattr(accuracy, "require_inside", swapped)
+    with pytest.raises(DataError, match=r"private/red/.*expected it in .*data/"):
+        evaluate(open_session(bundle.path), data)

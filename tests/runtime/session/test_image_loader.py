@@ -86,7 +86,7 @@ def test_memory_that_ends_while_resizing_is_the_images_error(images, tiny_model,
 
 
 def test_an_error_that_is_not_the_image_is_not_swallowed(images, tiny_model, monkeypatch):
-    def fail(path):
+    def fail(path, **_):
         raise ZeroDivisionError
 
     monkeypatch.setattr(module, "open_image", fail)
@@ -99,7 +99,7 @@ def test_stopping_early_leaves_no_threads_and_does_not_finish_the_work(
 ):
     opened = []
 
-    def slow(path):
+    def slow(path, **_):
         opened.append(path)
         time.sleep(0.01)
         return open_image(path)
@@ -115,7 +115,7 @@ def test_stopping_early_leaves_no_threads_and_does_not_finish_the_work(
 def test_decoding_is_parallel(images, tiny_model, monkeypatch):
     barrier = threading.Barrier(3, timeout=10)  # passes only if three threads meet
 
-    def meet(path):
+    def meet(path, **_):
         barrier.wait()
         return open_image(path)
 

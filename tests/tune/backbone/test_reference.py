@@ -269,6 +269,7 @@ def test_reference_logits_from_files(make_vit, weights, tmp_path):
     got = reference_logits(tmp_path / "a.safetensors", weights, images)
     pixels = torch.from_numpy(normalize(images, adapter.preprocess))
     assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, reference_logits(adapter, weights, images))
     np.testing.assert_allclose(got, adapter_logits(model, adapter, pixels).numpy(), atol=1e-4)
 
 

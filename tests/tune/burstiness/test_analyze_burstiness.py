@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -14,6 +13,7 @@ from PIL import Image  # noqa: E402
 
 from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.burstiness import analyze_burstiness  # noqa: E402
 from vptkit.tune.burstiness.analyze_burstiness import AnalyzeConfig, analyze  # noqa: E402
 
 NAME = "vit_tiny_patch16_224"
@@ -55,14 +55,14 @@ def test_the_folder(tmp_path, splits, settings, tuned, monkeypatch):
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn
     with pytest.raises(OutputError, match="exists already"):
         analyze(splits, tmp_path / "out", settings())
-    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness.burstiness_plot", None)
+    monkeypatch.setattr(analyze_burstiness, "can_draw", lambda: False)
     analyze(splits, tmp_path / "out", settings(images=3), force=True)
     assert json.loads((tmp_path / "out" / "burstiness.json").read_text())["images"] == 3
 
 
 def test_the_whitening_is_that_of_tuning(tmp_path, splits, settings, tuned, monkeypatch):
     """Same images, same matrices: rank, condition and row norm stand in the adapter too."""
-    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness.burstiness_plot", None)
+    monkeypatch.setattr(analyze_burstiness, "can_draw", lambda: False)
     from vptkit.formats.adapter import read_adapter
 
     notes = read_adapter(tuned / "white.safetensors").train["whitening"]
@@ -77,7 +77,7 @@ def test_the_whitening_is_that_of_tuning(tmp_path, splits, settings, tuned, monk
 
 
 def test_without_matplotlib(tmp_path, splits, settings, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness.burstiness_plot", None)
+    monkeypatch.setattr(analyze_burstiness, "can_draw", lambda: False)
     document = analyze(splits, tmp_path / "out", settings(images=2))
     assert document["files"] == [str(tmp_path / "out" / "burstiness.json")]
 

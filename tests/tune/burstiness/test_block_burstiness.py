@@ -172,10 +172,13 @@ def test_an_adapter_has_one_colour_and_stands_in_one_legend(make_vit, tmp_path, 
     from vptkit.tune.burstiness import burstiness_plot
 
     figures = []
-    real = burstiness_plot.Figure
-    monkeypatch.setattr(
-        burstiness_plot, "Figure", lambda **options: figures.append(real(**options)) or figures[0]
-    )
+    real = burstiness_plot.new_figure
+
+    def new_figure(*size, **options):
+        figures.append(real(*size, **options))
+        return figures[0]
+
+    monkeypatch.setattr(burstiness_plot, "new_figure", new_figure)
     both = {f"prompt.{i}": draw(4, D, seed=i).numpy() for i in range(L)}
     deep = "flowers-bilinear-of-a-long-name-7"
     adapters = {

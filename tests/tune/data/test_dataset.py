@@ -13,7 +13,7 @@ from vptkit.images.image_file import open_image  # noqa: E402
 from vptkit.images.preprocess import Preprocess, prepare  # noqa: E402
 from vptkit.tune.data import dataset as data_module  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
-from vptkit.tune.data.splits import load_splits  # noqa: E402
+from vptkit.tune.data.splits import data_digest, load_splits  # noqa: E402
 
 PREPROCESS = Preprocess(
     input_size=(3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_pct=0.9
@@ -188,3 +188,20 @@ def test_a_broken_image_is_named_when_it_is_met(make_folders, tmp_path):
     )
     with pytest.raises(DataError, match=r"green/2\.png: not an image"):
         list(dataset.evaluation_batches(2))
+
+
+def test_an_image_that_became_a_link_to_elsewhere_is_refused_when_it_is_opened(
+    make_folders, tmp_path
+):
+    """Between the listing of a data set and its last epoch are hours."""
+    folders = make_folders(tmp_path / "data", 9)
+    _, splits = load_splits(folders, 0, 0.2, 0.2)
+    first = splits["train"].images[0]
+    first.rename(tmp_path / "private.png")
+    first.symlink_to(tmp_path / "private.png")
+    with pytest.raises(DataError, match=r"private\.png, expected it in .*data/"):
+        DataSet(splits["train"], PREPROCESS).prepared(np.array([0]))
+    with pytest.raises(DataError, match=r"private\.png, expected it in .*data/"):
+        data_digest(splits)
+    _, allowed = load_splits(folders, 0, 0.2, 0.2, allow_outside=True)
+    data_digest(allowed)

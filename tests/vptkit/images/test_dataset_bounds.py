@@ -6,8 +6,9 @@ import pytest
 
 from tests.support.image_archives import png, write_tar
 from vptkit.errors import DataError
-from vptkit.images.dataset_bounds import require_inside
+from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
+from vptkit.images.image_file import digest_of_image, open_image
 from vptkit.images.labelled_images import images_of
 
 
@@ -122,3 +123,36 @@ def test_a_folder_whose_name_begins_alike_is_another(data, tmp_path):
     (tmp_path / "data2").mkdir()
     with pytest.raises(DataError, match="1 file lies outside"):
         require_inside(data, [tmp_path / "data2" / "x.png"])
+
+
+def swap(private, data):
+    """What a neighbour does between the look at a name and its opening."""
+    (data / "own.png").unlink()
+    (data / "own.png").symlink_to(private / "album" / "0.png")
+
+
+def swap_folder(private, data):
+    (data / "own.png").unlink()
+    data.rename(data.with_name("old"))
+    (private / "album" / "0.png").rename(private / "album" / "own.png")
+    data.symlink_to(private / "album")
+
+
+@pytest.mark.parametrize("change", [swap, swap_folder])
+@pytest.mark.parametrize("read", [open_image, digest_of_image])
+def test_the_opened_file_is_asked_too(private, data, change, read):
+    inside = inside_of(data)
+    read(data / "own.png", inside=inside)
+    change(private, data)
+    with pytest.raises(DataError, match=r"own\.png: lies at .*private/album.*expected it in"):
+        read(data / "own.png", inside=inside)
+    read(data / "own.png", inside=inside_of(data, allow_outside=True))
+
+
+def test_links_within_and_a_data_set_that_is_a_link_are_opened(data):
+    (data / "link.png").symlink_to("own.png")
+    (data.parent / "name").symlink_to(data)
+    for place in (data, data.parent / "name"):
+        open_image(place / "link.png", inside=inside_of(place))
+    csv = listed(data, "own.png")
+    open_image(data / "own.png", inside=inside_of(csv))

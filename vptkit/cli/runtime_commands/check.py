@@ -3,7 +3,6 @@
 No future import of annotations here: typer reads them at run time.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,6 +88,7 @@ def check(
 
 def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
     """The golden images (without them: eight of noise) and the reference's logits for them."""
+    from vptkit.formats.adapter import parse_adapter
     from vptkit.formats.bundle import ADAPTER
     from vptkit.runtime.measure.timing import random_images
 
@@ -102,10 +102,8 @@ def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
         from vptkit.tune.backbone.reference import reference_logits
     golden = bundle.golden()
     images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
-    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
-        copy = Path(folder) / ADAPTER  # of what the manifest lists
-        copy.write_bytes(bundle.read(ADAPTER))
-        return images, reference_logits(copy, weights, images)
+    adapter = parse_adapter(bundle.read(ADAPTER), bundle.path / ADAPTER)
+    return images, reference_logits(adapter, weights, images)
 
 
 def report_overflow(

@@ -1,13 +1,12 @@
 """Options and arguments that several commands take, under one name and one help text."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vptkit.errors import VptkitError
-from vptkit.regular_files import read_regular
+from vptkit.strict_json import read_toml
 
 __all__ = [
     "AllowOutside",
@@ -26,11 +25,8 @@ __all__ = [
     "Weights",
     "backbone_args",
     "option",
-    "read_toml",
     "require_choice",
 ]
-
-_MOST_SETTINGS = 2**20  # bytes
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
 OneAdapter = Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")]
@@ -79,26 +75,6 @@ def require_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
     """Refuse a value that the option does not know."""
     if value not in known:
         raise VptkitError(f"{flag} {value!r}: expected {' or '.join(known)}")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file.
-
-    Raises:
-        VptkitError: it cannot be read, or is not TOML.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    content = read_regular(path, VptkitError, limit=_MOST_SETTINGS)
-    try:
-        settings: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
-    except RecursionError as error:
-        raise VptkitError(f"{path}: not valid TOML: nested too deeply") from error
-    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
-        raise VptkitError(f"{path}: not valid TOML: {error}") from error
-    return settings
 
 
 def backbone_args(config: Path | None, image_size: int | None) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AllowOutside, AsJson, read_toml
+from vptkit.cli.shared.options import AllowOutside, AsJson
 from vptkit.cli.shared.output import emit, needs_extra, require_tune
 from vptkit.errors import VptkitError
+from vptkit.strict_json import read_toml
 
 __all__ = ["sweep"]
 

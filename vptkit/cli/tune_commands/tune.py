@@ -19,10 +19,10 @@ from vptkit.cli.shared.options import (
     Threads,
     Weights,
     option,
-    read_toml,
 )
 from vptkit.cli.shared.output import emit, require_tune
 from vptkit.errors import VptkitError
+from vptkit.strict_json import read_toml
 
 __all__ = ["tune"]
 

@@ -216,17 +216,17 @@ def test_check_of_what_is_no_bundle(vptkit, tmp_path, make_bundle):
 
 
 def test_check_against_the_reference(
-    vptkit, make_bundle, edit_manifest, tiny_model, monkeypatch, tmp_path
+    vptkit, make_bundle, edit_manifest, tiny_adapter, tiny_model, monkeypatch, tmp_path
 ):
     asked = []
 
     def reference_logits(adapter, weights, images):
-        asked.append((adapter.read_bytes(), weights, images))
+        asked.append((adapter.to_json(), weights, images))
         return tiny_model.logits(images)
 
     def with_adapter(**options):
         path = make_bundle(**options)
-        (path / "adapter.safetensors").write_bytes(b"rows")
+        (path / "adapter.safetensors").write_bytes(tiny_adapter.read_bytes())
         files = json.loads((path / "manifest.json").read_text())["files"]
         digest = sha256_of_file(path / "adapter.safetensors")
         edit_manifest(path, files=files | {"adapter.safetensors": digest})
@@ -236,7 +236,7 @@ def test_check_against_the_reference(
     bundle = with_adapter()
     code, out, _ = vptkit("check", bundle, "--reference", "--weights", tmp_path / "w", "--json")
     assert (code, json.loads(out)["against"]) == (0, "reference")
-    assert asked[0][:2] == (b"rows", tmp_path / "w")
+    assert asked[0][:2] == (read_adapter(tiny_adapter).to_json(), tmp_path / "w")
     np.testing.assert_array_equal(asked[0][2], open_bundle(bundle).golden()[0])
     # Without golden images: noise.
     assert vptkit("check", with_adapter(golden=False), "--reference")[0] == 0
