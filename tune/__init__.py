@@ -10,6 +10,7 @@
 - `methods`: what is learned on it.
 - `phases`: a training from the probe to its last phase.
 - `probe`: the linear probe, solved.
+- `recipe`: rates and decays of each method.
 - `run`: one run: `tune`.
 - `sweep`: many runs.
 - `training`: the loop.

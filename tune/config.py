@@ -12,6 +12,8 @@ from vptkit.errors import VptkitError
 from vptkit.formats.pooling import POOLS
 from vptkit.formats.timm_arguments import require_timm_arguments
 
+from .recipe import recipe_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -57,7 +59,7 @@ _OF_PROMPTS |= {"whiten_images", "whiten_floor", "lr", "wd", "dropout"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneConfig:
-    """A tuning run. The defaults were chosen on validation splits (`docs/results.md`).
+    """A tuning run. What is None here is filled in by `vptkit.tune.recipe`.
 
     Attributes:
         backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
@@ -67,14 +69,14 @@ class TuneConfig:
         pool, norm: "model" takes timm's own choice for this backbone; pools: `vptkit.formats.pooling`.
         epochs, batch_size, warmup: length of training; warmup is a share of all steps. With
             cycles, `head_epochs` and `ln_epochs` count instead, and each phase warms up.
-        lr, wd: rate and decay of the prompts; None takes the method's default.
+        lr, wd: rate and decay of the prompts.
         head_init: the head begins as the "probe", the best that a head alone can make of the frozen
             features (linear probing, then tuning: Kumar et al., ICLR 2022), or at "zero", knowing
             nothing. Of `linear` the probe is all there is.
-        lr_head, wd_head: of the head; None takes what fits its beginning. Its bias has no decay.
+        lr_head, wd_head: of the head. Its bias has no decay.
         select: the epoch that is taken: the best by log-"loss" on val, the best by "top1" there
             (then by loss), or the "last".
-        lr_ln: of LayerNorms, which have no decay: it would pull γ to 0, not to the backbone's.
+        lr_ln: of LayerNorms, which have no decay.
         cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N
             times between the head, for `head_epochs`, and norms and prompts, for `ln_epochs`.
         rescale: what λ multiplies, the shift of γ, of β or of both; λ is chosen on val.
@@ -82,7 +84,7 @@ class TuneConfig:
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`; given by the user alone, not by a
             file of settings.
-        dropout: on prompts; None: 0.1 for vpt deep, else 0.
+        dropout: on prompts.
         clip: bound on the gradient's norm, 0 for none.
         patience: stop after so many epochs without a better one on val; the schedule stays that of
             all epochs. Not with cycles, which end by themselves.
@@ -110,7 +112,7 @@ class TuneConfig:
     form: Literal["bilinear", "fwhiten", "twhiten"] = "bilinear"
     prompts: int = 50
     rank: int = 50
-    b_init: Literal["random", "whiten"] = "random"
+    b_init: Literal["random", "whiten"] = "whiten"
     tune_b_last: int = 4
     whiten_images: int = 100
     whiten_floor: float = 1e-6
@@ -210,11 +212,9 @@ class TuneConfig:
 
     @property
     def rates(self) -> tuple[float, float]:
-        """Learning rates of prompts and head, defaults filled in.
-
-        Chosen on validation splits (`docs/results.md`).
-        """
-        return self.lr or 5e-3, self.lr_head or (1e-4 if self.starts_from_probe else 5e-3)
+        """Learning rates of prompts and head, defaults filled in."""
+        recipe = recipe_of(self)
+        return self.lr or recipe.lr, self.lr_head or recipe.lr_head
 
     @property
     def starts_from_probe(self) -> bool:
@@ -223,22 +223,18 @@ class TuneConfig:
 
     @property
     def decay_of_head(self) -> float:
-        """Weight decay of the head, default filled in: the probe's strength was chosen already."""
-        if self.wd_head is not None:
-            return self.wd_head
-        return 0.0 if self.starts_from_probe else 0.1
+        """Weight decay of the head, default filled in."""
+        return recipe_of(self).wd_head if self.wd_head is None else self.wd_head
 
     @property
     def rate_of_norms(self) -> float:
         """Learning rate of LayerNorms, default filled in."""
-        return self.lr_ln or 1e-3
+        return self.lr_ln or recipe_of(self).lr_ln
 
     @property
     def prompt_dropout(self) -> float:
-        """Dropout on prompts, default filled in (VPT's papers: 0.1 if deep)."""
-        if self.dropout is not None:
-            return self.dropout
-        return 0.1 if self.learns("vpt") and self.insert == "deep" else 0.0
+        """Dropout on prompts, default filled in."""
+        return recipe_of(self).dropout if self.dropout is None else self.dropout
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the result (no paths), for the adapter file and resuming.

@@ -14,7 +14,7 @@ PROBE = "linear"
 _CANDIDATES: dict[str, dict[str, Any]] = {
     "ln": {"method": "ln"},
     "vpt-shallow": {"method": "vpt", "insert": "shallow"},
-    "bpt": {"method": "bpt", "form": "bilinear", "b_init": "whiten"},
+    "bpt": {"method": "bpt"},
     "vpt": {"method": "vpt"},
 }
 NAMES = (PROBE, *_CANDIDATES)

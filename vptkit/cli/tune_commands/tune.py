@@ -58,7 +58,7 @@ def tune(
     form: Annotated[Text, option("Of bpt: bilinear, fwhiten, twhiten [bilinear].")] = None,
     prompts: Annotated[Int, option("Prompts at each block, m [50].")] = None,
     rank: Annotated[Int, option("Rank of the bilinear form, p [50].")] = None,
-    b_init: Annotated[Text, option("Bilinear: B starts random or whiten [random].")] = None,
+    b_init: Annotated[Text, option("Bilinear: B starts whiten or random [whiten].")] = None,
     tune_b_last: Annotated[Int, option("Deep bilinear: learn B in the last blocks [4].")] = None,
     whiten_images: Annotated[Int, option("Training images for whitening [100].")] = None,
     whiten_floor: Annotated[Float, option("Relative floor of eigenvalues [1e-6].")] = None,
@@ -69,7 +69,9 @@ def tune(
     epochs: Annotated[Int, option("Unless --cycles counts its own [20].")] = None,
     batch_size: Annotated[Int, option("[32]")] = None,
     warmup: Annotated[Float, option("Share of all steps [0.1].")] = None,
-    lr: Annotated[Float, option("Rate of the prompts [5e-3].")] = None,
+    lr: Annotated[
+        Float, option("Rate of the prompts [5e-3; whitened 2e-3, fwhiten and twhiten 1e-3].")
+    ] = None,
     wd: Annotated[Float, option("Weight decay of the prompts [1e-3].")] = None,
     head_init: Annotated[
         Text,
@@ -80,7 +82,7 @@ def tune(
     select: Annotated[
         Text, option("Epoch taken: best val loss, best val top1, or last: loss, top1, last [loss].")
     ] = None,
-    lr_ln: Annotated[Float, option("Rate of LayerNorms [1e-3].")] = None,
+    lr_ln: Annotated[Float, option("Rate of LayerNorms [3e-3; from zero: 1e-3].")] = None,
     cycles: Annotated[
         Int, option("LayerNorms: head and norms in turns, so often; 0: at once [0].")
     ] = None,
