@@ -34,7 +34,7 @@ EXCEPTIONS = {
     "vptkit.tune.data.arrow_dataset": {"pyarrow"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
     "vptkit.tune.run.learning_curves": {"matplotlib"},
-    "vptkit.tune.run.layer_norm_plots": {"matplotlib"},
+    "vptkit.tune.run.rescale_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.tune.sweep.ray_runner": {"ray"},
     "vptkit.runtime.backends.onnxruntime_graph": {"onnxruntime"},

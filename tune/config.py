@@ -29,7 +29,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "pool": ("model", *POOLS),
     "norm": ("model", "before_pool", "after_pool"),
     "augment": ("none", "flip", "crop"),
-    "rescale": ("none", "gamma", "beta", "both"),
+    "rescale": ("none", "gamma", "beta", "both", "all"),
     "precision": ("fp32", "bf16", "fp16"),
     "class_weights": ("none", "balanced"),
     "head_init": ("probe", "zero"),
@@ -76,8 +76,10 @@ class TuneConfig:
         lr_ln: of LayerNorms, which have no decay: it would pull γ to 0, not to the backbone's.
         cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N
             times between the head, for `head_epochs`, and norms and prompts, for `ln_epochs`.
-        rescale: what λ multiplies, the shift of γ, of β or of both; λ is chosen on val.
-        refit_epochs: of the head alone, after λ was chosen; 0 for none.
+        rescale: LayerNorm methods: what λ multiplies, the shift of "gamma", of "beta" or of "both".
+            All methods but linear: "all" puts norms, prompts and head on the straight line between
+            start and end (`vptkit.tune.methods.straight_line`). λ and the place are chosen on val.
+        refit_epochs: of the head alone, after λ or that place was chosen; 0 for none.
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`; given by the user alone, not by a
             file of settings.
@@ -129,7 +131,7 @@ class TuneConfig:
     cycles: int = 0
     head_epochs: int = 10
     ln_epochs: int = 10
-    rescale: Literal["none", "gamma", "beta", "both"] = "none"
+    rescale: Literal["none", "gamma", "beta", "both", "all"] = "none"
     refit_epochs: int = 0
     full_data: Path | None = None
     allow_outside: bool = False
@@ -173,8 +175,10 @@ class TuneConfig:
             problems += [
                 f"{key} is {getattr(self, key)}, but method {self.method} tunes no LayerNorms"
                 for key in ("cycles", "rescale", "refit_epochs", "full_data")
-                if getattr(self, key) not in (0, "none", None)
+                if getattr(self, key) not in (0, "none", "all", None)
             ]
+        if not problems and self.rescale == "all" and self.method == "linear":
+            problems.append("rescale is all, but method linear tunes nothing behind its probe")
         if not problems and self.cycles and self.patience is not None:
             # in a head phase it would end the run before the norms learn
             problems.append(

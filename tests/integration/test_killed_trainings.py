@@ -24,6 +24,7 @@ RESUMED = [
     {"method": "bpt", "form": "twhiten", "dropout": 0.1},
     {"method": "bpt", "form": "bilinear", "b_init": "whiten", "augment": "crop"},
     {"method": "bpt", "form": "fwhiten", "insert": "shallow", "compat": "released"},
+    {"method": "ln+bpt", "form": "twhiten", "rescale": "all", "select": "last"},
 ]
 
 
@@ -48,6 +49,24 @@ def test_a_killed_run_resumes_to_the_same_bytes(splits, make_config, tmp_path, s
         assert output.read_bytes() == whole.adapter.read_bytes()
         assert result.metrics.read_bytes() == whole.metrics.read_bytes()
         assert not (tmp_path / f"{name}.checkpoint.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_killed_on_the_line_between_start_and_end(splits, make_config, tmp_path):
+    """From a random head, too: the checkpoint of the first epoch holds what was before it."""
+    config = make_config(method="vpt", head_init="zero", rescale="all", name="x")
+    whole = tune(splits, tmp_path / "whole.safetensors", config)
+
+    class OnTheLine(Count):
+        def update(self, advance: int = 1, text: str = "") -> None:
+            if text.startswith("alpha 0.3"):
+                raise KeyboardInterrupt
+
+    output = tmp_path / "a.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        tune(splits, output, config, progress=OnTheLine())
+    tune(splits, output, config, resume=True)
+    assert output.read_bytes() == whole.adapter.read_bytes()
 
 
 def test_resuming_twice(splits, make_config, tmp_path):

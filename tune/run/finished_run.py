@@ -68,7 +68,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
     matrices = blank if wants_whitening(config) else None
     tuned = Tuned(inputs.backbone, spec, config, len(inputs.labels), matrices)  # to count in
     total, without_head = tuned.trainable()
-    pictures = (files.beside(f"{name}.png") for name in ("shift", "lambda", "id-ood"))
+    pictures = (files.beside(f"{name}.png") for name in ("shift", "lambda", "line", "id-ood"))
     return TuneResult(
         adapter=files.adapter,
         trainable=total,
@@ -83,6 +83,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         curves=files.curves if files.curves.exists() else None,
         probe=record.get("probe"),
         layer_norms=record.get("layer_norms"),
+        line=record.get("line"),
         confidence=record.get("confidence"),
         plots=tuple(path for path in pictures if path.exists()),
     )

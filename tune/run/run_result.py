@@ -27,9 +27,11 @@ class TuneResult:
         probe: the linear probe that the training began with: strength and its grid, kNN (`Probe.to_json`);
             None if the head began at zero.
         layer_norms: shift, λ and its curve, the FSR proxy (`Rescaled.to_json`); None if not tuned.
+        line: {"alpha", "curve"}, of the line between start and end (`Line.to_json`); None if none was
+            walked.
         confidence: {"temperature", "val_loss": [before, after], "ece": [before, after]}; None if no
             temperature was sought, or an older vptkit tuned.
-        plots: pictures of the LayerNorms.
+        plots: pictures of the LayerNorms and of the line.
     """
 
     adapter: Path
@@ -45,6 +47,7 @@ class TuneResult:
     ood_top1: float | None = None
     probe: dict[str, Any] | None = None
     layer_norms: dict[str, Any] | None = None
+    line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     plots: tuple[Path, ...] = ()
 
@@ -64,12 +67,13 @@ class TuneResult:
             "curves": str(self.curves) if self.curves else None,
             "probe": self.probe,
             "layer_norms": self.layer_norms,
+            "line": self.line,
             "confidence": self.confidence,
             "plots": [str(path) for path in self.plots],
         }
 
     def to_text(self) -> dict[str, Any]:
-        """As `to_json`, short: of the LayerNorms only the sums, of the probe only what was chosen."""
+        """As `to_json`, short: of the LayerNorms the sums, of probe and line what was chosen."""
         document = self.to_json()
         if self.probe is not None:
             document["probe"] = {key: self.probe[key] for key in ("strength", "val_top1")}
@@ -80,6 +84,8 @@ class TuneResult:
             document["shift"] = {key: norms["shift"][key] for key in ("total", "gamma", "beta")}
             document["lambda"] = norms["rescale"]["lambda"] if norms["rescale"] else None
             document["fsr_proxy"] = norms.get("fsr_proxy")
+        if self.line is not None:
+            document["line"] = {"alpha": self.line["alpha"]}
         if self.confidence is not None:
             pairs = {key: self.confidence[key] for key in ("val_loss", "ece")}
             arrows = {key: " → ".join(f"{v:.4g}" for v in pair) for key, pair in pairs.items()}

@@ -58,7 +58,9 @@ def write_run(
     if leads():
         golden = golden_answers(inputs.backbone, adapter, inputs.sets["val"], request.config.golden)
         adapter.tensors.update(golden)
-        curves, plots = plot_run(trained.state, chosen.layer_norms, files, adapter.name)
+        curves, plots = plot_run(
+            trained.state, chosen.layer_norms, files, adapter.name, chosen.line
+        )
         write_adapter(files.adapter, adapter)
         files.remove_dead_parts()
         files.checkpoint.unlink(missing_ok=True)  # last: an adapter without one is complete
@@ -77,6 +79,7 @@ def write_run(
         curves=curves,
         probe=trained.state.start.get("probe"),
         layer_norms=chosen.layer_norms,
+        line=chosen.line,
         confidence=chosen.confidence,
         plots=plots,
     )
@@ -107,6 +110,7 @@ def _adapter(
             "whitening": trained.state.whitening,
             "probe": trained.state.start.get("probe"),
             "layer_norms": chosen.layer_norms,
+            "line": chosen.line,
             "confidence": chosen.confidence,
             "computed": {
                 "device": device,
