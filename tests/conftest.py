@@ -95,7 +95,7 @@ def signals() -> Iterator[None]:
 # What a run of `tune` draws, which takes four times as long as a tiny model trains.
 DRAWN = {
     "vptkit.tune.run.learning_curves": ("plot_curves",),
-    "vptkit.tune.run.layer_norm_plots": ("plot_shift", "plot_lambda", "plot_id_ood"),
+    "vptkit.tune.run.rescale_plots": ("plot_shift", "plot_lambda", "plot_line", "plot_id_ood"),
 }
 
 

@@ -35,7 +35,7 @@ EXCEPTIONS = {
     "vptkit.tune.data.arrow_dataset": {"pyarrow"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
     "vptkit.tune.run.learning_curves": {"matplotlib"},
-    "vptkit.tune.run.layer_norm_plots": {"matplotlib"},
+    "vptkit.tune.run.rescale_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.tune.sweep.ray_runner": {"ray"},
     "vptkit.runtime.backends.onnxruntime_graph": {"onnxruntime"},
@@ -53,7 +53,7 @@ LAZY = {
     # Only plot_text imports matplotlib; what the others have in functions runs after it.
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
     "vptkit.tune.run.learning_curves": {"matplotlib"},
-    "vptkit.tune.run.layer_norm_plots": {"matplotlib"},
+    "vptkit.tune.run.rescale_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},

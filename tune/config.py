@@ -12,7 +12,7 @@ from vptkit.errors import VptkitError
 from vptkit.formats.pooling import POOLS
 from vptkit.formats.timm_arguments import require_timm_arguments
 
-from .recipe import recipe_of
+from .recipe import Recipe, recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "pool": ("model", *POOLS),
     "norm": ("model", "before_pool", "after_pool"),
     "augment": ("none", "flip", "crop"),
-    "rescale": ("none", "gamma", "beta", "both"),
+    "rescale": ("none", "gamma", "beta", "both", "all"),
     "precision": ("fp32", "bf16", "fp16"),
     "class_weights": ("none", "balanced"),
     "head_init": ("probe", "zero"),
@@ -79,8 +79,10 @@ class TuneConfig:
         lr_ln: of LayerNorms, which have no decay.
         cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N
             times between the head, for `head_epochs`, and norms and prompts, for `ln_epochs`.
-        rescale: what λ multiplies, the shift of γ, of β or of both; λ is chosen on val.
-        refit_epochs: of the head alone, after λ was chosen; 0 for none.
+        rescale: LayerNorm methods: what λ multiplies, the shift of "gamma", of "beta" or of "both".
+            All methods but linear: "all" puts norms, prompts and head on the straight line between
+            start and end (`vptkit.tune.methods.straight_line`). λ and the place are chosen on val.
+        refit_epochs: of the head alone, after λ or that place was chosen; 0 for none.
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`; given by the user alone, not by a
             file of settings.
@@ -133,7 +135,7 @@ class TuneConfig:
     cycles: int = 0
     head_epochs: int = 10
     ln_epochs: int = 10
-    rescale: Literal["none", "gamma", "beta", "both"] = "none"
+    rescale: Literal["none", "gamma", "beta", "both", "all"] = "none"
     refit_epochs: int = 0
     full_data: Path | None = None
     allow_outside: bool = False
@@ -178,8 +180,10 @@ class TuneConfig:
             problems += [
                 f"{key} is {getattr(self, key)}, but method {self.method} tunes no LayerNorms"
                 for key in ("cycles", "rescale", "refit_epochs", "full_data")
-                if getattr(self, key) not in (0, "none", None)
+                if getattr(self, key) not in (0, "none", "all", None)
             ]
+        if not problems and self.rescale == "all" and self.method == "linear":
+            problems.append("rescale is all, but method linear tunes nothing behind its probe")
         if not problems and self.cycles and self.patience is not None:
             # in a head phase it would end the run before the norms learn
             problems.append(
@@ -211,10 +215,20 @@ class TuneConfig:
         return self.learns("bpt") or self.learns("vpt")
 
     @property
+    def recipe(self) -> Recipe:
+        """What is taken where nothing is given."""
+        return recipe_of(
+            self.method,
+            insert=self.insert,
+            form=self.form,
+            b_init=self.b_init,
+            from_probe=self.starts_from_probe,
+        )
+
+    @property
     def rates(self) -> tuple[float, float]:
         """Learning rates of prompts and head, defaults filled in."""
-        recipe = recipe_of(self)
-        return self.lr or recipe.lr, self.lr_head or recipe.lr_head
+        return self.lr or self.recipe.lr, self.lr_head or self.recipe.lr_head
 
     @property
     def starts_from_probe(self) -> bool:
@@ -224,17 +238,17 @@ class TuneConfig:
     @property
     def decay_of_head(self) -> float:
         """Weight decay of the head, default filled in."""
-        return recipe_of(self).wd_head if self.wd_head is None else self.wd_head
+        return self.recipe.wd_head if self.wd_head is None else self.wd_head
 
     @property
     def rate_of_norms(self) -> float:
         """Learning rate of LayerNorms, default filled in."""
-        return self.lr_ln or recipe_of(self).lr_ln
+        return self.lr_ln or self.recipe.lr_ln
 
     @property
     def prompt_dropout(self) -> float:
         """Dropout on prompts, default filled in."""
-        return recipe_of(self).dropout if self.dropout is None else self.dropout
+        return self.recipe.dropout if self.dropout is None else self.dropout
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the result (no paths), for the adapter file and resuming.

@@ -10,10 +10,6 @@ begins at zero has all to learn.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .config import TuneConfig
 
 __all__ = ["Recipe", "recipe_of"]
 
@@ -40,18 +36,21 @@ _WHITENED = {"bilinear": 2e-3, "fwhiten": 1e-3, "twhiten": 1e-3}  # rates of bpt
 _FREE = 5e-3  # of prompts that no whitening matrix multiplies
 
 
-def recipe_of(config: TuneConfig) -> Recipe:
-    """The recipe of a method, from the probe or from a head at zero.
+def recipe_of(method: str, *, insert: str, form: str, b_init: str, from_probe: bool) -> Recipe:
+    """The recipe of a method.
 
     Args:
-        config: method, form, insert, b_init and head_init are read.
+        method, insert, form, b_init: of `vptkit.tune.config.TuneConfig`.
+        from_probe: the head begins as the probe; else at zero, with the rates of before that, for
+            the papers' comparisons.
     """
-    whitened = config.learns("bpt") and (config.form != "bilinear" or config.b_init == "whiten")
-    dropout = 0.1 if config.learns("vpt") and config.insert == "deep" else 0.0  # VPT's papers
-    if not config.starts_from_probe:  # as it was before; for the papers' comparisons
+    parts = method.split("+")
+    whitened = "bpt" in parts and (form != "bilinear" or b_init == "whiten")
+    dropout = 0.1 if "vpt" in parts and insert == "deep" else 0.0  # VPT's papers
+    if not from_probe:
         return Recipe(lr=_FREE, lr_ln=1e-3, lr_head=5e-3, wd_head=0.1, dropout=dropout)
     return Recipe(
-        lr=_WHITENED[config.form] if whitened else _FREE,
+        lr=_WHITENED[form] if whitened else _FREE,
         lr_ln=3e-3,
         lr_head=1e-4,
         wd_head=0.0,

@@ -60,7 +60,7 @@ from vptkit.runtime.session.factory import open_session
 from vptkit.runtime.session.prediction import predict
 from vptkit.runtime.session.prediction_writers import deliver, saving
 from vptkit.tune import config_from_mapping, tune
-from vptkit.tune.run import layer_norm_plots, learning_curves
+from vptkit.tune.run import learning_curves, rescale_plots
 from vptkit.tune.run.few_shot_series import tune_shots
 from vptkit.tune.sweep import run_sweep, sweep_plot
 from vptkit.tune.sweep.search_space import sweep_from_mapping
@@ -324,7 +324,7 @@ def _pixel(what: Any, path: Path, name: str = "") -> None:
 
 def _play() -> None:
     """Pictures are one pixel; TensorRT answers at once, and writes its plan as the worker does."""
-    for module in (learning_curves, layer_norm_plots, sweep_plot):
+    for module in (learning_curves, rescale_plots, sweep_plot):
         for name in ("plot_curves", "plot_shift", "plot_lambda", "plot_id_ood", "plot_sweep"):
             if hasattr(module, name):
                 setattr(module, name, _pixel)

@@ -19,11 +19,11 @@ from tests.support.tuning_runs import CYCLIC, KILLED, Count, Stop, records  # no
 from vptkit.tune import tune  # noqa: E402
 
 RESUMED = [
-    {"method": "linear"},
     {"method": "vpt", "dropout": 0.3},
     {"method": "bpt", "form": "twhiten", "dropout": 0.1},
     {"method": "bpt", "form": "bilinear", "b_init": "whiten", "augment": "crop"},
     {"method": "bpt", "form": "fwhiten", "insert": "shallow", "compat": "released"},
+    {"method": "ln+bpt", "form": "twhiten", "rescale": "all", "select": "last"},
 ]
 
 
@@ -48,6 +48,24 @@ def test_a_killed_run_resumes_to_the_same_bytes(splits, make_config, tmp_path, s
         assert output.read_bytes() == whole.adapter.read_bytes()
         assert result.metrics.read_bytes() == whole.metrics.read_bytes()
         assert not (tmp_path / f"{name}.checkpoint.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_killed_on_the_line_between_start_and_end(splits, make_config, tmp_path):
+    """From a random head, too: the checkpoint of the first epoch holds what was before it."""
+    config = make_config(method="vpt", head_init="zero", rescale="all", name="x")
+    whole = tune(splits, tmp_path / "whole.safetensors", config)
+
+    class OnTheLine(Count):
+        def update(self, advance: int = 1, text: str = "") -> None:
+            if text.startswith("alpha 0.3"):
+                raise KeyboardInterrupt
+
+    output = tmp_path / "a.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        tune(splits, output, config, progress=OnTheLine())
+    tune(splits, output, config, resume=True)
+    assert output.read_bytes() == whole.adapter.read_bytes()
 
 
 def test_resuming_twice(splits, make_config, tmp_path):
@@ -136,8 +154,9 @@ def test_a_killed_run_resumes_to_the_same_bytes_in_any_phase(
     settings = {**CYCLIC, "method": "ln+vpt", "rescale": "gamma", "refit_epochs": 1, "name": "x"}
     config = make_config(**settings, augment=augment, batch_size=9, dropout=0.2)
     whole = tune(splits, tmp_path / "whole.safetensors", config)
-    assert len(records(whole)) > 4  # a second cycle
-    refitting = len(records(whole)) * 24 + 1
+    epochs = len(records(whole)) - 1  # the first is the probe
+    assert epochs > 4  # a second cycle
+    refitting = epochs * 24 + 1
     for after in (24 + 5, 2 * 24 + 1, 3 * 24 + 20, 4 * 24 + 3, refitting):
         output = tmp_path / f"{after}.safetensors"
         with pytest.raises(KeyboardInterrupt):

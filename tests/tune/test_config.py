@@ -90,6 +90,14 @@ def test_settings_of_layer_norms_want_a_method_that_tunes_them(method, setting):
     config_from_mapping({"backbone": "vit", "method": "ln", **setting})
 
 
+@pytest.mark.parametrize("method", ["ln", "bpt", "vpt", "ln+bpt", "ln+vpt"])
+def test_the_whole_line_is_for_every_method_that_has_one(method):
+    values = {"backbone": "vit", "rescale": "all"}
+    assert config_from_mapping({**values, "method": method}).to_json()["rescale"] == "all"
+    wanted = "rescale is all, but method linear tunes nothing behind its probe"
+    assert wanted in refusal(method="linear", rescale="all")
+
+
 def test_patience_does_not_end_cycles():
     """It would end the run in its first head phase, before any norm has moved."""
     message = refusal(method="ln", cycles=2, patience=3)
@@ -123,7 +131,7 @@ def test_parts_of_a_method(method, parts):
     [
         ("method", "lora", "bpt, vpt, ln, ln+bpt, ln+vpt, linear"),
         ("method", "bpt+ln", "ln+bpt"),
-        ("rescale", "alpha", "none, gamma, beta, both"),
+        ("rescale", "alpha", "none, gamma, beta, both, all"),
         ("insert", "none", "deep, shallow"),
         ("form", "free", "bilinear, fwhiten, twhiten"),
         ("b_init", 3, "random, whiten"),

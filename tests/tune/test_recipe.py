@@ -9,7 +9,7 @@ from vptkit.tune.recipe import recipe_of
 
 
 def recipe(**settings):
-    return recipe_of(config_from_mapping({"backbone": "vit", **settings}))
+    return config_from_mapping({"backbone": "vit", **settings}).recipe
 
 
 @pytest.mark.parametrize("form", ["bilinear", "fwhiten", "twhiten"])
@@ -32,6 +32,11 @@ def test_dropout_is_for_vpt_deep_alone():
     deep = [recipe(method=method).dropout for method in ("vpt", "ln+vpt", "bpt", "ln")]
     assert deep == [0.1, 0.1, 0.0, 0.0]
     assert recipe(method="vpt", insert="shallow").dropout == 0.0
+
+
+def test_one_table_is_all_that_decides():
+    asked = {"insert": "deep", "form": "fwhiten", "b_init": "whiten"}
+    assert recipe(method="bpt", form="fwhiten") == recipe_of("bpt", **asked, from_probe=True)
 
 
 def test_what_is_given_wins():

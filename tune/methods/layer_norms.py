@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from vptkit.formats.backbone_weights import norm_shapes
 
+from .straight_line import moved
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerNorms", "Rescale", "Shift", "norm_names", "scaled"]
 
-Rescale = Literal["none", "gamma", "beta", "both"]
+Rescale = Literal["none", "gamma", "beta", "both", "all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +126,11 @@ def scaled(norms: LayerNorms, learned: Sequence[Tensor], factor: float, what: Re
         factor: λ.
         what: whose differences are multiplied.
     """
-    ends = {"none": (), "gamma": (".weight",), "beta": (".bias",), "both": (".weight", ".bias")}
+    both = (".weight", ".bias")
+    ends = {"none": (), "gamma": (".weight",), "beta": (".bias",), "both": both, "all": both}
     norms.put(
         [
-            (start.double() + factor * (end.double() - start.double())).to(end.dtype)
-            if factor != 1 and name.endswith(ends[what])
-            else end
+            moved(start, end, factor) if name.endswith(ends[what]) else end
             for name, start, end in zip(norms.names, norms.start, learned, strict=True)
         ]
     )

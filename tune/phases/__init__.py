@@ -1,6 +1,7 @@
 """A training from its start to its last phase: the probe, then everything at once or in turns.
 
-- `head_refit`: the head once more, after λ was chosen.
+- `choose_line`: how far along the line from start to end, chosen on val.
+- `head_refit`: the head once more, after λ or α was chosen.
 - `phase_plan`: all at once, or head and norms in turns.
 - `phase_trainer`: one phase: its optimiser, batches and epochs.
 - `phased_training`: all phases of a run, fresh or resumed.

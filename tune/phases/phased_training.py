@@ -92,10 +92,7 @@ def train_phases(
     trainer = PhaseTrainer(
         tuned=tuned, sets=training.sets, config=config, state=state, progress=progress
     )
-    if not state.start and config.starts_from_probe:
-        start_from_probe(tuned, training.sets, config, state, progress)
-        if leads():
-            _keep(trainer, training.files, None, on_epoch if not plan else None)
+    _start(trainer, training.files, on_epoch if not plan else None)
     progress.total = (progress.total or 0) + trainer.images_left(plan)
     after_epoch = functools.partial(_keep_epoch, trainer, training.files, on_epoch)
     for phase in plan:
@@ -138,6 +135,18 @@ def _model(training: Training, state: TrainState, kept: dict[str, Tensor] | None
         restore_parameters(tuned, kept)
     place(tuned, choose_device(config.device), config)
     return tuned
+
+
+def _start(trainer: PhaseTrainer, files: RunFiles, on_epoch: Callable[[Path], None] | None) -> None:
+    """The state before the first epoch, unless a checkpoint had it: the probe, the line's start."""
+    tuned, config, state = trainer.tuned, trainer.config, trainer.state
+    probed = config.starts_from_probe and not state.start
+    if probed:
+        start_from_probe(tuned, trainer.sets, config, state, trainer.progress)
+    if config.rescale == "all" and not state.start_parameters:
+        state.start_parameters = {name: v.clone() for name, v in tuned.state_dict().items()}
+    if probed and leads():
+        _keep(trainer, files, None, on_epoch)
 
 
 def _keep_epoch(

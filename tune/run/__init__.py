@@ -4,12 +4,12 @@
 - `load_run`: what is asked, and what data and backbone turn out to be.
 - `finished_run`: a run that is over, taken as it is.
 - `full_data_run`: the training on a fuller set, for the FSR proxy.
-- `choose_on_val`: the best epoch, λ, the head, a temperature; test and ood, asked once.
+- `choose_on_val`: the best epoch, λ or α, the head, a temperature; test and ood, asked once.
 - `choose_lambda`: λ chosen, and how far the norms moved.
 - `write_run`: the adapter and its golden answers.
 - `run_result`: what a run gave.
 - `run_plots`: which pictures lie beside an adapter.
-- `layer_norm_plots`: shift, λ, ID against OOD.
+- `rescale_plots`: shift of the norms, λ, the line from start to end, ID against OOD.
 - `learning_curves`: loss and accuracy by epoch.
 - `few_shot_series`: `--shots 1,2,5,10`.
 """

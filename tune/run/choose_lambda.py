@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.tune.methods.lambda_search import GRID, best_lambda, search_lambda
 from vptkit.tune.methods.layer_norms import scaled
+from vptkit.tune.phases.choose_line import outside_row, outside_top1
 from vptkit.tune.training.loop import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Rescaled:
                 "val_loss": point.loss if math.isfinite(point.loss) else None,
                 "won": point.won,
                 "lost": point.lost,
-                **self._outside(point.factor),
+                **outside_row(self.outside, point.factor),
             }
             for point in self.points
         ]
@@ -70,12 +71,6 @@ class Rescaled:
             "shift": shift_record(self.shifts),
             "rescale": rescale if self.points else None,
         }
-
-    def _outside(self, factor: float) -> dict[str, float]:
-        if factor not in self.outside:
-            return {}
-        test, ood = self.outside[factor]
-        return {"test_top1": test, "ood_top1": ood}
 
 
 def choose_rescale(
@@ -91,12 +86,12 @@ def choose_rescale(
         tuned: with the parameters of the best epoch; its LayerNorms are scaled in place.
         norms: those of `tuned`.
         sets: val decides; test and ood are only reported.
-        config: `rescale` says what λ multiplies.
+        config: `rescale` says what λ multiplies; of "all" see `vptkit.tune.phases.choose_line`.
         progress: told about each λ.
     """
     shifts, learned = norms.shifts(), norms.learned()
     numbers = sum(value.numel() for value in learned)
-    if config.rescale == "none":
+    if config.rescale in ("none", "all"):
         return Rescaled(shifts=shifts, numbers=numbers, outside={})
 
     def measured(factor: float, split: str) -> tuple[NDArray[np.bool_], float]:
@@ -107,7 +102,9 @@ def choose_rescale(
 
     points = search_lambda(lambda factor: measured(factor, "val"))
     best = best_lambda(points)
-    outside = _outside(measured, best.factor) if {"test", "ood"} <= set(sets) else {}
+    outside = outside_top1(
+        lambda factor, split: float(measured(factor, split)[0].mean()), {*GRID, best.factor}, sets
+    )
     scaled(norms, learned, best.factor, config.rescale)
     return Rescaled(
         shifts=shifts,
@@ -127,13 +124,3 @@ def shift_record(shifts: Sequence[Shift]) -> dict[str, Any]:
         "beta": math.fsum(shift.beta or 0.0 for shift in shifts),
         "layers": [{"name": s.name, "gamma": s.gamma, "beta": s.beta} for s in shifts],
     }
-
-
-def _outside(
-    measured: Callable[[float, str], tuple[NDArray[np.bool_], float]], chosen: float
-) -> dict[float, tuple[float, float]]:
-    def accuracies(factor: float) -> tuple[float, float]:
-        test, ood = (float(measured(factor, split)[0].mean()) for split in ("test", "ood"))
-        return test, ood
-
-    return {factor: accuracies(factor) for factor in sorted({*GRID, chosen})}

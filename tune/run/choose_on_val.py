@@ -1,4 +1,4 @@
-"""The third step of a run: val chooses epoch, λ, head and temperature; then test and ood, once."""
+"""The third step of a run: val chooses epoch, λ or α, head, temperature; then test and ood, once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vptkit.tune.methods.temperature import divide_head, fit_temperature
+from vptkit.tune.phases.choose_line import choose_line
 from vptkit.tune.phases.head_refit import refit_head
 from vptkit.tune.training.loop import split_logits, top1_and_loss
 
@@ -32,6 +33,7 @@ class Chosen:
         val_top1: accuracy on val with everything that was chosen, a share.
         layer_norms: shift, λ and its curve (`Rescaled.to_json`), and the FSR proxy where there is a
             full set; None if no LayerNorms are tuned.
+        line: α, and the curve along the line (`Line.to_json`); None if none was walked.
         confidence: temperature, and what it did (`Temperature.to_json`); None if none was sought.
         test_top1, ood_top1: accuracy there, asked when all was chosen; None if there is no such
             split, or it shall not be looked at.
@@ -40,6 +42,7 @@ class Chosen:
     best_epoch: int
     val_top1: float
     layer_norms: dict[str, Any] | None
+    line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     test_top1: float | None = None
     ood_top1: float | None = None
@@ -48,13 +51,13 @@ class Chosen:
 def choose_on_val(
     trained: Trained, sets: Mapping[str, DataSet], config: TuneConfig, progress: Progress
 ) -> Chosen:
-    """Take the best epoch; of LayerNorms choose λ, and then train the head again where asked.
+    """Take the best epoch; choose λ or α where asked, and then train the head again where asked.
 
     Args:
         trained: its model is left with what was chosen.
-        sets: train and val; of test and ood only the curve along λ is noted, to be looked at.
+        sets: train and val; of test and ood only the curve along λ or α is noted, to be looked at.
         config: `rescale` and `refit_epochs`.
-        progress: told about each λ and each step.
+        progress: told about each λ or α, and each step.
 
     Returns:
         what was chosen, without accuracies on test and ood.
@@ -63,14 +66,18 @@ def choose_on_val(
     tuned.load_state_dict(state.best)
     assert state.best_record is not None  # noqa: S101 - an epoch or a probe there was
     val_top1 = state.best_record["val_top1"]
-    if tuned.layer_norms is None:
-        return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=None)
-    rescaled = choose_rescale(tuned, tuned.layer_norms, sets, config, progress)
-    val_top1 = val_top1 if rescaled.val_top1 is None else rescaled.val_top1
+    norms: dict[str, Any] | None = None
+    if tuned.layer_norms is not None:
+        rescaled = choose_rescale(tuned, tuned.layer_norms, sets, config, progress)
+        val_top1 = val_top1 if rescaled.val_top1 is None else rescaled.val_top1
+        norms = rescaled.to_json(config.rescale)
+    line: dict[str, Any] | None = None
+    if config.rescale == "all":
+        walked = choose_line(tuned, state.start_parameters, sets, config, progress)
+        val_top1, line = walked.chosen.top1, walked.to_json()
     if config.refit_epochs:
         val_top1 = refit_head(tuned, sets, config, progress)
-    norms = rescaled.to_json(config.rescale)
-    return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=norms)
+    return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=norms, line=line)
 
 
 def temper(tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig) -> dict[str, Any] | None:

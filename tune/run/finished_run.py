@@ -68,7 +68,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
     matrices = blank if wants_whitening(config) else None
     tuned = Tuned(inputs.backbone, spec, config, len(inputs.labels), matrices)  # to count in
     total, without_head = tuned.trainable()
-    pictures = (files.beside(f"{name}.png") for name in ("shift", "lambda", "id-ood"))
+    pictures = (files.beside(f"{name}.png") for name in ("shift", "lambda", "line", "id-ood"))
     return TuneResult(
         adapter=files.adapter,
         trainable=total,
@@ -84,6 +84,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         auto=record.get("auto"),
         probe=record.get("probe"),
         layer_norms=record.get("layer_norms"),
+        line=record.get("line"),
         confidence=record.get("confidence"),
         plots=tuple(path for path in pictures if path.exists()),
     )

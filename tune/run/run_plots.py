@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.plot_text import can_draw
 from vptkit.tune.training.run_files import PICTURES
 
-from . import layer_norm_plots, learning_curves
+from . import learning_curves, rescale_plots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,41 +20,55 @@ __all__ = ["plot_run"]
 
 
 def plot_run(
-    state: TrainState, norms: Mapping[str, Any] | None, files: RunFiles, name: str
+    state: TrainState,
+    norms: Mapping[str, Any] | None,
+    files: RunFiles,
+    name: str,
+    line: Mapping[str, Any] | None = None,
 ) -> tuple[Path | None, tuple[Path, ...]]:
-    """The learning curves, and the pictures of tuned LayerNorms.
+    """The learning curves, and the pictures of tuned LayerNorms and of a line.
 
     Args:
         state: its history is drawn.
         norms: `Rescaled.to_json`, None if no LayerNorms are tuned.
         files: of the run.
         name: of the adapter, for the titles.
+        line: `Line.to_json`, None if none was walked.
 
     Returns:
         paths of the curves, and of the pictures; (None, ()) without matplotlib.
     """
-    drawn = _draw(state, norms, files, name)
+    drawn = _draw(state, norms, line, files, name)
     for old in {files.beside(ending) for ending in PICTURES} - set(drawn):
         old.unlink(missing_ok=True)  # of an adapter that this one replaces
     return (drawn[0], tuple(drawn[1:])) if drawn else (None, ())
 
 
 def _draw(
-    state: TrainState, norms: Mapping[str, Any] | None, files: RunFiles, name: str
+    state: TrainState,
+    norms: Mapping[str, Any] | None,
+    line: Mapping[str, Any] | None,
+    files: RunFiles,
+    name: str,
 ) -> list[Path]:
     """What there is to draw: the curves first; nothing without matplotlib."""
     if not can_draw():
         return []
     plots = [files.curves]
     learning_curves.plot_curves({name: state.records}, files.curves)
-    if norms is None:
-        return plots
-    plots.append(files.beside("shift.png"))
-    layer_norm_plots.plot_shift(norms["shift"], plots[-1], name)
-    if norms["rescale"]:
-        plots.append(files.beside("lambda.png"))
-        layer_norm_plots.plot_lambda(norms["rescale"], plots[-1], name)
-        if any("ood_top1" in row for row in norms["rescale"]["curve"]):
+    if norms is not None:
+        plots.append(files.beside("shift.png"))
+        rescale_plots.plot_shift(norms["shift"], plots[-1], name)
+    rescale = norms["rescale"] if norms is not None else None
+    for document, ending, plot in (
+        (rescale, "lambda.png", rescale_plots.plot_lambda),
+        (line, "line.png", rescale_plots.plot_line),
+    ):
+        if not document or len(document["curve"]) < 2:  # a line that ends where it starts
+            continue
+        plots.append(files.beside(ending))
+        plot(document, plots[-1], name)
+        if any("ood_top1" in row for row in document["curve"]):
             plots.append(files.beside("id-ood.png"))
-            layer_norm_plots.plot_id_ood(norms["rescale"], plots[-1], name)
+            rescale_plots.plot_id_ood(document, plots[-1], name)
     return plots

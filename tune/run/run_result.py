@@ -28,9 +28,11 @@ class TuneResult:
             None if the head began at zero.
         auto: what `--method auto` tried and kept; None of any other method.
         layer_norms: shift, λ and its curve, the FSR proxy (`Rescaled.to_json`); None if not tuned.
+        line: {"alpha", "curve"}, of the line between start and end (`Line.to_json`); None if none was
+            walked.
         confidence: {"temperature", "val_loss": [before, after], "ece": [before, after]}; None if no
             temperature was sought, or an older vptkit tuned.
-        plots: pictures of the LayerNorms.
+        plots: pictures of the LayerNorms and of the line.
     """
 
     adapter: Path
@@ -47,6 +49,7 @@ class TuneResult:
     auto: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
     layer_norms: dict[str, Any] | None = None
+    line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     plots: tuple[Path, ...] = ()
 
@@ -67,12 +70,13 @@ class TuneResult:
             "auto": self.auto,
             "probe": self.probe,
             "layer_norms": self.layer_norms,
+            "line": self.line,
             "confidence": self.confidence,
             "plots": [str(path) for path in self.plots],
         }
 
     def to_text(self) -> dict[str, Any]:
-        """As `to_json`, short: of the LayerNorms only the sums, of the probe only what was chosen."""
+        """As `to_json`, short: of the LayerNorms the sums, of probe and line what was chosen."""
         document = self.to_json()
         document["auto"] = None if self.auto is None else self.auto["kept"]
         if self.probe is not None:
@@ -84,6 +88,8 @@ class TuneResult:
             document["shift"] = {key: norms["shift"][key] for key in ("total", "gamma", "beta")}
             document["lambda"] = norms["rescale"]["lambda"] if norms["rescale"] else None
             document["fsr_proxy"] = norms.get("fsr_proxy")
+        if self.line is not None:
+            document["line"] = {"alpha": self.line["alpha"]}
         if self.confidence is not None:
             pairs = {key: self.confidence[key] for key in ("val_loss", "ece")}
             arrows = {key: " → ".join(f"{v:.4g}" for v in pair) for key, pair in pairs.items()}

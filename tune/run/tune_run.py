@@ -54,8 +54,8 @@ def tune(
     """Tune, choose the best epoch on val, report test once, write the adapter.
 
     Beside the adapter NAME.safetensors lie NAME.metrics.jsonl and NAME.curves.png, and of tuned
-    LayerNorms NAME.shift.png, NAME.lambda.png and NAME.id-ood.png; while the training runs,
-    NAME.checkpoint.safetensors; with `full_data`, the same of NAME.full.safetensors. The
+    LayerNorms NAME.shift.png and NAME.lambda.png, of a line between start and end NAME.line.png, of
+    either NAME.id-ood.png; while the training runs, NAME.checkpoint.safetensors; with `full_data`, the same of NAME.full.safetensors. The
     processes of torchrun train as one (`vptkit.tune.training.distributed`); the first alone writes,
     and reports progress.
 

@@ -65,7 +65,9 @@ def write_run(
     if leads():
         golden = golden_answers(inputs.backbone, adapter, inputs.sets["val"], request.config.golden)
         adapter.tensors.update(golden)
-        curves, plots = plot_run(trained.state, chosen.layer_norms, files, adapter.name)
+        curves, plots = plot_run(
+            trained.state, chosen.layer_norms, files, adapter.name, chosen.line
+        )
         write_adapter(files.adapter, adapter)
         files.remove_dead_parts()
         files.checkpoint.unlink(missing_ok=True)  # last: an adapter without one is complete
@@ -85,6 +87,7 @@ def write_run(
         auto=auto,
         probe=trained.state.start.get("probe"),
         layer_norms=chosen.layer_norms,
+        line=chosen.line,
         confidence=chosen.confidence,
         plots=plots,
     )
@@ -115,6 +118,7 @@ def _adapter(
             "whitening": trained.state.whitening,
             "probe": trained.state.start.get("probe"),
             "layer_norms": chosen.layer_norms,
+            "line": chosen.line,
             "confidence": chosen.confidence,
             "computed": {
                 "device": device,

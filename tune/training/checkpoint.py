@@ -1,6 +1,7 @@
 """A training that can be killed: everything needed to go on, in one safetensors file.
 
-No pickle: parameters, the best ones so far and AdamW's moments are tensors, the rest is JSON.
+No pickle: parameters, the best ones so far, those of the start where they are needed, and AdamW's
+moments are tensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def save_checkpoint(
     tensors: dict[str, torch.Tensor] = {}
     tensors |= {f"param.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    tensors |= {f"start.{name}": value for name, value in state.start_parameters.items()}
     learned = {} if optimizer is None else optimizer.state_dict()["state"]
     for index, moments in learned.items():
         tensors |= {f"adam.{index}.{key}": value for key, value in moments.items()}
@@ -87,13 +89,21 @@ def load_checkpoint(
     begun = document["best_epoch"] or document.get("start")
     if begun and not any(name.startswith("best.") for name in tensors):
         raise DataError(f"{path}: damaged checkpoint: no best parameters. Remove it to start anew.")
+    start = _named(tensors, "start")
+    if bool(start) != ((identity.get("config") or {}).get("rescale") == "all"):
+        found = "has" if start else "lacks"
+        raise DataError(
+            f"{path}: damaged checkpoint: {found} the parameters of the start, which are kept for "
+            "rescale all alone. Remove it to start anew."
+        )
     state = TrainState(
         identity=identity,
         epoch=document["epoch"],
         history=document["history"],
         start=document.get("start", {}),
         best_epoch=document["best_epoch"],
-        best={k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")},
+        best=_named(tensors, "best"),
+        start_parameters=start,
         whitening=document["whitening"],
         scaler=document.get("scaler", {}),
     )
@@ -104,21 +114,27 @@ def restore_parameters(model: Tuned, tensors: dict[str, torch.Tensor]) -> None:
     """Put the parameters back.
 
     Raises:
-        DataError: parameters, or the best ones, are not those of this model.
+        DataError: parameters, the best ones, or those of the start, are not those of this model.
     """
     state = model.state_dict()
-    kept = {k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")}
-    best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-    odd = set(state) ^ set(kept) | (set(state) ^ set(best) if best else set())
+    kept = _named(tensors, "param")
+    others = [found for kind in ("best", "start") if (found := _named(tensors, kind))]
+    odd = {name for found in (kept, *others) for name in set(state) ^ set(found)}
     for name in sorted(odd):
         raise DataError(f"{_DAMAGED}: the parameter {name!r} is missing or not known")
-    for name, value in (*kept.items(), *best.items()):
+    for name, value in (pair for found in (kept, *others) for pair in found.items()):
         if value.shape != state[name].shape or value.dtype != state[name].dtype:
             raise DataError(
                 f"{_DAMAGED}: the parameter {name!r} is {value.dtype} "
                 f"{tuple(value.shape)}, expected {state[name].dtype} {tuple(state[name].shape)}"
             )
     model.load_state_dict(kept)
+
+
+def _named(tensors: Mapping[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
+    """Those of a kind, "param", "best" or "start", by the names that the model has for them."""
+    prefix = f"{kind}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:

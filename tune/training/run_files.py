@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PICTURES", "RunFiles", "require_free", "run_files"]
 
-PICTURES = ("curves.png", "shift.png", "lambda.png", "id-ood.png")
+PICTURES = ("curves.png", "shift.png", "lambda.png", "line.png", "id-ood.png")
 
 
 class RunFiles(NamedTuple):

@@ -23,6 +23,8 @@ class TrainState:
             empty if the head begins at zero.
         best_epoch: the epoch (from 1) that is the best so far, 0 for the start.
         best: the parameters of that epoch.
+        start_parameters: those before the first epoch, where the line from start to end is asked for
+            (`rescale` "all"); else empty.
         whitening: diagnostics of the whitening matrices.
         scaler: of fp16's losses, as torch's GradScaler has it; empty otherwise.
     """
@@ -33,6 +35,7 @@ class TrainState:
     start: dict[str, Any] = field(default_factory=dict)
     best_epoch: int = 0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+    start_parameters: dict[str, torch.Tensor] = field(default_factory=dict)
     whitening: list[dict[str, float]] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
 

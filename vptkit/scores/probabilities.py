@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["log_loss", "log_softmax", "softmax"]
+__all__ = ["log_loss", "log_losses", "log_softmax", "softmax"]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -32,4 +32,9 @@ def log_loss(logits: NDArray[Any], truth: NDArray[Any]) -> float:
         logits: [images, C].
         truth: index of each image's class, [images].
     """
-    return float(-log_softmax(logits)[np.arange(len(truth)), truth].mean())
+    return float(log_losses(logits, truth).mean())
+
+
+def log_losses(logits: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
+    """Cross-entropy of each image in nats, [images]; arguments as of `log_loss`."""
+    return np.asarray(-log_softmax(logits)[np.arange(len(truth)), truth])

@@ -16,7 +16,14 @@ from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.run.finished_run import finished_record  # noqa: E402
 
 
-@pytest.mark.parametrize("settings", [{"form": "twhiten"}, {"method": "ln", "rescale": "gamma"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"form": "twhiten"},
+        {"method": "ln", "rescale": "gamma"},
+        pytest.param({"method": "ln", "rescale": "all", "select": "last"}, marks=pytest.mark.slow),
+    ],
+)
 def test_resume_of_a_finished_run_is_its_result(splits, make_config, tmp_path, settings):
     config, output = make_config(**settings, name="x"), tmp_path / "a.safetensors"
     first = tune(splits, output, config)

@@ -21,8 +21,20 @@ def test_pictures_of_a_replaced_adapter_go(splits, make_config, tmp_path):
     output = tmp_path / "a.safetensors"
     tune(splits, output, make_config(method="ln", rescale="gamma", epochs=1))
     assert {"a.shift.png", "a.lambda.png"} < names(tmp_path)
+    line = tune(splits, output, make_config(method="vpt", rescale="all", select="last"), force=True)
+    assert [path.name for path in line.plots] == ["a.line.png"]
+    assert not {"a.shift.png", "a.lambda.png"} & names(tmp_path)
     tune(splits, output, make_config(method="linear", epochs=1), force=True)
     assert names(tmp_path) == {"a.safetensors", "a.metrics.jsonl", "a.curves.png"}
+
+
+def test_a_line_of_one_point_is_not_drawn(tmp_path):
+    """The training ended at its start."""
+    row = {"alpha": 0.0, "val_top1": 0.5, "val_loss": 1.0, "val_loss_error": 0.0}
+    files, record = run_files(tmp_path / "a.safetensors"), {"epoch": 0}
+    state = TrainState({}, start=record)
+    drawn = plot_run(state, None, files, "a", line={"alpha": 0.0, "curve": [row]})
+    assert drawn == (files.curves, ())
 
 
 @pytest.mark.usefixtures("pictures")

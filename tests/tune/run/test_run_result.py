@@ -39,6 +39,13 @@ def test_of_the_temperature_people_see_what_it_changed():
     assert result().to_text()["confidence"] is None
 
 
+def test_of_a_line_people_see_the_place():
+    line = {"alpha": 0.4, "curve": [{"alpha": 0.0}, {"alpha": 0.4}]}
+    assert result(line=line).to_json()["line"] == line
+    assert result(line=line).to_text()["line"] == {"alpha": 0.4}
+    assert result().to_text()["line"] is None
+
+
 def test_of_layer_norms_people_get_the_sums():
     norms = {
         "layers": 5,

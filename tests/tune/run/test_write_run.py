@@ -62,7 +62,15 @@ def test_the_record_says_what_was_chosen_and_how(splits, make_config, tmp_path):
     config = make_config(epochs=3)
     result = tune(splits, tmp_path / "a.safetensors", config)
     record = read_adapter(result.adapter).train
-    for key in ("best_epoch", "val_top1", "test_top1", "ood_top1", "layer_norms", "confidence"):
+    for key in (
+        "best_epoch",
+        "val_top1",
+        "test_top1",
+        "ood_top1",
+        "layer_norms",
+        "line",
+        "confidence",
+    ):
         assert record[key] == result.to_json()[key]
     assert record["config"] == config.to_json()
     assert record["images"]["train"] == dict.fromkeys(("blue", "green", "red"), 8)
@@ -78,7 +86,7 @@ def test_killed_at_its_last_steps_resume_completes_it(
     config = make_config(method="ln", rescale="gamma", name="x")
     monkeypatch.setattr("vptkit.tune.run.learning_curves.plot_curves", draw)
     for name in ("plot_shift", "plot_lambda", "plot_id_ood"):
-        monkeypatch.setattr(f"vptkit.tune.run.layer_norm_plots.{name}", draw)
+        monkeypatch.setattr(f"vptkit.tune.run.rescale_plots.{name}", draw)
     whole = tune(splits, tmp_path / "whole.safetensors", config)
     place = "vptkit.tune.training.run_files" if "RunFiles" in step else "vptkit.tune.run.write_run"
 

@@ -261,6 +261,70 @@ def test_what_is_no_checkpoint(weights, tmp_path):
 # forged --------------------------------------------------------------------------------------------
 
 
+WALKED = {"config": {"rescale": "all"}}  # the identity of a run that needs its start
+
+
+@pytest.fixture
+def walked(training, tmp_path):
+    """A function: a checkpoint of a run with `rescale` all, whose tensors were changed."""
+
+    def make(change=lambda _: None, identity=WALKED):
+        path = tmp_path / "a.checkpoint.safetensors"
+        model, optimizer = training(0)
+        start = {name: value + 0.5 for name, value in model.state_dict().items()}
+        save_checkpoint(path, model, optimizer, TrainState(identity, start_parameters=start))
+        metadata, tensors = read_tensor_file(path, DataError)
+        change(tensors)
+        write_tensors(path, tensors, ("vptkit", metadata["vptkit"]))
+        return path, start
+
+    return make
+
+
+def test_the_start_of_the_line_comes_back(walked, training):
+    path, start = walked()
+    state, tensors = load_checkpoint(path, WALKED)
+    restore_parameters(training(1)[0], tensors)
+    assert state.start_parameters.keys() == start.keys()
+    assert all(torch.equal(state.start_parameters[name], start[name]) for name in start)
+
+
+@pytest.mark.slow
+def test_it_is_kept_where_there_is_a_line_alone(splits, make_config, tmp_path):
+    for rescale in ("none", "all"):
+        config = make_config(method="vpt", rescale=rescale)
+        checkpoint = interrupted(splits, config, tmp_path / f"{rescale}.safetensors")
+        found = read_tensor_file(checkpoint, DataError)[1]
+        kinds = {name.split(".")[0] for name in found}
+        assert kinds == {"param", "best", "adam"} | ({"start"} if rescale == "all" else set())
+
+
+def lost(tensors):
+    for name in [name for name in tensors if name.startswith("start.")]:
+        del tensors[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lost, "lacks the parameters of the start"),
+        (lambda t: t.pop("start.head.bias"), "the parameter 'head.bias' is missing"),
+        (lambda t: t.update({"start.x": np.zeros(1, np.float32)}), "the parameter 'x' is missing"),
+        (lambda t: t.update({"start.head.bias": np.zeros(4, np.float32)}), r"float32 \(4,\)"),
+    ],
+)
+def test_a_start_that_is_damaged(walked, training, change, problem):
+    path, _ = walked(change)
+    with pytest.raises(DataError, match=f"damaged checkpoint.*{problem}"):
+        restore_parameters(training(1)[0], load_checkpoint(path, WALKED)[1])
+
+
+def test_a_start_where_none_belongs(walked):
+    path, _ = walked(identity={"config": {"rescale": "none"}})
+    with pytest.raises(DataError, match="damaged checkpoint: has the parameters of the start"):
+        load_checkpoint(path, {"config": {"rescale": "none"}})
+
+
 @pytest.fixture
 def forged(training, tmp_path):
     """A function: a whole checkpoint whose document or tensors were changed."""

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 RUNS: dict[str, dict[str, Any]] = {
     "vpt": {"method": "vpt", "dropout": 0.3, "batch_size": 9},
-    "bpt": {"method": "bpt", "form": "bilinear", "accumulate": 2, "batch_size": 9},
+    "bpt": {
+        "method": "bpt",
+        "form": "bilinear",
+        "accumulate": 2,
+        "batch_size": 9,
+        "rescale": "all",
+    },
     "ln": {
         "method": "ln",
         "cycles": 1,
@@ -115,6 +121,10 @@ def test_two_processes_train_as_one(splits, make_config, tmp_path):
             curves = [a.train["layer_norms"]["rescale"]["curve"] for a in (both, single)]
             for one, other in zip(*curves, strict=True):
                 assert one == {**other, "val_loss": pytest.approx(other["val_loss"], rel=1e-5)}
+        if both.train["line"] is not None:
+            assert both.train["line"]["alpha"] == single.train["line"]["alpha"]
+            for one, other in zip(*(a.train["line"]["curve"] for a in (both, single)), strict=True):
+                assert one == {key: pytest.approx(value, rel=1e-4) for key, value in other.items()}
         for key, value in single.tensors.items():
             near = 1e-2 if name == "linear" else 1e-6  # a search ends within its tolerance
             bound = near * max(1.0, float(np.abs(value).max()))

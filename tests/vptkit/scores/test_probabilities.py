@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from vptkit.scores.probabilities import log_loss, log_softmax, softmax
+from vptkit.scores.probabilities import log_loss, log_losses, log_softmax, softmax
 
 
 def test_softmax_of_large_logits():
@@ -18,6 +18,8 @@ def test_by_hand():
     logits = np.log(np.float32([[1, 2, 5], [3, 1, 4]]))  # shares of 8
     np.testing.assert_allclose(softmax(logits), [[0.125, 0.25, 0.625], [0.375, 0.125, 0.5]], 1e-6)
     np.testing.assert_allclose(np.exp(log_softmax(logits)), softmax(logits), 1e-12)
+    wanted = [math.log(4), math.log(2)]
+    np.testing.assert_allclose(log_losses(logits, np.array([1, 2])), wanted, 1e-6)
     assert log_loss(logits, np.array([1, 2])) == pytest.approx((math.log(4) + math.log(2)) / 2)
 
 

@@ -89,9 +89,13 @@ def tune(
     head_epochs: Annotated[Int, option("Of each cycle's head phase [10].")] = None,
     ln_epochs: Annotated[Int, option("Of each cycle's LayerNorm phase [10].")] = None,
     rescale: Annotated[
-        Text, option("Shift that λ, chosen on val, scales: none, gamma, beta, both [none].")
+        Text,
+        option(
+            "What is moved between start and end, as val chooses: the shift of gamma, of beta, of "
+            "both; all that is learned: all; none [none]."
+        ),
     ] = None,
-    refit_epochs: Annotated[Int, option("Of the head, after λ was chosen [0].")] = None,
+    refit_epochs: Annotated[Int, option("Of the head, after --rescale has chosen [0].")] = None,
     full_data: Annotated[
         Path | None, option("A fuller set of the same classes: reports a proxy of FSR.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Pictures of tuned LayerNorms: what they show, not how they look."""
+"""Pictures of what tuning moved: what they show, not how they look."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.axes import Axes
 
 from vptkit.tune.methods.layer_norms import Shift
-from vptkit.tune.run import layer_norm_plots
+from vptkit.tune.run import rescale_plots
 from vptkit.tune.run.choose_lambda import shift_record
 from vptkit.tune.run.learning_curves import plot_curves
 
@@ -25,13 +25,13 @@ SHIFTS = [
 def drawn(monkeypatch, tmp_path):
     """A function: draw, write, and give back the figure."""
     kept = []
-    real = layer_norm_plots._save
+    real = rescale_plots._save
 
     def save(figure, path):
         kept.append(figure)
         real(figure, path)
 
-    monkeypatch.setattr(layer_norm_plots, "_save", save)
+    monkeypatch.setattr(rescale_plots, "_save", save)
 
     def draw(plot, document):
         path = tmp_path / "x.png"
@@ -56,7 +56,7 @@ def rescale_of(chosen, *, outside=True):
 
 
 def test_shift_apart(drawn):
-    figure = drawn(layer_norm_plots.plot_shift, shift_record(SHIFTS))
+    figure = drawn(rescale_plots.plot_shift, shift_record(SHIFTS))
     gamma, beta = figure.axes
     assert [bar.get_height() for bar in gamma.patches] == [0.5, 1.5]
     assert [bar.get_height() for bar in beta.patches] == [0.25, 0.0]
@@ -73,7 +73,7 @@ def test_shift_record():
 
 @pytest.mark.parametrize("outside", [True, False])
 def test_the_chosen_one_is_marked(drawn, outside):
-    (axes,) = drawn(layer_norm_plots.plot_lambda, rescale_of(2.0, outside=outside)).axes
+    (axes,) = drawn(rescale_plots.plot_lambda, rescale_of(2.0, outside=outside)).axes
     labelled = {line.get_label(): line for line in axes.lines}
     marked = labelled["chosen λ = 2"]
     assert (list(marked.get_xdata()), list(marked.get_ydata())) == ([2.0], [0.8])
@@ -87,7 +87,7 @@ def test_an_image_more_does_not_look_like_an_effect_along_lambda(drawn):
     rescale = rescale_of(1.0, outside=False)
     for number, row in enumerate(rescale["curve"]):
         row["val_top1"] = 0.7 + 0.002 * number
-    (axes,) = drawn(layer_norm_plots.plot_lambda, rescale).axes
+    (axes,) = drawn(rescale_plots.plot_lambda, rescale).axes
     low, high = axes.get_ylim()
     assert high - low >= 0.05 - 1e-9
     assert low < 0.7 < 0.706 < high
@@ -95,7 +95,7 @@ def test_an_image_more_does_not_look_like_an_effect_along_lambda(drawn):
 
 
 def test_id_against_ood(drawn):
-    (axes,) = drawn(layer_norm_plots.plot_id_ood, rescale_of(2.0)).axes
+    (axes,) = drawn(rescale_plots.plot_id_ood, rescale_of(2.0)).axes
     labelled = {line.get_label(): line for line in axes.lines}
     chosen, plain = labelled["λ = 2, chosen on val"], labelled["λ = 1, plain tuning"]
     assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([0.8], [0.2])
@@ -103,6 +103,51 @@ def test_id_against_ood(drawn):
     assert {text.get_text() for text in axes.texts} == {"0.5", "1", "2"}
     for low, high in (axes.get_xlim(), axes.get_ylim()):
         assert high - low >= 0.05 - 1e-9
+
+
+def line_of(chosen, *, outside=True):
+    rows = []
+    for alpha, loss, error, val in (
+        (0.0, 0.5, 0.1, 0.8),
+        (0.5, 0.3, 0.0, 0.7),
+        (1.0, 0.4, 0.2, 0.9),
+    ):
+        row = {"alpha": alpha, "val_loss": loss, "val_loss_error": error, "val_top1": val}
+        rows.append({**row, "test_top1": 0.75, "ood_top1": 0.4 - alpha / 4} if outside else row)
+    return {"alpha": chosen, "curve": rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outside", [True, False])
+def test_the_line_shows_the_loss_that_chose_and_below_it_accuracies(drawn, outside):
+    above, below = drawn(rescale_plots.plot_line, line_of(0.5, outside=outside)).axes
+    ((curve, caps, (bars,)),) = above.containers
+    assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([0, 0.5, 1], [0.5, 0.3, 0.4])
+    assert len(caps) == 2
+    ends = [[float(end) for end in segment[:, 1]] for segment in bars.get_segments()]
+    assert ends == [pytest.approx(pair) for pair in ([0.4, 0.6], [0.3, 0.3], [0.2, 0.6])]
+    for axes, height in ((above, 0.3), (below, 0.7)):
+        marked = {line.get_label(): line for line in axes.lines}["chosen α = 0.5"]
+        assert (list(marked.get_xdata()), list(marked.get_ydata())) == ([0.5], [height])
+    labelled = {line.get_label(): line for line in below.lines}
+    assert list(labelled["val"].get_ydata()) == [0.8, 0.7, 0.9]
+    assert ("ood (not used to choose)" in labelled) == outside
+    assert "start (0) to end (1)" in below.get_xlabel()
+    assert "the smallest log-loss" in below.get_xlabel()  # the rule
+
+
+@pytest.mark.slow
+def test_id_against_ood_along_the_line(drawn):
+    (axes,) = drawn(rescale_plots.plot_id_ood, line_of(0.5)).axes
+    labelled = {line.get_label(): line for line in axes.lines}
+    chosen, plain = labelled["α = 0.5, chosen on val"], labelled["α = 1, plain tuning"]
+    assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([0.75], [0.275])
+    assert (list(plain.get_xdata()), *plain.get_ydata()) == ([0.75], pytest.approx(0.15))
+    assert {text.get_text() for text in axes.texts} == {"0", "0.5", "1"}
+    without_end = line_of(0.5)
+    del without_end["curve"][2]  # it was not finite
+    (axes,) = drawn(rescale_plots.plot_id_ood, without_end).axes
+    assert "α = 1, plain tuning" not in {line.get_label() for line in axes.lines}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pictures of tuned LayerNorms: shift per layer, accuracy against λ, ID against OOD."""
+"""Pictures of what tuning moved: shift per layer, accuracy along λ or α, ID against OOD."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_id_ood", "plot_lambda", "plot_shift"]
+__all__ = ["plot_id_ood", "plot_lambda", "plot_line", "plot_shift"]
 
 
 @plain_pictures()
@@ -58,45 +58,64 @@ def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
     """
     figure = new_figure(6.4, 4.0, dpi=130)
     axes = figure.subplots()
-    styles = {"val": ("C0", "-"), "test": ("C2", "--"), "ood": ("C3", ":")}
-    for split, (color, line) in styles.items():
-        points = _points(rescale["curve"], "lambda", f"{split}_top1")
-        if points:
-            label = split if split == "val" else f"{split} (not used to choose)"
-            axes.plot(*zip(*points, strict=True), line, color=color, marker=".", label=label)
-    chosen = rescale["lambda"]
-    top1 = next(row["val_top1"] for row in rescale["curve"] if row["lambda"] == chosen)
-    axes.axvline(1.0, color="0.6", linewidth=0.8)
-    axes.plot(
-        [chosen], [top1], "o", ms=11, mfc="none", mec="k", mew=1.6, label=f"chosen λ = {chosen:g}"
-    )
-    _widen(axes)
+    _draw_top1(axes, rescale)
     axes.set_xlabel(
-        f"λ on {_LETTERS[rescale['what']]} (1: plain tuning)\n"
+        f"λ on {_way(rescale)} (1: plain tuning)\n"
         "another λ is chosen only if it wins by more than √n of the n val images it changes"
     )
-    axes.set_ylabel("top-1")
     axes.set_title(in_plot(name), loc="left", fontsize="medium")
     axes.legend(frameon=False)
-    _plain(axes)
+    _save(figure, path)
+
+
+@plain_pictures()
+def plot_line(line: Mapping[str, Any], path: Path, name: str) -> None:
+    """Along α: the log-loss on val, which chooses, and below it the accuracies as of `plot_lambda`.
+
+    Args:
+        line: `vptkit.tune.phases.choose_line.Line.to_json`.
+        path: of the PNG; replaced if it exists.
+        name: of the adapter, for the title.
+    """
+    figure = new_figure(6.4, 6.0, dpi=130)
+    above, below = figure.subplots(2, 1, sharex=True)
+    alphas, losses, errors = (
+        [row[key] for row in line["curve"]] for key in ("alpha", "val_loss", "val_loss_error")
+    )
+    above.errorbar(
+        alphas, losses, errors, color="C0", marker=".", elinewidth=0.8, capsize=2, label="val"
+    )
+    _mark_chosen(above, line, "val_loss")
+    above.set_ylabel("log-loss, each α tempered")
+    above.set_title(in_plot(name), loc="left", fontsize="medium")
+    _draw_top1(below, line)
+    below.set_xlabel(
+        f"α on {_way(line)}\n"
+        "chosen: the smallest log-loss; bars: standard error of the difference to it"
+    )
+    for axes in (above, below):
+        axes.legend(frameon=False)
+        _plain(axes)
     _save(figure, path)
 
 
 @plain_pictures()
 def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
-    """Test accuracy (ID) against ood accuracy along λ, which is written beside each point.
+    """Test accuracy (ID) against ood accuracy along λ or α, which is written beside each point.
 
     Args:
-        rescale: `Rescaled.to_json()["rescale"]`, with `test_top1` and `ood_top1` in its curve.
+        rescale: `Rescaled.to_json()["rescale"]` or `Line.to_json()`, with `test_top1` and
+            `ood_top1` in its curve.
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
     """
+    key, letter = _key(rescale)
     figure = new_figure(5.6, 4.6, dpi=130)
     axes = figure.subplots()
     rows = [row for row in rescale["curve"] if "ood_top1" in row]
     places: dict[tuple[float, float], list[float]] = {}
     for row in rows:
-        places.setdefault((row["test_top1"], row["ood_top1"]), []).append(row["lambda"])
+        places.setdefault((row["test_top1"], row["ood_top1"]), []).append(row[key])
     axes.plot([r["test_top1"] for r in rows], [r["ood_top1"] for r in rows], "-", color="0.75")
     for place, factors in places.items():
         axes.plot(*place, "o", color="C0", ms=6)
@@ -108,21 +127,56 @@ def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
             fontsize=8,
         )
     for factor, marker, label in (
-        (1.0, "s", "λ = 1, plain tuning"),
-        (rescale["lambda"], "o", f"λ = {rescale['lambda']:g}, chosen on val"),
+        (1.0, "s", f"{letter} = 1, plain tuning"),
+        (rescale[key], "o", f"{letter} = {rescale[key]:g}, chosen on val"),
     ):
-        place = next(place for place, factors in places.items() if factor in factors)
-        axes.plot(*place, marker, ms=13, mfc="none", mec="k", mew=1.5, ls="", label=label)
+        for place in (place for place, factors in places.items() if factor in factors):
+            axes.plot(*place, marker, ms=13, mfc="none", mec="k", mew=1.5, ls="", label=label)
     axes.margins(0.15)
     _widen(axes)
     axes.set_xlabel("ID: top-1 on test")
     axes.set_ylabel("OOD: top-1 on ood")
-    axes.set_title(
-        f"{in_plot(name)}: λ on {_LETTERS[rescale['what']]}", loc="left", fontsize="medium"
-    )
+    axes.set_title(f"{in_plot(name)}: {letter} on {_way(rescale)}", loc="left", fontsize="medium")
     axes.legend(frameon=False)
     _plain(axes)
     _save(figure, path)
+
+
+def _key(rescale: Mapping[str, Any]) -> tuple[str, str]:
+    """What a curve runs along: its key in the rows, and its letter."""
+    return ("alpha", "α") if "alpha" in rescale else ("lambda", "λ")
+
+
+def _way(rescale: Mapping[str, Any]) -> str:
+    """What λ or α moves."""
+    if "alpha" in rescale:
+        return "the line from start (0) to end (1)"
+    return {"gamma": "γ", "beta": "β", "both": "γ and β"}[rescale["what"]]
+
+
+def _draw_top1(axes: Axes, rescale: Mapping[str, Any]) -> None:
+    """Accuracies along λ or α, plain tuning as a line, and the chosen point."""
+    key, _ = _key(rescale)
+    styles = {"val": ("C0", "-"), "test": ("C2", "--"), "ood": ("C3", ":")}
+    for split, (color, line) in styles.items():
+        points = _points(rescale["curve"], key, f"{split}_top1")
+        if points:
+            label = split if split == "val" else f"{split} (not used to choose)"
+            axes.plot(*zip(*points, strict=True), line, color=color, marker=".", label=label)
+    _mark_chosen(axes, rescale, "val_top1")
+    axes.set_ylabel("top-1")
+    _plain(axes)
+
+
+def _mark_chosen(axes: Axes, rescale: Mapping[str, Any], up: str) -> None:
+    """A ring around the chosen λ or α, and a line at 1; the picture is widened for them."""
+    key, letter = _key(rescale)
+    chosen = rescale[key]
+    height = next(row[up] for row in rescale["curve"] if row[key] == chosen)
+    axes.axvline(1.0, color="0.6", linewidth=0.8)
+    label = f"chosen {letter} = {chosen:g}"
+    axes.plot([chosen], [height], "o", ms=11, mfc="none", mec="k", mew=1.6, label=label)
+    _widen(axes)
 
 
 def _widen(axes: Axes) -> None:
@@ -130,9 +184,6 @@ def _widen(axes: Axes) -> None:
     for limits, put in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
         middle, reach = sum(limits) / 2, max((limits[1] - limits[0]) / 2, 0.025)
         put(middle - reach, middle + reach)
-
-
-_LETTERS = {"gamma": "γ", "beta": "β", "both": "γ and β"}
 
 
 def _points(
