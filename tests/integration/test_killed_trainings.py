@@ -141,7 +141,15 @@ def test_cycles_end_when_val_stops_improving(
         "vptkit.tune.phases.phase_trainer.top1_and_loss",
         lambda *_: (left.pop(0), 1.0) if left else (0.0, 1.0),
     )
-    config = make_config(method="ln", cycles=3, head_epochs=1, ln_epochs=1, augment="crop")
+    config = make_config(
+        head_init="zero",
+        select="top1",
+        method="ln",
+        cycles=3,
+        head_epochs=1,
+        ln_epochs=1,
+        augment="crop",
+    )
     result = tune(splits, tmp_path / "a.safetensors", config)
     assert [record["epoch"] for record in records(result)] == list(range(1, epochs + 1))
 

@@ -142,8 +142,8 @@ class DataSet:
     def _prepared(self, index: int) -> NDArray[np.uint8]:
         """As inference sees it: uint8 [H, W, 3]."""
         if index not in self._kept:
-            name = self.split.images[index]
-            pixels = prepare(self._decoded.get(index) or open_image(name), self.preprocess, name)
+            image = self._decoded.get(index) or self._read(index)
+            pixels = prepare(image, self.preprocess, self.split.images[index])
             if pixels.nbytes > self._room:
                 return pixels
             self._room -= pixels.nbytes
@@ -153,12 +153,15 @@ class DataSet:
     def _open(self, index: int) -> Image.Image:
         if index in self._decoded:
             return self._decoded[index]
-        image = open_image(self.split.images[index], inside=self.split.inside)
+        image = self._read(index)
         size = image.width * image.height * 3
         if size <= self._room:
             self._room -= size
             self._decoded[index] = image
         return image
+
+    def _read(self, index: int) -> Image.Image:
+        return open_image(self.split.images[index], inside=self.split.inside)
 
 
 def _random_crop(
