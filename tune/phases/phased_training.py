@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from vptkit.atomic_files import atomic_file
-from vptkit.tune.methods.tuned_model import Tuned, wants_whitening
-from vptkit.tune.training.checkpoint import load_checkpoint, restore_parameters, save_checkpoint
-from vptkit.tune.training.device import choose_device, place
+from vptkit.tune.training.checkpoint import load_checkpoint, save_checkpoint
 from vptkit.tune.training.distributed import leads
 from vptkit.tune.training.train_state import TrainState
 
+from .cross_validation import cross_validate, held_out_record
+from .new_model import new_model
 from .phase_plan import phases, stalled
 from .phase_trainer import PhaseTrainer
 from .probe_start import start_from_probe
-from .whiten_from_images import whitening_matrices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.training.run_files import RunFiles
 
     from .phase_plan import Phase
@@ -44,7 +43,7 @@ class Training:
 
     Attributes:
         backbone, spec: the frozen timm model and its description.
-        sets: train and val.
+        sets: train, and val; without val, cross-validation chooses (`cross_validation`).
         config, identity: the run, and what a checkpoint must agree with.
         files: where metrics and checkpoints go.
         progress: told about each step.
@@ -85,19 +84,13 @@ def train_phases(
     """
     config, progress = training.config, training.progress
     state, kept = _begin(training, resume=resume)
-    tuned = _model(training, state, kept)
+    tuned = new_model(training, state, kept)
     plan = phases(config)
-    trainer = PhaseTrainer(
-        tuned=tuned, sets=training.sets, config=config, state=state, progress=progress
-    )
-    if not state.start and config.starts_from_probe:
-        start_from_probe(tuned, training.sets, config, state, progress)
-        if leads():
-            _keep(trainer, training.files, None, on_epoch if not plan else None)
+    trainer = _trainer(training, tuned, state, plan, on_epoch)
     progress.total = (progress.total or 0) + trainer.images_left(plan)
     after_epoch = functools.partial(_keep_epoch, trainer, training.files, on_epoch)
     for phase in plan:
-        if state.epoch >= phase.epochs.stop:
+        if not trainer.images_left([phase]):
             continue
         if stalled(phase, state, config):
             break
@@ -110,6 +103,31 @@ def train_phases(
     return Trained(tuned, state)
 
 
+def _trainer(
+    training: Training,
+    tuned: Tuned,
+    state: TrainState,
+    plan: Sequence[Phase],
+    on_epoch: Callable[[Path], None] | None,
+) -> PhaseTrainer:
+    """The trainer of a model that stands at its start; what a fresh start found is kept."""
+    sets, config, progress = training.sets, training.config, training.progress
+    fresh = not state.start and config.starts_from_probe
+    trainer = PhaseTrainer(tuned=tuned, sets=sets, config=config, state=state, progress=progress)
+    if "val" in sets:
+        if fresh:
+            start_from_probe(tuned, sets, config, state, progress)
+    else:
+        fresh = state.cross_validation is None
+        chose = state.cross_validation or cross_validate(training, tuned, state)
+        validation = functools.partial(held_out_record, state)
+        trainer = replace(trainer, until=chose.best_epoch, validation=validation)
+    if fresh and leads():
+        ended = not trainer.images_left(plan)
+        _keep(trainer, training.files, None, on_epoch if ended else None)
+    return trainer
+
+
 def _begin(training: Training, *, resume: bool) -> tuple[TrainState, dict[str, Tensor] | None]:
     """Where the training begins; and the checkpoint's tensors, if it goes on from one."""
     files = training.files
@@ -120,22 +138,6 @@ def _begin(training: Training, *, resume: bool) -> tuple[TrainState, dict[str, T
     if leads():
         files.checkpoint.unlink(missing_ok=True)  # forced; only now that the input is good
     return TrainState(training.identity), None
-
-
-def _model(training: Training, state: TrainState, kept: dict[str, Tensor] | None) -> Tuned:
-    """The model as the training begins with it, where it is trained."""
-    backbone, spec, config = training.backbone, training.spec, training.config
-    matrices = None
-    if wants_whitening(config):
-        if kept is None:
-            matrices, state.whitening = whitening_matrices(backbone, training.sets["train"], config)
-        else:  # the checkpoint holds what became of them
-            matrices = [torch.zeros(spec.width, spec.width)] * spec.depth
-    tuned = Tuned(backbone, spec, config, len(training.identity["labels"]), matrices)
-    if kept is not None:
-        restore_parameters(tuned, kept)
-    place(tuned, choose_device(config.device), config)
-    return tuned
 
 
 def _keep_epoch(
