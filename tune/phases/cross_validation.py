@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vptkit.errors import DataError
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts, without_part
 from vptkit.tune.data.dataset import DataSet
 from vptkit.tune.probe.cross_validated_probe import cross_validated_knn, fit_probe_by_parts
@@ -24,7 +25,7 @@ from vptkit.tune.training.optimizer_step import class_weights
 from vptkit.tune.training.train_state import CrossValidation, TrainState
 
 from .part_training import judged, train_without_part
-from .phase_plan import phases, stalled
+from .phase_plan import epochs_of, phases, stalled
 from .phase_trainer import PhaseTrainer
 from .probe_start import NEIGHBOURS, put_head
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from .phased_training import Training
 
-__all__ = ["cross_validate", "held_out_record"]
+__all__ = ["cross_validate", "held_out_record", "kept_outcome"]
 
 
 def cross_validate(training: Training, tuned: Tuned, state: TrainState) -> CrossValidation:
@@ -78,6 +79,34 @@ def cross_validate(training: Training, tuned: Tuned, state: TrainState) -> Cross
         probe = {**found.probe.to_json(), "knn_top1": neighbours}
         state.start = {**chose.record_of(0), "probe": probe}
         keep_if_best(tuned, config, state)
+    return chose
+
+
+def kept_outcome(training: Training, state: TrainState) -> CrossValidation:
+    """What chose, as a checkpoint has it.
+
+    Raises:
+        DataError: it is not of this training.
+    """
+    chose, config = state.cross_validation, training.config
+    assert chose is not None  # noqa: S101 - the caller looked
+    parts = cross_validation_parts(training.sets["train"].split.targets, config.seed)
+    folds = int(parts.max()) + 1
+    shape = int((parts >= 0).sum()), len(training.identity["labels"])
+    epochs = _epochs(config)
+    fits = (
+        chose.folds == folds
+        and [record["epoch"] for record in chose.records] == list(epochs if folds else ())
+        and tuple(chose.logits.shape) == (shape if folds else (0, 0))
+        and chose.logits.dtype == torch.float32
+        and chose.best_epoch == (_best_epoch(chose.records, config) if folds else epochs[-1])
+        and state.epoch <= chose.best_epoch
+    )
+    if not fits:
+        raise DataError(
+            f"{training.files.checkpoint}: damaged checkpoint: its cross_validation is not of this "
+            "training. Remove it to start anew."
+        )
     return chose
 
 
@@ -154,23 +183,28 @@ def _chosen(
         parts, targets: of each image.
         config: `select`, `patience`, and `cycles`.
     """
-    plan, first = phases(config), 0 if config.starts_from_probe else 1
-    last = plan[-1].epochs.stop if plan else 0
+    epochs, held = _epochs(config), parts >= 0
     if not logits:
-        return CrossValidation(0, last, [], torch.zeros(0, 0))
-    held = parts >= 0
+        return CrossValidation(0, epochs.stop - 1, [], torch.zeros(0, 0))
     records, answers = [], []
-    for epoch in range(first, last + 1):
+    for epoch in epochs:
         whole = np.zeros((len(parts), logits[0][0].shape[1]), np.float32)
         for part, by_epoch in enumerate(logits):
-            whole[parts == part] = by_epoch[epoch - first]
+            whole[parts == part] = by_epoch[epoch - epochs.start]
         answers.append(whole[held])
         top1, loss = judged(whole[held], targets[held])
         records.append({"epoch": epoch, "val_top1": top1, "val_loss": loss})
     choice = torch.tensor([_best_epoch(records, config) if leads() else 0])
     sum_over_processes([choice])  # one choice for all, were the last bits to differ
     best = int(choice)
-    return CrossValidation(len(logits), best, records, torch.from_numpy(answers[best - first]))
+    return CrossValidation(
+        len(logits), best, records, torch.from_numpy(answers[best - epochs.start])
+    )
+
+
+def _epochs(config: TuneConfig) -> range:
+    """Those that can be chosen; 0 is the probe."""
+    return range(0 if config.starts_from_probe else 1, epochs_of(config) + 1)
 
 
 def _best_epoch(records: Sequence[dict[str, Any]], config: TuneConfig) -> int:

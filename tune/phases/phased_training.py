@@ -12,7 +12,7 @@ from vptkit.tune.training.checkpoint import load_checkpoint, save_checkpoint
 from vptkit.tune.training.distributed import leads
 from vptkit.tune.training.train_state import TrainState
 
-from .cross_validation import cross_validate, held_out_record
+from .cross_validation import cross_validate, held_out_record, kept_outcome
 from .new_model import new_model
 from .phase_plan import phases, stalled
 from .phase_trainer import PhaseTrainer
@@ -119,7 +119,7 @@ def _trainer(
             start_from_probe(tuned, sets, config, state, progress)
     else:
         fresh = state.cross_validation is None
-        chose = state.cross_validation or cross_validate(training, tuned, state)
+        chose = cross_validate(training, tuned, state) if fresh else kept_outcome(training, state)
         validation = functools.partial(held_out_record, state)
         trainer = replace(trainer, until=chose.best_epoch, validation=validation)
     if fresh and leads():

@@ -136,19 +136,19 @@ def load_run(request: RunRequest) -> RunInputs:
     )
 
 
-def require_val(inputs: RunInputs, config: TuneConfig) -> None:
+def require_val(splits: Mapping[str, Split], config: TuneConfig) -> None:
     """Refuse what only a val split can choose.
 
     Raises:
         VptkitError: λ, or a head behind it, without val.
     """
-    if "val" in inputs.sets:
+    if "val" in splits:
         return
     for key, off in (("rescale", "none"), ("refit_epochs", 0)):
         if (value := getattr(config, key)) != off:
             raise VptkitError(
                 f"{key} is {value}, but there is no val split of {FEWEST} images a class in the mean "
-                f"to choose by, only cross-validation on {len(inputs.sets['train'])} images: leave "
+                f"to choose by, only cross-validation on {len(splits['train'].images)} images: leave "
                 f"--{key.replace('_', '-')} away, or add images to val"
             )
 

@@ -129,7 +129,7 @@ def _refuse(request: RunRequest, inputs: RunInputs, full: TuneResult | None) -> 
         finished_record(request.files.adapter, inputs.identity, request.config)
     if request.config.full_data is not None and full is None:
         require_full_data(request, inputs)
-    require_val(inputs, request.config)
+    require_val(inputs.splits, request.config)
     require_readable(inputs.sets, request.config)
 
 

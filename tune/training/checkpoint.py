@@ -167,13 +167,13 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
     if not 0 <= best <= epoch or len(history) != epoch:
         yield f"epoch is {epoch}, best_epoch {best}, with a history of {len(history)}"
     for number, record in enumerate(history, 1):
-        if not isinstance(record, dict) or not _is_record(record):
+        if not isinstance(record, dict) or not _is_record(record, document):
             yield f"history: epoch {number} is no record of numbers"
         elif missing := sorted(_RECORD - set(record)):
             yield f"history: epoch {number} has no {', '.join(missing)}"
     if not isinstance(document["identity"].get("config", {}), dict):
         yield "identity: config is no object"
-    yield from _problems_of_start(document.get("start", {}))
+    yield from _problems_of_start(document.get("start", {}), document)
     yield from _problems_of_cross_validation(document.get("cross_validation"))
     if not all(isinstance(one, dict) for one in document["whitening"]):
         yield "whitening is no list of objects"
@@ -215,18 +215,22 @@ def _problems_of_cross_validation(kept: Any) -> Iterator[str]:
         yield "cross_validation has a negative number"
 
 
-def _problems_of_start(start: Any) -> Iterator[str]:
+def _problems_of_start(start: Any, document: dict[str, Any]) -> Iterator[str]:
     numbers = ("val_top1", "val_loss")
     if not isinstance(start, dict):
         yield "start is no object"
-    elif start and not (set(start) >= _START and _is_record({k: start[k] for k in numbers})):
+    elif start and not (
+        set(start) >= _START and _is_record({k: start[k] for k in numbers}, document)
+    ):
         yield "start is no record of what val says before the first epoch"
 
 
-def _is_record(record: dict[str, Any]) -> bool:
-    """Whether all is plain; of val there may be nothing to say."""
-    unsaid = ("val_top1", "val_loss")
-    return all(_is_plain(v) or (v is None and k in unsaid) for k, v in record.items())
+def _is_record(record: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether all is plain; of val there is nothing to say where no image could be held out."""
+    chose = document.get("cross_validation")
+    unsaid = isinstance(chose, dict) and chose.get("folds") == 0
+    blank = ("val_top1", "val_loss") if unsaid else ()
+    return all(_is_plain(v) or (v is None and k in blank) for k, v in record.items())
 
 
 def _is_plain(value: Any) -> bool:
