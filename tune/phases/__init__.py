@@ -2,7 +2,7 @@
 
 - `cross_validation`: strength and epoch, where there is no val.
 - `head_refit`: the head once more, after λ was chosen.
-- `new_model`: the model as a training begins with it.
+- `new_model`: what a training is made of, and the model as it begins with it.
 - `part_training`: a training while a part of the images is held out.
 - `phase_plan`: all at once, or head and norms in turns.
 - `phase_trainer`: one phase: its optimiser, batches and epochs.

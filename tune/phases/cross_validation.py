@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.probe.cross_validated_probe import CrossValidatedProbe
 
-    from .phased_training import Training
+    from .new_model import Training
 
 __all__ = ["cross_validate", "held_out_record", "kept_outcome"]
 

@@ -1,8 +1,9 @@
-"""The model as a training begins with it."""
+"""What a training is made of, and the model as it begins with it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,13 +14,39 @@ from vptkit.tune.training.device import choose_device, place
 from .whiten_from_images import whitening_matrices
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
+    from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.progress import Progress
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.training.run_files import RunFiles
     from vptkit.tune.training.train_state import TrainState
 
-    from .phased_training import Training
+__all__ = ["Training", "new_model"]
 
-__all__ = ["new_model"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What a training is made of.
+
+    Attributes:
+        backbone, spec: the frozen timm model and its description.
+        sets: train, and val; without val, cross-validation chooses (`cross_validation`).
+        config, identity: the run, and what a checkpoint must agree with.
+        files: where metrics and checkpoints go.
+        progress: told about each step.
+    """
+
+    backbone: Any
+    spec: BackboneSpec
+    sets: Mapping[str, DataSet]
+    config: TuneConfig
+    identity: dict[str, Any]
+    files: RunFiles
+    progress: Progress
 
 
 def new_model(training: Training, state: TrainState, kept: dict[str, Tensor] | None) -> Tuned:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vptkit.tune.probe.logistic_regression import Solution
 
-    from .phased_training import Training
+    from .new_model import Training
 
 __all__ = ["judged", "train_without_part"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.atomic_files import atomic_file
 from vptkit.tune.training.checkpoint import load_checkpoint, save_checkpoint
@@ -19,43 +19,19 @@ from .phase_trainer import PhaseTrainer
 from .probe_start import start_from_probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
     from torch import Tensor
 
-    from vptkit.formats.backbone_spec import BackboneSpec
-    from vptkit.progress import Progress
-    from vptkit.tune.config import TuneConfig
-    from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.training.run_files import RunFiles
 
+    from .new_model import Training
     from .phase_plan import Phase
 
-__all__ = ["Trained", "Training", "train_phases"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """What a training is made of.
-
-    Attributes:
-        backbone, spec: the frozen timm model and its description.
-        sets: train, and val; without val, cross-validation chooses (`cross_validation`).
-        config, identity: the run, and what a checkpoint must agree with.
-        files: where metrics and checkpoints go.
-        progress: told about each step.
-    """
-
-    backbone: Any
-    spec: BackboneSpec
-    sets: Mapping[str, DataSet]
-    config: TuneConfig
-    identity: dict[str, Any]
-    files: RunFiles
-    progress: Progress
+__all__ = ["Trained", "train_phases"]
 
 
 class Trained(NamedTuple):

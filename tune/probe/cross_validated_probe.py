@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CrossValidatedProbe", "cross_validated_knn", "fit_probe_by_parts"]
 
-FIXED_STRENGTH = 0.1  # where nothing can be held out
+# Where nothing can be held out. With one image a class of four sets of images (ViT-Ti at 112 px, three
+# seeds) val would choose 10 to 1e-5; top-1 differs by less than 2 points between these.
+FIXED_STRENGTH = 10**-1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

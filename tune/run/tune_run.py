@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vptkit.progress import SILENT
-from vptkit.tune.phases.phased_training import Training, train_phases
+from vptkit.tune.phases.new_model import Training
+from vptkit.tune.phases.phased_training import train_phases
 from vptkit.tune.training.device import choose_device, describe_device, repeatable
 from vptkit.tune.training.distributed import joined, leads
 from vptkit.tune.training.run_files import run_files
