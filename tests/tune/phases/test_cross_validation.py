@@ -15,6 +15,7 @@ from tests.support.tuning_runs import CYCLIC, Count, Stop, names, records  # noq
 from vptkit.errors import DataError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.formats.tensor_file import read_tensor_file, write_tensors  # noqa: E402
+from vptkit.images.image_file import open_image  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.phases import cross_validation  # noqa: E402
 from vptkit.tune.phases.new_model import new_model  # noqa: E402
@@ -110,30 +111,25 @@ def test_no_image_is_in_the_training_that_it_judges(
     make_folders, make_config, tmp_path, monkeypatch, settings
 ):
     """Nor in the whitening of that training; and each judges once."""
-    trained, judges = [], []
+    trained, judges, opened = [], [], []
 
     def spied(training, probe):
         sets = {name: data.split.images for name, data in training.sets.items()}
-        opened = []
-        for data in training.sets.values():
-            prepared = data._prepared
-            monkeypatch.setattr(
-                data,
-                "_prepared",
-                lambda i, data=data, prepared=prepared: (
-                    opened.append(data.split.images[i]),
-                    prepared(i),
-                )[1],
-            )
-        model = new_model(training, TrainState({}), None)
+        opened.clear()
+        new_model(training, TrainState({}), None)
         assert set(opened) <= set(sets["train"])
-        assert model.head.out_features == 3
+        assert bool(opened) == ("form" in settings)  # whitening looks at images
         logits = train_without_part(training, probe)
         trained.append(set(sets["train"]))
         judges.append(list(sets["val"]))
         assert {len(some) for some in logits} == {len(sets["val"])}
         return logits
 
+    def opening(image):
+        opened.append(image)
+        return open_image(image)
+
+    monkeypatch.setattr("vptkit.tune.data.dataset.open_image", opening)
     monkeypatch.setattr(cross_validation, "train_without_part", spied)
     result = tune(
         make_folders(tmp_path / "d", 3), tmp_path / "a.safetensors", make_config(**settings)
