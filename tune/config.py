@@ -96,7 +96,8 @@ class TuneConfig:
         compile: `torch.compile` the forward pass.
         accumulate: compute each batch in so many parts, for memory; the result is the same.
         augment, crop_scale: see `vptkit.tune.data.dataset`.
-        val_share, test_share: used where the data has no splits.
+        val_share, test_share: used where the data has no splits, if that gives five images a class
+            (`vptkit.tune.data.splits.load_splits`); else cross-validation chooses.
         shots: training images kept of each class; None for all.
         calibrate: "temperature": the head is divided by one number, fitted to the log-loss on val,
             so that its probabilities come true (`vptkit.tune.methods.temperature`); no answer changes.

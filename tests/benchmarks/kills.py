@@ -305,7 +305,7 @@ TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads
 
 def _images(folder: Path) -> Path:
     draw = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2), ("test", 2), ("ood", 2)):
+    for split, count in (("train", 4), ("val", 5), ("test", 2), ("ood", 2)):
         for place, name in enumerate(("blue", "red")):
             (folder / split / name).mkdir(parents=True)
             for i in range(count):

@@ -39,7 +39,7 @@ TABLE: dict[str, str] = {
     "tune.probe": "",
     "tune.training": "tune tune.data tune.methods tune.probe formats images",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
-    "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images",
+    "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images scores",
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training formats images",
     "tune.auto": "tune tune.methods tune.phases tune.run tune.training formats scores",
     "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run formats",

@@ -83,9 +83,9 @@ def make_folders() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def splits(tmp_path_factory: pytest.TempPathFactory, make_folders: Callable[..., Path]) -> Path:
-    """train/ (24 images), val/ (12) and test/ (12), three classes. Read only."""
+    """train/ (24 images), val/ (15) and test/ (12), three classes. Read only."""
     root = tmp_path_factory.mktemp("images")
-    for seed, (name, count) in enumerate({"train": 8, "val": 4, "test": 4}.items()):
+    for seed, (name, count) in enumerate({"train": 8, "val": 5, "test": 4}.items()):
         make_folders(root / name, count, seed)
     return root
 

@@ -19,18 +19,18 @@ from vptkit.formats.adapter import read_adapter
 from vptkit.scores.probabilities import log_softmax
 from vptkit.text_table import columns
 from vptkit.tune.methods.temperature import fit_temperature
-from vptkit.tune.phases.phased_training import Trained, Training, train_phases, write_metrics
-from vptkit.tune.run.choose_on_val import choose_on_val, temper, top1_on
+from vptkit.tune.phases.new_model import Training
+from vptkit.tune.phases.phased_training import Trained, train_phases, write_metrics
+from vptkit.tune.run.choose_on_val import choose_on_val, temper, top1_on, unseen_logits
 from vptkit.tune.run.finished_run import finished_result
 from vptkit.tune.run.load_run import load_run, require_readable
 from vptkit.tune.run.write_run import write_run
 from vptkit.tune.training.distributed import share
-from vptkit.tune.training.loop import split_logits
 from vptkit.tune.training.run_files import run_files
 
 from .budget import budget_of
 from .candidates import NAMES, PROBE, candidates
-from .halving import best_by_halving
+from .halving import best_by_halving, best_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +105,8 @@ class _Search:
     def run(self) -> _Contender:
         """The candidate that is kept."""
         probe = self._train(PROBE, 0)
+        if self._rows[PROBE]["val_loss"] is None:  # one image a class: nothing can be compared
+            return probe
         names = [name for name in self._configs if name != PROBE]
         found: dict[str, _Contender] = {}
 
@@ -112,7 +114,8 @@ class _Search:
             found[name] = self._train(name, epochs)
             return float(self._rows[name]["val_loss"])
 
-        best = best_by_halving(names, self._request.config.epochs, self._budget, train)
+        search = best_by_halving if "val" in self._inputs.sets else best_of_all
+        best = search(names, self._request.config.epochs, self._budget, train)
         if best not in found:  # the budget was over before the first epoch
             return probe
         return found[best] if self._beats(found[best], probe) else probe
@@ -160,21 +163,25 @@ class _Search:
         return bool(gains.mean() > gains.std() / math.sqrt(len(gains)))
 
     def _losses(self, contender: _Contender) -> NDArray[np.float64]:
-        """Log-loss of each val image, with the temperature that the adapter would have."""
-        val = self._inputs.sets["val"]
-        contender.trained.model.load_state_dict(contender.trained.state.best)
-        logits = split_logits(contender.trained.model, val, self._request.config.batch_size)
-        fitted = fit_temperature(logits, val.split.targets)
+        """Log-loss of each image of val (or as it was held out), with the temperature that the adapter would have."""
+        model, state = contender.trained
+        model.load_state_dict(state.best)
+        logits, targets = unseen_logits(
+            model, self._inputs.sets, self._request.config, state.cross_validation
+        )
+        fitted = fit_temperature(logits, targets)
         factor = 1.0 if fitted is None else 1 / fitted.temperature
         log = log_softmax(logits.astype(np.float64) * factor)
-        return np.asarray(-log[np.arange(len(log)), val.split.targets])
+        return np.asarray(-log[np.arange(len(log)), targets])
 
     def write(self, best: _Contender) -> TuneResult:
         """The adapter of the one that is kept, under the name that was asked for."""
         config, bar = best.request.config, self._request.progress
         sets, model = self._inputs.sets, best.trained.model
         chosen = choose_on_val(best.trained, sets, config, bar)
-        chosen = replace(chosen, confidence=temper(model, sets, config))
+        chosen = replace(
+            chosen, confidence=temper(model, sets, config, best.trained.state.cross_validation)
+        )
         test, ood = (top1_on(split, model, sets, config) for split in ("test", "ood"))
         chosen = replace(chosen, test_top1=test, ood_top1=ood)
         request = replace(best.request, files=self._request.files)
@@ -198,8 +205,7 @@ def tried_table(auto: Mapping[str, Any]) -> str:
         [
             f"{row['method']}{' *' if row['method'] == auto['kept'] else ''}",
             str(row["epochs"]),
-            f"{row['val_loss']:.4f}",
-            f"{row['val_top1']:.4f}",
+            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("val_loss", "val_top1")),
             f"{row['numbers']:,}",
             f"{row['seconds']:.0f}",
         ]

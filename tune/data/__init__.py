@@ -1,6 +1,7 @@
 """Data sets to training batches; what a board reads too is in `vptkit.images`.
 
 - `arrow_dataset`: Parquet, and data sets saved by Hugging Face.
+- `cross_validation_parts`: what is held out in turns where there is no val.
 - `dataset`: a split: decoding, augmentation, batches.
 - `dataset_reader`: which kind of data set lies at a path.
 - `parquet_bounds`: what a Parquet file would become in memory.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vptkit.errors import DataError
 from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.dataset_files import ARCHIVES, read_data_files
-from vptkit.images.image_file import class_folders
+from vptkit.images.image_file import class_folders, folders_in
 from vptkit.images.labelled_images import Splits, images_of, split_folders
 from vptkit.regular_files import is_file, is_folder
 
@@ -51,17 +51,13 @@ def read_splits(data: Path, *, allow_outside: bool = False) -> Splits:
 
 def _read_folders(data: Path) -> Splits:
     folders = split_folders(data)
-    if not folders and (data / "train").is_dir():
-        folders = {"train": data / "train"}
+    alone = data / "train"
+    if not folders and alone.is_dir() and folders_in(alone):
+        folders = {"train": alone}
     if not folders:
         return {"": class_folders(data)}
     if "train" not in folders:
         raise DataError(f"{data}: has {', '.join(p.name for p in folders.values())} but no train/")
-    if "val" not in folders:
-        raise DataError(
-            f"{data}: has {folders['train'].name}/ but no val/. Add val/ (the best epoch is chosen "
-            f"on it), or pass {folders['train']}, to have it split."
-        )
     found = {name: class_folders(folder) for name, folder in folders.items()}
     for name in set(found) - {"train", "ood"}:  # a missing folder is a slip, but not in ood
         if odd := sorted(set(found[name]) ^ set(found["train"])):

@@ -1,9 +1,13 @@
-"""The images of a tuning run: train, val, test and ood, split if they are not, and their digest."""
+"""The images of a tuning run: train, val, test and ood, split if they are not, and their digest.
+
+A split that would have fewer than five images a class says nothing: then there is none, and its
+images are for training. Without val, cross-validation chooses (`vptkit.tune.phases.cross_validation`).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
     from vptkit.images.image_file import ImageFile
     from vptkit.images.labelled_images import Classes, Splits
 
-__all__ = ["Split", "class_counts", "data_digest", "load_splits"]
+__all__ = ["FEWEST", "Split", "class_counts", "data_digest", "load_splits"]
 
+FEWEST = 5  # images a class, in the mean, of a split that may choose or judge
 _SHOTS_STREAM = 2  # apart from the streams of the random split and of the whitening
 
 
@@ -35,11 +40,13 @@ class Split:
         images: files, or places in larger ones.
         targets: int64 [len(images)].
         inside: where the files must lie, of `vptkit.images.dataset_bounds.inside_of`.
+        joined: how many of the images a named val had, which was too small to choose.
     """
 
     images: tuple[ImageFile, ...]
     targets: NDArray[np.int64]
     inside: str | None = None
+    joined: int = 0
 
 
 def load_splits(
@@ -51,35 +58,43 @@ def load_splits(
     shots: int | None = None,
     allow_outside: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Class names and the splits train, val and (if there are such images) test and ood.
+    """Class names, train, and (if there are such images) val, test and ood.
 
     Where nothing names a split, the images are split at random, per class, into train, val and
-    test. Where a file of many images has train and no val, val is drawn from train.
+    test; where there is train and no val, val is drawn from train. Both are drawn only with at least
+    five images a class in the mean. A named val with fewer joins train.
 
     Args:
         data: of `vptkit.tune.data.dataset_reader.read_splits`.
         seed: of the random split, and of the choice of shots.
-        val_share, test_share: shares of each class in that random split.
+        val_share, test_share: shares of each class in that random split; 0 for none.
         shots: keep only so many training images of each class, drawn at random; more shots are a
-            superset of fewer. The other splits stay whole.
+            superset of fewer. The other splits stay whole: with shots a named val never joins train,
+            whose number would not be that of the shots.
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
 
     Raises:
         DataError: no images, one class, splits with different classes, or a class too small.
     """
     found = dict(read_splits(data, allow_outside=allow_outside))
+    named = "val" in found
     if set(found) == {"train"}:
         found = {"": found["train"]}
     if "" in found:
-        found = dict(_draw(data, found[""], seed, {"val": val_share, "test": test_share}))
+        found = _draw(data, found[""], seed, {"val": val_share, "test": test_share})
     elif "train" in found and "val" not in found:
         found |= _draw(data, found["train"], seed, {"val": val_share})
     _require_known_classes(data, found)
-    labels = tuple(found["train"])
+    labels, joined = tuple(found["train"]), 0
     if shots is not None:
         found["train"] = _few(data, found["train"], seed, shots)
+    elif named and _count(found["val"]) < FEWEST * len(labels):
+        train, val = found["train"], found.pop("val")
+        joined = _count(val)
+        found["train"] = {label: [*train[label], *val.get(label, ())] for label in labels}
     inside = inside_of(data, allow_outside=allow_outside)
-    return labels, {name: _split(labels, classes, inside) for name, classes in found.items()}
+    splits = {name: _split(labels, classes, inside) for name, classes in found.items()}
+    return labels, {**splits, "train": replace(splits["train"], joined=joined)}
 
 
 def data_digest(splits: dict[str, Split]) -> str:
@@ -113,8 +128,13 @@ def class_counts(labels: tuple[str, ...], splits: dict[str, Split]) -> dict[str,
     }
 
 
-def _draw(data: Path, classes: Classes, seed: int, shares: dict[str, float]) -> Splits:
-    """Parts of each class at random, the rest as train; each class apart from the others."""
+def _draw(data: Path, classes: Classes, seed: int, shares: dict[str, float]) -> dict[str, Classes]:
+    """Parts of each class at random, the rest as train; each class apart from the others.
+
+    A part that would be too small to say anything stays in train.
+    """
+    mean = _count(classes) / max(len(classes), 1)
+    shares = {name: share for name, share in shares.items() if share * mean >= FEWEST - 1e-9}
     names = ("train", *shares)
     parts: dict[str, dict[str, list[ImageFile]]] = {name: {} for name in names}
     for number, (label, images) in enumerate(classes.items()):
@@ -125,10 +145,14 @@ def _draw(data: Path, classes: Classes, seed: int, shares: dict[str, float]) -> 
                 f"{data / label}: {len(images)} images are too few to split into "
                 f"{', '.join(names[:-1])} and {names[-1]}; at least {len(names)} are needed"
             )
-        drawn = np.split(order, np.cumsum(counts))
+        drawn = np.split(order, np.cumsum(counts, dtype=int))
         for name, rows in zip((*names[1:], "train"), drawn, strict=True):
             parts[name][label] = [images[i] for i in sorted(rows)]
-    return parts
+    return dict(parts)
+
+
+def _count(classes: Classes) -> int:
+    return sum(map(len, classes.values()))
 
 
 def _few(data: Path, classes: Classes, seed: int, shots: int) -> Classes:

@@ -39,6 +39,8 @@ class PhaseTrainer:
         config: of the run.
         state: how far the training has come; filled in.
         progress: told about each step.
+        validation: what closes an epoch, if it is not to ask val (`EpochData.validation`).
+        until: the last epoch, if the training is to end before its schedule does.
     """
 
     tuned: Tuned
@@ -46,6 +48,8 @@ class PhaseTrainer:
     config: TuneConfig
     state: TrainState
     progress: Progress
+    validation: Callable[[], tuple[float | None, float | None]] | None = None
+    until: int | None = None
 
     def train(
         self,
@@ -84,6 +88,7 @@ class PhaseTrainer:
             after_epoch=lambda: after_epoch(phase, optimizer),
             epochs=phase.epochs,
             last=last,
+            until=self.until,
             weights=class_weights(self.config, targets, classes),
             enough=enough,
         )
@@ -92,25 +97,26 @@ class PhaseTrainer:
         """How many training images the epochs of these phases show that are not done."""
         images, total = len(self.sets["train"]), 0
         for phase in plan:
-            epochs = range(max(self.state.epoch, phase.epochs.start), phase.epochs.stop)
+            stop = phase.epochs.stop if self.until is None else min(self.until, phase.epochs.stop)
+            epochs = range(max(self.state.epoch, phase.epochs.start), stop)
             shown = self._steps(phase.part) * self.config.batch_size
             total += min(images, shown) * len(epochs)
         return total
 
     def _epoch_data(self, part: Part) -> EpochData:
-        tuned, config = self.tuned, self.config
-        data, val = self.sets["train"], self.sets["val"]
-        steps = self._steps(part)
-        if self._from_features(part):
-            validation = feature_evaluation(tuned, val, config)
-            batches = feature_batches(tuned, data, config)
-            return EpochData(batches, steps, validation, from_features=True)
-        return EpochData(
-            image_batches(data, config),
-            steps,
-            lambda: top1_and_loss(tuned, val, config.batch_size),
-            from_features=False,
+        tuned, config, data = self.tuned, self.config, self.sets["train"]
+        from_features = self._from_features(part)
+        batches = (
+            feature_batches(tuned, data, config) if from_features else image_batches(data, config)
         )
+        validation = self.validation or self._asking_val(part)
+        return EpochData(batches, self._steps(part), validation, from_features)
+
+    def _asking_val(self, part: Part) -> Callable[[], tuple[float, float]]:
+        tuned, val, config = self.tuned, self.sets["val"], self.config
+        if self._from_features(part):
+            return feature_evaluation(tuned, val, config)
+        return lambda: top1_and_loss(tuned, val, config.batch_size)
 
     def _from_features(self, part: Part) -> bool:
         """Whether only the head learns, from features that stay the same."""

@@ -4,59 +4,34 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import torch
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.atomic_files import atomic_file
-from vptkit.tune.methods.tuned_model import Tuned, wants_whitening
-from vptkit.tune.training.checkpoint import load_checkpoint, restore_parameters, save_checkpoint
-from vptkit.tune.training.device import choose_device, place
+from vptkit.tune.training.checkpoint import load_checkpoint, save_checkpoint
 from vptkit.tune.training.distributed import leads
 from vptkit.tune.training.train_state import TrainState
 
+from .cross_validation import cross_validate, held_out_record, kept_outcome
+from .new_model import new_model
 from .phase_plan import phases, stalled
 from .phase_trainer import PhaseTrainer
 from .probe_start import start_from_probe
-from .whiten_from_images import whitening_matrices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
-    from vptkit.formats.backbone_spec import BackboneSpec
-    from vptkit.progress import Progress
-    from vptkit.tune.config import TuneConfig
-    from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.training.run_files import RunFiles
 
+    from .new_model import Training
     from .phase_plan import Phase
 
-__all__ = ["Trained", "Training", "train_phases", "write_metrics"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """What a training is made of.
-
-    Attributes:
-        backbone, spec: the frozen timm model and its description.
-        sets: train and val.
-        config, identity: the run, and what a checkpoint must agree with.
-        files: where metrics and checkpoints go.
-        progress: told about each step.
-    """
-
-    backbone: Any
-    spec: BackboneSpec
-    sets: Mapping[str, DataSet]
-    config: TuneConfig
-    identity: dict[str, Any]
-    files: RunFiles
-    progress: Progress
+__all__ = ["Trained", "train_phases", "write_metrics"]
 
 
 class Trained(NamedTuple):
@@ -87,16 +62,13 @@ def train_phases(
     """
     config, progress = training.config, training.progress
     state, kept = _begin(training, resume=resume)
-    tuned = _model(training, state, kept)
+    tuned = new_model(training, state, kept)
     plan = phases(config)
-    trainer = PhaseTrainer(
-        tuned=tuned, sets=training.sets, config=config, state=state, progress=progress
-    )
-    _start(trainer, training.files, on_epoch if not plan else None)
+    trainer = _trainer(training, tuned, state, plan, on_epoch)
     progress.total = (progress.total or 0) + trainer.images_left(plan)
     after_epoch = functools.partial(_keep_epoch, trainer, training.files, on_epoch)
     for phase in plan:
-        if state.epoch >= phase.epochs.stop:
+        if not trainer.images_left([phase]):
             continue
         if stalled(phase, state, config):
             break
@@ -109,6 +81,33 @@ def train_phases(
     return Trained(tuned, state)
 
 
+def _trainer(
+    training: Training,
+    tuned: Tuned,
+    state: TrainState,
+    plan: Sequence[Phase],
+    on_epoch: Callable[[Path], None] | None,
+) -> PhaseTrainer:
+    """The trainer of a model that stands at its start; what a fresh start found is kept."""
+    sets, config, progress = training.sets, training.config, training.progress
+    fresh = not state.start and config.starts_from_probe
+    trainer = PhaseTrainer(tuned=tuned, sets=sets, config=config, state=state, progress=progress)
+    if "val" in sets:
+        if fresh:
+            start_from_probe(tuned, sets, config, state, progress)
+    else:
+        fresh = state.cross_validation is None
+        chose = cross_validate(training, tuned, state) if fresh else kept_outcome(training, state)
+        validation = functools.partial(held_out_record, state)
+        trainer = replace(trainer, until=chose.best_epoch, validation=validation)
+    if config.rescale == "all" and not state.start_parameters:
+        state.start_parameters = {name: v.clone() for name, v in tuned.state_dict().items()}
+    if fresh and leads():
+        ended = not trainer.images_left(plan)
+        _keep(trainer, training.files, None, on_epoch if ended else None)
+    return trainer
+
+
 def _begin(training: Training, *, resume: bool) -> tuple[TrainState, dict[str, Tensor] | None]:
     """Where the training begins; and the checkpoint's tensors, if it goes on from one."""
     files = training.files
@@ -119,34 +118,6 @@ def _begin(training: Training, *, resume: bool) -> tuple[TrainState, dict[str, T
     if leads():
         files.checkpoint.unlink(missing_ok=True)  # forced; only now that the input is good
     return TrainState(training.identity), None
-
-
-def _model(training: Training, state: TrainState, kept: dict[str, Tensor] | None) -> Tuned:
-    """The model as the training begins with it, where it is trained."""
-    backbone, spec, config = training.backbone, training.spec, training.config
-    matrices = None
-    if wants_whitening(config):
-        if kept is None:
-            matrices, state.whitening = whitening_matrices(backbone, training.sets["train"], config)
-        else:  # the checkpoint holds what became of them
-            matrices = [torch.zeros(spec.width, spec.width)] * spec.depth
-    tuned = Tuned(backbone, spec, config, len(training.identity["labels"]), matrices)
-    if kept is not None:
-        restore_parameters(tuned, kept)
-    place(tuned, choose_device(config.device), config)
-    return tuned
-
-
-def _start(trainer: PhaseTrainer, files: RunFiles, on_epoch: Callable[[Path], None] | None) -> None:
-    """The state before the first epoch, unless a checkpoint had it: the probe, the line's start."""
-    tuned, config, state = trainer.tuned, trainer.config, trainer.state
-    probed = config.starts_from_probe and not state.start
-    if probed:
-        start_from_probe(tuned, trainer.sets, config, state, trainer.progress)
-    if config.rescale == "all" and not state.start_parameters:
-        state.start_parameters = {name: v.clone() for name, v in tuned.state_dict().items()}
-    if probed and leads():
-        _keep(trainer, files, None, on_epoch)
 
 
 def _keep_epoch(

@@ -20,15 +20,17 @@ from vptkit.tune.training.optimizer_step import class_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.training.train_state import TrainState
 
-__all__ = ["start_from_probe"]
+__all__ = ["NEIGHBOURS", "put_head", "start_from_probe"]
 
-_NEIGHBOURS = (10, 20)
+NEIGHBOURS = (10, 20)
 
 
 def start_from_probe(
@@ -51,17 +53,22 @@ def start_from_probe(
     val = feature_rows(tuned, sets["val"], config, progress, augmented=False)
     train = feature_rows(tuned, sets["train"], config, progress, augmented=True)
     plain = Rows(*(part[: len(sets["train"])] for part in train))
-    neighbours = {str(k): knn_top1(plain, val, classes, k) for k in _NEIGHBOURS}
+    neighbours = {str(k): knn_top1(plain, val, classes, k) for k in NEIGHBOURS}
     progress.update(0, "probe")
     weights = class_weights(config, sets["train"].split.targets, classes)
     probe = fit_probe(train, val, classes, weights)
-    with torch.no_grad():
-        for parameter, value in ((tuned.head.weight, probe.weight), (tuned.head.bias, probe.bias)):
-            parameter.copy_(value if leads() else torch.zeros_like(value))
-            sum_over_processes([parameter.data])  # all the same bytes, those of the first
+    put_head(tuned, probe.weight, probe.bias)
     top1, loss = probe.chosen.val_top1, probe.chosen.val_loss
     if tuned.prompts is not None:  # which the features of the probe were without
         top1, loss = top1_and_loss(tuned, sets["val"], config.batch_size)
     record = {"epoch": 0, "val_top1": top1, "val_loss": loss}
     state.start = {**record, "probe": {**probe.to_json(), "knn_top1": neighbours}}
     keep_if_best(tuned, config, state)
+
+
+@torch.no_grad()
+def put_head(tuned: Tuned, weight: Tensor, bias: Tensor) -> None:
+    """Give the model that head; in all processes of torchrun the bytes of the first."""
+    for parameter, value in ((tuned.head.weight, weight), (tuned.head.bias, bias)):
+        parameter.copy_(value if leads() else torch.zeros_like(value))
+        sum_over_processes([parameter.data])

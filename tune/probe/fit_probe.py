@@ -12,11 +12,13 @@ from .logistic_regression import LogisticRegression
 from .strength_search import search_strength
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
     from .logistic_regression import Solution
 
-__all__ = ["Probe", "Rows", "StrengthPoint", "fit_probe"]
+__all__ = ["Probe", "Rows", "StrengthPoint", "fit_probe", "judged", "search"]
 
 
 class Rows(NamedTuple):
@@ -31,23 +33,23 @@ class Rows(NamedTuple):
     targets: Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class StrengthPoint:
     """A strength that was tried.
 
     Attributes:
         strength: λ of `LogisticRegression`.
         train_loss, val_loss: mean cross-entropy, without the penalty.
-        val_top1: a share.
+        val_top1: a share. None of val if nothing was held out.
     """
 
     strength: float
     train_loss: float
-    val_loss: float
-    val_top1: float
+    val_loss: float | None
+    val_top1: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Probe:
     """A head, and how it was found.
 
@@ -84,27 +86,49 @@ def fit_probe(train: Rows, val: Rows, classes: int, weights: Tensor | None = Non
     rows = None if weights is None else weights.to(train.targets.device)[train.targets]
     problem = LogisticRegression(train.features, train.targets, classes, rows)
     solved: dict[float, Solution] = {}
+
+    def tried(strength: float) -> StrengthPoint:
+        solution = solved[strength] = problem.solve(strength)
+        return judged([(solution, val)])
+
+    chosen, points = search(tried)
+    solution = solved[chosen.strength]
+    return Probe(solution.weight, solution.bias, chosen, points)
+
+
+def search(
+    tried: Callable[[float], StrengthPoint],
+) -> tuple[StrengthPoint, tuple[StrengthPoint, ...]]:
+    """The point of the best strength, and all that were tried, from strong to weak.
+
+    Args:
+        tried: strength → its point.
+    """
     points: dict[float, StrengthPoint] = {}
 
     def loss(strength: float) -> float:
-        solution = solved[strength] = problem.solve(strength)
-        points[strength] = _judged(solution, val)
-        return points[strength].val_loss
+        point = points[strength] = tried(strength)
+        assert point.val_loss is not None  # noqa: S101 - of held-out rows
+        return point.val_loss
 
     best = search_strength(loss)
-    return Probe(
-        weight=solved[best].weight,
-        bias=solved[best].bias,
-        chosen=points[best],
-        points=tuple(points[strength] for strength in sorted(points, reverse=True)),
-    )
+    return points[best], tuple(points[strength] for strength in sorted(points, reverse=True))
 
 
-def _judged(solution: Solution, val: Rows) -> StrengthPoint:
-    logits = torch.addmm(solution.bias, val.features, solution.weight.T)
+def judged(pairs: Sequence[tuple[Solution, Rows]]) -> StrengthPoint:
+    """What held-out rows say of a strength, all together.
+
+    Args:
+        pairs: solutions of one strength, each with rows that it was not solved on.
+    """
+    losses, right = [], []
+    for solution, rows in pairs:
+        logits = torch.addmm(solution.bias, rows.features, solution.weight.T)
+        losses.append(cross_entropy(logits.double(), rows.targets, reduction="none"))
+        right.append(logits.argmax(dim=1) == rows.targets)
     return StrengthPoint(
-        strength=solution.strength,
-        train_loss=solution.loss,
-        val_loss=float(cross_entropy(logits.double(), val.targets)),
-        val_top1=float((logits.argmax(dim=1) == val.targets).double().mean()),
+        strength=pairs[0][0].strength,
+        train_loss=sum(solution.loss for solution, _ in pairs) / len(pairs),
+        val_loss=float(torch.cat(losses).mean()),
+        val_top1=float(torch.cat(right).double().mean()),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vptkit.tune.data.cross_validation_parts import cross_validation_parts
 from vptkit.tune.methods.temperature import divide_head, fit_temperature
 from vptkit.tune.phases.choose_line import choose_line
 from vptkit.tune.phases.head_refit import refit_head
@@ -15,13 +16,17 @@ from .choose_lambda import choose_rescale
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.phases.phased_training import Trained
+    from vptkit.tune.training.train_state import CrossValidation
 
-__all__ = ["Chosen", "choose_on_val", "temper", "top1_on"]
+__all__ = ["Chosen", "choose_on_val", "temper", "top1_on", "unseen_logits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,8 @@ class Chosen:
 
     Attributes:
         best_epoch: whose parameters were taken, from 1; 0 for the probe before the first.
-        val_top1: accuracy on val with everything that was chosen, a share.
+        val_top1: accuracy on val with everything that was chosen, a share; without val, of the
+            models that had not seen the image; None if there is no such (one image a class).
         layer_norms: shift, λ and its curve (`Rescaled.to_json`), and the FSR proxy where there is a
             full set; None if no LayerNorms are tuned.
         line: α, and the curve along the line (`Line.to_json`); None if none was walked.
@@ -40,7 +46,7 @@ class Chosen:
     """
 
     best_epoch: int
-    val_top1: float
+    val_top1: float | None
     layer_norms: dict[str, Any] | None
     line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
@@ -80,21 +86,26 @@ def choose_on_val(
     return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=norms, line=line)
 
 
-def temper(tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig) -> dict[str, Any] | None:
+def temper(
+    tuned: Tuned,
+    sets: Mapping[str, DataSet],
+    config: TuneConfig,
+    held: CrossValidation | None = None,
+) -> dict[str, Any] | None:
     """Fit a temperature on val and divide the head by it: no answer changes, only how sure it sounds.
 
     Args:
         tuned: with all else chosen.
         sets: val is asked.
         config: `calibrate`.
+        held: where there is no val, what held-out images said.
 
     Returns:
         `Temperature.to_json`; None if none is wanted, or a logit on val is not finite.
     """
     if config.calibrate == "none":
         return None
-    val = sets["val"]
-    fitted = fit_temperature(split_logits(tuned, val, config.batch_size), val.split.targets)
+    fitted = fit_temperature(*unseen_logits(tuned, sets, config, held))
     if fitted is None:
         return None
     divide_head(tuned.head, fitted.temperature)
@@ -106,3 +117,17 @@ def top1_on(
 ) -> float | None:
     """Accuracy on a split, None if there is none; asked once, after everything is decided."""
     return top1_and_loss(tuned, sets[split], config.batch_size)[0] if split in sets else None
+
+
+def unseen_logits(
+    tuned: Tuned,
+    sets: Mapping[str, DataSet],
+    config: TuneConfig,
+    held: CrossValidation | None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits of images that were not trained on, and their classes: of val, or as held out."""
+    if held is None:
+        val = sets["val"]
+        return split_logits(tuned, val, config.batch_size), val.split.targets
+    targets = sets["train"].split.targets
+    return held.logits.numpy(), targets[cross_validation_parts(targets, config.seed) >= 0]

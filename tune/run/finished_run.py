@@ -77,6 +77,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         val_top1=record["val_top1"],
         test_top1=record["test_top1"],
         ood_top1=record.get("ood_top1"),
+        cross_validation=record.get("cross_validation"),
         seconds=time.perf_counter() - request.begun,
         device=record.get("computed", {}).get("device", "cpu"),
         metrics=files.metrics,

@@ -50,7 +50,7 @@ def _plot_strengths(
     for name, probe in probes.items():
         color, grid = f"C{names.index(name)}", probe["grid"]
         strengths = [point["strength"] for point in grid]
-        train, val = ([point[f"{part}_loss"] for point in grid] for part in ("train", "val"))
+        train, val = (_numbers(grid, f"{part}_loss") for part in ("train", "val"))
         axes.plot(strengths, train, color=color, linewidth=1, linestyle="--", alpha=0.6)
         axes.plot(strengths, val, color=color, linewidth=2, label=in_plot(name))
         chosen = strengths.index(probe["strength"])
@@ -70,8 +70,7 @@ def _plot_epochs(
         color = f"C{number}"
         epochs = [record["epoch"] for record in history]
         for axes, key in ((loss, "loss"), (accuracy, "top1")):
-            val = [record[f"val_{key}"] for record in history]
-            train = [record.get(f"train_{key}", math.nan) for record in history]
+            val, train = (_numbers(history, f"{part}_{key}") for part in ("val", "train"))
             axes.plot(epochs, train, color=color, linewidth=1, linestyle="--", alpha=0.6)
             axes.plot(epochs, val, color=color, linewidth=2, label=in_plot(name))
             if len(history) == 1:  # no line is seen
@@ -86,6 +85,12 @@ def _plot_epochs(
     handles, labels = accuracy.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))  # the head phases have one name
     accuracy.legend(once.values(), once.keys(), framealpha=1, edgecolor="none")  # grey on white
+
+
+def _numbers(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """What the records say, NaN where they say nothing."""
+    found = (record.get(key) for record in records)
+    return [math.nan if value is None else value for value in found]
 
 
 def _plain(axes: Axes) -> None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import require_writable
+from vptkit.errors import VptkitError
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
-from vptkit.tune.data.splits import data_digest, load_splits
+from vptkit.tune.data.splits import FEWEST, data_digest, load_splits
 from vptkit.tune.training.distributed import leads, share
 from vptkit.tune.training.run_files import require_free
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vptkit.tune.data.splits import Split
     from vptkit.tune.training.run_files import RunFiles
 
-__all__ = ["RunInputs", "RunRequest", "load_run", "require_readable"]
+__all__ = ["RunInputs", "RunRequest", "load_run", "require_readable", "require_val"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ class RunInputs:
         there: the adapter is there already, and may only be one of this run.
         finished: it is, and no checkpoint: all is done, and it shall be taken as it is.
         labels: names of the classes.
-        splits: train and val, test and ood where the data has them: paths and classes.
+        splits: train; val, test and ood where the data has them: paths and classes.
         sets: the same as images; without test and ood if those shall not be looked at.
         backbone: the frozen timm model.
         spec: its description.
@@ -133,6 +134,23 @@ def load_run(request: RunRequest) -> RunInputs:
             "labels": list(labels),
         },
     )
+
+
+def require_val(splits: Mapping[str, Split], config: TuneConfig) -> None:
+    """Refuse what only a val split can choose.
+
+    Raises:
+        VptkitError: λ, or a head behind it, without val.
+    """
+    if "val" in splits:
+        return
+    for key, off in (("rescale", "none"), ("refit_epochs", 0)):
+        if (value := getattr(config, key)) != off:
+            raise VptkitError(
+                f"{key} is {value}, but there is no val split of {FEWEST} images a class in the mean "
+                f"to choose by, only cross-validation on {len(splits['train'].images)} images: leave "
+                f"--{key.replace('_', '-')} away, or add images to val"
+            )
 
 
 def require_readable(sets: Mapping[str, DataSet], config: TuneConfig) -> None:

@@ -20,7 +20,8 @@ class TuneResult:
         trainable: learned numbers, head included; trainable_prompts without the head, so with
             LayerNorms where they are tuned.
         best_epoch: whose parameters the adapter holds.
-        val_top1, test_top1, ood_top1: shares; None if there is no such split.
+        val_top1, test_top1, ood_top1: shares; None if there is no such split. Where there is no val,
+            val_top1 is of images held out from training, and None with one image a class.
         seconds: of this call.
         device: that it ran on, as "cpu" or "cuda:0 (NVIDIA H200)".
         metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
@@ -33,13 +34,16 @@ class TuneResult:
         confidence: {"temperature", "val_loss": [before, after], "ece": [before, after]}; None if no
             temperature was sought, or an older vptkit tuned.
         plots: pictures of the LayerNorms and of the line.
+        cross_validation: what chose instead of val: {"folds": how many, 0 if no image could be held
+            out; "joined": images of a val that was too small to choose, and joined train}; None if
+            val chose.
     """
 
     adapter: Path
     trainable: int
     trainable_prompts: int
     best_epoch: int
-    val_top1: float
+    val_top1: float | None
     test_top1: float | None
     seconds: float
     device: str
@@ -52,6 +56,7 @@ class TuneResult:
     line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     plots: tuple[Path, ...] = ()
+    cross_validation: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document of `vptkit tune --json`."""
@@ -61,6 +66,7 @@ class TuneResult:
             "trainable_prompts": self.trainable_prompts,
             "best_epoch": self.best_epoch,
             "val_top1": self.val_top1,
+            "cross_validation": self.cross_validation,
             "test_top1": self.test_top1,
             "ood_top1": self.ood_top1,
             "seconds": round(self.seconds, 2),
@@ -79,6 +85,8 @@ class TuneResult:
         """As `to_json`, short: of the LayerNorms the sums, of probe and line what was chosen."""
         document = self.to_json()
         document["auto"] = None if self.auto is None else self.auto["kept"]
+        if self.cross_validation is not None:
+            document |= _without_val(self.val_top1, **self.cross_validation)
         if self.probe is not None:
             document["probe"] = {key: self.probe[key] for key in ("strength", "val_top1")}
             document["knn_top1"] = self.probe["knn_top1"]
@@ -95,3 +103,12 @@ class TuneResult:
             arrows = {key: " → ".join(f"{v:.4g}" for v in pair) for key, pair in pairs.items()}
             document["confidence"] = {**self.confidence, **arrows}
         return document
+
+
+def _without_val(val_top1: float | None, folds: int, joined: int) -> dict[str, str]:
+    """What people read of a run that val did not choose."""
+    said = f"{folds}-fold" if folds else "none: one image a class"
+    if joined:
+        said += f"; the {joined} images of val, too few to choose by, joined train"
+    top1 = "-" if val_top1 is None else f"{val_top1:g} ({folds}-fold)"
+    return {"val_top1": top1, "cross_validation": said}

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vptkit.progress import SILENT
-from vptkit.tune.phases.phased_training import Training, train_phases
+from vptkit.tune.phases.new_model import Training
+from vptkit.tune.phases.phased_training import train_phases
 from vptkit.tune.training.device import choose_device, describe_device, repeatable
 from vptkit.tune.training.distributed import joined, leads
 from vptkit.tune.training.run_files import run_files
@@ -21,7 +22,7 @@ from vptkit.tune.training.run_files import run_files
 from .choose_on_val import choose_on_val, temper, top1_on
 from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
-from .load_run import RunRequest, load_run, require_readable
+from .load_run import RunRequest, load_run, require_readable, require_val
 from .write_run import write_run
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def tune(
     full: TuneResult | None = None,
 ) -> TuneResult:
     """Tune, choose the best epoch on val, report test once, write the adapter.
+
+    Without val, or with one too small, cross-validation chooses
+    (`vptkit.tune.phases.cross_validation`).
 
     Beside the adapter NAME.safetensors lie NAME.metrics.jsonl and NAME.curves.png, and of tuned
     LayerNorms NAME.shift.png and NAME.lambda.png, of a line between start and end NAME.line.png, of
@@ -150,6 +154,7 @@ def _refuse(request: RunRequest, inputs: RunInputs, full: TuneResult | None) -> 
         finished_record(request.files.adapter, inputs.identity, request.config)
     if request.config.full_data is not None and full is None:
         require_full_data(request, inputs)
+    require_val(inputs.splits, request.config)
     require_readable(inputs.sets, request.config)
 
 
@@ -175,7 +180,8 @@ def _choose(
     """All that val chooses; then the full set's training, for the proxy; then test and ood."""
     config, sets, bar = request.config, inputs.sets, request.progress
     chosen = choose_on_val(trained, sets, config, bar)
-    chosen = replace(chosen, confidence=temper(trained.model, sets, config))
+    held = trained.state.cross_validation
+    chosen = replace(chosen, confidence=temper(trained.model, sets, config, held))
     if config.full_data is not None:
         output, resume, force = request.files.adapter, request.resume, request.force
         full = full or tune_full(config, output, resume=resume, force=force, progress=bar)

@@ -63,7 +63,8 @@ def write_run(
     curves: Path | None = None
     plots: tuple[Path, ...] = ()
     if leads():
-        golden = golden_answers(inputs.backbone, adapter, inputs.sets["val"], request.config.golden)
+        shown = inputs.sets.get("val", inputs.sets["train"])
+        golden = golden_answers(inputs.backbone, adapter, shown, request.config.golden)
         adapter.tensors.update(golden)
         curves, plots = plot_run(
             trained.state, chosen.layer_norms, files, adapter.name, chosen.line
@@ -80,6 +81,7 @@ def write_run(
         val_top1=chosen.val_top1,
         test_top1=chosen.test_top1,
         ood_top1=chosen.ood_top1,
+        cross_validation=_cross_validation(inputs, trained),
         seconds=time.perf_counter() - request.begun,
         device=device,
         metrics=files.metrics,
@@ -114,6 +116,7 @@ def _adapter(
             "test_top1": chosen.test_top1,
             "ood_top1": chosen.ood_top1,
             "best_epoch": chosen.best_epoch,
+            "cross_validation": _cross_validation(inputs, trained),
             "images": class_counts(inputs.labels, inputs.splits),
             "whitening": trained.state.whitening,
             "probe": trained.state.start.get("probe"),
@@ -136,6 +139,14 @@ def _adapter(
     )
 
 
+def _cross_validation(inputs: RunInputs, trained: Trained) -> dict[str, int] | None:
+    """What chose, where it was not val."""
+    chose = trained.state.cross_validation
+    if chose is None:
+        return None
+    return {"folds": chose.folds, "joined": inputs.splits["train"].joined}
+
+
 def _learned(tuned: Tuned) -> dict[str, Any]:
     """The learned tensors by their names in the file: prompts, LayerNorms, head."""
     tensors = {} if tuned.prompts is None else dict(tuned.prompts.tensors())
@@ -148,12 +159,12 @@ def _learned(tuned: Tuned) -> dict[str, Any]:
 
 @torch.no_grad()
 def golden_answers(model: Any, adapter: Adapter, data: DataSet, count: int) -> dict[str, Any]:
-    """Some validation images and the slow reference's answers to them.
+    """Some images and the slow reference's answers to them.
 
     Args:
         model: the frozen timm model, on the CPU.
         adapter: whose answers.
-        data: the validation split.
+        data: the split that they are from: val, or train where there is none.
         count: how many images, spread over the split.
 
     Returns:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.tensor_file import read_metadata
@@ -21,12 +23,14 @@ from vptkit.tune.backbone.timm_backbone import create_backbone
 from vptkit.tune.config import config_from_mapping
 from vptkit.tune.data.dataset_reader import read_splits
 from vptkit.tune.data.splits import load_splits
+from vptkit.tune.run.load_run import require_val
 from vptkit.tune.run.tune_run import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from vptkit.tune.config import TuneConfig
+    from vptkit.tune.data.splits import Split
     from vptkit.tune.run.run_result import TuneResult
 
 __all__ = ["CHECKPOINT", "adapter_from_checkpoint", "record_of", "require_inputs", "run_trial"]
@@ -38,8 +42,9 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     """Refuse, before anything starts, what every worker would stumble over.
 
     Raises:
-        VptkitError: seed or shares vary, and would draw another val split for each trial.
-        DataError: the images are not there, or too few.
+        VptkitError: seed or shares vary, and would draw another val split for each trial; or a setting
+            asks for a val split that is not there.
+        DataError: the images are not there, or too few to compare trials by.
         BackboneError: timm does not know the backbone, or its weights do not fit.
     """
     configs = list(configs)
@@ -52,9 +57,18 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
             f"and the sweep varies {', '.join(varied)}: its trials would be judged on different "
             "images. Give the data a val split, or fix these in [tune]."
         )
-    for config in {config.shots: config for config in configs}.values():
-        shares = config.val_share, config.test_share
-        load_splits(data, config.seed, *shares, shots=config.shots, allow_outside=outside)
+    splits: dict[int | None, dict[str, Split]] = {}
+    for config in configs:
+        if config.shots not in splits:
+            shares, shots = (config.val_share, config.test_share), config.shots
+            found = load_splits(data, config.seed, *shares, shots=shots, allow_outside=outside)[1]
+            splits[shots] = found
+        require_val(splits[config.shots], config)
+    for found in splits.values():
+        if "val" not in found and np.bincount(found["train"].targets).max() < 2:
+            raise DataError(
+                f"{data}: one image a class, so nothing says which trial is better: add images"
+            )
     backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}
     for config in backbones.values():
         create_backbone(config.backbone, config.backbone_args, config.weights)

@@ -17,7 +17,7 @@ from vptkit.regular_files import open_inside
 from vptkit.strict_json import canonical_json, parse_json
 from vptkit.tune.config import TuneConfig
 
-from .train_state import TrainState
+from .train_state import CrossValidation, TrainState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,6 +61,13 @@ def save_checkpoint(
         "whitening": state.whitening,
         "scaler": state.scaler,
     }
+    if (chose := state.cross_validation) is not None:
+        tensors["held_out.logits"] = chose.logits
+        document["cross_validation"] = {
+            "folds": chose.folds,
+            "best_epoch": chose.best_epoch,
+            "records": chose.records,
+        }
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
     write_tensors(path, arrays, ("vptkit", canonical_json(document)))
 
@@ -106,6 +113,7 @@ def load_checkpoint(
         start_parameters=start,
         whitening=document["whitening"],
         scaler=document.get("scaler", {}),
+        cross_validation=_cross_validation(document.get("cross_validation"), tensors),
     )
     return state, tensors
 
@@ -175,13 +183,14 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
     if not 0 <= best <= epoch or len(history) != epoch:
         yield f"epoch is {epoch}, best_epoch {best}, with a history of {len(history)}"
     for number, record in enumerate(history, 1):
-        if not isinstance(record, dict) or not all(map(_is_plain, record.values())):
+        if not isinstance(record, dict) or not _is_record(record, document):
             yield f"history: epoch {number} is no record of numbers"
         elif missing := sorted(_RECORD - set(record)):
             yield f"history: epoch {number} has no {', '.join(missing)}"
     if not isinstance(document["identity"].get("config", {}), dict):
         yield "identity: config is no object"
-    yield from _problems_of_start(document.get("start", {}))
+    yield from _problems_of_start(document.get("start", {}), document)
+    yield from _problems_of_cross_validation(document.get("cross_validation"))
     if not all(isinstance(one, dict) for one in document["whitening"]):
         yield "whitening is no list of objects"
     scaler = document.get("scaler", {})
@@ -189,12 +198,55 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
         yield "scaler is not that of fp16's losses"
 
 
-def _problems_of_start(start: Any) -> Iterator[str]:
+def _cross_validation(
+    kept: dict[str, Any] | None, tensors: dict[str, torch.Tensor]
+) -> CrossValidation | None:
+    """What chose, if there was no val.
+
+    Raises:
+        DataError: it is not whole.
+    """
+    if kept is None:
+        return None
+    logits = tensors.pop("held_out.logits", None)
+    if logits is None or logits.dim() != 2:
+        raise DataError(f"{_DAMAGED}: the logits of held-out images are missing")
+    return CrossValidation(**kept, logits=logits)
+
+
+def _problems_of_cross_validation(kept: Any) -> Iterator[str]:
+    if kept is None:
+        return
+    kinds = {"folds": int, "best_epoch": int, "records": list}
+    if not isinstance(kept, dict) or {key: type(value) for key, value in kept.items()} != kinds:
+        yield "cross_validation is no object of folds, best_epoch and records"
+    elif not all(
+        isinstance(record, dict)
+        and set(record) == {"epoch", "val_top1", "val_loss"}
+        and all(map(_is_plain, record.values()))
+        for record in kept["records"]
+    ):
+        yield "cross_validation has a record that is not of an epoch"
+    elif kept["folds"] < 0 or kept["best_epoch"] < 0:
+        yield "cross_validation has a negative number"
+
+
+def _problems_of_start(start: Any, document: dict[str, Any]) -> Iterator[str]:
     numbers = ("val_top1", "val_loss")
     if not isinstance(start, dict):
         yield "start is no object"
-    elif start and not (set(start) >= _START and all(_is_plain(start[key]) for key in numbers)):
+    elif start and not (
+        set(start) >= _START and _is_record({k: start[k] for k in numbers}, document)
+    ):
         yield "start is no record of what val says before the first epoch"
+
+
+def _is_record(record: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether all is plain; of val there is nothing to say where no image could be held out."""
+    chose = document.get("cross_validation")
+    unsaid = isinstance(chose, dict) and chose.get("folds") == 0
+    blank = ("val_top1", "val_loss") if unsaid else ()
+    return all(_is_plain(v) or (v is None and k in blank) for k, v in record.items())
 
 
 def _is_plain(value: Any) -> bool:

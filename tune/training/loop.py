@@ -35,6 +35,7 @@ __all__ = [
     "EpochData",
     "answers",
     "image_batches",
+    "is_best",
     "judged",
     "keep_if_best",
     "out_of_patience",
@@ -52,13 +53,13 @@ class EpochData(NamedTuple):
         batches: epoch → its batches.
         steps: how many those are.
         validation: (top-1 share, mean cross-entropy) on val of the model as it is; decides which
-            epoch is the best.
+            epoch is the best. None if nothing can be said: then the last epoch is.
         from_features: the batches hold features, not pixels.
     """
 
     batches: Callable[[int], Iterator[Batch]]
     steps: int
-    validation: Callable[[], tuple[float, float]]
+    validation: Callable[[], tuple[float | None, float | None]]
     from_features: bool
 
 
@@ -162,6 +163,7 @@ def train(
     after_epoch: Callable[[], Any],
     epochs: range,
     last: int,
+    until: int | None = None,
     weights: Tensor | None = None,
     enough: Callable[[TrainState], bool] = lambda _: False,
 ) -> None:
@@ -176,6 +178,7 @@ def train(
         after_epoch: called after each epoch, e.g. to save a checkpoint.
         epochs: those of this phase, with a schedule of its own.
         last: the last epoch of the run, to be told.
+        until: end after this one, if it comes first; the schedule stays that of all epochs.
         weights: of the classes in the training loss, float32 [C]; None: all 1.
         enough: asked before each epoch whether there shall be none.
 
@@ -186,7 +189,7 @@ def train(
     stepper = Stepper(model, optimizer, config, from_features=data.from_features, weights=weights)
     if state.scaler:
         stepper.scaler.load_state_dict(state.scaler)
-    for epoch in range(state.epoch, epochs.stop):
+    for epoch in range(state.epoch, epochs.stop if until is None else min(until, epochs.stop)):
         if out_of_patience(state, config) or enough(state):
             return
         # All randomness of an epoch hangs on (seed, epoch), so that a resumed run repeats it.
@@ -229,7 +232,7 @@ def _close_epoch(
 ) -> None:
     """Measure on val, note the epoch (`loss` and `top1` are of train), keep the best parameters."""
     val_top1, val_loss = data.validation()
-    require_finite(val_loss, state.epoch, config)
+    require_finite(loss if val_loss is None else val_loss, state.epoch, config)
     state.epoch += 1
     state.history.append(
         {
@@ -251,19 +254,25 @@ def keep_if_best(model: Tuned, config: TuneConfig, state: TrainState) -> None:
         config: `select` says what is better.
         state: `best` and `best_epoch` are filled in.
     """
-    record, best = (state.history or [state.start])[-1], state.best_record
-    if not state.best or best is None or _merit(record, config) > _merit(best, config):
+    if not state.best or is_best(config, state):
         state.best_epoch = state.epoch
         state.best = {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def is_best(config: TuneConfig, state: TrainState) -> bool:
+    """Whether the last record is better than the best one before it."""
+    record, best = (state.history or [state.start])[-1], state.best_record
+    return best is None or _merit(record, config) > _merit(best, config)
+
+
 def _merit(record: Mapping[str, Any], config: TuneConfig) -> tuple[float, float]:
-    top1, loss = record["val_top1"], -record["val_loss"]
-    if config.select == "last":
+    if config.select == "last" or record["val_loss"] is None:
         return record["epoch"], 0.0
+    top1, loss = record["val_top1"], -record["val_loss"]
     return (loss, top1) if config.select == "loss" else (top1, loss)
 
 
 def _latest(state: TrainState) -> str:
     record = state.history[-1] if state.history else state.start
-    return f"{record['val_top1']:.3f}" if record else "-"
+    known = record and record["val_top1"] is not None
+    return f"{record['val_top1']:.3f}" if known else "-"

@@ -8,7 +8,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TrainState"]
+__all__ = ["CrossValidation", "TrainState"]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """What chose, where there is no val: held-out parts of train (`vptkit.tune.phases.cross_validation`).
+
+    Attributes:
+        folds: how many parts there were; 0 if no image could be held out.
+        best_epoch: where the training on all images ends.
+        records: {"epoch", "val_top1", "val_loss"} of each epoch, over all that was held out; from 0
+            if the head begins as the probe. Empty if no image could be held out.
+        logits: of the held-out images at the best epoch, in the order of train, float32 [h, C].
+    """
+
+    folds: int
+    best_epoch: int
+    records: list[dict[str, Any]]
+    logits: torch.Tensor
+
+    def record_of(self, epoch: int) -> dict[str, Any]:
+        """Of an epoch; None for what nothing says."""
+        unknown = {"epoch": epoch, "val_top1": None, "val_loss": None}
+        return next((record for record in self.records if record["epoch"] == epoch), unknown)
 
 
 @dataclass(slots=True)
@@ -27,6 +50,7 @@ class TrainState:
             (`rescale` "all"); else empty.
         whitening: diagnostics of the whitening matrices.
         scaler: of fp16's losses, as torch's GradScaler has it; empty otherwise.
+        cross_validation: what chose, if there is no val.
     """
 
     identity: dict[str, Any]
@@ -38,6 +62,7 @@ class TrainState:
     start_parameters: dict[str, torch.Tensor] = field(default_factory=dict)
     whitening: list[dict[str, float]] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
+    cross_validation: CrossValidation | None = None
 
     @property
     def best_record(self) -> dict[str, Any] | None:

@@ -95,6 +95,25 @@ def test_a_budget_ends_the_search(splits, make_config, tmp_path, monkeypatch):
     assert sum(row["epochs"] for row in result.auto["tried"]) == 2
 
 
+def test_few_images_are_cross_validated(make_folders, make_config, tmp_path, monkeypatch):
+    settle(monkeypatch, beats=True)
+    data = make_folders(tmp_path / "few", 3)
+    config = make_config(method="auto", epochs=2, name="x")
+    result = tune(data, tmp_path / "a.safetensors", config)
+    assert result.cross_validation == {"folds": 3, "joined": 0}
+    assert tuple(row["method"] for row in result.auto["tried"]) == NAMES
+    kept = min(result.auto["tried"][1:], key=lambda row: row["val_loss"])["method"]
+    assert result.auto["kept"] == kept
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_the_decision_without_val(make_folders, make_config, tmp_path, images):
+    """Of one image a class nothing can be held out, and the probe is kept."""
+    data = make_folders(tmp_path / "few", images)
+    result = tune(data, tmp_path / "a.safetensors", make_config(method="auto", epochs=1))
+    assert result.auto["kept"] in (NAMES if images > 1 else ["linear"])
+
+
 def test_a_killed_run_goes_on(splits, config, tmp_path, monkeypatch):
     settle(monkeypatch, beats=True)
     whole = tune(splits, tmp_path / "whole.safetensors", config)

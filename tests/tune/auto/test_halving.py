@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vptkit.tune.auto.budget import Budget
-from vptkit.tune.auto.halving import best_by_halving
+from vptkit.tune.auto.halving import best_by_halving, best_of_all
 
 
 def tried(losses: dict[str, list[float]], epochs: int, budget: Budget | None = None):
@@ -55,3 +55,20 @@ def test_a_run_of_one_epoch():
     best, calls = tried({"a": [0.5], "b": [0.2]}, 1)
     assert best == "b"
     assert calls[-1] == ("b", 1)
+
+
+def test_all_are_trained_to_their_end_where_cross_validation_chooses():
+    losses, calls = {"a": 0.5, "b": 0.2, "c": 0.3}, []
+
+    def train(name: str, until: int) -> float:
+        calls.append((name, until))
+        budget.spend()
+        return losses[name]
+
+    budget = Budget()
+    assert best_of_all(list(losses), 7, budget, train) == "b"
+    assert calls == [("a", 7), ("b", 7), ("c", 7)]
+    calls.clear()
+    budget = Budget(epochs=1)
+    assert best_of_all(list(losses), 7, budget, train) == "a"
+    assert calls == [("a", 7)]

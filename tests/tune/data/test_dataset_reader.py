@@ -92,15 +92,16 @@ def test_one_file_is_split_at_random_as_folders_are(splits, tmp_path):
     assert data_digest(found) == data_digest(wanted)
 
 
-def test_val_is_drawn_from_train_where_a_file_has_none(splits, tmp_path):
+@pytest.mark.parametrize(("share", "val"), [(0.63, 5), (0.62, 0)])
+def test_val_is_drawn_from_train_where_a_file_has_none(splits, tmp_path, share, val):
+    """If it has five images a class."""
     root = write_shards(splits, tmp_path)
     for file in root.glob("val-*.tar"):
         file.unlink()
-    labels, found = load_splits(root, 0, 0.25, 0.15)
+    labels, found = load_splits(root, 0, share, 0.15)
+    wanted = {"train": 8 - val, "val": val, "test": 4}
     assert class_counts(labels, found) == {
-        "train": dict.fromkeys(LABELS, 6),
-        "val": dict.fromkeys(LABELS, 2),
-        "test": dict.fromkeys(LABELS, 4),
+        name: dict.fromkeys(LABELS, count) for name, count in wanted.items() if count
     }
 
 
@@ -147,7 +148,7 @@ def test_a_file_of_a_common_name_beside_class_folders(make_folders, tmp_path):
         ("path,label,split\n{a},red,train\n{b},blue,\n", "nothing says which split"),
         ("path,label,split\n{a},red,train\n{b},blue,val\n", r"val has classes .*\['blue'\]"),
         ("path,label,split\n{a},red,test\n", "no training images, only test"),
-        ("path,label\n{a},red\n{b},red\n", "1 images|2 images are too few"),
+        ("path,label\n{a},red\n{b},red\n", "only one class, 'red'"),
     ],
 )
 def test_a_csv_that_is_wrong(splits, tmp_path, text, message):

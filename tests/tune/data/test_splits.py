@@ -33,7 +33,7 @@ def test_folders_that_are_split_already(splits):
     assert labels == LABELS
     assert {name: len(split.images) for name, split in found.items()} == {
         "train": 24,
-        "val": 12,
+        "val": 15,
         "test": 12,
     }
     for name, split in found.items():
@@ -43,15 +43,15 @@ def test_folders_that_are_split_already(splits):
 
 def test_a_test_split_is_optional(make_folders, tmp_path):
     for name in ("train", "val"):
-        make_folders(tmp_path / name, 2)
+        make_folders(tmp_path / name, 5)
     assert set(load_splits(tmp_path, 0, 0.15, 0.15)[1]) == {"train", "val"}
 
 
 def test_the_random_split(make_folders, tmp_path):
     folder = make_folders(tmp_path / "d", 20)
-    _, first = load_splits(folder, 5, 0.2, 0.1)
-    _, again = load_splits(folder, 5, 0.2, 0.1)
-    _, other = load_splits(folder, 6, 0.2, 0.1)
+    _, first = load_splits(folder, 5, 0.3, 0.25)
+    _, again = load_splits(folder, 5, 0.3, 0.25)
+    _, other = load_splits(folder, 6, 0.3, 0.25)
     assert {name: split.images for name, split in first.items()} == {
         name: split.images for name, split in again.items()
     }
@@ -59,7 +59,7 @@ def test_the_random_split(make_folders, tmp_path):
     for found in (first, other):
         everything = [path for split in found.values() for path in split.images]
         assert len(everything) == len(set(everything)) == 60
-        for name, count in {"train": 14, "val": 4, "test": 2}.items():
+        for name, count in {"train": 9, "val": 6, "test": 5}.items():
             assert np.bincount(found[name].targets).tolist() == [count] * 3
             for path, target in zip(found[name].images, found[name].targets, strict=True):
                 assert path.parent.name == LABELS[target]
@@ -68,27 +68,92 @@ def test_the_random_split(make_folders, tmp_path):
 def test_each_class_is_split_on_its_own(make_folders, tmp_path):
     """More images of one class leave the split of the others alone."""
     folder = make_folders(tmp_path / "d", 12)
-    before = load_splits(folder, 0, 0.2, 0.2)[1]["val"].images
+    before = load_splits(folder, 0, 0.45, 0.2)[1]["val"].images
     for i in range(5):
         Image.new("RGB", (32, 32)).save(folder / "red" / f"more{i}.png")
-    after = load_splits(folder, 0, 0.2, 0.2)[1]["val"].images
+    after = load_splits(folder, 0, 0.45, 0.2)[1]["val"].images
     others = [path for path in before if path.parent.name != "red"]
     assert others == [path for path in after if path.parent.name != "red"]
 
 
-def test_three_images_a_class_are_enough(make_folders, tmp_path):
-    _, found = load_splits(make_folders(tmp_path / "d", 3), 0, 0.15, 0.15)
-    assert [len(found[name].images) for name in ("train", "val", "test")] == [3, 3, 3]
+@pytest.mark.parametrize(
+    ("count", "shares", "wanted"),
+    [
+        (1, (0.15, 0.15), {"train": 1}),
+        (10, (0.15, 0.15), {"train": 10}),
+        (33, (0.15, 0.15), {"train": 33}),  # 4.95 would be in each
+        (34, (0.15, 0.15), {"train": 24, "val": 5, "test": 5}),
+        (10, (0.5, 0.1), {"train": 5, "val": 5}),
+        (10, (0.1, 0.5), {"train": 5, "test": 5}),
+        (10, (0.5, 0.0), {"train": 5, "val": 5}),
+        (10, (0.0, 0.0), {"train": 10}),
+    ],
+)
+def test_a_split_of_fewer_than_five_a_class_is_not_drawn(
+    make_folders, tmp_path, count, shares, wanted
+):
+    """Its images are for training."""
+    labels, found = load_splits(make_folders(tmp_path / "d", count), 0, *shares)
+    assert class_counts(labels, found) == {
+        name: dict.fromkeys(labels, number) for name, number in wanted.items()
+    }
+    assert found["train"].joined == 0
 
 
-def test_too_few_images(make_folders, tmp_path):
+@pytest.mark.parametrize(("count", "joined"), [(4, 12), (5, 0)])
+def test_a_named_val_of_fewer_than_five_a_class_joins_train(make_folders, tmp_path, count, joined):
+    for seed, (name, images) in enumerate({"train": 6, "val": count, "test": 2}.items()):
+        make_folders(tmp_path / name, images, seed)
+    labels, found = load_splits(tmp_path, 0, 0.15, 0.15)
+    assert found["train"].joined == joined
+    assert ("val" in found) == (not joined)
+    everything = [path for split in found.values() for path in split.images]
+    assert len(everything) == len(set(everything)) == 3 * (6 + count + 2)
+    assert class_counts(labels, found)["test"] == dict.fromkeys(labels, 2)  # named: it stays
+    for image, target in zip(found["train"].images, found["train"].targets, strict=True):
+        assert image.parent.name == labels[target]
+
+
+def test_a_named_val_is_judged_by_all_classes(make_folders, tmp_path):
+    """Six images of one of three classes are two a class."""
+    for seed, name in enumerate(("train", "val")):
+        make_folders(tmp_path / name, 6, seed)
+    rows = ["path,label,split"]
+    for path in sorted(tmp_path.rglob("*.png")):
+        split, label = path.parts[-3:-1]
+        if split == "train" or label == "red":
+            rows.append(f"{path.relative_to(tmp_path)},{label},{split}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    labels, found = load_splits(tmp_path / "list.csv", 0, 0.15, 0.15)
+    assert class_counts(labels, found) == {"train": {"blue": 6, "green": 6, "red": 12}}
+
+
+def test_with_shots_a_named_val_stays_whole(make_folders, tmp_path):
+    """Else the number of training images would not be that of the shots."""
+    for seed, name in enumerate(("train", "val")):
+        make_folders(tmp_path / name, 3, seed)
+    labels, found = load_splits(tmp_path, 0, 0.15, 0.15, shots=2)
+    wanted = {"train": dict.fromkeys(labels, 2), "val": dict.fromkeys(labels, 3)}
+    assert class_counts(labels, found) == wanted
+
+
+def test_shots_of_a_folder_without_val_are_all_there_is(make_folders, tmp_path):
+    folder = make_folders(tmp_path / "d", 10)
+    labels, found = load_splits(folder, 0, 0.15, 0.15, shots=2)
+    assert class_counts(labels, found) == {"train": dict.fromkeys(labels, 2)}
+
+
+def test_a_class_too_small_to_be_split(make_folders, tmp_path):
+    folder = make_folders(tmp_path / "d", 20)
+    for i in range(2, 20):
+        (folder / "blue" / f"{i}.png").unlink()
     with pytest.raises(DataError, match=r"blue: 2 images are too few.*at least 3"):
-        load_splits(make_folders(tmp_path / "d", 2), 0, 0.15, 0.15)
+        load_splits(folder, 0, 0.4, 0.4)
 
 
 def test_shares_that_leave_nothing_to_train_on(make_folders, tmp_path):
     with pytest.raises(DataError, match="too few to split"):
-        load_splits(make_folders(tmp_path / "d", 4), 0, 0.5, 0.5)
+        load_splits(make_folders(tmp_path / "d", 10), 0, 0.5, 0.5)
 
 
 def test_no_folder_no_classes_one_class(make_folders, tmp_path):
@@ -105,10 +170,22 @@ def test_no_folder_no_classes_one_class(make_folders, tmp_path):
         load_splits(folder, 0, 0.15, 0.15)
 
 
-def test_train_without_val(make_folders, tmp_path):
-    make_folders(tmp_path / "train", 2)
-    with pytest.raises(DataError, match=r"has train/ but no val/.*train, to have it split"):
-        load_splits(tmp_path, 0, 0.15, 0.15)
+@pytest.mark.parametrize(("share", "val"), [(0.15, 0), (0.5, 5)])
+@pytest.mark.parametrize("others", [(), ("test",), ("ood",)])
+def test_train_without_val(make_folders, tmp_path, share, val, others):
+    """Val is drawn from it, if that gives enough; test only where nothing else is named."""
+    for name in ("train", *others):
+        make_folders(tmp_path / name, 10)
+    labels, found = load_splits(tmp_path, 0, share, 0.15)
+    wanted = {"train": 10 - val, "val": val, **dict.fromkeys(others, 10)}
+    assert class_counts(labels, found) == {
+        name: dict.fromkeys(labels, count) for name, count in wanted.items() if count
+    }
+
+
+def test_a_class_may_be_called_train(make_folders, tmp_path):
+    (make_folders(tmp_path, 4) / "red").rename(tmp_path / "train")
+    assert load_splits(tmp_path, 0, 0.2, 0.2)[0] == ("blue", "green", "train")
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -41,7 +41,7 @@ def test_so_many_of_each_class_and_the_other_splits_whole(splits):
     labels, found = load_splits(splits, 0, 0.15, 0.15, shots=3)
     assert class_counts(labels, found) == {
         "train": dict.fromkeys(labels, 3),
-        "val": dict.fromkeys(labels, 4),
+        "val": dict.fromkeys(labels, 5),
         "test": dict.fromkeys(labels, 4),
     }
     assert list(found["train"].images) == sorted(found["train"].images)
@@ -77,7 +77,7 @@ def test_any_image_may_be_chosen(splits):
 
 
 def test_a_random_split_does_not_change_with_shots(make_folders, tmp_path):
-    folder = make_folders(tmp_path / "d", 12)
+    folder = make_folders(tmp_path / "d", 34)
     few, all_of_them = shown(folder, 3), shown(folder, None)
     assert few["val"] == all_of_them["val"]
     assert few["test"] == all_of_them["test"]
@@ -121,7 +121,7 @@ def test_one_training(splits, make_config, tmp_path):
     assert record["config"]["shots"] == 2
     assert record["images"] == {
         "train": {"blue": 2, "green": 2, "red": 2},
-        "val": {"blue": 4, "green": 4, "red": 4},
+        "val": {"blue": 5, "green": 5, "red": 5},
         "test": {"blue": 4, "green": 4, "red": 4},
     }
     _, found = load_splits(splits, 0, 0.15, 0.15, shots=2)

@@ -20,7 +20,7 @@ from vptkit.tune.run.run_result import TuneResult  # noqa: E402
 
 def test_the_proxy_is_a_ratio_of_shifts(splits, make_folders, make_config, tmp_path):
     full = tmp_path / "full"
-    for seed, (name, count) in enumerate({"train": 16, "val": 4}.items(), 20):
+    for seed, (name, count) in enumerate({"train": 16, "val": 5}.items(), 20):
         make_folders(full / name, count, seed)
     config = make_config(method="ln", full_data=full, shots=2)
     result = tune(splits, tmp_path / "a.safetensors", config)

@@ -102,7 +102,7 @@ def test_which_run_it_is(splits, make_vit, make_config, tmp_path):
     assert inputs.labels == labels
     assert {name: len(data) for name, data in inputs.sets.items()} == {
         "train": 6,
-        "val": 12,
+        "val": 15,
         "test": 12,
     }
     assert inputs.reference.sha256 == inputs.identity["backbone"]

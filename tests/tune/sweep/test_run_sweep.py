@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -186,6 +187,32 @@ def test_trials_are_judged_on_the_same_images(plan, make_folders, make_config, t
     require_inputs(mixed, [swept.config(0)])
     with pytest.raises(VptkitError, match=f"no val split of its own.*the sweep varies {key}:"):
         require_inputs(mixed, [swept.config(0), swept.config(1)])
+
+
+@pytest.mark.slow
+def test_trials_on_few_images_are_judged_by_what_is_held_out(make_folders, plan, tmp_path):
+    folder = make_folders(tmp_path / "d", 3)
+    swept = replace(plan({"method": ["ln", "linear"]}, epochs=2), data=folder)
+    document = sweep(swept, tmp_path / "out", Serial(tmp_path / "store"))
+    assert {row["state"] for row in document["leaderboard"]} == {"finished"}
+    best, adapter = document["best"], tmp_path / "alone" / "best.safetensors"
+    adapter.parent.mkdir()
+    result = tune(folder, adapter, swept.config(best["trial"]))
+    assert result.cross_validation["folds"] == 3
+    assert best["val_top1"] == result.val_top1
+    assert (tmp_path / "out/best.safetensors").read_bytes() == adapter.read_bytes()
+
+
+def test_what_nothing_could_judge_is_refused_before_the_trials(make_folders, plan, tmp_path):
+    swept = plan({"lr_ln": [1e-3, 1e-2]}, method="ln")
+    one, few = make_folders(tmp_path / "one", 1), make_folders(tmp_path / "few", 2)
+    with pytest.raises(DataError, match="one image a class, so nothing says which trial"):
+        require_inputs(one, [swept.config(0)])
+    with pytest.raises(DataError, match="one image a class, so nothing says which trial"):
+        require_inputs(few, [replace(swept.config(0), shots=1)])
+    require_inputs(few, [swept.config(0)])
+    with pytest.raises(VptkitError, match="rescale is both, but there is no val split"):
+        require_inputs(few, [swept.config(0), replace(swept.config(1), rescale="both")])
 
 
 def test_a_trial_that_cannot_work_is_told_and_the_others_go_on(plan, tmp_path):

@@ -142,6 +142,28 @@ def test_two_processes_train_as_one(splits, make_config, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_hold_out_the_same_parts(make_folders, make_config, tmp_path):
+    """Without val: the same epoch is chosen, and what is learned is the same but for rounding."""
+    folder = make_folders(tmp_path / "d", 4)
+    config = make_config(method="vpt", select="last", device="cpu", golden=2)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = torchrun(
+        tmp_path / "script.py", folder, tmp_path, json.dumps({"few": settings_of(config)})
+    )
+    assert done.returncode == 0, done.stderr
+    alone = read_adapter(tune(folder, tmp_path / "alone.safetensors", config).adapter)
+    both = read_adapter(tmp_path / "few.safetensors")
+    for key in ("cross_validation", "best_epoch", "val_top1"):
+        assert both.train[key] == alone.train[key], key
+    assert both.train["cross_validation"]["folds"] == 4
+    for key, value in alone.tensors.items():
+        bound = 1e-2 * max(1.0, float(np.abs(value).max()))  # the probe's search ends within that
+        assert np.abs(both.tensors[key].astype(float) - value).max() <= bound, key
+    one, other = (load_file(tmp_path / f"few.{rank}.params") for rank in (0, 1))
+    assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.slow
 def test_the_command_speaks_once(splits, weights, tmp_path):
     """`torchrun -m vptkit tune`: one document on standard output."""
     output = tmp_path / "a.safetensors"

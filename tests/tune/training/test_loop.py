@@ -107,7 +107,7 @@ def make_measured(splits, make_vit, make_config):
     """A function: (model in training mode, its validation split, configuration)."""
 
     def make(**settings: Any) -> tuple[Tuned, DataSet, Any]:
-        config = make_config(**settings, batch_size=5)  # of 12 images
+        config = make_config(**settings, batch_size=6)  # of 15 images
         model = make_vit()
         data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["val"], preprocess_of(model))
         tuned = Tuned(model, spec_from_model(model), config, 3, None)
@@ -155,7 +155,7 @@ def test_an_answer_that_is_no_number_is_wrong(make_measured):
     with torch.no_grad():
         tuned.head.weight.fill_(float("nan"))
     right, loss = answers(tuned, data, 5)
-    assert (right.shape, right.sum()) == ((12,), 0)
+    assert (right.shape, right.sum()) == ((15,), 0)
     assert np.isnan(loss)
 
 
@@ -164,13 +164,13 @@ def test_the_logits_of_a_split_are_in_its_order(splits, make_vit, make_config):
     data = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["val"], preprocess_of(model))
     tuned = Tuned(model, spec_from_model(model), config, 3, None)
     logits = split_logits(tuned, data, 5)
-    assert (logits.shape, logits.dtype) == ((12, 3), "float32")
+    assert (logits.shape, logits.dtype) == ((15, 3), "float32")
     right, loss = answers(tuned, data, 5)
     assert np.array_equal(logits.argmax(axis=1) == data.split.targets, right)
     wanted = torch.nn.functional.cross_entropy(*map(torch.from_numpy, (logits, data.split.targets)))
     assert loss == pytest.approx(float(wanted), rel=1e-5)
     alone = DataSet(data.split, data.preprocess)
-    np.testing.assert_allclose(split_logits(tuned, alone, 12), logits, atol=1e-5)
+    np.testing.assert_allclose(split_logits(tuned, alone, 15), logits, atol=1e-5)
 
 
 # ---- early stopping -----------------------------------------------------------------------------

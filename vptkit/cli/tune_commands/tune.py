@@ -38,7 +38,7 @@ def tune(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="train/ val/ [test/ ood/], each with one folder per class; one folder per class,"
+            help="train/ [val/ test/ ood/], each with one folder per class; one folder per class,"
             " which is split; a CSV of path,label[,split]; Parquet files or a saved data set of"
             " Hugging Face; WebDataset shards.",
         ),
@@ -117,8 +117,12 @@ def tune(
     ] = None,
     augment: Annotated[Text, option("none, flip or crop [flip].")] = None,
     crop_scale: Annotated[Float, option("Smallest area that crop keeps [0.5].")] = None,
-    val_share: Annotated[Float, option("Share of each class, if DATA is split [0.15].")] = None,
-    test_share: Annotated[Float, option("Likewise [0.15].")] = None,
+    val_share: Annotated[
+        Float, option("Share of each class, if DATA has no val; 0: cross-validation [0.15].")
+    ] = None,
+    test_share: Annotated[
+        Float, option("Likewise; neither is drawn with fewer than 5 images a class [0.15].")
+    ] = None,
     shots: Annotated[
         Text, option("Training images kept of each class; 1,2,5 is a training for each [all].")
     ] = None,

@@ -130,8 +130,9 @@ def edited(inputs: Path, folder: Path, damage: str) -> Path:
         return folder / "one"
     if damage == "other labels":
         (folder / "val" / "red").rename(folder / "val" / "rouge")
-    elif damage == "no val":
-        (folder / "val").rename(folder / "somewhere")
+    elif damage == "no train":
+        (folder / "train").rename(folder / "somewhere")
+        make_folders(folder / "test", 4)
     elif damage == "unreadable":
         victim.write_bytes(b"these are not pixels")
     elif damage == "truncated":
@@ -159,7 +160,7 @@ def bomb(side: int) -> bytes:
         ("empty", ("nothing: empty", "one folder per class")),
         ("one class", ("only one class, 'green'",)),
         ("other labels", ("val: its classes differ", "'red', 'rouge'")),
-        ("no val", ("no val/",)),
+        ("no train", ("no train/",)),
         ("unreadable", ("train/green/1.png", "not an image")),
         ("truncated", ("train/green/1.png", "broken")),
         ("10000", ("train/green/1.png", "bomb")),

@@ -1,0 +1,224 @@
+"""Where there is no val: strength and epoch are chosen on held-out parts of train.
+
+Each part is held out once: a probe and a whole training on the others, judged by it after each
+epoch. What is best over all that was held out is then done once more, on all images: with few of
+them each one counts for learning *and* for choosing, and none judges a model that has seen it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vptkit.errors import DataError
+from vptkit.tune.data.cross_validation_parts import cross_validation_parts, without_part
+from vptkit.tune.data.dataset import DataSet
+from vptkit.tune.probe.cross_validated_probe import cross_validated_knn, fit_probe_by_parts
+from vptkit.tune.probe.fit_probe import Rows
+from vptkit.tune.training.distributed import leads, sum_over_processes
+from vptkit.tune.training.frozen_features import feature_rows
+from vptkit.tune.training.loop import is_best, keep_if_best, out_of_patience
+from vptkit.tune.training.optimizer_step import class_weights
+from vptkit.tune.training.train_state import CrossValidation, TrainState
+
+from .part_training import judged, train_without_part
+from .phase_plan import epochs_of, phases, stalled
+from .phase_trainer import PhaseTrainer
+from .probe_start import NEIGHBOURS, put_head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from vptkit.progress import Progress
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.methods.tuned_model import Tuned
+    from vptkit.tune.probe.cross_validated_probe import CrossValidatedProbe
+
+    from .new_model import Training
+
+__all__ = ["cross_validate", "held_out_record", "kept_outcome"]
+
+
+def cross_validate(training: Training, tuned: Tuned, state: TrainState) -> CrossValidation:
+    """Choose strength and epoch; note what chose, and the start of the training on all images.
+
+    If no image can be held out (one a class), the strength is fixed and the last epoch is taken.
+
+    Args:
+        training: its train split is all there is.
+        tuned: gets the probe of all images as its head, if it begins as the probe.
+        state: `cross_validation`, `start`, and with it the best so far, are filled in.
+
+    Returns:
+        what chose, as the state has it.
+    """
+    config, data = training.config, training.sets["train"]
+    parts = cross_validation_parts(data.split.targets, config.seed)
+    folds, progress = int(parts.max()) + 1, training.progress
+    sets = [_held_out(data, parts, part) for part in range(folds)]
+    own = _images(tuned, {"train": data}, config, progress)
+    ahead = own + sum(_images(tuned, pair, config, progress) for pair in sets)
+    progress.total = (progress.total or 0) + ahead
+    found = None
+    if config.starts_from_probe:
+        found, neighbours = _probe(tuned, data, parts, config, progress)
+    logits = []
+    for part, pair in enumerate(sets):
+        bar = _Titled(progress, f"{part + 1} of {folds} parts held out: ")
+        one = replace(training, sets=pair, progress=bar)
+        logits.append(train_without_part(one, None if found is None else found.without[part]))
+    progress.total = (progress.total or 0) - own  # counted again by the training on all
+    chose = state.cross_validation = _chosen(logits, parts, data.split.targets, config)
+    if found is not None:
+        put_head(tuned, found.probe.weight, found.probe.bias)
+        probe = {**found.probe.to_json(), "knn_top1": neighbours}
+        state.start = {**chose.record_of(0), "probe": probe}
+        keep_if_best(tuned, config, state)
+    return chose
+
+
+def kept_outcome(training: Training, state: TrainState) -> CrossValidation:
+    """What chose, as a checkpoint has it.
+
+    Raises:
+        DataError: it is not of this training.
+    """
+    chose, config = state.cross_validation, training.config
+    assert chose is not None  # noqa: S101 - the caller looked
+    parts = cross_validation_parts(training.sets["train"].split.targets, config.seed)
+    folds = int(parts.max()) + 1
+    shape = int((parts >= 0).sum()), len(training.identity["labels"])
+    epochs = _epochs(config)
+    fits = (
+        chose.folds == folds
+        and [record["epoch"] for record in chose.records] == list(epochs if folds else ())
+        and tuple(chose.logits.shape) == (shape if folds else (0, 0))
+        and chose.logits.dtype == torch.float32
+        and chose.best_epoch == (_best_epoch(chose.records, config) if folds else epochs[-1])
+        and state.epoch <= chose.best_epoch
+    )
+    if not fits:
+        raise DataError(
+            f"{training.files.checkpoint}: damaged checkpoint: its cross_validation is not of this "
+            "training. Remove it to start anew."
+        )
+    return chose
+
+
+def held_out_record(state: TrainState) -> tuple[float | None, float | None]:
+    """(top-1, log-loss) of what was held out, of the epoch that is being closed; None: unknown."""
+    assert state.cross_validation is not None  # noqa: S101 - the caller has no val
+    record = state.cross_validation.record_of(state.epoch + 1)
+    return record["val_top1"], record["val_loss"]
+
+
+class _Titled:
+    """A progress that says which part is held out."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress, self._title = progress, title
+
+    @property
+    def total(self) -> int | None:
+        return self._progress.total
+
+    @total.setter
+    def total(self, value: int | None) -> None:
+        self._progress.total = value
+
+    def update(self, advance: int = 1, text: str = "") -> None:
+        self._progress.update(advance, self._title + text)
+
+
+def _held_out(data: DataSet, parts: NDArray[np.int64], part: int) -> dict[str, DataSet]:
+    splits = without_part(data.split, parts, part)
+    return {
+        name: DataSet(split, data.preprocess)
+        for name, split in zip(("train", "val"), splits, strict=True)
+    }
+
+
+def _images(
+    tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig, progress: Progress
+) -> int:
+    """How many training images a whole training shows."""
+    state = TrainState({})
+    trainer = PhaseTrainer(tuned=tuned, sets=sets, config=config, state=state, progress=progress)
+    return trainer.images_left(phases(config))
+
+
+def _probe(
+    tuned: Tuned,
+    data: DataSet,
+    parts: NDArray[np.int64],
+    config: TuneConfig,
+    progress: Progress,
+) -> tuple[CrossValidatedProbe, dict[str, float | None]]:
+    """The probe, and the floor of the neighbours, from the features of all images."""
+    classes = tuned.head.out_features
+    rows = feature_rows(tuned, data, config, progress, augmented=True)
+    places = torch.from_numpy(parts).to(rows.targets.device)
+    plain = Rows(*(values[: len(data)] for values in rows))
+    neighbours = {str(k): cross_validated_knn(plain, places, classes, k) for k in NEIGHBOURS}
+    progress.update(0, "probe")
+    weights = class_weights(config, data.split.targets, classes)
+    return fit_probe_by_parts(rows, places, classes, weights), neighbours
+
+
+def _chosen(
+    logits: Sequence[Sequence[NDArray[np.float32]]],
+    parts: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    config: TuneConfig,
+) -> CrossValidation:
+    """The records over all parts, and which epoch they choose.
+
+    Args:
+        logits: of each part, after each epoch, [images of the part, C].
+        parts, targets: of each image.
+        config: `select`, `patience`, and `cycles`.
+    """
+    epochs, held = _epochs(config), parts >= 0
+    if not logits:
+        return CrossValidation(0, epochs.stop - 1, [], torch.zeros(0, 0))
+    records, answers = [], []
+    for epoch in epochs:
+        whole = np.zeros((len(parts), logits[0][0].shape[1]), np.float32)
+        for part, by_epoch in enumerate(logits):
+            whole[parts == part] = by_epoch[epoch - epochs.start]
+        answers.append(whole[held])
+        top1, loss = judged(whole[held], targets[held])
+        records.append({"epoch": epoch, "val_top1": top1, "val_loss": loss})
+    choice = torch.tensor([_best_epoch(records, config) if leads() else 0])
+    sum_over_processes([choice])  # one choice for all, were the last bits to differ
+    best = int(choice)
+    return CrossValidation(
+        len(logits), best, records, torch.from_numpy(answers[best - epochs.start])
+    )
+
+
+def _epochs(config: TuneConfig) -> range:
+    """Those that can be chosen; 0 is the probe."""
+    return range(0 if config.starts_from_probe else 1, epochs_of(config) + 1)
+
+
+def _best_epoch(records: Sequence[dict[str, Any]], config: TuneConfig) -> int:
+    """The epoch that a training with these records would choose, and where it would end."""
+    first = records[0]["epoch"]
+    state = TrainState({}, start={} if first else records[0])
+    for phase in phases(config):
+        if stalled(phase, state, config):
+            break
+        for epoch in phase.epochs:
+            if out_of_patience(state, config):
+                break
+            state.epoch = epoch + 1
+            state.history.append(records[state.epoch - first])
+            if is_best(config, state):
+                state.best_epoch = state.epoch
+    return state.best_epoch

@@ -1,0 +1,67 @@
+"""A whole training while a part of the images is held out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vptkit.scores.probabilities import log_loss
+from vptkit.tune.training.loop import split_logits
+from vptkit.tune.training.train_state import TrainState
+
+from .new_model import new_model
+from .phase_plan import phases
+from .phase_trainer import PhaseTrainer
+from .probe_start import put_head
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vptkit.tune.probe.logistic_regression import Solution
+
+    from .new_model import Training
+
+__all__ = ["judged", "train_without_part"]
+
+
+def judged(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> tuple[float, float]:
+    """(top-1 share, mean cross-entropy) of some images' logits [images, C]."""
+    return float((logits.argmax(axis=1) == targets).mean()), log_loss(logits, targets)
+
+
+def train_without_part(training: Training, probe: Solution | None) -> list[NDArray[np.float32]]:
+    """Train every epoch; nothing ends it early, and nothing is written.
+
+    Args:
+        training: sets: train, without the part, and val, the part.
+        probe: solved on the same images; None if the head begins at zero.
+
+    Returns:
+        logits of the part's images, [images, C], at the start (with a probe) and after each epoch.
+    """
+    config, sets = replace(training.config, patience=None), training.sets
+    training = replace(training, config=config)
+    state, plan = TrainState(training.identity), phases(config)
+    tuned, targets = new_model(training, state, None), sets["val"].split.targets
+    noted: list[NDArray[np.float32]] = []
+
+    def validation() -> tuple[float, float]:
+        logits = split_logits(tuned, sets["val"], config.batch_size)
+        noted.append(logits)
+        return judged(logits, targets)
+
+    if probe is not None:
+        put_head(tuned, probe.weight, probe.bias)
+        validation()
+    trainer = PhaseTrainer(
+        tuned=tuned,
+        sets=sets,
+        config=config,
+        state=state,
+        progress=training.progress,
+        validation=validation,
+    )
+    for phase in plan:
+        trainer.train(phase, last=plan[-1].epochs.stop)
+    return noted
