@@ -156,7 +156,7 @@ def test_a_finished_sweep_stays_as_it_is(plan, tmp_path, monkeypatch):
     swept, out, runner = plan({"lr": [1e-3, 1e-2]}), tmp_path / "out", Serial(tmp_path / "store")
     document = sweep(swept, out, runner)
     records = [json.loads(line) for line in (out / "best.metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3]
     made = []
     monkeypatch.setattr(
         sweep_trial,
