@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .splits import Split
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from .splits import Split
 
 __all__ = ["NEVER", "cross_validation_parts", "without_part"]
 
@@ -59,4 +60,4 @@ def without_part(split: Split, parts: NDArray[np.int64], part: int) -> tuple[Spl
 
 def _some(split: Split, chosen: NDArray[np.bool_]) -> Split:
     rows = np.flatnonzero(chosen)
-    return Split(tuple(split.images[i] for i in rows), split.targets[rows])
+    return replace(split, images=tuple(split.images[i] for i in rows), targets=split.targets[rows])
