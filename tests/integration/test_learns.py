@@ -29,16 +29,20 @@ QUICK = ("linear", "vpt-deep", "bpt-bilinear", "ln")
 
 
 def losses(result) -> list[float]:
-    return [json.loads(line)["train_loss"] for line in result.metrics.read_text().splitlines()]
+    records = [json.loads(line) for line in result.metrics.read_text().splitlines()]
+    return [record["train_loss"] for record in records if record["epoch"]]
 
 
 @pytest.mark.parametrize("name", quick_if(QUICK.__contains__, METHODS))
 def test_each_method_learns(splits, make_config, tmp_path, name):
-    config = make_config(**METHODS[name], epochs=8, lr=1e-2, lr_head=2e-2, lr_ln=1e-2)
-    result = tune(splits, tmp_path / "a.safetensors", config)
-    assert result.val_top1 > 0.9
-    assert result.test_top1 > 0.8
-    assert losses(result)[-1] < 0.6 * losses(result)[0]
+    rates = {"epochs": 8, "lr": 1e-2, "lr_head": 2e-2, "lr_ln": 1e-2}
+    for start in ("probe", "zero"):
+        config = make_config(**METHODS[name], **rates, head_init=start)
+        result = tune(splits, tmp_path / f"{start}.safetensors", config)
+        assert result.val_top1 > 0.9
+        assert result.test_top1 > 0.8
+    if name != "linear":  # which has no epochs, and is the probe in either case
+        assert losses(result)[-1] < 0.6 * losses(result)[0]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,7 @@ def test_each_method_learns(splits, make_config, tmp_path, name):
 def test_the_body_alone_learns(splits, make_config, tmp_path, name):
     """With a head that stands still, what falls is the prompts' or the LayerNorms' doing."""
     still = {"lr_head": 1e-12, "wd_head": 0.0, "dropout": 0.0, "augment": "none"}
+    still["head_init"] = "zero"
     rates = {"start": (3, 1e-9), "moved": (8, 5e-2)}  # three epochs are enough to see it stand
     start, moved = (
         tune(
@@ -62,7 +67,7 @@ def test_the_body_alone_learns(splits, make_config, tmp_path, name):
 
 def test_without_a_rate_nothing_is_learned(splits, make_config, tmp_path):
     """The twin of the tests above: they would notice a training that does nothing."""
-    config = make_config(method="vpt", epochs=8, lr=1e-9, lr_head=1e-9)
+    config = make_config(method="vpt", epochs=8, lr=1e-9, lr_head=1e-9, head_init="zero")
     result = tune(splits, tmp_path / "a.safetensors", config)
     assert result.val_top1 < 0.9
     assert losses(result)[-1] > 0.9 * losses(result)[0]

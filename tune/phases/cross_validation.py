@@ -30,7 +30,7 @@ from .phase_trainer import PhaseTrainer
 from .probe_start import NEIGHBOURS, put_head
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,10 +41,12 @@ if TYPE_CHECKING:
 
     from .new_model import Training
 
-__all__ = ["cross_validate", "held_out_record", "kept_outcome"]
+__all__ = ["cross_validate", "held_out_record"]
 
 
-def cross_validate(training: Training, tuned: Tuned, state: TrainState) -> CrossValidation:
+def cross_validate(
+    training: Training, tuned: Tuned, state: TrainState, keep: Callable[[], None]
+) -> CrossValidation:
     """Choose strength and epoch; note what chose, and the start of the training on all images.
 
     If no image can be held out (one a class), the strength is fixed and the last epoch is taken.
@@ -52,62 +54,99 @@ def cross_validate(training: Training, tuned: Tuned, state: TrainState) -> Cross
     Args:
         training: its train split is all there is.
         tuned: gets the probe of all images as its head, if it begins as the probe.
-        state: `cross_validation`, `start`, and with it the best so far, are filled in.
+        state: `start` and with it the best so far, `held_out` and `cross_validation` are filled in;
+            parts that it has already are not held out again.
+        keep: called when something was found: the probe, and each part.
 
     Returns:
         what chose, as the state has it.
+
+    Raises:
+        DataError: the state has parts of another training.
     """
     config, data = training.config, training.sets["train"]
     parts = cross_validation_parts(data.split.targets, config.seed)
-    folds, progress = int(parts.max()) + 1, training.progress
-    sets = [_held_out(data, parts, part) for part in range(folds)]
+    begun = state.folds is not None
+    folds = int(parts.max()) + 1
+    if begun:
+        _require_fitting(training, state, parts)
+    state.folds = folds
+    if not begun or len(state.held_out) < folds:
+        found = None
+        if config.starts_from_probe:
+            found, record = _probe(tuned, data, parts, config, training.progress)
+            if not begun:
+                _start(tuned, found, record, state, config)
+                keep()
+        _hold_out(training, tuned, found, parts, state, keep)
+    chose = _chosen(state.held_out, parts, data.split.targets, config)
+    state.cross_validation = chose
+    if state.start:
+        state.start |= chose.record_of(0)
+    return chose
+
+
+def _start(
+    tuned: Tuned,
+    found: CrossValidatedProbe,
+    record: dict[str, Any],
+    state: TrainState,
+    config: TuneConfig,
+) -> None:
+    """The probe of all images as the state before the first epoch; of prompts nothing is known yet."""
+    put_head(tuned, found.probe.weight, found.probe.bias)
+    told = {key: record[key] for key in ("val_top1", "val_loss")}
+    state.start = {"epoch": 0, **told, "probe": record}
+    keep_if_best(tuned, config, state)
+
+
+def _hold_out(
+    training: Training,
+    tuned: Tuned,
+    found: CrossValidatedProbe | None,
+    parts: NDArray[np.int64],
+    state: TrainState,
+    keep: Callable[[], None],
+) -> None:
+    """Train without each part that is not done, and keep what it says."""
+    config, data, progress = training.config, training.sets["train"], training.progress
+    folds = int(parts.max()) + 1
+    left = range(len(state.held_out), folds)
+    sets = [_held_out(data, parts, part) for part in left]
     own = _images(tuned, {"train": data}, config, progress)
     ahead = own + sum(_images(tuned, pair, config, progress) for pair in sets)
     progress.total = (progress.total or 0) + ahead
-    found = None
-    if config.starts_from_probe:
-        found, neighbours = _probe(tuned, data, parts, config, progress)
-    logits = []
-    for part, pair in enumerate(sets):
+    for part, pair in zip(left, sets, strict=True):
         bar = _Titled(progress, f"{part + 1} of {folds} parts held out: ")
         one = replace(training, sets=pair, progress=bar)
-        logits.append(train_without_part(one, None if found is None else found.without[part]))
+        logits = train_without_part(one, None if found is None else found.without[part])
+        state.held_out.append(torch.from_numpy(np.stack(logits)))
+        keep()
     progress.total = (progress.total or 0) - own  # counted again by the training on all
-    chose = state.cross_validation = _chosen(logits, parts, data.split.targets, config)
-    if found is not None:
-        put_head(tuned, found.probe.weight, found.probe.bias)
-        probe = {**found.probe.to_json(), "knn_top1": neighbours}
-        state.start = {**chose.record_of(0), "probe": probe}
-        keep_if_best(tuned, config, state)
-    return chose
 
 
-def kept_outcome(training: Training, state: TrainState) -> CrossValidation:
-    """What chose, as a checkpoint has it.
+def _require_fitting(training: Training, state: TrainState, parts: NDArray[np.int64]) -> None:
+    """Refuse a checkpoint whose parts are not those of this training.
 
     Raises:
-        DataError: it is not of this training.
+        DataError: they are not.
     """
-    chose, config = state.cross_validation, training.config
-    assert chose is not None  # noqa: S101 - the caller looked
-    parts = cross_validation_parts(training.sets["train"].split.targets, config.seed)
-    folds = int(parts.max()) + 1
-    shape = int((parts >= 0).sum()), len(training.identity["labels"])
-    epochs = _epochs(config)
-    fits = (
-        chose.folds == folds
-        and [record["epoch"] for record in chose.records] == list(epochs if folds else ())
-        and tuple(chose.logits.shape) == (shape if folds else (0, 0))
-        and chose.logits.dtype == torch.float32
-        and chose.best_epoch == (_best_epoch(chose.records, config) if folds else epochs[-1])
-        and state.epoch <= chose.best_epoch
-    )
-    if not fits:
+    folds, epochs = int(parts.max()) + 1, len(_epochs(training.config))
+    shapes = [tuple(value.shape) for value in state.held_out]
+    classes = len(training.identity["labels"])
+    wanted = [(epochs, int((parts == part).sum()), classes) for part in range(folds)]
+    whole = all(v.dtype == torch.float32 and v.isfinite().all() for v in state.held_out)
+    if (
+        not whole
+        or bool(state.start) != training.config.starts_from_probe
+        or state.folds != folds
+        or shapes != wanted[: len(shapes)]
+        or (state.epoch and len(shapes) < folds)
+    ):
         raise DataError(
-            f"{training.files.checkpoint}: damaged checkpoint: its cross_validation is not of this "
-            "training. Remove it to start anew."
+            f"{training.files.checkpoint}: damaged checkpoint: the held-out parts are not those of "
+            "this training. Remove it to start anew."
         )
-    return chose
 
 
 def held_out_record(state: TrainState) -> tuple[float | None, float | None]:
@@ -158,8 +197,8 @@ def _probe(
     parts: NDArray[np.int64],
     config: TuneConfig,
     progress: Progress,
-) -> tuple[CrossValidatedProbe, dict[str, float | None]]:
-    """The probe, and the floor of the neighbours, from the features of all images."""
+) -> tuple[CrossValidatedProbe, dict[str, Any]]:
+    """The probe from the features of all images, and its record, with the floor of the neighbours."""
     classes = tuned.head.out_features
     rows = feature_rows(tuned, data, config, progress, augmented=True)
     places = torch.from_numpy(parts).to(rows.targets.device)
@@ -167,11 +206,12 @@ def _probe(
     neighbours = {str(k): cross_validated_knn(plain, places, classes, k) for k in NEIGHBOURS}
     progress.update(0, "probe")
     weights = class_weights(config, data.split.targets, classes)
-    return fit_probe_by_parts(rows, places, classes, weights), neighbours
+    found = fit_probe_by_parts(rows, places, classes, weights)
+    return found, {**found.probe.to_json(), "knn_top1": neighbours}
 
 
 def _chosen(
-    logits: Sequence[Sequence[NDArray[np.float32]]],
+    logits: Sequence[torch.Tensor],
     parts: NDArray[np.int64],
     targets: NDArray[np.int64],
     config: TuneConfig,
@@ -179,7 +219,7 @@ def _chosen(
     """The records over all parts, and which epoch they choose.
 
     Args:
-        logits: of each part, after each epoch, [images of the part, C].
+        logits: `TrainState.held_out`, of all parts.
         parts, targets: of each image.
         config: `select`, `patience`, and `cycles`.
     """
@@ -188,9 +228,9 @@ def _chosen(
         return CrossValidation(0, epochs.stop - 1, [], torch.zeros(0, 0))
     records, answers = [], []
     for epoch in epochs:
-        whole = np.zeros((len(parts), logits[0][0].shape[1]), np.float32)
+        whole = np.zeros((len(parts), logits[0].shape[2]), np.float32)
         for part, by_epoch in enumerate(logits):
-            whole[parts == part] = by_epoch[epoch - epochs.start]
+            whole[parts == part] = by_epoch[epoch - epochs.start].numpy()
         answers.append(whole[held])
         top1, loss = judged(whole[held], targets[held])
         records.append({"epoch": epoch, "val_top1": top1, "val_loss": loss})

@@ -12,7 +12,7 @@ from vptkit.tune.training.checkpoint import load_checkpoint, save_checkpoint
 from vptkit.tune.training.distributed import leads
 from vptkit.tune.training.train_state import TrainState
 
-from .cross_validation import cross_validate, held_out_record, kept_outcome
+from .cross_validation import cross_validate, held_out_record
 from .new_model import new_model
 from .phase_plan import phases, stalled
 from .phase_trainer import PhaseTrainer
@@ -90,21 +90,21 @@ def _trainer(
 ) -> PhaseTrainer:
     """The trainer of a model that stands at its start; what a fresh start found is kept."""
     sets, config, progress = training.sets, training.config, training.progress
-    fresh = not state.start and config.starts_from_probe
     trainer = PhaseTrainer(tuned=tuned, sets=sets, config=config, state=state, progress=progress)
-    if "val" in sets:
-        if fresh:
-            start_from_probe(tuned, sets, config, state, progress)
-    else:
-        fresh = state.cross_validation is None
-        chose = cross_validate(training, tuned, state) if fresh else kept_outcome(training, state)
+    keep = functools.partial(_keep, trainer, training.files, None)
+    fresh = not state.start and config.starts_from_probe
+    if "val" not in sets:
+        fresh = state.epoch == 0
+        chose = cross_validate(training, tuned, state, keep)
         validation = functools.partial(held_out_record, state)
         trainer = replace(trainer, until=chose.best_epoch, validation=validation)
+    elif fresh:
+        start_from_probe(tuned, sets, config, state, progress)
     if config.rescale == "all" and not state.start_parameters:
         state.start_parameters = {name: v.clone() for name, v in tuned.state_dict().items()}
-    if fresh and leads():
+    if fresh:
         ended = not trainer.images_left(plan)
-        _keep(trainer, training.files, None, on_epoch if ended else None)
+        keep(on_epoch if ended else None)
     return trainer
 
 
@@ -137,9 +137,11 @@ def _keep(
     trainer: PhaseTrainer,
     files: RunFiles,
     optimizer: torch.optim.Optimizer | None,
-    on_epoch: Callable[[Path], None] | None,
+    on_epoch: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write metrics and checkpoint."""
+    """Write metrics and checkpoint; of torchrun's processes the first does."""
+    if not leads():
+        return
     state = trainer.state
     write_metrics(state, files)
     save_checkpoint(files.checkpoint, trainer.tuned, optimizer, state)

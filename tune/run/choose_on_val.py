@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vptkit.tune.phases.phased_training import Trained
     from vptkit.tune.training.train_state import CrossValidation
 
-__all__ = ["Chosen", "choose_on_val", "temper", "top1_on", "unseen_logits"]
+__all__ = ["Chosen", "choose_on_val", "temper", "top1_on", "unseen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ def temper(
     """
     if config.calibrate == "none":
         return None
-    fitted = fit_temperature(*unseen_logits(tuned, sets, config, held))
+    fitted = fit_temperature(*unseen(tuned, sets, config, held))
     if fitted is None:
         return None
     divide_head(tuned.head, fitted.temperature)
@@ -119,13 +119,19 @@ def top1_on(
     return top1_and_loss(tuned, sets[split], config.batch_size)[0] if split in sets else None
 
 
-def unseen_logits(
+def unseen(
     tuned: Tuned,
     sets: Mapping[str, DataSet],
     config: TuneConfig,
     held: CrossValidation | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits of images that were not trained on, and their classes: of val, or as held out."""
+    """Logits of images that were not trained on, [images, C], and their classes.
+
+    Args:
+        tuned: asked about val.
+        sets, config: of the run.
+        held: where there is no val: then the models without their part have answered.
+    """
     if held is None:
         val = sets["val"]
         return split_logits(tuned, val, config.batch_size), val.split.targets

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vptkit.atomic_files import require_writable
-from vptkit.errors import VptkitError
+from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
@@ -27,7 +29,14 @@ if TYPE_CHECKING:
     from vptkit.tune.data.splits import Split
     from vptkit.tune.training.run_files import RunFiles
 
-__all__ = ["RunInputs", "RunRequest", "load_run", "require_readable", "require_val"]
+__all__ = [
+    "RunInputs",
+    "RunRequest",
+    "load_run",
+    "require_judges",
+    "require_readable",
+    "require_val",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +160,19 @@ def require_val(splits: Mapping[str, Split], config: TuneConfig) -> None:
                 f"to choose by, only cross-validation on {len(splits['train'].images)} images: leave "
                 f"--{key.replace('_', '-')} away, or add images to val"
             )
+
+
+def require_judges(data: Path, splits: Mapping[str, Split]) -> None:
+    """Refuse to compare trainings where no image is left to say which is better.
+
+    Raises:
+        DataError: there is no val, and no class has a second image to be held out.
+    """
+    if "val" not in splits and np.bincount(splits["train"].targets).max() < 2:
+        raise DataError(
+            f"{data}: one image a class, so nothing says which training is better: add images, or "
+            "tune with one --method"
+        )
 
 
 def require_readable(sets: Mapping[str, DataSet], config: TuneConfig) -> None:

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
 from vptkit.tune.phases.new_model import Training
 from vptkit.tune.phases.phased_training import train_phases
@@ -79,6 +80,8 @@ def tune(
     Raises:
         VptkitError: bad input; every message says what to do.
     """
+    if config.method == "auto":  # of `vptkit.tune.auto` each run is of one method
+        raise VptkitError("method auto is not for sweeps or a series of --shots: pass one method")
     asked = {"resume": resume, "force": force, "test": test}
     with requested(data, output, config, progress, **asked) as request:
         inputs = load_run(request)

@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.tensor_file import read_metadata
@@ -23,7 +21,7 @@ from vptkit.tune.backbone.timm_backbone import create_backbone
 from vptkit.tune.config import config_from_mapping
 from vptkit.tune.data.dataset_reader import read_splits
 from vptkit.tune.data.splits import load_splits
-from vptkit.tune.run.load_run import require_val
+from vptkit.tune.run.load_run import require_judges, require_val
 from vptkit.tune.run.tune_run import tune
 
 if TYPE_CHECKING:
@@ -65,10 +63,7 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
             splits[shots] = found
         require_val(splits[config.shots], config)
     for found in splits.values():
-        if "val" not in found and np.bincount(found["train"].targets).max() < 2:
-            raise DataError(
-                f"{data}: one image a class, so nothing says which trial is better: add images"
-            )
+        require_judges(data, found)
     backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}
     for config in backbones.values():
         create_backbone(config.backbone, config.backbone_args, config.weights)

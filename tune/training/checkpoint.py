@@ -17,7 +17,7 @@ from vptkit.regular_files import open_inside
 from vptkit.strict_json import canonical_json, parse_json
 from vptkit.tune.config import TuneConfig
 
-from .train_state import CrossValidation, TrainState
+from .train_state import TrainState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,13 +61,9 @@ def save_checkpoint(
         "whitening": state.whitening,
         "scaler": state.scaler,
     }
-    if (chose := state.cross_validation) is not None:
-        tensors["held_out.logits"] = chose.logits
-        document["cross_validation"] = {
-            "folds": chose.folds,
-            "best_epoch": chose.best_epoch,
-            "records": chose.records,
-        }
+    if state.folds is not None:
+        document["folds"] = state.folds
+        tensors |= {f"held_out.{part}": value for part, value in enumerate(state.held_out)}
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
     write_tensors(path, arrays, ("vptkit", canonical_json(document)))
 
@@ -113,7 +109,8 @@ def load_checkpoint(
         start_parameters=start,
         whitening=document["whitening"],
         scaler=document.get("scaler", {}),
-        cross_validation=_cross_validation(document.get("cross_validation"), tensors),
+        folds=document.get("folds"),
+        held_out=_held_out(tensors),
     )
     return state, tensors
 
@@ -189,8 +186,7 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
             yield f"history: epoch {number} has no {', '.join(missing)}"
     if not isinstance(document["identity"].get("config", {}), dict):
         yield "identity: config is no object"
-    yield from _problems_of_start(document.get("start", {}), document)
-    yield from _problems_of_cross_validation(document.get("cross_validation"))
+    yield from _problems_of_start(document)
     if not all(isinstance(one, dict) for one in document["whitening"]):
         yield "whitening is no list of objects"
     scaler = document.get("scaler", {})
@@ -198,41 +194,23 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
         yield "scaler is not that of fp16's losses"
 
 
-def _cross_validation(
-    kept: dict[str, Any] | None, tensors: dict[str, torch.Tensor]
-) -> CrossValidation | None:
-    """What chose, if there was no val.
+def _held_out(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The logits of the parts that are done.
 
     Raises:
-        DataError: it is not whole.
+        DataError: one is missing before others.
     """
-    if kept is None:
-        return None
-    logits = tensors.pop("held_out.logits", None)
-    if logits is None or logits.dim() != 2:
-        raise DataError(f"{_DAMAGED}: the logits of held-out images are missing")
-    return CrossValidation(**kept, logits=logits)
+    found = {name: value for name, value in tensors.items() if name.startswith("held_out.")}
+    wanted = [f"held_out.{part}" for part in range(len(found))]
+    for name in sorted(set(wanted) ^ set(found)):
+        raise DataError(f"{_DAMAGED}: {name!r} is missing or not known")
+    return [found[name] for name in wanted]
 
 
-def _problems_of_cross_validation(kept: Any) -> Iterator[str]:
-    if kept is None:
-        return
-    kinds = {"folds": int, "best_epoch": int, "records": list}
-    if not isinstance(kept, dict) or {key: type(value) for key, value in kept.items()} != kinds:
-        yield "cross_validation is no object of folds, best_epoch and records"
-    elif not all(
-        isinstance(record, dict)
-        and set(record) == {"epoch", "val_top1", "val_loss"}
-        and all(map(_is_plain, record.values()))
-        for record in kept["records"]
-    ):
-        yield "cross_validation has a record that is not of an epoch"
-    elif kept["folds"] < 0 or kept["best_epoch"] < 0:
-        yield "cross_validation has a negative number"
-
-
-def _problems_of_start(start: Any, document: dict[str, Any]) -> Iterator[str]:
-    numbers = ("val_top1", "val_loss")
+def _problems_of_start(document: dict[str, Any]) -> Iterator[str]:
+    start, numbers = document.get("start", {}), ("val_top1", "val_loss")
+    if "folds" in document and (type(document["folds"]) is not int or document["folds"] < 0):
+        yield "folds is no number of parts"
     if not isinstance(start, dict):
         yield "start is no object"
     elif start and not (
@@ -243,9 +221,7 @@ def _problems_of_start(start: Any, document: dict[str, Any]) -> Iterator[str]:
 
 def _is_record(record: dict[str, Any], document: dict[str, Any]) -> bool:
     """Whether all is plain; of val there is nothing to say where no image could be held out."""
-    chose = document.get("cross_validation")
-    unsaid = isinstance(chose, dict) and chose.get("folds") == 0
-    blank = ("val_top1", "val_loss") if unsaid else ()
+    blank = ("val_top1", "val_loss") if document.get("folds") == 0 else ()
     return all(_is_plain(v) or (v is None and k in blank) for k, v in record.items())
 
 
@@ -258,7 +234,9 @@ def completed(identity: dict[str, Any]) -> dict[str, Any]:
     then = identity.get("config") or {}
     if "method" not in then:
         return identity
-    defaults = TuneConfig(backbone="", method=then["method"], head_init="zero", select="top1")
+    old = {"head_init": "zero", "select": "top1", "b_init": "random", "calibrate": "none"}
+    known = {key: then.get(key, value) for key, value in old.items()}
+    defaults = TuneConfig(backbone="", method=then["method"], **known)
     return {**identity, "config": {**defaults.to_json(), **then}}
 
 

@@ -50,7 +50,10 @@ class TrainState:
             (`rescale` "all"); else empty.
         whitening: diagnostics of the whitening matrices.
         scaler: of fp16's losses, as torch's GradScaler has it; empty otherwise.
-        cross_validation: what chose, if there is no val.
+        folds: parts of the cross-validation, if there is no val and it has begun.
+        held_out: of each part that is done, in turn: logits of its images after each epoch that can
+            be chosen, float32 [epochs, images, C].
+        cross_validation: what all parts chose; of these, so not kept in a checkpoint.
     """
 
     identity: dict[str, Any]
@@ -62,6 +65,8 @@ class TrainState:
     start_parameters: dict[str, torch.Tensor] = field(default_factory=dict)
     whitening: list[dict[str, float]] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
+    folds: int | None = None
+    held_out: list[torch.Tensor] = field(default_factory=list)
     cross_validation: CrossValidation | None = None
 
     @property

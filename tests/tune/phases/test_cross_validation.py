@@ -36,6 +36,19 @@ class Heard(Count):
             raise KeyboardInterrupt
 
 
+class Began(Count):
+    """A progress that stops when words begin so: those of the training on all images."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    def update(self, advance: int = 1, text: str = "") -> None:
+        super().update(advance, text)
+        if text.startswith(self._words):
+            raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "folds"), [(2, 2), (5, 5), (10, 5)])
 @pytest.mark.parametrize("method", ["linear", "ln", "vpt"])
@@ -125,9 +138,9 @@ def test_no_image_is_in_the_training_that_it_judges(
         assert {len(some) for some in logits} == {len(sets["val"])}
         return logits
 
-    def opening(image, **options):
+    def opening(image, **named):
         opened.append(image)
-        return open_image(image, **options)
+        return open_image(image, **named)
 
     monkeypatch.setattr("vptkit.tune.data.dataset.open_image", opening)
     monkeypatch.setattr(cross_validation, "train_without_part", spied)
@@ -200,40 +213,40 @@ def test_the_last_epoch_if_it_is_asked_for(make_folders, make_config, tmp_path):
 # ---- killed --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", ["1 of 3 parts held out: epoch 2", "probe"])
-def test_killed_while_parts_are_held_out_it_starts_over(make_folders, make_config, tmp_path, words):
+def test_killed_before_the_probe_is_found_nothing_is_left(make_folders, make_config, tmp_path):
     folder = make_folders(tmp_path / "d", 3)
     with pytest.raises(KeyboardInterrupt):
-        tune(folder, tmp_path / "a.safetensors", make_config(method="ln"), progress=Heard(words))
+        tune(folder, tmp_path / "a.safetensors", make_config(method="ln"), progress=Heard("probe"))
     assert names(tmp_path) == {"d"}
-    result = tune(folder, tmp_path / "a.safetensors", make_config(method="ln"), resume=True)
-    assert result.adapter.exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head_init", ["probe", "zero"])
-def test_killed_in_the_training_on_all_it_goes_on_to_the_same_bytes(
-    make_folders, make_config, tmp_path, monkeypatch, head_init
+@pytest.mark.parametrize(
+    "settings", [{"method": "ln"}, {"form": "fwhiten"}, {"method": "vpt", "head_init": "zero"}]
+)
+def test_killed_wherever_it_goes_on_to_the_same_bytes(
+    make_folders, make_config, tmp_path, monkeypatch, settings
 ):
-    """The parts are not held out again."""
+    """What is done of the parts is not done again."""
     folder = make_folders(tmp_path / "d", 6)
-    config = make_config(method="ln", name="x", select="last", epochs=3, head_init=head_init)
+    config = make_config(name="x", select="last", **settings)
     whole = tune(folder, tmp_path / "whole.safetensors", config)
-    output = tmp_path / "a.safetensors"
-    for words in ("epoch 1/3", "epoch 3/3"):
+    output, held = tmp_path / "a.safetensors", []
 
-        class Late(Heard):
-            def update(self, advance=1, text="", words=words):
-                if text.startswith(words):
-                    raise KeyboardInterrupt
+    def noted(training, probe):
+        held.append(training.sets["val"].split.images)
+        return train_without_part(training, probe)
 
+    monkeypatch.setattr(cross_validation, "train_without_part", noted)
+    for words in ("1 of 5 parts held out: epoch 2", "3 of 5 parts held out: epoch 1", "of all"):
+        stop = Heard(words) if words != "of all" else Began("epoch 2/2")
         with pytest.raises(KeyboardInterrupt):
-            tune(folder, output, config, resume=True, progress=Late())
-        assert "a.checkpoint.safetensors" in names(tmp_path)
-        monkeypatch.setattr(
-            "vptkit.tune.phases.phased_training.cross_validate", lambda *_: pytest.fail("again")
-        )
+            tune(folder, output, config, resume=True, progress=stop)
+    assert {"a.checkpoint.safetensors", "a.metrics.jsonl"} <= names(tmp_path)
+    assert len(held) == 1 + 3 + 3  # the first and the third part were begun twice
+    assert len(set(held)) == 5
     resumed = tune(folder, output, config, resume=True)
+    assert len(held) == 7
     assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
     assert records(resumed) == records(whole)
     finished = tune(folder, output, config, resume=True)
@@ -246,43 +259,47 @@ def test_killed_in_the_training_on_all_it_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize(
     "damage",
     [
-        {"folds": "5"},
+        {"folds": "2"},
         {"folds": -1},
-        {"best_epoch": None},
-        {"records": [{"epoch": 0}]},
-        {"records": [{"epoch": 0, "val_top1": [], "val_loss": 1.0}]},
-        {"more": 1},
         {"folds": 3},
-        {"best_epoch": 9},
-        {"best_epoch": 0},
-        {"records": []},
-        "logits",
-        "fewer logits",
+        {"folds": None},
+        {"start": {}},
+        {
+            "epoch": 1,
+            "history": [
+                {
+                    "epoch": 1,
+                    "train_loss": 1.0,
+                    "train_top1": 1.0,
+                    "val_top1": None,
+                    "val_loss": None,
+                }
+            ],
+        },
+        "the first part",
+        "fewer images",
+        "no numbers",
     ],
     ids=str,
 )
-def test_a_damaged_outcome_is_refused(make_folders, make_config, tmp_path, damage):
+def test_damaged_parts_are_refused(make_folders, make_config, tmp_path, damage):
     folder, config = make_folders(tmp_path / "d", 2), make_config(method="ln", select="last")
-
-    class Late(Heard):
-        def update(self, advance=1, text=""):
-            if text.startswith("epoch 1"):
-                raise KeyboardInterrupt
-
     output = tmp_path / "a.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        tune(folder, output, config, progress=Late())
+        tune(folder, output, config, progress=Began("epoch 1"))
     checkpoint = tmp_path / "a.checkpoint.safetensors"
     metadata, tensors = read_tensor_file(checkpoint, DataError)
     document = json.loads(metadata["vptkit"])
-    if damage == "logits":
-        del tensors["held_out.logits"]
-    elif damage == "fewer logits":
-        tensors["held_out.logits"] = tensors["held_out.logits"][1:]
+    if damage == "the first part":
+        del tensors["held_out.0"]
+    elif damage == "fewer images":
+        tensors["held_out.1"] = tensors["held_out.1"][:, 1:].copy()
+    elif damage == "no numbers":
+        tensors["held_out.1"] = tensors["held_out.1"] * np.float32("nan")
     else:
-        document["cross_validation"] |= damage
+        document |= damage
     write_tensors(checkpoint, tensors, ("vptkit", json.dumps(document)))
-    with pytest.raises(DataError, match=r"damaged checkpoint.*(cross_validation|held-out)"):
+    with pytest.raises(DataError, match=r"damaged checkpoint.*(folds|held.out|no best|epoch 1)"):
         tune(folder, output, config, resume=True)
 
 

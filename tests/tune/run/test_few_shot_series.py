@@ -288,3 +288,8 @@ def test_the_command(vptkit, splits, weights, make_config, tmp_path):
     code, out, err = vptkit(*common, "-o", tmp_path / "d.safetensors", "--shots", "two")
     assert code == 2
     assert "shots is 'two'" in err
+
+
+def test_auto_is_not_for_a_series(splits, make_config, tmp_path):
+    with pytest.raises(VptkitError, match="method auto is not for sweeps or a series"):
+        tune_shots(splits, tmp_path / "a.safetensors", make_config(method="auto"), (1, 2))

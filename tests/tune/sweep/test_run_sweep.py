@@ -156,7 +156,7 @@ def test_a_finished_sweep_stays_as_it_is(plan, tmp_path, monkeypatch):
     swept, out, runner = plan({"lr": [1e-3, 1e-2]}), tmp_path / "out", Serial(tmp_path / "store")
     document = sweep(swept, out, runner)
     records = [json.loads(line) for line in (out / "best.metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3]
     made = []
     monkeypatch.setattr(
         sweep_trial,
@@ -206,9 +206,9 @@ def test_trials_on_few_images_are_judged_by_what_is_held_out(make_folders, plan,
 def test_what_nothing_could_judge_is_refused_before_the_trials(make_folders, plan, tmp_path):
     swept = plan({"lr_ln": [1e-3, 1e-2]}, method="ln")
     one, few = make_folders(tmp_path / "one", 1), make_folders(tmp_path / "few", 2)
-    with pytest.raises(DataError, match="one image a class, so nothing says which trial"):
+    with pytest.raises(DataError, match="one image a class, so nothing says which training"):
         require_inputs(one, [swept.config(0)])
-    with pytest.raises(DataError, match="one image a class, so nothing says which trial"):
+    with pytest.raises(DataError, match="one image a class, so nothing says which training"):
         require_inputs(few, [replace(swept.config(0), shots=1)])
     require_inputs(few, [swept.config(0)])
     with pytest.raises(VptkitError, match="rescale is both, but there is no val split"):
