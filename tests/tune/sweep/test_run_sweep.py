@@ -14,7 +14,7 @@ from tests.support.serial_runner import Serial
 from vptkit.errors import DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
-from vptkit.tune import tune
+from vptkit.tune.run.tune_run import tune
 from vptkit.tune.sweep import run_sweep
 from vptkit.tune.sweep import trial as sweep_trial
 from vptkit.tune.sweep.run_sweep import leaderboard_table, sweep, sweep_from_mapping
