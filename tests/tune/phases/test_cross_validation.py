@@ -142,9 +142,9 @@ def test_no_image_is_in_the_training_that_it_judges(
         assert {len(some) for some in logits} == {len(sets["val"])}
         return logits
 
-    def opening(image, **named):
+    def opening(image, **options):
         opened.append(image)
-        return open_image(image, **named)
+        return open_image(image, **options)
 
     monkeypatch.setattr("vptkit.tune.data.dataset.open_image", opening)
     monkeypatch.setattr(cross_validation, "train_without_part", spied)
