@@ -21,7 +21,7 @@ from vptkit.text_table import columns
 from vptkit.tune.methods.temperature import fit_temperature
 from vptkit.tune.phases.new_model import Training
 from vptkit.tune.phases.phased_training import Trained, train_phases, write_metrics
-from vptkit.tune.run.choose_on_val import choose_on_val, temper, top1_on, unseen
+from vptkit.tune.run.choose_on_val import choose_on_val, temper, top1_on, unseen_logits
 from vptkit.tune.run.finished_run import finished_result
 from vptkit.tune.run.load_run import load_run, require_readable
 from vptkit.tune.run.write_run import write_run
@@ -166,7 +166,7 @@ class _Search:
         """Log-loss of each image of val (or as it was held out), with the temperature that the adapter would have."""
         model, state = contender.trained
         model.load_state_dict(state.best)
-        logits, targets = unseen(
+        logits, targets = unseen_logits(
             model, self._inputs.sets, self._request.config, state.cross_validation
         )
         fitted = fit_temperature(logits, targets)

@@ -60,4 +60,5 @@ def without_part(split: Split, parts: NDArray[np.int64], part: int) -> tuple[Spl
 
 def _some(split: Split, chosen: NDArray[np.bool_]) -> Split:
     rows = np.flatnonzero(chosen)
-    return replace(split, images=tuple(split.images[i] for i in rows), targets=split.targets[rows])
+    images = tuple(split.images[i] for i in rows)
+    return replace(split, images=images, targets=split.targets[rows])

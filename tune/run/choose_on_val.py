@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vptkit.tune.phases.phased_training import Trained
     from vptkit.tune.training.train_state import CrossValidation
 
-__all__ = ["Chosen", "choose_on_val", "temper", "top1_on", "unseen"]
+__all__ = ["Chosen", "choose_on_val", "temper", "top1_on", "unseen_logits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ def temper(
     """
     if config.calibrate == "none":
         return None
-    fitted = fit_temperature(*unseen(tuned, sets, config, held))
+    fitted = fit_temperature(*unseen_logits(tuned, sets, config, held))
     if fitted is None:
         return None
     divide_head(tuned.head, fitted.temperature)
@@ -119,7 +119,7 @@ def top1_on(
     return top1_and_loss(tuned, sets[split], config.batch_size)[0] if split in sets else None
 
 
-def unseen(
+def unseen_logits(
     tuned: Tuned,
     sets: Mapping[str, DataSet],
     config: TuneConfig,

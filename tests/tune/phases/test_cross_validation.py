@@ -78,6 +78,7 @@ def test_so_many_images_a_class_in_all(make_folders, make_config, tmp_path, coun
     assert not (tmp_path / "a.checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["linear", "ln"])
 def test_one_image_a_class(make_folders, make_config, tmp_path, method):
     """Nothing can be held out: the last epoch, T = 1, and nobody knows how good it is."""
@@ -101,6 +102,7 @@ def test_one_image_a_class(make_folders, make_config, tmp_path, method):
         assert again.adapter.read_bytes() == result.adapter.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_class_of_one_image_among_others(make_folders, make_config, tmp_path):
     folder = make_folders(tmp_path / "d", 3)
     for i in (1, 2):
@@ -110,6 +112,7 @@ def test_a_class_of_one_image_among_others(make_folders, make_config, tmp_path):
     assert result.val_top1 is not None
 
 
+@pytest.mark.slow
 def test_a_named_val_that_is_too_small(make_folders, make_config, tmp_path):
     for seed, name in enumerate(("train", "val")):
         make_folders(tmp_path / "d" / name, 2, seed)
@@ -119,6 +122,7 @@ def test_a_named_val_that_is_too_small(make_folders, make_config, tmp_path):
     assert read_adapter(result.adapter).train["images"]["train"]["red"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"method": "vpt"}, {"form": "fwhiten"}, CYCLIC])
 def test_no_image_is_in_the_training_that_it_judges(
     make_folders, make_config, tmp_path, monkeypatch, settings
@@ -138,9 +142,9 @@ def test_no_image_is_in_the_training_that_it_judges(
         assert {len(some) for some in logits} == {len(sets["val"])}
         return logits
 
-    def opening(image, **named):
+    def opening(image, **options):
         opened.append(image)
-        return open_image(image, **named)
+        return open_image(image, **options)
 
     monkeypatch.setattr("vptkit.tune.data.dataset.open_image", opening)
     monkeypatch.setattr(cross_validation, "train_without_part", spied)
@@ -154,6 +158,7 @@ def test_no_image_is_in_the_training_that_it_judges(
     assert sorted(image for judging in judges for image in judging) == sorted(everything)
 
 
+@pytest.mark.slow
 def test_the_records_are_of_all_that_was_held_out(make_folders, make_config, tmp_path, monkeypatch):
     """Each image counts once, by the model that had not seen it; the temperature is of these."""
     noted = []
@@ -203,6 +208,7 @@ def test_the_epoch_is_the_one_that_val_would_choose(make_config, losses, setting
     assert chosen_epoch(make_config, losses, **settings) == best
 
 
+@pytest.mark.slow
 def test_the_last_epoch_if_it_is_asked_for(make_folders, make_config, tmp_path):
     config = make_config(method="vpt", select="last", head_init="zero")
     result = tune(make_folders(tmp_path / "d", 2), tmp_path / "a.safetensors", config)
@@ -213,6 +219,7 @@ def test_the_last_epoch_if_it_is_asked_for(make_folders, make_config, tmp_path):
 # ---- killed --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_before_the_probe_is_found_nothing_is_left(make_folders, make_config, tmp_path):
     folder = make_folders(tmp_path / "d", 3)
     with pytest.raises(KeyboardInterrupt):
@@ -220,7 +227,7 @@ def test_killed_before_the_probe_is_found_nothing_is_left(make_folders, make_con
     assert names(tmp_path) == {"d"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings", [{"method": "ln"}, {"form": "fwhiten"}, {"method": "vpt", "head_init": "zero"}]
 )
@@ -256,6 +263,7 @@ def test_killed_wherever_it_goes_on_to_the_same_bytes(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -306,6 +314,7 @@ def test_damaged_parts_are_refused(make_folders, make_config, tmp_path, damage):
 # ---- what needs a val ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"rescale": "gamma"}, {"refit_epochs": 1}])
 def test_what_only_val_can_choose_is_refused_first(make_folders, make_config, tmp_path, settings):
     folder, (key, value) = make_folders(tmp_path / "d", 2), *settings.items()
