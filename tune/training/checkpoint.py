@@ -234,7 +234,7 @@ def completed(identity: dict[str, Any]) -> dict[str, Any]:
     then = identity.get("config") or {}
     if "method" not in then:
         return identity
-    old = {"head_init": "zero", "select": "top1", "b_init": "random", "calibrate": "none"}
+    old = {"head_init": "zero", "select": "top1", "b_init": "random"}
     known = {key: then.get(key, value) for key, value in old.items()}
     defaults = TuneConfig(backbone="", method=then["method"], **known)
     return {**identity, "config": {**defaults.to_json(), **then}}

@@ -29,8 +29,8 @@ __all__ = ["run_demo"]
 BACKBONE = "vit_tiny_patch16_224"
 BACKBONE_ARGS = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
 # For digits on the embedded backbone; chosen on their validation split (docs/results.md)
-DIGITS = {"augment": "none", "prompts": 20, "rank": 20, "lr": 2e-2, "lr_head": 5e-2}
-_OF_PROMPTS = ("prompts", "rank", "lr")
+DIGITS = {"augment": "none", "prompts": 20, "rank": 20}
+_OF_PROMPTS = ("prompts", "rank")
 METHODS: dict[str, dict[str, Any]] = {
     "linear": {"method": "linear"},
     "ln": {"method": "ln"},
