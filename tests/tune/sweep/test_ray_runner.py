@@ -80,7 +80,7 @@ def curve(trial):
 def curve_alone(sweep, number, folder):
     result = tune(sweep.data, folder / f"{number}.safetensors", sweep.config(number))
     records = [json.loads(line) for line in result.metrics.read_text().splitlines()]
-    return [(record["epoch"], record["val_loss"]) for record in records]
+    return [(record["epoch"], record["val_loss"]) for record in records if record["epoch"]]
 
 
 # Two nodes of one CPU; says their ids, and kills the second when told to.

@@ -190,7 +190,7 @@ COMPILED = {
 def require_the_same_compiled(splits, make_config, folder, **settings):
     """Batches of several sizes, with and without gradients: none of them goes back to eager."""
     torch._dynamo.utils.counters.clear()
-    settings["batch_size"] = 16
+    settings |= {"batch_size": 16, "head_init": "zero"}  # a probe's search ends within a tolerance
     plain = tune(splits, folder / "a.safetensors", make_config(**settings))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
     compiled = tune(splits, folder / "b.safetensors", make_config(**settings, compile=True))
