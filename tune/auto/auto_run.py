@@ -16,14 +16,14 @@ import numpy as np
 
 from vptkit.errors import OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
-from vptkit.scores.probabilities import log_softmax
+from vptkit.scores.probabilities import log_losses
 from vptkit.text_table import columns
 from vptkit.tune.methods.temperature import fit_temperature
-from vptkit.tune.phases.new_model import Training
-from vptkit.tune.phases.phased_training import Trained, train_phases, write_metrics
-from vptkit.tune.run.choose_on_val import choose_on_val, temper, top1_on, unseen_logits
+from vptkit.tune.phases.phased_training import Trained, write_metrics
+from vptkit.tune.run.choose_on_val import unseen_logits
 from vptkit.tune.run.finished_run import finished_result
 from vptkit.tune.run.load_run import load_run, require_readable
+from vptkit.tune.run.tune_run import choose, train
 from vptkit.tune.run.write_run import write_run
 from vptkit.tune.training.distributed import share
 from vptkit.tune.training.run_files import run_files
@@ -110,12 +110,12 @@ class _Search:
         names = [name for name in self._configs if name != PROBE]
         found: dict[str, _Contender] = {}
 
-        def train(name: str, epochs: int) -> float:
+        def loss_of(name: str, epochs: int) -> float:
             found[name] = self._train(name, epochs)
             return float(self._rows[name]["val_loss"])
 
         search = best_by_halving if "val" in self._inputs.sets else best_of_all
-        best = search(names, self._request.config.epochs, self._budget, train)
+        best = search(names, self._request.config.epochs, self._budget, loss_of)
         if best not in found:  # the budget was over before the first epoch
             return probe
         return found[best] if self._beats(found[best], probe) else probe
@@ -128,22 +128,13 @@ class _Search:
         inputs = replace(
             self._inputs, identity={**self._inputs.identity, "config": config.to_json()}
         )
-        training = Training(
-            backbone=inputs.backbone,
-            spec=inputs.spec,
-            sets=inputs.sets,
-            config=config,
-            identity=inputs.identity,
-            files=files,
-            progress=self._request.progress,
-        )
         begun, before = time.perf_counter(), self._rows.get(name, {}).get("seconds", 0.0)
 
         def enough(state: TrainState) -> bool:
             return state.epoch >= epochs or self._budget.over
 
         count = None if name == PROBE else lambda _: self._budget.spend()
-        trained = train_phases(training, resume=True, on_epoch=count, enough=enough)
+        trained = train(request, inputs, count, enough)
         record = trained.state.best_record
         assert record is not None  # noqa: S101 - every candidate begins with the probe
         self._rows[name] = {
@@ -171,19 +162,11 @@ class _Search:
         )
         fitted = fit_temperature(logits, targets)
         factor = 1.0 if fitted is None else 1 / fitted.temperature
-        log = log_softmax(logits.astype(np.float64) * factor)
-        return np.asarray(-log[np.arange(len(log)), targets])
+        return log_losses(logits.astype(np.float64) * factor, targets)
 
     def write(self, best: _Contender) -> TuneResult:
         """The adapter of the one that is kept, under the name that was asked for."""
-        config, bar = best.request.config, self._request.progress
-        sets, model = self._inputs.sets, best.trained.model
-        chosen = choose_on_val(best.trained, sets, config, bar)
-        chosen = replace(
-            chosen, confidence=temper(model, sets, config, best.trained.state.cross_validation)
-        )
-        test, ood = (top1_on(split, model, sets, config) for split in ("test", "ood"))
-        chosen = replace(chosen, test_top1=test, ood_top1=ood)
+        chosen = choose(best.request, best.inputs, best.trained)
         request = replace(best.request, files=self._request.files)
         write_metrics(best.trained.state, request.files)
         tried = {

@@ -87,14 +87,15 @@ class Tuned(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """Float [B, 3, H, W] → [B, d], or [B, 2 d] (`head_inputs`)."""
         prompts = self.prompts() if self.prompts is not None else []  # never in half precision
-        with self.autocast():
-            f = self.compute(self.backbone, pixels, prompts, self.insert, self.pool, self.norm)
-        return f.to(self.head.weight.dtype)
+        return self._computed(pixels, prompts, self.insert)
 
     def frozen_features(self, pixels: Tensor) -> Tensor:
-        """Of the backbone alone, without prompts: float [B, 3, H, W] → [B, d]."""
+        """As `features`, of the backbone alone, without prompts."""
+        return self._computed(pixels, [], "none")
+
+    def _computed(self, pixels: Tensor, prompts: list[Tensor], insert: Insert) -> Tensor:
         with self.autocast():
-            f = self.compute(self.backbone, pixels, [], "none", self.pool, self.norm)
+            f = self.compute(self.backbone, pixels, prompts, insert, self.pool, self.norm)
         return f.to(self.head.weight.dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:

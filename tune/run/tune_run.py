@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.phases.phased_training import Trained
+    from vptkit.tune.training.train_state import TrainState
 
     from .choose_on_val import Chosen
     from .load_run import RunInputs
     from .run_result import TuneResult
 
-__all__ = ["requested", "tune", "tune_full"]
+__all__ = ["choose", "requested", "train", "tune", "tune_full"]
 
 
 def tune(
@@ -88,8 +89,8 @@ def tune(
         if inputs.finished:
             return finished_result(request, inputs)
         _refuse(request, inputs, full)
-        trained = _train(request, inputs, on_epoch)
-        chosen = _choose(request, inputs, trained, full)
+        trained = train(request, inputs, on_epoch)
+        chosen = choose(request, inputs, trained, full)
         return write_run(request, inputs, trained, chosen)
 
 
@@ -161,10 +162,18 @@ def _refuse(request: RunRequest, inputs: RunInputs, full: TuneResult | None) -> 
     require_readable(inputs.sets, request.config)
 
 
-def _train(
-    request: RunRequest, inputs: RunInputs, on_epoch: Callable[[Path], None] | None
+def train(
+    request: RunRequest,
+    inputs: RunInputs,
+    on_epoch: Callable[[Path], None] | None = None,
+    enough: Callable[[TrainState], bool] = lambda _: False,
 ) -> Trained:
-    """Every epoch; the state keeps the parameters of the best one."""
+    """Every epoch; the state keeps the parameters of the best one.
+
+    Args:
+        request, inputs: of the run.
+        on_epoch, enough: of `vptkit.tune.phases.phased_training.train_phases`.
+    """
     training = Training(
         backbone=inputs.backbone,
         spec=inputs.spec,
@@ -174,13 +183,19 @@ def _train(
         files=request.files,
         progress=request.progress,
     )
-    return train_phases(training, resume=request.resume, on_epoch=on_epoch)
+    return train_phases(training, resume=request.resume, on_epoch=on_epoch, enough=enough)
 
 
-def _choose(
-    request: RunRequest, inputs: RunInputs, trained: Trained, full: TuneResult | None
+def choose(
+    request: RunRequest, inputs: RunInputs, trained: Trained, full: TuneResult | None = None
 ) -> Chosen:
-    """All that val chooses; then the full set's training, for the proxy; then test and ood."""
+    """All that val chooses; then the full set's training, for the proxy; then test and ood.
+
+    Args:
+        request, inputs: of the run.
+        trained: its model is left with what was chosen.
+        full: of `tune`.
+    """
     config, sets, bar = request.config, inputs.sets, request.progress
     chosen = choose_on_val(trained, sets, config, bar)
     held = trained.state.cross_validation
