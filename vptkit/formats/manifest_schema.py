@@ -104,6 +104,7 @@ _ADAPTER = record(
         "sha256": DIGEST,
     },
 )
+_OF_BANKS = {"method", "insert", "prompt_length", "pool", "norm", "file", "sha256"}
 _LEAST = text(20, means="a version", fits=_version)
 _LOWERING = record(
     {},
@@ -177,7 +178,7 @@ def _file_problems(manifest: Mapping[str, Any]) -> list[str]:
     bank = manifest["layout"] == "bank"
     if not bank and len(names) > 1:
         problems.append(f"layout is 'baked' with {len(names)} adapters, expected one")
-    wanted = {"file", "sha256", "pool", "norm"} if bank else set()
+    wanted = _OF_BANKS if bank else set()
     for entry in manifest["adapters"]:
         name, file = entry["name"][:60], entry.get("file")
         if not wanted <= set(entry) or (not bank and {"file", "sha256"} & set(entry)):

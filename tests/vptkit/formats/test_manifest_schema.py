@@ -118,6 +118,9 @@ def test_what_none_can_say(document, path, value, message):
     ("path", "value", "message"),
     [
         ("adapters/0/file", ..., "is not one of the layout 'bank'"),
+        ("adapters/0/method", ..., "is not one of the layout 'bank'"),
+        ("adapters/0/insert", ..., "is not one of the layout 'bank'"),
+        ("adapters/0/prompt_length", ..., "is not one of the layout 'bank'"),
         ("adapters/0/file", "model.onnx", "which files does not list"),
         ("adapters/0/file", "adapters/other-00000000.safetensors", "which files does not list"),
         ("adapters/0/sha256", "0" * 64, "which files does not list"),
