@@ -35,7 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("fp32", "bf16", "fp16"),
     "class_weights": ("none", "balanced"),
     "head_init": ("probe", "zero"),
-    "select": ("loss", "top1", "last"),
+    "select": ("soup", "loss", "top1", "last"),
     "calibrate": ("temperature", "none"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
@@ -53,6 +53,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("warmup val_share test_share dropout", lambda v: 0 <= v < 1, "a share in [0, 1)"),
     ("crop_scale", lambda v: 0 < v <= 1, "a share in (0, 1]"),
 )
+_BATCH, _LEAST_BATCH, _FEWEST_STEPS = 32, 4, 6  # images, images, steps an epoch
 _OF_PROMPTS = {"insert", "form", "prompts", "rank", "b_init", "tune_b_last", "tap", "compat"}
 _OF_PROMPTS |= {"whiten_images", "whiten_floor", "lr", "wd", "dropout"}
 
@@ -67,15 +68,17 @@ class TuneConfig:
         method, insert, form, prompts (m), rank (p), b_init, tune_b_last: what is learned.
         whiten_images, whiten_floor, tap, compat: how the whitening matrices are computed.
         pool, norm: "model" takes timm's own choice for this backbone; pools: `vptkit.formats.pooling`.
-        epochs, batch_size, warmup: length of training; warmup is a share of all steps. With
-            cycles, `head_epochs` and `ln_epochs` count instead, and each phase warms up.
+        epochs, warmup: length of training; warmup is a share of all steps. With cycles,
+            `head_epochs` and `ln_epochs` count instead, and each phase warms up.
+        batch_size: None takes 32, and of fewer than 192 images a sixth, from 4 on (`batch_of`).
         lr, wd: rate and decay of the prompts.
         head_init: the head begins as the "probe", the best that a head alone can make of the frozen
             features (linear probing, then tuning: Kumar et al., ICLR 2022), or at "zero", knowing
             nothing. Of `linear` the probe is all there is.
         lr_head, wd_head: of the head. Its bias has no decay.
-        select: the epoch that is taken: the best by log-"loss" on val, the best by "top1" there
-            (then by loss), or the "last".
+        select: what is taken: a greedy "soup" of the three best epochs by log-loss on val
+            (`vptkit.tune.phases.soup`; where cross-validation chooses, as "loss"), the best epoch by
+            log-"loss" on val, the best by "top1" there (then by loss), or the "last".
         lr_ln: of LayerNorms, which have no decay.
         cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N
             times between the head, for `head_epochs`, and norms and prompts, for `ln_epochs`.
@@ -100,7 +103,7 @@ class TuneConfig:
             (`vptkit.tune.data.splits.load_splits`); else cross-validation chooses.
         shots: training images kept of each class; None for all.
         calibrate: "temperature": the head is divided by one number, fitted to the log-loss on val,
-            so that its probabilities come true (`vptkit.tune.methods.temperature`); no answer changes.
+            so that its probabilities come true (`vptkit.scores.temperature`); no answer changes.
         golden: number of validation images whose reference logits travel with the adapter.
         seed: of everything.
         name: of the adapter; None takes the output file's.
@@ -109,12 +112,12 @@ class TuneConfig:
     backbone: str
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
-    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear", "auto"] = "ln"
+    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear", "auto"] = "auto"
     budget: str | None = None
     insert: Literal["deep", "shallow"] = "deep"
     form: Literal["bilinear", "fwhiten", "twhiten"] = "bilinear"
-    prompts: int = 50
-    rank: int = 50
+    prompts: int = 20
+    rank: int = 20
     b_init: Literal["random", "whiten"] = "whiten"
     tune_b_last: int = 4
     whiten_images: int = 100
@@ -124,14 +127,14 @@ class TuneConfig:
     pool: Literal["model"] | Pool = "model"
     norm: Literal["model", "before_pool", "after_pool"] = "model"
     epochs: int = 20
-    batch_size: int = 32
+    batch_size: int | None = None
     warmup: float = 0.1
     lr: float | None = None
     wd: float = 1e-3
     head_init: Literal["probe", "zero"] = "probe"
     lr_head: float | None = None
     wd_head: float | None = None
-    select: Literal["loss", "top1", "last"] = "loss"
+    select: Literal["soup", "loss", "top1", "last"] = "soup"
     lr_ln: float | None = None
     cycles: int = 0
     head_epochs: int = 10
@@ -225,6 +228,19 @@ class TuneConfig:
             b_init=self.b_init,
             from_probe=self.starts_from_probe,
         )
+
+    def batch_of(self, images: int) -> int:
+        """Training images in a step: with few images there are six steps an epoch all the same.
+
+        Args:
+            images: of the training set.
+        """
+        return self.batch_size or min(max(images // _FEWEST_STEPS, _LEAST_BATCH), _BATCH)
+
+    @property
+    def batch_to_ask(self) -> int:
+        """Images in a batch of what is not trained on."""
+        return self.batch_size or _BATCH
 
     @property
     def rates(self) -> tuple[float, float]:

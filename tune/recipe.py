@@ -51,7 +51,7 @@ def recipe_of(method: str, *, insert: str, form: str, b_init: str, from_probe: b
         return Recipe(lr=_FREE, lr_ln=1e-3, lr_head=5e-3, wd_head=0.1, dropout=dropout)
     return Recipe(
         lr=_WHITENED[form] if whitened else _FREE,
-        lr_ln=3e-3,
+        lr_ln=1e-2,
         lr_head=1e-4,
         wd_head=0.0,
         dropout=dropout,

@@ -36,12 +36,13 @@ TABLE: dict[str, str] = {
     "tune.data": "images",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.importers": "tune.backbone formats images",
-    "tune.probe": "",
+    "tune.probe": "scores",
     "tune.training": "tune tune.data tune.methods tune.probe formats images",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
     "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images scores",
-    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training formats images",
-    "tune.auto": "tune tune.methods tune.phases tune.run tune.training formats scores",
+    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training formats images"
+    " scores",
+    "tune.auto": "tune tune.phases tune.run tune.training formats scores",
     "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run formats",
     # export/
     "export.fold": "formats images",

@@ -101,6 +101,7 @@ def make_config(weights: Path) -> Callable[..., TuneConfig]:
             "weights": weights,
             "method": "bpt",
             "epochs": 2,
+            "select": "loss",
             "batch_size": 8,
             "prompts": 3,
             "rank": 5,

@@ -28,7 +28,7 @@ def refusal(**values) -> str:
 def test_defaults():
     config = config_from_mapping({"backbone": "vit"})
     assert config == TuneConfig(backbone="vit")
-    assert (config.method, config.insert, config.prompts) == ("ln", "deep", 50)
+    assert (config.method, config.insert, config.prompts) == ("auto", "deep", 20)
     assert config.rates[0] > 0
     assert config.rates[1] > 0
 
@@ -111,7 +111,7 @@ def test_rates_of_layer_norm_methods(cycles):
         config = config_from_mapping({"backbone": "vit", "method": "ln", **values})
         return config.rates[1], config.rate_of_norms
 
-    assert rates(cycles=cycles) == (1e-4, 3e-3)
+    assert rates(cycles=cycles) == (1e-4, 1e-2)
     assert rates(cycles=cycles, head_init="zero") == (5e-3, 1e-3)
     assert rates(cycles=cycles, lr_head=0.5, lr_ln=0.25) == (0.5, 0.25)
 

@@ -17,8 +17,8 @@ import numpy as np
 from vptkit.errors import OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.scores.probabilities import log_losses
+from vptkit.scores.temperature import fit_temperature
 from vptkit.text_table import columns
-from vptkit.tune.methods.temperature import fit_temperature
 from vptkit.tune.phases.phased_training import Trained, write_metrics
 from vptkit.tune.run.choose_on_val import unseen_logits
 from vptkit.tune.run.finished_run import finished_result
@@ -33,7 +33,7 @@ from .candidates import NAMES, PROBE, candidates
 from .halving import best_by_halving, best_of_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -114,8 +114,11 @@ class _Search:
             found[name] = self._train(name, epochs)
             return float(self._rows[name]["val_loss"])
 
+        def simplest(names: Sequence[str]) -> str:
+            return self._simplest([found[name] for name in names])
+
         search = best_by_halving if "val" in self._inputs.sets else best_of_all
-        best = search(names, self._request.config.epochs, self._budget, loss_of)
+        best = search(names, self._request.config.epochs, self._budget, loss_of, simplest)
         if best not in found:  # the budget was over before the first epoch
             return probe
         return found[best] if self._beats(found[best], probe) else probe
@@ -148,9 +151,16 @@ class _Search:
         }
         return _Contender(name, request, inputs, trained)
 
-    def _beats(self, best: _Contender, probe: _Contender) -> bool:
-        """Whether it is better on val than the probe by more than one standard error."""
-        gains = self._losses(probe) - self._losses(best)
+    def _simplest(self, contenders: Sequence[_Contender]) -> str:
+        """The first of `candidates` that the best of these does not beat."""
+        order = list(self._configs)
+        best = min(contenders, key=lambda one: self._losses(one).mean())
+        level = [one.name for one in contenders if one is best or not self._beats(best, one)]
+        return min(level, key=order.index)
+
+    def _beats(self, better: _Contender, other: _Contender) -> bool:
+        """Whether it is better on val by more than one standard error, image by image."""
+        gains = self._losses(other) - self._losses(better)
         return bool(gains.mean() > gains.std() / math.sqrt(len(gains)))
 
     def _losses(self, contender: _Contender) -> NDArray[np.float64]:

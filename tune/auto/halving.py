@@ -1,7 +1,7 @@
 """Successive halving by validation log-loss (Jamieson and Talwalkar, AISTATS 2016).
 
-All candidates train for a quarter of their epochs, the better half for half of them, the best one to
-its end: twice the epochs of a single run for four candidates. Each trains with its whole schedule
+Of two candidates both train for half of their epochs, and one to its end: one and a half times the
+epochs of a single run. Four begin with a quarter each: twice. Each trains with its whole schedule
 from the start, so that the one that is left is the run that it would have been alone.
 """
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["best_by_halving", "best_of_all"]
 
-_RUNGS = (0.25, 0.5)  # shares of the epochs after which half is dropped
-
 
 def best_by_halving(
-    names: Sequence[str], epochs: int, budget: Budget, train: Callable[[str, int], float]
+    names: Sequence[str],
+    epochs: int,
+    budget: Budget,
+    train: Callable[[str, int], float],
+    choose: Callable[[Sequence[str]], str],
 ) -> str:
     """The candidate that lasts; it is trained to its end, or until the budget is over.
 
@@ -30,29 +32,37 @@ def best_by_halving(
         epochs: of a whole run.
         budget: asked before each rung of each candidate; `train` stops inside where it is over.
         train: (name, up to which epoch) → its best log-loss on val so far.
+        choose: of some that were trained → the one to keep.
     """
-    left, losses = list(names), dict.fromkeys(names, math.inf)
-    for share in _RUNGS:
-        for name in left if len(left) > 1 else ():
+    left = list(names)
+    for rung in reversed(range(math.ceil(math.log2(len(left))))):  # half of the epochs at the last
+        share, losses = 0.5 ** (rung + 1), {}
+        for name in left:
             if not budget.over:
                 losses[name] = train(name, max(1, math.ceil(share * epochs)))
-        left = sorted(left, key=lambda name: losses[name])[: max(1, len(left) // 2)]
-    best = min(left, key=lambda name: losses[name])
+        ahead = sorted(losses, key=losses.__getitem__) or left[:1]
+        kept = ahead[: 2**rung]
+        left = kept if rung or len(losses) < 2 else [choose(list(losses))]
     if not budget.over:
-        train(best, epochs)
-    return best
+        train(left[0], epochs)
+    return left[0]
 
 
 def best_of_all(
-    names: Sequence[str], epochs: int, budget: Budget, train: Callable[[str, int], float]
+    names: Sequence[str],
+    epochs: int,
+    budget: Budget,
+    train: Callable[[str, int], float],
+    choose: Callable[[Sequence[str]], str],
 ) -> str:
     """The best of candidates that are all trained to their end, as cross-validation does it.
 
     Args:
-        names, epochs, budget, train: of `best_by_halving`.
+        names, epochs, budget, train, choose: of `best_by_halving`.
     """
-    losses = dict.fromkeys(names, math.inf)
+    done = []
     for name in names:
         if not budget.over:
-            losses[name] = train(name, epochs)
-    return min(losses, key=lambda name: losses[name])
+            train(name, epochs)
+            done.append(name)
+    return choose(done) if done else names[0]

@@ -17,8 +17,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.scores.probabilities import log_losses
-
-from .temperature import fit_temperature
+from vptkit.scores.temperature import fit_temperature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

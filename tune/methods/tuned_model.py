@@ -107,6 +107,12 @@ class Tuned(nn.Module):
         count = sum(p.numel() for p in self._body)
         return count + sum(p.numel() for p in self.head.parameters()), count
 
+    @torch.no_grad()
+    def divide_logits(self, temperature: float) -> None:
+        """Fold a temperature into the head: every logit is divided by it."""
+        self.head.weight.div_(temperature)
+        self.head.bias.div_(temperature)
+
     def learn(self, part: Part) -> None:
         """Let all learn, or the head alone, or the body (prompts and LayerNorms) alone."""
         for parameter in self._body:

@@ -9,5 +9,6 @@
 - `phase_trainer`: one phase: its optimiser, batches and epochs.
 - `phased_training`: all phases of a run, fresh or resumed.
 - `probe_start`: the head begins as the linear probe.
+- `soup`: the average of the best epochs.
 - `whiten_from_images`: W of each block, from training images.
 """

@@ -62,7 +62,7 @@ def choose_line(
         tuned: with the parameters of the line's end.
         start: its `state_dict` before the first epoch.
         sets: val decides; test and ood are only reported.
-        config: `batch_size`.
+        config: `batch_to_ask`.
         progress: told about each α.
     """
     end = {name: value.clone() for name, value in tuned.state_dict().items()}
@@ -70,7 +70,7 @@ def choose_line(
 
     def measured(alpha: float) -> LinePoint | None:
         tuned.load_state_dict(on_line(start, end, alpha))
-        logits = split_logits(tuned, sets["val"], config.batch_size)
+        logits = split_logits(tuned, sets["val"], config.batch_to_ask)
         point = judged_point(alpha, logits, sets["val"].split.targets)
         told = "not finite" if point is None else f"val {point.top1:.3f} loss {point.loss:.3f}"
         progress.update(0, f"alpha {alpha:g}: {told}")
@@ -78,7 +78,7 @@ def choose_line(
 
     def outside(alpha: float, split: str) -> float:
         tuned.load_state_dict(on_line(start, end, alpha))
-        top1 = top1_and_loss(tuned, sets[split], config.batch_size)[0]
+        top1 = top1_and_loss(tuned, sets[split], config.batch_to_ask)[0]
         progress.update(0, f"alpha {alpha:g}: {split} {top1:.3f}")
         return top1
 

@@ -206,7 +206,8 @@ def _probe(
     neighbours = {str(k): cross_validated_knn(plain, places, classes, k) for k in NEIGHBOURS}
     progress.update(0, "probe")
     weights = class_weights(config, data.split.targets, classes)
-    found = fit_probe_by_parts(rows, places, classes, weights)
+    tempered = config.calibrate == "temperature"
+    found = fit_probe_by_parts(rows, places, classes, weights, tempered=tempered)
     return found, {**found.probe.to_json(), "knn_top1": neighbours}
 
 

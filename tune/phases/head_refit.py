@@ -35,7 +35,7 @@ def refit_head(
     Returns:
         its accuracy on val, a share.
     """
-    before = top1_and_loss(tuned, sets["val"], config.batch_size)
+    before = top1_and_loss(tuned, sets["val"], config.batch_to_ask)
     kept = {name: value.clone() for name, value in tuned.state_dict().items()}
     state, phase = TrainState({}), Phase("head", range(config.refit_epochs))
     trainer = PhaseTrainer(tuned=tuned, sets=sets, config=config, state=state, progress=progress)

@@ -17,8 +17,7 @@ from .probe_start import put_head
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from vptkit.tune.probe.logistic_regression import Solution
+    from torch import Tensor
 
     from .new_model import Training
 
@@ -30,12 +29,14 @@ def judged(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> tuple[flo
     return float((logits.argmax(axis=1) == targets).mean()), log_loss(logits, targets)
 
 
-def train_without_part(training: Training, probe: Solution | None) -> list[NDArray[np.float32]]:
+def train_without_part(
+    training: Training, probe: tuple[Tensor, Tensor] | None
+) -> list[NDArray[np.float32]]:
     """Train every epoch; nothing ends it early, and nothing is written.
 
     Args:
         training: sets: train, without the part, and val, the part.
-        probe: solved on the same images; None if the head begins at zero.
+        probe: (weight, bias) of the head to begin with, solved on the same images; None for zero.
 
     Returns:
         logits of the part's images, [images, C], at the start (with a probe) and after each epoch.
@@ -47,12 +48,12 @@ def train_without_part(training: Training, probe: Solution | None) -> list[NDArr
     noted: list[NDArray[np.float32]] = []
 
     def validation() -> tuple[float, float]:
-        logits = split_logits(tuned, sets["val"], config.batch_size)
+        logits = split_logits(tuned, sets["val"], config.batch_to_ask)
         noted.append(logits)
         return judged(logits, targets)
 
     if probe is not None:
-        put_head(tuned, probe.weight, probe.bias)
+        put_head(tuned, *probe)
         validation()
     trainer = PhaseTrainer(
         tuned=tuned,

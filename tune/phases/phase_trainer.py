@@ -99,7 +99,7 @@ class PhaseTrainer:
         for phase in plan:
             stop = phase.epochs.stop if self.until is None else min(self.until, phase.epochs.stop)
             epochs = range(max(self.state.epoch, phase.epochs.start), stop)
-            shown = self._steps(phase.part) * self.config.batch_size
+            shown = self._steps(phase.part) * self.config.batch_of(images)
             total += min(images, shown) * len(epochs)
         return total
 
@@ -116,7 +116,7 @@ class PhaseTrainer:
         tuned, val, config = self.tuned, self.sets["val"], self.config
         if self._from_features(part):
             return feature_evaluation(tuned, val, config)
-        return lambda: top1_and_loss(tuned, val, config.batch_size)
+        return lambda: top1_and_loss(tuned, val, config.batch_to_ask)
 
     def _from_features(self, part: Part) -> bool:
         """Whether only the head learns, from features that stay the same."""
@@ -124,8 +124,9 @@ class PhaseTrainer:
 
     def _steps(self, part: Part) -> int:
         """Of an epoch. Of images a last batch of less than half the size is dropped, of features none."""
-        size = self.config.batch_size
-        full, rest = divmod(len(self.sets["train"]), size)
+        images = len(self.sets["train"])
+        size = self.config.batch_of(images)
+        full, rest = divmod(images, size)
         if self._from_features(part):
             return full + bool(rest)
         return max(full + (2 * rest >= size), 1)

@@ -45,7 +45,7 @@ def start_from_probe(
     Args:
         tuned: whose head.
         sets: train, and val, which chooses the strength.
-        config: `augment` and `class_weights`.
+        config: `augment`, `class_weights` and `calibrate`.
         state: `start`, and with it the best so far.
         progress: told about each step.
     """
@@ -56,11 +56,12 @@ def start_from_probe(
     neighbours = {str(k): knn_top1(plain, val, classes, k) for k in NEIGHBOURS}
     progress.update(0, "probe")
     weights = class_weights(config, sets["train"].split.targets, classes)
-    probe = fit_probe(train, val, classes, weights)
+    tempered = config.calibrate == "temperature"
+    probe = fit_probe(train, val, classes, weights, tempered=tempered)
     put_head(tuned, probe.weight, probe.bias)
     top1, loss = probe.chosen.val_top1, probe.chosen.val_loss
     if tuned.prompts is not None:  # which the features of the probe were without
-        top1, loss = top1_and_loss(tuned, sets["val"], config.batch_size)
+        top1, loss = top1_and_loss(tuned, sets["val"], config.batch_to_ask)
     record = {"epoch": 0, "val_top1": top1, "val_loss": loss}
     state.start = {**record, "probe": {**probe.to_json(), "knn_top1": neighbours}}
     keep_if_best(tuned, config, state)

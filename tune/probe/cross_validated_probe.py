@@ -30,15 +30,20 @@ class CrossValidatedProbe:
 
     Attributes:
         probe: solved on all rows; what its points say of val is of the held-out rows of all parts.
-        without: the solution without each part, at the chosen strength.
+        without: the head without each part, (weight, bias), at the chosen strength and temperature.
     """
 
     probe: Probe
-    without: tuple[Solution, ...]
+    without: tuple[tuple[Tensor, Tensor], ...]
 
 
 def fit_probe_by_parts(
-    rows: Rows, parts: Tensor, classes: int, weights: Tensor | None = None
+    rows: Rows,
+    parts: Tensor,
+    classes: int,
+    weights: Tensor | None = None,
+    *,
+    tempered: bool = True,
 ) -> CrossValidatedProbe:
     """Logistic regression on all rows, its strength chosen by log-loss on held-out rows.
 
@@ -48,13 +53,14 @@ def fit_probe_by_parts(
         parts: of each image, int64 [n]; negative: never held out. If all are, the strength is fixed.
         classes: C
         weights: of the classes, float32 [C]; None: all 1.
+        tempered: of `fit_probe`.
     """
     count = int(parts.max()) + 1
     weighed = None if weights is None else weights.to(rows.targets.device)[rows.targets]
     if not count:
         only = LogisticRegression(rows.features, rows.targets, classes, weighed)
         solution = only.solve(FIXED_STRENGTH)
-        point = StrengthPoint(FIXED_STRENGTH, solution.loss, None, None)
+        point = StrengthPoint(FIXED_STRENGTH, 1.0, solution.loss, None, None)
         probe = Probe(solution.weight, solution.bias, point, (point,))
         return CrossValidatedProbe(probe=probe, without=())
     held = [held_out(rows, parts, part) for part in range(count)]
@@ -63,13 +69,13 @@ def fit_probe_by_parts(
 
     def tried(strength: float) -> StrengthPoint:
         solved[strength] = [problem.solve(strength) for problem in problems]
-        return judged(list(zip(solved[strength], held, strict=True)))
+        return judged(list(zip(solved[strength], held, strict=True)), tempered=tempered)
 
     chosen, points = search(tried)
     whole = LogisticRegression(rows.features, rows.targets, classes, weighed)
-    solution = whole.solve(chosen.strength)
-    probe = Probe(solution.weight, solution.bias, chosen, points)
-    return CrossValidatedProbe(probe=probe, without=tuple(solved[chosen.strength]))
+    found = [one.divided_by(chosen.temperature) for one in solved[chosen.strength]]
+    head = whole.solve(chosen.strength).divided_by(chosen.temperature)
+    return CrossValidatedProbe(probe=Probe(*head, chosen, points), without=tuple(found))
 
 
 def held_out(rows: Rows, parts: Tensor, part: int) -> Rows:

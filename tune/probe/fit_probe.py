@@ -1,4 +1,10 @@
-"""From features to a head: logistic regression, its strength chosen on held-out rows."""
+"""From features to a head: logistic regression, its strength chosen on held-out rows.
+
+Each strength is judged behind a temperature of its own. A strong penalty makes logits small, and a
+weak one large, whatever their order is worth; judged without, the choice is mostly about their size,
+which one number mends afterwards. (Cross-validated on four sets of images, log-loss is 0.00 to 0.06
+lower for it, docs/results.md.)
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
+
+from vptkit.scores.temperature import best_factor
 
 from .logistic_regression import LogisticRegression
 from .strength_search import search_strength
@@ -39,11 +47,14 @@ class StrengthPoint:
 
     Attributes:
         strength: λ of `LogisticRegression`.
-        train_loss, val_loss: mean cross-entropy, without the penalty.
+        temperature: T, fitted to the held-out rows (`vptkit.scores.temperature`).
+        train_loss: mean cross-entropy of the solution as it is, without the penalty.
+        val_loss: mean cross-entropy of its logits divided by T.
         val_top1: a share. None of val if nothing was held out.
     """
 
     strength: float
+    temperature: float
     train_loss: float
     val_loss: float | None
     val_top1: float | None
@@ -54,7 +65,7 @@ class Probe:
     """A head, and how it was found.
 
     Attributes:
-        weight, bias: float32 [C, d] and [C].
+        weight, bias: float32 [C, d] and [C], divided by the chosen temperature.
         chosen: the point of its strength.
         points: all that were tried, from strong to weak.
     """
@@ -68,13 +79,16 @@ class Probe:
         """For the adapter's `train` record, the metrics and `--json`."""
         return {
             "strength": self.chosen.strength,
+            "temperature": self.chosen.temperature,
             "val_top1": self.chosen.val_top1,
             "val_loss": self.chosen.val_loss,
             "grid": [asdict(point) for point in self.points],
         }
 
 
-def fit_probe(train: Rows, val: Rows, classes: int, weights: Tensor | None = None) -> Probe:
+def fit_probe(
+    train: Rows, val: Rows, classes: int, weights: Tensor | None = None, *, tempered: bool = True
+) -> Probe:
     """Logistic regression on `train`, its strength chosen by log-loss on `val`.
 
     Args:
@@ -82,6 +96,7 @@ def fit_probe(train: Rows, val: Rows, classes: int, weights: Tensor | None = Non
         val: held-out rows.
         classes: C
         weights: of the classes, float32 [C]; None: all 1.
+        tempered: divide logits by a temperature, before strengths are compared and in the head.
     """
     rows = None if weights is None else weights.to(train.targets.device)[train.targets]
     problem = LogisticRegression(train.features, train.targets, classes, rows)
@@ -89,11 +104,11 @@ def fit_probe(train: Rows, val: Rows, classes: int, weights: Tensor | None = Non
 
     def tried(strength: float) -> StrengthPoint:
         solution = solved[strength] = problem.solve(strength)
-        return judged([(solution, val)])
+        return judged([(solution, val)], tempered=tempered)
 
     chosen, points = search(tried)
-    solution = solved[chosen.strength]
-    return Probe(solution.weight, solution.bias, chosen, points)
+    head = solved[chosen.strength].divided_by(chosen.temperature)
+    return Probe(*head, chosen, points)
 
 
 def search(
@@ -115,20 +130,20 @@ def search(
     return points[best], tuple(points[strength] for strength in sorted(points, reverse=True))
 
 
-def judged(pairs: Sequence[tuple[Solution, Rows]]) -> StrengthPoint:
+def judged(pairs: Sequence[tuple[Solution, Rows]], *, tempered: bool) -> StrengthPoint:
     """What held-out rows say of a strength, all together.
 
     Args:
         pairs: solutions of one strength, each with rows that it was not solved on.
+        tempered: with the temperature that suits these rows, not 1.
     """
-    losses, right = [], []
-    for solution, rows in pairs:
-        logits = torch.addmm(solution.bias, rows.features, solution.weight.T)
-        losses.append(cross_entropy(logits.double(), rows.targets, reduction="none"))
-        right.append(logits.argmax(dim=1) == rows.targets)
+    answers = [torch.addmm(one.bias, rows.features, one.weight.T) for one, rows in pairs]
+    logits, targets = torch.cat(answers), torch.cat([rows.targets for _, rows in pairs])
+    factor = best_factor(logits.cpu().numpy(), targets.cpu().numpy()) if tempered else 1.0
     return StrengthPoint(
         strength=pairs[0][0].strength,
+        temperature=1 / factor,
         train_loss=sum(solution.loss for solution, _ in pairs) / len(pairs),
-        val_loss=float(torch.cat(losses).mean()),
-        val_top1=float(torch.cat(right).double().mean()),
+        val_loss=float(cross_entropy(factor * logits.double(), targets)),
+        val_top1=float((logits.argmax(dim=1) == targets).double().mean()),
     )

@@ -96,7 +96,7 @@ def choose_rescale(
 
     def measured(factor: float, split: str) -> tuple[NDArray[np.bool_], float]:
         scaled(norms, learned, factor, config.rescale)
-        right, loss = answers(tuned, sets[split], config.batch_size)
+        right, loss = answers(tuned, sets[split], config.batch_to_ask)
         progress.update(0, f"lambda {factor:g}: {split} {right.mean():.3f}")
         return right, loss
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vptkit.scores.temperature import fit_temperature
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts
-from vptkit.tune.methods.temperature import divide_head, fit_temperature
 from vptkit.tune.phases.choose_line import choose_line
 from vptkit.tune.phases.head_refit import refit_head
+from vptkit.tune.phases.soup import make_soup
 from vptkit.tune.training.loop import split_logits, top1_and_loss
 
 from .choose_lambda import choose_rescale
@@ -35,6 +36,7 @@ class Chosen:
 
     Attributes:
         best_epoch: whose parameters were taken, from 1; 0 for the probe before the first.
+        soup: the epochs whose average was taken, the best one first; None if that is the only one.
         val_top1: accuracy on val with everything that was chosen, a share; without val, of the
             models that had not seen the image; None if there is no such (one image a class).
         layer_norms: shift, λ and its curve (`Rescaled.to_json`), and the FSR proxy where there is a
@@ -50,6 +52,7 @@ class Chosen:
     layer_norms: dict[str, Any] | None
     line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
+    soup: list[int] | None = None
     test_top1: float | None = None
     ood_top1: float | None = None
 
@@ -57,7 +60,7 @@ class Chosen:
 def choose_on_val(
     trained: Trained, sets: Mapping[str, DataSet], config: TuneConfig, progress: Progress
 ) -> Chosen:
-    """Take the best epoch; choose λ or α where asked, and then train the head again where asked.
+    """Take the best epoch, or the best ones' average; choose λ or α where asked, and then train the head again where asked.
 
     Args:
         trained: its model is left with what was chosen.
@@ -71,7 +74,9 @@ def choose_on_val(
     tuned, state = trained
     tuned.load_state_dict(state.best)
     assert state.best_record is not None  # noqa: S101 - an epoch or a probe there was
-    val_top1 = state.best_record["val_top1"]
+    val_top1, soup = state.best_record["val_top1"], [state.best_epoch]
+    if state.runners_up and "val" in sets:
+        soup, val_top1 = make_soup(tuned, state, sets, config, progress)
     norms: dict[str, Any] | None = None
     if tuned.layer_norms is not None:
         rescaled = choose_rescale(tuned, tuned.layer_norms, sets, config, progress)
@@ -83,7 +88,13 @@ def choose_on_val(
         val_top1, line = walked.chosen.top1, walked.to_json()
     if config.refit_epochs:
         val_top1 = refit_head(tuned, sets, config, progress)
-    return Chosen(best_epoch=state.best_epoch, val_top1=val_top1, layer_norms=norms, line=line)
+    return Chosen(
+        best_epoch=state.best_epoch,
+        val_top1=val_top1,
+        layer_norms=norms,
+        line=line,
+        soup=soup if len(soup) > 1 else None,
+    )
 
 
 def temper(
@@ -108,7 +119,7 @@ def temper(
     fitted = fit_temperature(*unseen_logits(tuned, sets, config, held))
     if fitted is None:
         return None
-    divide_head(tuned.head, fitted.temperature)
+    tuned.divide_logits(fitted.temperature)
     return fitted.to_json()
 
 
@@ -116,7 +127,7 @@ def top1_on(
     split: str, tuned: Tuned, sets: Mapping[str, DataSet], config: TuneConfig
 ) -> float | None:
     """Accuracy on a split, None if there is none; asked once, after everything is decided."""
-    return top1_and_loss(tuned, sets[split], config.batch_size)[0] if split in sets else None
+    return top1_and_loss(tuned, sets[split], config.batch_to_ask)[0] if split in sets else None
 
 
 def unseen_logits(
@@ -134,6 +145,6 @@ def unseen_logits(
     """
     if held is None:
         val = sets["val"]
-        return split_logits(tuned, val, config.batch_size), val.split.targets
+        return split_logits(tuned, val, config.batch_to_ask), val.split.targets
     targets = sets["train"].split.targets
     return held.logits.numpy(), targets[cross_validation_parts(targets, config.seed) >= 0]

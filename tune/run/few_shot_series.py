@@ -12,13 +12,16 @@ from vptkit.text_table import columns
 from vptkit.tune.data.splits import load_splits
 
 from .full_data_run import require_full_classes
-from .tune_run import tune, tune_full
+from .tune_run import tune as tune_one
+from .tune_run import tune_full
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vptkit.tune.config import TuneConfig
+
+    from .run_result import TuneResult
 
 __all__ = ["ShotsResult", "shots_of", "tune_shots"]
 
@@ -28,8 +31,8 @@ class ShotsResult:
     """What the trainings gave.
 
     Attributes:
-        runs: one record a training, by number of shots: shots, adapter, best_epoch, val_top1,
-            test_top1, ood_top1 (None without such a split).
+        runs: one record a training, by number of shots: shots, method (of auto the one that was
+            kept), adapter, best_epoch, val_top1, test_top1, ood_top1 (None without such a split).
     """
 
     runs: tuple[dict[str, Any], ...]
@@ -44,13 +47,14 @@ class ShotsResult:
         rows = [
             [
                 str(run["shots"]),
+                run["method"],
                 str(run["best_epoch"]),
                 *("-" if run[key] is None else f"{run[key]:.4f}" for key in scores),
                 run["adapter"],
             ]
             for run in self.runs
         ]
-        return columns(["shots", "best epoch", *scores, "adapter"], rows)
+        return columns(["shots", "method", "best epoch", *scores, "adapter"], rows)
 
 
 def shots_of(value: Any) -> tuple[int, ...]:
@@ -80,6 +84,7 @@ def tune_shots(
     config: TuneConfig,
     shots: Sequence[int],
     *,
+    tune: Callable[..., TuneResult] = tune_one,
     resume: bool = False,
     force: bool = False,
 ) -> ShotsResult:
@@ -93,6 +98,7 @@ def tune_shots(
         data, config, force: of `vptkit.tune.run.tune_run.tune`.
         output: names the adapters, ending in .safetensors.
         shots: training images of each class.
+        tune: what makes one adapter.
         resume: go on where a killed run stopped; an adapter that is there is not tuned again,
             unless forced; it must be of these settings, data and weights.
 
@@ -117,8 +123,11 @@ def tune_shots(
         name = None if config.name is None else f"{config.name}-{count}shot"
         one = replace(config, shots=count, name=name)
         with show(f"{count}-shot") as bar:
-            result = tune(data, path, one, resume=resume, force=force, progress=bar, full=full)
+            given = {} if full is None else {"full": full}
+            result = tune(data, path, one, resume=resume, force=force, progress=bar, **given)
         record = result.to_json()
         keys = ("best_epoch", "val_top1", "test_top1", "ood_top1")
-        runs.append({"shots": count, "adapter": str(path), **{key: record[key] for key in keys}})
+        method = config.method if result.auto is None else result.auto["kept"]
+        about = {"shots": count, "method": method, "adapter": str(path)}
+        runs.append({**about, **{key: record[key] for key in keys}})
     return ShotsResult(runs=tuple(runs))

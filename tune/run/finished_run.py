@@ -74,6 +74,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         trainable=total,
         trainable_prompts=without_head,
         best_epoch=record["best_epoch"],
+        soup=record.get("soup"),
         val_top1=record["val_top1"],
         test_top1=record["test_top1"],
         ood_top1=record.get("ood_top1"),

@@ -182,5 +182,5 @@ def require_readable(sets: Mapping[str, DataSet], config: TuneConfig) -> None:
         DataError: an image that cannot be decoded, by name.
     """
     for name in sorted({"test", "ood"} & set(sets)):
-        for _ in sets[name].evaluation_batches(config.batch_size, share=share()):
+        for _ in sets[name].evaluation_batches(config.batch_to_ask, share=share()):
             pass

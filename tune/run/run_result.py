@@ -20,6 +20,7 @@ class TuneResult:
         trainable: learned numbers, head included; trainable_prompts without the head, so with
             LayerNorms where they are tuned.
         best_epoch: whose parameters the adapter holds.
+        soup: the epochs whose average it holds, the best one first; None if it is one epoch's.
         val_top1, test_top1, ood_top1: shares; None if there is no such split. Where there is no val,
             val_top1 is of images held out from training, and None with one image a class.
         seconds: of this call.
@@ -56,6 +57,7 @@ class TuneResult:
     line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     plots: tuple[Path, ...] = ()
+    soup: list[int] | None = None
     cross_validation: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class TuneResult:
             "trainable": self.trainable,
             "trainable_prompts": self.trainable_prompts,
             "best_epoch": self.best_epoch,
+            "soup": self.soup,
             "val_top1": self.val_top1,
             "cross_validation": self.cross_validation,
             "test_top1": self.test_top1,

@@ -81,8 +81,8 @@ def tune(
     Raises:
         VptkitError: bad input; every message says what to do.
     """
-    if config.method == "auto":  # of `vptkit.tune.auto` each run is of one method
-        raise VptkitError("method auto is not for sweeps or a series of --shots: pass one method")
+    if config.method == "auto":
+        raise VptkitError("method auto is for vptkit.tune.tune: each run here is of one method")
     asked = {"resume": resume, "force": force, "test": test}
     with requested(data, output, config, progress, **asked) as request:
         inputs = load_run(request)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Search", "Span", "Sweep", "sweep_from_mapping"]
 
 _MOST_TRIALS = 10_000
+_METHOD = "ln"  # where none is given: auto is a search of its own
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 
 
@@ -133,8 +134,8 @@ class Sweep:
     trials: tuple[dict[str, Any], ...] = field(default=())
 
     def settings(self, number: int) -> dict[str, Any]:
-        """All settings of a trial, for `vptkit.tune.config_from_mapping`."""
-        return {**self.fixed, **self.trials[number]}
+        """All settings of a trial, for `vptkit.tune.config_from_mapping`; a trial has one method."""
+        return {"method": _METHOD, **self.fixed, **self.trials[number]}
 
     def config(self, number: int) -> TuneConfig:
         """The configuration of a trial."""

@@ -40,12 +40,17 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     """Refuse, before anything starts, what every worker would stumble over.
 
     Raises:
-        VptkitError: seed or shares vary, and would draw another val split for each trial; or a setting
+        VptkitError: a method is auto; seed or shares vary, and would draw another val split for each trial; or a setting
             asks for a val split that is not there.
         DataError: the images are not there, or too few to compare trials by.
         BackboneError: timm does not know the backbone, or its weights do not fit.
     """
     configs = list(configs)
+    if any(config.method == "auto" for config in configs):
+        raise VptkitError(
+            "method auto is a search of its own, and no trial of a sweep: give [tune] one method, or "
+            "[space] several"
+        )
     drawing = ("seed", "val_share", "test_share")
     varied = [key for key in drawing if len({getattr(config, key) for config in configs}) > 1]
     outside = any(config.allow_outside for config in configs)

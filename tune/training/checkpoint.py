@@ -48,6 +48,8 @@ def save_checkpoint(
     tensors |= {f"param.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     tensors |= {f"start.{name}": value for name, value in state.start_parameters.items()}
+    for rank, (_, found) in enumerate(state.runners_up):
+        tensors |= {f"next{rank}.{name}": value for name, value in found.items()}
     learned = {} if optimizer is None else optimizer.state_dict()["state"]
     for index, moments in learned.items():
         tensors |= {f"adam.{index}.{key}": value for key, value in moments.items()}
@@ -58,6 +60,7 @@ def save_checkpoint(
         "history": state.history,
         "start": state.start,
         "best_epoch": state.best_epoch,
+        "runners_up": [epoch for epoch, _ in state.runners_up],
         "whitening": state.whitening,
         "scaler": state.scaler,
     }
@@ -86,12 +89,20 @@ def load_checkpoint(
     for problem in _problems(document):
         raise DataError(f"{path}: damaged checkpoint: {problem}. Remove it to start anew.")
     document["identity"] = completed(document["identity"])
+    document.setdefault("runners_up", [])  # an older vptkit made no soups
     if document["identity"] != identity:
         raise DataError(f"{path}: belongs to another run: {_differences(document, identity)}")
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     begun = document["best_epoch"] or document.get("start")
     if begun and not any(name.startswith("best.") for name in tensors):
         raise DataError(f"{path}: damaged checkpoint: no best parameters. Remove it to start anew.")
+    following = [
+        (n, _named(tensors, f"next{rank}")) for rank, n in enumerate(document["runners_up"])
+    ]
+    if not all(parameters for _, parameters in following):
+        raise DataError(
+            f"{path}: damaged checkpoint: a runner-up is missing. Remove it to start anew."
+        )
     start = _named(tensors, "start")
     if bool(start) != ((identity.get("config") or {}).get("rescale") == "all"):
         found = "has" if start else "lacks"
@@ -106,6 +117,7 @@ def load_checkpoint(
         start=document.get("start", {}),
         best_epoch=document["best_epoch"],
         best=_named(tensors, "best"),
+        runners_up=following,
         start_parameters=start,
         whitening=document["whitening"],
         scaler=document.get("scaler", {}),
@@ -123,7 +135,8 @@ def restore_parameters(model: Tuned, tensors: dict[str, torch.Tensor]) -> None:
     """
     state = model.state_dict()
     kept = _named(tensors, "param")
-    others = [found for kind in ("best", "start") if (found := _named(tensors, kind))]
+    kinds = {name.partition(".")[0] for name in tensors} & {"best", "start", "next0", "next1"}
+    others = [_named(tensors, kind) for kind in sorted(kinds)]
     odd = {name for found in (kept, *others) for name in set(state) ^ set(found)}
     for name in sorted(odd):
         raise DataError(f"{_DAMAGED}: the parameter {name!r} is missing or not known")
@@ -186,12 +199,21 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
             yield f"history: epoch {number} has no {', '.join(missing)}"
     if not isinstance(document["identity"].get("config", {}), dict):
         yield "identity: config is no object"
+    yield from _problems_of_runners_up(document)
     yield from _problems_of_start(document)
     if not all(isinstance(one, dict) for one in document["whitening"]):
         yield "whitening is no list of objects"
     scaler = document.get("scaler", {})
     if (scaler and set(scaler) != _SCALER) or not all(map(_is_plain, scaler.values())):
         yield "scaler is not that of fp16's losses"
+
+
+def _problems_of_runners_up(document: dict[str, Any]) -> Iterator[str]:
+    following, epoch = document.get("runners_up", []), document["epoch"]
+    if not isinstance(following, list) or not all(type(one) is int for one in following):
+        yield "runners_up is no list of epochs"
+    elif len(following) > 2 or not {0, *following} <= set(range(epoch + 1)):
+        yield f"runners_up is {following}, with {epoch} epochs done"
 
 
 def _held_out(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -96,15 +96,13 @@ def feature_batches(
     for number, view in enumerate(views):
         view[k::processes] = _features(model, data, config, number)
     sum_over_processes([views])
-    targets = torch.from_numpy(data.split.targets)
+    targets, size = torch.from_numpy(data.split.targets), config.batch_of(len(data))
 
     def batches(epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng([config.seed, epoch])
         order = torch.from_numpy(rng.permutation(len(data)))
         view = torch.from_numpy(rng.integers(len(views), size=len(data)))
-        for part, chosen in zip(
-            torch.split(order, config.batch_size), torch.split(view, config.batch_size), strict=True
-        ):
+        for part, chosen in zip(torch.split(order, size), torch.split(view, size), strict=True):
             own = part[k::processes]
             yield Batch(views[chosen[k::processes], own], targets[own], len(part))
 
@@ -131,5 +129,5 @@ def _features(model: Tuned, data: DataSet, config: TuneConfig, view: int = 0) ->
     """Of this process's share of the images, with the prompts, in order: [own images, d]."""
     model.eval()  # no dropout on what is kept
     device = device_of(model)
-    parts = [model.features(x.to(device)) for x in _pixels(data, config, view, config.batch_size)]
+    parts = [model.features(x.to(device)) for x in _pixels(data, config, view, config.batch_to_ask)]
     return torch.cat([torch.zeros(0, model.head.in_features, device=device), *parts])

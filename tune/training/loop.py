@@ -45,6 +45,8 @@ __all__ = [
     "train",
 ]
 
+_SOUP = 3  # epochs, at most: AutoGluon's number
+
 
 class EpochData(NamedTuple):
     """What the epochs of a phase are made of.
@@ -77,7 +79,7 @@ def image_batches(data: DataSet, config: TuneConfig) -> Callable[[int], Iterator
     Raises:
         VptkitError: a batch has fewer images than there are processes.
     """
-    size, (k, processes) = config.batch_size, share()
+    size, (k, processes) = config.batch_of(len(data)), share()
     smallest = min(len(data), (size + 1) // 2)  # a last batch below that is dropped
     if smallest < processes:
         larger = f"pass --batch-size {2 * processes} or more, or "
@@ -251,12 +253,18 @@ def keep_if_best(model: Tuned, config: TuneConfig, state: TrainState) -> None:
 
     Args:
         model: as it was measured for that record.
-        config: `select` says what is better.
-        state: `best` and `best_epoch` are filled in.
+        config: `select` says what is better, and whether the next best are kept, too.
+        state: `best`, `best_epoch` and `runners_up` are filled in.
     """
-    if not state.best or is_best(config, state):
-        state.best_epoch = state.epoch
-        state.best = {name: value.clone() for name, value in model.state_dict().items()}
+    better = not state.best or is_best(config, state)
+    if not better and config.select != "soup":
+        return
+    found = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = [(state.best_epoch, state.best)] if state.best else []
+    ranks = [*kept, *state.runners_up, (state.epoch, found)]
+    ranks.sort(key=lambda one: _merit(state.record_of(one[0]), config), reverse=True)  # stable
+    state.best_epoch, state.best = ranks[0]
+    state.runners_up = ranks[1:_SOUP] if config.select == "soup" else []
 
 
 def is_best(config: TuneConfig, state: TrainState) -> bool:
@@ -269,7 +277,7 @@ def _merit(record: Mapping[str, Any], config: TuneConfig) -> tuple[float, float]
     if config.select == "last" or record["val_loss"] is None:
         return record["epoch"], 0.0
     top1, loss = record["val_top1"], -record["val_loss"]
-    return (loss, top1) if config.select == "loss" else (top1, loss)
+    return (top1, loss) if config.select == "top1" else (loss, top1)
 
 
 def _latest(state: TrainState) -> str:

@@ -46,6 +46,8 @@ class TrainState:
             empty if the head begins at zero.
         best_epoch: the epoch (from 1) that is the best so far, 0 for the start.
         best: the parameters of that epoch.
+        runners_up: (epoch, parameters) of the next best, best first, for a soup (`select` "soup");
+            else empty.
         start_parameters: those before the first epoch, where the line from start to end is asked for
             (`rescale` "all"); else empty.
         whitening: diagnostics of the whitening matrices.
@@ -62,12 +64,17 @@ class TrainState:
     start: dict[str, Any] = field(default_factory=dict)
     best_epoch: int = 0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+    runners_up: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
     start_parameters: dict[str, torch.Tensor] = field(default_factory=dict)
     whitening: list[dict[str, float]] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
     folds: int | None = None
     held_out: list[torch.Tensor] = field(default_factory=list)
     cross_validation: CrossValidation | None = None
+
+    def record_of(self, epoch: int) -> dict[str, Any]:
+        """Of an epoch that is done, or of the start."""
+        return self.history[epoch - 1] if epoch else self.start
 
     @property
     def best_record(self) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ def test_the_probe_is_the_first_and_all_share_what_was_asked():
     found = candidates(config_of(epochs=7, prompts=9, budget="1h", seed=3))
     assert tuple(found) == NAMES
     assert next(iter(found)) == PROBE == "linear"
+    assert tuple(candidates(config_of())) == (PROBE, "ln", "vpt")
     for config in found.values():
         assert (config.epochs, config.prompts, config.seed) == (7, 9, 3)
         assert config.budget is None

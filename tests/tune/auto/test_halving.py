@@ -16,9 +16,16 @@ def tried(losses: dict[str, list[float]], epochs: int, budget: Budget | None = N
         for _ in range(until - max([e for n, e in calls if n == name], default=0)):
             budget.spend()
         calls.append((name, until))
-        return losses[name][min(sum(n == name for n, _ in calls) - 1, len(losses[name]) - 1)]
+        latest[name] = losses[name][min(sum(n == name for n, _ in calls), len(losses[name])) - 1]
+        return latest[name]
 
-    return best_by_halving(list(losses), epochs, budget, train), calls
+    latest: dict[str, float] = {}
+    best = best_by_halving(list(losses), epochs, budget, train, lambda names: lowest(names, latest))
+    return best, calls
+
+
+def lowest(names, losses):
+    return min(names, key=losses.__getitem__)
 
 
 def test_half_is_dropped_at_each_rung():
@@ -28,10 +35,22 @@ def test_half_is_dropped_at_each_rung():
     assert calls == [("a", 5), ("b", 5), ("c", 5), ("d", 5), ("d", 10), ("b", 10), ("b", 20)]
 
 
-def test_it_costs_twice_a_single_run():
+@pytest.mark.parametrize(("names", "runs"), [("a", 1), ("ab", 1.5), ("abc", 1.75), ("abcd", 2)])
+def test_what_it_costs(names, runs):
     budget = Budget()
-    tried({name: [1.0] for name in "abcd"}, 20, budget)
-    assert budget.spent == 2 * 20
+    tried({name: [1.0] for name in names}, 20, budget)
+    assert budget.spent == runs * 20
+
+
+def test_the_last_choice_is_the_callers():
+    calls, budget = [], Budget()
+
+    def train(name: str, until: int) -> float:
+        calls.append((name, until))
+        return {"a": 0.9, "b": 0.1, "c": 0.2}[name]
+
+    assert best_by_halving("abc", 8, budget, train, max) == "c"
+    assert calls == [("a", 2), ("b", 2), ("c", 2), ("b", 4), ("c", 4), ("c", 8)]
 
 
 @pytest.mark.parametrize(
@@ -66,9 +85,14 @@ def test_all_are_trained_to_their_end_where_cross_validation_chooses():
         return losses[name]
 
     budget = Budget()
-    assert best_of_all(list(losses), 7, budget, train) == "b"
+
+    def choose(names):
+        return lowest(names, losses)
+
+    assert best_of_all(list(losses), 7, budget, train, choose) == "b"
     assert calls == [("a", 7), ("b", 7), ("c", 7)]
     calls.clear()
     budget = Budget(epochs=1)
-    assert best_of_all(list(losses), 7, budget, train) == "a"
+    assert best_of_all(list(losses), 7, budget, train, choose) == "a"
     assert calls == [("a", 7)]
+    assert best_of_all(list(losses), 7, Budget(epochs=0), train, choose) == "a"

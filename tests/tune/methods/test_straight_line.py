@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from vptkit.scores.temperature import fit_temperature  # noqa: E402
 from vptkit.tune.methods.straight_line import (  # noqa: E402
     GRID,
     LinePoint,
@@ -16,7 +17,6 @@ from vptkit.tune.methods.straight_line import (  # noqa: E402
     moved,
     on_line,
 )
-from vptkit.tune.methods.temperature import fit_temperature  # noqa: E402
 
 
 def two_states():

@@ -46,7 +46,14 @@ def test_the_start_is_what_val_says_of_the_model(started, method):
     assert state.start["val_loss"] == pytest.approx(loss, rel=1e-4)
     assert state.best_record is state.start
     assert all(torch.equal(value, tuned.state_dict()[key]) for key, value in state.best.items())
-    assert set(state.start["probe"]) == {"strength", "grid", "knn_top1", "val_top1", "val_loss"}
+    assert set(state.start["probe"]) == {
+        "grid",
+        "knn_top1",
+        "strength",
+        "temperature",
+        "val_loss",
+        "val_top1",
+    }
     assert set(state.start["probe"]["knn_top1"]) == {"10", "20"}
     probe = next(
         point

@@ -52,12 +52,12 @@ def test_the_strength_is_judged_on_each_image_once():
     found = fit_probe_by_parts(copied(rows), parts, 3)
     chosen = found.probe.chosen
     losses, right = [], []
-    for part, solution in enumerate(found.without):
+    for part, (weight, bias) in enumerate(found.without):
         others = parts != part
         alone = LogisticRegression(rows.features[others], rows.targets[others], 3)
         again = alone.solve(chosen.strength)
-        torch.testing.assert_close(solution.weight, again.weight, rtol=1e-2, atol=1e-3)
-        logits = rows.features[~others] @ solution.weight.T + solution.bias
+        torch.testing.assert_close(weight * chosen.temperature, again.weight, rtol=1e-2, atol=1e-3)
+        logits = rows.features[~others] @ weight.T + bias
         targets = rows.targets[~others]
         losses += torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
         right += (logits.argmax(1) == targets).tolist()
@@ -72,8 +72,9 @@ def test_the_head_is_that_of_all_rows():
     found = fit_probe_by_parts(copied(rows), parts_of(60), 3, weights)
     whole = LogisticRegression(rows.features, rows.targets, 3, weights[rows.targets])
     solution = whole.solve(found.probe.chosen.strength)
-    torch.testing.assert_close(found.probe.weight, solution.weight)
-    torch.testing.assert_close(found.probe.bias, solution.bias)
+    temperature = found.probe.chosen.temperature
+    torch.testing.assert_close(found.probe.weight * temperature, solution.weight)
+    torch.testing.assert_close(found.probe.bias * temperature, solution.bias)
 
 
 def test_where_nothing_can_be_held_out_the_strength_is_fixed():

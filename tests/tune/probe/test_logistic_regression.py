@@ -42,11 +42,10 @@ def objective(
     strength: float,
     rows: NDArray[np.float64] | None = None,
 ) -> float:
-    """f as the module's docstring has it, in float64, on centred features of root mean square 1."""
+    """f as the module's docstring has it, in float64, on channels of root mean square 1."""
     rows = np.ones(len(features)) if rows is None else rows
     rows = rows / rows.sum()
-    centre = rows @ features.astype(float)
-    scale = np.sqrt(rows @ ((features - centre) ** 2).mean(axis=1))
+    scale = np.sqrt(rows @ features.astype(float) ** 2)
     logits = features @ weight.T + bias
     log = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
     log -= logits.max(1, keepdims=True)
@@ -58,12 +57,10 @@ def test_the_optimum_is_that_of_scikit_learn(data, strength):
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not here")
     features, targets = data
     found = problem(features, targets).solve(strength)
-    centred = features - features.mean(axis=0, dtype=float)
-    scale = np.sqrt((centred**2).mean())
+    scale = np.sqrt((features.astype(float) ** 2).mean(axis=0))
     theirs = linear_model.LogisticRegression(C=1 / (strength * ROWS), max_iter=10_000, tol=1e-12)
-    theirs.fit(centred / scale, targets)
-    weight = theirs.coef_ / scale
-    bias = theirs.intercept_ - weight @ features.mean(axis=0, dtype=float)
+    theirs.fit(features / scale, targets)
+    weight, bias = theirs.coef_ / scale, theirs.intercept_
     one_hot = np.eye(CLASSES)[targets]
     expected = objective(weight, bias, features, one_hot, strength)
     ours = objective(found.weight.numpy(), found.bias.numpy(), features, one_hot, strength)
@@ -123,15 +120,35 @@ def test_features_without_any_variance_leave_the_shares_of_the_classes(data):
     np.testing.assert_allclose(torch.softmax(logits, 0).numpy(), expected, atol=1e-3)
 
 
-def test_an_affine_change_of_the_features_is_folded_back(data):
-    """A strength means the same for features ten times as large, moved: the same answers."""
+def test_a_strength_means_the_same_whatever_the_size_of_a_channel(data):
     features, targets = data
+    sizes = np.logspace(-3, 3, WIDTH).astype(np.float32)
     plain = problem(features, targets).solve(1e-2)
-    moved = problem(10 * features - 4, targets).solve(1e-2)
+    sized = problem(features * sizes, targets).solve(1e-2)
     x = torch.tensor(features)
     torch.testing.assert_close(
         x @ plain.weight.T + plain.bias,
-        (10 * x - 4) @ moved.weight.T + moved.bias,
+        (x * torch.tensor(sizes)) @ sized.weight.T + sized.bias,
         rtol=0,
         atol=5e-3,
     )
+
+
+def test_a_channel_that_is_large_on_every_image_is_leant_on_less(data):
+    """The same differences between images, on top of a large constant: a larger weight costs more."""
+    features, targets = data
+    centred = features - features.mean(axis=0)
+    near, far = (
+        problem(centred + constant * np.eye(WIDTH, dtype=np.float32)[0], targets).solve(0.1)
+        for constant in (0.0, 30.0)
+    )
+    assert far.weight[:, 0].norm() < near.weight[:, 0].norm() / 10
+    assert far.weight[:, 1].norm() > near.weight[:, 1].norm()
+
+
+def test_a_channel_of_nothing_but_zeros_has_no_weight(data):
+    features, targets = data
+    dead = features * (np.arange(WIDTH) != 5)
+    found = problem(dead.astype(np.float32), targets).solve(1e-2)
+    assert found.weight[:, 5].abs().max() < 1e-9 < found.weight[:, 4].abs().max()
+    assert found.weight.isfinite().all()

@@ -138,8 +138,9 @@ def test_a_run_folds_its_temperature_and_says_so(make_folders, make_config, tmp_
     data = tmp_path / "d"
     for seed, (name, count) in enumerate({"train": 8, "val": 6, "test": 4}.items()):
         make_folders(data / name, count, seed)
+    given = {"method": "ln", "head_init": "zero"}  # a probe would have had a temperature before
     plain, cooled = (
-        tune(data, tmp_path / f"{how}.safetensors", make_config(method="linear", calibrate=how))
+        tune(data, tmp_path / f"{how}.safetensors", make_config(**given, calibrate=how))
         for how in ("none", "temperature")
     )
     told, adapter = cooled.confidence, read_adapter(cooled.adapter)
@@ -153,5 +154,5 @@ def test_a_run_folds_its_temperature_and_says_so(make_folders, make_config, tmp_
             np.testing.assert_allclose(adapter.tensors[name], wanted, rtol=1e-4, atol=1e-5)
     assert adapter.train["confidence"] == told == cooled.to_json()["confidence"]
     assert (cooled.val_top1, cooled.test_top1) == (plain.val_top1, plain.test_top1)
-    again = tune(data, cooled.adapter, make_config(method="linear"), resume=True)
+    again = tune(data, cooled.adapter, make_config(**given), resume=True)
     assert again.confidence == told

@@ -20,7 +20,6 @@ from vptkit.errors import DataError, OutputError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.data.splits import class_counts, data_digest, load_splits  # noqa: E402
-from vptkit.tune.run import few_shot_series as module  # noqa: E402
 from vptkit.tune.run import tune_run as run_module  # noqa: E402
 from vptkit.tune.run.few_shot_series import shots_of, tune_shots  # noqa: E402
 
@@ -150,6 +149,7 @@ def test_a_training_for_each_number(splits, make_config, tmp_path):
     lines = made.to_text().splitlines()
     assert lines[0].split() == [
         "shots",
+        "method",
         "best",
         "epoch",
         "val_top1",
@@ -158,7 +158,7 @@ def test_a_training_for_each_number(splits, make_config, tmp_path):
         "adapter",
     ]
     assert lines[2].split()[0] == "4"
-    assert lines[2].split()[4] == "-"
+    assert lines[2].split()[5] == "-"
     assert lines[2].endswith("a-4shot.safetensors")
 
 
@@ -175,20 +175,17 @@ def test_existing_adapters_are_refused_before_the_first_training(splits, make_co
     assert [path.name for path in tmp_path.iterdir()] == ["a-4shot.safetensors"]
 
 
-def test_resume_keeps_what_is_done(splits, make_folders, make_config, tmp_path, monkeypatch):
+def test_resume_keeps_what_is_done(splits, make_folders, make_config, tmp_path):
     config, output = make_config(method="linear", name="x"), tmp_path / "a.safetensors"
     whole = tune_shots(splits, tmp_path / "whole.safetensors", config, (1, 2))
-    with monkeypatch.context() as patch:
-        real = module.tune
 
-        def killed(data, path, *args, **more):
-            if "2shot" in path.name:
-                raise KeyboardInterrupt
-            return real(data, path, *args, **more)
+    def killed(data, path, *args, **more):
+        if "2shot" in path.name:
+            raise KeyboardInterrupt
+        return tune(data, path, *args, **more)
 
-        patch.setattr(module, "tune", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tune_shots(splits, output, config, (1, 2))
+    with pytest.raises(KeyboardInterrupt):
+        tune_shots(splits, output, config, (1, 2), tune=killed)
     done = (tmp_path / "a-1shot.safetensors").stat().st_mtime_ns
     again = tune_shots(splits, output, config, (1, 2), resume=True)
     assert (tmp_path / "a-1shot.safetensors").stat().st_mtime_ns == done
@@ -290,6 +287,12 @@ def test_the_command(vptkit, splits, weights, make_config, tmp_path):
     assert "shots is 'two'" in err
 
 
-def test_auto_is_not_for_a_series(splits, make_config, tmp_path):
-    with pytest.raises(VptkitError, match="method auto is not for sweeps or a series"):
-        tune_shots(splits, tmp_path / "a.safetensors", make_config(method="auto"), (1, 2))
+@pytest.mark.slow
+def test_a_series_of_auto_says_what_was_kept(splits, make_config, tmp_path):
+    config = make_config(method="auto", epochs=1)
+    made = tune_shots(splits, tmp_path / "a.safetensors", config, (1, 8), tune=tune)
+    assert [run["method"] for run in made.runs] == [
+        read_adapter(tmp_path / f"a-{run['shots']}shot.safetensors").train["auto"]["kept"]
+        for run in made.runs
+    ]
+    assert made.to_text().splitlines()[1].split()[1] == made.runs[0]["method"]

@@ -218,8 +218,8 @@ def test_a_loss_that_runs_away(make_tuned, precision, advice):
     ("method", "rates"),
     [
         ("linear", "lower --lr-head (now 0.0001)"),
-        ("ln", "lower --lr-ln (now 0.003) or --lr-head (now 0.0001)"),
-        ("ln+vpt", "lower --lr (now 0.005) or --lr-ln (now 0.003) or --lr-head (now 0.0001)"),
+        ("ln", "lower --lr-ln (now 0.01) or --lr-head (now 0.0001)"),
+        ("ln+vpt", "lower --lr (now 0.005) or --lr-ln (now 0.01) or --lr-head (now 0.0001)"),
     ],
 )
 def test_the_rates_that_a_method_has_are_named(make_config, method, rates):

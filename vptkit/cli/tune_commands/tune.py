@@ -50,14 +50,14 @@ def tune(
         Path | None, typer.Option(help="TOML file of settings (names as here, with _).")
     ] = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
-    method: Annotated[Text, option("bpt, vpt, ln, ln+bpt, ln+vpt, linear, auto [ln].")] = None,
+    method: Annotated[Text, option("auto, ln, vpt, bpt, ln+vpt, ln+bpt, linear [auto].")] = None,
     budget: Annotated[
         Text, option("Of auto: the most it may take, as 10m or '60 epochs' [no bound].")
     ] = None,
     insert: Annotated[Text, option("deep or shallow [deep].")] = None,
     form: Annotated[Text, option("Of bpt: bilinear, fwhiten, twhiten [bilinear].")] = None,
-    prompts: Annotated[Int, option("Prompts at each block, m [50].")] = None,
-    rank: Annotated[Int, option("Rank of the bilinear form, p [50].")] = None,
+    prompts: Annotated[Int, option("Prompts at each block, m [20].")] = None,
+    rank: Annotated[Int, option("Rank of the bilinear form, p [20].")] = None,
     b_init: Annotated[Text, option("Bilinear: B starts whiten or random [whiten].")] = None,
     tune_b_last: Annotated[Int, option("Deep bilinear: learn B in the last blocks [4].")] = None,
     whiten_images: Annotated[Int, option("Training images for whitening [100].")] = None,
@@ -67,7 +67,7 @@ def tune(
     pool: Annotated[Text, option("token, avg, token+avg, avg_prompts, map [the model's].")] = None,
     norm: Annotated[Text, option("before_pool or after_pool [the model's].")] = None,
     epochs: Annotated[Int, option("Unless --cycles counts its own [20].")] = None,
-    batch_size: Annotated[Int, option("[32]")] = None,
+    batch_size: Annotated[Int, option("[32; a sixth of fewer than 192 images]")] = None,
     warmup: Annotated[Float, option("Share of all steps [0.1].")] = None,
     lr: Annotated[
         Float, option("Rate of the prompts [5e-3; whitened 2e-3, fwhiten and twhiten 1e-3].")
@@ -80,9 +80,13 @@ def tune(
     lr_head: Annotated[Float, option("Rate of the head [1e-4; from zero: 5e-3].")] = None,
     wd_head: Annotated[Float, option("Weight decay of the head [0; from zero: 0.1].")] = None,
     select: Annotated[
-        Text, option("Epoch taken: best val loss, best val top1, or last: loss, top1, last [loss].")
+        Text,
+        option(
+            "What is taken: the average of the best epochs by val loss, soup; the best by loss or by "
+            "top1; the last [soup]."
+        ),
     ] = None,
-    lr_ln: Annotated[Float, option("Rate of LayerNorms [3e-3; from zero: 1e-3].")] = None,
+    lr_ln: Annotated[Float, option("Rate of LayerNorms [1e-2; from zero: 1e-3].")] = None,
     cycles: Annotated[
         Int, option("LayerNorms: head and norms in turns, so often; 0: at once [0].")
     ] = None,
@@ -166,7 +170,9 @@ def tune(
     chosen = config_from_mapping(settings)
     try:
         if len(counts) > 1:
-            made = tune_shots(data, output, chosen, counts, resume=resume, force=force)
+            made = tune_shots(
+                data, output, chosen, counts, tune=run_tune, resume=resume, force=force
+            )
             if leads():
                 emit(made.to_json(), as_json, text=made.to_text())
             return

@@ -13,22 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from vptkit.scores.calibration_error import expected_calibration_error
-from vptkit.scores.probabilities import log_loss, softmax
+from .calibration_error import expected_calibration_error
+from .probabilities import log_loss, softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Temperature", "divide_head", "fit_temperature"]
+__all__ = ["Temperature", "best_factor", "fit_temperature"]
 
 _FEWEST = 15  # images; with fewer T stays 1
 # Of the pull. 0 to 4 differ by less than 0.01 of log-loss from 50 images on (simulated: 5 classes, 75
 # to 97 % right, logits 0.5 to 2.5 times too large); with 15 to 30 images 0 is far worse than no T.
 _PULL = 2.0
 _LOWEST, _HIGHEST = 0.05, 20.0
-_HALVINGS = 50  # of log 1/T's 6 units: far below float32's steps
+_HALVINGS = 36  # of log 1/T's 6 units: far below float32's steps
 _ROWS = 4096  # images at a time, for memory
 
 
@@ -70,21 +69,23 @@ def fit_temperature(logits: NDArray[Any], truth: NDArray[Any]) -> Temperature | 
     """
     if len(logits) == 0 or not np.isfinite(logits).all():
         return None
-    factor = _best_factor(logits, truth) if len(logits) >= _FEWEST else 1.0
+    factor = best_factor(logits, truth)
     scores = [_score(logits, truth), _score(logits.astype(np.float64) * factor, truth)]
     losses, errors = zip(*scores, strict=True)
     return Temperature(temperature=1 / factor, val_loss=losses, ece=errors)
 
 
-@torch.no_grad()
-def divide_head(head: torch.nn.Linear, temperature: float) -> None:
-    """Fold a temperature into a head: every logit is divided by it."""
-    head.weight.div_(temperature)
-    head.bias.div_(temperature)
+def best_factor(logits: NDArray[Any], truth: NDArray[Any]) -> float:
+    """1/T of `fit_temperature`: what the logits are to be multiplied by; 1 for fewer than 15 images.
 
+    The interval of its logarithm is halved by the sign of the slope, which only rises.
 
-def _best_factor(logits: NDArray[Any], truth: NDArray[Any]) -> float:
-    """1/T: halve the interval of its logarithm by the sign of the slope, which only rises."""
+    Args:
+        logits: finite, [images, C].
+        truth: index of each image's class, [images].
+    """
+    if len(logits) < _FEWEST:
+        return 1.0
     low, high = -np.log(_HIGHEST), -np.log(_LOWEST)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

@@ -1,15 +1,13 @@
-"""The temperature: fitted on val, folded into the head."""
+"""The temperature: fitted on val."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from vptkit.scores.calibration_error import expected_calibration_error  # noqa: E402
-from vptkit.scores.probabilities import log_loss, softmax  # noqa: E402
-from vptkit.tune.methods.temperature import divide_head, fit_temperature  # noqa: E402
+from vptkit.scores.calibration_error import expected_calibration_error
+from vptkit.scores.probabilities import log_loss, softmax
+from vptkit.scores.temperature import fit_temperature
 
 
 def drawn(images: int, *, size: float = 3.0, classes: int = 5, seed: int = 0):
@@ -33,6 +31,7 @@ def test_the_temperature_that_was_put_in_comes_out(factor):
 def test_it_is_the_optimum_that_torch_finds():
     """The same objective, by L-BFGS over log T."""
     logits, truth = drawn(300)
+    torch = pytest.importorskip("torch")
     z, y = torch.from_numpy(3 * logits), torch.from_numpy(truth)
     t = torch.zeros((), dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS(
@@ -113,14 +112,5 @@ def test_logits_that_are_not_finite_have_no_temperature():
 def test_parts_of_many_images_add_up(monkeypatch):
     logits, truth = drawn(100)
     whole = fit_temperature(2 * logits, truth)
-    monkeypatch.setattr("vptkit.tune.methods.temperature._ROWS", 7)
+    monkeypatch.setattr("vptkit.scores.temperature._ROWS", 7)
     assert fit_temperature(2 * logits, truth).temperature == pytest.approx(whole.temperature, 1e-12)
-
-
-def test_the_head_gives_the_divided_logits():
-    head = torch.nn.Linear(6, 3)
-    features = torch.randn(20, 6)
-    before = head(features).detach()
-    divide_head(head, 1.7)
-    torch.testing.assert_close(head(features).detach(), before / 1.7)
-    assert head.weight.requires_grad
