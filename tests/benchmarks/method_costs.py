@@ -4,7 +4,7 @@ Steps are interleaved in one process; a probe's are those behind cached features
 adapters which `evidence.py` trained, against the untuned backbone exported the usual way
 (`vptkit profile --baseline`).
 
-    python tests/benchmarks/method_costs.py --shared ../shared --adapters RUNS --backbone vit-ti
+    python -m tests.benchmarks.method_costs --shared ../shared --adapters RUNS --backbone vit-ti
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence import BACKBONES, METHODS, Cell, settings_of
 from torch.nn import functional as F
 
 from vptkit.devices.probes.machine import detect_machine
@@ -29,13 +28,16 @@ from vptkit.tune.backbone.timm_backbone import create_backbone
 from vptkit.tune.methods.tuned_model import Tuned, parameter_groups, wants_whitening
 from vptkit.tune.training.optimizer_step import Batch, Stepper
 
+from .evidence_cells import BACKBONES, METHODS, Cell, settings_of
+
 CLASSES = 5
-DONE_AT_ONCE = ("LP-LN", "LN cyclic", "LN cyclic + λ")  # steps and graphs as those of "LN joint"
+DONE_AT_ONCE = ("LN cyclic", "LN cyclic + λ")  # steps and graphs as those of "LN"
+DONE_AT_ONCE += ("default", "auto")  # one of the others
 
 
 def stepper(method: str, backbone: str, shared: Path, size: int) -> Any:
     """A call that makes one training step of `size` images."""
-    config = settings_of(Cell(backbone, "flowers5", 10, method, 0), shared)
+    config = settings_of(Cell("vptkit", backbone, "flowers5", 10, method, 0), shared)
     model: Any = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
     height, width = spec.image_size
@@ -89,7 +91,9 @@ def latencies(backbone: str, shared: Path, adapters: Path, batches: list[int]) -
     with tempfile.TemporaryDirectory() as name:
         bundles = []
         for method in METHODS:
-            adapter = adapters / f"{Cell(backbone, 'flowers5', 10, method, 0).name}.safetensors"
+            adapter = (
+                adapters / f"{Cell('vptkit', backbone, 'flowers5', 10, method, 0).name}.safetensors"
+            )
             if method in DONE_AT_ONCE or not adapter.is_file():
                 continue
             bundles.append(Path(name) / f"{method.replace(' ', '_')}.vptk")
@@ -111,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--adapters", type=Path, required=True)
-    parser.add_argument("--backbone", choices=BACKBONES, default="vit-ti")
+    parser.add_argument("--backbone", choices=("vit-ti", "vit-s"), default="vit-ti")
     parser.add_argument("--size", type=int, default=16, help="images of a training step")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="of the latency")
