@@ -77,7 +77,7 @@ class TuneConfig:
             nothing. Of `linear` the probe is all there is.
         lr_head, wd_head: of the head. Its bias has no decay.
         select: what is taken: a greedy "soup" of the three best epochs by log-loss on val
-            (`vptkit.tune.phases.soup`; where cross-validation chooses, as "loss"), the best epoch by
+            (`vptkit.tune.phases.soup`; without val, as "last"), the best epoch by
             log-"loss" on val, the best by "top1" there (then by loss), or the "last".
         lr_ln: of LayerNorms, which have no decay.
         cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N

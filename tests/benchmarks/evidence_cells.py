@@ -26,7 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "BPT-deep bilinear": {"method": "bpt", **_PROMPTS},
     "LN+BPT": {"method": "ln+bpt", **_PROMPTS},
     "LN+VPT": {"method": "ln+vpt", **_PROMPTS},
-    "auto": {"method": "auto"},  # as a user types it: prompts of the default length
+    "auto": {"method": "auto", "budget": "200 epochs"},  # all of its candidates
     "VPT-shallow": {"method": "vpt", "insert": "shallow", **_PROMPTS},
     "BPT-shallow": {"method": "bpt", "insert": "shallow", **_PROMPTS},
     "BPT-deep fWhiten": {"method": "bpt", "form": "fwhiten", **_PROMPTS},

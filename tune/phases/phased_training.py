@@ -60,6 +60,7 @@ def train_phases(
         DataError: the checkpoint is damaged, or of another run.
         VptkitError: the loss is not finite any more; the pool does not fit the backbone.
     """
+    training = _settled(training)
     config, progress = training.config, training.progress
     state, kept = _begin(training, resume=resume)
     tuned = new_model(training, state, kept)
@@ -79,6 +80,18 @@ def train_phases(
         progress.total = (progress.total or 0) - skipped
         progress.update(0)
     return Trained(tuned, state)
+
+
+def _settled(training: Training) -> Training:
+    """Without val there is no soup to be tasted, and the last epoch is taken.
+
+    The best one by what was held out may lie where the rate is still high: a training on all images that
+    ends there is another model than those that were judged.
+    """
+    config = training.config
+    if "val" in training.sets or config.select != "soup":
+        return training
+    return replace(training, config=replace(config, select="last"))
 
 
 def _trainer(

@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import cross_entropy
 
+from vptkit.tune.data.cross_validation_parts import cross_validation_parts
+from vptkit.tune.probe.cross_validated_probe import fit_probe_by_parts
 from vptkit.tune.probe.fit_probe import Rows, fit_probe
 from vptkit.tune.probe.nearest_neighbours import knn_top1
 from vptkit.tune.training.distributed import leads, sum_over_processes
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
+    from vptkit.tune.probe.fit_probe import Probe
     from vptkit.tune.training.train_state import TrainState
 
 __all__ = ["NEIGHBOURS", "put_head", "start_from_probe"]
 
 NEIGHBOURS = (10, 20)
+_FEW = 2000  # training images: with more, val is large enough to choose by
 
 
 def start_from_probe(
@@ -44,7 +49,8 @@ def start_from_probe(
 
     Args:
         tuned: whose head.
-        sets: train, and val, which chooses the strength.
+        sets: train, and val, which chooses the strength, of few images together with held-out parts
+            of train.
         config: `augment`, `class_weights` and `calibrate`.
         state: `start`, and with it the best so far.
         progress: told about each step.
@@ -57,14 +63,27 @@ def start_from_probe(
     progress.update(0, "probe")
     weights = class_weights(config, sets["train"].split.targets, classes)
     tempered = config.calibrate == "temperature"
-    probe = fit_probe(train, val, classes, weights, tempered=tempered)
+    if len(sets["train"]) <= _FEW:
+        targets = sets["train"].split.targets
+        parts = torch.from_numpy(cross_validation_parts(targets, config.seed)).to(val.targets.device)
+        judges = {"val": val, "tempered": tempered}
+        probe = fit_probe_by_parts(train, parts, classes, weights, **judges).probe
+    else:
+        probe = fit_probe(train, val, classes, weights, tempered=tempered)
     put_head(tuned, probe.weight, probe.bias)
-    top1, loss = probe.chosen.val_top1, probe.chosen.val_loss
+    own = top1, loss = _on_rows(probe, val)
     if tuned.prompts is not None:  # which the features of the probe were without
         top1, loss = top1_and_loss(tuned, sets["val"], config.batch_to_ask)
-    record = {"epoch": 0, "val_top1": top1, "val_loss": loss}
-    state.start = {**record, "probe": {**probe.to_json(), "knn_top1": neighbours}}
+    about = {**probe.to_json(), "val_top1": own[0], "val_loss": own[1], "knn_top1": neighbours}
+    state.start = {"epoch": 0, "val_top1": top1, "val_loss": loss, "probe": about}
     keep_if_best(tuned, config, state)
+
+
+def _on_rows(probe: Probe, rows: Rows) -> tuple[float, float]:
+    """(top-1 share, mean cross-entropy) of the head on some features."""
+    logits = torch.addmm(probe.bias, rows.features, probe.weight.T)
+    right = (logits.argmax(dim=1) == rows.targets).double().mean()
+    return float(right), float(cross_entropy(logits.double(), rows.targets))
 
 
 @torch.no_grad()

@@ -1,4 +1,7 @@
-"""The probe without a validation split: its strength by cross-validation, then all rows at it.
+"""The probe of few rows: its strength by cross-validation (and val, if there is one), then all at it.
+
+On 50 validation images a strength ten times too large may have the lowest log-loss; the training
+images, held out in turns, say more than these alone.
 
 Every view of an image is in the image's part: a mirrored twin of what is held out would give it away.
 """
@@ -15,7 +18,6 @@ from .nearest_neighbours import knn_top1
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .logistic_regression import Solution
 
 __all__ = ["CrossValidatedProbe", "cross_validated_knn", "fit_probe_by_parts"]
 
@@ -43,6 +45,7 @@ def fit_probe_by_parts(
     classes: int,
     weights: Tensor | None = None,
     *,
+    val: Rows | None = None,
     tempered: bool = True,
 ) -> CrossValidatedProbe:
     """Logistic regression on all rows, its strength chosen by log-loss on held-out rows.
@@ -53,11 +56,12 @@ def fit_probe_by_parts(
         parts: of each image, int64 [n]; negative: never held out. If all are, the strength is fixed.
         classes: C
         weights: of the classes, float32 [C]; None: all 1.
+        val: rows that are no part of `rows`, and judge as well.
         tempered: of `fit_probe`.
     """
     count = int(parts.max()) + 1
     weighed = None if weights is None else weights.to(rows.targets.device)[rows.targets]
-    if not count:
+    if not count and val is None:
         only = LogisticRegression(rows.features, rows.targets, classes, weighed)
         solution = only.solve(FIXED_STRENGTH)
         point = StrengthPoint(FIXED_STRENGTH, 1.0, solution.loss, None, None)
@@ -65,15 +69,16 @@ def fit_probe_by_parts(
         return CrossValidatedProbe(probe=probe, without=())
     held = [held_out(rows, parts, part) for part in range(count)]
     problems = [_without(rows, parts, part, classes, weighed) for part in range(count)]
-    solved: dict[float, list[Solution]] = {}
+    whole = LogisticRegression(rows.features, rows.targets, classes, weighed)
+    asked = [*zip(problems, held, strict=True), *([] if val is None else [(whole, val)])]
 
     def tried(strength: float) -> StrengthPoint:
-        solved[strength] = [problem.solve(strength) for problem in problems]
-        return judged(list(zip(solved[strength], held, strict=True)), tempered=tempered)
+        pairs = [(problem.solve(strength, exact=False), judge) for problem, judge in asked]
+        return judged(pairs, tempered=tempered)
 
     chosen, points = search(tried)
-    whole = LogisticRegression(rows.features, rows.targets, classes, weighed)
-    found = [one.divided_by(chosen.temperature) for one in solved[chosen.strength]]
+    heads = [problem.solve(chosen.strength) for problem in problems]
+    found = [head.divided_by(chosen.temperature) for head in heads]
     head = whole.solve(chosen.strength).divided_by(chosen.temperature)
     return CrossValidatedProbe(probe=Probe(*head, chosen, points), without=tuple(found))
 

@@ -100,14 +100,12 @@ def fit_probe(
     """
     rows = None if weights is None else weights.to(train.targets.device)[train.targets]
     problem = LogisticRegression(train.features, train.targets, classes, rows)
-    solved: dict[float, Solution] = {}
 
     def tried(strength: float) -> StrengthPoint:
-        solution = solved[strength] = problem.solve(strength)
-        return judged([(solution, val)], tempered=tempered)
+        return judged([(problem.solve(strength, exact=False), val)], tempered=tempered)
 
     chosen, points = search(tried)
-    head = solved[chosen.strength].divided_by(chosen.temperature)
+    head = problem.solve(chosen.strength).divided_by(chosen.temperature)
     return Probe(*head, chosen, points)
 
 

@@ -33,7 +33,7 @@ def demo(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tune, export, check and profile four methods side by side, and write a report."""
+    """Tune, export, check and profile the default and four methods, and write a report."""
     require_tune("demo")
     from .report import DemoSettings, demo_table
     from .run_demo import run_demo

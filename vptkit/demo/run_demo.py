@@ -1,7 +1,7 @@
 """`vptkit demo`: the whole line on one machine, and a report that can be looked at.
 
-Four methods are tuned on the same images, exported, checked against the torch reference, and
-profiled side by side with the bare backbone and the unfolded graph. Offline by default: the images
+The default, and four methods alone, are tuned on the same images, exported, checked against the
+torch reference, and profiled side by side with the bare backbone and the unfolded graph. Offline by default: the images
 are scikit-learn's handwritten digits, the backbone is a small ViT of our own
 (`vptkit/assets/README.md`).
 """
@@ -32,6 +32,7 @@ BACKBONE_ARGS = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 6, 
 DIGITS = {"augment": "none", "prompts": 20, "rank": 20}
 _OF_PROMPTS = ("prompts", "rank")
 METHODS: dict[str, dict[str, Any]] = {
+    "default": {"method": "auto"},
     "linear": {"method": "linear"},
     "ln": {"method": "ln"},
     "vpt-deep": {"method": "vpt"},

@@ -324,3 +324,17 @@ def test_what_only_val_can_choose_is_refused_first(make_folders, make_config, tm
     assert tune(
         folder, tmp_path / "a.safetensors", replace(config, rescale="none", refit_epochs=0)
     ).adapter.exists()
+
+
+@pytest.mark.slow
+def test_without_val_the_last_epoch_is_taken_unless_another_rule_is_asked_for(
+    make_folders, make_config, tmp_path
+):
+    """A best epoch in the middle of the schedule would be another model than those that were judged."""
+    folder = make_folders(tmp_path / "d", 3)
+    config = make_config(method="ln", epochs=3, select="soup", name="x")
+    result = tune(folder, tmp_path / "a.safetensors", config)
+    assert (result.best_epoch, result.soup) == (3, None)
+    asked = tune(folder, tmp_path / "b.safetensors", replace(config, select="last"))
+    one, other = (read_adapter(found.adapter).tensors for found in (result, asked))
+    assert all(np.array_equal(one[name], other[name]) for name in one)

@@ -55,11 +55,8 @@ def test_the_start_is_what_val_says_of_the_model(started, method):
         "val_top1",
     }
     assert set(state.start["probe"]["knn_top1"]) == {"10", "20"}
-    probe = next(
-        point
-        for point in state.start["probe"]["grid"]
-        if point["strength"] == state.start["probe"]["strength"]
-    )
+    probe = state.start["probe"]
+    assert probe["strength"] in [point["strength"] for point in probe["grid"]]
     same = probe["val_loss"] == state.start["val_loss"]
     assert same == (method != "vpt")
 
@@ -100,3 +97,12 @@ def test_a_killed_run_goes_on_from_the_probe(splits, make_config, tmp_path, monk
     resumed = tune(splits, tmp_path / "a.safetensors", config, resume=True)
     assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
     assert records(resumed) == records(whole)
+
+
+def test_of_few_images_held_out_parts_of_train_judge_too(started, monkeypatch):
+    """What val alone would choose, more images may know better."""
+    few = started(method="linear")[2].start["probe"]
+    monkeypatch.setattr("vptkit.tune.phases.probe_start._FEW", 0)
+    many = started(method="linear")[2].start["probe"]
+    losses = {p["strength"]: p["val_loss"] for p in many["grid"]}
+    assert any(losses.get(p["strength"]) not in (None, p["val_loss"]) for p in few["grid"])
