@@ -65,9 +65,10 @@ def start_from_probe(
     tempered = config.calibrate == "temperature"
     if len(sets["train"]) <= _FEW:
         targets = sets["train"].split.targets
-        parts = torch.from_numpy(cross_validation_parts(targets, config.seed)).to(val.targets.device)
-        judges = {"val": val, "tempered": tempered}
-        probe = fit_probe_by_parts(train, parts, classes, weights, **judges).probe
+        parts = torch.from_numpy(cross_validation_parts(targets, config.seed)).to(
+            val.targets.device
+        )
+        probe = fit_probe_by_parts(train, parts, classes, weights, val=val, tempered=tempered).probe
     else:
         probe = fit_probe(train, val, classes, weights, tempered=tempered)
     put_head(tuned, probe.weight, probe.bias)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from vptkit.tune.training.loop import top1_and_loss
 
 if TYPE_CHECKING:
@@ -60,8 +62,8 @@ def make_soup(
 
 
 def average(parameters: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each tensor, summed in float64; of one alone it is that one, bit by bit."""
+    """The mean of each tensor, in float64; of one alone it is that one, bit by bit."""
     return {
-        name: (sum(one[name].double() for one in parameters) / len(parameters)).to(value.dtype)
+        name: torch.stack([one[name].double() for one in parameters]).mean(dim=0).to(value.dtype)
         for name, value in parameters[0].items()
     }
