@@ -134,7 +134,8 @@ class _Search:
         begun, before = time.perf_counter(), self._rows.get(name, {}).get("seconds", 0.0)
 
         def enough(state: TrainState) -> bool:
-            return state.epoch >= epochs or self._budget.over
+            # without val it is the whole training that was judged, in parts: it is not cut short
+            return state.epoch >= epochs or (self._budget.over and "val" in self._inputs.sets)
 
         count = None if name == PROBE else lambda _: self._budget.spend()
         trained = train(request, inputs, count, enough)

@@ -107,6 +107,26 @@ def test_few_images_are_cross_validated(make_folders, make_config, tmp_path, mon
     assert result.auto["kept"] == kept
 
 
+def test_what_was_judged_in_parts_is_not_cut_short(
+    make_folders, make_config, tmp_path, monkeypatch
+):
+    settle(monkeypatch, beats=True)
+    data = make_folders(tmp_path / "few", 3)
+    config = make_config(method="auto", epochs=3, budget="1 epochs", select="soup")
+    result = tune(data, tmp_path / "a.safetensors", config)
+    assert [row["method"] for row in result.auto["tried"]] == ["linear", "ln"]
+    assert (result.auto["kept"], result.best_epoch) == ("ln", 3)
+
+
+def test_prompts_are_kept_only_if_they_beat_what_is_simpler(splits, config, tmp_path, monkeypatch):
+    noise = np.array([0.0, 0.2, -0.2, 0.1, -0.1])
+    for better, kept in ((0.01, "ln"), (0.3, "vpt")):
+        losses = {"linear": 2 + noise, "ln": 1 + noise, "vpt": 1 - better - noise}
+        monkeypatch.setattr(auto_run._Search, "_losses", lambda _, one: losses[one.name])  # noqa: B023
+        output = tmp_path / f"{kept}.safetensors"
+        assert tune(splits, output, config).auto["kept"] == kept
+
+
 @pytest.mark.parametrize("images", [1, 3])
 def test_the_decision_without_val(make_folders, make_config, tmp_path, images):
     """Of one image a class nothing can be held out, and the probe is kept."""
