@@ -139,11 +139,6 @@ def grid(
         yield Cell(recipe, backbone, data, few, method, seed, epochs)
 
 
-def batch_of(images: int) -> int:
-    """Images in a step: with few there are six steps an epoch all the same."""
-    return min(max(images // 6, 4), BATCH)
-
-
 def words_of(cell: Cell) -> dict[str, Any]:
     """The settings that the cell passes, but for backbone, seed and device."""
     words = {**METHODS[cell.method], "epochs": cell.epochs}
@@ -154,7 +149,8 @@ def words_of(cell: Cell) -> dict[str, Any]:
         words |= {"head_epochs": part, "ln_epochs": part}
     if cell.recipe == "papers":
         words |= _published(words["method"].split("+"), words.get("insert", "deep"))
-        size = batch_of(cell.shots * SETS[cell.data]) if cell.shots else BATCH
+        usual = TuneConfig(backbone="").batch_of
+        size = usual(cell.shots * SETS[cell.data]) if cell.shots else BATCH
         rates = {
             key: words[key] * size / BATCH for key in ("lr", "lr_head", "lr_ln") if key in words
         }

@@ -16,8 +16,6 @@ from vptkit.tune.data.splits import load_splits
 from vptkit.tune.training.device import choose_device
 from vptkit.tune.training.loop import rate_at
 
-from .evidence_cells import batch_of
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -82,7 +80,7 @@ def steps_of(images: int, size: int) -> int:
 
 def _epochs(model: Any, data: DataSet, config: TuneConfig, device: Any) -> Any:
     """Train; yield after each epoch."""
-    size, optimizer = batch_of(len(data)), _optimizer(model)
+    size, optimizer = config.batch_of(len(data)), _optimizer(model)
     steps, step = config.epochs * steps_of(len(data), size), 0
     for epoch in range(config.epochs):
         model.train()

@@ -121,7 +121,8 @@ class _Search:
         best = search(names, self._request.config.epochs, self._budget, loss_of, simplest)
         if best not in found:  # the budget was over before the first epoch
             return probe
-        return found[best] if self._beats(found[best], probe) else probe
+        better = _beats(self._losses(found[best]), self._losses(probe))
+        return found[best] if better else probe
 
     def _train(self, name: str, epochs: int) -> _Contender:
         """Train a candidate up to an epoch, from where it was left."""
@@ -154,15 +155,10 @@ class _Search:
 
     def _simplest(self, contenders: Sequence[_Contender]) -> str:
         """The first of `candidates` that the best of these does not beat."""
-        order = list(self._configs)
-        best = min(contenders, key=lambda one: self._losses(one).mean())
-        level = [one.name for one in contenders if one is best or not self._beats(best, one)]
-        return min(level, key=order.index)
-
-    def _beats(self, better: _Contender, other: _Contender) -> bool:
-        """Whether it is better on val by more than one standard error, image by image."""
-        gains = self._losses(other) - self._losses(better)
-        return bool(gains.mean() > gains.std() / math.sqrt(len(gains)))
+        losses = {one.name: self._losses(one) for one in contenders}
+        best = min(losses.values(), key=lambda values: float(values.mean()))
+        level = [n for n, own in losses.items() if own is best or not _beats(best, own)]
+        return next(name for name in self._configs if name in level)
 
     def _losses(self, contender: _Contender) -> NDArray[np.float64]:
         """Log-loss of each image of val (or as it was held out), with the temperature that the adapter would have."""
@@ -186,6 +182,12 @@ class _Search:
             "tried": [self._rows[name] for name in self._configs if name in self._rows],
         }
         return write_run(request, best.inputs, best.trained, chosen, auto=tried)
+
+
+def _beats(better: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether losses of the same images, [images], are lower by more than one standard error."""
+    gains = other - better
+    return bool(gains.mean() > gains.std() / math.sqrt(len(gains)))
 
 
 def tried_table(auto: Mapping[str, Any]) -> str:

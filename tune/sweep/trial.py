@@ -40,8 +40,8 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     """Refuse, before anything starts, what every worker would stumble over.
 
     Raises:
-        VptkitError: a method is auto; seed or shares vary, and would draw another val split for each trial; or a setting
-            asks for a val split that is not there.
+        VptkitError: a method is auto; seed or shares vary, and would draw another val split for each
+            trial; or a setting asks for a val split that is not there.
         DataError: the images are not there, or too few to compare trials by.
         BackboneError: timm does not know the backbone, or its weights do not fit.
     """

@@ -79,7 +79,7 @@ class TrainState:
     @property
     def best_record(self) -> dict[str, Any] | None:
         """The record of the best epoch, or of the start; None before there is one."""
-        return self.history[self.best_epoch - 1] if self.best_epoch else self.start or None
+        return self.record_of(self.best_epoch) or None
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def config(make_config):
 
 
 def settle(monkeypatch, *, beats: bool) -> None:
-    monkeypatch.setattr(auto_run._Search, "_beats", lambda *_: beats)
+    monkeypatch.setattr(auto_run, "_beats", lambda *_: beats)
 
 
 def test_the_winner_is_the_run_that_it_would_have_been_alone(splits, config, tmp_path, monkeypatch):
