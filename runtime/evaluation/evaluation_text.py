@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vptkit.scores.score_interval import wilson
+from vptkit.scores.score_interval import interval_text, percent, share_text
 from vptkit.shown_text import shown
 from vptkit.text_table import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from vptkit.images.image_file import ImageFile
 
     from .evaluation_result import Evaluation
@@ -31,7 +29,7 @@ def evaluation_text(result: Evaluation) -> str:
 def verdict(result: Evaluation) -> str:
     """As "test 86.8 % (217 of 250; 95 % interval 82.0 to 90.4 %)"."""
     name = "top-1" if result.split is None else f"{shown(result.split)} top-1"
-    return f"{name} {_share(result.right, result.count)}"
+    return f"{name} {share_text(result.right, result.count)}"
 
 
 def short_name(name: str, longest: int = _LONGEST) -> str:
@@ -42,7 +40,7 @@ def short_name(name: str, longest: int = _LONGEST) -> str:
 
 
 def _scores(result: Evaluation) -> list[str]:
-    five = f"top-5 {_share(result.among_five, result.count)}"
+    five = f"top-5 {share_text(result.among_five, result.count)}"
     return [
         *([five] if len(result.labels) > 5 else []),  # else it is 100 % by definition
         f"log-loss {result.log_loss:.3f}, expected calibration error {result.ece:.3f}",
@@ -54,7 +52,7 @@ def _classes(result: Evaluation) -> str:
     """A table, the worst class first."""
     ranked = sorted(result.classes.items(), key=lambda item: item[1]["top1"])
     rows = [
-        [short_name(label), str(of["count"]), _percent(of["top1"]), _interval(of["interval"])]
+        [short_name(label), str(of["count"]), percent(of["top1"]), interval_text(of["interval"])]
         for label, of in ranked[:_CLASSES]
     ]
     more = len(ranked) - _CLASSES
@@ -76,7 +74,7 @@ def _pairs(result: Evaluation) -> str:
 
 def _mistakes(result: Evaluation) -> str:
     lines = [
-        f"  {_within(m.image, result.data)}  {_percent(m.probability)} {short_name(m.answered)}, "
+        f"  {_within(m.image, result.data)}  {percent(m.probability)} {short_name(m.answered)}, "
         f"is {short_name(m.truth)}"
         for m in result.mistakes[:_MISTAKES]
     ]
@@ -89,17 +87,3 @@ def _within(image: ImageFile, data: Path) -> str:
     if isinstance(image, Path) and image.is_relative_to(data):
         return shown(image.relative_to(data))
     return shown(image)
-
-
-def _share(successes: int, count: int) -> str:
-    interval = _interval(wilson(successes, count))
-    return f"{_percent(successes / count)} ({successes} of {count}; 95 % interval {interval})"
-
-
-def _percent(share: float) -> str:
-    """With one decimal; 100.0 only where it is all of them."""
-    return f"{min(100 * share, 99.9 if share < 1 else 100):.1f} %"
-
-
-def _interval(bounds: Sequence[float]) -> str:
-    return f"{100 * bounds[0]:.1f} to {_percent(bounds[1])}"

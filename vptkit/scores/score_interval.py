@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-__all__ = ["wilson"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["interval_text", "percent", "share_text", "wilson"]
 
 _Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
@@ -22,3 +26,19 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     spread = _Z95 / (1 + z2 / count)
     spread *= math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     return max(0.0, centre - spread), min(1.0, centre + spread)
+
+
+def share_text(successes: int, count: int) -> str:
+    """As "86.8 % (217 of 250; 95 % interval 82.0 to 90.4 %)"."""
+    interval = interval_text(wilson(successes, count))
+    return f"{percent(successes / count)} ({successes} of {count}; 95 % interval {interval})"
+
+
+def percent(share: float) -> str:
+    """With one decimal; 100.0 only where it is all of them."""
+    return f"{min(100 * share, 99.9 if share < 1 else 100):.1f} %"
+
+
+def interval_text(bounds: Sequence[float]) -> str:
+    """As "82.0 to 90.4 %"."""
+    return f"{100 * bounds[0]:.1f} to {percent(bounds[1])}"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from vptkit.scores.score_interval import wilson
+from vptkit.scores.score_interval import share_text, wilson
 
 
 def test_wilson_against_published_values():
@@ -38,3 +38,9 @@ def test_wilson_solves_the_score_equation(successes, count):
     share = successes / count
     bounds = solved(successes, count, 1e-12, share), solved(successes, count, share, 1 - 1e-12)
     assert wilson(successes, count) == pytest.approx(bounds, abs=1e-9)
+
+
+def test_a_share_in_words():
+    assert share_text(217, 250) == "86.8 % (217 of 250; 95 % interval 82.0 to 90.4 %)"
+    assert share_text(1999, 2000).startswith("99.9 % (1999 of 2000; ")
+    assert share_text(5, 5) == "100.0 % (5 of 5; 95 % interval 56.6 to 100.0 %)"

@@ -5,4 +5,5 @@
 - `output`: documents and texts on standard output; missing extras named.
 - `precision_evidence`: images, a runner and parity for precisions below fp32.
 - `profile_table`: `vptkit profile` as text.
+- `verdict`: how a command ends: what it wrote, what to type next.
 """
