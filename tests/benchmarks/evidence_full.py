@@ -72,16 +72,10 @@ def full_fine_tuning(data: Path, config: TuneConfig) -> dict[str, Any]:
     }
 
 
-def steps_of(images: int, size: int) -> int:
-    """Batches of an epoch: `DataSet.training_batches` drops a last one that is less than half."""
-    whole, rest = divmod(images, size)
-    return whole + bool(rest and (2 * rest >= size or not whole))
-
-
 def _epochs(model: Any, data: DataSet, config: TuneConfig, device: Any) -> Any:
     """Train; yield after each epoch."""
     size, optimizer = config.batch_of(len(data)), _optimizer(model)
-    steps, step = config.epochs * steps_of(len(data), size), 0
+    steps, step = config.epochs * data.training_steps(size), 0
     for epoch in range(config.epochs):
         model.train()
         for images, targets in data.training_batches(

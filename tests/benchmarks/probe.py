@@ -40,7 +40,7 @@ def measured(count: int, width: int, classes: int) -> dict[str, Any]:
     clock, cpu = time.perf_counter(), time.process_time()
     neighbours = knn_top1(train, val, classes, 10)
     between = time.perf_counter()
-    probe = fit_probe(train, val, classes)
+    probe = fit_probe(train, classes, val=val)
     return {
         "rows": count,
         "width": width,

@@ -21,7 +21,6 @@ from tests.benchmarks.evidence_cells import (
     settings_of,
     settings_table,
 )
-from tests.benchmarks.evidence_full import steps_of
 from tests.benchmarks.evidence_plot import plot, plot_lines
 from tests.benchmarks.evidence_records import (
     Records,
@@ -135,14 +134,6 @@ def test_the_settings_are_told():
     text = settings_table(20)
     assert all(f"| {method} |" in text for method in METHODS)
     assert "SGD" in text
-
-
-@pytest.mark.parametrize("images", [3, 4, 16, 47, 48, 64, 190])
-def test_a_schedule_is_made_to_its_end(images):
-    size = 32
-    parts = [min(size, images - i) for i in range(0, images, size)]
-    kept = [part for part in parts if 2 * part >= size or images < size]
-    assert steps_of(images, size) == len(kept)
 
 
 def test_few_images_have_no_val(tmp_path):

@@ -83,6 +83,11 @@ class DataSet:
         for part, pixels in self._batches(parts, image):
             yield pixels, self.split.targets[part]
 
+    def training_steps(self, size: int) -> int:
+        """How many batches of that size `training_batches` yields in one epoch."""
+        full, rest = divmod(len(self), size)
+        return max(full + (2 * rest >= size), 1)
+
     def training_batches(
         self,
         size: int,
@@ -118,9 +123,8 @@ class DataSet:
             return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
-        kept = [part for part in parts if len(part) * 2 >= size or len(order) < size]
-        own = [part[share[0] :: share[1]] for part in kept]
+        starts = range(0, size * self.training_steps(size), size)
+        own = [order[i : i + size][share[0] :: share[1]] for i in starts]
         for part, pixels in self._batches(own, image):
             yield pixels, self.split.targets[part]
 

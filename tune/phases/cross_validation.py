@@ -14,17 +14,18 @@ import numpy as np
 import torch
 
 from vptkit.errors import DataError
+from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts, without_part
 from vptkit.tune.data.dataset import DataSet
-from vptkit.tune.probe.cross_validated_probe import cross_validated_knn, fit_probe_by_parts
-from vptkit.tune.probe.fit_probe import Rows
+from vptkit.tune.probe.fit_probe import Rows, fit_probe
+from vptkit.tune.probe.nearest_neighbours import cross_validated_knn
 from vptkit.tune.training.distributed import leads, sum_over_processes
 from vptkit.tune.training.frozen_features import feature_rows
 from vptkit.tune.training.loop import is_best, keep_if_best, out_of_patience
 from vptkit.tune.training.optimizer_step import class_weights
 from vptkit.tune.training.train_state import CrossValidation, TrainState
 
-from .part_training import judged, train_without_part
+from .part_training import train_without_part
 from .phase_plan import epochs_of, phases, stalled
 from .phase_trainer import PhaseTrainer
 from .probe_start import NEIGHBOURS, put_head
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.methods.tuned_model import Tuned
-    from vptkit.tune.probe.cross_validated_probe import CrossValidatedProbe
+    from vptkit.tune.probe.fit_probe import Probe
 
     from .new_model import Training
 
@@ -88,13 +89,13 @@ def cross_validate(
 
 def _start(
     tuned: Tuned,
-    found: CrossValidatedProbe,
+    found: Probe,
     record: dict[str, Any],
     state: TrainState,
     config: TuneConfig,
 ) -> None:
     """The probe of all images as the state before the first epoch; of prompts nothing is known yet."""
-    put_head(tuned, found.probe.weight, found.probe.bias)
+    put_head(tuned, found.weight, found.bias)
     told = {key: record[key] for key in ("val_top1", "val_loss")}
     state.start = {"epoch": 0, **told, "probe": record}
     keep_if_best(tuned, config, state)
@@ -103,7 +104,7 @@ def _start(
 def _hold_out(
     training: Training,
     tuned: Tuned,
-    found: CrossValidatedProbe | None,
+    found: Probe | None,
     parts: NDArray[np.int64],
     state: TrainState,
     keep: Callable[[], None],
@@ -197,7 +198,7 @@ def _probe(
     parts: NDArray[np.int64],
     config: TuneConfig,
     progress: Progress,
-) -> tuple[CrossValidatedProbe, dict[str, Any]]:
+) -> tuple[Probe, dict[str, Any]]:
     """The probe from the features of all images, and its record, with the floor of the neighbours."""
     classes = tuned.head.out_features
     rows = feature_rows(tuned, data, config, progress, augmented=True)
@@ -207,8 +208,8 @@ def _probe(
     progress.update(0, "probe")
     weights = class_weights(config, data.split.targets, classes)
     tempered = config.calibrate == "temperature"
-    found = fit_probe_by_parts(rows, places, classes, weights, tempered=tempered)
-    return found, {**found.probe.to_json(), "knn_top1": neighbours}
+    found = fit_probe(rows, classes, parts=places, weights=weights, tempered=tempered)
+    return found, {**found.to_json(), "knn_top1": neighbours}
 
 
 def _chosen(
@@ -233,7 +234,7 @@ def _chosen(
         for part, by_epoch in enumerate(logits):
             whole[parts == part] = by_epoch[epoch - epochs.start].numpy()
         answers.append(whole[held])
-        top1, loss = judged(whole[held], targets[held])
+        top1, loss = top1_and_log_loss(whole[held], targets[held])
         records.append({"epoch": epoch, "val_top1": top1, "val_loss": loss})
     choice = torch.tensor([_best_epoch(records, config) if leads() else 0])
     sum_over_processes([choice])  # one choice for all, were the last bits to differ

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vptkit.scores.probabilities import log_loss
+from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.training.loop import split_logits
 from vptkit.tune.training.train_state import TrainState
 
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
     from .new_model import Training
 
-__all__ = ["judged", "train_without_part"]
-
-
-def judged(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> tuple[float, float]:
-    """(top-1 share, mean cross-entropy) of some images' logits [images, C]."""
-    return float((logits.argmax(axis=1) == targets).mean()), log_loss(logits, targets)
+__all__ = ["train_without_part"]
 
 
 def train_without_part(
@@ -50,7 +45,7 @@ def train_without_part(
     def validation() -> tuple[float, float]:
         logits = split_logits(tuned, sets["val"], config.batch_to_ask)
         noted.append(logits)
-        return judged(logits, targets)
+        return top1_and_log_loss(logits, targets)
 
     if probe is not None:
         put_head(tuned, *probe)

@@ -124,9 +124,8 @@ class PhaseTrainer:
 
     def _steps(self, part: Part) -> int:
         """Of an epoch. Of images a last batch of less than half the size is dropped, of features none."""
-        images = len(self.sets["train"])
-        size = self.config.batch_of(images)
-        full, rest = divmod(images, size)
+        train = self.sets["train"]
+        size = self.config.batch_of(len(train))
         if self._from_features(part):
-            return full + bool(rest)
-        return max(full + (2 * rest >= size), 1)
+            return -(-len(train) // size)
+        return train.training_steps(size)

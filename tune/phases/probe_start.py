@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import cross_entropy
 
+from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts
-from vptkit.tune.probe.cross_validated_probe import fit_probe_by_parts
 from vptkit.tune.probe.fit_probe import Rows, fit_probe
 from vptkit.tune.probe.nearest_neighbours import knn_top1
 from vptkit.tune.training.distributed import leads, sum_over_processes
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
-    from vptkit.tune.probe.fit_probe import Probe
     from vptkit.tune.training.train_state import TrainState
 
 __all__ = ["NEIGHBOURS", "put_head", "start_from_probe"]
@@ -62,17 +60,17 @@ def start_from_probe(
     neighbours = {str(k): knn_top1(plain, val, classes, k) for k in NEIGHBOURS}
     progress.update(0, "probe")
     weights = class_weights(config, sets["train"].split.targets, classes)
-    tempered = config.calibrate == "temperature"
-    if len(sets["train"]) <= _FEW:
-        targets = sets["train"].split.targets
-        parts = torch.from_numpy(cross_validation_parts(targets, config.seed)).to(
-            val.targets.device
-        )
-        probe = fit_probe_by_parts(train, parts, classes, weights, val=val, tempered=tempered).probe
-    else:
-        probe = fit_probe(train, val, classes, weights, tempered=tempered)
+    probe = fit_probe(
+        train,
+        classes,
+        val=val,
+        parts=_parts(sets["train"], config, val.targets.device),
+        weights=weights,
+        tempered=config.calibrate == "temperature",
+    )
     put_head(tuned, probe.weight, probe.bias)
-    own = top1, loss = _on_rows(probe, val)
+    logits = torch.addmm(probe.bias, val.features, probe.weight.T)
+    own = top1, loss = top1_and_log_loss(logits.cpu().numpy(), val.targets.cpu().numpy())
     if tuned.prompts is not None:  # which the features of the probe were without
         top1, loss = top1_and_loss(tuned, sets["val"], config.batch_to_ask)
     about = {**probe.to_json(), "val_top1": own[0], "val_loss": own[1], "knn_top1": neighbours}
@@ -80,11 +78,11 @@ def start_from_probe(
     keep_if_best(tuned, config, state)
 
 
-def _on_rows(probe: Probe, rows: Rows) -> tuple[float, float]:
-    """(top-1 share, mean cross-entropy) of the head on some features."""
-    logits = torch.addmm(probe.bias, rows.features, probe.weight.T)
-    right = (logits.argmax(dim=1) == rows.targets).double().mean()
-    return float(right), float(cross_entropy(logits.double(), rows.targets))
+def _parts(train: DataSet, config: TuneConfig, device: torch.device) -> Tensor | None:
+    """Which part of `train` each image is held out with; None where val is enough."""
+    if len(train) > _FEW:
+        return None
+    return torch.from_numpy(cross_validation_parts(train.split.targets, config.seed)).to(device)
 
 
 @torch.no_grad()

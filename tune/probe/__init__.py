@@ -1,6 +1,5 @@
 """The linear probe: what a head alone can make of frozen features, found exactly.
 
-- `cross_validated_probe`: its strength without a validation split.
 - `fit_probe`: from features to a head, with the record of how it was found.
 - `logistic_regression`: multinomial, at its optimum, for one strength of L2 after the other.
 - `nearest_neighbours`: the floor that needs no training: cosine kNN.

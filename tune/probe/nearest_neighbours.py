@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
-if TYPE_CHECKING:
-    from .fit_probe import Rows
+from .fit_probe import Rows, held_out
 
-__all__ = ["knn_top1"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["cross_validated_knn", "knn_top1"]
 
 _TEMPERATURE = 0.07
 _ROWS = 1024  # queries at once
@@ -39,3 +41,20 @@ def knn_top1(train: Rows, queries: Rows, classes: int, k: int) -> float:
         votes.scatter_add_(1, train.targets[near.indices], (near.values / _TEMPERATURE).exp())
         right += int((votes.argmax(dim=1) == targets).sum())
     return right / len(queries.targets)
+
+
+def cross_validated_knn(plain: Rows, parts: Tensor, classes: int, k: int) -> float | None:
+    """Share of the held-out rows whose class their neighbours among the others name.
+
+    Args:
+        plain: rows without augmentation, [n].
+        parts: of each, int64 [n]; negative: never held out. None comes back if all are.
+        classes, k: of `knn_top1`.
+    """
+    right, count = 0.0, int((parts >= 0).sum())
+    for part in range(int(parts.max()) + 1):
+        others = parts != part
+        queries = held_out(plain, parts, part)
+        known = Rows(plain.features[others], plain.targets[others])
+        right += knn_top1(known, queries, classes, k) * len(queries.targets)
+    return right / count if count else None

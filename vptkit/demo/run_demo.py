@@ -30,11 +30,9 @@ BACKBONE = "vit_tiny_patch16_224"
 BACKBONE_ARGS = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
 # For digits on the embedded backbone; chosen on their validation split (docs/results.md)
 DIGITS = {"augment": "none", "prompts": 20, "rank": 20}
-_OF_PROMPTS = ("prompts", "rank")
 METHODS: dict[str, dict[str, Any]] = {
     "default": {"method": "auto"},
     "linear": {"method": "linear"},
-    "ln": {"method": "ln"},
     "vpt-deep": {"method": "vpt"},
     "bpt-deep": {"method": "bpt"},
 }
@@ -121,13 +119,12 @@ def _settings(name: str, settings: DemoSettings) -> dict[str, Any]:
     if settings.image_size is not None:
         args["img_size"] = settings.image_size
     chosen = DIGITS if embedded and settings.data is None else {}
-    unused = _OF_PROMPTS if name == "ln" else ()
     return {
         **METHODS[name],
         "backbone": settings.backbone or BACKBONE,
         "backbone_args": args,
         "epochs": settings.epochs,
-        **{key: value for key, value in chosen.items() if key not in unused},
+        **chosen,
     }
 
 

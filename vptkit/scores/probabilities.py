@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["log_loss", "log_losses", "log_softmax", "softmax"]
+__all__ = ["log_loss", "log_losses", "log_softmax", "softmax", "top1_and_log_loss"]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -38,3 +38,8 @@ def log_loss(logits: NDArray[Any], truth: NDArray[Any]) -> float:
 def log_losses(logits: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
     """Cross-entropy of each image in nats, [images]; arguments as of `log_loss`."""
     return np.asarray(-log_softmax(logits)[np.arange(len(truth)), truth])
+
+
+def top1_and_log_loss(logits: NDArray[Any], truth: NDArray[Any]) -> tuple[float, float]:
+    """(share of the images whose largest logit is that of their class, `log_loss`)."""
+    return float((logits.argmax(axis=1) == truth).mean()), log_loss(logits, truth)

@@ -38,6 +38,14 @@ def train(splits) -> DataSet:
     return DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], PREPROCESS)
 
 
+@pytest.mark.parametrize("size", [1, 7, 9, 16, 24, 48, 49, 100])
+def test_the_steps_of_an_epoch_are_counted(train, size):
+    """24 images; a last batch of less than half is dropped, unless it is the only one."""
+    batches, _ = epoch_of(train, size)
+    assert train.training_steps(size) == len(batches) > 0
+    assert all(2 * len(batch) >= size for batch in batches[1:])
+
+
 def test_evaluation_is_prepare(train):
     parts = list(train.evaluation_batches(7))
     assert [len(images) for images, _ in parts] == [7, 7, 7, 3]

@@ -16,10 +16,11 @@ from vptkit.errors import DataError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.formats.tensor_file import read_tensor_file, write_tensors  # noqa: E402
 from vptkit.images.image_file import open_image  # noqa: E402
+from vptkit.scores.probabilities import top1_and_log_loss  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.phases import cross_validation  # noqa: E402
 from vptkit.tune.phases.new_model import new_model  # noqa: E402
-from vptkit.tune.phases.part_training import judged, train_without_part  # noqa: E402
+from vptkit.tune.phases.part_training import train_without_part  # noqa: E402
 from vptkit.tune.training.train_state import TrainState  # noqa: E402
 
 
@@ -174,7 +175,7 @@ def test_the_records_are_of_all_that_was_held_out(make_folders, make_config, tmp
     targets = np.concatenate([targets for _, targets in noted])
     for record in records(result):
         logits = np.concatenate([logits[record["epoch"]] for logits, _ in noted])
-        top1, loss = judged(logits, targets)
+        top1, loss = top1_and_log_loss(logits, targets)
         assert record["val_top1"] == pytest.approx(top1)
         assert record["val_loss"] == pytest.approx(loss, rel=1e-6)
         if record["epoch"] == result.best_epoch:
