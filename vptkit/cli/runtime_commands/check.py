@@ -26,7 +26,7 @@ __all__ = ["check", "report_overflow"]
 
 def check(
     bundle: BundleArgument,
-    backend: Backend = "cpu",
+    backend: Backend = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Compare with the torch reference instead.")
     ] = False,

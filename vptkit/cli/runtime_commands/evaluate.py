@@ -34,7 +34,7 @@ def evaluate_bundle(
     ],
     split: Annotated[str | None, typer.Option(help="Which split of DATA [test].")] = None,
     adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
-    backend: Backend = "cpu",
+    backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     save: Annotated[
         Path | None,

@@ -26,7 +26,7 @@ def run(
     top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
     save: Annotated[Path | None, typer.Option(help="Write to this .jsonl or .csv file.")] = None,
     force: Force = False,
-    backend: Backend = "cpu",
+    backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     threads: Threads = None,
     trust_engines: TrustEngines = False,

@@ -13,9 +13,9 @@ from vptkit.shown_text import shown_lines, tell
 __all__ = ["announce", "emit", "needs_extra", "require_onnx", "require_tune"]
 
 
-def announce(session: Any, asked: str) -> None:
-    """Say which backend `auto` took, and why."""
-    if asked == "auto":
+def announce(session: Any, asked: str | None) -> None:
+    """Say which backend was taken, and why, unless the command line names it."""
+    if asked in (None, "auto"):
         tell(f"backend {session.backend}: {session.choice}")
 
 

@@ -184,7 +184,7 @@ def test_check(vptkit, make_bundle):
     bundle = make_bundle()
     code, out, err = vptkit("check", bundle, "--json")
     document = json.loads(out)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "backend cpu: there is no GPU to use\n")
     assert document["ok"] is True
     assert document["bundle"] == str(bundle)
     assert document["backend"] == "cpu"
