@@ -11,5 +11,6 @@ Used where torch and pyarrow are not; `tune.data` adds Parquet and training batc
 - `labelled_images`: images by split and class, whatever lists them.
 - `preprocess`: resize, centre crop, normalise, as the adapter says.
 - `split_names`: what the splits are called, by us and by others.
+- `unread_images`: what a file is that no decoder takes.
 - `webdataset`: tar shards of NAME.jpg and NAME.cls.
 """

@@ -25,6 +25,7 @@ from vptkit.regular_files import is_folder, open_regular, read_regular
 
 from .decoding_costs import Cost, decoding_cost
 from .split_names import split_of_name
+from .unread_images import what_it_is
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -189,7 +190,9 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image that Pillow can read{_READ}") from error
+        kind = what_it_is(path)
+        why = f": {kind}" if kind else ""
+        raise DataError(f"{path}: not an image that Pillow can read{_READ}{why}") from error
     except (Image.DecompressionBombError, Warning) as error:  # warnings may be errors
         raise DataError(f"{path}: {error}") from error
     except MemoryError as error:
