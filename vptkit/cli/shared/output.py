@@ -43,8 +43,16 @@ def needs_extra(extra: str, purpose: str) -> Iterator[None]:
         raise MissingExtraError(package, extra, purpose) from error
 
 
-def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
+def emit(
+    document: dict[str, Any], as_json: bool, *, text: str | None = None, verbose: bool = False
+) -> None:
     """Print a result: one JSON document, or text (name-value lines unless given).
+
+    Args:
+        document: the result.
+        as_json: print it as it is.
+        text: for people.
+        verbose: name-value lines behind the text.
 
     In a text that is given, lines are what they seem: newlines of names were shown when it was made
     (`vptkit.shown_text.shown`, `vptkit.text_table`). All else is shown here.
@@ -54,7 +62,9 @@ def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) ->
     if as_json:
         print(json.dumps(document, allow_nan=False), flush=True)
     else:
-        print(shown_lines(fields(document) if text is None else text), flush=True)
+        every = [fields(document)] if text is None or verbose else []
+        parts = [*([] if text is None else [text]), *every]
+        print(shown_lines("\n\n".join(parts)), flush=True)
 
 
 def require_onnx(purpose: str) -> Any:
