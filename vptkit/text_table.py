@@ -25,15 +25,21 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def fields(document: Mapping[str, Any], *, limit: int = 100) -> str:
-    """One `name  value` line for each entry; long values are cut, nested names get a dot."""
+def fields(document: Mapping[str, Any], *, limit: int | None = None) -> str:
+    """One `name  value` line for each entry; nested names get a dot.
+
+    Args:
+        document: the entries.
+        limit: characters of a value, after which it is cut; none are cut unless given.
+    """
     flat: dict[str, str] = {}
     for name, value in document.items():
         entries = value.items() if isinstance(value, dict) and value else ((None, value),)
         for inner, item in entries:
             text = shown(_plain(item))
             key = shown(name if inner is None else f"{name}.{inner}")
-            flat[key] = text if len(text) <= limit else text[: limit - 1] + "…"
+            short = limit is None or len(text) <= limit
+            flat[key] = text if short else text[: limit - 1] + "…"
     width = max(map(len, flat), default=0)
     return "\n".join(f"{name.ljust(width)}  {text}" for name, text in flat.items())
 

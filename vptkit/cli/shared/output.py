@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,7 +63,8 @@ def emit(
     if as_json:
         print(json.dumps(document, allow_nan=False), flush=True)
     else:
-        every = [fields(document)] if text is None or verbose else []
+        limit = 100 if sys.stdout.isatty() else None  # a file or a pipe gets all of it
+        every = [fields(document, limit=limit)] if text is None or verbose else []
         parts = [*([] if text is None else [text]), *every]
         print(shown_lines("\n\n".join(parts)), flush=True)
 
