@@ -26,6 +26,7 @@ from tests.support.tiers import (  # noqa: F401 -- hooks
     pytest_configure,
 )
 from vptkit.cli import entry
+from vptkit.devices.probes.machine import visible_gpu
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.bundle import write_manifest
@@ -46,10 +47,12 @@ FOREIGN = (
     *("CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"),
     *("GITHUB_ACTIONS", "TERMINAL_WIDTH", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),  # of typer, rich
     *("LOCAL_RANK", "RANK", "WORLD_SIZE"),  # of torchrun
-    "VPTKIT_CACHE",
+    *("VPTKIT_BACKEND", "VPTKIT_CACHE"),
 )
 for variable in FOREIGN:
     os.environ.pop(variable, None)
+if visible_gpu() is not None:  # where tests name no backend, they mean the processor
+    os.environ["VPTKIT_BACKEND"] = "cpu"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

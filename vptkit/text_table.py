@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from vptkit.shown_text import shown
@@ -9,31 +10,72 @@ from vptkit.shown_text import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["columns", "fields", "milliseconds"]
+__all__ = ["columns", "fields", "milliseconds", "terminal_width"]
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column stands left, the others right. Cells are shown on one line."""
+def columns(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None = None,
+    keys: int = 1,
+) -> str:
+    """A table; the first column stands left, the others right. Cells are shown on one line.
+
+    Args:
+        header: a heading for each column.
+        rows: cells.
+        width: characters of a line (`terminal_width`); a wider table becomes several, one below the
+            other. None leaves it as it is.
+        keys: the first columns, which tell the rows apart and stand in each of these.
+    """
     lines = [[shown(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
+    parts = _parts(widths, width, min(keys, len(widths)))
+    return "\n\n".join(
+        "\n".join(_line([(line[i], widths[i], i == 0) for i in part]) for line in lines)
+        for part in parts
     )
 
 
-def fields(document: Mapping[str, Any], *, limit: int = 100) -> str:
-    """One `name  value` line for each entry; long values are cut, nested names get a dot."""
+def terminal_width() -> int:
+    """Characters of a line: of the terminal, or as $COLUMNS says; 80 where there is none."""
+    return shutil.get_terminal_size().columns
+
+
+def _parts(widths: Sequence[int], width: int | None, keys: int) -> list[list[int]]:
+    """Which columns stand side by side: the keys, and as many others as fit, at least one."""
+    first = list(range(keys))
+    parts = [list(first)]
+    for i in range(keys, len(widths)):
+        taken = sum(widths[k] + 2 for k in parts[-1])
+        if width is not None and taken + widths[i] > width and len(parts[-1]) > keys:
+            parts.append(list(first))
+        parts[-1].append(i)
+    return parts
+
+
+def _line(cells: Sequence[tuple[str, int, bool]]) -> str:
+    return "  ".join(
+        cell.ljust(width) if left else cell.rjust(width) for cell, width, left in cells
+    ).rstrip()
+
+
+def fields(document: Mapping[str, Any], *, limit: int | None = None) -> str:
+    """One `name  value` line for each entry; nested names get a dot.
+
+    Args:
+        document: the entries.
+        limit: characters of a value, after which it is cut; none are cut unless given.
+    """
     flat: dict[str, str] = {}
     for name, value in document.items():
         entries = value.items() if isinstance(value, dict) and value else ((None, value),)
         for inner, item in entries:
             text = shown(_plain(item))
             key = shown(name if inner is None else f"{name}.{inner}")
-            flat[key] = text if len(text) <= limit else text[: limit - 1] + "…"
+            short = limit is None or len(text) <= limit
+            flat[key] = text if short else text[: limit - 1] + "…"
     width = max(map(len, flat), default=0)
     return "\n".join(f"{name.ljust(width)}  {text}" for name, text in flat.items())
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .datasheet import Table
 
-__all__ = ["PRECISIONS", "Board", "Mode", "board", "boards", "match"]
+__all__ = ["PRECISIONS", "Board", "Mode", "board", "boards", "boards_with", "match"]
 
 # Figure → the range in which one is believed. The unit stands in the name; a gb of memory is 2^30
 # bytes, all else counts in powers of ten. clock_mhz is the clock that the peaks are stated for.
@@ -74,14 +74,33 @@ def board(key: str) -> Board:
     """One board by its key.
 
     Raises:
-        VptkitError: there is none; the message names those that are spelt alike.
+        VptkitError: there is none; the message names those with the words, else those spelt alike.
     """
     known = boards()
     if key in known:
         return known[key]
-    near = difflib.get_close_matches(key.lower(), known, n=4, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "vptkit devices list prints them all"
+    having = [entry.key for entry in boards_with(key)]
+    near = having or difflib.get_close_matches(key.lower(), known, n=4, cutoff=0.5)
+    *others, last = near or [""]
+    hint = (
+        f"did you mean {' or '.join(filter(None, [', '.join(others), last]))}?"
+        if near
+        else "vptkit devices list prints them all"
+    )
     raise VptkitError(f"no device {key!r}: {hint}")
+
+
+def boards_with(word: str) -> list[Board]:
+    """The board of that key; else all whose key or name has the words, in any case and order."""
+    known = boards()
+    if word in known:
+        return [known[word]]
+    words = re.split(r"[\s_-]+", word.strip().lower())
+    return [
+        entry
+        for entry in known.values()
+        if all(part in f"{entry.key} {entry.name}".lower() for part in words if part) and any(words)
+    ]
 
 
 def match(machine: Mapping[str, Any], known: Mapping[str, Board] | None = None) -> Board | None:

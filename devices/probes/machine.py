@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vptkit.devices.drivers.sysfs import read_number, read_text
 from vptkit.errors import VptkitError
@@ -17,7 +17,10 @@ from vptkit.errors import VptkitError
 from .jetson import detect_jetson
 from .memory import total_memory
 
-__all__ = ["cpu_has_vnni", "detect_machine", "usable_cores"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["cpu_has_vnni", "detect_machine", "usable_cores", "visible_gpu"]
 
 # /proc/cpuinfo of 64-bit Arm names a core by two numbers: (implementer, part).
 _ARM_CORES = {
@@ -84,6 +87,24 @@ def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
         "notes": notes if jetson is None else [*jetson.notes, *notes],
     }
     return {**machine, "device": _device(machine)}
+
+
+def visible_gpu(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> str | None:
+    """What shows that this machine (or container) has a GPU of NVIDIA's, whether its driver works or not.
+
+    A Jetson's name, or the kernel's device file; None without either, and where CUDA_VISIBLE_DEVICES
+    hides all GPUs, as on a shared server.
+
+    Args:
+        root: where /dev, /proc and /etc are looked for; tests pass a folder of their own.
+        environ: the environment.
+    """
+    if environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return None
+    jetson = detect_jetson(root)
+    if jetson is not None:
+        return jetson.model or "a Jetson"
+    return next((f"/{path.relative_to(root)}" for path in root.glob("dev/nvidia[0-9]*")), None)
 
 
 def cpu_has_vnni(root: Path = Path("/")) -> bool | None:

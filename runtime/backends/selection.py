@@ -1,33 +1,50 @@
-"""Which backend runs a bundle: the one that is named, or the first that can, and why not the others.
+"""Which backend runs a bundle: the one that is named, or the one that this machine has.
 
-Nothing falls back in silence. A named backend that cannot run is an error; "auto" keeps the reason
-of every backend that it passed over.
+Nothing falls back in silence. A named backend that cannot run is an error. "auto" is the default: an
+engine where there is a GPU, the processor where there is none. It never leaves a GPU for the processor:
+where nothing runs the bundle on the GPU that is there, it says what is missing, and stops.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vptkit.devices.drivers.cuda import probe
 from vptkit.devices.probes.jetson import detect_jetson
+from vptkit.devices.probes.machine import visible_gpu
 from vptkit.errors import MissingError, MissingExtraError, TargetError, VptkitError
 
+from .engine_cache import build_command
 from .install_hints import mend
-from .tensorrt_library import LIBRARIES
+from .tensorrt_library import LIBRARIES, find_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vptkit.devices.drivers.cuda import Gpu
     from vptkit.formats.bundle import Bundle
 
     from .onnxruntime_graph import Provider
 
-__all__ = ["AUTO_ORDER", "BACKENDS", "TRT_LIBRARIES", "Opened", "open_graph"]
+__all__ = [
+    "AUTO_ORDER",
+    "BACKENDS",
+    "TRT_LIBRARIES",
+    "VARIABLE",
+    "Opened",
+    "default_backend",
+    "means_cpu",
+    "open_graph",
+]
+
+VARIABLE = "VPTKIT_BACKEND"
 
 # cpu, cuda and ort-tensorrt are ONNX Runtime's providers.
 BACKENDS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 # ort-tensorrt stands behind cuda: it builds an engine of its own when it is opened, for minutes.
+# cpu is for machines without a GPU only.
 AUTO_ORDER = ("tensorrt", "tensorrt-rtx", "cuda", "ort-tensorrt", "cpu")
 
 # Backend → library that runs it.
@@ -57,9 +74,21 @@ class Opened:
         return "; ".join([self.reason, *_grouped(self.refused)])
 
 
+def default_backend(environ: Mapping[str, str] = os.environ) -> str:
+    """What runs a bundle where no backend is named: $VPTKIT_BACKEND, else "auto".
+
+    Raises:
+        VptkitError: the variable names no backend.
+    """
+    named = environ.get(VARIABLE, "").strip()
+    if not named:
+        return "auto"
+    return _known(named, f"${VARIABLE}")
+
+
 def open_graph(
     bundle: Bundle,
-    backend: str = "cpu",
+    backend: str | None = None,
     threads: int | None = None,
     *,
     cuda_graph: bool = True,
@@ -69,7 +98,8 @@ def open_graph(
 
     Args:
         bundle: the bundle.
-        backend: one of BACKENDS, or "auto": the first of AUTO_ORDER that can.
+        backend: one of BACKENDS; "auto": the first of AUTO_ORDER that runs it on the GPU that is here,
+            or "cpu" where there is none; None: `default_backend`.
         threads: CPU threads of one run, for those of ONNX Runtime.
         cuda_graph: of tensorrt and tensorrt-rtx: capture launches and replay them.
         trust_engines: of the same: load engines too that this user did not build here.
@@ -81,37 +111,106 @@ def open_graph(
         BundleError: the graph differs from its manifest.
     """
     options = {"cuda_graph": cuda_graph, "trust_engines": trust_engines}
-    if backend == "auto":
-        return _first(bundle, threads, options)
-    if backend not in BACKENDS:
+    chosen = default_backend() if backend is None else _known(backend, "backend")
+    if chosen == "auto":
+        return _auto(bundle, threads, options)
+    if chosen != "cpu":
+        _require_gpu(chosen)
+    graph = _open(bundle, chosen, threads, options)
+    why = "it was asked for" if backend is not None else f"${VARIABLE} names it"
+    return Opened(graph=graph, backend=chosen, reason=why)
+
+
+def means_cpu(backend: str | None) -> bool:
+    """Whether this name, or None for the default, ends at the processor on this machine."""
+    chosen = default_backend() if backend is None else backend
+    if chosen != "auto":
+        return chosen == "cpu"
+    try:
+        probe()
+    except MissingError:
+        return visible_gpu() is None
+    return False
+
+
+def _known(backend: str, where: str) -> str:
+    if backend not in (*BACKENDS, "auto"):
         known = ", ".join((*BACKENDS, "auto"))
-        raise VptkitError(f"backend {backend!r} is not known, expected one of {known}")
-    if backend != "cpu":
-        _require_gpu(backend)
-    graph = _open(bundle, backend, threads, options)
-    return Opened(graph=graph, backend=backend, reason="it was asked for")
+        raise VptkitError(f"{where} {backend!r} is not known, expected one of {known}")
+    return backend
 
 
-def _first(bundle: Bundle, threads: int | None, options: Mapping[str, bool]) -> Opened:
-    refused: dict[str, str] = {}
+def _auto(bundle: Bundle, threads: int | None, options: Mapping[str, bool]) -> Opened:
     try:
         gpu = probe()
     except MissingError as error:
-        refused = {name: str(error) for name in AUTO_ORDER if name != "cpu"}
-        what = "there is no GPU to use"
-    else:
-        what = f"the first of {', '.join(AUTO_ORDER)} that runs this bundle on {gpu.name}"
+        return _without_gpu(bundle, threads, options, error)
+    refused: dict[str, Exception] = {}
     for name in AUTO_ORDER:
-        if name in refused:
+        if name == "cpu":
             continue
         try:
             graph = _open(bundle, name, threads, options)
         except (MissingError, TargetError) as error:
-            refused[name] = str(error)
+            refused[name] = error
         else:
-            return Opened(graph=graph, backend=name, reason=what, refused=refused)
-    reasons = "; ".join(_grouped(refused))
-    raise MissingError(f"{bundle.path}: no backend runs it here. {reasons}")
+            what = f"the first of {', '.join(AUTO_ORDER[:-1])} that runs this bundle on {gpu.name}"
+            texts = {other: str(error) for other, error in refused.items()}
+            return Opened(graph=graph, backend=name, reason=what, refused=texts)
+    raise _nothing_on_the_gpu(bundle, gpu, refused)
+
+
+def _without_gpu(
+    bundle: Bundle, threads: int | None, options: Mapping[str, bool], error: MissingError
+) -> Opened:
+    """The processor, unless a GPU is there that cannot be reached."""
+    seen = visible_gpu()
+    if seen is not None:
+        hint = mend("driver", jetson=detect_jetson() is not None)
+        raise MissingError(
+            f"{bundle.path}: there is a GPU here ({seen}), but it cannot be used: {error} The driver: "
+            f"{hint}. {_ON_THE_PROCESSOR}"
+        ) from error
+    graph = _open(bundle, "cpu", threads, options)
+    return Opened(graph=graph, backend="cpu", reason="there is no GPU to use")
+
+
+_ON_THE_PROCESSOR = f"To run on the processor all the same: --backend cpu, or {VARIABLE}=cpu."
+
+
+def _nothing_on_the_gpu(bundle: Bundle, gpu: Gpu, refused: Mapping[str, Exception]) -> VptkitError:
+    """Say what the GPU lacks; the processor would answer too, but many times slower.
+
+    Returns:
+        A MissingError: no engine is built, or TensorRT is not installed; or a TargetError: TensorRT
+        cannot run this bundle.
+    """
+    names = [name for name, library in TRT_LIBRARIES.items() if _installed(library)]
+    if names:
+        # an engine that is there and does not serve says more than one that was never built
+        names.sort(key=lambda name: not isinstance(refused[name], TargetError))
+        error = refused[names[0]]
+        reason = str(error)
+    else:
+        error = refused["tensorrt"]
+        reason = (
+            f"TensorRT is not installed ({str(error).rstrip('.')}). Then build the engine: "
+            f"{build_command(bundle, 'tensorrt')}"
+        )
+    kind = TargetError if isinstance(error, TargetError) else MissingError
+    return kind(
+        f"there is a GPU here ({gpu.name}), and nothing yet that runs the bundle on it: "
+        f"{reason.rstrip('.')}. {_ON_THE_PROCESSOR} Of the other backends tells: "
+        f"vptkit doctor {bundle.path}"
+    )
+
+
+def _installed(library: str) -> bool:
+    try:
+        find_module(library)
+    except MissingError:
+        return False
+    return True
 
 
 def _grouped(refused: Mapping[str, str]) -> list[str]:

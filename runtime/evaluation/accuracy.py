@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -160,11 +161,22 @@ def labelled_images(
         cure = f"--split {splits[0]} takes that folder as a split" if splits else _RENAME
         raise DataError(
             f"{place}: classes that are not labels of the bundle: {_few(unknown)}. "
-            f"Its labels are {_few(labels)}; {cure}."
+            f"Its labels are {_few(labels)}{_nearest(unknown, labels)}; {cure}."
         )
     paths = [path for files in classes.values() for path in files]
     truth = [labels.index(name) for name, files in classes.items() for _ in files]
     return paths, np.asarray(truth, dtype=np.intp)
+
+
+def _nearest(unknown: Sequence[str], labels: Sequence[str]) -> str:
+    """As " (rose is near roses)", for the first few that are spelt like a label."""
+    plain = {label.lower(): label for label in reversed(labels)}
+    near = [
+        f"{name} is near {plain[match[0]]}"
+        for name in unknown[:50]
+        if (match := difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6))
+    ]
+    return f" ({_few(near, 3)})" if near else ""
 
 
 def _few(names: Sequence[str], most: int = 10) -> str:

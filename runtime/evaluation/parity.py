@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import BundleError, DataError, GateError, VptkitError
+from vptkit.scores.score_interval import percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.runtime.session.session_protocol import Session
 
-__all__ = ["Parity", "check_golden", "check_logits", "default_tolerance", "require_parity"]
+__all__ = [
+    "Parity",
+    "check_golden",
+    "check_logits",
+    "default_tolerance",
+    "parity_verdict",
+    "require_parity",
+]
 
 # Largest difference over largest logit. Summation order alone costs fp32 about 1e-6 in ViT-B.
 # The lower types: wide bounds that find what is broken (1e-3 was seen in fp16, 1e-2 in bf16, 0.06
@@ -140,6 +148,24 @@ def _worst(checked: list[Parity]) -> Parity:
         ok=all(p.ok for p in checked),
         top1_agreement=sum(p.top1_agreement * p.count for p in checked) / count,
         count=count,
+    )
+
+
+def parity_verdict(parity: Parity, backend: str) -> str:
+    """As "OK: 8 golden images, largest difference 4e-06 (allowed 1e-04), same top-1".
+
+    Args:
+        parity: that holds. The difference is over the largest logit.
+        backend: what computed; it is said unless it is "cpu".
+    """
+    kind = "golden images" if parity.against == "golden" else "images against the reference"
+    difference = "none" if not parity.max_rel_diff else f"{parity.max_rel_diff:.0e}"
+    same = parity.top1_agreement
+    agreement = "same top-1" if same == 1 else f"top-1 the same on {percent(same)}"
+    return (
+        f"OK: {parity.count} {kind}, largest difference {difference} "
+        f"(allowed {parity.tolerance:.0e}), {agreement}"
+        + ("" if backend == "cpu" else f", {backend}")
     )
 
 

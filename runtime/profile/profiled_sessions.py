@@ -154,8 +154,8 @@ def _open_all(
     names = []
     for path in bundles:
         session = open_(path)
-        for label, adapters in _parts(session.bundle, adapter).items():
-            name = _unused(label, f"{path.name} {label}" if adapters else path.name, candidates)
+        for label, adapters in _parts(session.bundle, adapter, path).items():
+            name = _unused(label, f"{path.absolute().parent.name}/{label}", candidates)
             candidates.append(
                 Candidate(
                     name=name,
@@ -166,7 +166,8 @@ def _open_all(
                 )
             )
         banked = session.bundle.layout == "bank"
-        names.append(session.bundle.name if banked else candidates[-1].name)
+        called = path.absolute().name.removesuffix(".vptk")
+        names.append(called if banked else candidates[-1].name)
     kept: list[tuple[str, object]] = []
     for bundle, named in zip(names, baselines, strict=False):
         for name, path in named.items():
@@ -197,15 +198,16 @@ def _graph(session: Session) -> Any:
     return getattr(session, "graph", None)
 
 
-def _parts(bundle: Bundle, adapter: str | None) -> dict[str, tuple[str, ...]]:
-    """Name of a row → adapters that are asked in it."""
+def _parts(bundle: Bundle, adapter: str | None, path: Path) -> dict[str, tuple[str, ...]]:
+    """Name of a row → adapters that are asked in it. A bundle is called as its folder is."""
+    called = path.absolute().name.removesuffix(".vptk") or bundle.name
     if bundle.layout != "bank":
-        return {bundle.name: ()}
+        return {called: ()}
     if adapter is not None:
-        return {f"{bundle.name}: {bundle.entry(adapter)['name']}": (adapter,)}
+        return {f"{called}: {bundle.entry(adapter)['name']}": (adapter,)}
     names = bundle.adapter_names
-    rows: dict[str, tuple[str, ...]] = {f"{bundle.name}: {name}": (name,) for name in names}
-    return rows if len(names) == 1 else {**rows, f"{bundle.name}: mixed": names}
+    rows: dict[str, tuple[str, ...]] = {f"{called}: {name}": (name,) for name in names}
+    return rows if len(names) == 1 else {**rows, f"{called}: mixed": names}
 
 
 def _unused(name: str, otherwise: str, candidates: Sequence[Candidate]) -> str:

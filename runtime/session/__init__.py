@@ -5,6 +5,7 @@
 - `factory`: `open_session`.
 - `image_loader`: image files decoded by threads, in order.
 - `image_sources`: files, folders and globs that the user named.
+- `named_sources`: what the command line names, with what of it gave no image.
 - `prediction`: the best labels of each image.
 - `prediction_writers`: JSONL, CSV, text.
 - `session_protocol`: what every session offers.

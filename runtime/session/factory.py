@@ -24,7 +24,7 @@ _ATTEMPTS = 20  # at a bundle that is exported again and again
 
 def open_session(
     path: str | Path,
-    backend: str = "cpu",
+    backend: str | None = None,
     threads: int | None = None,
     *,
     cuda_graph: bool = True,
@@ -34,8 +34,9 @@ def open_session(
 
     Args:
         path: the bundle.
-        backend: one of `selection.BACKENDS`, or "auto": the first that runs it here. "cpu" is ONNX
-            Runtime on the processor.
+        backend: one of `selection.BACKENDS`; "auto": what this machine has, an engine where there is
+            a GPU; None, as the commands do: $VPTKIT_BACKEND, else "auto". "cpu" is ONNX Runtime on the
+            processor, which "auto" never takes where there is a GPU.
         threads: CPU threads of one run; one for each usable core unless given.
         cuda_graph: of TensorRT: capture launches and replay them.
         trust_engines: of TensorRT: load engines too that this user did not build on this machine,
@@ -43,7 +44,7 @@ def open_session(
 
     Raises:
         BundleError: not a bundle, or one of its files is missing or was changed.
-        MissingError: a named backend's device, driver, package or engine is missing.
+        MissingError: the backend's device, driver, package or engine is missing.
         TargetError: the backend cannot run this bundle.
     """
     if threads is not None and threads < 1:
@@ -63,7 +64,7 @@ def open_session(
     )
 
 
-def _session(bundle: Bundle, backend: str, threads: int | None, **options: bool) -> Session:
+def _session(bundle: Bundle, backend: str | None, threads: int | None, **options: bool) -> Session:
     opened = open_graph(bundle, backend, threads, **options)
     if bundle.layout == "bank":
         return BankSession(bundle, opened.backend, opened.graph, opened.explanation)

@@ -38,7 +38,7 @@ def _images_of(source: str | Path) -> list[Path]:
     path = Path(source)
     if is_folder(path):
         found = image_files(path)
-    elif os.path.exists(path):  # noqa: PTH110 -- Path.exists raises for some names
+    elif os.path.lexists(path):  # a link to nothing, too: whoever opens it says so
         return [path]
     elif glob.has_magic(str(source)):
         matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern

@@ -48,13 +48,18 @@ def csv_writer(stream: TextIO, *, top_k: int) -> Callable[[Prediction], None]:
 
 
 def text_writer(stream: TextIO) -> Callable[[Prediction], None]:
-    """One line an image for people: path, then each label with its score, or the error."""
+    """One line an image for people: path, then each label with its score, or what is the matter."""
 
     def write(prediction: Prediction) -> None:
         labels = "  ".join(f"{label} {score:.3f}" for label, score in prediction.top)
-        tell(f"{prediction.path}  {labels or f'error: {prediction.error}'}", stream)
+        tell(f"{prediction.path}  {labels or f'error: {_matter(prediction)}'}", stream)
 
     return write
+
+
+def _matter(prediction: Prediction) -> str:
+    """The error without the path, which stands before it."""
+    return str(prediction.error).removeprefix(f"{prediction.path}: ")
 
 
 def deliver(

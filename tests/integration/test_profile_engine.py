@@ -29,15 +29,15 @@ def test_with_and_without_cuda_graph(fake_gpu, make_bundle):
     document = profile_bundles([built(make_bundle("a"))], settings)
     rows = document["rows"]
     assert [(r["name"], r["cuda_graph"]) for r in rows] == [
-        ("a, CUDA graph", True),
-        ("a, no CUDA graph", False),
+        ("a-0, CUDA graph", True),
+        ("a-0, no CUDA graph", False),
     ]
     for row in rows:
         assert row["backend"] == "tensorrt"
         assert all(row["times"][part]["p50"] >= 0 for part in ("enqueue", "gpu", "host"))
         assert row["times"]["end_to_end"] == row["ms"]
         assert row["streams"]["images_per_s"] > 0
-    assert rows[1]["ratio"]["to"] == "a, CUDA graph"
+    assert rows[1]["ratio"]["to"] == "a-0, CUDA graph"
     copied = "page-locked copies" in rows[0]["transfers"]
     assert copied != ("zero copy" in rows[0]["transfers"])
     assert copied == (document["machine"]["gpu"]["name"] == "NVIDIA H200")

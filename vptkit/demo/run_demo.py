@@ -71,7 +71,7 @@ def run_demo(settings: DemoSettings, *, force: bool = False) -> dict[str, Any]:
             adapter, bundle = tuned[name].adapter, folder / f"{name}.vptk"
             from_timm = partial(described_weights, weights=weights)
             export(adapter, bundle, weights=weights, from_timm=from_timm)
-            session = open_session(bundle)
+            session = open_session(bundle, "cpu")
             golden = session.bundle.golden()
             assert golden is not None  # noqa: S101 - tune always writes some
             expected = reference_logits(adapter, weights, golden[0])

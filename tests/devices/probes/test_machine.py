@@ -10,7 +10,7 @@ import pytest
 from tests.support.device_trees import TREES, plant
 from vptkit.devices.drivers import cuda
 from vptkit.devices.drivers.cuda import Gpu
-from vptkit.devices.probes.machine import detect_machine, usable_cores
+from vptkit.devices.probes.machine import detect_machine, usable_cores, visible_gpu
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:
@@ -180,3 +180,14 @@ def test_why_there_is_no_gpu_is_noted(monkeypatch):
     found = detect_machine()
     assert found["gpu"] is None
     assert "gpu: no driver library" in found["notes"]
+
+
+def test_a_gpu_is_seen_without_its_driver(machine, tmp_path):
+    assert visible_gpu(machine(), {}) is None
+    jetson = plant("orin-nano-jp62", tmp_path / "jetson")
+    assert "Jetson" in visible_gpu(jetson, {})
+    root = machine(dev__nvidiactl="", dev__nvidia0="")
+    assert visible_gpu(root, {}) == "/dev/nvidia0"
+    assert visible_gpu(root, {"CUDA_VISIBLE_DEVICES": "0"}) == "/dev/nvidia0"
+    for hidden in ("", "-1"):
+        assert visible_gpu(root, {"CUDA_VISIBLE_DEVICES": hidden}) is None

@@ -10,7 +10,14 @@ from tests.support.fakes.gpu import ORIN_GPU
 from vptkit.errors import BundleError, MissingError, MissingExtraError, TargetError, VptkitError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import selection
-from vptkit.runtime.backends.selection import AUTO_ORDER, BACKENDS, open_graph
+from vptkit.runtime.backends.selection import (
+    AUTO_ORDER,
+    BACKENDS,
+    default_backend,
+    means_cpu,
+    open_graph,
+)
+from vptkit.runtime.backends.tensorrt_library import LIBRARIES
 from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 
 
@@ -59,8 +66,42 @@ def test_cpu_is_onnx_runtime(bundle):
 
 def test_without_a_gpu_auto_takes_the_processor_and_says_why(bundle, no_gpu):
     opened = open_graph(bundle, "auto")
-    assert (opened.backend, opened.reason) == ("cpu", "there is no GPU to use")
-    assert opened.refused == dict.fromkeys(AUTO_ORDER[:-1], "no driver here.")
+    assert (opened.backend, opened.explanation) == ("cpu", "there is no GPU to use")
+
+
+@pytest.mark.parametrize("seen", ["NVIDIA Jetson Orin Nano", "/dev/nvidia0"])
+def test_a_gpu_without_its_driver_is_not_no_gpu(bundle, no_gpu, monkeypatch, seen):
+    monkeypatch.setattr(selection, "visible_gpu", lambda: seen)
+    with pytest.raises(MissingError, match=rf"GPU here \({seen}\).*no driver here.*--backend cpu"):
+        open_graph(bundle, "auto")
+    assert not means_cpu("auto")
+    assert open_graph(bundle, "cpu").backend == "cpu"
+
+
+def test_without_a_gpu_what_the_processor_lacks_is_named(bundle, no_gpu, import_error):
+    import_error(ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"))
+    with pytest.raises(MissingExtraError, match=r"vptkit\[cpu\]"):
+        open_graph(bundle, "auto")
+
+
+def test_the_variable_names_the_default(bundle, no_gpu, monkeypatch):
+    monkeypatch.delenv("VPTKIT_BACKEND", raising=False)
+    assert open_graph(bundle).explanation == "there is no GPU to use"
+    assert means_cpu(None)
+    monkeypatch.setenv("VPTKIT_BACKEND", "")
+    assert default_backend() == "auto"
+    monkeypatch.setenv("VPTKIT_BACKEND", "cpu")
+    assert open_graph(bundle).explanation == "$VPTKIT_BACKEND names it"
+    monkeypatch.setenv("VPTKIT_BACKEND", "tensorrt")
+    assert not means_cpu(None)
+    with pytest.raises(MissingError, match="backend tensorrt needs an NVIDIA GPU"):
+        open_graph(bundle)
+    monkeypatch.setenv("VPTKIT_BACKEND", "gpu")
+    with pytest.raises(
+        VptkitError, match=r"\$VPTKIT_BACKEND 'gpu' is not known, expected one of cpu"
+    ):
+        open_graph(bundle)
+    assert open_graph(bundle, "cpu").backend == "cpu"  # what is named counts
 
 
 @pytest.mark.parametrize("backend", AUTO_ORDER[:-1])
@@ -94,11 +135,16 @@ def test_auto_takes_the_first_that_runs_and_keeps_every_reason(bundle, machine):
     assert tried == [(name, 3, options) for name in AUTO_ORDER[:4]]
 
 
-def test_if_nothing_runs_auto_names_every_reason(bundle, machine):
-    machine()
-    with pytest.raises(MissingError, match="no backend runs it here") as caught:
+def test_auto_does_not_leave_a_gpu_for_the_processor(bundle, machine, monkeypatch):
+    no_engine = MissingError(f"no engine. Build it here: vptkit build {bundle.path}")
+    tried = machine(cpu=SimpleNamespace(), tensorrt=no_engine)
+    monkeypatch.setattr(selection, "find_module", lambda _: None)
+    with pytest.raises(
+        MissingError, match=r"GPU here \(Orin\).*no engine.*--backend cpu"
+    ) as caught:
         open_graph(bundle, "auto")
-    assert all(f"{name}: no {name}" in str(caught.value) for name in BACKENDS)
+    assert f"vptkit build {bundle.path}" in str(caught.value)
+    assert [name for name, *_ in tried] == list(AUTO_ORDER[:-1])
 
 
 def test_a_damaged_bundle_is_not_a_reason_to_try_the_next(bundle, machine):
@@ -164,32 +210,48 @@ def test_a_broken_installation_is_named(bundle, import_error):
         open_graph(bundle, "cpu")
 
 
-def test_auto_takes_an_engine_once_it_is_built(fake_gpu, bundle):
-    opened = open_graph(bundle, "auto", 1)
-    assert opened.backend == "cpu"
-    assert f"vptkit build {bundle.path}" in opened.refused["tensorrt"]
-    assert "not in this build of ONNX Runtime" in opened.refused["cuda"]
+def test_auto_takes_an_engine_once_it_is_built(fake_gpu, bundle, import_error):
+    with pytest.raises(MissingError, match="no engine for TensorRT") as caught:
+        open_graph(bundle, "auto", 1)
+    assert f"Build it here: vptkit build {bundle.path}. To run on" in str(caught.value)
     with pytest.raises(MissingError, match="no engine for TensorRT"):
         open_graph(bundle, "tensorrt")
 
     build_engine(bundle, BuildOptions(library="tensorrt", batch=(1, 2, 8)))
+    import_error(ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"))
     opened = open_graph(bundle, "auto", 1)
     assert (opened.backend, opened.refused) == ("tensorrt", {})
 
 
-def test_auto_goes_past_an_engine_that_does_not_serve(fake_gpu, bundle, make_bundle, monkeypatch):
+@pytest.fixture
+def no_rtx(monkeypatch):
+    for name in LIBRARIES["tensorrt_rtx"].modules:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("no_rtx")
+def test_auto_does_not_go_past_an_engine_that_does_not_serve(
+    fake_gpu, bundle, make_bundle, monkeypatch
+):
     other = fake_gpu.engine(make_bundle(feed="pixels"))
     monkeypatch.setattr(
         "vptkit.runtime.backends.tensorrt_graph.open_engine", lambda *_, **__: other.opened()
     )
-    opened = open_graph(bundle, "auto", 1)
-    assert opened.backend == "cpu"
-    assert "the manifest wants" in opened.refused["tensorrt"]
+    with pytest.raises(TargetError, match=r"the manifest wants.*--backend cpu"):
+        open_graph(bundle, "auto", 1)
 
     def start(logger):
         raise TypeError("factory function returned nullptr")
 
     monkeypatch.setattr(fake_gpu.trt, "Runtime", start)
-    opened = open_graph(bundle, "auto", 1)
-    assert opened.backend == "cpu"
-    assert "starts no runtime" in opened.refused["tensorrt"]
+    with pytest.raises((MissingError, TargetError), match="starts no runtime"):
+        open_graph(bundle, "auto", 1)
+
+
+@pytest.mark.usefixtures("no_rtx")
+def test_a_gpu_without_tensorrt(fake_gpu, bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(MissingError, match="TensorRT is not installed") as caught:
+        open_graph(bundle, "auto", 1)
+    assert f"Then build the engine: vptkit build {bundle.path}. To run" in str(caught.value)
+    assert caught.value.exit_code == 5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,19 +175,29 @@ def test_names_must_differ(candidate):
             profile(members, instruments=STILL, budget=QUICK, memory=False)
 
 
-def test_open_candidates_names_everyone_apart(make_bundle, tiny_spec):
-    a, b = make_bundle("same"), make_bundle("same")
+def test_open_candidates_names_everyone_apart(make_bundle, tiny_spec, tmp_path):
+    (tmp_path / "other").mkdir()
+    a = make_bundle("same").rename(tmp_path / "mine.vptk")
+    b = make_bundle("same").rename(tmp_path / "other" / "mine.vptk")
     cheap, dear = make_bundle("x", macs={"after": 1}), make_bundle("y", macs={"after": 2})
     found = open_candidates(
         [a, b], [{"bare": cheap, "unfolded": cheap}, {"bare": cheap, "unfolded": dear}]
     )
     assert [(c.name, c.kind) for c in found] == [
-        ("same", "adapter"),
-        (b.name, "adapter"),
+        ("mine", "adapter"),
+        ("other/mine", "adapter"),
         ("bare", "baseline"),
         ("unfolded", "baseline"),
-        (f"unfolded, {b.name}", "baseline"),
+        ("unfolded, other/mine", "baseline"),
     ]
+
+
+def test_two_exports_of_one_adapter_are_called_as_their_files(make_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good, low = make_bundle("i").rename("good.vptk"), make_bundle("i").rename("i8.vptk")
+    assert [c.name for c in open_candidates([good, low])] == ["good", "i8"]
+    monkeypatch.chdir(low)
+    assert [c.name for c in open_candidates([Path()])] == ["i8"]
 
 
 def test_real_sessions_and_their_memory(make_bundle):
@@ -441,7 +452,7 @@ def test_both_cuda_graphs_side_by_side(make_bundle, monkeypatch):
     monkeypatch.setattr("vptkit.runtime.profile.profiled_sessions.open_session", opened)
     found = open_candidates([bundle.path], backend="tensorrt", cuda_graph="both")
     assert [(c.name, c.cuda_graph) for c in found] == [
-        ("a, CUDA graph", True),
-        ("a, no CUDA graph", False),
+        ("a-0, CUDA graph", True),
+        ("a-0, no CUDA graph", False),
     ]
     assert asked == [(bundle.path, "tensorrt", None, on) for on in (True, False)]

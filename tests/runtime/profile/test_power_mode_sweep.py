@@ -371,7 +371,7 @@ def test_bundles_are_profiled_in_each_mode(fake, tmp_path, make_bundle, said, mo
     settings = ProfileSettings(power="15W,MAXN_SUPER", rounds=3, threads=1, memory=False)
     document = profile_bundles([make_bundle("a"), make_bundle("b")], settings, board=board)
     assert [(row["power_mode"], row["name"]) for row in document["rows"]] == [
-        (mode, name) for mode in ("15W", "MAXN_SUPER") for name in "ab"
+        (mode, name) for mode in ("15W", "MAXN_SUPER") for name in ("a-0", "b-1")
     ]
     # The state is read in the mode itself.
     modes = document["sweep"]["modes"]

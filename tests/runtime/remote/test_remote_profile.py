@@ -211,7 +211,7 @@ def test_engines_are_built_there_once(server, desk, make_bundle, fake_driver):  
         )
         assert phases.titles[-2:] == ["build", "profile"]  # the baseline's comes within the profile
         assert [(r["name"], r["backend"], r["batch"]) for r in document["rows"]] == [
-            (name, "tensorrt", batch) for batch in (2, 48) for name in ("tiny", "plain")
+            (name, "tensorrt", batch) for batch in (2, 48) for name in ("tiny-0", "plain")
         ]
         times.append([p.stat().st_mtime_ns for p in server.cache.glob("engines/*/*.engine")])
     assert len(times[0]) == 2

@@ -157,8 +157,15 @@ def test_a_named_backend_that_cannot_run_is_an_error(make_bundle, backend, monke
 def test_auto_says_what_it_took_and_why(make_bundle, monkeypatch):
     monkeypatch.setattr("vptkit.runtime.backends.selection.probe", no_gpu)
     session = open_session(make_bundle(), "auto")
-    assert session.backend == "cpu"
-    assert "tensorrt, tensorrt-rtx, cuda, ort-tensorrt: there is no GPU" in session.choice
+    assert (session.backend, session.choice) == ("cpu", "there is no GPU to use")
+
+
+def test_the_default_is_that_of_the_commands(make_bundle, monkeypatch):
+    monkeypatch.setattr("vptkit.runtime.backends.selection.probe", no_gpu)
+    monkeypatch.delenv("VPTKIT_BACKEND", raising=False)
+    assert open_session(make_bundle()).choice == "there is no GPU to use"
+    monkeypatch.setenv("VPTKIT_BACKEND", "cpu")
+    assert open_session(make_bundle()).choice == "$VPTKIT_BACKEND names it"
 
 
 def no_gpu():

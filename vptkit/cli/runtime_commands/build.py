@@ -7,6 +7,7 @@ import typer
 
 from vptkit.cli.shared.options import AsJson, TrustEngines
 from vptkit.cli.shared.output import emit
+from vptkit.cli.shared.verdict import next_command
 from vptkit.errors import MissingError, TargetError, VptkitError
 from vptkit.shown_text import shown, tell
 
@@ -125,7 +126,7 @@ def _report(engine: Any, bundle: Any, expect: str | None, layers: bool, as_json:
         return
     record = {k: v for k, v in engine.record.items() if layers or k != "layers"}
     document = {"engine": str(engine.path), "fresh": engine.fresh, **record}
-    emit(document, as_json, text=_text(engine, layers))
+    emit(document, as_json, text="\n".join([_text(engine, layers), *_next(engine, bundle)]))
     if expect is not None:
         require_type(engine, expect, bundle)
 
@@ -142,7 +143,6 @@ def _text(engine: Any, layers: bool) -> str:
         inside = "the library does not show what is inside them"
     gpu = f"{record['gpu'] or 'any GPU'} ({record['capability']})"
     lines = [
-        f"{shown(engine.path)}: {state}, {record['bytes'] / 1e6:.1f} MB, {record['seconds']:.0f} s",
         shown(f"for {record['library']} {record['version']} on {gpu}"),
         f"{made['layers']} layers; {inside}",
     ]
@@ -156,7 +156,17 @@ def _text(engine: Any, layers: bool) -> str:
             shown(f"{x['role']:9}  {x['type']:8}  {x['name']}  <- {', '.join(x['nodes']) or '-'}")
             for x in record["layers"]
         ]
+    size = f"{record['bytes'] / 1e6:.1f} MB, {record['seconds']:.0f} s"
+    lines.append(f"{shown(engine.path)}: {state}, {size}")
     return "\n".join(lines)
+
+
+def _next(engine: Any, bundle: Any) -> list[str]:
+    """The golden answers from it; nothing where it is for another machine."""
+    if engine.record["gpu"] is None:
+        return []
+    backend = [] if engine.record["library"] == "tensorrt" else ["--backend", "tensorrt-rtx"]
+    return [next_command("check", bundle.path, *backend)]
 
 
 def _clean(bundle: Any, job: Any, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from vptkit.cli.shared.options import (
     OneAdapter,
     Threads,
     TrustEngines,
+    Verbose,
 )
 from vptkit.cli.shared.output import announce, emit, needs_extra, require_onnx
 from vptkit.cli.shared.precision_evidence import open_or_simulate, require_fp32, runner
@@ -26,7 +27,7 @@ __all__ = ["check", "report_overflow"]
 
 def check(
     bundle: BundleArgument,
-    backend: Backend = "cpu",
+    backend: Backend = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Compare with the torch reference instead.")
     ] = False,
@@ -59,6 +60,7 @@ def check(
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle's answers with its golden ones, and its files with their digests."""
@@ -70,7 +72,12 @@ def check(
 
         consult(bundle, oracle, sm=sm, trt=trt, layers=layers, as_json=as_json)
         return
-    from vptkit.runtime.evaluation.parity import check_golden, check_logits, require_parity
+    from vptkit.runtime.evaluation.parity import (
+        check_golden,
+        check_logits,
+        parity_verdict,
+        require_parity,
+    )
 
     if weights is not None and not reference:
         raise typer.BadParameter("goes with --reference only", param_hint="--weights")
@@ -82,7 +89,12 @@ def check(
     else:
         parity = check_golden(session, adapter=adapter, tolerance=tolerance)
     answered = {"bundle": str(bundle), "backend": session.backend, "simulated": imitated}
-    emit({**answered, **parity.to_json()}, as_json)
+    document = {**answered, **parity.to_json()}
+    if as_json or parity.ok:
+        verdict = parity_verdict(parity, "simulated" if imitated else session.backend)
+        emit(document, as_json, text=verdict, verbose=verbose)
+    elif verbose:
+        emit(document, as_json)
     require_parity(session, parity)
 
 

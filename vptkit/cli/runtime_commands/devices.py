@@ -3,6 +3,7 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -32,40 +33,31 @@ _COLUMNS = {
 def list_(as_json: AsJson = False) -> None:
     """List the boards: memory, peaks, usable software."""
     from vptkit.devices.boards.catalog import boards
-    from vptkit.text_table import columns
 
     found = list(boards().values())
-    width = max(len(board.name) for board in found)
-    header = ["key", "cc", *_COLUMNS, "JetPack", "TensorRT", "name".ljust(width)]
-    rows = [
-        [
-            board.key,
-            "-" if board.cc is None else str(board.cc.value),
-            *(_short(board.figures.get(name)) for name in _COLUMNS.values()),
-            *_software(board),
-            board.name.ljust(width),
-        ]
-        for board in found
-    ]
-    text = columns(header, rows)
-    text += (
-        "\n\n? unverified: vptkit devices show KEY says why. Peaks are dense, in TFLOPS and TOPS."
-    )
-    text += (
-        "\nJetPack: those that vptkit runs on, with their TensorRT; pip: TensorRT comes with pip."
+    text = _table(found) + (
+        "\n\n? unverified: vptkit devices show KEY says why. Peaks: dense, TFLOPS and TOPS."
+        "\nJetPack: those that vptkit runs on, with their TensorRT; pip: it comes with pip."
+        f"\n{len(found)} boards; next: vptkit devices show KEY"
     )
     emit({"devices": [_summary(board) for board in found]}, as_json, text=text)
 
 
 @devices.command()
 def show(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="As vptkit devices list prints it.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY", help="As vptkit devices list prints it, or words of its name."
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of a board, with sources."""
-    from vptkit.devices.boards.catalog import board
+    from vptkit.devices.boards.catalog import board, boards_with
 
-    found = board(key)
+    named = boards_with(key)
+    found = named[0] if len(named) == 1 else board(key)
     document = found.to_json()
     emit(document, as_json, text=_sheet(document, runs=found.runs_vptkit))
 
@@ -99,6 +91,36 @@ def detect(as_json: AsJson = False) -> None:
         "machine": machine,
     }
     emit(document, as_json, text="\n".join(lines))
+
+
+def _table(found: list[Any]) -> str:
+    """One line a board; narrow terminals get no names (the keys tell), cc, or third numbers."""
+    from vptkit.text_table import columns, terminal_width
+
+    width = max(len(board.name) for board in found)
+    table = ""
+    for short, named in ((False, True), (False, False), (True, False)):
+        cc = [] if short else ["cc"]
+        header = ["key", *cc, *_COLUMNS, "JetPack", "TensorRT", *["name".ljust(width)] * named]
+        rows = [
+            [
+                board.key,
+                *["-" if board.cc is None else str(board.cc.value)] * len(cc),
+                *(_short(board.figures.get(name)) for name in _COLUMNS.values()),
+                *map(_shorter if short else str, _software(board)),
+                *[board.name.ljust(width)] * named,
+            ]
+            for board in found
+        ]
+        table = columns(header, rows)
+        if max(map(len, table.splitlines())) <= terminal_width():
+            break
+    return table
+
+
+def _shorter(versions: str) -> str:
+    """Of "8.6.2-10.16.2" "8.6-10.16"."""
+    return re.sub(r"(\d+\.\d+)\.[\d.]+", r"\1", versions)
 
 
 def _short(figure: Any) -> str:

@@ -18,6 +18,7 @@ from vptkit.cli.shared.options import (
     TrustEngines,
 )
 from vptkit.cli.shared.output import announce, emit
+from vptkit.cli.shared.verdict import next_command, wrote
 from vptkit.shown_text import tell
 
 __all__ = ["evaluate_bundle"]
@@ -34,7 +35,7 @@ def evaluate_bundle(
     ],
     split: Annotated[str | None, typer.Option(help="Which split of DATA [test].")] = None,
     adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
-    backend: Backend = "cpu",
+    backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     save: Annotated[
         Path | None,
@@ -81,4 +82,18 @@ def evaluate_bundle(
     if plot is not None:
         plot_confusion(result, plot, adapter or session.bundle.name)
     document = {"bundle": str(bundle), "backend": session.backend, **result.to_json()}
-    emit(document, as_json, text=evaluation_text(result))
+    written = [path for path in (save, plot) if path is not None]
+    ending = [wrote(*written)] if written else []
+    if result.mistakes and save is None:
+        ending += [
+            next_command("eval", bundle, data, *_chosen(split, adapter), "--save", "wrong.csv")
+        ]
+    else:
+        ending += [next_command("profile", bundle)]
+    emit(document, as_json, text="\n".join([evaluation_text(result), *ending]))
+
+
+def _chosen(split: str | None, adapter: str | None) -> list[str]:
+    """What of the data and of a bank was chosen, as it was typed."""
+    named = {"--split": split, "--adapter": adapter}
+    return [word for name, value in named.items() if value for word in (name, value)]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Force, Threads, TrustEngines
+from vptkit.cli.shared.options import AsJson, Backend, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import emit, needs_extra
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, tell
@@ -27,9 +27,7 @@ def profile(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Add the bare backbone and the unfolded graph.")
     ] = False,
-    backend: Annotated[
-        str, typer.Option(help="What runs the graph: cpu, cuda, tensorrt, tensorrt-rtx, auto.")
-    ] = "cpu",
+    backend: Backend = None,
     adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")] = None,
     batch: Annotated[str | None, typer.Option(help="Batch sizes, as 1,8 [1].")] = None,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.")] = 10.0,
@@ -88,7 +86,7 @@ def profile(
     if plot is not None:
         require_plot(plot, force=force)
     settings = ProfileSettings(
-        backend=backend,
+        backend=_backend(backend, on),
         threads=threads,
         adapter=adapter,
         cuda_graph=cuda_graph,
@@ -125,6 +123,13 @@ def profile(
     if plot is not None:
         plot_profile(document, plot)
     emit(document, as_json, text=profile_table(document))
+
+
+def _backend(named: str | None, on: str | None) -> str:
+    """Of all rows: the one that is named, else the default; this machine's is not another's."""
+    from vptkit.runtime.backends.selection import default_backend
+
+    return named or (default_backend() if on is None else "auto")
 
 
 def _clean(

@@ -5,14 +5,16 @@ No future import of annotations here: typer reads them at run time.
 
 import contextlib
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vptkit.cli.shared.options import Backend, BundleArgument, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import announce
 from vptkit.errors import DataError
+from vptkit.shown_text import shown, tell
 
 __all__ = ["run"]
 
@@ -20,13 +22,16 @@ __all__ = ["run"]
 def run(
     bundle: BundleArgument,
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Images, folders, globs.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Images, folders, globs; - reads names, one a line."
+        ),
     ],
     adapter: Annotated[str | None, typer.Option(help="Which adapter of the bundle.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
     save: Annotated[Path | None, typer.Option(help="Write to this .jsonl or .csv file.")] = None,
     force: Force = False,
-    backend: Backend = "cpu",
+    backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
@@ -39,13 +44,69 @@ def run(
 
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
+    printed = as_json or save is None
     with contextlib.ExitStack() as stack:
         writers = []
         if save is not None:
             writers.append(stack.enter_context(saving(save, top_k=top_k, force=force)))
-        if as_json or save is None:
+        if printed:
             writers.append(jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout))
-        predictions = predict(session, sources, adapter=adapter, top_k=top_k, batch=batch)
+        found = _look_up(sources)
+        predictions = predict(session, found.images, adapter=adapter, top_k=top_k, batch=batch)
+        if (bar := _bar(stack, len(found.images), printed=printed)) is not None:
+            writers.append(lambda _: bar.update())
+        begun = time.perf_counter()
         broken, count = deliver(predictions, writers)
+        seconds = time.perf_counter() - begun
+    if not as_json:
+        verdict = _verdict(count, len(broken), seconds, session.backend, save)
+        tell(verdict, sys.stderr if printed else sys.stdout)
+    _require_all(found.missing, broken, count, shown_above=printed and not as_json)
+
+
+def _look_up(sources: list[str]) -> Any:
+    """The images, with a line on standard error for what gave none."""
+    from vptkit.images.dataset_summary import skipped_text
+    from vptkit.runtime.session.named_sources import name_images
+
+    found = name_images(sources, getattr(sys.stdin, "buffer", None))
+    for fault in (*found.missing, *found.empty):
+        tell(f"warning: {fault}; the others are done")
+    if found.skipped:
+        phones = sum(found.skipped[kind] for kind in (".heic", ".heif"))
+        hint = "; HEIC is not read, convert it to JPEG first" if phones else ""
+        tell(f"note: {skipped_text(found.skipped)}{hint}")
+    return found
+
+
+def _bar(stack: contextlib.ExitStack, total: int, *, printed: bool) -> Any:
+    """A bar where it does not run into the results: they go to a file, or this is one of them."""
+    from vptkit.progress import progress
+
+    if total < 2 or (printed and (sys.stdout.isatty() or not sys.stderr.isatty())):
+        return None
+    return stack.enter_context(progress("run", total=total))
+
+
+def _verdict(count: int, broken: int, seconds: float, backend: str, save: Path | None) -> str:
+    """As "750 images in 2.3 s (3.1 ms each, cpu), 0 broken → p.csv"."""
+    images = f"{count:,} image{'s' if count != 1 else ''}"
+    each = f"{_short(1000 * seconds / max(count, 1))} ms each, {backend}"
+    place = "" if save is None else f" → {shown(save)}"
+    return f"{images} in {_short(seconds)} s ({each}), {broken} broken{place}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _require_all(missing: list[str], broken: list[Any], count: int, *, shown_above: bool) -> None:
+    """Fail at the end if a source was missing or an image broken; the results are out by now."""
+    faults = []
     if broken:
-        raise DataError(f"{len(broken)} of {count} images failed; the first: {broken[0].error}")
+        first = broken[0].path if shown_above else broken[0].error
+        faults.append(f"{len(broken)} of {count} images failed; the first: {first}")
+    if missing:
+        faults.append(f"{len(missing)} of the sources is missing: {missing[0]}")
+    if faults:
+        raise DataError("; ".join(faults))

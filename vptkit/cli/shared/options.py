@@ -22,6 +22,7 @@ __all__ = [
     "Text",
     "Threads",
     "TrustEngines",
+    "Verbose",
     "Weights",
     "backbone_args",
     "option",
@@ -31,10 +32,10 @@ __all__ = [
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
 OneAdapter = Annotated[str | None, typer.Option(help="Which adapter of a bank [all].")]
 Backend = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="What runs the graph: cpu, cuda or ort-tensorrt (ONNX Runtime), tensorrt, "
-        "tensorrt-rtx (an engine of vptkit build), or auto."
+        help="What runs the graph: cpu, cuda or ort-tensorrt (ONNX Runtime), tensorrt, tensorrt-rtx "
+        "(an engine of vptkit build), or auto: what this machine has [$VPTKIT_BACKEND, else auto]."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -60,6 +61,7 @@ Settings = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of vptkit tune: its backbone_args are taken."),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print every number.")]
 Text = str | None
 Int = int | None
 Float = float | None

@@ -52,7 +52,7 @@ def consult(
 def _by_library(path: Path, sm: str | None, layers: bool, as_json: bool) -> None:
     from vptkit.formats.bundle import open_bundle
     from vptkit.runtime.engine_build.trt_rtx_oracle import SMS, ask_oracle
-    from vptkit.text_table import columns
+    from vptkit.text_table import columns, terminal_width
 
     bundle = open_bundle(path)
     known = tuple(n for n in SMS if n >= 89) if bundle.precision == "fp8" else SMS
@@ -77,7 +77,7 @@ def _by_library(path: Path, sm: str | None, layers: bool, as_json: bool) -> None
     }
     header = ["sm", "result", "layers", "fused", "softmax", "norms", "GEMMs", "plan MB"]
     header += ["weights MB", "activations MB"]
-    text = [columns(header, [_row(row) for row in rows])]
+    text = [columns(header, [_row(row) for row in rows], width=terminal_width(), keys=2)]
     for row in rows:
         text += [shown(f"sm{row['sm']}: {error['message']}") for error in row["errors"]]
         text += [shown(_layer_line(row["sm"], layer)) for layer in row.get("layer_list", ())]

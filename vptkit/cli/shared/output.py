@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,9 @@ from vptkit.shown_text import shown_lines, tell
 __all__ = ["announce", "emit", "needs_extra", "require_onnx", "require_tune"]
 
 
-def announce(session: Any, asked: str) -> None:
-    """Say which backend `auto` took, and why."""
-    if asked == "auto":
+def announce(session: Any, asked: str | None) -> None:
+    """Say which backend was taken, and why, unless the command line names it."""
+    if asked in (None, "auto"):
         tell(f"backend {session.backend}: {session.choice}")
 
 
@@ -43,8 +44,16 @@ def needs_extra(extra: str, purpose: str) -> Iterator[None]:
         raise MissingExtraError(package, extra, purpose) from error
 
 
-def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
+def emit(
+    document: dict[str, Any], as_json: bool, *, text: str | None = None, verbose: bool = False
+) -> None:
     """Print a result: one JSON document, or text (name-value lines unless given).
+
+    Args:
+        document: the result.
+        as_json: print it as it is.
+        text: for people.
+        verbose: name-value lines behind the text.
 
     In a text that is given, lines are what they seem: newlines of names were shown when it was made
     (`vptkit.shown_text.shown`, `vptkit.text_table`). All else is shown here.
@@ -54,7 +63,10 @@ def emit(document: dict[str, Any], as_json: bool, *, text: str | None = None) ->
     if as_json:
         print(json.dumps(document, allow_nan=False), flush=True)
     else:
-        print(shown_lines(fields(document) if text is None else text), flush=True)
+        limit = 100 if sys.stdout.isatty() else None  # a file or a pipe gets all of it
+        every = [fields(document, limit=limit)] if text is None or verbose else []
+        parts = [*([] if text is None else [text]), *every]
+        print(shown_lines("\n\n".join(parts)), flush=True)
 
 
 def require_onnx(purpose: str) -> Any:

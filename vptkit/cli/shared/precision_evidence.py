@@ -120,7 +120,11 @@ def runner(preprocess: Any, threads: int | None) -> Callable[[Any], Any]:
 
 
 def open_or_simulate(
-    bundle: Path, backend: str = "cpu", threads: int | None = None, *, trust_engines: bool = False
+    bundle: Path,
+    backend: str | None = "cpu",
+    threads: int | None = None,
+    *,
+    trust_engines: bool = False,
 ) -> Any:
     """A session, and whether it simulates types that the CPU provider cannot compute.
 
@@ -131,9 +135,11 @@ def open_or_simulate(
     from dataclasses import replace
 
     from vptkit.formats.bundle import open_bundle
+    from vptkit.runtime.backends.selection import means_cpu
     from vptkit.runtime.session.factory import open_session
 
-    if backend != "cpu" or open_bundle(bundle, verify=False).precision not in ("bf16", "fp8"):
+    low = open_bundle(bundle, verify=False).precision in ("bf16", "fp8")
+    if not (low and means_cpu(backend)):
         return open_session(bundle, backend, threads, trust_engines=trust_engines), False
     opened = open_bundle(bundle)
     try:

@@ -5,24 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vptkit.shown_text import shown
-from vptkit.text_table import columns, milliseconds
+from vptkit.text_table import columns, milliseconds, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["profile_table"]
 
+_BARE = "backbone (no adapter)"  # as `vptkit.export.bundle.baselines` calls it
+
 
 def profile_table(document: Mapping[str, Any]) -> str:
     """The rows of `vptkit.runtime.profile.benchmark.profile`.
 
-    Columns of what was not measured, or not asked for, are left out; below stand what crosses the
+    Columns of what was not measured, or not asked for, are left out; what a terminal does not hold
+    side by side stands below. Then come how each compares with the baseline, and before that what crosses the
     bus, batches that went in portions, what makes rows doubtful, power modes that were skipped, and
     why memory or energy is missing.
     """
     rows = document["rows"]
     filled = [column for column in _COLUMNS if column[2](rows)]
-    lines = [columns([c[0] for c in filled], [[c[1](row) for c in filled] for row in rows])]
+    keys = sum(column[0] in _KEYS for column in filled)
+    cells = [[c[1](row) for c in filled] for row in rows]
+    lines = [columns([c[0] for c in filled], cells, width=terminal_width(), keys=keys)]
     if not all(row["settled"] for row in rows):
         lines.append("* not settled when its warm-up ended")
     doubts = [
@@ -38,7 +43,20 @@ def profile_table(document: Mapping[str, Any]) -> str:
         lines += [f"no {what}: {reason}" for reason in reasons if reason]
     skipped = document.get("sweep", {}).get("skipped", [])
     lines += [f"{entry['name']} was skipped: {entry['reason']}" for entry in skipped]
+    lines += _verdicts(rows)
     return "\n".join([lines[0], *map(shown, lines[1:])])  # the table is shown already
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """As "flowers: 0.90 × the backbone's time [0.89, 0.91], faster", one for each row that is compared."""
+    several = [key for key in ("power_mode", "batch") if _differ(key)(rows)]
+    lines = []
+    for row in rows:
+        if row["ratio"] is None:
+            continue
+        where = [f"batch {row[key]}" if key == "batch" else str(row.get(key)) for key in several]
+        lines.append(f"{', '.join([row['name'], *where])}: {_against(row['ratio'])}")
+    return lines
 
 
 def _transfers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -101,10 +119,8 @@ def _calls(row: Mapping[str, Any]) -> str:
     return str(row["count"]) + ("" if row["settled"] else "*")
 
 
-def _compared(row: Mapping[str, Any]) -> str:
-    return "-" if row["ratio"] is None else _against(row["ratio"])
-
-
+# Columns that tell rows apart
+_KEYS = ("name", "power mode", "precision", "batch")
 # Header, a row's cell, whether the column is shown
 _COLUMNS: tuple[
     tuple[str, Callable[[Mapping[str, Any]], str], Callable[[Sequence[Mapping[str, Any]]], bool]],
@@ -137,13 +153,14 @@ _COLUMNS: tuple[
     ),
     ("W", _number(".1f", "energy", "watts"), _some("energy", "watts")),
     ("idle W", _number(".1f", "energy", "idle_watts"), _some("energy", "idle_watts")),
-    ("MiB", _number(".0f", "memory_mb", "increase"), _always),
+    ("MiB", _number(".0f", "memory_mb", "increase"), _some("memory_mb", "increase")),
     ("GPU MiB", _number(".0f", "memory_mb", "device"), _some("memory_mb", "device")),
     ("calls", _calls, _always),
-    ("against", _compared, _always),
 )
 
 
 def _against(ratio: Mapping[str, Any]) -> str:
-    interval = f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
-    return f"{interval} of {ratio['to']}: {ratio['verdict']}"
+    digits = 3 if min(abs(1 - ratio[key]) for key in ("value", "low", "high")) < 0.01 else 2
+    value, low, high = (f"{ratio[key]:.{digits}f}" for key in ("value", "low", "high"))
+    to = "the backbone" if ratio["to"] == _BARE else ratio["to"]
+    return f"{value} × {to}'s time [{low}, {high}], {ratio['verdict']}"

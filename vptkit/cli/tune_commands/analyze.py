@@ -80,7 +80,7 @@ def analyze(
 
 def _table(document: dict[str, Any]) -> str:
     """One line a block: kurtosis and exponent of each quantity, and Σ."""
-    from vptkit.text_table import columns
+    from vptkit.text_table import columns, terminal_width
 
     names = ("weights", "tokens", "products", "whitened")
     header = ["block", *(f"{name} {what}" for name in names for what in ("kurt.", "exp."))]
@@ -93,7 +93,7 @@ def _table(document: dict[str, Any]) -> str:
         sigma = block["sigma"]
         bound = "≥" if sigma["condition_is_bound"] else ""
         rows.append([*cells, str(sigma["rank"]), f"{bound}{sigma['condition']:.1e}"])
-    parts = [columns([*header, "rank", "condition"], rows)]
+    parts = [columns([*header, "rank", "condition"], rows, width=terminal_width())]
     if prompts := _prompts(document["blocks"]):
         parts.append(columns(["prompts of", "kurt.", "max/rms", "cosine", "whitened"], prompts))
     return "\n".join([*parts, *(shown(f"wrote {name}") for name in document["files"])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -184,12 +185,16 @@ def test_check(vptkit, make_bundle):
     bundle = make_bundle()
     code, out, err = vptkit("check", bundle, "--json")
     document = json.loads(out)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "backend cpu: there is no GPU to use\n")
     assert document["ok"] is True
     assert document["bundle"] == str(bundle)
     assert document["backend"] == "cpu"
     assert {"max_abs_diff", "max_rel_diff", "top1_agreement", "count"} <= set(document)
-    assert "max_rel_diff" in vptkit("check", bundle)[1]
+    ok = r"OK: \d golden images, largest difference (none|\de-\d\d) \(allowed 1e-04\), same top-1"
+    assert re.fullmatch(ok, vptkit("check", bundle)[1].strip())
+    verdict, _, every = vptkit("check", bundle, "--verbose")[1].partition("\n\n")
+    assert re.fullmatch(ok, verdict)
+    assert "max_rel_diff" in every
 
 
 def test_check_of_a_broken_twin_is_3_and_still_prints(vptkit, make_bundle):
@@ -197,6 +202,7 @@ def test_check_of_a_broken_twin_is_3_and_still_prints(vptkit, make_bundle):
     assert json.loads(result[1])["ok"] is False
     assert_error(result, 3, "differs from the golden answers")
     assert vptkit("check", make_bundle(shift=0.01), "--tolerance", "0.5")[0] == 0
+    assert vptkit("check", make_bundle(shift=0.01))[:2] == (3, "")  # the sentence is the error's
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,24 @@ ORIN = {
 }
 
 
-def test_list(vptkit):
+def test_a_narrow_terminal_gets_a_narrow_list(vptkit, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = vptkit("devices", "list")
+    assert max(map(len, out.splitlines())) <= 80
+    assert set(boards()) <= {line.split()[0] for line in out.splitlines() if line}
+
+
+def test_a_word_of_several_names_all_of_them(vptkit):
+    _, out, err = vptkit("devices", "show", "orin")
+    assert out == ""
+    assert all(key in err for key in boards() if "orin" in key)
+    assert "tx2" not in err
+    assert vptkit("devices", "show", "AGX Orin")[2].count("agx-orin") == 3
+    assert vptkit("devices", "show", "RTX 4090")[1].startswith(boards()["rtx-4090"].name)
+
+
+def test_list(vptkit, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "130")
     code, out, _ = vptkit("devices", "list")
     assert code == 0
     lines = out.splitlines()

@@ -18,8 +18,11 @@ def test_eval(vptkit, make_bundle, colour_folders):
     assert document["top1"] == pytest.approx(11 / 12)
     assert document["count"] == 12
     assert "eval: 12/12" in err
-    code, out, _ = vptkit("eval", make_bundle(), colour_folders)
-    assert out.splitlines()[-1] == "top-1 91.7 % (11 of 12; 95 % interval 64.6 to 98.5 %)"
+    bundle = make_bundle()
+    code, out, _ = vptkit("eval", bundle, colour_folders)
+    verdict, further = out.splitlines()[-2:]
+    assert verdict == "top-1 91.7 % (11 of 12; 95 % interval 64.6 to 98.5 %)"
+    assert further == f"next: vptkit eval {bundle} {colour_folders} --save wrong.csv"
     assert "green/3.png" in out
 
 
@@ -27,7 +30,10 @@ def test_eval(vptkit, make_bundle, colour_folders):
 def test_mistakes_and_the_picture_are_saved(vptkit, make_bundle, colour_folders, tmp_path):
     bundle, outputs = make_bundle(), (tmp_path / "wrong.csv", tmp_path / "confusion.svg")
     asked = ("eval", bundle, colour_folders, "--save", outputs[0], "--plot", outputs[1])
-    assert vptkit(*asked)[0] == 0
+    code, out, _ = vptkit(*asked)
+    assert code == 0
+    assert out.splitlines()[-2].startswith(f"wrote {outputs[0]} (")
+    assert out.splitlines()[-1] == f"next: vptkit profile {bundle}"
     header, row = outputs[0].read_text().splitlines()
     assert header == "path,truth,answered,probability"
     assert row.startswith(f"{colour_folders}/green/3.png,green,blue,0.")
@@ -54,6 +60,11 @@ def test_eval_of_other_labels(vptkit, make_bundle, colour_folders):
     assert_error(vptkit("eval", bundle, colour_folders), 2, "violet", "red, green, violet")
     assert_error(vptkit("eval", bundle, colour_folders, "--split", "test"), 2, "no split 'test'")
     assert_error(vptkit("eval", bundle, colour_folders / "no"), 2, "no such folder")
+
+
+def test_a_class_that_is_spelt_otherwise(vptkit, make_bundle, colour_folders):
+    (colour_folders / "red").rename(colour_folders / "Reds")
+    assert_error(vptkit("eval", make_bundle(), colour_folders), 2, "(Reds is near red)")
 
 
 def test_the_batch_does_not_change_the_accuracy(make_bundle, colour_folders, capsys):

@@ -28,7 +28,11 @@ def test_inspect_an_adapter(vptkit, tiny_adapter):
     assert (code, document["kind"], document["insert"]) == (0, "adapter", "deep")
     assert document["numbers"] == 2 * (2 * 4 + 8 * 4) + 3 * 8 + 3
     assert document["tensors"]["prompt.1.b"] == [8, 4]
-    assert "prompt_length" in vptkit("inspect", tiny_adapter)[1]
+    text = vptkit("inspect", tiny_adapter)[1]
+    assert len(text.splitlines()) < 14
+    assert "prompts" in text
+    assert "prompt.1.b" not in text
+    assert "prompt.1.b" in vptkit("inspect", tiny_adapter, "--all")[1]
 
 
 def test_inspect_of_bad_input(vptkit, tiny_adapter, tmp_path):
@@ -43,6 +47,14 @@ def test_the_document_is_the_summary(tiny_adapter, make_bundle, capsys):
         inspect(path, as_json=True)
         document = json.loads(capsys.readouterr().out)
         assert document == json.loads(json.dumps(summarize(path)))
-        inspect(path)
+        inspect(path, everything=True)
         shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
         assert {name.split(".")[0] for name in shown} == set(document)  # nothing is left out
+
+
+def test_engines_beside_a_bundle_are_named(vptkit, make_bundle, fake_gpu):
+    bundle = make_bundle()
+    assert "none yet: vptkit build" in vptkit("inspect", bundle)[1]
+    assert vptkit("build", bundle)[0] == 0
+    line = next(line for line in vptkit("inspect", bundle)[1].splitlines() if "  engines" in line)
+    assert line.split(maxsplit=1)[1] == "tensorrt 10.3.0 for NVIDIA H200"

@@ -38,7 +38,7 @@ def test_power_modes(vptkit, make_bundle, fake):
     document = json.loads(out)
     assert code == 0
     assert [row["power_mode"] for row in document["rows"]] == ["MAXN_SUPER"]
-    assert "power mode 25W (number 1) will be restored" in err.splitlines()[0]
+    assert "power mode 25W (number 1) will be restored" in err.splitlines()[1]  # behind the backend
     assert fake.mode == 1
     _, out, _ = vptkit(*command, "--power", "15W,maxn_super")
     assert out.splitlines()[-1] == "15W was skipped: power mode 15W (number 0) needs a reboot"
@@ -180,10 +180,10 @@ def test_profile(vptkit, make_bundle, tmp_path):
     document = json.loads(out)
     assert code == 0
     assert [(r["name"], r["batch"]) for r in document["rows"]] == [
-        ("a", 1),
-        ("b", 1),
-        ("a", 2),
-        ("b", 2),
+        ("a-0", 1),
+        ("b-1", 1),
+        ("a-0", 2),
+        ("b-1", 2),
     ]
     assert document["machine"]["session_threads"] == 1
     with Image.open(plot) as image:
@@ -207,12 +207,13 @@ def test_profile_with_baselines(vptkit, make_bundle, monkeypatch):
     lines = out.splitlines()
     assert lines[0].split()[:2] == ["name", "batch"]
     assert [line.split("  ")[0] for line in lines[1:4]] == [
-        "a",
+        "a-0",
         "backbone (no adapter)",
         "unfolded",
     ]
-    assert not any("of backbone" in line for line in lines[4:])  # notes at most
-    assert "of backbone (no adapter): " in lines[1]
+    assert lines[-2].startswith("a-0: ")
+    assert "× the backbone's time [" in lines[-2]
+    assert lines[-1].startswith("unfolded: ")
 
 
 def test_profile_of_bad_input(vptkit, make_bundle, tmp_path):

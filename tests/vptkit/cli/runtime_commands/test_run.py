@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import re
 
 import pytest
 from PIL import Image
@@ -12,27 +14,33 @@ from PIL import Image
 from tests.support.command_errors import assert_error
 from vptkit.cli.runtime_commands.run import run
 
+CPU = "backend cpu: there is no GPU to use\n"
+
 
 def test_run_prints_one_object_a_line(vptkit, make_bundle, colour_folders):
     code, out, err = vptkit(
         "run", make_bundle(), colour_folders / "red", colour_folders / "blue", "--json"
     )
     documents = [json.loads(line) for line in out.splitlines()]
-    assert (code, err, len(documents)) == (0, "", 8)
+    assert (code, err, len(documents)) == (0, CPU, 8)
     assert [d["top"][0]["label"] for d in documents] == ["red"] * 4 + ["blue"] * 4
     assert documents[0]["adapter"] == "tiny"
 
 
 def test_run_for_people(vptkit, make_bundle, colour_folders):
-    code, out, _ = vptkit("run", make_bundle(), colour_folders / "red", "--top-k", "1")
+    code, out, err = vptkit("run", make_bundle(), colour_folders / "red", "--top-k", "1")
     assert code == 0
     assert all("red 0." in line for line in out.splitlines())
+    assert re.fullmatch(rf"{CPU}4 images in \S+ s \(\S+ ms each, cpu\), 0 broken\n", err)
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
 def test_run_saves(vptkit, make_bundle, colour_folders, tmp_path, name):
     arguments = ("run", make_bundle(), colour_folders / "red", "--save", tmp_path / name)
-    assert vptkit(*arguments) == (0, "", "")
+    code, out, err = vptkit(*arguments)
+    assert (code, err) == (0, f"{CPU}run: 4/4\n")
+    assert re.fullmatch(r"4 images in \S+ s \(\S+ ms each, cpu\), 0 broken → .*", out.strip())
+    assert out.endswith(f" → {tmp_path / name}\n")
     text = (tmp_path / name).read_text()
     if name.endswith("csv"):
         assert [row["label_1"] for row in csv.DictReader(text.splitlines())] == ["red"] * 4
@@ -50,6 +58,39 @@ def test_run_goes_on_past_a_broken_image_and_says_so(vptkit, make_bundle, colour
     assert [("error" in d) for d in documents] == [False, True, False, False]
     assert save.read_text() == result[1]
     assert_error(result, 2, "1 of 4 images", "red/1.png")
+
+
+def test_a_broken_image_is_told_once_for_people(vptkit, make_bundle, colour_folders):
+    broken = colour_folders / "red" / "1.png"
+    broken.write_bytes(b"")
+    (colour_folders / "red" / "5.HEIC").touch()
+    code, out, err = vptkit("run", make_bundle(), colour_folders / "red")
+    assert code == 2
+    (line,) = [line for line in out.splitlines() if "error" in line]
+    assert line.startswith(f"{broken}  error: not an image")
+    assert line.count(str(broken)) == 1
+    assert line.endswith("it is empty")
+    note = "note: 1 file skipped (.heic 1); HEIC is not read, convert it to JPEG first"
+    assert err.splitlines()[1] == note
+    assert err.splitlines()[-1] == f"error: 1 of 4 images failed; the first: {broken}"
+
+
+def test_what_is_not_there_among_good_sources(vptkit, make_bundle, colour_folders):
+    bundle, red = make_bundle(), colour_folders / "red"
+    code, out, err = vptkit("run", bundle, red, colour_folders / "*.bmp", "--json")
+    assert (code, len(out.splitlines())) == (0, 4)  # a glob may be meant to match nothing
+    assert "warning: " in err
+    assert "*.bmp: no images there" in err
+    code, out, err = vptkit("run", bundle, colour_folders / "rad", red, "--json")
+    assert (code, len(out.splitlines())) == (2, 4)
+    assert err.splitlines()[-1].startswith("error: 1 of the sources is missing: ")
+
+
+def test_names_on_standard_input(vptkit, make_bundle, colour_folders, monkeypatch):
+    names = "\n".join(str(path) for path in sorted((colour_folders / "red").iterdir()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
+    code, out, _ = vptkit("run", make_bundle(), "-", "--json")
+    assert (code, len(out.splitlines())) == (0, 4)
 
 
 def test_run_of_bad_input(vptkit, make_bundle, colour_folders, tmp_path):

@@ -39,9 +39,7 @@ PLAIN = [
     "p99",
     "ms",
     "images/s",
-    "MiB",
     "calls",
-    "against",
 ]
 
 
@@ -62,7 +60,38 @@ def test_the_memory_of_a_gpu_has_its_column():
     assert "412" in text
 
 
-def test_columns_come_with_what_was_measured():
+def ratio(value, low, high, to="backbone (no adapter)", verdict="faster"):
+    return {"value": value, "low": low, "high": high, "to": to, "verdict": verdict}
+
+
+def test_each_row_that_is_compared_has_its_sentence():
+    near = ratio(0.9964, 0.9931, 1.0, "good", "no measurable difference")
+    rows = [row(ratio=ratio(0.896, 0.889, 0.906)), row(name="b", ratio=near), row(name="c")]
+    assert profile_table({"rows": rows}).splitlines()[4:] == [
+        "a: 0.90 × the backbone's time [0.89, 0.91], faster",
+        "b: 0.996 × good's time [0.993, 1.000], no measurable difference",
+    ]
+    rows[1]["batch"] = 8
+    assert profile_table({"rows": rows}).splitlines()[5].startswith("b, batch 8: 0.996 ×")
+
+
+def test_no_line_is_wider_than_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    memory = {"peak": 300.0, "increase": 30.0, "device": 412.4}
+    full = row(
+        name="backbone (no adapter)",
+        memory_mb=memory,
+        times={"enqueue": {"p50": 0.1}, "gpu": {"p50": 1.0}, "host": {"p50": 1.5}},
+        energy={"joules_per_image": 0.01234, "watts": 9.25, "idle_watts": 5.0},
+        ratio=ratio(0.896, 0.889, 0.906),
+    )
+    text = profile_table({"rows": [full, row(batch=8)]})
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("backbone (no adapter)  ") == text.count("name  ") > 1  # in each table
+    assert "J/image" in text
+
+
+def test_columns_come_with_what_was_measured(monkeypatch):
     full = row(
         times={"enqueue": {"p50": 0.1}, "gpu": {"p50": 1.0}, "host": {"p50": 1.5}},
         streams={"count": 2, "images_per_s": 900.0},
@@ -70,13 +99,13 @@ def test_columns_come_with_what_was_measured():
         power_mode="MAXN",
         unsteady=["oc3: 3 events", "gpu-throttle-alert was on"],
     )
+    monkeypatch.setenv("COLUMNS", "300")
     text = profile_table({"rows": [full, row()]})
-    first, second, third, *below = text.splitlines()
+    first, second, _, *below = text.splitlines()
     for name in ("power mode", "enqueue", "gpu", "host", "streams", "J/image", "W", "idle W"):
         assert name in first
     for cell in ("MAXN", "0.100", "1.00", "1.50", "900.0 (2)", "0.0123", "9.2", "5.0"):
         assert cell in second
-    assert third.endswith("-")
     assert below == [
         "unsteady: batch 1, MAXN: oc3: 3 events",
         "unsteady: batch 1, MAXN: gpu-throttle-alert was on",
