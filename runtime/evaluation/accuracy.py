@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ from .evaluation_result import answers_to, judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -48,7 +48,7 @@ class _Images(NamedTuple):
 
 def evaluate(
     session: Session,
-    data: Path,
+    data: str | Path,
     *,
     adapter: str | None = None,
     split: str | None = None,
@@ -75,6 +75,7 @@ def evaluate(
         BundleError: no such adapter, or a bank and none named.
         GateError: the logits hold NaN or Inf.
     """
+    data = Path(data)
     labels = session.bundle.labels_of(adapter)
     place, name, classes = _read(data, split, allow_outside=allow_outside)
     paths, truth = labelled_images(place, classes, labels)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     One = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
-    Sources = One | Iterable[One]
+    # To a type checker a list of several kinds is one of objects; what they are is seen in `_images`.
+    Sources = One | Iterable[object]
 
 __all__ = ["HeldImage", "inputs_of", "is_live"]
 
@@ -98,7 +99,7 @@ def inputs_of(sources: Sources) -> Iterable[Path | HeldImage]:
     return list(found.values())
 
 
-def _as_they_come(sources: Iterable[One]) -> Iterator[Path | HeldImage]:
+def _as_they_come(sources: Iterable[object]) -> Iterator[Path | HeldImage]:
     number = 0
     for source in sources:
         try:
