@@ -11,26 +11,28 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vptkit.api.callable_rooms import ExportRoom, make_callable
+from vptkit.api.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from vptkit.export.bank.export_bank import BankOptions, export_bank
-    from vptkit.export.bundle.export_bundle import export
+    from vptkit.api.compiling import export, export_bank
+    from vptkit.export.bank.export_bank import BankOptions
     from vptkit.export.bundle.export_options import ExportOptions
+    from vptkit.export.precision.lowering import Lowering
 
-__all__ = ["BankOptions", "ExportOptions", "export", "export_bank"]
+__all__ = ["BankOptions", "ExportOptions", "Lowering", "export", "export_bank"]
 
+# The compiler is loaded when it is asked for: a bank is edited without onnx (`bank.edit_bank`).
 _PLACES = {
     "BankOptions": "vptkit.export.bank.export_bank",
     "ExportOptions": "vptkit.export.bundle.export_options",
-    "export": "vptkit.export.bundle.export_bundle",
-    "export_bank": "vptkit.export.bank.export_bank",
+    "Lowering": "vptkit.export.precision.lowering",
+    "export": "vptkit.api.compiling",
+    "export_bank": "vptkit.api.compiling",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Load the compiler when it is asked for: a bank is edited without onnx (`bank.edit_bank`)."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+_OF_ONNX = dict.fromkeys(("BankOptions", "ExportOptions", "Lowering"), ("onnx", "export"))
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _PLACES, _OF_ONNX)
+make_callable(__name__, ExportRoom)

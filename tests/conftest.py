@@ -109,7 +109,7 @@ def pictures() -> None:
 
 @pytest.fixture(autouse=True)
 def _pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    trains = "vptkit.tune.run.tune_run" in sys.modules and importlib.util.find_spec("matplotlib")
+    trains = "vptkit.api.tuning" in sys.modules and importlib.util.find_spec("matplotlib")
     if trains and "pictures" not in request.fixturenames:
         for module, functions in DRAWN.items():
             for name in functions:

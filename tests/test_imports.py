@@ -110,7 +110,7 @@ def forbidden(name: str, source: str) -> set[str]:
     tree = ast.parse(source)
     found, loaded = names_in(tree), eager(tree)
     wrong = {n.partition(".")[0] for n in found} & BANNED
-    if name.startswith(("vptkit.cli.", "vptkit.demo.")):
+    if name.startswith(("vptkit.api.", "vptkit.cli.", "vptkit.demo.")):
         return wrong | rooms(loaded) | (third_parties(loaded) - {"typer"})
     wrong |= third_parties(found) - THIRD_PARTIES[room_of(name)] - EXCEPTIONS.get(name, set())
     return wrong | (third_parties(loaded) & LAZY.get(name, set()))
@@ -170,6 +170,8 @@ def test_modules_keep_to_their_third_parties(name):
         ("vptkit.cli.entry", "def f():\n import click", "click"),
         ("vptkit.atomic_files", "import pickle", "pickle"),
         ("vptkit.demo.run_demo", "import torch", "torch"),
+        ("vptkit.api.tuning", "import numpy", "numpy"),
+        ("vptkit.api.tuning", "from vptkit.tune.config import TuneConfig", "tune"),
         ("vptkit.devices.probes.machine", "import psutil", "psutil"),
     ],
 )
@@ -273,6 +275,8 @@ RUNTIME = "".join(
     ("code", "absent"),
     [
         ("import vptkit", {"numpy", "typer"}),
+        ("import vptkit; dir(vptkit), vptkit.tune, vptkit.export", {"numpy", "typer", "PIL"}),
+        ("import vptkit; vptkit.TuneConfig, vptkit.open_session", {"torch", "typer", "onnx"}),
         (
             "import vptkit.runtime\n" + RUNTIME,
             {"torch", "timm", "onnx", "onnxruntime", "matplotlib", "rich", "typer"}

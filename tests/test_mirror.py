@@ -18,11 +18,11 @@ MODULES = architecture.modules()
 CODE = {name: m for name, m in MODULES.items() if m.path.stem not in ("__init__", "__main__")}
 # In the code of a child process, or as its command
 _IN_TEXT = re.compile(r"(?:from|import|-m)\s+(vptkit(?:\.\w+)+)(?:\s+import\s+\(?([\w, ]+))?")
-# What a room's face shows → the module that it comes from, as vptkit.tune.tune of tune.run.tune_run
+# What a room's face shows → the module that it comes from, as vptkit.tune.tune of api.tuning
 SHOWN = {
     f"{face}.{alias.asname or alias.name}": node.module
     for face in set(architecture.FACES) & set(MODULES)
-    for node in ast.parse(MODULES[face].path.read_text(encoding="utf-8")).body
+    for node in ast.walk(ast.parse(MODULES[face].path.read_text(encoding="utf-8")))
     if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module
     for alias in node.names
 }
@@ -99,4 +99,4 @@ NOTE = "vptkit.m.n is only talked of"
         *("vptkit.a", "vptkit.a.b", "vptkit.c.d", "vptkit.e", "vptkit.e.f", "vptkit.e.g"),
         *("vptkit.h.i", "vptkit.j.k"),
     }
-    assert "vptkit.tune.auto.tune_method" in imports("from vptkit.tune import tune as run")
+    assert "vptkit.api.tuning" in imports("from vptkit.tune import tune as run")

@@ -16,8 +16,27 @@
 - `training`: the loop.
 """
 
-from vptkit.tune.auto.tune_method import tune
-from vptkit.tune.config import TuneConfig, config_from_mapping
-from vptkit.tune.run.run_result import TuneResult
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vptkit.api.callable_rooms import TuneRoom, make_callable
+from vptkit.api.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from vptkit.api.tuning import tune
+    from vptkit.tune.config import TuneConfig, config_from_mapping
+    from vptkit.tune.run.run_result import TuneResult
 
 __all__ = ["TuneConfig", "TuneResult", "config_from_mapping", "tune"]
+
+_PLACES = {
+    "TuneConfig": "vptkit.tune.config",
+    "TuneResult": "vptkit.tune.run.run_result",
+    "config": "vptkit.tune.config",
+    "config_from_mapping": "vptkit.tune.config",
+    "tune": "vptkit.api.tuning",
+}
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _PLACES)
+make_callable(__name__, TuneRoom)

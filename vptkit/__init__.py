@@ -7,6 +7,7 @@ Shape alphabet, used in every docstring:
     B images, H W pixels, N patches, T tokens (prefix tokens, then patches), m prompts,
     d width, h heads, e width of a head, L depth, C classes, G golden images.
 
+- `api`: the functions below, `vptkit.tune` to `vptkit.profile`.
 - `cli`: the command line.
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.
@@ -27,5 +28,68 @@ Shape alphabet, used in every docstring:
 - `tune`, `export`, `runtime`, `devices`: the four rooms beside this folder.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vptkit.api.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from vptkit.api.callable_rooms import ExportRoom, TuneRoom
+    from vptkit.api.compiling import export_bank
+    from vptkit.api.judging import check, evaluate, profile
+    from vptkit.errors import VptkitError
+    from vptkit.runtime.evaluation.evaluation_result import Evaluation
+    from vptkit.runtime.evaluation.parity import Parity
+    from vptkit.runtime.profile.settings import ProfileSettings
+    from vptkit.runtime.session.factory import open_session
+    from vptkit.runtime.session.session_protocol import Prediction, Session
+    from vptkit.tune.config import TuneConfig
+    from vptkit.tune.run.run_result import TuneResult
+
+    export: ExportRoom
+    tune: TuneRoom
+
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+__all__ = [
+    "Evaluation",
+    "Parity",
+    "Prediction",
+    "ProfileSettings",
+    "Session",
+    "TuneConfig",
+    "TuneResult",
+    "VptkitError",
+    "__version__",
+    "check",
+    "evaluate",
+    "export",
+    "export_bank",
+    "open_session",
+    "profile",
+    "tune",
+]
+
+# Nothing of this is imported before it is asked for.
+_PLACES = {
+    "Evaluation": "vptkit.runtime.evaluation.evaluation_result",
+    "Parity": "vptkit.runtime.evaluation.parity",
+    "Prediction": "vptkit.runtime.session.session_protocol",
+    "ProfileSettings": "vptkit.runtime.profile.settings",
+    "Session": "vptkit.runtime.session.session_protocol",
+    "TuneConfig": "vptkit.tune.config",
+    "TuneResult": "vptkit.tune.run.run_result",
+    "VptkitError": "vptkit.errors",
+    "check": "vptkit.api.judging",
+    "devices": "vptkit.devices",
+    "errors": "vptkit.errors",
+    "evaluate": "vptkit.api.judging",
+    "export": "vptkit.export",
+    "export_bank": "vptkit.api.compiling",
+    "open_session": "vptkit.runtime.session.factory",
+    "profile": "vptkit.api.judging",
+    "runtime": "vptkit.runtime",
+    "tune": "vptkit.tune",
+}
+if not TYPE_CHECKING:  # else every name would be one to type checkers
+    __getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,6 @@ from .adapter_rows import Bank, require_member, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -49,7 +49,7 @@ _KILLED = re.compile(
 )
 
 
-def add(bundle: Path, adapter: Path, *, name: str | None = None) -> str:
+def add(bundle: str | Path, adapter: str | Path, *, name: str | None = None) -> str:
     """Add an adapter.
 
     Args:
@@ -65,9 +65,9 @@ def add(bundle: Path, adapter: Path, *, name: str | None = None) -> str:
         BundleError: not a bank.
         OutputError: the disk is full or not writable.
     """
-    tuned = read_adapter(adapter)
+    tuned = read_adapter(Path(adapter))
     name = name or tuned.name
-    with _editing(bundle) as opened:
+    with _editing(Path(bundle)) as opened:
         if name in opened.adapter_names:
             raise AdapterError(
                 f"{bundle}: there is an adapter {name!r} already. Use bank replace, or --name."
@@ -77,15 +77,15 @@ def add(bundle: Path, adapter: Path, *, name: str | None = None) -> str:
     return name
 
 
-def replace(bundle: Path, adapter: Path, *, name: str | None = None) -> str:
+def replace(bundle: str | Path, adapter: str | Path, *, name: str | None = None) -> str:
     """Put another adapter in the place of one of the same name; see `add`.
 
     Raises:
         BundleError: there is no adapter of that name.
     """
-    tuned = read_adapter(adapter)
+    tuned = read_adapter(Path(adapter))
     name = name or tuned.name
-    with _editing(bundle) as opened:
+    with _editing(Path(bundle)) as opened:
         opened.entry(name)
         entry, digest = _write(opened, tuned, name)
         entries = [entry if e["name"] == name else e for e in opened.manifest["adapters"]]
@@ -93,13 +93,13 @@ def replace(bundle: Path, adapter: Path, *, name: str | None = None) -> str:
     return name
 
 
-def remove(bundle: Path, name: str) -> None:
+def remove(bundle: str | Path, name: str) -> None:
     """Remove an adapter; the others keep their answers.
 
     Raises:
         BundleError: not a bank, no such adapter, or it is the last one.
     """
-    with _editing(bundle) as opened:
+    with _editing(Path(bundle)) as opened:
         opened.entry(name)
         entries = [e for e in opened.manifest["adapters"] if e["name"] != name]
         if not entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,7 +27,6 @@ from .lookup_graph import bank_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -52,10 +52,10 @@ class BankOptions:
 
 
 def export_bank(
-    adapter_paths: Sequence[Path],
-    output: Path,
+    adapter_paths: Sequence[str | Path],
+    output: str | Path,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     options: ExportOptions | None = None,
     bank: BankOptions | None = None,
     name: str | None = None,
@@ -81,7 +81,8 @@ def export_bank(
     """
     options, room = options or ExportOptions(), bank or BankOptions()
     _require_options(options)
-    adapters = [read_adapter(path) for path in adapter_paths]
+    output = Path(output)
+    adapters = [read_adapter(Path(path)) for path in adapter_paths]
     _require_names(adapters)
     with atomic_folder(output, force=force) as folder:
         first = adapters[0]

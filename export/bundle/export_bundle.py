@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_folder
@@ -21,7 +22,6 @@ from .manifest import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -34,10 +34,10 @@ __all__ = ["export", "write_graph"]
 
 
 def export(
-    adapter_path: Path,
-    output: Path,
+    adapter_path: str | Path,
+    output: str | Path,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     options: ExportOptions | None = None,
     force: bool = False,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
@@ -68,8 +68,8 @@ def export(
         GateError: the precision's gate does not hold, or raised by `verify`.
     """
     options = options or ExportOptions()
-    adapter = read_adapter(adapter_path)
-    with atomic_folder(output, force=force) as folder:
+    adapter = read_adapter(Path(adapter_path))
+    with atomic_folder(Path(output), force=force) as folder:
         spec, tensors = _backbone(adapter, weights, from_timm)
         known = None if evidence is None else evidence(adapter)
         lowered = write_graph(folder, adapter, spec, tensors, options, known)
@@ -112,10 +112,11 @@ def write_graph(
 
 def _backbone(
     adapter: Adapter,
-    path: Path | None,
+    weights: str | Path | None,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None,
 ) -> tuple[BackboneSpec, Mapping[str, NDArray[Any]]]:
     """Spec and weights, the digest compared: from the file alone if it will do."""
+    path = None if weights is None else Path(weights)
     spec = adapter.backbone.spec
     tensors = read_weights(path, spec) if path is not None and spec is not None else None
     if spec is None or tensors is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from .evaluation_result import answers_to, judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -49,7 +49,7 @@ class _Images(NamedTuple):
 
 def evaluate(
     session: Session,
-    data: Path,
+    data: str | Path,
     *,
     adapter: str | None = None,
     split: str | None = None,
@@ -76,6 +76,7 @@ def evaluate(
         BundleError: no such adapter, or a bank and none named.
         GateError: the logits hold NaN or Inf.
     """
+    data = Path(data)
     labels = session.bundle.labels_of(adapter)
     place, name, classes = _read(data, split, allow_outside=allow_outside)
     paths, truth = labelled_images(place, classes, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.devices.power.nvpmodel import choose_modes, require_root
@@ -16,7 +17,6 @@ from .profiled_sessions import open_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from vptkit.progress import Progress
 
@@ -26,7 +26,7 @@ __all__ = ["profile_bundles"]
 
 
 def profile_bundles(
-    bundles: Sequence[Path],
+    bundles: Sequence[str | Path],
     settings: ProfileSettings,
     *,
     baselines: Sequence[Mapping[str, Path]] = (),
@@ -58,10 +58,11 @@ def profile_bundles(
     modes = None if settings.power is None else choose_modes(settings.power, board.root)
     if modes is not None or settings.pin_clocks:
         require_root("--pin-clocks" if modes is None else "--power")
-    settings = settle(bundles, settings)
-    for bundle, named in zip(bundles, baselines, strict=False):  # no baselines, or one for each
+    paths = [Path(bundle) for bundle in bundles]
+    settings = settle(paths, settings)
+    for bundle, named in zip(paths, baselines, strict=False):  # no baselines, or one for each
         build_engines(tuple(named.values()), settings, _Words(progress), like=bundle)
-    measure = partial(_measure, bundles, settings, baselines, progress)
+    measure = partial(_measure, paths, settings, baselines, progress)
     if modes is not None:
         return sweep_power_modes(modes, measure, pin=settings.pin_clocks, board=board)
     if settings.pin_clocks:

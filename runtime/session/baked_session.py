@@ -10,12 +10,11 @@ import numpy as np
 from vptkit.errors import BundleError
 from vptkit.runtime.backends.graph_protocol import Graph, TimedGraph
 
-from .prediction import predict
-from .session_protocol import Prediction, graph_input, require_images
+from .session_base import ClosedGraph, SessionBase, require_open
+from .session_protocol import graph_input, require_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -28,9 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["GraphSession"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphSession:
-    """A bundle and its loaded graph: checks, batches and normalises what goes in."""
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class GraphSession(SessionBase):
+    """A bundle and its loaded graph: checks, batches and normalises what goes in.
+
+    May be called from several threads.
+    """
 
     bundle: Bundle
     backend: str
@@ -60,6 +62,7 @@ class GraphSession:
             float32 [B, C].
 
         Raises:
+            VptkitError: the session was closed.
             DataError: another type or shape came.
             BundleError: the graph answers with another number of classes than its labels, or
                 there is no such adapter.
@@ -87,13 +90,13 @@ class GraphSession:
             return None
         return self.graph.timed(graph_input(images, self.bundle))[1]
 
-    def predict(
-        self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
-    ) -> Iterator[Prediction]:
-        """The best labels of images, folders and globs; see `vptkit.runtime.session.prediction`."""
-        return predict(self, sources, adapter=adapter, top_k=top_k)
+    def close(self) -> None:
+        """Free the graph and its memory when calls that are on their way have ended."""
+        if not isinstance(self.graph, ClosedGraph):
+            self.graph = ClosedGraph(self.graph, self.bundle.path)
 
     def _require(self, images: NDArray[np.uint8], adapter: Choice | None) -> None:
+        require_open(self)
         require_images(images, self.bundle)
         for name in {adapter} if isinstance(adapter, (str, int)) else set(adapter or ()):
             self.bundle.entry(self.bundle.adapter_names[name] if name == 0 else str(name))

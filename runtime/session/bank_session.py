@@ -18,17 +18,17 @@ from vptkit.formats.bank_tables import BankShape, parse_rows
 from vptkit.formats.bundle import MANIFEST, open_bundle
 from vptkit.runtime.backends.graph_protocol import TimedGraph
 
-from .prediction import predict
-from .session_protocol import Prediction, graph_input, require_images
+from .session_base import ClosedGraph, SessionBase, require_open
+from .session_protocol import graph_input, require_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vptkit.formats.bundle import Bundle
-    from vptkit.runtime.backends.graph_protocol import BankGraph, Times
+    from vptkit.runtime.backends.graph_protocol import BankGraph, Graph, Times
 
     from .session_protocol import Choice
 
@@ -84,6 +84,11 @@ class Tables:
             row.fill(self.shape, self._arrays, place)
             self.places[name] = place, wanted[name][1]
 
+    def clear(self) -> None:
+        """Forget all of them, and free the arrays."""
+        self.places, self._arrays, self._free = {}, {}, []
+        self._used = self._room = 0
+
     def _take(self) -> int:
         if self._free:
             return self._free.pop()
@@ -136,7 +141,7 @@ class _Turns:
                 self.condition.notify_all()
 
 
-class BankSession:
+class BankSession(SessionBase):
     """A bundle of the bank layout and its loaded graph; see `session_protocol.Session`.
 
     May be called from several threads.
@@ -152,7 +157,8 @@ class BankSession:
         """
         self.backend, self.choice = backend, choice
         self.threads, self.versions = graph.threads, graph.versions
-        self._graph, self._turns = graph, _Turns()
+        self._graph: BankGraph = graph
+        self._turns = _Turns()
         self._path, self._bundle = bundle.path, bundle
         self._stamp: tuple[int, ...] = ()
         shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
@@ -166,7 +172,7 @@ class BankSession:
         return self._bundle
 
     @property
-    def graph(self) -> BankGraph:
+    def graph(self) -> Graph:
         """The loaded graph."""
         return self._graph
 
@@ -189,6 +195,7 @@ class BankSession:
         require_images(images, self._bundle)
         self._refresh()
         with self._turns.call():
+            require_open(self)
             names = self._names(adapter, len(images))
             logits = self._logits(images, names)
             classes = {e["name"]: len(e["labels"]) for e in self._bundle.manifest["adapters"]}
@@ -215,15 +222,18 @@ class BankSession:
         if not isinstance(self._graph, TimedGraph):
             return None
         with self._turns.call():
+            require_open(self)
             rows = self._rows(self._names(adapter, len(images)))
             batch = graph_input(images, self._bundle)
             return self._graph.timed(batch, adapter=rows, tables=self._resident)[1]
 
-    def predict(
-        self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
-    ) -> Iterator[Prediction]:
-        """The best labels of images, folders and globs; see `vptkit.runtime.session.prediction`."""
-        return predict(self, sources, adapter=adapter, top_k=top_k)
+    def close(self) -> None:
+        """Free the graph and the tables when calls that are on their way have ended."""
+        with self._turns.change():
+            if not isinstance(self._graph, ClosedGraph):
+                self._graph = ClosedGraph(self._graph, self._path)
+                self._tables.clear()
+                self._resident = {}
 
     def _rows(self, names: Sequence[str]) -> NDArray[np.int32]:
         """Row numbers in the tables."""
@@ -265,9 +275,11 @@ class BankSession:
 
     def _refresh(self) -> None:
         """Take over what was added, replaced or removed since the last call."""
+        require_open(self)
         if self._stamp == _stamp(self._path):
             return
         with self._turns.change():
+            require_open(self)
             for attempt in range(_ATTEMPTS):
                 stamp = _stamp(self._path)
                 if stamp == self._stamp:

@@ -1,4 +1,4 @@
-"""Image files → prepared pixels, decoded by a few threads, in order, never far ahead."""
+"""Images → prepared pixels, decoded by a few threads, in order, never far ahead."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from vptkit.errors import DataError
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import prepare
 
+from .image_inputs import HeldImage
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoded", "decode"]
 
-Source = TypeVar("Source", bound="ImageFile")
+Source = TypeVar("Source", bound="ImageFile | HeldImage")
 # A file and its pixels, uint8 [H, W, 3], or the reason why there are none.
 Decoded = tuple[Source, "NDArray[np.uint8] | DataError"]
 
@@ -38,10 +40,11 @@ def decode(
     """Decode and prepare images in parallel; a broken one is returned as its error.
 
     Args:
-        paths: image files; taken one by one, so they may be endless.
+        paths: image files, or images in memory; taken one by one, so they may be endless.
         preprocess: the target size, filter and crop share.
         workers: decoding threads, one for each usable core unless given.
-        read_ahead: images that may be decoded before they are asked for; bounds the memory.
+        read_ahead: images that may be decoded before they are asked for; bounds the memory. With 0
+            an image is done before the next one is taken.
         inside: of `vptkit.images.dataset_bounds.inside_of`, if they are a data set.
 
     Yields:
@@ -62,7 +65,8 @@ def decode(
 
 def _decode_one(path: Source, preprocess: Preprocess, inside: str | None) -> Decoded[Source]:
     try:
-        return path, prepare(open_image(path, inside=inside), preprocess, path)
+        image = path.rgb() if isinstance(path, HeldImage) else open_image(path, inside=inside)
+        return path, prepare(image, preprocess, path)
     except DataError as error:
         return path, error
     except MemoryError:

@@ -14,10 +14,10 @@ from vptkit.regular_files import is_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["find_images"]
+__all__ = ["find_images", "images_of"]
 
 
-def find_images(sources: Iterable[str | Path]) -> list[Path]:
+def find_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the images of files, folders and globs, each once, in the order they were named.
 
     A file that is named itself is taken whatever its suffix; folders and globs give the files with
@@ -28,13 +28,20 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
     """
     paths: dict[Path, None] = {}
     for source in sources:
-        paths.update(dict.fromkeys(_images_of(source)))
+        paths.update(dict.fromkeys(images_of(source)))
     if not paths:
         raise DataError("no sources: name at least one image, folder or glob")
     return list(paths)
 
 
-def _images_of(source: str | Path) -> list[Path]:
+def images_of(source: str | os.PathLike[str]) -> list[Path]:
+    """The images of one file, folder or glob; see `find_images`.
+
+    Raises:
+        DataError: it does not exist, or holds no images.
+    """
+    if not os.fspath(source):
+        raise DataError("a source is the empty text: expected an image, a folder or a glob")
     path = Path(source)
     if is_folder(path):
         found = image_files(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,40 +11,49 @@ import numpy as np
 from vptkit.errors import DataError, VptkitError
 from vptkit.scores.probabilities import softmax
 
+from .image_inputs import HeldImage, inputs_of, is_live
 from .image_loader import Decoded, decode
-from .image_sources import find_images
 from .session_protocol import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from .image_inputs import Sources
     from .session_protocol import Session
 
 __all__ = ["predict"]
 
+_BATCH, _READ_AHEAD = 8, 32  # images
+
 
 def predict(
     session: Session,
-    sources: Iterable[str | Path],
+    sources: Sources,
     *,
     adapter: str | None = None,
     top_k: int = 5,
-    batch: int = 8,
+    batch: int | None = None,
     workers: int | None = None,
 ) -> Iterator[Prediction]:
     """Classify images; a broken image becomes a result with an error, and the work goes on.
 
-    The sources are looked up at once, so a missing one raises here and not in the middle.
+    All of them are prepared alike, resized and cropped as the adapter's were. Files and Pillow's
+    images are turned upright and may have any mode; arrays are RGB, not BGR as OpenCV's are
+    (`frame[..., ::-1]`). Sources that are there as a whole are looked up at once, so a missing one
+    raises here and not in the middle, and decoded ahead. Anything else that can be iterated, such as
+    a generator of frames, is live: each image is answered before the next one is taken.
 
     Args:
         session: an open bundle.
-        sources: files, folders and globs (`find_images`).
+        sources: a file, folder or glob, an image of Pillow, a uint8 array [H, W, 3] or
+            [B, H, W, 3]; or several of them, mixed as they come.
         adapter: which of the bundle's adapters to ask; the only one unless given.
         top_k: labels for each image, at most C.
-        batch: images for each run; a fixed-batch bundle takes its own.
+        batch: images for each run; 8 unless given, or what a fixed-batch bundle takes; 1 of what is
+            live.
         workers: decoding threads, one for each usable core unless given.
 
     Returns:
@@ -51,48 +61,57 @@ def predict(
 
     Raises:
         BundleError: the bundle has no such adapter.
-        DataError: a source is missing or holds no images.
+        DataError: a source is missing, holds no images, or is none of the above; of what is live
+            while it is iterated.
     """
     name = str(session.bundle.entry(adapter)["name"])
-    if top_k < 1 or batch < 1:
+    if top_k < 1 or (batch is not None and batch < 1):
         raise VptkitError(f"top_k is {top_k} and batch is {batch}, expected at least 1 each")
-    paths = find_images(sources)
-    return _predictions(session, name, paths, top_k, session.bundle.batch or batch, workers)
+    live = is_live(sources)
+    size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
+    ahead = 0 if live else max(_READ_AHEAD, 2 * size)
+    images = decode(
+        inputs_of(sources), session.bundle.preprocess, workers=workers, read_ahead=ahead
+    )
+    return _predictions(session, name, images, top_k, size)
 
 
 def _predictions(
-    session: Session, adapter: str, paths: list[Path], top_k: int, batch: int, workers: int | None
+    session: Session,
+    adapter: str,
+    images: Generator[Decoded[Path | HeldImage], None, None],
+    top_k: int,
+    batch: int,
 ) -> Iterator[Prediction]:
-    preprocess = session.bundle.preprocess
-    ahead = max(32, 2 * batch)
-    # closing: whoever stops early must not leave decoding threads behind.
-    with contextlib.closing(decode(paths, preprocess, workers=workers, read_ahead=ahead)) as images:
-        portion: list[Decoded[Path]] = []
-        for decoded in images:
-            portion.append(decoded)
-            if len(portion) == batch:
-                yield from _classify(session, adapter, portion, top_k)
-                portion = []
-        yield from _classify(session, adapter, portion, top_k)
+    done = 0
+    with contextlib.closing(images):  # whoever stops early must not leave decoding threads behind
+        while portion := list(islice(images, batch)):
+            yield from _classify(session, adapter, portion, top_k, done)
+            done += len(portion)
 
 
 def _classify(
-    session: Session, adapter: str, portion: list[Decoded[Path]], top_k: int
+    session: Session,
+    adapter: str,
+    portion: list[Decoded[Path | HeldImage]],
+    top_k: int,
+    first: int,
 ) -> Iterator[Prediction]:
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
     rows = iter(session.run(np.stack(pixels), adapter) if pixels else np.empty((0, 0), np.float32))
     labels = session.bundle.labels_of(adapter)  # behind the run: it may have been replaced
-    for path, item in portion:
+    for index, (image, item) in enumerate(portion, first):
+        path = None if isinstance(image, HeldImage) else image
         if isinstance(item, DataError):
-            yield Prediction(path=path, adapter=adapter, error=str(item))
+            yield Prediction(path=path, index=index, adapter=adapter, error=str(item))
             continue
-        logits = next(rows)  # [C]
+        logits = next(rows).copy()  # [C]; not a view, which would keep the whole batch
         if np.isfinite(logits).all():
             top = _best(softmax(logits), labels, top_k)
-            yield Prediction(path=path, adapter=adapter, top=top)
+            yield Prediction(path=path, index=index, adapter=adapter, top=top, logits=logits)
         else:
-            error = f"{path}: the logits hold NaN or Inf; the graph overflows on this image"
-            yield Prediction(path=path, adapter=adapter, error=error)
+            error = f"{image}: the logits hold NaN or Inf; the graph overflows on this image"
+            yield Prediction(path=path, index=index, adapter=adapter, error=error)
 
 
 def _best(

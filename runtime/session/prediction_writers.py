@@ -41,7 +41,7 @@ def csv_writer(stream: TextIO, *, top_k: int) -> Callable[[Prediction], None]:
 
     def write(prediction: Prediction) -> None:
         cells = [cell for pair in prediction.top for cell in pair]
-        head = [str(prediction.path), prediction.adapter, prediction.error or ""]
+        head = [prediction.source, prediction.adapter, prediction.error or ""]
         rows([*head, *cells, *[""] * (len(ranks) - len(cells))])
 
     return write
@@ -52,14 +52,14 @@ def text_writer(stream: TextIO) -> Callable[[Prediction], None]:
 
     def write(prediction: Prediction) -> None:
         labels = "  ".join(f"{label} {score:.3f}" for label, score in prediction.top)
-        tell(f"{prediction.path}  {labels or f'error: {_matter(prediction)}'}", stream)
+        tell(f"{prediction.source}  {labels or f'error: {_matter(prediction)}'}", stream)
 
     return write
 
 
 def _matter(prediction: Prediction) -> str:
     """The error without the path, which stands before it."""
-    return str(prediction.error).removeprefix(f"{prediction.path}: ")
+    return str(prediction.error).removeprefix(f"{prediction.source}: ")
 
 
 def deliver(

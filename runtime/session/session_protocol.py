@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,13 +11,15 @@ from vptkit.errors import DataError
 from vptkit.images.preprocess import normalize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vptkit.formats.bundle import Bundle
-    from vptkit.runtime.backends.graph_protocol import Times
+    from vptkit.runtime.backends.graph_protocol import Graph, Times
+
+    from .image_inputs import Sources
 
     Choice = str | int | Sequence[str | int]
 
@@ -29,20 +31,45 @@ class Prediction:
     """What a bundle says about one image, or why it says nothing.
 
     Attributes:
-        path: the image file.
+        path: the image file; None of an image that was in memory.
+        index: number of the image among those of the call, from 0.
         adapter: the name of the adapter that was asked.
         top: (label, score), best first; scores are softmax probabilities. Empty on an error.
         error: what was wrong with the image, or None.
+        logits: float32 [C], of all classes in the order of the labels; None on an error.
     """
 
-    path: Path
+    path: Path | None
+    index: int = 0
     adapter: str
     top: tuple[tuple[str, float], ...] = ()
     error: str | None = None
+    logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def label(self) -> str | None:
+        """The best label, None where there is an error."""
+        return self.top[0][0] if self.top else None
+
+    @property
+    def score(self) -> float | None:
+        """Its softmax probability, None where there is an error."""
+        return self.top[0][1] if self.top else None
+
+    @property
+    def source(self) -> str:
+        """What messages call the image: its path, or its number as "images[3]"."""
+        return f"images[{self.index}]" if self.path is None else str(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        """{"path", "adapter", "top": [{"label", "score"}]} or {"path", "adapter", "error"}."""
-        head = {"path": str(self.path), "adapter": self.adapter}
+        """{"path", "adapter", "top": [{"label", "score"}]} or {"path", "adapter", "error"}.
+
+        Of an image that was in memory the path is null, and there is its "index".
+        """
+        head: dict[str, Any] = {"path": None if self.path is None else str(self.path)}
+        if self.path is None:
+            head["index"] = self.index
+        head["adapter"] = self.adapter
         if self.error is not None:
             return {**head, "error": self.error}
         return {**head, "top": [{"label": label, "score": score} for label, score in self.top]}
@@ -56,12 +83,27 @@ class Session(Protocol):
         """The opened bundle."""
 
     @property
+    def graph(self) -> Graph:
+        """The loaded graph."""
+
+    @property
     def backend(self) -> str:
         """What runs the graph, one of `selection.BACKENDS`."""
 
     @property
     def choice(self) -> str:
         """Why this backend, and why not those that were passed over."""
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters: one, or those of a bank."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """C class names, in the order of the logits; of a bank with several see `labels_of`."""
+
+    def labels_of(self, adapter: str | None = None) -> tuple[str, ...]:
+        """C class names of one adapter: the only one unless named."""
 
     @property
     def threads(self) -> int:
@@ -81,9 +123,24 @@ class Session(Protocol):
         """One run taken apart, or None where the backend knows only the whole."""
 
     def predict(
-        self, sources: Iterable[str | Path], *, adapter: str | None = None, top_k: int = 5
+        self,
+        sources: Sources,
+        *,
+        adapter: str | None = None,
+        top_k: int = 5,
+        batch: int | None = None,
+        workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """The best labels of images, folders and globs, in order, as they are ready."""
+        """The best labels of files, Pillow's images and arrays, in order, as they are ready."""
+
+    def close(self) -> None:
+        """Free the graph and its memory; every later call is an error."""
+
+    def __enter__(self) -> Session:
+        """Itself; closed at the end of the block."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
 
 
 def graph_input(images: NDArray[np.uint8], bundle: Bundle) -> NDArray[Any]:

@@ -21,9 +21,11 @@ import numpy as np
 import timm
 
 from vptkit.devices.probes.machine import detect_machine
-from vptkit.export import ExportOptions, export, export_bank
 from vptkit.export.bank.edit_bank import add, remove
+from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.bundle.baselines import random_weights
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.tensor_file import write_tensors

@@ -48,9 +48,9 @@ from tests.support.serial_runner import Serial
 from tests.support.strategies import Setup
 from tests.support.timms import create_model
 from vptkit.errors import OutputError
-from vptkit.export import export
 from vptkit.export.bank import edit_bank
 from vptkit.export.bank.export_bank import export_bank
+from vptkit.export.bundle.export_bundle import export
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends.engine_cache import list_engines

@@ -23,9 +23,9 @@ import timm
 
 from tests.support.checkouts import Checkout, in_turns, ratios
 from vptkit.devices.probes.machine import detect_machine
-from vptkit.export import export
 from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.bundle.baselines import random_weights
+from vptkit.export.bundle.export_bundle import export
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.tensor_file import write_tensors

@@ -31,7 +31,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
 _NOTE = re.compile(r"<!-- *(?P<key>[a-z ]+?)(?:: *(?P<value>.*?)| (?P<number>\d+))? *-->")
 _TITLE = re.compile(r'title="([^"]+)"')
-_KINDS = frozenset(("sh", "python", "toml", "text", ""))
+_KINDS = frozenset(("sh", "python", "toml", "text", "cpp", ""))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Block:
     """A fenced block.
 
     Attributes:
-        kind: sh, python, toml or text; "" is a picture of letters.
+        kind: sh, python, toml, cpp or text; "" is a picture of letters.
         text: its lines.
         line: number of its first line in the page.
         notes: the comments on the lines before it.

@@ -273,7 +273,8 @@ SUBJECTS = (
 def make_seeds(folder: Path) -> None:
     """Write the honest files of every subject."""
     from tests.support.bank_cases import family, write_family
-    from vptkit.export import export, export_bank
+    from vptkit.export.bank.export_bank import export_bank
+    from vptkit.export.bundle.export_bundle import export
 
     members = family()
     paths = write_family(members, folder)

@@ -18,7 +18,8 @@ from tests.support.arm64 import board
 from tests.support.downloads import Unavailable
 from tests.support.strategies import Setup
 from tests.support.tolerances import AARCH64, CLEARLY, largest_difference
-from vptkit.export import ExportOptions, export
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.bundle import open_bundle, write_manifest

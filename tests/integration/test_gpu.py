@@ -11,7 +11,9 @@ from tests.support.bank_cases import family, write_family
 from tests.support.tolerances import largest_difference
 from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError
-from vptkit.export import BankOptions, ExportOptions, export, export_bank
+from vptkit.export.bank.export_bank import BankOptions, export_bank
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.runtime import open_session
 from vptkit.runtime.evaluation.parity import check_golden

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.bank_cases import family, write_family
 from tests.support.fakes.gpu import ORIN, SERVER
-from vptkit.export import BankOptions, export_bank
+from vptkit.export.bank.export_bank import BankOptions, export_bank
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.engine_build.builder import BuildOptions, build_engine
 from vptkit.runtime.profile.run_profile import profile_bundles

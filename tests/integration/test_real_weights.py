@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.marks import quick_if
 from tests.support.tolerances import CLEARLY, PARITY_REAL_WEIGHTS, largest_difference
-from vptkit.export import ExportOptions, export
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.formats.adapter import Adapter, BackboneRef, read_adapter, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.pooling import head_inputs

@@ -15,7 +15,7 @@ timm = pytest.importorskip("timm")
 
 from tests.support.tuning_runs import Count  # noqa: E402
 from vptkit.errors import OutputError  # noqa: E402
-from vptkit.export import export  # noqa: E402
+from vptkit.export.bundle.export_bundle import export  # noqa: E402
 from vptkit.plot_text import require_plot  # noqa: E402
 from vptkit.runtime.session.prediction_writers import saving  # noqa: E402
 from vptkit.tune import tune  # noqa: E402

@@ -71,11 +71,12 @@ TABLE: dict[str, str] = {
 # Where the rooms meet. Among themselves as listed; every room, but inside functions only.
 ASSEMBLERS: dict[str, str] = {
     "cli.shared": "",
+    "api": "cli.shared",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
-    "cli.runtime_commands": "cli.shared",
+    "cli.runtime_commands": "api cli.shared",
     "demo": "cli.shared",
-    "cli": "cli.export_commands cli.runtime_commands cli.tune_commands demo",
+    "cli": "api cli.export_commands cli.runtime_commands cli.tune_commands demo",
 }
 # The faces: what `import vptkit.ROOM` shows. Nothing below imports them.
 FACES = (
@@ -235,7 +236,7 @@ def draw() -> str:
         left += width + 20
     whole = left - 20
     parts.append(_box(20, 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
-    top = "vptkit/ cli · demo   where the rooms meet: they import any room, inside functions only"
+    top = "vptkit/ api · cli · demo   where the rooms meet: they import any room, inside functions only"
     parts.append(_text(20 + (whole - 20) / 2, 43, top, 13, "bold"))
     parts.append(_box(20, bottom + 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
     base = (

@@ -9,12 +9,14 @@ import pytest
 
 from tests.support.bank_cases import Family, write_family
 from tests.support.tolerances import largest_difference
-from vptkit.export import BankOptions, ExportOptions, export_bank
+from vptkit.export.bank.export_bank import BankOptions, export_bank
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.runtime import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from vptkit.export.bundle.export_options import ExportOptions
 
 
 def export_family(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.progress import SILENT
@@ -11,8 +12,6 @@ from vptkit.tune.run.tune_run import tune as tune_one
 from .auto_run import tune_auto
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.run.run_result import TuneResult
@@ -21,8 +20,8 @@ __all__ = ["tune"]
 
 
 def tune(
-    data: Path,
-    output: Path,
+    data: str | Path,
+    output: str | Path,
     config: TuneConfig,
     *,
     resume: bool = False,
@@ -45,6 +44,7 @@ def tune(
     Raises:
         VptkitError: bad input; every message says what to do.
     """
+    data, output = Path(data), Path(output)
     if config.method != "auto":
         return tune_one(
             data, output, config, resume=resume, force=force, progress=progress, test=test

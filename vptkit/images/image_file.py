@@ -28,6 +28,8 @@ from .split_names import split_of_name
 from .unread_images import what_it_is
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from PIL import Image
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "is_utf8",
     "list_images",
     "open_image",
+    "rgb_of",
 ]
 
 IMAGE_SUFFIXES = frozenset(
@@ -166,7 +169,7 @@ def encoded(image: ImageFile, *, inside: str | None = None) -> bytes:
 def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
     """Decode one image to upright RGB.
 
-    This is the only place where Pillow opens anything. Of several pictures in a file the first is
+    This is the only place where Pillow opens files. Of several pictures in a file the first is
     taken.
 
     Args:
@@ -178,29 +181,67 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
             MAX_BYTES, as much work as that, or lies elsewhere; or the decoder failed, whatever it
             raised.
     """
+    from PIL import Image
+
+    with (
+        _named(path),
+        _stream(path, inside) as stream,
+        Image.open(stream, formats=_formats()) as image,
+    ):
+        cost = _require_sane_size(image, stream, path)
+        with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
+            image.load()
+            image.info.pop("transparency", None)  # convert drops it too, but with a warning
+            return _upright(image).convert("RGB")
+
+
+def rgb_of(image: Image.Image, name: object) -> Image.Image:
+    """An image that somebody opened, as `open_image` gives it: upright RGB. It stays as it is.
+
+    Args:
+        image: of any mode, loaded or not; of several pictures the one that it stands at.
+        name: what messages call it.
+
+    Raises:
+        DataError: larger than MAX_PIXELS, closed, truncated, or broken in another way.
+    """
+    with _named(name):
+        if min(image.size) < 1:
+            raise DataError(f"{name}: the image has no pixels")
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(
+                f"{name}: {image.width} x {image.height} pixels is more than {MAX_PIXELS:,}. "
+                "Shrink the image first."
+            )
+        image.load()
+        upright = _upright(image)
+        if "transparency" in upright.info:  # as in open_image, in a copy
+            upright = upright.copy()
+            del upright.info["transparency"]
+        return upright.convert("RGB")
+
+
+@contextlib.contextmanager
+def _named(name: object) -> Iterator[None]:
+    """Whatever Pillow raises of an image, as a DataError that names it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _stream(path, inside) as stream, Image.open(stream, formats=_formats()) as image:
-            cost = _require_sane_size(image, stream, path)
-            with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
-                image.load()
-                image.info.pop("transparency", None)  # convert drops it too, but with a warning
-                return _upright(image).convert("RGB")
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        kind = what_it_is(path)
+        kind = what_it_is(name)
         why = f": {kind}" if kind else ""
-        raise DataError(f"{path}: not an image that Pillow can read{_READ}{why}") from error
+        raise DataError(f"{name}: not an image that Pillow can read{_READ}{why}") from error
     except (Image.DecompressionBombError, Warning) as error:  # warnings may be errors
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{name}: {error}") from error
     except MemoryError as error:
-        raise DataError(f"{path}: not enough memory to decode it") from error
+        raise DataError(f"{name}: not enough memory to decode it") from error
     except Exception as error:
         # Decoders of damaged files raise what happens to occur to them, down to RecursionError.
         reason = f"{error}" or type(error).__name__
-        raise DataError(f"{path}: the image is broken: {reason}") from error
+        raise DataError(f"{name}: the image is broken: {reason}") from error
 
 
 def digest_of_image(image: ImageFile, *, inside: str | None = None) -> bytes:

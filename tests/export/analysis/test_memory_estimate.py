@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 from tests.support.adapter_files import files_of
 from tests.support.bank_cases import family, write_family
 from tests.support.strategies import Setup
-from vptkit.export import export
 from vptkit.export.analysis.memory_estimate import memory_of, peak_bytes
 from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.bundle.baselines import export_baselines
+from vptkit.export.bundle.export_bundle import export
 from vptkit.formats.bundle import open_bundle
 
 

@@ -10,9 +10,8 @@ import pytest
 from tests.support.bank_cases import family
 from tests.support.exported_banks import assert_bank_refused
 from vptkit.errors import AdapterError, BackboneError
-from vptkit.export import BankOptions
 from vptkit.export.bank.adapter_rows import rows_of, tunes_blocks
-from vptkit.export.bank.export_bank import _bank
+from vptkit.export.bank.export_bank import BankOptions, _bank
 
 
 def another_backbone(adapter):

@@ -18,11 +18,13 @@ from tests.support.exported_banks import assert_bank_refused, export_family, wor
 from tests.support.strategies import Setup, setups
 from tests.support.tolerances import CLEARLY, PARITY_FP32, largest_difference
 from vptkit.errors import AdapterError, TargetError, VptkitError
-from vptkit.export import BankOptions, ExportOptions, export, export_bank
 from vptkit.export.bank import export_bank as bank_pipeline
 from vptkit.export.bank import lookup_graph
 from vptkit.export.bank.edit_bank import add
+from vptkit.export.bank.export_bank import BankOptions, export_bank
 from vptkit.export.bundle.baselines import export_baselines
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights

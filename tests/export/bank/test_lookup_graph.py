@@ -10,8 +10,8 @@ from tests.support.bank_cases import family
 from tests.support.exported_banks import export_family, worst_difference
 from tests.support.strategies import Setup, build
 from tests.support.tolerances import PARITY_FP32, largest_difference
-from vptkit.export import ExportOptions
 from vptkit.export.bank.lookup_graph import bank_graph
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.precision.lowering import Lowering

@@ -11,9 +11,10 @@ import pytest
 from tests.support.adapter_files import answers, files_of
 from tests.support.strategies import Setup, build
 from vptkit.errors import BundleError
-from vptkit.export import ExportOptions, export
 from vptkit.export.analysis.macs import unfolded_macs
 from vptkit.export.bundle.baselines import _require_size, export_baselines, random_weights
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bundle import open_bundle

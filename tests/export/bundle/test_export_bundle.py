@@ -17,8 +17,8 @@ from tests.support.strategies import Setup, build
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, GateError, MissingExtraError, OutputError
-from vptkit.export import export
 from vptkit.export.bundle import export_bundle
+from vptkit.export.bundle.export_bundle import export
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.tensor_file import read_tensors, write_tensors
@@ -127,7 +127,7 @@ import sys
 for name in ("torch", "timm", "torchvision", "onnxruntime"):
     sys.modules[name] = None  # an import would fail
 from pathlib import Path
-from vptkit.export import export
+from vptkit.export.bundle.export_bundle import export
 export(Path(sys.argv[1]), Path(sys.argv[3]), weights=Path(sys.argv[2]))
 """
 

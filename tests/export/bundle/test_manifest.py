@@ -8,8 +8,9 @@ from tests.support.adapter_files import answers, files_of
 from tests.support.exported_graphs import graph_of
 from tests.support.strategies import Setup, build
 from tests.support.tolerances import PARITY_FP32, largest_difference
-from vptkit.export import ExportOptions, export
 from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
 from vptkit.export.precision.lowering import Lowered
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.adapter_files import answers, content
 from tests.support.tolerances import PARITY_FP32, largest_difference
-from vptkit.export import export
+from vptkit.export.bundle.export_bundle import export
 from vptkit.export.graph import onnx_file
 from vptkit.formats.bundle import open_bundle
 

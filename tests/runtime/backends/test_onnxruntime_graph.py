@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.bank_cases import family, write_family
 from vptkit.errors import BundleError, MissingError, TargetError
-from vptkit.export import export_bank
+from vptkit.export.bank.export_bank import export_bank
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import onnxruntime_graph
 from vptkit.runtime.backends.engine_cache import graph_digest

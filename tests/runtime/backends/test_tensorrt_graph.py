@@ -13,7 +13,7 @@ from tests.support.bank_cases import family, write_family
 from tests.support.fakes.gpu import ORIN, SERVER
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.errors import MissingError, TargetError
-from vptkit.export import BankOptions, export_bank
+from vptkit.export.bank.export_bank import BankOptions, export_bank
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import tensorrt_graph
 from vptkit.runtime.backends import tensorrt_library as trt

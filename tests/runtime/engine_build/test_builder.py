@@ -20,8 +20,9 @@ from tests.support.children import DEVNULL, PIPE, Child, run_child
 from tests.support.small_vit import SMALL_VIT
 from tests.support.strategies import Setup
 from vptkit.errors import GateError, MissingError, TargetError, VptkitError
-from vptkit.export import ExportOptions, export
 from vptkit.export.bank.export_bank import export_bank
+from vptkit.export.bundle.export_bundle import export
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends.engine_cache import engine_folder, find_engine, list_engines

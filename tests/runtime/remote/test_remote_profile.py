@@ -26,7 +26,7 @@ from tests.support.sshd import (  # noqa: F401 -- fixtures
     wait_for_end,
 )
 from vptkit.errors import MissingError, TargetError
-from vptkit.export import export_bank
+from vptkit.export.bank.export_bank import export_bank
 from vptkit.runtime.profile.run_profile import profile_bundles
 from vptkit.runtime.profile.settings import ProfileSettings
 from vptkit.runtime.remote.remote_profile import clean_board, profile_on

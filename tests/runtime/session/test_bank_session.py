@@ -18,8 +18,8 @@ from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit import atomic_files
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, BundleError, DataError, OutputError
-from vptkit.export import BankOptions, export_bank
 from vptkit.export.bank import edit_bank
+from vptkit.export.bank.export_bank import BankOptions, export_bank
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.tensor_file import write_tensors

@@ -4,7 +4,7 @@ No future import of annotations here: typer reads them at run time.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,17 +19,16 @@ from vptkit.cli.shared.options import (
     option,
     require_choice,
 )
-from vptkit.cli.shared.output import emit, require_onnx, require_tune
+from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
     ImageFolders,
     evidence_of,
-    golden_parity,
     lowering_of,
     note_missing_gate,
 )
 from vptkit.errors import TargetError, VptkitError
 
-__all__ = ["described", "export"]
+__all__ = ["export"]
 
 
 # What is printed of the manifest
@@ -149,8 +148,7 @@ def export(
                 layer_norms=bank_layer_norms,  # type: ignore[arg-type]
             ),
             force=force,
-            from_timm=lambda adapter: described(adapter, weights),
-            verify=golden_parity if verify else None,
+            verify=verify,
         )
         document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
         document["adapters"] = [entry["name"] for entry in manifest["adapters"]]
@@ -162,18 +160,9 @@ def export(
         weights=weights,
         options=options,
         force=force,
-        from_timm=lambda adapter: described(adapter, weights),
-        verify=golden_parity if verify else None,
+        verify=verify,
         evidence=None if precision == "fp32" else evidence_of(folders, threads),
     )
     note_missing_gate(manifest)
     document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
     emit(document, as_json)
-
-
-def described(adapter: Any, weights: Path | None) -> Any:
-    """Spec and weights by way of timm, where the file alone does not do."""
-    require_tune("export of this backbone (its weights are not in the form of the adapter's spec)")
-    from vptkit.tune.backbone.timm_backbone import described_weights
-
-    return described_weights(adapter, weights)

@@ -3,16 +3,13 @@
 No future import of annotations here: typer reads them at run time.
 """
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vptkit.cli.shared.options import AsJson, Backend, Force, Threads, TrustEngines
-from vptkit.cli.shared.output import emit, needs_extra
+from vptkit.cli.shared.output import emit
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, tell
 
@@ -70,6 +67,7 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
+    from vptkit.api.judging import baselines_of
     from vptkit.cli.shared.profile_table import profile_table
     from vptkit.plot_text import require_plot
     from vptkit.progress import progress
@@ -101,7 +99,7 @@ def profile(
         pin_clocks=pin_clocks,
         trust_engines=trust_engines,
     )
-    with _baselines(bundles if baseline else []) as named:
+    with baselines_of(bundles if baseline else []) as named:
         if on is not None:
             from vptkit.runtime.remote.remote_profile import profile_on
 
@@ -144,21 +142,6 @@ def _clean(
         )
     freed = clean_board(host, python=python, ssh_options=options)
     emit({"host": host, "freed": freed}, as_json, text=f"{shown(host)}: {freed} bytes removed")
-
-
-@contextlib.contextmanager
-def _baselines(bundles: list[Path]) -> Iterator[list[dict[str, Path]]]:
-    """Yield the baselines of each bundle, in a folder that lives as long as the block."""
-    if not bundles:
-        yield []
-        return
-    with needs_extra("export", "--baseline"):
-        from vptkit.export.bundle.baselines import export_baselines
-    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
-        places = [Path(folder) / str(i) for i in range(len(bundles))]
-        for place in places:
-            place.mkdir()
-        yield [export_baselines(b, place) for b, place in zip(bundles, places, strict=True)]
 
 
 def _sizes(text: str | None) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -25,8 +26,9 @@ from tests.support.tuned_inputs import (  # noqa: E402, F401 -- a fixture among 
     one_thread,
     wait_for,
 )
-from vptkit.cli.export_commands.export import described  # noqa: E402
-from vptkit.errors import MissingExtraError  # noqa: E402
+from vptkit.api.compiling import export as compile_adapter  # noqa: E402
+from vptkit.cli.export_commands.export import export as command  # noqa: E402
+from vptkit.export.bundle.export_options import ExportOptions  # noqa: E402
 from vptkit.formats.adapter import read_adapter, write_adapter  # noqa: E402
 from vptkit.formats.bundle import open_bundle  # noqa: E402
 
@@ -268,7 +270,13 @@ def test_export_does_not_load_torch(inputs, tmp_path):
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_weights_in_another_form_need_timm_and_say_why(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingExtraError, match=r"not in the form of the adapter's.*\[tune\]"):
-        described(None, None)
+def test_the_python_function_has_the_defaults_of_the_command():
+    ours, theirs = (inspect.signature(f).parameters for f in (compile_adapter, command))
+    shared = {"weights", "calibration", "gate", "calibration_images", "allow_outside", "threads"}
+    shared |= {"verify", "force"}
+    for name in shared:
+        assert ours[name].default == theirs[name].default, name
+    lowering = ExportOptions().lowering
+    assert (lowering.precision, lowering.target) == ("fp32", theirs["target"].default)
+    for name in ("input", "fold", "last_block"):
+        assert getattr(ExportOptions(), name) == theirs[name].default

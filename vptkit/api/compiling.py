@@ -1,0 +1,182 @@
+"""`vptkit.export`: adapters and weights become a bundle, as by the command of that name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vptkit.errors import VptkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from vptkit.export.bank.export_bank import BankOptions
+    from vptkit.export.bundle.export_options import ExportOptions
+    from vptkit.export.numerics.evidence import Evidence
+    from vptkit.formats.adapter import Adapter
+    from vptkit.formats.backbone_spec import BackboneSpec
+
+    Described = Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]]
+    Verify = bool | Callable[[Path], dict[str, Any] | None]
+
+__all__ = ["described", "export", "export_bank"]
+
+
+def export(
+    adapter: str | Path,
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None,
+    options: ExportOptions | None = None,
+    calibration: str | Path | None = None,
+    gate: str | Path | None = None,
+    calibration_images: int = 128,
+    allow_outside: bool = False,
+    threads: int | None = None,
+    verify: Verify = True,
+    force: bool = False,
+    from_timm: Described | None = None,
+    evidence: Callable[[Adapter], Evidence] | None = None,
+) -> dict[str, Any]:
+    """Compile an adapter and its backbone into one folded ONNX bundle.
+
+    Args:
+        adapter: an adapter file.
+        output: the bundle's folder; appears whole or not at all.
+        weights: the backbone's safetensors file; timm's, from its hub, unless given.
+        precision: of the graph, where it is all that is asked for; fp32 unless given.
+        options: everything else that may be asked for.
+        calibration, gate: images for the ranges of int8 and fp8, and to judge a precision below
+            fp32 by; as of `vptkit export`.
+        calibration_images: at most so many.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        threads: of that judgement.
+        verify: compare with the adapter's golden answers before finishing; or a function that is
+            called with the finished folder.
+        force: replace an existing bundle.
+        from_timm: asked for spec and weights where the file alone does not do; timm unless given.
+        evidence: asked for real images and a runner instead of the folders above.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        AdapterError, BackboneError, OutputError, TargetError, GateError: see
+            `vptkit.export.bundle.export_bundle.export`.
+        MissingExtraError: a package that is needed for this is not installed.
+    """
+    _require_onnx()
+    from vptkit.cli.shared.precision_evidence import ImageFolders, evidence_of
+    from vptkit.export.bundle.export_bundle import export as compile_adapter
+
+    chosen = _options(precision, options)
+    if evidence is None and chosen.lowering.precision != "fp32":
+        folders = ImageFolders(_path(calibration), _path(gate), calibration_images, allow_outside)
+        evidence = evidence_of(folders, threads)
+    return compile_adapter(
+        adapter,
+        output,
+        weights=weights,
+        options=chosen,
+        force=force,
+        from_timm=from_timm or _by_timm(weights),
+        verify=_verification(verify),
+        evidence=evidence,
+    )
+
+
+def export_bank(
+    adapters: Sequence[str | Path],
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    options: ExportOptions | None = None,
+    bank: BankOptions | None = None,
+    name: str | None = None,
+    verify: Verify = True,
+    force: bool = False,
+    from_timm: Described | None = None,
+) -> dict[str, Any]:
+    """Compile a backbone and the tables of some adapters into one bundle.
+
+    Args:
+        adapters: adapter files of one backbone, with different names.
+        output, weights, options, verify, force, from_timm: as of `export`.
+        bank: what to leave room for.
+        name: of the bundle; the output's stem unless given.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        AdapterError, BackboneError, TargetError, OutputError, GateError: see
+            `vptkit.export.bank.export_bank.export_bank`.
+    """
+    _require_onnx()
+    from vptkit.export.bank.export_bank import export_bank as compile_bank
+
+    if isinstance(adapters, str | Path):
+        raise VptkitError(f"adapters: {adapters} came, expected a list of adapter files")
+    return compile_bank(
+        adapters,
+        output,
+        weights=weights,
+        options=options,
+        bank=bank,
+        name=name,
+        force=force,
+        from_timm=from_timm or _by_timm(weights),
+        verify=_verification(verify),
+    )
+
+
+def described(adapter: Any, weights: str | Path | None) -> Any:
+    """Spec and weights by way of timm, where the file alone does not do."""
+    from vptkit.cli.shared.output import require_tune
+
+    require_tune("export of this backbone (its weights are not in the form of the adapter's spec)")
+    from vptkit.tune.backbone.timm_backbone import described_weights
+
+    return described_weights(adapter, _path(weights))
+
+
+def _by_timm(weights: str | Path | None) -> Described:
+    return lambda adapter: described(adapter, weights)
+
+
+def _require_onnx() -> None:
+    from vptkit.cli.shared.output import require_onnx
+
+    require_onnx("export")
+
+
+def _options(precision: str | None, options: ExportOptions | None) -> ExportOptions:
+    from vptkit.export.bundle.export_options import ExportOptions
+    from vptkit.export.precision.lowering import Lowering
+
+    known = ("fp32", "fp16", "bf16", "int8", "fp8")
+    if precision is None:
+        return options or ExportOptions()
+    if options is not None:
+        raise VptkitError(
+            f"precision {precision!r} and options: name it there, ExportOptions(lowering="
+            f"Lowering(precision={precision!r}))"
+        )
+    if precision not in known:
+        raise VptkitError(f"precision is {precision!r}, expected one of {', '.join(known)}")
+    return ExportOptions(lowering=Lowering(precision=precision))  # type: ignore[arg-type]
+
+
+def _verification(verify: Verify) -> Callable[[Path], dict[str, Any] | None] | None:
+    if not isinstance(verify, bool):
+        return verify
+    from vptkit.cli.shared.precision_evidence import golden_parity
+
+    return golden_parity if verify else None
+
+
+def _path(place: str | Path | None) -> Path | None:
+    return None if place is None else Path(place)
