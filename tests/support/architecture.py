@@ -71,11 +71,13 @@ TABLE: dict[str, str] = {
 # Where the rooms meet. Among themselves as listed; every room, but inside functions only.
 ASSEMBLERS: dict[str, str] = {
     "cli.shared": "",
+    "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
     "cli.runtime_commands": "cli.shared",
     "demo": "cli.shared",
-    "cli": "cli.export_commands cli.runtime_commands cli.tune_commands demo",
+    "cli": "cli.command_line cli.export_commands cli.runtime_commands cli.shared cli.tune_commands"
+    " demo",
 }
 # The faces: what `import vptkit.ROOM` shows. Nothing below imports them.
 FACES = (
