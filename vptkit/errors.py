@@ -12,7 +12,8 @@ VptkitError             2    usage or bad input: the user can mend it
     └── MissingExtraError    an optional package (also an ImportError)
 
 Messages say where, what came, what was expected, and what to do. Anything that is not a
-VptkitError is a defect of vptkit and keeps its traceback.
+VptkitError, nor the system's (OSError, MemoryError), is a defect of vptkit: the command line says so
+and exits with 1.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def command(*arguments: object) -> Outcome:
     """A command as the user runs it, in this process.
 
     Raises:
-        Exception: what would have been a traceback.
+        AssertionError: an exit code that is none of ours; 1 is what a defect ends with.
     """
     from vptkit.cli import entry
 

@@ -72,11 +72,13 @@ TABLE: dict[str, str] = {
 ASSEMBLERS: dict[str, str] = {
     "cli.shared": "",
     "api": "cli.shared",
+    "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
     "cli.runtime_commands": "api cli.shared",
     "demo": "cli.shared",
-    "cli": "api cli.export_commands cli.runtime_commands cli.tune_commands demo",
+    "cli": "api cli.command_line cli.export_commands cli.runtime_commands cli.shared"
+    " cli.tune_commands demo",
 }
 # The faces: what `import vptkit.ROOM` shows. Nothing below imports them.
 FACES = (

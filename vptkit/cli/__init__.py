@@ -1,25 +1,36 @@
 """The command line: `vptkit.cli:main`. Commands lie with the room that does their work.
 
 - `entry`: registers the commands; the only place where errors become exit codes.
+- `interrupts`: Ctrl-C and SIGTERM, from the first line on.
+- `failures`: what an exception is called, and its exit code.
 - `export_commands`: export, bank, bisect.
 - `runtime_commands`: run, eval, check, inspect, build, profile, doctor, devices.
 - `shared`: options, output and reports that commands share.
+- `command_line`: help pages, suggestions, completion: how the line is read and explained.
 - `tune_commands`: tune, sweep, analyze, import.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING, Any
 
-from typing import TYPE_CHECKING
-
-from vptkit.api.lazy_names import lazy_names
+from . import interrupts
 
 if TYPE_CHECKING:
-    from .entry import app, main
+    from .entry import app
 
 __all__ = ["app", "main"]
 
-# Not imported with `shared`, which the Python API uses: it shall not need typer, nor its time.
-if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_names(
-        __name__, {"app": "vptkit.cli.entry", "main": "vptkit.cli.entry"}
-    )
+
+def main() -> None:
+    """Run the command line as the whole of this process."""
+    interrupts.listen()  # before anything is loaded: that takes a tenth of a second
+    from .entry import main as run_line
+
+    run_line()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        from .entry import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

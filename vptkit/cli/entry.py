@@ -5,17 +5,19 @@ error. Heavy imports stand inside the commands, so that `--help` is instant. No 
 annotations here: typer reads them at run time.
 """
 
+import contextlib
 import io
 import logging
-import signal
+import os
 import sys
 import warnings
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from vptkit import __version__
+from vptkit.cli.command_line import completion, shell_scripts
+from vptkit.cli.command_line.classes import adopt
 from vptkit.cli.export_commands import bank, bisect, export
 from vptkit.cli.runtime_commands import (
     build,
@@ -27,17 +29,20 @@ from vptkit.cli.runtime_commands import (
     profile,
     run,
 )
+from vptkit.cli.shared.options import require_choice
 from vptkit.cli.tune_commands import analyze, import_adapter, sweep, tune
 from vptkit.demo import command
-from vptkit.errors import VptkitError
-from vptkit.shown_text import shown_lines, tell
+from vptkit.shown_text import shown, shown_lines, tell
+
+from . import failures, interrupts
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="vptkit",
     help="Deploy Vision Transformers that were adapted by prompts or LayerNorm tuning.",
-    add_completion=False,
+    add_completion=False,  # ours, see command_line/completion
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -46,32 +51,57 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; the only place where errors become exit codes."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    with interrupts.heard():
+        code = _run_line(sys.argv[1:])
+    sys.exit(code)
+
+
+def _run_line(line: list[str]) -> int:
     # What Pillow warns of is either harmless or becomes an error that names the file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     _show_what_others_say()
+    words, with_traceback = failures.without_traceback_option(line)
     try:
-        code = app(standalone_mode=False)  # what it prints of an error is somebody's text, too
-    except VptkitError as error:
-        tell(f"error: {' '.join(str(error).split())}")
-        sys.exit(error.exit_code)
+        if asked := os.environ.get(completion.VARIABLE):
+            return completion.answer(typer.main.get_command(app), asked)
+        code = interrupts.run(lambda: app(args=words, standalone_mode=False)) or 0
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
     except typer.Abort:
         code = 1
     except Exception as error:
-        if not hasattr(error, "format_message"):  # click's, which typer has a copy of or not
-            raise
-        _usage_error(error)
+        code = 130 if interrupts.asked() else _failed(error, with_traceback=with_traceback)
     if code == 130:
         tell("interrupted")
-    sys.exit(code or 0)
+    return int(code)
 
 
-def _usage_error(error: Any) -> NoReturn:
+def _failed(error: Exception, *, with_traceback: bool) -> int:
+    if hasattr(error, "format_message"):  # click's, which typer has a copy of or not
+        return _usage_error(error)
+    if isinstance(error, OSError):
+        _give_up_output()
+        if isinstance(error, BrokenPipeError):
+            return 1  # whoever read it has left, and knows
+    return failures.exit_code(error, with_traceback=with_traceback)
+
+
+def _give_up_output() -> None:
+    """Python writes what is left when it ends, and complains: not where that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _usage_error(error: Any) -> int:
     """As click does it; the words on the command line may be names that a shell found."""
     if isinstance(getattr(error, "message", None), str):
         error.message = shown_lines(error.message)
     error.show()
-    sys.exit(error.exit_code)
+    return int(error.exit_code)
 
 
 def _show_what_others_say() -> None:
@@ -103,14 +133,54 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _show_completion(shell: str | None) -> None:
+    if shell is not None:
+        print(shell_scripts.script(_known_shell(shell)), end="")
+        raise typer.Exit
+
+
+def _install_completion(shell: str | None) -> None:
+    if shell is not None:
+        place, left = shell_scripts.install(_known_shell(shell))
+        print(f"wrote {shown(place)}\n{shown(left)}")
+        raise typer.Exit
+
+
+def _known_shell(shell: str) -> str:
+    require_choice("--show-completion", shell, shell_scripts.SHELLS)
+    return shell
+
+
 @app.callback()
 def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+            "-V",
+            "--version",
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version and exit.",
         ),
     ] = False,
+    install_completion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHELL",
+            is_eager=True,
+            callback=_install_completion,
+            help="Let the Tab key complete commands, options and files: bash, zsh, fish [yours].",
+        ),
+    ] = None,
+    show_completion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHELL",
+            is_eager=True,
+            callback=_show_completion,
+            help="Print the lines for that instead.",
+        ),
+    ] = None,
 ) -> None: ...
 
 
@@ -131,8 +201,4 @@ app.command()(analyze.analyze)
 app.command("import")(import_adapter.import_)
 app.add_typer(devices.devices, name="devices")
 app.add_typer(bank.bank, name="bank")
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that temporary files go."""
-    raise KeyboardInterrupt
+adopt(app)

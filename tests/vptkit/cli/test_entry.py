@@ -108,7 +108,6 @@ def test_an_error_is_one_line_and_its_code(monkeypatch, capsys):
         raise TargetError("a.vptk: cannot\n  be\tbuilt")
 
     monkeypatch.setattr(entry, "app", fail)
-    monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as caught:
         entry.main()
     assert caught.value.code == TargetError.exit_code == 4

@@ -18,7 +18,10 @@ def build(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")],
     backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt",
     device: Annotated[
-        str, typer.Option(help="Which board, see vptkit devices list; auto is this machine.")
+        str,
+        typer.Option(
+            "--board", "--device", help="Which one, see vptkit devices list; auto is this machine."
+        ),
     ] = "auto",
     sm: Annotated[
         int | None, typer.Option(help="With tensorrt-rtx: a kind of GPU, as 86, ahead of time.")
@@ -210,7 +213,7 @@ def _board(device: str) -> Any:
 def _sm(library: str, sm: int | None, board: Any) -> int | None:
     """The kind of GPU to build for ahead of time, or None for this machine's."""
     if sm is not None and board is not None:
-        raise VptkitError("--sm and --device both say what to build for; pass one of them")
+        raise VptkitError("--sm and --board both say what to build for; pass one of them")
     if sm is not None or library == "tensorrt" or board is None:
         return sm
     return int(str(board.cc.value).replace(".", ""))
@@ -224,7 +227,7 @@ def _require_buildable_here(library: str, board: Any) -> None:
     here = detect_machine().get("device")
     if here != board.key:
         raise TargetError(
-            f"--device {board.key}: TensorRT builds an engine on the GPU that runs it, and here is "
+            f"--board {board.key}: TensorRT builds an engine on the GPU that runs it, and here is "
             f"{here or 'no board that is known'}. Run vptkit build on the board, or vptkit profile "
             "BUNDLE --on user@host from here; --forecast and --backend tensorrt-rtx work from here."
         )

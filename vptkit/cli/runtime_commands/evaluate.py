@@ -39,7 +39,12 @@ def evaluate_bundle(
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     save: Annotated[
         Path | None,
-        typer.Option(help="Write all mistakes, the most confident first: .csv or .jsonl."),
+        typer.Option(
+            "-o",
+            "--save",
+            "--output",
+            help="Write all mistakes, the most confident first: .csv or .jsonl.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the confusion matrix: .png, .svg or .pdf.")

@@ -29,7 +29,10 @@ def run(
     ],
     adapter: Annotated[str | None, typer.Option(help="Which adapter of the bundle.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
-    save: Annotated[Path | None, typer.Option(help="Write to this .jsonl or .csv file.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("-o", "--save", "--output", help="Write to this .jsonl or .csv file."),
+    ] = None,
     force: Force = False,
     backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,

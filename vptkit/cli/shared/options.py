@@ -1,4 +1,9 @@
-"""Options and arguments that several commands take, under one name and one help text."""
+"""Options and arguments that several commands take, under one name and one help text.
+
+An option has one spelling in all commands. Where it is declared with several long ones, as
+`typer.Option("--batch", "--batch-size")`, the first is it; the others are older, or what other tools
+call it: they work, and no help page shows them.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,9 +73,9 @@ Float = float | None
 Bool = bool | None
 
 
-def option(text: str) -> Any:
+def option(text: str, *spellings: str) -> Any:
     """An option that is left alone unless given: the default stands in the configuration."""
-    return typer.Option(help=text, show_default=False)
+    return typer.Option(*spellings, help=text, show_default=False)
 
 
 def require_choice(flag: str, value: str, known: tuple[str, ...]) -> None:

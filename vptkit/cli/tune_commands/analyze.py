@@ -39,7 +39,8 @@ def analyze(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Training images.")] = 100,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder for the picture and the JSON file.")
+        Path,
+        typer.Option("-o", "--output", "--out", help="Folder for the picture and the JSON file."),
     ] = Path("vptkit-analyze"),
     tap: Annotated[
         str, typer.Option(help="Tokens pre_ln1 (the block's input) or post_ln1.")

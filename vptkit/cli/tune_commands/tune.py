@@ -67,7 +67,9 @@ def tune(
     pool: Annotated[Text, option("token, avg, token+avg, avg_prompts, map [the model's].")] = None,
     norm: Annotated[Text, option("before_pool or after_pool [the model's].")] = None,
     epochs: Annotated[Int, option("Unless --cycles counts its own [20].")] = None,
-    batch_size: Annotated[Int, option("[32; a sixth of fewer than 192 images]")] = None,
+    batch_size: Annotated[
+        Int, option("Images a step [32; a sixth of fewer than 192].", "--batch", "--batch-size")
+    ] = None,
     warmup: Annotated[Float, option("Share of all steps [0.1].")] = None,
     lr: Annotated[
         Float, option("Rate of the prompts [5e-3; whitened 2e-3, fwhiten and twhiten 1e-3].")
@@ -200,4 +202,6 @@ def _settings(config: Path) -> dict[str, Any]:
         raise VptkitError(
             f"{config}: allow_outside is not for a file to say: pass --allow-outside yourself"
         )
+    if "batch" in settings:  # as the option is called; the configuration has always said batch_size
+        settings.setdefault("batch_size", settings.pop("batch"))
     return settings
