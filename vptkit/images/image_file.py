@@ -15,14 +15,16 @@ import importlib
 import io
 import os
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder, open_regular, read_regular
 
 from .decoding_costs import Cost, decoding_cost
+from .split_names import split_of_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,6 +35,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "ImageFile",
+    "Listing",
     "PackedImage",
     "class_folders",
     "digest_of_image",
@@ -40,6 +43,7 @@ __all__ = [
     "folders_in",
     "image_files",
     "is_utf8",
+    "list_images",
     "open_image",
 ]
 
@@ -73,6 +77,7 @@ _TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
+_LONGEST_SUFFIX = 12
 MAX_PIXELS = 89_478_485  # Pillow's own bound for "this may be a decompression bomb"
 MAX_BYTES = 512 << 20  # of an encoded image; so many pixels of 16 bits, not compressed
 # Larger images are decoded one at a time, whatever the number of threads: each takes up to 1.4 GB.
@@ -126,6 +131,19 @@ class PackedImage:
         if len(content) < self.size:
             raise DataError(f"{self}: the archive ends within this image")
         return content
+
+
+class Listing(NamedTuple):
+    """What lies below a folder.
+
+    Attributes:
+        images: the image files, sorted by path.
+        skipped: what is none, by its suffix in small letters ("no suffix", "other" for what is too
+            long to be one), and how many "folder not readable".
+    """
+
+    images: list[Path]
+    skipped: Counter[str]
 
 
 def encoded(image: ImageFile, *, inside: str | None = None) -> bytes:
@@ -195,7 +213,12 @@ def digest_of_image(image: ImageFile, *, inside: str | None = None) -> bytes:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted by path; hidden ones are left out.
+    """The images of `list_images`."""
+    return list_images(folder).images
+
+
+def list_images(folder: Path) -> Listing:
+    """All image files below a folder, and what was passed over; hidden files are in neither.
 
     Links to folders are not followed below `folder`. Links to files that are not there are
     listed, and so are FIFOs and devices: whoever opens one says so.
@@ -205,20 +228,22 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
-    found, waiting = [], [folder]
+    found, skipped, waiting = [], Counter[str](), [folder]
     while waiting:  # not recursive: folders may be nested deeper than Python's stack is
         place = waiting.pop()
         try:
-            inner, images = _listed(place)
+            inner, images, others = _listed(place)
         except PermissionError as error:
             if place == folder:
                 raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
-            continue  # as lost+found of a disk
+            skipped["folder not readable"] += 1  # as lost+found of a disk
+            continue
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
         waiting += inner
         found += images
-    return sorted(found)
+        skipped += others
+    return Listing(sorted(found), skipped)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -245,13 +270,16 @@ def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         fewest: classes that there must be; 1 where they are only judged.
 
     Raises:
-        DataError: no such folder, no class folders, only one class, or a class without images.
+        DataError: no such folder, no class folders, only one class, a class without images, or one
+            that holds splits.
     """
     names = [path.name for path in folders_in(folder)]
     if not names:
         raise DataError(f"{folder}: empty: expected one folder per class, each with images")
     if odd := [name for name in names if not is_utf8(name)]:
         raise DataError(f"{folder / odd[0]}: its name is not UTF-8; rename the class")
+    for name in names:
+        _require_no_splits(folder / name)
     classes = {name: image_files(folder / name) for name in names}
     empty = [name for name, files in classes.items() if not files]
     if empty:
@@ -266,6 +294,24 @@ def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     return classes
 
 
+def _require_no_splits(folder: Path) -> None:
+    """Refuse a class that holds train/ or the like: these are no images of one class.
+
+    Raises:
+        DataError: it does; says what to pass instead.
+    """
+    inner = [path for path in folders_in(folder) if split_of_name(path.name)]
+    if not inner:
+        return
+    held = " and ".join(f"{path.name}/" for path in inner[:2])
+    if any(folders_in(path) for path in inner):
+        raise DataError(f"one level too high: {folder} holds {held} itself; pass {folder}")
+    raise DataError(
+        f"{folder}: a class folder that holds {held}: expected the splits first and the classes in "
+        f"them, as {folder.parent / inner[0].name / folder.name}"
+    )
+
+
 def is_utf8(text: str) -> bool:
     """Whether it can be written: Python reads a name that is not UTF-8 as halves of surrogates."""
     try:
@@ -275,9 +321,9 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the images in a folder, hidden ones left out."""
-    folders, images = [], []
+def _listed(folder: Path) -> tuple[list[Path], list[Path], Counter[str]]:
+    """The folders, the images and what else is in a folder, hidden ones left out."""
+    folders, images, others = [], [], Counter[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -285,9 +331,18 @@ def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
             path = folder / entry.name
             if entry.is_dir(follow_symlinks=False):
                 folders.append(path)
-            elif path.suffix.lower() in IMAGE_SUFFIXES and not _is_folder(entry):
+            elif _is_folder(entry):
+                others["link to a folder"] += 1
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
                 images.append(path)
-    return folders, images
+            else:
+                others[_kind(path)] += 1
+    return folders, images, others
+
+
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return "other" if len(suffix) > _LONGEST_SUFFIX else suffix or "no suffix"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

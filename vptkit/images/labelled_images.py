@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vptkit.errors import DataError
 
 from .image_file import folders_in, is_utf8
+from .split_names import SPLIT_NAMES, split_of_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,15 +34,7 @@ __all__ = [
 Classes = Mapping[str, Sequence["ImageFile"]]  # class name → its images, classes in order
 Splits = Mapping[str, Classes]  # train, val, test, ood → classes; "" where nothing names a split
 
-# What others call the splits; those of Hugging Face among them.
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "validation", "valid", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "ood": ("ood",),
-}
 _LONGEST_LABEL = 1000
-_CANONICAL = {alias: split for split, names in SPLIT_NAMES.items() for alias in names}
 
 
 class Row(NamedTuple):
@@ -63,11 +56,6 @@ def images_of(splits: Splits) -> Iterator[ImageFile]:
     for classes in splits.values():
         for images in classes.values():
             yield from images
-
-
-def split_of_name(name: str) -> str | None:
-    """Our word for a split's name, or None for a name that means none."""
-    return _CANONICAL.get(name.strip().lower())
 
 
 def split_folders(data: Path) -> dict[str, Path]:
@@ -94,7 +82,7 @@ def split_of_file(file: Path, root: Path) -> str:
         DataError: the name tells two splits.
     """
     words = re.split(r"[^a-z]+", file.relative_to(root).as_posix().lower())
-    found = {_CANONICAL[word] for word in words if word in _CANONICAL}
+    found = {split for word in words if (split := split_of_name(word))}
     if len(found) > 1:
         raise DataError(f"{file}: the name tells two splits, {' and '.join(sorted(found))}")
     return found.pop() if found else ""
