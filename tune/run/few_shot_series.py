@@ -121,7 +121,7 @@ def tune_shots(
     runs = []
     for count, path in paths.items():
         name = None if config.name is None else f"{config.name}-{count}shot"
-        one = replace(config, shots=count, name=name)
+        one = replace(config, shots=count, name=name, allow_chance=True)  # few shots may be too few
         with show(f"{count}-shot") as bar:
             given = {} if full is None else {"full": full}
             result = tune(data, path, one, resume=resume, force=force, progress=bar, **given)

@@ -106,7 +106,8 @@ def run_trial(
         result = tune(
             data,
             output,
-            replace(config_from_mapping(settings), full_data=None),  # says nothing about val
+            # the full set says nothing about val; a trial that learned nothing is a poor one
+            replace(config_from_mapping(settings), full_data=None, allow_chance=True),
             resume=start is not None,
             test=False,
             on_epoch=after_epoch,
@@ -129,7 +130,7 @@ def adapter_from_checkpoint(
     """
     with atomic_file(_checkpoint_of(output)) as part:  # whatever stands at that name, a link too
         shutil.copyfile(checkpoint, part)
-    return tune(data, output, config, resume=True, force=True)
+    return tune(data, output, replace(config, allow_chance=True), resume=True, force=True)
 
 
 def record_of(checkpoint: Path) -> dict[str, Any]:

@@ -30,7 +30,6 @@ BACKBONE = "vit_tiny_patch16_224"
 BACKBONE_ARGS = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
 # For digits on the embedded backbone; chosen on their validation split (docs/results.md)
 DIGITS = {"augment": "none", "prompts": 20, "rank": 20}
-_OF_PROMPTS = ("prompts", "rank")
 METHODS: dict[str, dict[str, Any]] = {
     "default": {"method": "auto"},
     "linear": {"method": "linear"},
@@ -116,19 +115,21 @@ def _tune(
 
 
 def _settings(name: str, settings: DemoSettings) -> dict[str, Any]:
+    from vptkit.tune.idle_settings import without_idle
+
     embedded = settings.backbone is None
     args: dict[str, Any] = dict(BACKBONE_ARGS) if embedded else {}
     if settings.image_size is not None:
         args["img_size"] = settings.image_size
     chosen = DIGITS if embedded and settings.data is None else {}
-    unused = _OF_PROMPTS if name == "ln" else ()
-    return {
+    given = {
         **METHODS[name],
         "backbone": settings.backbone or BACKBONE,
         "backbone_args": args,
         "epochs": settings.epochs,
-        **{key: value for key, value in chosen.items() if key not in unused},
+        **chosen,
     }
+    return without_idle(given)
 
 
 def _toml(settings: dict[str, Any]) -> str:

@@ -136,6 +136,10 @@ def tune(
     golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
     seed: Annotated[Int, option("Of everything random [0].")] = None,
     name: Annotated[Text, option("Of the adapter [the file's].")] = None,
+    allow_chance: Annotated[
+        Bool,
+        typer.Option("--allow-chance", help="Write the adapter even if nothing was learned."),
+    ] = None,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     resume: Annotated[
