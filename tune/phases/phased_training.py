@@ -89,7 +89,9 @@ def train_phases(
                 raise
             state.stopped = f"the loss was not finite any more in epoch {state.epoch + 1}"
             break
-    if skipped := trainer.images_left(plan):  # patience and cycles may end a run early
+    if state.stopped is None and (
+        skipped := trainer.images_left(plan)
+    ):  # patience and cycles may end a run early
         progress.total = (progress.total or 0) - skipped
         progress.update(0)
     return Trained(tuned, state)
@@ -102,9 +104,13 @@ def _learned_line(tuned: Tuned, state: TrainState, config: TuneConfig) -> str:
     share = f"{100 * learned / (frozen + learned):.2g} %"
     begun = f"; going on after epoch {state.epoch}" if state.epoch else ""
     return (
-        f"{config.backbone}: {frozen / 1e6:.1f} M frozen, {learned:,} learned ({share}) by "
+        f"{config.backbone}: {_short(frozen)} frozen, {learned:,} learned ({share}) by "
         f"{config.method}{begun}"
     )
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 100_000 else f"{count:,}"
 
 
 def _settled(training: Training) -> Training:

@@ -32,7 +32,8 @@ class ShotsResult:
 
     Attributes:
         runs: one record a training, by number of shots: shots, method (of auto the one that was
-            kept), adapter, best_epoch, val_top1, test_top1, ood_top1 (None without such a split).
+            kept), adapter, best_epoch, val_top1, test_top1, ood_top1 (None without such a split),
+            warnings.
     """
 
     runs: tuple[dict[str, Any], ...]
@@ -126,7 +127,7 @@ def tune_shots(
             given = {} if full is None else {"full": full}
             result = tune(data, path, one, resume=resume, force=force, progress=bar, **given)
         record = result.to_json()
-        keys = ("best_epoch", "val_top1", "test_top1", "ood_top1")
+        keys = ("best_epoch", "val_top1", "test_top1", "ood_top1", "warnings")
         method = config.method if result.auto is None else result.auto["kept"]
         about = {"shots": count, "method": method, "adapter": str(path)}
         runs.append({**about, **{key: record[key] for key in keys}})

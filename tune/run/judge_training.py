@@ -71,7 +71,7 @@ def judge_training(
         return tuple(found)
     counts = np.bincount(targets, minlength=len(labels))
     found.append(
-        f"nothing was learned: {share_text(right, len(targets))} of the images that were not trained "
+        f"Nothing was learned: {share_text(right, len(targets))} of the images that were not trained "
         f"on is no better than always {labels[int(counts.argmax())]!r} "
         f"({percent(counts.max() / len(targets))})"
     )
@@ -169,7 +169,8 @@ def _tells(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> bool:
 
 def _kept(state: TrainState, config: TuneConfig) -> str:
     if state.best_epoch == 0:
-        return "The linear probe that it began with was kept"
+        drawn = ", with prompts as they were drawn," if config.prompted else ""
+        return f"The linear probe that it began with{drawn} was kept"
     if config.select == "last":
         return f"Epoch {state.best_epoch}, the last, was taken all the same"
     return f"Epoch {state.best_epoch} was kept"
