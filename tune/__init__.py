@@ -6,6 +6,7 @@
 - `config`: every setting of a run, with its default.
 - `data`: data sets to batches.
 - `distill`: how the demo's backbone was made.
+- `idle_settings`: which setting belongs to which method.
 - `importers`: other people's adapters.
 - `methods`: what is learned on it.
 - `phases`: a training from the probe to its last phase.

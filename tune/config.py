@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -12,10 +13,11 @@ from vptkit.errors import VptkitError
 from vptkit.formats.pooling import POOLS
 from vptkit.formats.timm_arguments import require_timm_arguments
 
+from .idle_settings import why_idle
 from .recipe import Recipe, recipe_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vptkit.formats.pooling import Pool
 
@@ -54,8 +56,6 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("crop_scale", lambda v: 0 < v <= 1, "a share in (0, 1]"),
 )
 _BATCH, _LEAST_BATCH, _FEWEST_STEPS = 32, 4, 6  # images, images, steps an epoch
-_OF_PROMPTS = {"insert", "form", "prompts", "rank", "b_init", "tune_b_last", "tap", "compat"}
-_OF_PROMPTS |= {"whiten_images", "whiten_floor", "lr", "wd", "dropout"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,8 @@ class TuneConfig:
             start and end (`vptkit.tune.methods.straight_line`). λ and the place are chosen on val.
         refit_epochs: of the head alone, after λ or that place was chosen; 0 for none.
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
+        allow_chance: write the adapter also where nothing was learned
+            (`vptkit.tune.run.judge_training`).
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`; given by the user alone, not by a
             file of settings.
         dropout: on prompts.
@@ -142,6 +144,7 @@ class TuneConfig:
     rescale: Literal["none", "gamma", "beta", "both", "all"] = "none"
     refit_epochs: int = 0
     full_data: Path | None = None
+    allow_chance: bool = False
     allow_outside: bool = False
     dropout: float | None = None
     clip: float = 1.0
@@ -194,6 +197,10 @@ class TuneConfig:
                 f"patience is {self.patience}, but with cycles a run ends by itself, after a cycle "
                 "without a better epoch on val: leave patience away"
             )
+        if not problems:
+            values = {f.name: getattr(self, f.name) for f in fields(self)}
+            usual = {f.name: f.default for f in fields(self)}
+            problems += why_idle(values, [key for key in values if values[key] != usual[key]])
         if problems:
             raise VptkitError("settings: " + "; ".join(problems))
 
@@ -277,7 +284,7 @@ class TuneConfig:
         document = asdict(self)
         del document["device"], document["compile"], document["accumulate"]
         del document["weights"], document["name"], document["full_data"]
-        del document["allow_outside"]
+        del document["allow_outside"], document["allow_chance"]
         document["lr"], document["lr_head"] = self.rates
         document["lr_ln"], document["wd_head"] = self.rate_of_norms, self.decay_of_head
         document["dropout"] = self.prompt_dropout
@@ -289,24 +296,29 @@ def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:
     """A configuration from TOML or the command line.
 
     Raises:
-        VptkitError: an unknown or missing key, a value of the wrong type or out of range, settings
-            of prompts without a method.
+        VptkitError: an unknown or missing key, a value of the wrong type or out of range, a setting
+            that does nothing with this method, be it the usual value.
     """
     types = {f.name: str(f.type) for f in fields(TuneConfig)}
     unknown = sorted(set(values) - set(types))
     if unknown:
-        raise VptkitError(f"settings: unknown {unknown}; known are {sorted(types)}")
+        raise VptkitError(f"settings: unknown {_with_nearest(unknown, types)}")
     if "backbone" not in values:
         raise VptkitError("settings: no backbone: pass --backbone NAME, a timm model name")
     checked = {key: _typed(key, value, types[key]) for key, value in values.items()}
     config = TuneConfig(**checked)
-    prompts = sorted(set(values) & _OF_PROMPTS)
-    if prompts and "method" not in values:  # rather than to ignore them
-        raise VptkitError(
-            f"settings: {', '.join(prompts)} without a method, which is then ln, and that learns no "
-            "prompts: pass --method bpt, vpt, ln+bpt or ln+vpt"
-        )
+    if idle := why_idle(checked, sorted(checked)):
+        raise VptkitError("settings: " + "; ".join(idle))
     return config
+
+
+def _with_nearest(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """As "'epoch': epochs?"; all that are known, where none is near."""
+    known = sorted(known)
+    near = {key: difflib.get_close_matches(key, known, n=1) for key in unknown}
+    told = [f"{key!r}" + (f": {found[0]}?" if found else "") for key, found in near.items()]
+    rest = "" if all(near.values()) else f"; known are {', '.join(known)}"
+    return ", ".join(told) + rest
 
 
 def _typed(key: str, value: Any, declared: str) -> Any:

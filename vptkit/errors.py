@@ -7,6 +7,7 @@ VptkitError             2    usage or bad input: the user can mend it
 ├── DataError           2    images or class folders
 ├── OutputError         2    the output cannot be written there
 ├── GateError           3    a parity or accuracy gate did not hold
+├── TrainingError       3    a training diverged, or learned nothing
 ├── TargetError         4    the target cannot do what was asked
 └── MissingError        5    a device, a driver, an engine or a package is missing
     └── MissingExtraError    an optional package (also an ImportError)
@@ -28,6 +29,7 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "TargetError",
+    "TrainingError",
     "VptkitError",
 ]
 
@@ -60,6 +62,12 @@ class OutputError(VptkitError):
 
 class GateError(VptkitError):
     """A parity or accuracy gate did not hold."""
+
+    exit_code = 3
+
+
+class TrainingError(VptkitError):
+    """A training diverged, or its answers are no better than always the largest class."""
 
     exit_code = 3
 

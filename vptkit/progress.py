@@ -1,14 +1,18 @@
 """Progress on standard error: a bar on a terminal, a plain line now and then elsewhere.
 
     with progress("tune", total=100) as bar:
+        begin_phase(bar, "training")
         bar.update(1, "loss 0.31")
+        keep_line(bar, "epoch 1: val 88.0 %")
 
-Library code takes a `Progress` and never asks where it goes; `SILENT` is the default.
+Library code takes a `Progress` and never asks where it goes; `SILENT` is the default. A `Progress`
+that only counts needs no more than `update`: phases and kept lines are for displays.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -19,10 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
 
+    from rich.console import Console
     from rich.progress import Progress as Display
-    from rich.progress import TaskID
+    from rich.progress import Task, TaskID
+    from rich.text import Text
 
-__all__ = ["SILENT", "Progress", "progress"]
+__all__ = ["SILENT", "Progress", "begin_phase", "keep_line", "progress"]
+
+_NARROW, _SHORTEST_BAR, _LONGEST_BAR = 72, 8, 40  # columns
 
 
 class Progress(Protocol):
@@ -52,6 +60,20 @@ class _Silent:
 SILENT: Progress = _Silent()
 
 
+def begin_phase(progress: Progress, name: str) -> None:
+    """What follows is called so, as "features" or "testing", and a display counts it anew."""
+    begin = getattr(progress, "begin_phase", None)
+    if begin is not None:
+        begin(name)
+
+
+def keep_line(progress: Progress, line: str) -> None:
+    """Show a line that stays, above the bar: what was read, or an epoch that is over."""
+    keep = getattr(progress, "keep_line", None)
+    if keep is not None:
+        keep(line)
+
+
 @contextlib.contextmanager
 def progress(
     title: str, total: int | None = None, *, stream: TextIO | None = None
@@ -64,7 +86,7 @@ def progress(
         stream: standard error unless given.
     """
     stream = sys.stderr if stream is None else stream
-    if stream.isatty():
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
         with _bar(title, total, stream) as bar:
             yield bar
         return
@@ -98,38 +120,79 @@ class Lines:
         if self._clock() - self._last >= self._every:
             self._write()
 
+    def begin_phase(self, name: str) -> None:
+        """The lines that follow begin with that name."""
+        self._title, self._begun, self.total = name, self._clock(), None
+        self._done, self._text, self._pending = 0, "", False
+
+    def keep_line(self, line: str) -> None:
+        """Write the line; it says what the last state would."""
+        self._stream.write(f"{shown(line)}\n")
+        self._stream.flush()
+        self._last, self._pending = self._clock(), False
+
     def close(self) -> None:
         """Write the last state, unless it is written already."""
         if self._pending:
             self._write()
 
     def _write(self) -> None:
-        of = "" if self.total is None else f"/{self.total}"
+        of = f"{self._done}" + ("" if self.total is None else f"/{self.total}")
         text = f"  {shown(self._text)}" if self._text else ""
+        if not self._done and self.total is None:  # a phase that says itself how far it is
+            of, text = "", text.strip()
         if self.total is not None and 0 < self._done < self.total:
             spent = self._clock() - self._begun
             text += f"  {spent * (self.total / self._done - 1):.0f} s left"
-        self._stream.write(f"{shown(self._title)}: {self._done}{of}{text}\n")
+        self._stream.write(f"{shown(self._title)}: {of}{text}\n")
         self._stream.flush()
         self._last, self._pending = self._clock(), False
 
 
 @contextlib.contextmanager
 def _bar(title: str, total: int | None, stream: TextIO) -> Iterator[Progress]:
-    # rich is slow to import, and only a terminal needs it.
+    # rich is slow to import, and only a terminal needs it. It obeys NO_COLOR.
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Display
+    from rich.progress import ProgressColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}", markup=False),
-    )
-    with Display(*columns, console=Console(file=stream), transient=True) as display:
+    console = Console(file=stream)
+
+    class Line(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return _line(task, console)
+
+    with Display(Line(), console=console, transient=True) as display:
         yield _Bar(display, display.add_task(shown(title), total=total, text=""), total)
+
+
+def _line(task: Task, console: Console) -> Text:
+    """Name, bar, count, time left, text; a narrow window drops the bar, then the text's last words."""
+    from rich.text import Text
+
+    counted = task.total or task.completed
+    count = f"{task.completed:.0f}/{'?' if task.total is None else f'{task.total:.0f}'}"
+    left = task.time_remaining
+    time_left = (
+        "" if left is None else f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}"
+    )
+    head, tail = task.description, " ".join(filter(None, [count if counted else "", time_left]))
+    room = console.width - 1 - len(head) - len(tail) - 2
+    words = task.fields["text"].split("  ")  # the most important first
+    while len(words) > 1 and len("  ".join(words)) > room:
+        words.pop()
+    text = "  ".join(words)
+    whole = text == task.fields["text"] and console.width >= _NARROW
+    line = Text(head, no_wrap=len(text) <= room)
+    columns = min(room - len(text) - 2, _LONGEST_BAR)
+    if whole and columns >= _SHORTEST_BAR and task.total:
+        utf8 = (console.encoding or "").lower().startswith("utf")
+        done, ahead = ("━", "─") if utf8 else ("#", "-")
+        full = round(columns * min(task.completed / task.total, 1))
+        line.append(" ").append(done * full, "bar.complete").append(ahead * (columns - full), "dim")
+    for part, style in ((tail, "progress.remaining"), (text, "")):
+        line.append(f" {part}" if part else "", style)
+    return line
 
 
 class _Bar:
@@ -142,3 +205,13 @@ class _Bar:
     def update(self, advance: int = 1, text: str = "") -> None:
         self._text = text or self._text
         self._display.update(self._task, advance=advance, total=self.total, text=shown(self._text))
+
+    def begin_phase(self, name: str) -> None:
+        self.total, self._text = None, ""
+        self._display.reset(self._task, total=0, description=shown(name), text="")
+        self._display.tasks[0].total = None  # reset takes None for "as it was"
+
+    def keep_line(self, line: str) -> None:
+        from rich.text import Text
+
+        self._display.console.print(Text(shown(line)), highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vptkit.tune import TuneConfig, config_from_mapping
+from vptkit.tune.idle_settings import without_idle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -191,7 +192,7 @@ def settings_of(
     if path is None:
         raise ValueError(f"{cell.backbone} wants --weights FILE")
     fixed = {"weights": path, "seed": cell.seed, "device": device}
-    return config_from_mapping({**base, **fixed, **words_of(cell)})
+    return config_from_mapping(without_idle({**base, **fixed, **words_of(cell)}))
 
 
 def settings_table(epochs: int, shots: int = 0) -> str:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from tests.support.timms import create_model  # noqa: E402
 from vptkit.tune import TuneConfig, config_from_mapping  # noqa: E402
+from vptkit.tune.idle_settings import idle_settings  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,6 +109,8 @@ def make_config(weights: Path) -> Callable[..., TuneConfig]:
             "golden": 3,
             "whiten_images": 12,
         }
-        return config_from_mapping({**settings, **overrides})
+        given = {**settings, **overrides}
+        idle = set(idle_settings(given)) - set(overrides)
+        return config_from_mapping({k: v for k, v in given.items() if k not in idle})
 
     return make

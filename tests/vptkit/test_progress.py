@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from vptkit.progress import SILENT, Lines, progress
+from vptkit.progress import SILENT, Lines, begin_phase, keep_line, progress
 
 
 def test_lines_are_few_and_the_last_state_is_written():
@@ -46,6 +46,66 @@ def test_a_terminal_gets_a_bar():
     assert "tune" in stream.getvalue()
     assert "2/4" in stream.getvalue()
     assert "loss [0.5]" in stream.getvalue()
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _shown_at(columns, monkeypatch, **variables):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = _Terminal()
+    with progress("tune", stream=stream) as bar:
+        keep_line(bar, "flowers: 5 classes")
+        begin_phase(bar, "training")
+        bar.total = 8000
+        bar.update(4000, "epoch 12/20  loss 0.421  train 0.912  240 images/s")
+        keep_line(bar, "epoch 12/20  val 88.0 %")
+    return stream.getvalue()
+
+
+def test_a_narrow_window_drops_the_bar_and_keeps_the_words(monkeypatch):
+    text = _shown_at(60, monkeypatch)
+    assert "training" in text
+    assert "4000/8000" in text
+    assert "epoch 12/20  loss 0.421" in text
+    assert "━" not in text
+    assert "─" not in text
+    assert "━" in _shown_at(120, monkeypatch)
+
+
+def test_lines_that_are_kept_stand_above_the_bar(monkeypatch):
+    text = _shown_at(80, monkeypatch)
+    assert "flowers: 5 classes\n" in text
+    assert text.index("flowers") < text.index("val 88.0 %\n")
+
+
+def test_no_color_is_obeyed(monkeypatch):
+    assert "\x1b[36m" in _shown_at(100, monkeypatch, TERM="xterm-256color")
+    assert "\x1b[36m" not in _shown_at(100, monkeypatch, TERM="xterm-256color", NO_COLOR="1")
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch):
+    assert "\x1b" not in _shown_at(80, monkeypatch, TERM="dumb")
+
+
+def test_plain_lines_name_their_phase_and_keep_what_is_to_stay():
+    stream, now = io.StringIO(), [0.0]
+    lines = Lines("tune", 3, stream, every=5.0, clock=lambda: now[0])
+    keep_line(lines, "flowers: 5 classes")
+    begin_phase(lines, "testing")
+    now[0] += 6
+    lines.update(0, "20 of 250 images")
+    lines.close()
+    assert stream.getvalue() == "flowers: 5 classes\ntesting: 20 of 250 images\n"
+
+
+def test_who_only_counts_is_not_asked_for_more():
+    begin_phase(SILENT, "testing")
+    keep_line(SILENT, "x")
 
 
 def test_silence(capsys):

@@ -7,11 +7,11 @@ prompts, which learn more, and forget more of what the backbone knew of other ki
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import Any
 
-if TYPE_CHECKING:
-    from vptkit.tune.config import TuneConfig
+from vptkit.tune.config import TuneConfig
+from vptkit.tune.idle_settings import idle_settings
 
 __all__ = ["NAMES", "PROBE", "candidates"]
 
@@ -34,6 +34,12 @@ def candidates(config: TuneConfig) -> dict[str, TuneConfig]:
             budget, two without.
     """
     names = _WITHOUT_BUDGET if config.budget is None else tuple(_CANDIDATES)
-    shared = replace(config, rescale="none", refit_epochs=0, cycles=0, budget=None)
-    found = {PROBE: replace(shared, method="linear")}
-    return found | {name: replace(shared, **_CANDIDATES[name]) for name in names}
+    values = {f.name: getattr(config, f.name) for f in fields(config)} | {"budget": None}
+    own = {PROBE: {"method": PROBE}} | {name: _CANDIDATES[name] for name in names}
+    return {name: replace(config, **_settings({**values, **one})) for name, one in own.items()}
+
+
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of one candidate: those that do nothing for it are as usual."""
+    usual = {f.name: f.default for f in fields(TuneConfig)}
+    return values | {key: usual[key] for key in idle_settings(values)}

@@ -17,11 +17,12 @@ from vptkit.formats.adapter import read_adapter, require_backbone, with_spec
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.images.preprocess import normalize
 from vptkit.plot_text import can_draw
-from vptkit.progress import SILENT
+from vptkit.progress import SILENT, keep_line
+from vptkit.tune.backbone.patch_grid import require_whole_patches
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
-from vptkit.tune.data.splits import load_splits
+from vptkit.tune.data.splits import load_splits, splits_line
 
 from .block_burstiness import measure
 from .burstiness_plot import plot_burstiness
@@ -108,10 +109,13 @@ def analyze(
     Raises:
         VptkitError: bad input; every message says what to do.
     """
-    _, splits = load_splits(data, config.seed, 0.15, 0.15, allow_outside=config.allow_outside)
+    labels, splits = load_splits(data, config.seed, 0.15, 0.15, allow_outside=config.allow_outside)
+    keep_line(progress, splits_line(data, labels, splits))
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
+    spec = spec_from_model(model, config.backbone)
+    require_whole_patches(spec, config.backbone_args)
     digest = digest_of_weights(weights_from_model(model))
-    read = _read(adapters, digest, spec_from_model(model, config.backbone), config)
+    read = _read(adapters, digest, spec, config)
     images = DataSet(splits["train"], preprocess_of(model))
     count = min(config.images, len(images))
     # the same draw as the whitening's: the matrices are those of a tuning run with this seed

@@ -14,11 +14,13 @@ import numpy as np
 
 from vptkit.errors import DataError
 from vptkit.images.dataset_bounds import inside_of
+from vptkit.images.dataset_summary import dataset_line, skipped_files
 from vptkit.images.image_file import digest_of_image
 
 from .dataset_reader import read_splits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from vptkit.images.image_file import ImageFile
     from vptkit.images.labelled_images import Classes, Splits
 
-__all__ = ["FEWEST", "Split", "class_counts", "data_digest", "load_splits"]
+__all__ = ["FEWEST", "Split", "class_counts", "data_digest", "load_splits", "splits_line"]
 
 FEWEST = 5  # images a class, in the mean, of a split that may choose or judge
 _SHOTS_STREAM = 2  # apart from the streams of the random split and of the whitening
@@ -95,6 +97,22 @@ def load_splits(
     inside = inside_of(data, allow_outside=allow_outside)
     splits = {name: _split(labels, classes, inside) for name, classes in found.items()}
     return labels, {**splits, "train": replace(splits["train"], joined=joined)}
+
+
+def splits_line(
+    data: Path, labels: Sequence[str], splits: Mapping[str, Split], *, shots: bool = False
+) -> str:
+    """What was read, and what was passed over; with shots, images that were not drawn are no such."""
+    used = [image for split in splits.values() for image in split.images]
+    counts = {name: len(split.images) for name, split in splits.items()}
+    skipped = skipped_files(data, used)
+    if shots:
+        del skipped["image in no class"], skipped["image not listed"]
+    line = dataset_line(data, labels, counts, skipped)
+    joined = splits["train"].joined
+    return line + (
+        f"; the {joined} images of val, too few to choose by, are in train" if joined else ""
+    )
 
 
 def data_digest(splits: dict[str, Split]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vptkit.errors import DataError
+from vptkit.progress import begin_phase
 from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts, without_part
 from vptkit.tune.data.dataset import DataSet
@@ -116,6 +117,7 @@ def _hold_out(
     sets = [_held_out(data, parts, part) for part in left]
     own = _images(tuned, {"train": data}, config, progress)
     ahead = own + sum(_images(tuned, pair, config, progress) for pair in sets)
+    begin_phase(progress, "training")
     progress.total = (progress.total or 0) + ahead
     for part, pair in zip(left, sets, strict=True):
         bar = _Titled(progress, f"{part + 1} of {folds} parts held out: ")
@@ -158,7 +160,7 @@ def held_out_record(state: TrainState) -> tuple[float | None, float | None]:
 
 
 class _Titled:
-    """A progress that says which part is held out."""
+    """A progress that says which part is held out; its epochs leave no lines."""
 
     def __init__(self, progress: Progress, title: str) -> None:
         self._progress, self._title = progress, title
@@ -205,6 +207,7 @@ def _probe(
     places = torch.from_numpy(parts).to(rows.targets.device)
     plain = Rows(*(values[: len(data)] for values in rows))
     neighbours = {str(k): cross_validated_knn(plain, places, classes, k) for k in NEIGHBOURS}
+    begin_phase(progress, "probe")
     progress.update(0, "probe")
     weights = class_weights(config, data.split.targets, classes)
     tempered = config.calibrate == "temperature"

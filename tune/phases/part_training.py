@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from vptkit.errors import TrainingError
 from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.training.loop import split_logits
 from vptkit.tune.training.train_state import TrainState
 
 from .new_model import new_model
-from .phase_plan import phases
+from .phase_plan import epochs_of, phases
 from .phase_trainer import PhaseTrainer
 from .probe_start import put_head
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -34,7 +36,8 @@ def train_without_part(
         probe: (weight, bias) of the head to begin with, solved on the same images; None for zero.
 
     Returns:
-        logits of the part's images, [images, C], at the start (with a probe) and after each epoch.
+        logits of the part's images, [images, C], at the start (with a probe) and after each epoch;
+        all 0 from the epoch on whose loss was not finite any more.
     """
     config, sets = replace(training.config, patience=None), training.sets
     training = replace(training, config=config)
@@ -58,6 +61,12 @@ def train_without_part(
         progress=training.progress,
         validation=validation,
     )
-    for phase in plan:
-        trainer.train(phase, last=plan[-1].epochs.stop)
+    try:
+        for phase in plan:
+            trainer.train(phase, last=plan[-1].epochs.stop)
+    except TrainingError:  # from there on it knows nothing, as other parts may not
+        finite = [logits for logits in noted if np.isfinite(logits).all()]
+        left = epochs_of(config) + (probe is not None) - len(finite)
+        nothing = np.zeros((len(targets), tuned.head.out_features), np.float32)
+        return [*finite, *[nothing] * left]
     return noted

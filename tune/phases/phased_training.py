@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.atomic_files import atomic_file
+from vptkit.errors import TrainingError
+from vptkit.progress import begin_phase, keep_line
 from vptkit.tune.training.checkpoint import load_checkpoint, save_checkpoint
 from vptkit.tune.training.distributed import leads
 from vptkit.tune.training.train_state import TrainState
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from vptkit.tune.config import TuneConfig
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.training.run_files import RunFiles
 
@@ -58,14 +61,18 @@ def train_phases(
 
     Raises:
         DataError: the checkpoint is damaged, or of another run.
-        VptkitError: the loss is not finite any more; the pool does not fit the backbone.
+        TrainingError: the loss is not finite any more, and there is no epoch or probe to be kept.
+        VptkitError: the pool does not fit the backbone.
     """
     training = _settled(training)
     config, progress = training.config, training.progress
     state, kept = _begin(training, resume=resume)
     tuned = new_model(training, state, kept)
+    keep_line(progress, _learned_line(tuned, state, config))
     plan = phases(config)
     trainer = _trainer(training, tuned, state, plan, on_epoch)
+    if state.cross_validation is None:  # which is counted together with what follows
+        begin_phase(progress, "training")
     progress.total = (progress.total or 0) + trainer.images_left(plan)
     after_epoch = functools.partial(_keep_epoch, trainer, training.files, on_epoch)
     for phase in plan:
@@ -75,11 +82,35 @@ def train_phases(
             break
         moments = kept if state.epoch > phase.epochs.start else None
         last = plan[-1].epochs.stop
-        trainer.train(phase, last=last, after_epoch=after_epoch, moments=moments, enough=enough)
-    if skipped := trainer.images_left(plan):  # patience and cycles may end a run early
+        try:
+            trainer.train(phase, last=last, after_epoch=after_epoch, moments=moments, enough=enough)
+        except TrainingError:
+            if not state.best:  # nothing there is that could be kept
+                raise
+            state.stopped = f"the loss was not finite any more in epoch {state.epoch + 1}"
+            break
+    if state.stopped is None and (
+        skipped := trainer.images_left(plan)
+    ):  # patience and cycles may end a run early
         progress.total = (progress.total or 0) - skipped
         progress.update(0)
     return Trained(tuned, state)
+
+
+def _learned_line(tuned: Tuned, state: TrainState, config: TuneConfig) -> str:
+    """As "vit_tiny_patch16_224: 5.5 M frozen, 10,565 learned (0.19 %) by ln"."""
+    learned = tuned.trainable()[0]
+    frozen = sum(parameter.numel() for parameter in tuned.backbone.parameters())
+    share = f"{100 * learned / (frozen + learned):.2g} %"
+    begun = f"; going on after epoch {state.epoch}" if state.epoch else ""
+    return (
+        f"{config.backbone}: {_short(frozen)} frozen, {learned:,} learned ({share}) by "
+        f"{config.method}{begun}"
+    )
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 100_000 else f"{count:,}"
 
 
 def _settled(training: Training) -> Training:

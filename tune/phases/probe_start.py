@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vptkit.progress import begin_phase
 from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts
 from vptkit.tune.probe.fit_probe import Rows, fit_probe
@@ -58,6 +59,7 @@ def start_from_probe(
     train = feature_rows(tuned, sets["train"], config, progress, augmented=True)
     plain = Rows(*(part[: len(sets["train"])] for part in train))
     neighbours = {str(k): knn_top1(plain, val, classes, k) for k in NEIGHBOURS}
+    begin_phase(progress, "probe")
     progress.update(0, "probe")
     weights = class_weights(config, sets["train"].split.targets, classes)
     probe = fit_probe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vptkit.scores.temperature import fit_temperature
@@ -43,6 +43,8 @@ class Chosen:
             full set; None if no LayerNorms are tuned.
         line: α, and the curve along the line (`Line.to_json`); None if none was walked.
         confidence: temperature, and what it did (`Temperature.to_json`); None if none was sought.
+        warnings: of `vptkit.tune.run.judge_training`.
+        by_class: class → right answers, of val or of what was held out.
         test_top1, ood_top1: accuracy there, asked when all was chosen; None if there is no such
             split, or it shall not be looked at.
     """
@@ -53,6 +55,8 @@ class Chosen:
     line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     soup: list[int] | None = None
+    warnings: tuple[str, ...] = ()
+    by_class: dict[str, int] = field(default_factory=dict)
     test_top1: float | None = None
     ood_top1: float | None = None
 
@@ -102,6 +106,7 @@ def temper(
     sets: Mapping[str, DataSet],
     config: TuneConfig,
     held: CrossValidation | None = None,
+    judges: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None,
 ) -> dict[str, Any] | None:
     """Fit a temperature on val and divide the head by it: no answer changes, only how sure it sounds.
 
@@ -110,13 +115,14 @@ def temper(
         sets: val is asked.
         config: `calibrate`.
         held: where there is no val, what held-out images said.
+        judges: the answer of `unseen_logits`, if it was asked already.
 
     Returns:
         `Temperature.to_json`; None if none is wanted, or a logit on val is not finite.
     """
     if config.calibrate == "none":
         return None
-    fitted = fit_temperature(*unseen_logits(tuned, sets, config, held))
+    fitted = fit_temperature(*(judges or unseen_logits(tuned, sets, config, held)))
     if fitted is None:
         return None
     tuned.divide_logits(fitted.temperature)

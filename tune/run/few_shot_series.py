@@ -32,7 +32,8 @@ class ShotsResult:
 
     Attributes:
         runs: one record a training, by number of shots: shots, method (of auto the one that was
-            kept), adapter, best_epoch, val_top1, test_top1, ood_top1 (None without such a split).
+            kept), adapter, best_epoch, val_top1, test_top1, ood_top1 (None without such a split),
+            warnings.
     """
 
     runs: tuple[dict[str, Any], ...]
@@ -121,12 +122,12 @@ def tune_shots(
     runs = []
     for count, path in paths.items():
         name = None if config.name is None else f"{config.name}-{count}shot"
-        one = replace(config, shots=count, name=name)
+        one = replace(config, shots=count, name=name, allow_chance=True)  # few shots may be too few
         with show(f"{count}-shot") as bar:
             given = {} if full is None else {"full": full}
             result = tune(data, path, one, resume=resume, force=force, progress=bar, **given)
         record = result.to_json()
-        keys = ("best_epoch", "val_top1", "test_top1", "ood_top1")
+        keys = ("best_epoch", "val_top1", "test_top1", "ood_top1", "warnings")
         method = config.method if result.auto is None else result.auto["kept"]
         about = {"shots": count, "method": method, "adapter": str(path)}
         runs.append({**about, **{key: record[key] for key in keys}})

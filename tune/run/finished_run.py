@@ -89,4 +89,7 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         line=record.get("line"),
         confidence=record.get("confidence"),
         plots=tuple(path for path in pictures if path.exists()),
+        warnings=tuple(record.get("warnings") or ()),
+        by_class=record.get("by_class") or {},
+        images=record.get("images") or {},
     )

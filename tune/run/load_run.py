@@ -11,10 +11,12 @@ from vptkit.atomic_files import require_writable
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.progress import begin_phase, keep_line
+from vptkit.tune.backbone.patch_grid import require_whole_patches
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
-from vptkit.tune.data.splits import FEWEST, data_digest, load_splits
+from vptkit.tune.data.splits import FEWEST, data_digest, load_splits, splits_line
 from vptkit.tune.training.distributed import leads, share
 from vptkit.tune.training.run_files import require_free
 
@@ -108,6 +110,7 @@ def load_run(request: RunRequest) -> RunInputs:
     finished = there and not files.checkpoint.exists()
     if not finished and leads():
         require_writable(files.adapter)
+    begin_phase(request.progress, "reading")
     shares = config.val_share, config.test_share
     labels, splits = load_splits(
         request.data,
@@ -116,8 +119,12 @@ def load_run(request: RunRequest) -> RunInputs:
         shots=config.shots,
         allow_outside=config.allow_outside,
     )
+    if leads():
+        line = splits_line(request.data, labels, splits, shots=config.shots is not None)
+        keep_line(request.progress, line)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
+    require_whole_patches(spec, config.backbone_args)
     preprocess = preprocess_of(model)
     reference = BackboneRef(
         name=config.backbone,

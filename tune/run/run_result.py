@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class TuneResult:
         cross_validation: what chose instead of val: {"folds": how many, 0 if no image could be held
             out; "joined": images of a val that was too small to choose, and joined train}; None if
             val chose.
+        warnings: sentences, as of a training that diverged (`vptkit.tune.run.judge_training`).
+        by_class: class → right answers, of val or of what was held out.
+        images: split → class → number of images; of train those that were trained on.
     """
 
     adapter: Path
@@ -59,6 +62,9 @@ class TuneResult:
     plots: tuple[Path, ...] = ()
     soup: list[int] | None = None
     cross_validation: dict[str, int] | None = None
+    warnings: tuple[str, ...] = ()
+    by_class: dict[str, int] = field(default_factory=dict)
+    images: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `vptkit tune --json`."""
@@ -82,6 +88,9 @@ class TuneResult:
             "line": self.line,
             "confidence": self.confidence,
             "plots": [str(path) for path in self.plots],
+            "warnings": list(self.warnings),
+            "by_class": self.by_class,
+            "images": self.images,
         }
 
     def to_text(self) -> dict[str, Any]:

@@ -12,23 +12,28 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vptkit.errors import VptkitError
-from vptkit.progress import SILENT
+from vptkit.progress import SILENT, begin_phase
 from vptkit.tune.phases.new_model import Training
 from vptkit.tune.phases.phased_training import train_phases
 from vptkit.tune.training.device import choose_device, describe_device, repeatable
 from vptkit.tune.training.distributed import joined, leads
 from vptkit.tune.training.run_files import run_files
 
-from .choose_on_val import choose_on_val, temper, top1_on
+from .choose_on_val import choose_on_val, temper, top1_on, unseen_logits
 from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
+from .judge_training import judge_training
 from .load_run import RunRequest, load_run, require_readable, require_val
 from .write_run import write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
@@ -189,21 +194,41 @@ def train(
 def choose(
     request: RunRequest, inputs: RunInputs, trained: Trained, full: TuneResult | None = None
 ) -> Chosen:
-    """All that val chooses; then the full set's training, for the proxy; then test and ood.
+    """All that val chooses, and whether anything was learned; then the full set's training, for the proxy; then test and ood.
 
     Args:
         request, inputs: of the run.
         trained: its model is left with what was chosen.
         full: of `tune`.
+
+    Raises:
+        TrainingError: nothing was learned; the checkpoint stays.
     """
     config, sets, bar = request.config, inputs.sets, request.progress
+    begin_phase(bar, "choosing")
     chosen = choose_on_val(trained, sets, config, bar)
     held = trained.state.cross_validation
-    chosen = replace(chosen, confidence=temper(trained.model, sets, config, held))
+    judges = unseen_logits(trained.model, sets, config, held)
+    warnings = judge_training(trained.state, judges, inputs.labels, config, request.files)
+    confidence = temper(trained.model, sets, config, held, judges)
+    by_class = _by_class(inputs.labels, *judges)
+    chosen = replace(chosen, confidence=confidence, warnings=warnings, by_class=by_class)
     if config.full_data is not None:
         output, resume, force = request.files.adapter, request.resume, request.force
         full = full or tune_full(config, output, resume=resume, force=force, progress=bar)
         norms = chosen.layer_norms or {}
         chosen = replace(chosen, layer_norms={**norms, "fsr_proxy": fsr_proxy(norms, full)})
+    begin_phase(bar, "testing")
     test, ood = (top1_on(split, trained.model, sets, config) for split in ("test", "ood"))
     return replace(chosen, test_top1=test, ood_top1=ood)
+
+
+def _by_class(
+    labels: Sequence[str], logits: NDArray[np.float32], targets: NDArray[np.int64]
+) -> dict[str, int]:
+    """Class → right answers."""
+    if not len(targets):
+        return {}
+    right = logits.argmax(axis=1) == targets
+    counts = np.bincount(targets, weights=right, minlength=len(labels))
+    return {label: int(count) for label, count in zip(labels, counts, strict=True)}

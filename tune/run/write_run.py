@@ -93,6 +93,9 @@ def write_run(
         line=chosen.line,
         confidence=chosen.confidence,
         plots=plots,
+        warnings=chosen.warnings,
+        by_class=chosen.by_class,
+        images=class_counts(inputs.labels, inputs.splits),
     )
 
 
@@ -124,6 +127,8 @@ def _adapter(
             "probe": trained.state.start.get("probe"),
             "layer_norms": chosen.layer_norms,
             "line": chosen.line,
+            "warnings": list(chosen.warnings),
+            "by_class": chosen.by_class,
             "confidence": chosen.confidence,
             "computed": {
                 "device": device,

@@ -163,6 +163,7 @@ def _best(plan: Sweep, book: Book, trial: Trial, runner: Runner) -> dict[str, An
         "best_epoch": result.best_epoch,
         "trainable": result.trainable,
         "adapter": str(output),
+        "warnings": list(result.warnings),
     }
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from vptkit.errors import VptkitError
 from vptkit.tune.config import TuneConfig, config_from_mapping
+from vptkit.tune.idle_settings import idle_settings, without_idle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,7 +135,17 @@ class Sweep:
     trials: tuple[dict[str, Any], ...] = field(default=())
 
     def settings(self, number: int) -> dict[str, Any]:
-        """All settings of a trial, for `vptkit.tune.config_from_mapping`; a trial has one method."""
+        """All settings that matter in a trial, for `vptkit.tune.config_from_mapping`; a trial has one method."""
+        return without_idle(self._all_settings(number))
+
+    def idle(self) -> dict[str, str]:
+        """Settings that do nothing in any trial, and which runs they are for."""
+        found = [idle_settings(self._all_settings(number)) for number in range(len(self.trials))]
+        always = set.intersection(*map(set, found)) if found else set()
+        given = [key for key in (*self.fixed, *self.space) if key in always]
+        return {key: found[0][key] for key in given}
+
+    def _all_settings(self, number: int) -> dict[str, Any]:
         return {"method": _METHOD, **self.fixed, **self.trials[number]}
 
     def config(self, number: int) -> TuneConfig:
@@ -197,6 +208,9 @@ def sweep_from_mapping(
     sweep = Sweep(
         data=Path(folder).absolute(), fixed=fixed, space=space, search=search, trials=trials
     )
+    if idle := sweep.idle():
+        told = [f"{key} does nothing in any trial: it is for {of}" for key, of in idle.items()]
+        raise VptkitError("; ".join(told))
     for number in range(len(trials)):
         _require_config(sweep, number)
     return sweep

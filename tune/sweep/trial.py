@@ -17,6 +17,8 @@ from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.tensor_file import read_metadata
 from vptkit.strict_json import parse_json
+from vptkit.tune.backbone.patch_grid import require_whole_patches
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone
 from vptkit.tune.config import config_from_mapping
 from vptkit.tune.data.dataset_reader import read_splits
@@ -71,7 +73,8 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
         require_judges(data, found)
     backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}
     for config in backbones.values():
-        create_backbone(config.backbone, config.backbone_args, config.weights)
+        model = create_backbone(config.backbone, config.backbone_args, config.weights)
+        require_whole_patches(spec_from_model(model, config.backbone), config.backbone_args)
 
 
 def run_trial(
@@ -106,7 +109,8 @@ def run_trial(
         result = tune(
             data,
             output,
-            replace(config_from_mapping(settings), full_data=None),  # says nothing about val
+            # the full set says nothing about val; a trial that learned nothing is a poor one
+            replace(config_from_mapping(settings), full_data=None, allow_chance=True),
             resume=start is not None,
             test=False,
             on_epoch=after_epoch,
@@ -129,7 +133,7 @@ def adapter_from_checkpoint(
     """
     with atomic_file(_checkpoint_of(output)) as part:  # whatever stands at that name, a link too
         shutil.copyfile(checkpoint, part)
-    return tune(data, output, config, resume=True, force=True)
+    return tune(data, output, replace(config, allow_chance=True), resume=True, force=True)
 
 
 def record_of(checkpoint: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vptkit.formats.tensor_file import read_opened_tensors, write_tensors
 from vptkit.regular_files import open_inside
 from vptkit.strict_json import canonical_json, parse_json
 from vptkit.tune.config import TuneConfig
+from vptkit.tune.idle_settings import without_idle
 
 from .train_state import TrainState
 
@@ -257,8 +258,8 @@ def completed(identity: dict[str, Any]) -> dict[str, Any]:
     if "method" not in then:
         return identity
     old = {"head_init": "zero", "select": "top1", "b_init": "random"}
-    known = {key: then.get(key, value) for key, value in old.items()}
-    defaults = TuneConfig(backbone="", method=then["method"], **known)
+    known = {"method": then["method"]} | {key: then.get(key, value) for key, value in old.items()}
+    defaults = TuneConfig(backbone="", **without_idle(known))
     return {**identity, "config": {**defaults.to_json(), **then}}
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vptkit.images.preprocess import normalize
+from vptkit.progress import begin_phase
 from vptkit.tune.probe.fit_probe import Rows
 
 from .device import device_of
@@ -52,16 +53,17 @@ def feature_rows(
         float32 [V n, d], view after view, on the model's device (of more than 2 GiB on a CPU: in a
         temporary file), and the class of each row.
     """
+    begin_phase(progress, "features")
     model.eval()
     views, count = _VIEWS[config.augment] if augmented else 1, len(data)
     features = _space(views * count, model.head.in_features, device_of(model))
     for view, rows in enumerate(features.split(count)):
-        done = 0
+        done, told = 0, f"view {view + 1} of {views}, " if views > 1 else ""
         for pixels in _pixels(data, config, view):
             found = model.frozen_features(pixels.to(features.device))
             rows[share()[0] :: share()[1]][done : done + len(found)] = found
             done += len(found)
-            progress.update(0, f"features: view {view + 1} of {views}, {done} images")
+            progress.update(0, f"{told}{done} of {count} images")
         sum_over_processes([rows])
     targets = torch.from_numpy(data.split.targets).to(features.device)
     return Rows(features, targets.repeat(views))

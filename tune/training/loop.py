@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from vptkit.errors import VptkitError
 from vptkit.images.preprocess import normalize
+from vptkit.progress import keep_line
+from vptkit.scores.score_interval import percent
 
 from .device import device_of
 from .distributed import leads, share, sum_over_processes
@@ -185,7 +187,7 @@ def train(
         enough: asked before each epoch whether there shall be none.
 
     Raises:
-        VptkitError: the loss is not finite any more.
+        TrainingError: the loss is not finite any more.
     """
     steps = len(epochs) * data.steps
     stepper = Stepper(model, optimizer, config, from_features=data.from_features, weights=weights)
@@ -209,11 +211,12 @@ def train(
             rate = seen / (time.perf_counter() - begun)
             progress.update(
                 batch.images,
-                f"epoch {epoch + 1}/{last} loss {np.mean(losses):.3f} "
-                f"train {right / seen:.3f} val {_latest(state)} {rate:.0f} images/s",
+                f"epoch {epoch + 1}/{last} loss {np.mean(losses):.3f}"
+                f"  train {right / seen:.3f}  {rate:.0f} images/s",
             )
         state.scaler = stepper.scaler.state_dict()
         _close_epoch(model, data, config, state, loss=float(np.mean(losses)), top1=right / seen)
+        keep_line(progress, _epoch_line(state, last))
         if leads():
             after_epoch()
 
@@ -280,7 +283,12 @@ def _merit(record: Mapping[str, Any], config: TuneConfig) -> tuple[float, float]
     return (top1, loss) if config.select == "top1" else (loss, top1)
 
 
-def _latest(state: TrainState) -> str:
-    record = state.history[-1] if state.history else state.start
-    known = record and record["val_top1"] is not None
-    return f"{record['val_top1']:.3f}" if known else "-"
+def _epoch_line(state: TrainState, last: int) -> str:
+    """What stays of an epoch that is over, with its own val."""
+    record = state.history[-1]
+    train, val = (record[f"{part}_top1"] for part in ("train", "val"))
+    parts = [f"epoch {state.epoch}/{last}", f"loss {record['train_loss']:.3f}"]
+    parts += [f"train {percent(train)}"]
+    parts += [] if val is None else [f"val {percent(val)}"]
+    parts += ["best so far"] if val is not None and state.best_epoch == state.epoch else []
+    return "  ".join(parts)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vptkit.errors import VptkitError
+from vptkit.errors import TrainingError
 
 from .device import device_of
 from .distributed import sum_over_processes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.methods.tuned_model import Tuned
 
-__all__ = ["Batch", "Stepper", "class_weights", "require_finite"]
+__all__ = ["Batch", "Stepper", "class_weights", "require_finite", "what_to_lower"]
 
 
 class Batch(NamedTuple):
@@ -91,7 +91,7 @@ class Stepper:
             (mean loss, right answers) over the whole batch, of all processes.
 
         Raises:
-            VptkitError: the loss is not finite any more.
+            TrainingError: the loss is not finite any more.
         """
         self._optimizer.zero_grad(set_to_none=True)
         noted = torch.zeros(2, device=self._device)  # loss, right answers
@@ -132,13 +132,21 @@ def require_finite(loss: float, epoch: int, config: TuneConfig) -> None:
     """Stop a training that has run away.
 
     Raises:
-        VptkitError: the loss is NaN or infinite; says what to lower.
+        TrainingError: the loss is NaN or infinite; says what to lower.
     """
-    if math.isfinite(loss):
-        return
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss became {loss} in epoch {epoch + 1}: lower {what_to_lower(config)}"
+        )
+
+
+def what_to_lower(config: TuneConfig) -> str:
+    """The rates of a training that ran away: those that were given, else all that it has."""
     lr, lr_head = config.rates
-    rates = {"--lr": lr} if config.prompted else {}
-    rates |= {"--lr-ln": config.rate_of_norms} if config.learns("ln") else {}
-    lower = " or ".join(f"{k} (now {v:g})" for k, v in {**rates, "--lr-head": lr_head}.items())
+    rates = {"lr": lr} if config.prompted else {}
+    rates |= {"lr_ln": config.rate_of_norms} if config.learns("ln") else {}
+    rates |= {"lr_head": lr_head}
+    given = {key: rate for key, rate in rates.items() if getattr(config, key) is not None} or rates
+    told = [f"--{key.replace('_', '-')} (now {rate:g})" for key, rate in given.items()]
     half = ", or pass --precision bf16 (fp16 ends at 65504)" if config.precision == "fp16" else ""
-    raise VptkitError(f"the loss became {loss} in epoch {epoch + 1}: lower {lower}{half}")
+    return " or ".join(told) + half

@@ -55,6 +55,8 @@ class TrainState:
         folds: parts of the cross-validation, if there is no val and it has begun.
         held_out: of each part that is done, in turn: logits of its images after each epoch that can
             be chosen, float32 [epochs, images, C].
+        stopped: why the training ended before its last epoch, if its loss was not finite any more; a
+            training that goes on finds out again.
         cross_validation: what all parts chose; of these, so not kept in a checkpoint.
     """
 
@@ -70,6 +72,7 @@ class TrainState:
     scaler: dict[str, float] = field(default_factory=dict)
     folds: int | None = None
     held_out: list[torch.Tensor] = field(default_factory=list)
+    stopped: str | None = None
     cross_validation: CrossValidation | None = None
 
     def record_of(self, epoch: int) -> dict[str, Any]:

@@ -114,18 +114,21 @@ def _tune(
 
 
 def _settings(name: str, settings: DemoSettings) -> dict[str, Any]:
+    from vptkit.tune.idle_settings import without_idle
+
     embedded = settings.backbone is None
     args: dict[str, Any] = dict(BACKBONE_ARGS) if embedded else {}
     if settings.image_size is not None:
         args["img_size"] = settings.image_size
     chosen = DIGITS if embedded and settings.data is None else {}
-    return {
+    given = {
         **METHODS[name],
         "backbone": settings.backbone or BACKBONE,
         "backbone_args": args,
         "epochs": settings.epochs,
         **chosen,
     }
+    return without_idle(given)
 
 
 def _toml(settings: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ timm = pytest.importorskip("timm")
 from safetensors.torch import save_file  # noqa: E402
 
 from tests.support.tuning_runs import Count, Stop, names  # noqa: E402
-from vptkit.errors import OutputError, VptkitError  # noqa: E402
+from vptkit.errors import OutputError, TrainingError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
@@ -159,10 +159,24 @@ def test_a_folder_as_output_is_refused_before_the_training(splits, make_config, 
     ],
     ids=["in training", "in validation"],
 )
-def test_a_loss_that_is_not_finite(splits, make_config, tmp_path, settings):
-    with pytest.raises(VptkitError, match=r"loss became (nan|inf).*lower --lr"):
-        tune(splits, tmp_path / "a.safetensors", make_config(**settings, warmup=0))
-    assert not (tmp_path / "a.safetensors").exists()
+def test_a_loss_that_is_not_finite_ends_the_training_and_the_probe_is_kept(
+    splits, make_config, tmp_path, settings
+):
+    result = tune(splits, tmp_path / "a.safetensors", make_config(**settings, warmup=0))
+    assert result.best_epoch == 0
+    wanted = r"diverged: the loss was not finite any more in epoch 1\. The linear probe .*kept: lower --lr"
+    assert re.match(f"the training {wanted}", result.warnings[0])
+    assert read_adapter(result.adapter).train["warnings"] == list(result.warnings)
+
+
+def test_a_loss_that_is_not_finite_and_nothing_to_keep(splits, make_config, tmp_path):
+    config = make_config(lr=9e29, epochs=1, warmup=0, head_init="zero")
+    with pytest.raises(
+        TrainingError, match=r"loss became (nan|inf) in epoch 1: lower --lr"
+    ) as caught:
+        tune(splits, tmp_path / "a.safetensors", config)
+    assert caught.value.exit_code == 3
+    assert names(tmp_path) == set()
 
 
 def test_ctrl_c_leaves_nothing_half_written(splits, make_config, tmp_path):

@@ -83,7 +83,8 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     assert sweep.config(0).weights == tmp_path / "w.safetensors"
     swept = document({"weights": ["a.safetensors", "b.safetensors"]}, tune={"backbone": "vit"})
     assert sweep_from_mapping(swept).config(1).weights == tmp_path / "b.safetensors"
-    fuller = document(tune={**FIXED, "method": "ln", "full_data": "more"})
+    tuned = {**FIXED, "method": "ln", "full_data": "more"}
+    fuller = document({"lr_ln": [1e-3, 1e-2]}, tune=tuned)
     assert sweep_from_mapping(fuller).config(0).full_data == tmp_path / "more"
     assert sweep_from_mapping(document(), data=Path("cats")).data == tmp_path / "cats"
 
@@ -114,7 +115,7 @@ def test_rounding_stays_in_the_range():
         ({"space": {"lr": {"low": 0.1, "high": 1}}}, 'kind = "random"'),
         ({"space": {"seed": list(range(200)), "rank": list(range(1, 200))}}, "39800 trials"),
         ({"space": {"method": ["vpt", "nonsense"]}}, r"trial 1 .*method is 'nonsense'"),
-        ({"space": {"learning": [1]}}, r"unknown \['learning'\]"),
+        ({"space": {"learning": [1]}}, "unknown 'learning'"),
         ({"search": {"kind": "bayes"}}, "kind is 'bayes', expected grid or random"),
         ({"search": {"samples": 1.5}}, "samples is 1.5, expected int"),
         ({"search": {"samples": True}}, "samples is True, expected int"),
@@ -139,3 +140,11 @@ def test_what_may_be_read_is_said_by_the_user_and_makes_no_other_sweep():
     assert not plain.config(0).allow_outside
     assert wide.config(0).allow_outside
     assert plain.to_json() == wide.to_json()
+
+
+def test_a_setting_of_some_trials_is_left_out_of_the_others():
+    tuned = {"backbone": "vit", "prompts": 5}
+    sweep = sweep_from_mapping(document({"method": ["vpt", "ln"]}, tune=tuned))
+    assert [sweep.settings(number).get("prompts") for number in (0, 1)] == [5, None]
+    with pytest.raises(VptkitError, match="prompts does nothing in any trial: it is for methods"):
+        sweep_from_mapping(document({"method": ["linear", "ln"]}, tune=tuned))

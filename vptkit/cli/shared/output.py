@@ -26,10 +26,26 @@ def require_tune(purpose: str) -> None:
     # which on a busy machine of few cores made a training step up to ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        for package in ("torch", "torchvision", "timm"):
-            importlib.import_module(package)
+        with _saying("loading torch and timm", unless="torch" in sys.modules):
+            for package in ("torch", "torchvision", "timm"):
+                importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "tune", purpose) from error
+
+
+@contextlib.contextmanager
+def _saying(what: str, *, unless: bool) -> Iterator[None]:
+    """A sign of life while the block runs; a terminal forgets it."""
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if not unless:
+        sys.stderr.write(f"{what} …" + ("" if terminal else "\n"))
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if not unless and terminal:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+import statistics
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from vptkit.cli.shared.options import (
     backbone_args,
 )
 from vptkit.cli.shared.output import emit, require_tune
-from vptkit.shown_text import shown
+from vptkit.cli.shared.verdict import next_command, wrote
 
 __all__ = ["analyze"]
 
@@ -76,7 +77,13 @@ def analyze(
     )
     with progress("analyze") as bar:
         document = run_analyze(data, out, config, adapter or (), force=force, progress=bar)
-    emit(document, as_json, text=_table(document))
+    if as_json:
+        emit(document, as_json)
+        return
+    given = [] if weights is None else ["--weights", weights]
+    method = ["--method", "bpt", "--form", "fwhiten"]  # which takes what was measured into account
+    follows = next_command("tune", data, "--backbone", backbone, *given, *method)
+    emit(document, as_json, text="\n".join([_table(document), follows]))
 
 
 def _table(document: dict[str, Any]) -> str:
@@ -97,7 +104,20 @@ def _table(document: dict[str, Any]) -> str:
     parts = [columns([*header, "rank", "condition"], rows, width=terminal_width())]
     if prompts := _prompts(document["blocks"]):
         parts.append(columns(["prompts of", "kurt.", "max/rms", "cosine", "whitened"], prompts))
-    return "\n".join([*parts, *(shown(f"wrote {name}") for name in document["files"])])
+    return "\n".join([*parts, _verdict(document["blocks"]), wrote(*map(Path, document["files"]))])
+
+
+def _verdict(blocks: list[dict[str, Any]]) -> str:
+    """As "products are the burstiest: excess kurtosis 12.3 in the median block (a Gaussian has 0)"."""
+    medians = {
+        name: statistics.median(block[name]["excess_kurtosis"] for block in blocks)
+        for name in ("weights", "tokens", "products", "whitened")
+    }
+    most = max(medians, key=lambda name: medians[name])
+    return (
+        f"{most} are the burstiest: excess kurtosis {medians[most]:.1f} in the median block, "
+        f"{medians['whitened']:.1f} after whitening (a Gaussian has 0)"
+    )
 
 
 def _prompts(blocks: list[dict[str, Any]]) -> list[list[str]]:

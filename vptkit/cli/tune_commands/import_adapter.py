@@ -4,12 +4,14 @@ No future import of annotations here: typer reads them at run time.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Force, Settings, Weights, backbone_args
+from vptkit.cli.shared.options import AsJson, Force, Settings, Verbose, Weights, backbone_args
 from vptkit.cli.shared.output import emit, require_tune
+from vptkit.cli.shared.verdict import next_command, wrote
+from vptkit.text_table import fields
 
 __all__ = ["import_"]
 
@@ -49,6 +51,7 @@ def import_(
     name: Annotated[str | None, typer.Option(help="Of the adapter [the file's].")] = None,
     force: Force = False,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Turn prompts of VPT's or BPT's code, PEFT's LayerNorms or a linear head into an adapter file."""
     require_tune("import")
@@ -65,4 +68,22 @@ def import_(
         preprocess=preprocess,  # type: ignore[arg-type]
         name=name,
     )
-    emit(import_adapter(file, output, config, force=force), as_json)
+    document = import_adapter(file, output, config, force=force)
+    if as_json:
+        emit(document, as_json)
+        return
+    given = [] if weights is None else ["--weights", weights]
+    lines = [_verdict(document), wrote(output)]
+    lines += [next_command("export", output, *given, "-o", output.with_suffix(".vptk"))]
+    emit(document, as_json, text="\n".join(lines) + (f"\n\n{fields(document)}" if verbose else ""))
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    """As "from bpt: 20 prompts (deep) and a head of 5 classes; 148 frozen tensors are the backbone's"."""
+    norms, prompts = document["layer_norms"], document["prompts"]
+    parts = [f"{prompts} prompts ({document['insert']})"] if prompts else []
+    parts += [f"{norms} LayerNorms"] if norms else []
+    parts += [f"a head of {document['classes']} classes"]
+    compared = document["backbone_compared"]
+    same = f"; its {compared} frozen tensors are the backbone's" if compared else ""
+    return f"from {document['format']}: {' and '.join(parts)}{same}"

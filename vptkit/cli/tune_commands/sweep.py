@@ -4,14 +4,17 @@ No future import of annotations here: typer reads them at run time.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vptkit.cli.shared.options import AllowOutside, AsJson
 from vptkit.cli.shared.output import emit, needs_extra, require_tune
+from vptkit.cli.shared.verdict import next_command, wrote
 from vptkit.errors import VptkitError
+from vptkit.shown_text import tell
 from vptkit.strict_json import read_toml
 
 __all__ = ["sweep"]
@@ -77,4 +80,16 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo("finished epochs are kept: the same command goes on", err=True)
         raise
-    emit(result, as_json, text=leaderboard_table(result))
+    emit(result, as_json, text="\n".join([leaderboard_table(result), *_next(result, plan.config)]))
+
+
+def _next(result: dict[str, Any], config_of: Callable[[int], Any]) -> list[str]:
+    """What was made of the best trial, and what one does with it."""
+    best = result["best"]
+    if best is None:
+        return []
+    for warning in best.get("warnings", ()):
+        tell(f"warning: {warning}")
+    adapter, weights = Path(best["adapter"]), config_of(best["trial"]).weights
+    given = [] if weights is None else ["--weights", weights]
+    return [wrote(adapter), next_command("export", adapter, *given, "-o", f"{adapter.stem}.vptk")]

@@ -3,6 +3,7 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +18,13 @@ from vptkit.cli.shared.options import (
     Int,
     Text,
     Threads,
+    Verbose,
     Weights,
     option,
 )
 from vptkit.cli.shared.output import emit, require_tune
 from vptkit.errors import VptkitError
+from vptkit.shown_text import tell
 from vptkit.strict_json import read_toml
 
 __all__ = ["tune"]
@@ -29,7 +32,7 @@ __all__ = ["tune"]
 
 # Arguments of `tune` that say how to run, not what to learn
 _NOT_SETTINGS = frozenset(
-    ("data", "output", "config", "image_size", "threads", "resume", "force", "as_json")
+    ["data", "output", "config", "image_size", "threads", "resume", "force", "as_json", "verbose"]
 )
 
 
@@ -43,7 +46,10 @@ def tune(
             " Hugging Face; WebDataset shards.",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="NAME.safetensors [called after DATA, in this folder]"),
+    ] = None,
     backbone: Annotated[Text, option("timm model name.")] = None,
     weights: Weights = None,
     config: Annotated[
@@ -138,6 +144,10 @@ def tune(
     golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
     seed: Annotated[Int, option("Of everything random [0].")] = None,
     name: Annotated[Text, option("Of the adapter [the file's].")] = None,
+    allow_chance: Annotated[
+        Bool,
+        typer.Option("--allow-chance", help="Write the adapter even if nothing was learned."),
+    ] = None,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     resume: Annotated[
@@ -145,6 +155,7 @@ def tune(
     ] = False,
     force: Force = False,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Learn prompts, LayerNorms and a head on a frozen backbone; write an adapter."""
     given = {k: v for k, v in locals().items() if v is not None and k not in _NOT_SETTINGS}
@@ -159,6 +170,9 @@ def tune(
     from vptkit.tune.run.few_shot_series import shots_of, tune_shots
     from vptkit.tune.training.distributed import leads
 
+    from .tune_verdict import numbers, shots_verdict, tune_verdict
+
+    output = output or _default_output(data)
     settings = {**(_settings(config) if config else {}), **given}
     counts = shots_of(settings.pop("shots", None))
     if len(counts) == 1:
@@ -176,7 +190,8 @@ def tune(
                 data, output, chosen, counts, tune=run_tune, resume=resume, force=force
             )
             if leads():
-                emit(made.to_json(), as_json, text=made.to_text())
+                _warn(warning for run in made.runs for warning in run["warnings"])
+                emit(made.to_json(), as_json, text=shots_verdict(made, chosen))
             return
         with progress("tune") as bar:
             result = run_tune(
@@ -191,8 +206,30 @@ def tune(
         typer.echo("finished epochs are kept: the same command with --resume goes on", err=True)
         raise
     if leads():  # of torchrun's processes one speaks
+        _warn(result.warnings)
         table = "" if result.auto is None else tried_table(result.auto) + "\n\n"
-        emit(result.to_json(), as_json, text=table + fields(result.to_text()))
+        text = table + tune_verdict(result, chosen)
+        if verbose:
+            method = chosen.method if result.auto is None else result.auto["kept"]
+            prompted = "pt" in method
+            text += "\n\n" + fields(numbers(result.to_text(), prompted=prompted))
+        emit(result.to_json(), as_json, text=text)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        tell(f"warning: {warning}")
+
+
+def _default_output(data: Path) -> Path:
+    """NAME.safetensors in the current folder, called after the data set's folder or file."""
+    place = data.resolve()
+    name = place.stem if place.is_file() else place.name
+    if not name:
+        raise VptkitError(
+            f"{data}: has no name to call the adapter after: pass -o NAME.safetensors"
+        )
+    return Path(f"{name}.safetensors")
 
 
 def _settings(config: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from tests.support.tuned_inputs import (  # noqa: E402, F401 -- a fixture among 
 from vptkit.cli.tune_commands.tune import tune as tune_command  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
+from vptkit.tune.idle_settings import idle_settings  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,9 +43,14 @@ def tune(vptkit, inputs, tmp_path):
     (tmp_path / "out").mkdir()
 
     def run(*arguments: object, data: Path | None = None) -> tuple[int, str, str]:
+        settings = tmp_path / "of-method.toml"
+        text = (inputs / "run.toml").read_text().splitlines()
+        method = arguments[arguments.index("--method") + 1] if "--method" in arguments else "bpt"
+        idle = idle_settings({"method": method})
+        settings.write_text("\n".join(line for line in text if line.split(" ")[0] not in idle))
         return vptkit(
             *("tune", data or inputs / "data", "-o", tmp_path / "out" / "a.safetensors"),
-            *("--config", inputs / "run.toml", "--weights", inputs / "weights.safetensors"),
+            *("--config", settings, "--weights", inputs / "weights.safetensors"),
             *arguments,
         )
 
@@ -59,7 +65,8 @@ def test_tune(tune, tmp_path, method):
     assert document["adapter"] == str(tmp_path / "out" / "a.safetensors")
     wanted = {"adapter", "trainable", "trainable_prompts", "val_top1", "test_top1", "seconds"}
     assert wanted <= set(document)
-    assert "tune: " in err
+    assert "data: 3 classes (blue, green, red), train " in err
+    assert " learned (" in err
     assert "Traceback" not in err
     assert names(tmp_path / "out") == {"a.safetensors", "a.metrics.jsonl", "a.curves.png"}
     assert read_adapter(tmp_path / "out" / "a.safetensors").method == method
@@ -68,8 +75,34 @@ def test_tune(tune, tmp_path, method):
 def test_tune_prints_for_people(tune):
     code, out, _ = tune()
     assert code == 0
+    lines = out.splitlines()
+    assert "cross-validation" in lines[0]  # of few images
+    assert "95 % interval" in lines[0]
+    assert any(line.startswith("wrote ") and "a.safetensors (" in line for line in lines)
+    assert lines[-1].startswith("next: vptkit export ")
+    assert lines[-1].endswith(".vptk")
+    assert "val_top1" not in out
+
+
+def test_every_number_is_for_those_who_ask(tune):
+    out = tune("--verbose", "--method", "linear")[1]
     assert "val_top1" in out
-    assert not out.startswith("{")
+    assert "trainable_prompts" not in out
+    assert not [line for line in out.splitlines() if line.endswith(" -")]
+
+
+def test_the_adapter_is_called_after_the_data(vptkit, inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ("--config", inputs / "run.toml", "--weights", inputs / "weights.safetensors")
+    assert vptkit("tune", inputs / "data", *common)[0] == 0
+    assert (tmp_path / "data.safetensors").is_file()
+    assert_only_error(
+        vptkit("tune", inputs / "data", *common), 2, "data.safetensors: exists already"
+    )
+
+
+def test_an_image_size_of_no_whole_patches(tune):
+    assert_only_error(tune("--image-size", 36), 2, "36 is no multiple of the patch, 8: 32 or 40")
 
 
 @pytest.mark.parametrize(
