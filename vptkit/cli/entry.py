@@ -30,6 +30,7 @@ from vptkit.cli.runtime_commands import (
 from vptkit.cli.tune_commands import analyze, import_adapter, sweep, tune
 from vptkit.demo import command
 from vptkit.errors import VptkitError
+from vptkit.paths.command_line import remember
 from vptkit.shown_text import shown_lines, tell
 
 __all__ = ["app", "main"]
@@ -51,6 +52,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     _show_what_others_say()
     try:
+        remember(sys.argv[1:])
         code = app(standalone_mode=False)  # what it prints of an error is somebody's text, too
     except VptkitError as error:
         tell(f"error: {' '.join(str(error).split())}")
