@@ -12,6 +12,7 @@ Shape alphabet, used in every docstring:
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.
 - `images`: image files, data sets of them, pixels.
+- `paths`: what lies at a path, and what was meant where it is something else.
 - `scores`: how good answers are, and how sure that is.
 - `atomic_files`: files that appear whole or not at all.
 - `part_files`: where those are made, and what killed runs left of them.

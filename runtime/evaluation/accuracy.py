@@ -15,6 +15,7 @@ from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
+from vptkit.paths.path_advice import advised
 from vptkit.progress import SILENT
 from vptkit.regular_files import is_folder
 from vptkit.runtime.session.image_loader import decode
@@ -104,6 +105,11 @@ def evaluate(
 
 
 def _read(data: Path, split: str | None, *, allow_outside: bool) -> _Images:
+    with advised(data, "data", DataError):
+        return _listed(data, split, allow_outside=allow_outside)
+
+
+def _listed(data: Path, split: str | None, *, allow_outside: bool) -> _Images:
     listed = read_data_files(data, allow_outside=allow_outside)
     if listed is not None:
         name = choose_split(data, listed, split)

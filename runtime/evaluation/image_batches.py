@@ -15,6 +15,7 @@ from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
 from vptkit.images.labelled_images import split_folders
+from vptkit.paths.path_advice import advised
 from vptkit.regular_files import is_folder
 from vptkit.runtime.session.image_loader import decode
 
@@ -115,8 +116,9 @@ def open_image_batches(
     Raises:
         DataError: no such folder, or no images.
     """
-    listed = read_data_files(folder, allow_outside=allow_outside)
-    place, paths, truth = _found(folder, listed, split, labels)
+    with advised(folder, "data", DataError):
+        listed = read_data_files(folder, allow_outside=allow_outside)
+        place, paths, truth = _found(folder, listed, split, labels)
     if listed is None:
         require_inside(folder, paths, allow_outside=allow_outside)
     left_out = set() if without is None else set(without.paths)

@@ -24,7 +24,8 @@ TABLE: dict[str, str] = {
     # vptkit/: the nouns that all rooms share
     "images": "",
     "scores": "",
-    "formats": "images",
+    "paths": "images",
+    "formats": "images paths",
     # devices/
     "devices.drivers": "",
     "devices.boards": "",
@@ -33,7 +34,7 @@ TABLE: dict[str, str] = {
     # tune/
     "tune": "formats images",
     "tune.backbone": "formats images",
-    "tune.data": "images",
+    "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.importers": "tune.backbone formats images",
     "tune.probe": "scores",
@@ -56,12 +57,12 @@ TABLE: dict[str, str] = {
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
-    "runtime.session": "runtime.backends formats images scores devices.probes",
+    "runtime.session": "runtime.backends formats images paths scores devices.probes",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session images scores",
+    "runtime.evaluation": "runtime.session images paths scores",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",

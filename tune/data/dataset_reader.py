@@ -9,6 +9,7 @@ from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.dataset_files import ARCHIVES, read_data_files
 from vptkit.images.image_file import class_folders, folders_in
 from vptkit.images.labelled_images import Splits, images_of, split_folders
+from vptkit.paths.path_advice import advised
 from vptkit.regular_files import is_file, is_folder
 
 from .arrow_dataset import read_parquet, read_saved
@@ -33,6 +34,11 @@ def read_splits(data: Path, *, allow_outside: bool = False) -> Splits:
             that lie outside of the data set.
         MissingExtraError: pyarrow is not installed.
     """
+    with advised(data, "data", DataError):
+        return _read_splits(data, allow_outside=allow_outside)
+
+
+def _read_splits(data: Path, *, allow_outside: bool) -> Splits:
     saved = "state.json", "dataset_info.json"
     if is_file(data / "dataset_dict.json") or all(is_file(data / name) for name in saved):
         return read_saved(data, allow_outside=allow_outside)
@@ -41,9 +47,7 @@ def read_splits(data: Path, *, allow_outside: bool = False) -> Splits:
     if found is not None:
         return found
     if not is_folder(data):
-        braces = "{" in data.name and ".." in data.name
-        hint = f". Of shards pass the folder, {data.parent}" if braces else ""
-        raise DataError(f"{data}: no such folder or file{hint}")
+        raise DataError(f"{data}: no such folder or file")
     found = _read_folders(data)
     require_inside(data, images_of(found), allow_outside=allow_outside)
     return found

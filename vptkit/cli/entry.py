@@ -32,6 +32,7 @@ from vptkit.cli.runtime_commands import (
 from vptkit.cli.shared.options import require_choice
 from vptkit.cli.tune_commands import analyze, import_adapter, sweep, tune
 from vptkit.demo import command
+from vptkit.paths.command_line import remember
 from vptkit.shown_text import shown, shown_lines, tell
 
 from . import failures, interrupts
@@ -64,6 +65,7 @@ def _run_line(line: list[str]) -> int:
     try:
         if asked := os.environ.get(completion.VARIABLE):
             return completion.answer(typer.main.get_command(app), asked)
+        remember(words)
         code = interrupts.run(lambda: app(args=words, standalone_mode=False)) or 0
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import numpy as np
 
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.images.preprocess import Preprocess
+from vptkit.paths.path_advice import advised
 from vptkit.schema import (
     abridged,
     anything,
@@ -238,24 +239,28 @@ def read_adapter(path: Path) -> Adapter:
         AdapterError: missing, truncated or another kind of file; unknown format or field; missing,
             unknown or misshapen tensors; NaN or Inf.
     """
-    metadata, tensors = read_tensor_file(path, AdapterError, limit=_MOST_BYTES)
-    return _adapter_of(path, metadata, tensors)
+    with advised(path, "adapter", AdapterError):
+        metadata, tensors = read_tensor_file(path, AdapterError, limit=_MOST_BYTES)
+        text = _document_of(path, metadata)
+    return _adapter_of(path, text, tensors)
 
 
 def parse_adapter(content: bytes, source: Path) -> Adapter:
     """Check an adapter file that was read; see `read_adapter`."""
     metadata, tensors = parse_tensor_file(content, source, AdapterError)
-    return _adapter_of(source, metadata, tensors)
+    return _adapter_of(source, _document_of(source, metadata), tensors)
 
 
-def _adapter_of(
-    source: Path, metadata: Mapping[str, str], tensors: dict[str, NDArray[Any]]
-) -> Adapter:
+def _document_of(source: Path, metadata: Mapping[str, str]) -> str:
     text = metadata.get("vptkit")
     if text is None:
         raise AdapterError(
             f"{source}: no vptkit metadata: not an adapter file. Expected the output of vptkit tune."
         )
+    return text
+
+
+def _adapter_of(source: Path, text: str, tensors: dict[str, NDArray[Any]]) -> Adapter:
     malformed = f"{source}: malformed metadata"
     document = parse_json(text, f"{malformed}, expected the format {FORMAT!r}", AdapterError)
     _require_fields(document, source)

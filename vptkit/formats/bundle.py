@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vptkit.atomic_files import atomic_file, recover_folder, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, BundleError
 from vptkit.images.preprocess import Preprocess
+from vptkit.paths.path_advice import advice
 from vptkit.regular_files import open_inside, opened_folder, read_bounded
 from vptkit.schema import abridged
 from vptkit.strict_json import parse_json
@@ -52,6 +53,7 @@ __all__ = [
     "MODEL",
     "Bundle",
     "adapter_entry",
+    "open_bank",
     "open_bundle",
     "read_steadily",
     "write_manifest",
@@ -246,6 +248,18 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     return read_steadily(path, read, _ATTEMPTS)
 
 
+def open_bank(path: Path) -> Bundle:
+    """Open a bank; its files are compared when they are read.
+
+    Raises:
+        BundleError: as `open_bundle`; or a baked bundle.
+    """
+    bundle = open_bundle(path, verify=False)
+    if bundle.layout != "bank":
+        raise BundleError(advice(path, "bank") or f"{path}: not a bank")
+    return bundle
+
+
 def read_steadily(path: Path, read: Callable[[], _T], attempts: int) -> _T:
     """What is read of a bundle, once more where it was exported again or edited meanwhile.
 
@@ -321,7 +335,8 @@ def _folder(path: Path) -> Iterator[int]:
 
 
 def _no_bundle(path: Path) -> str:
-    return f"{path}: not a bundle: no {MANIFEST}. Expected the output of export."
+    plain = f"{path}: not a bundle: no {MANIFEST}. Expected the output of vptkit export."
+    return advice(path, "bundle") or plain
 
 
 def _state(path: Path) -> tuple[int, ...]:

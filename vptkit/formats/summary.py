@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import BundleError, VptkitError
-from vptkit.regular_files import read_regular
+from vptkit.paths.path_advice import advice
+from vptkit.regular_files import is_file, is_folder, read_regular
 from vptkit.strict_json import parse_json
 
 from .adapter import parse_adapter, read_adapter
@@ -31,13 +32,12 @@ def summarize(path: Path) -> dict[str, Any]:
     Raises:
         VptkitError: there is nothing, or it is broken.
     """
-    if path.is_dir():
+    if is_folder(path):
         return _of_bundle(path)
-    if path.is_file():
+    if is_file(path):
         return _of_engine(path) if path.suffix == ".engine" else _of_adapter(path)
-    raise VptkitError(
-        f"{path}: no such file or folder. Expected an adapter file, a bundle or an engine."
-    )
+    plain = f"{path}: no such file or folder. Expected an adapter file, a bundle or an engine."
+    raise VptkitError(advice(path, "any") or plain)
 
 
 def _of_engine(path: Path) -> dict[str, Any]:

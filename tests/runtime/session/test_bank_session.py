@@ -171,7 +171,7 @@ def test_names_and_room(files, tmp_path):
 def test_only_a_bank_is_edited(files, make_bundle):
     with pytest.raises(BundleError, match="layout 'baked', only a bank"):
         edit_bank.add(make_bundle(), files["linear"])
-    with pytest.raises(BundleError, match="not a bundle"):
+    with pytest.raises(BundleError, match="no such folder"):
         edit_bank.remove(files["bank"].parent / "none.vptk", "linear")
 
 

@@ -176,13 +176,13 @@ def test_no_such_file(tmp_path):
 
 
 def test_a_folder(tmp_path):
-    with pytest.raises(AdapterError, match=r"a folder, expected a \.safetensors file"):
+    with pytest.raises(AdapterError, match="an empty folder, not an adapter file"):
         read_adapter(tmp_path)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"x", b"\0" * 8, b"\xff" * 64, b"PK\x03\x04" + b"\0" * 200, b"not a tensor file\n" * 30],
+    [b"", b"x", b"\0" * 8, b"\xff" * 64, b"not a tensor file\n" * 30],
 )
 def test_another_kind_of_file(tmp_path, content):
     path = tmp_path / "a.safetensors"
@@ -222,7 +222,7 @@ def test_every_flipped_bit_of_the_header_is_refused_or_reads_as_another_adapter(
 
 def test_no_metadata(tiny_adapter):
     write_tensors(tiny_adapter, read_tensors(tiny_adapter, AdapterError))
-    with pytest.raises(AdapterError, match="no vptkit metadata: not an adapter file"):
+    with pytest.raises(AdapterError, match="without an adapter's metadata, not an adapter file"):
         read_adapter(tiny_adapter)
 
 

@@ -79,9 +79,9 @@ def _emit_change(bundle: Path, change: dict[str, str], as_json: bool) -> None:
 
 def _listing(path: Path) -> dict[str, Any]:
     from vptkit.formats.bank_tables import BankShape
-    from vptkit.formats.bundle import open_bundle
+    from vptkit.formats.bundle import open_bank
 
-    bundle = open_bundle(path, verify=False)
+    bundle = open_bank(path)
     shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
     return {
         "bundle": str(path),

@@ -64,7 +64,7 @@ def test_refusals_are_one_line_and_exit_2(vptkit, files, bank):
     for arguments, part in (
         (("add", bank, files["linear"]), "there is an adapter 'linear' already"),
         (("remove", bank, "other"), "no adapter 'other', only bilinear, norms, linear"),
-        (("list", bank / "nothing"), "not a bundle"),
+        (("list", bank / "nothing"), "no such folder"),
     ):
         code, out, err = vptkit("bank", *arguments)
         assert (code, out) == (2, "")
@@ -131,6 +131,6 @@ def test_adding_loads_numpy_alone(files, bank):
 
 
 def test_a_baked_bundle_is_not_listed_as_a_bank(make_bundle, capsys):
-    with pytest.raises(BundleError, match="not those of a bank"):
+    with pytest.raises(BundleError, match="a baked bundle, not a bank"):
         list_(make_bundle())
     assert capsys.readouterr().out == ""
