@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TextIO
 
-__all__ = ["shown", "shown_lines", "spreadsheet_rows", "tell"]
+__all__ = ["fitted", "shown", "shown_lines", "spreadsheet_rows", "tell"]
 
 # Written as escapes, so that this file shows what it holds:
 # - C0, DEL, C1; the soft hyphen; the line and the paragraph separator;
@@ -49,8 +51,28 @@ def shown_lines(text: str) -> str:
 def tell(text: object, stream: TextIO | None = None) -> None:
     """Write a line for people, to standard error unless a stream is given."""
     stream = sys.stderr if stream is None else stream
-    stream.write(shown(text) + "\n")
+    stream.write(fitted(shown(text), stream) + "\n")
     stream.flush()
+
+
+def fitted(lines: str, stream: TextIO) -> str:
+    """Lines for a stream: a terminal gets none that it would cut within a word.
+
+    A command that is there to be copied (`next: …`) stays on one line, as everything does in a file.
+    """
+    if not stream.isatty():
+        return lines
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        line if len(line) <= width or line.startswith("next: ") else _wrapped(line, width)
+        for line in lines.split("\n")
+    )
+
+
+def _wrapped(line: str, width: int) -> str:
+    return textwrap.fill(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def spreadsheet_rows(stream: TextIO) -> Callable[[Iterable[object]], None]:

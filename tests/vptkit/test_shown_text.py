@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 
-from vptkit.shown_text import shown, shown_lines, spreadsheet_rows, tell
+from vptkit.shown_text import fitted, shown, shown_lines, spreadsheet_rows, tell
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,25 @@ def test_a_text_that_another_delimiter_would_cut_is_quoted():
 
 def test_what_utf8_cannot_write_becomes_an_escape():
     assert rows_of(["\udcff.png"]) == "\\udcff.png\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_no_line_that_it_would_cut_within_a_word(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    told = "error: flowers.safetensors: an adapter, not a bundle"
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        tell(told, stream)
+    assert pipe.getvalue() == f"{told}\n"
+    lines = terminal.getvalue().splitlines()
+    assert lines == ["error: flowers.safetensors: an", "  adapter, not a bundle"]
+
+
+def test_what_is_there_to_be_copied_and_what_fits_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    text = "next: vptkit export flowers.safetensors -o flowers.vptk\nname   12\n\n" + "x" * 40
+    assert fitted(text, Terminal()) == text

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vptkit.errors import MissingExtraError
-from vptkit.shown_text import shown_lines, tell
+from vptkit.shown_text import fitted, shown_lines, tell
 
 __all__ = ["announce", "emit", "needs_extra", "require_onnx", "require_tune"]
 
@@ -82,7 +82,7 @@ def emit(
         limit = 100 if sys.stdout.isatty() else None  # a file or a pipe gets all of it
         every = [fields(document, limit=limit)] if text is None or verbose else []
         parts = [*([] if text is None else [text]), *every]
-        print(shown_lines("\n\n".join(parts)), flush=True)
+        print(fitted(shown_lines("\n\n".join(parts)), sys.stdout), flush=True)
 
 
 def require_onnx(purpose: str) -> Any:
