@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("pyte")
 
-from tests.support.children import Late  # noqa: E402
-from tests.support.terminal import in_a_terminal  # noqa: E402
+from tests.support.children import Late
+from tests.support.terminal import in_a_terminal
 
 
 def seen(code: str, columns: int = 40, **settings):
