@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.bundle import Bundle
 
-__all__ = ["add", "remove", "replace"]
+__all__ = ["add", "remove", "replace", "require_bank"]
 
 # What `atomic_file` leaves of a row file, or of a manifest, when its process is killed.
 _KILLED = re.compile(
@@ -110,6 +110,21 @@ def remove(bundle: Path, name: str) -> None:
         _publish(opened, entries, {})
 
 
+def require_bank(bundle: Bundle) -> None:
+    """Refuse a baked bundle, which has one adapter for good.
+
+    Raises:
+        BundleError: it is one.
+    """
+    if bundle.layout != "bank":
+        raise BundleError(
+            f"{bundle.path}: a baked bundle: its one adapter, {bundle.name!r}, is part of the graph "
+            "(vptkit inspect shows it), and its inputs are not those of a bank. A bank, whose adapters "
+            "can be listed, added and removed, is made by vptkit export ADAPTER... --layout bank -o "
+            "NAME.vptk."
+        )
+
+
 def bank_of(bundle: Bundle) -> Bank:
     """What the adapters of a bundle agree on.
 
@@ -152,11 +167,7 @@ def _editing(path: Path) -> Iterator[Bundle]:
     open_bundle(path, verify=False)  # says what is wrong before anybody waits
     with locked_folder(path) as handle:
         bundle = open_bundle(path, verify=False)  # again: another editor may have been faster
-        if bundle.layout != "bank":
-            raise BundleError(
-                f"{path}: layout {bundle.layout!r}, only a bank can be edited. Export the adapters "
-                "with --layout bank."
-            )
+        require_bank(bundle)
         require_closed(path, handle, bundle.manifest["files"])
         try:
             yield bundle

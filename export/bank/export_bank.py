@@ -14,6 +14,7 @@ from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.onnx_file import write_model
+from vptkit.export.numerics.evidence import no_phase
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.export.numerics.evidence import Phase
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -62,12 +64,13 @@ def export_bank(
     force: bool = False,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
+    phase: Phase = no_phase,
 ) -> dict[str, Any]:
     """Compile a backbone and the tables of some adapters into one bundle.
 
     Args:
         adapter_paths: adapter files of one backbone, with different names.
-        output, weights, options, force, from_timm, verify: as of `export_bundle.export`.
+        output, weights, options, force, from_timm, verify, phase: as of `export_bundle.export`.
         bank: what to leave room for.
         name: of the bundle; the output's stem unless given.
 
@@ -89,7 +92,8 @@ def export_bank(
         members = _bank(adapters, spec, tensors, room)
         for adapter in adapters:
             require_member(adapter, members)
-        lowered = _write_graph(folder, first, members, tensors, options)
+        with phase("folding", None):
+            lowered = _write_graph(folder, first, members, tensors, options)
         write_tensors(folder / NORMS, members.norms)
         entries = []
         for adapter in adapters:
@@ -99,7 +103,8 @@ def export_bank(
         manifest |= {"name": name or output.stem, "adapters": entries}
         files = write_manifest(folder, manifest)
         if verify is not None:
-            manifest["parity"] = verify(folder)
+            with phase("parity", None):
+                manifest["parity"] = verify(folder)
             write_manifest(folder, manifest, files)
     return manifest
 

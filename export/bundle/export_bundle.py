@@ -10,6 +10,7 @@ from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.unfolded_graph import unfolded_graph
+from vptkit.export.numerics.evidence import no_phase
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights, read_weights
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.export.numerics.evidence import Evidence
+    from vptkit.export.numerics.evidence import Evidence, Phase
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -43,6 +44,7 @@ def export(
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
     evidence: Callable[[Adapter], Evidence] | None = None,
+    phase: Phase = no_phase,
 ) -> dict[str, Any]:
     """Compile an adapter into a bundle. Same input, same bytes.
 
@@ -57,6 +59,7 @@ def export(
         verify: called with the finished folder before it is moved into place; its figures go into
             the manifest's "parity", and an exception of it discards the bundle.
         evidence: asked for real images and a runner, for precisions below fp32.
+        phase: is told what is being done: folding, writing, parity.
 
     Returns:
         The manifest.
@@ -72,7 +75,7 @@ def export(
     with atomic_folder(output, force=force) as folder:
         spec, tensors = _backbone(adapter, weights, from_timm)
         known = None if evidence is None else evidence(adapter)
-        lowered = write_graph(folder, adapter, spec, tensors, options, known)
+        lowered = write_graph(folder, adapter, spec, tensors, options, known, phase)
         write_adapter(folder / ADAPTER, adapter)
         golden = adapter.golden()
         if golden is not None:
@@ -80,7 +83,8 @@ def export(
         manifest = manifest_of(adapter, spec, options, lowered)
         files = write_manifest(folder, manifest)
         if verify is not None:
-            manifest["parity"] = verify(folder)
+            with phase("parity", None):
+                manifest["parity"] = verify(folder)
             write_manifest(folder, manifest, files)
     return manifest
 
@@ -92,21 +96,24 @@ def write_graph(
     tensors: Mapping[str, NDArray[Any]],
     options: ExportOptions,
     evidence: Evidence | None = None,
+    phase: Phase = no_phase,
 ) -> Lowered:
     """Write model.onnx in its precision, and say how it came to be.
 
     Raises:
         VptkitError, GateError: see `lowering.lower`.
     """
-    if options.fold == "all":
-        folded = fold(spec, tensors, adapter)
-        model = folded_graph(
-            spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
-        )
-    else:
-        model = unfolded_graph(spec, tensors, adapter, options.graph())
+    with phase("folding", None):
+        if options.fold == "all":
+            folded = fold(spec, tensors, adapter)
+            model = folded_graph(
+                spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
+            )
+        else:
+            model = unfolded_graph(spec, tensors, adapter, options.graph())
     lowered = lower(adapter.name, model, options.lowering, evidence)
-    write_model(lowered.model, folder / MODEL)
+    with phase("writing", None):
+        write_model(lowered.model, folder / MODEL)
     return lowered
 
 

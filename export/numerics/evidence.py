@@ -6,22 +6,36 @@ and a runner, and the passes ask these.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from vptkit.progress import SILENT, Progress
+
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-__all__ = ["Evidence", "Images", "Run", "Runner", "logits_of"]
+__all__ = ["Evidence", "Images", "Phase", "Run", "Runner", "logits_of", "no_phase"]
+
+# A phase of the work, by name and number of steps → who wants to know how far it is; as
+# `vptkit.progress.progress`.
+Phase = Callable[[str, "int | None"], AbstractContextManager[Progress]]
 
 # Prepared images, uint8 [B, H, W, 3] → outputs by name.
 Run = Callable[["NDArray[np.uint8]"], Mapping[str, "NDArray[Any]"]]
 # A graph that the CPU can run → a function that runs it.
 Runner = Callable[["onnx.ModelProto"], Run]
+
+
+@contextlib.contextmanager
+def no_phase(title: str, total: int | None = None) -> Iterator[Progress]:
+    """A phase that nobody watches."""
+    yield SILENT
 
 
 class Images(Protocol):
@@ -51,11 +65,29 @@ class Evidence:
         run: opens a graph.
         calibration: images that may shape the graph (ranges, islands), or None.
         gate: other images, which only judge it, or None.
+        calibration_split, gate_split: "train", "val", "test" or "ood"; None where nothing names one.
+        too_kind: why the gate's images flatter every graph, as "they are training images"; None
+            where they do not.
+        phase: is told what is done, image by image.
     """
 
     run: Runner
     calibration: Images | None = None
     gate: Images | None = None
+    calibration_split: str | None = None
+    gate_split: str | None = None
+    too_kind: str | None = None
+    phase: Phase = no_phase
+
+    def calibration_record(self) -> dict[str, Any] | None:
+        """Which images shaped the graph, as the manifest writes it."""
+        if self.calibration is None:
+            return None
+        return {
+            "split": self.calibration_split,
+            "count": self.calibration.count,
+            "images": self.calibration.digest,
+        }
 
 
 def logits_of(

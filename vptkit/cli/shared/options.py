@@ -22,6 +22,7 @@ __all__ = [
     "Text",
     "Threads",
     "TrustEngines",
+    "Verbose",
     "Weights",
     "backbone_args",
     "option",
@@ -60,6 +61,7 @@ Settings = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of vptkit tune: its backbone_args are taken."),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print every number.")]
 Text = str | None
 Int = int | None
 Float = float | None
