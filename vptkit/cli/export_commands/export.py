@@ -167,10 +167,13 @@ def export(
         manifest = _export_one(settings, made, common)
         note_missing_gate(manifest)
     document = _document(manifest, made, format)
+    if layout == "baked":
+        document["confidence"] = _confidence(adapters[0])
     if format == "onnx":
-        text = onnx_verdict(manifest, made, adapters[0], verified=verify)
+        again = ("export", adapters[0], *(("--weights", weights) if weights else ()))
+        text = onnx_verdict(document, manifest, made, again, verified=verify)
     else:
-        text = bundle_verdict(manifest, made, verified=verify)
+        text = bundle_verdict(document, manifest, made, verified=verify)
     emit(document, as_json, text=f"{text}\n\n{fields(document)}" if verbose else text)
 
 
@@ -251,6 +254,15 @@ def _require_token_pool(path: Path, last_block: str) -> None:
             f"--last-block {last_block} has no effect here: it goes with token pooling, and {path} "
             f"pools {pool!r}. Leave it away."
         )
+
+
+def _confidence(path: Path) -> dict[str, Any] | None:
+    """The temperature in the adapter's head, and what it was fitted on."""
+    from vptkit.formats.adapter import read_adapter
+
+    noted = read_adapter(path).train.get("confidence")
+    known = isinstance(noted, dict) and isinstance(noted.get("temperature"), float)
+    return noted if known else None
 
 
 def _document(manifest: dict[str, Any], output: Path, format: str) -> dict[str, Any]:

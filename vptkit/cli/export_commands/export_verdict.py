@@ -9,7 +9,7 @@ from vptkit.scores.score_interval import percent, share_text
 from vptkit.shown_text import shown, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -68,8 +68,10 @@ def note_bank_precision(manifest: Mapping[str, Any], name: str | None = None) ->
         )
 
 
-def bundle_verdict(manifest: Mapping[str, Any], output: Path, *, verified: bool) -> str:
-    """The end of `export`, in lines."""
+def bundle_verdict(
+    document: Mapping[str, Any], manifest: Mapping[str, Any], output: Path, *, verified: bool
+) -> str:
+    """The end of `export`, in lines; what `--json` prints, and the manifest."""
     bank = manifest["layout"] == "bank"
     first = manifest["adapters"][0]["name"]
     target = (manifest["lowering"] or {}).get("target")
@@ -77,7 +79,7 @@ def bundle_verdict(manifest: Mapping[str, Any], output: Path, *, verified: bool)
         following = next_command("build", output)
     else:
         following = next_command("run", output, "photos/", *(("--adapter", first) if bank else ()))
-    lines = [*_quality(manifest, verified=verified), wrote(output), following]
+    lines = [*_quality(document, manifest, verified=verified), wrote(output), following]
     if bank:
         names = ", ".join(shown(entry["name"]) for entry in manifest["adapters"])
         lines.insert(0, f"{len(manifest['adapters'])} adapters: {names}")
@@ -85,9 +87,22 @@ def bundle_verdict(manifest: Mapping[str, Any], output: Path, *, verified: bool)
 
 
 def onnx_verdict(
-    manifest: Mapping[str, Any], output: Path, adapter: Path, *, verified: bool
+    document: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    output: Path,
+    again: Sequence[object],
+    *,
+    verified: bool,
 ) -> str:
-    """The end of `export --format onnx`: also how the graph is fed."""
+    """The end of `export --format onnx`: also how the graph is fed.
+
+    Args:
+        document: what `--json` prints.
+        manifest: of the bundle that it was taken from.
+        output: the file.
+        again: the words of the command for a bundle, without its name.
+        verified: whether golden answers were to be compared.
+    """
     source, result = manifest["inputs"][0], manifest["outputs"][0]
     colours = "RGB" if source["dtype"] == "uint8" else "RGB, normalised"
     fed = (
@@ -96,17 +111,19 @@ def onnx_verdict(
     )
     return "\n".join(
         [
-            *_quality(manifest, verified=verified),
+            *_quality(document, manifest, verified=verified),
             fed,
             "labels, and how images are resized: in its metadata, vptkit.labels, vptkit.preprocess",
             wrote(output),
             "vptkit's own commands take a bundle:",
-            next_command("export", adapter, "-o", output.with_suffix(".vptk").name),
+            next_command(*again, "-o", output.with_suffix(".vptk")),
         ]
     )
 
 
-def _quality(manifest: Mapping[str, Any], *, verified: bool) -> list[str]:
+def _quality(
+    document: Mapping[str, Any], manifest: Mapping[str, Any], *, verified: bool
+) -> list[str]:
     macs, precision = manifest["macs"], manifest["precision"]
     cost = f"{macs['graph'] / macs['backbone']:.2f} × the backbone's multiply-accumulates"
     if macs["unfolded"] != macs["graph"]:
@@ -119,6 +136,10 @@ def _quality(manifest: Mapping[str, Any], *, verified: bool) -> list[str]:
             split = calibration["split"]
             named = f"of {split}" if split else "of a folder that names no split"
             lines.append(f"calibrated on {calibration['count']} images {named}")
+    confidence = document.get("confidence") or {}
+    if confidence.get("split"):
+        temperature = f"{confidence['temperature']:.3g}"
+        lines.append(f"temperature {temperature}, fitted on {shown(confidence['split'])}")
     return lines
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -205,8 +206,12 @@ class _Reader:
         if limit is not None and len(rows) > limit:
             rows = [rows[i * len(rows) // limit] for i in range(limit)]
         if not rows:
-            left = " that were not calibrated on" if found.files else ""
-            raise _NoneLeftError(f"{bound}: no images{left}. Expected some dozens at least.")
+            raise _NoneLeftError(
+                f"{bound}: no images that were not calibrated on. Name others to judge by, or calibrate "
+                "on fewer (--calibration-images)."
+                if found.files
+                else f"{bound}: no images. Expected some dozens at least."
+            )
         return ImageBatches(
             paths=[found.files[i] for i in rows],
             preprocess=self.tuned.preprocess,
@@ -242,7 +247,8 @@ class _Reader:
             return "judged on training images (val was so small that it was trained on, too)"
         linked = 0 if data.listed else sum(map(_lies_in_training, images.paths))
         if linked:
-            return f"judged on training images ({linked} of {images.count} lie in a train folder)"
+            part = f" ({linked} of {images.count} lie in a train folder)"
+            return f"judged on training images{part if linked < images.count else ''}"
         if split:
             return None
         if self._is_tuned_data(self._images(data, split).counts):
@@ -262,11 +268,12 @@ class _Reader:
         recorded = self.tuned.record.get("images")
         if not counts or not isinstance(recorded, dict):
             return False
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for split in ("train", "val", "test"):
-            for label, count in dict(recorded.get(split) or {}).items():
-                total[label] = total.get(label, 0) + count
-        return total == dict(counts)
+            part = recorded.get(split)
+            if isinstance(part, dict):  # a stranger may have written it
+                total.update({k: n for k, n in part.items() if isinstance(n, int)})
+        return total == Counter(counts)
 
     def _images(self, data: _Data, split: str) -> _Images:
         """Images of other classes than the labels, or of none, serve without their truth."""
@@ -309,11 +316,13 @@ def _read(path: Path, asked: Asked) -> _Data:
         raise DataError(f"{path}: no such folder")
     if splits := _split_folders(path):
         return _Data(path=path, root=path, splits=splits)
-    for place in (Path(os.path.abspath(path)), path.resolve()):  # noqa: PTH100 -- links stay
-        for split, folder in _split_folders_beside(place).items():
-            if folder.samefile(place):
-                known = {**_split_folders_beside(place), split: path}
-                return _Data(path=path, root=place.parent, splits=known, meant=split)
+    for real in (Path(os.path.abspath(path)), path.resolve()):  # noqa: PTH100 -- links stay
+        for place in (real, real.parent):  # a split, or a class in there
+            beside = _split_folders_beside(place)
+            for split, folder in beside.items():
+                if folder.samefile(place):
+                    known = {**beside, split: path}
+                    return _Data(path=path, root=place.parent, splits=known, meant=split)
     name = split_of_name(path.resolve().name) or ""
     return _Data(path=path, root=path, splits={name: path}, meant=name or None)
 

@@ -55,11 +55,12 @@ def folders_of(images: Any) -> set[str]:
 
 
 def test_val_of_the_data_set_that_calibrates_is_the_judge(find, data):
-    for named in (data, data / "train"):
+    for named in (data, data / "train", data / "train" / "red"):
         found = find(named)
         assert splits(found) == ("train", "val")
         assert (folders_of(found.calibration), folders_of(found.gate)) == ({"train"}, {"val"})
-        assert (found.calibration.count, found.gate.count, found.too_kind) == (5, 12, None)
+        assert found.calibration.count == (4 if named.name == "red" else 5)
+        assert (found.gate.count, found.too_kind) == (12, None)
         assert len(found.gate.truth) == 12
 
 
@@ -192,5 +193,8 @@ def test_the_folder_that_was_tuned_on_is_known_by_its_numbers(find, colour_folde
     counts = dict.fromkeys(LABELS, 1)
     record = {"images": {"train": dict.fromkeys(LABELS, 2), "val": counts, "test": counts}}
     assert PERHAPS in find(None, colour_folders, record=record).too_kind
-    record["images"]["train"]["red"] = 9
+    for odd in (9, "2", None):
+        record["images"]["train"]["red"] = odd
+        assert find(None, colour_folders, record=record).too_kind is None
+    record["images"] = {"train": [2], "val": counts}
     assert find(None, colour_folders, record=record).too_kind is None
