@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_file, require_absent
 from vptkit.errors import TargetError
 from vptkit.export.graph.onnx_file import read_model, write_model
-from vptkit.formats.bundle import MODEL_DATA, open_bundle
+from vptkit.formats.bundle import open_bundle
+from vptkit.formats.manifest_schema import MODEL_DATA
 from vptkit.strict_json import canonical_json
 
 if TYPE_CHECKING:

@@ -266,7 +266,7 @@ def _confidence(path: Path) -> dict[str, Any] | None:
 
 
 def _document(manifest: dict[str, Any], output: Path, format: str) -> dict[str, Any]:
-    document = {"bundle" if format == "bundle" else "onnx": str(output)}
+    document: dict[str, Any] = {"bundle" if format == "bundle" else "onnx": str(output)}
     document |= {key: manifest[key] for key in _SHOWN}
     document["calibration"] = (manifest["lowering"] or {}).get("calibration")
     if manifest["layout"] == "bank":

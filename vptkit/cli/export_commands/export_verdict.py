@@ -82,7 +82,8 @@ def bundle_verdict(
     lines = [*_quality(document, manifest, verified=verified), wrote(output), following]
     if bank:
         names = ", ".join(shown(entry["name"]) for entry in manifest["adapters"])
-        lines.insert(0, f"{len(manifest['adapters'])} adapters: {names}")
+        count = len(manifest["adapters"])
+        lines.insert(0, f"{count} adapter{'s' if count > 1 else ''}: {names}")
     return "\n".join(lines)
 
 
