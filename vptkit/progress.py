@@ -15,12 +15,14 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from vptkit.shown_text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import TextIO
 
     from rich.console import Console
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from rich.progress import Task, TaskID
     from rich.text import Text
 
-__all__ = ["SILENT", "Progress", "begin_phase", "keep_line", "progress"]
+__all__ = ["SILENT", "Phases", "Progress", "begin_phase", "keep_line", "no_phases", "progress"]
 
 _NARROW, _SHORTEST_BAR, _LONGEST_BAR = 72, 8, 40  # columns
 
@@ -58,6 +60,16 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
+
+# A phase of the work, by name and number of steps → who wants to know how far it is: `progress`, or
+# `no_phases` where nobody does.
+Phases = Callable[[str, "int | None"], AbstractContextManager[Progress]]
+
+
+@contextlib.contextmanager
+def no_phases(title: str, total: int | None = None) -> Iterator[Progress]:
+    """Phases that nobody watches."""
+    yield SILENT
 
 
 def begin_phase(progress: Progress, name: str) -> None:

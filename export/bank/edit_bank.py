@@ -25,7 +25,7 @@ from vptkit.errors import AdapterError, BundleError
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import norm_shapes
 from vptkit.formats.bank_tables import NORMS, BankShape, kept_norms, write_rows
-from vptkit.formats.bundle import adapter_entry, open_bundle, write_manifest
+from vptkit.formats.bundle import adapter_entry, open_bank, open_bundle, write_manifest
 from vptkit.formats.bundle_files import is_row_file, require_closed
 from vptkit.formats.manifest_schema import ADAPTERS, MANIFEST
 from vptkit.formats.tensor_file import parse_tensor_file
@@ -149,14 +149,9 @@ def _norms(bundle: Bundle, shape: BankShape) -> dict[str, NDArray[Any]]:
 @contextlib.contextmanager
 def _editing(path: Path) -> Iterator[Bundle]:
     """Yield the bundle as it is while nobody else edits or replaces it."""
-    open_bundle(path, verify=False)  # says what is wrong before anybody waits
+    open_bank(path)  # says what is wrong before anybody waits
     with locked_folder(path) as handle:
-        bundle = open_bundle(path, verify=False)  # again: another editor may have been faster
-        if bundle.layout != "bank":
-            raise BundleError(
-                f"{path}: layout {bundle.layout!r}, only a bank can be edited. Export the adapters "
-                "with --layout bank."
-            )
+        bundle = open_bank(path)  # again: another editor may have been faster
         require_closed(path, handle, bundle.manifest["files"])
         try:
             yield bundle

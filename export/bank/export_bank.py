@@ -21,6 +21,7 @@ from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.bank_tables import NORMS, BankShape, kept_norms, norm_slots, write_rows
 from vptkit.formats.bundle import MODEL, adapter_entry, write_manifest
 from vptkit.formats.tensor_file import write_tensors
+from vptkit.progress import no_phases
 
 from .adapter_rows import Bank, require_member, rows_of, tunes_blocks
 from .lookup_graph import bank_graph
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.progress import Phases
 
 __all__ = ["BankOptions", "export_bank"]
 
@@ -62,12 +64,13 @@ def export_bank(
     force: bool = False,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
+    phase: Phases = no_phases,
 ) -> dict[str, Any]:
     """Compile a backbone and the tables of some adapters into one bundle.
 
     Args:
         adapter_paths: adapter files of one backbone, with different names.
-        output, weights, options, force, from_timm, verify: as of `export_bundle.export`.
+        output, weights, options, force, from_timm, verify, phase: as of `export_bundle.export`.
         bank: what to leave room for.
         name: of the bundle; the output's stem unless given.
 
@@ -90,7 +93,8 @@ def export_bank(
         members = _bank(adapters, spec, tensors, room)
         for adapter in adapters:
             require_member(adapter, members)
-        lowered = _write_graph(folder, first, members, tensors, options)
+        with phase("folding", None):
+            lowered = _write_graph(folder, first, members, tensors, options)
         write_tensors(folder / NORMS, members.norms)
         entries = []
         for adapter in adapters:
@@ -100,7 +104,8 @@ def export_bank(
         manifest |= {"name": name or output.stem, "adapters": entries}
         files = write_manifest(folder, manifest)
         if verify is not None:
-            manifest["parity"] = verify(folder)
+            with phase("parity", None):
+                manifest["parity"] = verify(folder)
             write_manifest(folder, manifest, files)
     return manifest
 

@@ -4,4 +4,5 @@
 - `export_bundle`: `export`.
 - `export_options`: what it is asked for.
 - `manifest`: what a baked bundle says of itself.
+- `onnx_output`: a bundle's graph as one ONNX file.
 """

@@ -16,6 +16,7 @@ from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights, read_weights
 from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
 from vptkit.formats.tensor_file import write_tensors
+from vptkit.progress import no_phases
 
 from .export_options import ExportOptions
 from .manifest import manifest_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.progress import Phases
 
 __all__ = ["export", "write_graph"]
 
@@ -43,6 +45,7 @@ def export(
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
     evidence: Callable[[Adapter], Evidence] | None = None,
+    phase: Phases = no_phases,
 ) -> dict[str, Any]:
     """Compile an adapter into a bundle. Same input, same bytes.
 
@@ -57,6 +60,7 @@ def export(
         verify: called with the finished folder before it is moved into place; its figures go into
             the manifest's "parity", and an exception of it discards the bundle.
         evidence: asked for real images and a runner, for precisions below fp32.
+        phase: is told what is being done: folding, writing, parity.
 
     Returns:
         The manifest.
@@ -72,7 +76,7 @@ def export(
     with atomic_folder(Path(output), force=force) as folder:
         spec, tensors = _backbone(adapter, weights, from_timm)
         known = None if evidence is None else evidence(adapter)
-        lowered = write_graph(folder, adapter, spec, tensors, options, known)
+        lowered = write_graph(folder, adapter, spec, tensors, options, known, phase)
         write_adapter(folder / ADAPTER, adapter)
         golden = adapter.golden()
         if golden is not None:
@@ -80,7 +84,8 @@ def export(
         manifest = manifest_of(adapter, spec, options, lowered)
         files = write_manifest(folder, manifest)
         if verify is not None:
-            manifest["parity"] = verify(folder)
+            with phase("parity", None):
+                manifest["parity"] = verify(folder)
             write_manifest(folder, manifest, files)
     return manifest
 
@@ -92,21 +97,24 @@ def write_graph(
     tensors: Mapping[str, NDArray[Any]],
     options: ExportOptions,
     evidence: Evidence | None = None,
+    phase: Phases = no_phases,
 ) -> Lowered:
     """Write model.onnx in its precision, and say how it came to be.
 
     Raises:
         VptkitError, GateError: see `lowering.lower`.
     """
-    if options.fold == "all":
-        folded = fold(spec, tensors, adapter)
-        model = folded_graph(
-            spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
-        )
-    else:
-        model = unfolded_graph(spec, tensors, adapter, options.graph())
+    with phase("folding", None):
+        if options.fold == "all":
+            folded = fold(spec, tensors, adapter)
+            model = folded_graph(
+                spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
+            )
+        else:
+            model = unfolded_graph(spec, tensors, adapter, options.graph())
     lowered = lower(adapter.name, model, options.lowering, evidence)
-    write_model(lowered.model, folder / MODEL)
+    with phase("writing", None):
+        write_model(lowered.model, folder / MODEL)
     return lowered
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vptkit.errors import DataError, GateError
-from vptkit.scores.score_interval import wilson
+from vptkit.scores.score_interval import percent, share_text, wilson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MIN_AGREEMENT", "GateResult", "compare", "require_gate", "sqnr_db"]
+    from .evidence import Evidence
+
+__all__ = [
+    "MIN_AGREEMENT",
+    "GateResult",
+    "accuracy_text",
+    "compare",
+    "require_gate",
+    "sqnr_db",
+    "with_split",
+]
 
 # Smallest share of images on which fp32's best label must stay the best.
 MIN_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.985, "fp8": 0.985}
@@ -34,6 +44,9 @@ class GateResult:
         top1, top1_fp32: shares of images whose class is the best label; None without classes.
         simulated: the types were simulated on a CPU (`export.simulate`).
         images: digest of the images.
+        split: "train", "val", "test" or "ood"; None where nothing names one.
+        too_kind: the images flatter the graph: on what was trained on, every precision looks good.
+        too_kind_because: why, in words.
     """
 
     ok: bool
@@ -47,6 +60,9 @@ class GateResult:
     top1_fp32: float | None
     simulated: bool
     images: str
+    split: str | None = None
+    too_kind: bool = False
+    too_kind_because: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As the manifest writes it."""
@@ -103,6 +119,24 @@ def compare(
     )
 
 
+def with_split(result: GateResult, evidence: Evidence) -> GateResult:
+    """The result with the split of the images that judged, and whether these are too kind."""
+    return replace(
+        result,
+        split=evidence.gate_split,
+        too_kind=evidence.too_kind is not None,
+        too_kind_because=evidence.too_kind,
+    )
+
+
+def accuracy_text(result: GateResult) -> str | None:
+    """As "accuracy 89.0 % → 87.0 % (87 of 100; 95 % interval 79.0 to 92.2 %)"; None without classes."""
+    if result.top1 is None or result.top1_fp32 is None:
+        return None
+    after = share_text(round(result.top1 * result.count), result.count)
+    return f"accuracy {percent(result.top1_fp32)} → {after}"
+
+
 def require_gate(name: str, precision: str, result: GateResult) -> None:
     """Do nothing if the gate holds.
 
@@ -112,9 +146,13 @@ def require_gate(name: str, precision: str, result: GateResult) -> None:
     if result.ok:
         return
     noise = "" if result.sqnr_db is None else f", SQNR {result.sqnr_db:.1f} dB"
+    accuracy = accuracy_text(result)
+    because = result.too_kind_because
     raise GateError(
         f"{name}: {precision} agrees with fp32 on {result.agreement:.2%} of {result.count} images "
-        f"(95 %: {result.agreement_low:.2%} to {result.agreement_high:.2%}), at least "
-        f"{result.min_agreement:.1%} wanted{noise}. vptkit bisect finds the parts to keep in fp32 "
-        "(--island); --min-agreement moves the bound."
+        f"(95 %: {result.agreement_low:.2%} to {result.agreement_high:.2%})"
+        f"{f' of {result.split}' if result.split else ''}, at least "
+        f"{result.min_agreement:.1%} wanted{noise}{f'; {accuracy}' if accuracy else ''}"
+        f"{f'; and these judge too kindly: {because}' if because else ''}. vptkit bisect finds the "
+        "parts to keep in fp32 (--island); --min-agreement moves the bound."
     )

@@ -6,13 +6,17 @@ and a runner, and the passes ask these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from vptkit.progress import Phases, no_phases
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx
     from numpy.typing import NDArray
 
@@ -51,11 +55,29 @@ class Evidence:
         run: opens a graph.
         calibration: images that may shape the graph (ranges, islands), or None.
         gate: other images, which only judge it, or None.
+        calibration_split, gate_split: "train", "val", "test" or "ood"; None where nothing names one.
+        too_kind: why the gate's images flatter every graph, as "they are training images"; None
+            where they do not.
+        phase: is told what is done, image by image.
     """
 
     run: Runner
     calibration: Images | None = None
     gate: Images | None = None
+    calibration_split: str | None = None
+    gate_split: str | None = None
+    too_kind: str | None = None
+    phase: Phases = no_phases
+
+    def calibration_record(self) -> dict[str, Any] | None:
+        """Which images shaped the graph, as the manifest writes it."""
+        if self.calibration is None:
+            return None
+        return {
+            "split": self.calibration_split,
+            "count": self.calibration.count,
+            "images": self.calibration.digest,
+        }
 
 
 def logits_of(

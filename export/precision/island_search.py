@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from vptkit.export.analysis.dataflow import groups_of
-from vptkit.export.numerics.accuracy_gate import MIN_AGREEMENT, GateResult, compare
+from vptkit.export.numerics.accuracy_gate import MIN_AGREEMENT, GateResult, compare, with_split
 from vptkit.export.numerics.evidence import logits_of
 from vptkit.export.numerics.precision_simulation import needs_simulation, simulated
 
@@ -168,6 +168,7 @@ class _Trial:
             simulated=imitated,
             images=self.images.digest,
         )
+        result = with_split(result, self.evidence)
         self.count += 1
         self.tick(f"{what or f'{len(islands)} islands'}: {result.agreement:.2%}")
         return result

@@ -10,7 +10,7 @@ import onnx
 from vptkit.errors import GateError, VptkitError
 from vptkit.export.analysis.dataflow import groups_of, in_islands
 from vptkit.export.analysis.qdq_placement import lint_placement
-from vptkit.export.numerics.accuracy_gate import MIN_AGREEMENT, compare, require_gate
+from vptkit.export.numerics.accuracy_gate import MIN_AGREEMENT, compare, require_gate, with_split
 from vptkit.export.numerics.evidence import logits_of
 from vptkit.export.numerics.fp16_overflow import overflow_islands, overflow_map
 from vptkit.export.numerics.precision_simulation import needs_simulation, simulated
@@ -92,6 +92,7 @@ def lower(
     base = onnx.ModelProto()
     base.CopyFrom(model)
     plan: dict[str, Any] = {"target": wanted.resolved_target, "centred": centre_pixels(base)}
+    plan["calibration"] = None if evidence is None else evidence.calibration_record()
     islands = _islands(name, base, wanted, evidence, plan)
     low = precise(base, wanted, islands, evidence, plan)
     plan["requires"] = _requires(low, wanted.precision)
@@ -158,7 +159,8 @@ def _islands(
     plan["overflow"] = None
     if not fp16 or evidence is None or images is None:
         return wanted.islands
-    found = overflow_map(base, evidence.run, images)
+    with evidence.phase("overflow", images.count) as bar:
+        found = overflow_map(base, evidence.run, images, bar.update)
     needed = overflow_islands(found)
     largest = max(found.groups.values())
     plan["overflow"] = {
@@ -189,13 +191,18 @@ def _gate(
         return None
     imitated = needs_simulation(low)
     bound = wanted.min_agreement
+    with evidence.phase("gate", 2 * evidence.gate.count) as bar:
+        expected = logits_of(evidence.run(model), evidence.gate, bar.update)
+        run = evidence.run(simulated(low) if imitated else low)
+        found = logits_of(run, evidence.gate, bar.update)
     result = compare(
-        logits_of(evidence.run(model), evidence.gate),
-        logits_of(evidence.run(simulated(low) if imitated else low), evidence.gate),
+        expected,
+        found,
         evidence.gate.truth,
         min_agreement=MIN_AGREEMENT[wanted.precision] if bound is None else bound,
         simulated=imitated,
         images=evidence.gate.digest,
     )
+    result = with_split(result, evidence)
     require_gate(name, wanted.precision, result)
     return result.to_json()

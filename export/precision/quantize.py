@@ -25,9 +25,11 @@ from .pixel_centring import CENTRED
 from .smoothquant import SMOOTHED, smooth
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from vptkit.export.numerics.evidence import Evidence
+    from vptkit.export.numerics.evidence import Evidence, Images
 
 __all__ = ["QUANTIZED", "quantize", "quantize_best"]
 
@@ -51,6 +53,7 @@ def quantize(
     method: RangeMethod = "mse",
     smoothing: float | None = 0.8,
     behind: tuple[float, RangeMethod] = (0.9, "max"),
+    tick: Callable[[int], None] = lambda _: None,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """A copy of an fp32 graph with Q/DQ; `half_precision.typed` comes after, if fp16 is wanted.
 
@@ -63,6 +66,7 @@ def quantize(
         method: how int8's activation ranges are chosen.
         behind: share and method behind activations, where a few channels are huge.
         smoothing: share of an activation's channel scale that moves into the weights, or None.
+        tick: told how many images are done, after each batch of each pass.
 
     Returns:
         The graph and what was done, for the manifest.
@@ -73,13 +77,15 @@ def quantize(
     copy.CopyFrom(model)
     chosen = _linears(Dataflow.of(copy), islands)
     inputs = list(dict.fromkeys(node.input[0] for node in chosen))
-    spreads = observe(copy, inputs, evidence.run, evidence.calibration)
+    spreads = observe(copy, inputs, evidence.run, evidence.calibration, tick)
     smoothed = 0
     if smoothing is not None and precision == "int8":
         smoothed = smooth(copy, {name: spreads[name] for name in inputs}, smoothing, behind[0])
         if smoothed:
             inputs = list(dict.fromkeys(n.input[0] for n in _linears(Dataflow.of(copy), islands)))
-            spreads = observe(copy, inputs, evidence.run, evidence.calibration)
+            spreads = observe(copy, inputs, evidence.run, evidence.calibration, tick)
+        else:
+            tick(evidence.calibration.count)  # the second pass, which is not needed
     flow = Dataflow.of(copy)
     chosen = _linears(flow, islands)
     method = "max" if precision == "fp8" else method
@@ -118,18 +124,31 @@ def quantize_best(
     Whether to cut the largest numbers there differs between networks (ViT-Ti/16: 23.7 dB of SQNR
     cut, 20.1 dB not; ViT-S/14: 18.4 and 26.7), so both are tried.
     """
-    if precision != "int8" or evidence.calibration is None:
-        return quantize(model, precision, islands, evidence, high=high)
-    expected = logits_of(evidence.run(model), evidence.calibration)
+    if evidence.calibration is None:
+        raise ValueError("quantization needs calibration images")
+    passes = 1 + 3 * len(_TREATMENTS) if precision == "int8" else 1
+    with evidence.phase("calibration", passes * evidence.calibration.count) as bar:
+        if precision != "int8":
+            return quantize(model, precision, islands, evidence, high=high, tick=bar.update)
+        return _best_treatment(model, islands, evidence, evidence.calibration, high, bar.update)
+
+
+def _best_treatment(
+    model: onnx.ModelProto,
+    islands: tuple[str, ...],
+    evidence: Evidence,
+    images: Images,
+    high: Literal["fp32", "fp16"],
+    tick: Callable[[int], None],
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """int8 with each of the treatments, judged on the images that it was calibrated on."""
+    expected = logits_of(evidence.run(model), images, tick)
     best: tuple[float, onnx.ModelProto, dict[str, Any]] | None = None
     for behind in _TREATMENTS:
-        low, plan = quantize(model, precision, islands, evidence, high=high, behind=behind)
+        low, plan = quantize(model, "int8", islands, evidence, high=high, behind=behind, tick=tick)
         # over fp16 the scales are fp16 too; what is compared here is the quantization alone
-        found = (
-            logits_of(evidence.run(simulated(typed(low, "fp16")[0])), evidence.calibration)
-            if (high == "fp16")
-            else logits_of(evidence.run(low), evidence.calibration)
-        )
+        judged = simulated(typed(low, "fp16")[0]) if high == "fp16" else low
+        found = logits_of(evidence.run(judged), images, tick)
         noise = sqnr_db(expected, found)
         plan["sqnr_db"] = noise
         quality = float("inf") if noise is None else noise

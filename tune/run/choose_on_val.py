@@ -118,7 +118,7 @@ def temper(
         judges: the answer of `unseen_logits`, if it was asked already.
 
     Returns:
-        `Temperature.to_json`; None if none is wanted, or a logit on val is not finite.
+        `Temperature.to_json` and the split that it was fitted on; None if none is wanted, or a logit on val is not finite.
     """
     if config.calibrate == "none":
         return None
@@ -126,7 +126,7 @@ def temper(
     if fitted is None:
         return None
     tuned.divide_logits(fitted.temperature)
-    return fitted.to_json()
+    return {**fitted.to_json(), "split": "val" if "val" in sets else "cross-validation"}
 
 
 def top1_on(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vptkit.errors import VptkitError
+from vptkit.progress import no_phases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from vptkit.export.numerics.evidence import Evidence
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.progress import Phases
 
     Described = Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]]
     Verify = bool | Callable[[Path], dict[str, Any] | None]
@@ -40,6 +43,7 @@ def export(
     force: bool = False,
     from_timm: Described | None = None,
     evidence: Callable[[Adapter], Evidence] | None = None,
+    phase: Phases = no_phases,
 ) -> dict[str, Any]:
     """Compile an adapter and its backbone into one folded ONNX bundle.
 
@@ -53,12 +57,13 @@ def export(
             fp32 by; as of `vptkit export`.
         calibration_images: at most so many.
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
-        threads: of that judgement.
+        threads: of that judgement, and of verifying.
         verify: compare with the adapter's golden answers before finishing; or a function that is
             called with the finished folder.
         force: replace an existing bundle.
         from_timm: asked for spec and weights where the file alone does not do; timm unless given.
         evidence: asked for real images and a runner instead of the folders above.
+        phase: is told what is being done, such as `vptkit.progress.progress`.
 
     Returns:
         The manifest.
@@ -69,13 +74,16 @@ def export(
         MissingExtraError: a package that is needed for this is not installed.
     """
     _require_onnx()
-    from vptkit.cli.shared.precision_evidence import ImageFolders, evidence_of
+    from vptkit.cli.shared.judging_images import Asked, evidence_of
+    from vptkit.cli.shared.precision_evidence import runner
     from vptkit.export.bundle.export_bundle import export as compile_adapter
 
     chosen = _options(precision, options)
     if evidence is None and chosen.lowering.precision != "fp32":
-        folders = ImageFolders(_path(calibration), _path(gate), calibration_images, allow_outside)
-        evidence = evidence_of(folders, threads)
+        asked = Asked(
+            _path(calibration), _path(gate), most=calibration_images, allow_outside=allow_outside
+        )
+        evidence = evidence_of(asked, partial(runner, threads=threads), phase)
     return compile_adapter(
         adapter,
         output,
@@ -83,8 +91,9 @@ def export(
         options=chosen,
         force=force,
         from_timm=from_timm or _by_timm(weights),
-        verify=_verification(verify),
+        verify=_verification(verify, threads),
         evidence=evidence,
+        phase=phase,
     )
 
 
@@ -99,12 +108,14 @@ def export_bank(
     verify: Verify = True,
     force: bool = False,
     from_timm: Described | None = None,
+    threads: int | None = None,
+    phase: Phases = no_phases,
 ) -> dict[str, Any]:
     """Compile a backbone and the tables of some adapters into one bundle.
 
     Args:
         adapters: adapter files of one backbone, with different names.
-        output, weights, options, verify, force, from_timm: as of `export`.
+        output, weights, options, verify, force, from_timm, threads, phase: as of `export`.
         bank: what to leave room for.
         name: of the bundle; the output's stem unless given.
 
@@ -129,7 +140,8 @@ def export_bank(
         name=name,
         force=force,
         from_timm=from_timm or _by_timm(weights),
-        verify=_verification(verify),
+        verify=_verification(verify, threads),
+        phase=phase,
     )
 
 
@@ -170,12 +182,14 @@ def _options(precision: str | None, options: ExportOptions | None) -> ExportOpti
     return ExportOptions(lowering=Lowering(precision=precision))  # type: ignore[arg-type]
 
 
-def _verification(verify: Verify) -> Callable[[Path], dict[str, Any] | None] | None:
+def _verification(
+    verify: Verify, threads: int | None
+) -> Callable[[Path], dict[str, Any] | None] | None:
     if not isinstance(verify, bool):
         return verify
     from vptkit.cli.shared.precision_evidence import golden_parity
 
-    return golden_parity if verify else None
+    return partial(golden_parity, threads=threads) if verify else None
 
 
 def _path(place: str | Path | None) -> Path | None:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from vptkit.errors import DataError, GateError
-from vptkit.export.numerics.accuracy_gate import compare, require_gate, sqnr_db
+from vptkit.export.numerics.accuracy_gate import (
+    accuracy_text,
+    compare,
+    require_gate,
+    sqnr_db,
+    with_split,
+)
+from vptkit.export.numerics.evidence import Evidence
 
 LOGITS = np.random.default_rng(0).normal(size=(200, 4))
 JUDGED = {"min_agreement": 0.985, "simulated": False, "images": "x"}
@@ -27,6 +34,33 @@ def test_three_of_two_hundred_pass_and_four_fail():
     with pytest.raises(GateError, match=r"int8 agrees with fp32 on 98\.00% of 200 images") as error:
         require_gate("a", "int8", result)
     assert error.value.exit_code == 3
+    assert "; accuracy 100.0 % → 98.0 % (196 of 200; 95 % interval 95.0 to 99.2 %). vptkit" in str(
+        error.value
+    )
+
+
+def test_the_split_of_the_images_and_whether_they_flatter():
+    def evidence(**what):
+        return Evidence(run=lambda _: lambda _: {}, **what)
+
+    truth = LOGITS.argmax(axis=1)
+    plain = compare(LOGITS, -LOGITS, truth, **JUDGED)
+    result = with_split(plain, evidence(gate_split="val"))
+    assert (result.split, result.too_kind, result.too_kind_because) == ("val", False, None)
+    with pytest.raises(GateError, match=r"of 200 images .* of val, at least"):
+        require_gate("a", "int8", result)
+    result = with_split(plain, evidence(gate_split="train", too_kind="judged on training images"))
+    assert (result.to_json()["too_kind"], result.split) == (True, "train")
+    with pytest.raises(GateError, match="these judge too kindly: judged on training images"):
+        require_gate("a", "int8", result)
+
+
+def test_accuracy_before_and_after():
+    truth = LOGITS.argmax(axis=1)
+    assert accuracy_text(compare(LOGITS, LOGITS, truth, **JUDGED)).startswith(
+        "accuracy 100.0 % → 100.0 % (200 of 200;"
+    )
+    assert accuracy_text(compare(LOGITS, LOGITS, None, **JUDGED)) is None
 
 
 def test_without_classes_there_is_no_top1():

@@ -10,6 +10,10 @@ import typer
 
 from vptkit.cli.shared.options import AsJson
 from vptkit.cli.shared.output import emit
+from vptkit.cli.shared.verdict import next_command
+from vptkit.shown_text import shown
+
+from .export_verdict import note_bank_precision
 
 __all__ = ["bank"]
 
@@ -30,7 +34,7 @@ def add(bundle: Bank, adapter: Source, name: Name = None, as_json: AsJson = Fals
     from vptkit.export.bank import edit_bank
 
     added = edit_bank.add(bundle, adapter, name=name)
-    _emit_change(bundle, {"added": added}, as_json)
+    _emit_change(bundle, "added", added, as_json)
 
 
 @bank.command()
@@ -39,7 +43,7 @@ def replace(bundle: Bank, adapter: Source, name: Name = None, as_json: AsJson = 
     from vptkit.export.bank import edit_bank
 
     replaced = edit_bank.replace(bundle, adapter, name=name)
-    _emit_change(bundle, {"replaced": replaced}, as_json)
+    _emit_change(bundle, "replaced", replaced, as_json)
 
 
 @bank.command()
@@ -52,7 +56,7 @@ def remove(
     from vptkit.export.bank import edit_bank
 
     edit_bank.remove(bundle, name)
-    _emit_change(bundle, {"removed": name}, as_json)
+    _emit_change(bundle, "removed", name, as_json)
 
 
 @bank.command("list")
@@ -69,12 +73,25 @@ def list_(bundle: Bank, as_json: AsJson = False) -> None:
     norms = "with" if room["layer_norms"] else "without"
     text = columns(["name", "method", "prompts", "classes", "file"], rows)
     text += f"\nroom for {room['prompts']} prompts, {room['classes']} classes, {norms} LayerNorms"
+    text += f"\n{_next(bundle, document['adapters'][0]['name'])}"
     emit(document, as_json, text=text)
 
 
-def _emit_change(bundle: Path, change: dict[str, str], as_json: bool) -> None:
+def _emit_change(bundle: Path, verb: str, name: str, as_json: bool) -> None:
     names = [adapter["name"] for adapter in _listing(bundle)["adapters"]]
-    emit({"bundle": str(bundle), **change, "adapters": names}, as_json)
+    one = "1 adapter" if len(names) == 1 else f"{len(names)} adapters"
+    text = f"{verb} {shown(name)}: {shown(bundle)} has {one}, {', '.join(map(shown, names))}"
+    if verb != "removed":
+        from vptkit.formats.bundle import open_bundle
+
+        note_bank_precision(open_bundle(bundle, verify=False).manifest, name)
+    following = _next(bundle, name if name in names else names[0])
+    document = {"bundle": str(bundle), verb: name, "adapters": names}
+    emit(document, as_json, text=f"{text}\n{following}")
+
+
+def _next(bundle: Path, adapter: str) -> str:
+    return next_command("run", bundle, "photos/", "--adapter", adapter)
 
 
 def _listing(path: Path) -> dict[str, Any]:

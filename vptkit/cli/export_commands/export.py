@@ -3,8 +3,9 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,18 +16,27 @@ from vptkit.cli.shared.options import (
     Force,
     Int,
     Threads,
+    Verbose,
     Weights,
     option,
     require_choice,
 )
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
-    ImageFolders,
-    evidence_of,
     lowering_of,
     note_missing_gate,
 )
 from vptkit.errors import TargetError, VptkitError
+from vptkit.progress import progress
+from vptkit.text_table import fields
+
+from .export_verdict import (
+    bundle_verdict,
+    note_bank_precision,
+    onnx_verdict,
+)
+from .option_rules import EXPORT_RULES, given_options, require_effect
+from .output_name import output_path
 
 __all__ = ["export"]
 
@@ -44,12 +54,32 @@ _SHOWN = (
     "macs",
     "parity",
 )
+_CHOICES = {
+    "format": ("bundle", "onnx"),
+    "layout": ("baked", "bank"),
+    "bank_layer_norms": ("auto", "yes", "no"),
+    "precision": ("fp32", "fp16", "bf16", "int8", "fp8"),
+    "target": ("auto", "cpu", "tensorrt"),
+    "input": ("uint8", "float32"),
+    "fold": ("all", "none"),
+    "last_block": ("auto", "absorbed", "query", "full"),
+}
 
 
 def export(
+    context: typer.Context,
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="NAME.safetensors")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.vptk, a folder")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="NAME.vptk, a folder [in this folder, by the adapter's name]."
+        ),
+    ] = None,
     weights: Weights = None,
+    format: Annotated[
+        str,
+        typer.Option(help="bundle: for vptkit's commands; onnx: the bare graph, NAME.onnx."),
+    ] = "bundle",
     layout: Annotated[
         str, typer.Option(help="baked: one adapter, constants; bank: many, looked up.")
     ] = "baked",
@@ -61,7 +91,7 @@ def export(
         Path | None, typer.Option(help="Images for int8/fp8 ranges and fp16's overflow map.")
     ] = None,
     gate: Annotated[
-        Path | None, typer.Option(help="Images to judge by [those --calibration leaves over].")
+        Path | None, typer.Option(help="Images to judge by [val/ of --calibration's data set].")
     ] = None,
     calibration_images: Annotated[int, typer.Option(min=1, help="At most so many.")] = 128,
     island: Annotated[
@@ -93,26 +123,18 @@ def export(
         bool, typer.Option(help="Compare with the adapter's golden answers before finishing.")
     ] = True,
     force: Force = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile an adapter and its backbone into one folded ONNX bundle."""
-    require_choice("--layout", layout, ("baked", "bank"))
-    require_choice("--bank-layer-norms", bank_layer_norms, ("auto", "yes", "no"))
-    require_choice("--precision", precision, ("fp32", "fp16", "bf16", "int8", "fp8"))
-    require_choice("--target", target, ("auto", "cpu", "tensorrt"))
-    require_choice("--input", input, ("uint8", "float32"))
-    require_choice("--fold", fold, ("all", "none"))
-    require_choice("--last-block", last_block, ("auto", "absorbed", "query", "full"))
-    if len(adapters) != 1 and layout == "baked":
-        raise VptkitError(
-            f"{len(adapters)} adapters given: several in one bundle need --layout bank. A baked "
-            "bundle holds one."
-        )
-    if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
-        raise VptkitError(f"--batch {batch!r}: expected a number above 0, or dynamic")
+    settings = dict(locals())
+    for name, known in _CHOICES.items():
+        require_choice(f"--{name.replace('_', '-')}", settings[name], known)
+    _require_sense(settings, len(adapters))
+    require_effect(given_options(context), settings, EXPORT_RULES)
+    made = output_path(output, adapters, format=format, bank=layout == "bank")
     require_onnx("export")
     from vptkit.export import ExportOptions
-    from vptkit.export import export as run_export
 
     lowering = lowering_of(
         precision=precision,
@@ -121,48 +143,124 @@ def export(
         auto_islands=islands,
         min_agreement=min_agreement,
     )
-    folders = ImageFolders(calibration, gate, calibration_images, allow_outside)
-    options = ExportOptions(
-        input=input,  # type: ignore[arg-type]
-        batch=None if batch == "dynamic" else int(batch),
-        fold=fold,  # type: ignore[arg-type]
-        last_block=last_block,  # type: ignore[arg-type]
-        lowering=lowering,
-    )
+    common = {
+        "weights": weights,
+        "options": ExportOptions(
+            input=input,  # type: ignore[arg-type]
+            batch=None if batch == "dynamic" else int(batch),
+            fold=fold,  # type: ignore[arg-type]
+            last_block=last_block,  # type: ignore[arg-type]
+            lowering=lowering,
+        ),
+        "force": force,
+        "threads": threads,
+        "verify": verify,
+        "phase": progress,
+    }
     if layout == "bank":
-        if gate is not None or calibration is not None:
-            raise TargetError(
-                "--gate and --calibration do not go with --layout bank yet: judge each adapter's "
-                "own bundle (--layout baked) in this precision."
-            )
-        from vptkit.export import BankOptions, export_bank
+        manifest = _export_bank(settings, made, common)
+        note_bank_precision(manifest)
+    else:
+        manifest = _export_one(settings, made, common)
+        note_missing_gate(manifest)
+    document = _document(manifest, made, format)
+    if layout == "baked":
+        document["confidence"] = _confidence(adapters[0])
+    if format == "onnx":
+        again = ("export", adapters[0], *(("--weights", weights) if weights else ()))
+        text = onnx_verdict(document, manifest, made, again, verified=verify)
+    else:
+        text = bundle_verdict(document, manifest, made, verified=verify)
+    emit(document, as_json, text=f"{text}\n\n{fields(document)}" if verbose else text)
 
-        manifest = export_bank(
-            adapters,
-            output,
-            weights=weights,
-            options=options,
-            bank=BankOptions(
-                prompts=bank_prompts,
-                classes=bank_classes,
-                layer_norms=bank_layer_norms,  # type: ignore[arg-type]
-            ),
-            force=force,
-            verify=verify,
+
+def _require_sense(settings: dict[str, Any], adapters: int) -> None:
+    """Refuse what does not go together, or is no number."""
+    layout, batch = settings["layout"], settings["batch"]
+    if adapters != 1 and layout == "baked":
+        raise VptkitError(
+            f"{adapters} adapters given: several in one bundle need --layout bank. A baked "
+            "bundle holds one."
         )
-        document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
-        document["adapters"] = [entry["name"] for entry in manifest["adapters"]]
-        emit(document, as_json)
+    if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
+        raise VptkitError(f"--batch {batch!r}: expected a number above 0, or dynamic")
+    if layout != "bank":
         return
-    manifest = run_export(
-        adapters[0],
-        output,
-        weights=weights,
-        options=options,
-        force=force,
-        verify=verify,
-        evidence=None if precision == "fp32" else evidence_of(folders, threads),
+    if settings["format"] == "onnx":
+        raise VptkitError(
+            "--format onnx does not go with --layout bank: a bank's tables are inputs of its graph, "
+            "which only a bundle holds."
+        )
+    if settings["gate"] is not None or settings["calibration"] is not None:
+        raise TargetError(
+            "--gate and --calibration do not go with --layout bank yet: judge each adapter's "
+            "own bundle (--layout baked) in this precision."
+        )
+
+
+def _export_bank(settings: dict[str, Any], output: Path, common: dict[str, Any]) -> dict[str, Any]:
+    from vptkit.export import BankOptions, export_bank
+
+    room = BankOptions(
+        prompts=settings["bank_prompts"],
+        classes=settings["bank_classes"],
+        layer_norms=settings["bank_layer_norms"],
     )
-    note_missing_gate(manifest)
-    document = {"bundle": str(output), **{key: manifest[key] for key in _SHOWN}}
-    emit(document, as_json)
+    return export_bank(settings["adapters"], output, bank=room, **common)
+
+
+def _export_one(settings: dict[str, Any], output: Path, common: dict[str, Any]) -> dict[str, Any]:
+    """One adapter as a bundle; or, of a bundle that goes again, the graph."""
+    from vptkit.export import export as run_export
+
+    (adapter,) = settings["adapters"]
+    if settings["last_block"] != "auto":
+        _require_token_pool(adapter, settings["last_block"])
+    judged = {
+        "calibration": settings["calibration"],
+        "gate": settings["gate"],
+        "calibration_images": settings["calibration_images"],
+        "allow_outside": settings["allow_outside"],
+        **common,
+    }
+    if settings["format"] == "bundle":
+        return run_export(adapter, output, **judged)
+    from vptkit.atomic_files import require_absent, require_writable
+    from vptkit.export.bundle.onnx_output import write_onnx
+
+    require_absent(output, force=common["force"])
+    require_writable(output)
+    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
+        bundle = Path(folder) / f"{output.stem}.vptk"
+        manifest = run_export(adapter, bundle, **judged)
+        write_onnx(bundle, output, force=common["force"])
+    return manifest
+
+
+def _require_token_pool(path: Path, last_block: str) -> None:
+    from vptkit.formats.adapter import read_adapter
+
+    pool = read_adapter(path).pool
+    if pool != "token":
+        raise VptkitError(
+            f"--last-block {last_block} has no effect here: it goes with token pooling, and {path} "
+            f"pools {pool!r}. Leave it away."
+        )
+
+
+def _confidence(path: Path) -> dict[str, Any] | None:
+    """The temperature in the adapter's head, and what it was fitted on."""
+    from vptkit.formats.adapter import read_adapter
+
+    noted = read_adapter(path).train.get("confidence")
+    known = isinstance(noted, dict) and isinstance(noted.get("temperature"), float)
+    return noted if known else None
+
+
+def _document(manifest: dict[str, Any], output: Path, format: str) -> dict[str, Any]:
+    document: dict[str, Any] = {"bundle" if format == "bundle" else "onnx": str(output)}
+    document |= {key: manifest[key] for key in _SHOWN}
+    document["calibration"] = (manifest["lowering"] or {}).get("calibration")
+    if manifest["layout"] == "bank":
+        document["adapters"] = [entry["name"] for entry in manifest["adapters"]]
+    return document

@@ -5,30 +5,20 @@ No future import of annotations here: typer reads them at run time.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vptkit.errors import MissingExtraError, TargetError, VptkitError
 from vptkit.shown_text import tell
 
 __all__ = [
-    "ImageFolders",
-    "evidence_of",
     "golden_parity",
     "lowering_of",
     "note_missing_gate",
     "open_or_simulate",
     "require_fp32",
     "runner",
+    "warn_of_kindness",
 ]
-
-
-class ImageFolders(NamedTuple):
-    """Folders of real images: for calibration, for the gate, how many of the first, and which."""
-
-    calibration: Path | None
-    gate: Path | None
-    calibration_images: int = 128
-    allow_outside: bool = False
 
 
 def lowering_of(**settings: Any) -> Any:
@@ -51,51 +41,6 @@ def lowering_of(**settings: Any) -> Any:
     if bound is not None and not 0 <= bound <= 1:
         raise VptkitError(f"--min-agreement {bound}: expected a share from 0 to 1")
     return Lowering(**settings)
-
-
-def evidence_of(folders: ImageFolders, threads: int | None) -> Callable[[Any], Any]:
-    """A function that gives an adapter's images and a runner to the exporter.
-
-    With --calibration alone, the images that calibration leaves over are the gate's.
-    """
-
-    def evidence(adapter: Any) -> Any:
-        from vptkit.export.numerics.evidence import Evidence
-
-        run = runner(adapter.preprocess, threads)
-        if folders.calibration is None and folders.gate is None:
-            return Evidence(run=run)
-        from vptkit.errors import DataError
-        from vptkit.runtime.evaluation.image_batches import open_image_batches
-
-        common = {"labels": adapter.labels, "allow_outside": folders.allow_outside}
-        calibration = gate = None
-        if folders.calibration is not None:
-            calibration = open_image_batches(
-                folders.calibration,
-                adapter.preprocess,
-                split="train",
-                limit=folders.calibration_images,
-                **common,
-            )
-        if folders.gate is not None:
-            gate = open_image_batches(
-                folders.gate, adapter.preprocess, **common, without=calibration
-            )
-        elif folders.calibration is not None:
-            try:
-                gate = open_image_batches(
-                    folders.calibration,
-                    adapter.preprocess,
-                    split="train",
-                    without=calibration,
-                    **common,
-                )
-            except DataError:  # calibration took them all
-                gate = None
-        return Evidence(run=run, calibration=calibration, gate=gate)
-
-    return evidence
 
 
 def runner(preprocess: Any, threads: int | None) -> Callable[[Any], Any]:
@@ -154,13 +99,23 @@ def open_or_simulate(
     return replace(session, bundle=opened), True
 
 
+def warn_of_kindness(gate: dict[str, Any] | None) -> None:
+    """Say so where the gate's images flatter."""
+    if gate is not None and gate["too_kind"]:
+        tell(
+            f"warning: {gate['too_kind_because']}: too kind. Pass --gate DIR with images that the "
+            "adapter was not trained on."
+        )
+
+
 def note_missing_gate(manifest: dict[str, Any]) -> None:
-    """Say so where a lower precision was not judged on real images."""
+    """Say so where a lower precision was not judged on real images, or too kindly."""
     if manifest["precision"] != "fp32" and manifest["gate"] is None:
         tell(
             f"note: {manifest['precision']} was not compared with fp32 on real images; "
             "--gate DIR does that"
         )
+    warn_of_kindness(manifest["gate"])
     plan = manifest["lowering"] or {}
     if plan.get("islands"):
         tell(f"note: kept in fp32: {', '.join(plan['islands'])}")
@@ -177,11 +132,11 @@ def require_fp32(bundle: Any) -> None:
         )
 
 
-def golden_parity(bundle: Path) -> dict[str, Any] | None:
+def golden_parity(bundle: Path, threads: int | None = None) -> dict[str, Any] | None:
     """Parity of a bundle with its golden answers, or None if it has none to compare with."""
     from vptkit.runtime.evaluation.parity import check_golden, require_parity
 
-    session, imitated = open_or_simulate(bundle)
+    session, imitated = open_or_simulate(bundle, threads=threads)
     bundled = session.bundle
     if all(bundled.golden(name) is None for name in bundled.adapter_names):
         return None

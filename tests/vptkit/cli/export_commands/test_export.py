@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import signal
 import struct
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +80,84 @@ def test_export_options(export, arguments):
     assert code == 0, err
     document = json.loads(out)
     assert (document["parity"] is None) == (arguments == ("--no-verify",))
+
+
+def test_export_ends_with_a_verdict_and_the_next_command(export, tmp_path):
+    code, out, err = export()
+    assert (code, err) == (0, "")
+    path = tmp_path / "out" / "a.vptk"
+    lines = out.splitlines()
+    assert re.fullmatch(
+        r"OK: 3 golden images, largest difference \de-\d\d \(allowed 1e-04\), same top-1", lines[0]
+    )
+    assert re.match(r"fp32, \d\.\d\d × the backbone's multiply-accumulates", lines[1])
+    assert lines[-2].startswith(f"wrote {path} (")
+    assert lines[-1] == f"next: vptkit run {path} photos/"
+    assert "macs.backbone" not in out
+    code, out, _ = export("--verbose", "--force")
+    assert code == 0
+    assert out.splitlines()[: len(lines)] == lines
+    assert "macs.backbone" in out
+
+
+def test_export_names_its_output_after_the_adapter(vptkit, inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights = ("--weights", inputs / "weights.safetensors")
+    code, out, err = vptkit("export", inputs / "adapter.safetensors", *weights)
+    assert code == 0, err
+    assert out.splitlines()[-1] == "next: vptkit run adapter.vptk photos/"
+    open_bundle(tmp_path / "adapter.vptk")
+
+
+def test_export_of_the_bare_graph(export, vptkit, inputs, tmp_path):
+    import onnxruntime
+
+    assert_only_error(export("-o", tmp_path / "g.onnx"), 2, "--format onnx", "-o")
+    assert not (tmp_path / "g.onnx").exists()
+    assert_only_error(export("--format", "onnx"), 2, "a.vptk: --format onnx", ".onnx")
+    code, out, err = export("-o", tmp_path / "g.onnx", "--format", "onnx", "--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["onnx"] == str(tmp_path / "g.onnx")
+    assert document["parity"]["ok"]
+    assert (tmp_path / "g.onnx").is_file()
+    images, logits = read_adapter(inputs / "adapter.safetensors").golden()
+    graph = onnxruntime.InferenceSession(tmp_path / "g.onnx")
+    assert np.allclose(graph.run(["logits"], {"images": images})[0], logits, atol=1e-3)
+    assert_only_error(export("-o", tmp_path / "g.onnx", "--format", "onnx"), 2, "exists already")
+    code, out, _ = export("-o", tmp_path / "g.onnx", "--format", "onnx", "--force")
+    assert code == 0
+    assert "vptkit.preprocess" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--calibration", "."), "--calibration has no effect here"),
+        (("--gate", "."), "--gate has no effect here: it goes with --precision fp16, bf16"),
+        (("--island", "head"), "--island"),
+        (("--no-islands",), "--no-islands"),
+        (("--min-agreement", "0.9"), "--min-agreement"),
+        (("--precision", "fp16", "--min-agreement", "0.9"), "--gate or --calibration"),
+        (("--precision", "int8", "--calibration-images", "128"), "--calibration-images"),
+        (("--allow-outside",), "--allow-outside"),
+        (("--bank-prompts", "3"), "--layout bank"),
+        (("--bank-layer-norms", "auto"), "--layout bank"),
+        (("--fold", "none", "--last-block", "full"), "--fold all"),
+        (("--no-verify", "--threads", "1"), "--threads"),
+        (("--format", "onnx", "--layout", "bank"), "--format onnx does not go with --layout bank"),
+    ],
+)
+def test_export_refuses_what_has_no_effect(export, tmp_path, arguments, part):
+    assert_only_error(export(*arguments), 2, part)
+    assert names(tmp_path / "out") == set()
+
+
+def test_a_form_of_the_last_block_is_for_token_pooling(vptkit, tiny_adapter, tmp_path):
+    adapter = replace(read_adapter(tiny_adapter), pool="avg")
+    write_adapter(tiny_adapter, adapter)
+    options = ("-o", tmp_path / "x.vptk", "--last-block", "query")
+    assert_only_error(vptkit("export", tiny_adapter, *options), 2, "token pooling", "pools 'avg'")
 
 
 def damaged(inputs: Path, path: Path, damage: str) -> Path:

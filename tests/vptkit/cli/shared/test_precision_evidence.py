@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -53,12 +54,46 @@ def test_export_check_and_gate(export, vptkit, files, precision):
     )
     assert code == 0, stderr
     assert document["precision"] == precision
-    assert document["gate"]["count"] == 8  # what calibration left over
+    assert document["gate"]["count"] == 8  # what calibration left over, which it says
+    assert (document["gate"]["split"], document["gate"]["too_kind"]) == (None, True)
+    assert "may be training images" in document["gate"]["too_kind_because"]
+    assert "warning: judged on images that may be training images" in stderr
+    assert "too kind. Pass --gate" in stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["gate"] == document["gate"]
+    assert manifest["lowering"]["calibration"] == document["calibration"]
+    assert (document["calibration"]["split"], document["calibration"]["count"]) == (None, 8)
     assert document["lowering"]["target"] == ("cpu" if precision == "int8" else "tensorrt")
     assert document["parity"]["ok"]
     code, stdout, stderr = vptkit("check", out, "--json")
     assert code == 0, stderr
     assert json.loads(stdout)["simulated"] == (precision in ("bf16", "fp8"))
+
+
+def test_val_of_the_calibration_data_is_the_judge(export, files, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(data_of(files), tmp_path / "data" / split)
+    for image in (tmp_path / "data" / "val").rglob("*.png"):
+        image.write_bytes(image.read_bytes() + b"another")
+    options = ("--precision", "int8", "--min-agreement", "0.3", "--calibration", tmp_path / "data")
+    code, document, stderr, _ = export(*options)
+    assert code == 0, stderr
+    assert (document["calibration"]["split"], document["gate"]["split"]) == ("train", "val")
+    assert (document["gate"]["too_kind"], document["gate"]["count"]) == (False, 16)
+    assert "warning" not in stderr
+    for phase in ("calibration: 160/160", "gate: 32/32"):
+        assert phase in stderr
+    options = (
+        *options,
+        "--calibration-images",
+        8,
+        "--gate",
+        tmp_path / "data" / "train",
+        "--force",
+    )
+    code, document, stderr, _ = export(*options)
+    assert code == 0, stderr
+    assert document["gate"]["too_kind_because"] == "judged on training images"
 
 
 def test_without_images(export):
@@ -107,7 +142,21 @@ def test_overflow_and_bisect(export, vptkit, files):
     assert "islands that fp16 needs: none" in stdout
     code, stdout, stderr = vptkit("bisect", out, data_of(files), "--json", "--min-agreement", "0.5")
     assert code == 0, stderr
-    assert json.loads(stdout)["islands"] == []
+    document = json.loads(stdout)
+    assert (document["islands"], document["calibration"]) == ([], None)
+    assert (document["gate"]["split"], document["gate"]["too_kind"]) == (None, False)
+    options = ("--precision", "int8", "--calibration-images", 8, "--min-agreement", 0)
+    code, stdout, stderr = vptkit("bisect", out, data_of(files), *options)
+    assert code == 0, stderr
+    assert "may be training images" in stderr
+    lines = stdout.splitlines()
+    assert lines[0] == "(none needed)"
+    assert "Too kind" in lines[2]
+    assert lines[-1].startswith("next: vptkit export ")
+    assert lines[-1].endswith("--precision int8 --gate DIR")
+    code, _, stderr = vptkit("bisect", out, data_of(files), "--calibration-images", 8)
+    assert code == 2
+    assert "--calibration-images has no effect here" in stderr
 
 
 def test_maps_and_searches_want_fp32(export, vptkit, files):

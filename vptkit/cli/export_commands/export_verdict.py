@@ -1,0 +1,149 @@
+"""How the exporting commands end: what came out, how good it is, what to type next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vptkit.cli.shared.verdict import next_command, wrote
+from vptkit.scores.score_interval import percent, share_text
+from vptkit.shown_text import shown, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "bundle_verdict",
+    "gate_text",
+    "note_bank_precision",
+    "onnx_verdict",
+    "parity_text",
+]
+
+
+def parity_text(parity: Mapping[str, Any] | None, *, asked: bool = True) -> str:
+    """As "OK: 8 golden images, largest difference 4e-06 (allowed 1e-04), same top-1".
+
+    Args:
+        parity: of the manifest.
+        asked: whether it was to be compared at all.
+    """
+    if not asked:
+        return "not compared with golden answers (--no-verify); vptkit check does that"
+    if parity is None:
+        return "not compared: the adapter has no golden answers"
+    same, count = round(parity["top1_agreement"] * parity["count"]), parity["count"]
+    top1 = "same top-1" if same == count else f"same top-1 on {same} of them"
+    simulated = " (simulated on the CPU)" if parity.get("simulated") else ""
+    return (
+        f"OK: {count} golden images, largest difference {parity['max_rel_diff']:.0e} "
+        f"(allowed {parity['tolerance']:.0e}), {top1}{simulated}"
+    )
+
+
+def gate_text(precision: str, gate: Mapping[str, Any] | None) -> str:
+    """What the gate found, with accuracy before → after where the classes are known."""
+    if gate is None:
+        return f"{precision}: not judged on images"
+    count = gate["count"]
+    on = f" of {gate['split']}" if gate["split"] else ""
+    same = share_text(round(gate["agreement"] * count), count)
+    wanted = f"at least {percent(gate['min_agreement'])} wanted"
+    text = f"fp32's label{on} kept on {same}, {wanted}"
+    if gate["top1"] is not None:
+        before, after = percent(gate["top1_fp32"]), share_text(round(gate["top1"] * count), count)
+        text = f"accuracy{on} {before} → {after}; fp32's label kept on {same}, {wanted}"
+    if gate["too_kind"]:
+        text += f". Too kind: {gate['too_kind_because']}"
+    return f"{precision}: {text}{' (simulated on the CPU)' if gate['simulated'] else ''}"
+
+
+def note_bank_precision(manifest: Mapping[str, Any], name: str | None = None) -> None:
+    """Say so where a bank's precision was judged on no images, as `--gate` does for one adapter."""
+    if manifest["precision"] != "fp32":
+        whose = "" if name is None else f" of {name}"
+        tell(
+            f"note: {manifest['precision']}{whose} was not compared with fp32 on real images: a bank "
+            "has no gate. Export the adapter alone with --gate to judge this precision."
+        )
+
+
+def bundle_verdict(
+    document: Mapping[str, Any], manifest: Mapping[str, Any], output: Path, *, verified: bool
+) -> str:
+    """The end of `export`, in lines; what `--json` prints, and the manifest."""
+    bank = manifest["layout"] == "bank"
+    first = manifest["adapters"][0]["name"]
+    target = (manifest["lowering"] or {}).get("target")
+    if target == "tensorrt":
+        following = next_command("build", output)
+    else:
+        following = next_command("run", output, "photos/", *(("--adapter", first) if bank else ()))
+    lines = [*_quality(document, manifest, verified=verified), wrote(output), following]
+    if bank:
+        names = ", ".join(shown(entry["name"]) for entry in manifest["adapters"])
+        count = len(manifest["adapters"])
+        lines.insert(0, f"{count} adapter{'s' if count > 1 else ''}: {names}")
+    return "\n".join(lines)
+
+
+def onnx_verdict(
+    document: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    output: Path,
+    again: Sequence[object],
+    *,
+    verified: bool,
+) -> str:
+    """The end of `export --format onnx`: also how the graph is fed.
+
+    Args:
+        document: what `--json` prints.
+        manifest: of the bundle that it was taken from.
+        output: the file.
+        again: the words of the command for a bundle, without its name.
+        verified: whether golden answers were to be compared.
+    """
+    source, result = manifest["inputs"][0], manifest["outputs"][0]
+    colours = "RGB" if source["dtype"] == "uint8" else "RGB, normalised"
+    fed = (
+        f"input {source['name']} {source['dtype']} {_shape(source)}, {colours}; output "
+        f"{result['name']} {result['dtype']} {_shape(result)}"
+    )
+    return "\n".join(
+        [
+            *_quality(document, manifest, verified=verified),
+            fed,
+            "labels, and how images are resized: in its metadata, vptkit.labels, vptkit.preprocess",
+            wrote(output),
+            "vptkit's own commands take a bundle:",
+            next_command(*again, "-o", output.with_suffix(".vptk")),
+        ]
+    )
+
+
+def _quality(
+    document: Mapping[str, Any], manifest: Mapping[str, Any], *, verified: bool
+) -> list[str]:
+    macs, precision = manifest["macs"], manifest["precision"]
+    cost = f"{macs['graph'] / macs['backbone']:.2f} × the backbone's multiply-accumulates"
+    if macs["unfolded"] != macs["graph"]:
+        cost += f" (unfolded: {macs['unfolded'] / macs['backbone']:.2f} ×)"
+    lines = [parity_text(manifest["parity"], asked=verified), f"{precision}, {cost}"]
+    if precision != "fp32":
+        lines.append(gate_text(precision, manifest["gate"]))
+        calibration = (manifest["lowering"] or {}).get("calibration")
+        if calibration is not None:
+            split = calibration["split"]
+            named = f"of {split}" if split else "of a folder that names no split"
+            lines.append(f"calibrated on {calibration['count']} images {named}")
+    confidence = document.get("confidence") or {}
+    if confidence.get("split"):
+        temperature = f"{confidence['temperature']:.3g}"
+        lines.append(f"temperature {temperature}, fitted on {shown(confidence['split'])}")
+    return lines
+
+
+def _shape(value: Mapping[str, Any]) -> str:
+    sizes = ("B" if isinstance(size, str) else str(size) for size in value["shape"])
+    return f"[{', '.join(sizes)}]"
