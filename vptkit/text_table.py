@@ -74,8 +74,8 @@ def fields(document: Mapping[str, Any], *, limit: int | None = None) -> str:
         for inner, item in entries:
             text = shown(_plain(item))
             key = shown(name if inner is None else f"{name}.{inner}")
-            short = limit is None or len(text) <= limit
-            flat[key] = text if short else text[: limit - 1] + "…"
+            cut = limit is not None and len(text) > limit
+            flat[key] = f"{text[: (limit or 0) - 1]}…" if cut else text
     width = max(map(len, flat), default=0)
     return "\n".join(f"{name.ljust(width)}  {text}" for name, text in flat.items())
 
