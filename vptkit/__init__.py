@@ -7,6 +7,7 @@ Shape alphabet, used in every docstring:
     B images, H W pixels, N patches, T tokens (prefix tokens, then patches), m prompts,
     d width, h heads, e width of a head, L depth, C classes, G golden images.
 
+- `backbones`: what is known of timm's backbones without timm; whose weights a file holds.
 - `cli`: the command line.
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.

@@ -64,7 +64,12 @@ def require_member(adapter: Adapter, bank: Bank) -> None:
         BackboneError: it was tuned on another backbone.
         AdapterError: its kind or its size does not fit; the message says what does.
     """
-    require_backbone(adapter.backbone, bank.sha256, f"adapter {adapter.name!r}")
+    require_backbone(
+        adapter.backbone,
+        bank.sha256,
+        f"adapter {adapter.name!r}",
+        remedy="A bank's adapters share one backbone: export a bank of its own for this one.",
+    )
     for problem in _problems(adapter, bank):
         raise AdapterError(f"adapter {adapter.name!r}: {problem}")
 

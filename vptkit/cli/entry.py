@@ -27,7 +27,7 @@ from vptkit.cli.runtime_commands import (
     profile,
     run,
 )
-from vptkit.cli.tune_commands import analyze, import_adapter, sweep, tune
+from vptkit.cli.tune_commands import analyze, backbones, import_adapter, sweep, tune
 from vptkit.demo import command
 from vptkit.errors import VptkitError
 from vptkit.paths.command_line import remember
@@ -128,6 +128,7 @@ app.command()(inspect.inspect)
 app.command()(profile.profile)
 app.command()(doctor.doctor)
 app.command()(command.demo)
+app.command()(backbones.backbones)
 app.command()(sweep.sweep)
 app.command()(analyze.analyze)
 app.command("import")(import_adapter.import_)
