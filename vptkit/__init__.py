@@ -8,6 +8,7 @@ Shape alphabet, used in every docstring:
     d width, h heads, e width of a head, L depth, C classes, G golden images.
 
 - `api`: the functions below, `vptkit.tune` to `vptkit.profile`.
+- `backbones`: what is known of timm's backbones without timm; whose weights a file holds.
 - `cli`: the command line.
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vptkit.errors import AdapterError, BackboneError
+from vptkit.errors import AdapterError
 from vptkit.export.fold.block_tensors import Tensors
 from vptkit.export.fold.fold_network import fold_head
 from vptkit.export.fold.prefix_keys_values import prompts_seen
+from vptkit.formats.adapter import require_backbone
 from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots
 
 if TYPE_CHECKING:
@@ -63,13 +64,12 @@ def require_member(adapter: Adapter, bank: Bank) -> None:
         BackboneError: it was tuned on another backbone.
         AdapterError: its kind or its size does not fit; the message says what does.
     """
-    if adapter.backbone.sha256 not in (None, bank.sha256):
-        raise BackboneError(
-            f"adapter {adapter.name!r}: another backbone than the one that was tuned for this bank: "
-            f"its weights have the digest {str(adapter.backbone.sha256)[:12]}… "
-            f"({adapter.backbone.name}), those of the bank {bank.sha256[:12]}…. All adapters of a "
-            "bank share one backbone: export this one alone, or tune it again on the bank's."
-        )
+    require_backbone(
+        adapter.backbone,
+        bank.sha256,
+        f"adapter {adapter.name!r}",
+        remedy="A bank's adapters share one backbone: export a bank of its own for this one.",
+    )
     for problem in _problems(adapter, bank):
         raise AdapterError(f"adapter {adapter.name!r}: {problem}")
 

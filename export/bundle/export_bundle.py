@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_folder
+from vptkit.backbones.weights_places import remember_weights
 from vptkit.errors import MissingExtraError
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
@@ -13,7 +14,12 @@ from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
-from vptkit.formats.backbone_weights import digest_of_weights, read_weights
+from vptkit.formats.backbone_weights import (
+    digest_of_weights,
+    read_weights,
+    remembered_tensors,
+    weights_file,
+)
 from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
@@ -125,11 +131,17 @@ def _backbone(
 ) -> tuple[BackboneSpec, Mapping[str, NDArray[Any]]]:
     """Spec and weights, the digest compared: from the file alone if it will do."""
     path = None if weights is None else Path(weights)
-    spec = adapter.backbone.spec
-    tensors = read_weights(path, spec) if path is not None and spec is not None else None
+    spec, tensors = adapter.backbone.spec, None
+    if spec is not None and path is None:
+        tensors = remembered_tensors(spec, adapter.backbone.sha256)
+    elif spec is not None and path is not None:
+        tensors = read_weights(path, spec)
     if spec is None or tensors is None:
         if from_timm is None:
             raise MissingExtraError("timm", "tune", "reading this backbone")
         return from_timm(adapter)
-    require_backbone(adapter.backbone, digest_of_weights(tensors), path)
+    digest = digest_of_weights(tensors)
+    require_backbone(adapter.backbone, digest, path)
+    if path is not None:
+        remember_weights(digest, weights_file(path))
     return spec, tensors

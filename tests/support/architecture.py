@@ -25,7 +25,8 @@ TABLE: dict[str, str] = {
     "images": "",
     "scores": "",
     "paths": "images",
-    "formats": "images paths",
+    "backbones": "",
+    "formats": "backbones images paths",
     # devices/
     "devices.drivers": "",
     "devices.boards": "",
@@ -33,7 +34,7 @@ TABLE: dict[str, str] = {
     "devices.power": "devices.drivers devices.probes",
     # tune/
     "tune": "formats images",
-    "tune.backbone": "formats images",
+    "tune.backbone": "backbones formats images",
     "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.importers": "tune.backbone formats images",
@@ -41,8 +42,8 @@ TABLE: dict[str, str] = {
     "tune.training": "tune tune.data tune.methods tune.probe formats images",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
     "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images scores",
-    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training formats images"
-    " scores",
+    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones formats"
+    " images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
     "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run formats",
     # export/
@@ -52,7 +53,7 @@ TABLE: dict[str, str] = {
     "export.numerics": "export.analysis export.graph formats scores",
     "export.precision": "export.analysis export.numerics",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
-    " formats",
+    " backbones formats",
     "export.bank": "export.bundle export.fold export.graph export.numerics export.precision formats"
     " images",
     # runtime/

@@ -247,7 +247,7 @@ def reference_logits(
     """
     if not isinstance(adapter, Adapter):
         adapter = read_adapter(adapter)
-    model, _ = checked_weights(adapter.backbone, weights)
+    model, _ = checked_weights(adapter, weights)
     with_spec(adapter, spec_from_model(model, adapter.backbone.name))
     pixels = torch.from_numpy(normalize(images, adapter.preprocess))
     parts = [adapter_logits(model, adapter, part) for part in torch.split(pixels, 16)]

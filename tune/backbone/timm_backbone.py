@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,17 @@ import timm
 import torch
 from timm.data.config import resolve_data_config
 
+from vptkit.backbones.backbone_names import near_names
+from vptkit.backbones.weights_fit import other_model, why_not
+from vptkit.backbones.weights_places import remember_weights, remembered_weights
 from vptkit.errors import BackboneError
 from vptkit.formats.adapter import require_backbone, with_spec
-from vptkit.formats.backbone_weights import digest_of_weights, is_head
-from vptkit.formats.tensor_file import read_tensors
+from vptkit.formats.backbone_weights import (
+    digest_of_weights,
+    is_head,
+    read_backbone_tensors,
+    weights_file,
+)
 from vptkit.formats.timm_arguments import (
     MOST_PARAMETERS,
     require_timm_arguments,
@@ -21,6 +28,7 @@ from vptkit.formats.timm_arguments import (
 )
 from vptkit.images.preprocess import Preprocess
 
+from .hub_weights import model_of_hub
 from .spec_from_timm import spec_from_model, weights_from_model
 
 if TYPE_CHECKING:
@@ -57,26 +65,38 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
             network, or a file that does not fit.
     """
     args = dict(args)
-    require_timm_name(name)
+    _require_name(name)
     require_timm_arguments(args)
-    if not timm.is_model(name):
-        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3))
-        raise BackboneError(f"{name}: timm has no model of this name; near: {near or 'none'}")
+    weights = None if weights is None else weights_file(weights)
     model = _blueprint(name, args)
     spec_from_model(model, name)  # an unknown feature is named before anything is loaded
-    _require_parameters(model, name, weights)
     if weights is None:
-        try:
-            model = timm.create_model(name, pretrained=True, num_classes=0, **args)
-        except (OSError, RuntimeError) as error:
-            raise BackboneError(
-                f"{name}: its weights could not be fetched ({type(error).__name__}). "
-                "Pass --weights FILE.safetensors to use a local file."
-            ) from error
+        _require_parameters(model, name, None)
+        model = model_of_hub(name, args)
     else:
+        state = _state(weights)
+        _require_model(model, state, weights, patch="patch_size" not in args)
+        _require_parameters(model, name, weights)
         model = _built(name, args)
-        _load(model, weights)
+        _load(model, state, weights)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _require_name(name: str) -> None:
+    """Refuse what timm has no model for, and name those that are meant.
+
+    Raises:
+        BackboneError: the name is not known; with those that export and fit its words.
+    """
+    try:
+        require_timm_name(name)
+        reason = "" if timm.is_model(name) else f"{name}: timm has no model of this name."
+    except BackboneError as error:
+        reason = str(error)
+    if reason:
+        near = near_names(str(name))
+        meant = f" Did you mean {', '.join(near)}?" if near else ""
+        raise BackboneError(f"{reason}{meant} vptkit backbones lists all that export.")
 
 
 def _built(name: str, args: Mapping[str, Any]) -> Any:
@@ -115,16 +135,40 @@ def _require_parameters(model: Any, name: str, weights: Path | None) -> None:
 
 
 def checked_weights(
-    reference: BackboneRef, weights: Path | None
+    adapter: Adapter, weights: Path | None
 ) -> tuple[Any, dict[str, NDArray[np.float32]]]:
     """The backbone an adapter names, and its tensors, with the digest compared.
+
+    Args:
+        adapter: names backbone and digest.
+        weights: their file; None takes the file that this user's cache remembers for the digest, or
+            asks timm's hub.
 
     Raises:
         BackboneError: it cannot be built, or its digest is not the adapter's.
     """
+    known = None if weights is not None else remembered_weights(adapter.backbone.sha256)
+    if known is not None:
+        with contextlib.suppress(BackboneError):  # a hint: the file may be another by now
+            return _checked(adapter.backbone, known)
+    try:
+        return _checked(adapter.backbone, weights)
+    except BackboneError as error:
+        origin = adapter.weights_origin()
+        if weights is not None or origin is None:
+            raise
+        raise BackboneError(f"{error}. The adapter was tuned with {origin}") from error
+
+
+def _checked(
+    reference: BackboneRef, weights: Path | None
+) -> tuple[Any, dict[str, NDArray[np.float32]]]:
     model = create_backbone(reference.name, reference.args, weights)
     tensors = weights_from_model(model)
-    require_backbone(reference, digest_of_weights(tensors), weights or reference.name)
+    digest = digest_of_weights(tensors)
+    require_backbone(reference, digest, weights or reference.name)
+    if weights is not None:
+        remember_weights(digest, weights_file(weights))
     return model, tensors
 
 
@@ -137,7 +181,7 @@ def described_weights(
         AdapterError: the adapter does not fit it.
         BackboneError: timm cannot build it, it is not supported, or its digest differs.
     """
-    model, tensors = checked_weights(adapter.backbone, weights)
+    model, tensors = checked_weights(adapter, weights)
     spec = spec_from_model(model, adapter.backbone.name)
     with_spec(adapter, spec)
     return spec, tensors
@@ -156,15 +200,29 @@ def preprocess_of(model: Any) -> Preprocess:
     )
 
 
-def _load(model: Any, path: Path) -> None:
-    state = {
-        # a copy: the file's bytes are read-only memory
-        key: torch.from_numpy(value.astype("float32"))
-        for key, value in read_tensors(path, BackboneError).items()
-        if not is_head(key)
-    }
-    expected = {key: value.shape for key, value in model.state_dict().items() if not is_head(key)}
-    if {key: value.shape for key, value in state.items()} != expected:
+State = dict[str, torch.Tensor]
+
+
+def _state(path: Path) -> State:
+    # a copy: the file's bytes are read-only memory
+    tensors = read_backbone_tensors(path).items()
+    return {key: torch.from_numpy(value.astype("float32")) for key, value in tensors}
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items() if not is_head(key)}
+
+
+def _require_model(model: Any, state: State, path: Path, *, patch: bool) -> None:
+    """Refuse weights of another width, depth or patch, before timm resamples or complains."""
+    reason = other_model(_shapes(state), _shapes(model.state_dict()), patch=patch)
+    if reason is not None:
+        raise BackboneError(f"{path}: {reason}")
+
+
+def _load(model: Any, state: State, path: Path) -> None:
+    expected, given = _shapes(model.state_dict()), _shapes(state)
+    if given != expected:
         state = _converted(model, state, path)
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if broken:
@@ -172,16 +230,15 @@ def _load(model: Any, path: Path) -> None:
     try:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise BackboneError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+        raise BackboneError(f"{path}: {why_not(_shapes(state), expected)}") from error
     missing = [key for key in result.missing_keys if not is_head(key)]
     if missing or result.unexpected_keys:
-        raise BackboneError(
-            f"{path}: not the weights of this model: missing {missing[:3]}, unexpected "
-            f"{result.unexpected_keys[:3]}"
-        )
+        reason = why_not(_shapes(state), expected)
+        foreign = why_not(given, expected)  # timm may have renamed a part of what was there
+        raise BackboneError(f"{path}: {foreign if 'names' in foreign else reason}")
 
 
-def _converted(model: Any, state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+def _converted(model: Any, state: State, path: Path) -> State:
     """Timm's own conversion of foreign names and position grids, of the model's architecture."""
     module = inspect.getmodule(type(model))
     convert = getattr(module, "checkpoint_filter_fn", None)
@@ -189,6 +246,7 @@ def _converted(model: Any, state: dict[str, torch.Tensor], path: Path) -> dict[s
         return state
     try:
         converted = convert(state, model)
-    except (KeyError, RuntimeError, ValueError, AssertionError) as error:
-        raise BackboneError(f"{path}: timm cannot convert these weights: {error}") from error
+    except _UNBUILDABLE as error:  # torch's own words are of no use to whoever named the file
+        reason = why_not(_shapes(state), _shapes(model.state_dict()))
+        raise BackboneError(f"{path}: timm cannot convert these weights: {reason}") from error
     return {key: value for key, value in converted.items() if not is_head(key)}

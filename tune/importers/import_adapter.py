@@ -16,6 +16,7 @@ from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.pooling import head_inputs
 from vptkit.images.preprocess import Preprocess, normalize
 from vptkit.regular_files import read_regular
+from vptkit.tune.backbone.hub_weights import weights_origin
 from vptkit.tune.backbone.patch_grid import require_whole_patches
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
@@ -151,6 +152,7 @@ def import_adapter(
         labels=_labels(config.labels, len(head["bias"])),
         preprocess=_preprocess(model, config),
         train={
+            "weights": weights_origin(config.backbone, config.weights),
             "imported": {
                 "layout": config.layout,
                 "file": file.name,

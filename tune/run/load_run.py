@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.atomic_files import require_writable
+from vptkit.backbones.weights_places import remember_weights
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
-from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.backbone_weights import digest_of_weights, weights_file
 from vptkit.progress import begin_phase, keep_line
 from vptkit.tune.backbone.patch_grid import require_whole_patches
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
@@ -132,6 +133,8 @@ def load_run(request: RunRequest) -> RunInputs:
         spec=spec,
         sha256=digest_of_weights(weights_from_model(model)),
     )
+    if config.weights is not None:
+        remember_weights(str(reference.sha256), weights_file(config.weights))
     seen = [name for name in splits if request.test or name in ("train", "val")]
     return RunInputs(
         there=there,

@@ -12,6 +12,7 @@ import torch
 import vptkit
 from vptkit.formats.adapter import Adapter, write_adapter
 from vptkit.images.preprocess import normalize
+from vptkit.tune.backbone.hub_weights import weights_origin
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.data.splits import class_counts
 from vptkit.tune.training.device import describe_device, device_of
@@ -123,6 +124,7 @@ def _adapter(
             "soup": chosen.soup,
             "cross_validation": _cross_validation(inputs, trained),
             "images": class_counts(inputs.labels, inputs.splits),
+            "weights": weights_origin(config.backbone, config.weights),
             "whitening": trained.state.whitening,
             "probe": trained.state.start.get("probe"),
             "layer_norms": chosen.layer_norms,

@@ -30,7 +30,7 @@ from vptkit.cli.runtime_commands import (
     run,
 )
 from vptkit.cli.shared.options import require_choice
-from vptkit.cli.tune_commands import analyze, import_adapter, sweep, tune
+from vptkit.cli.tune_commands import analyze, backbones, import_adapter, sweep, tune
 from vptkit.demo import command
 from vptkit.paths.command_line import remember
 from vptkit.shown_text import shown, shown_lines, tell
@@ -198,6 +198,7 @@ app.command()(inspect.inspect)
 app.command()(profile.profile)
 app.command()(doctor.doctor)
 app.command()(command.demo)
+app.command()(backbones.backbones)
 app.command()(sweep.sweep)
 app.command()(analyze.analyze)
 app.command("import")(import_adapter.import_)

@@ -196,6 +196,16 @@ class Adapter:
         """Tuned LayerNorm parameters by timm name."""
         return {k[3:]: v for k, v in self.tensors.items() if k.startswith("ln.")}
 
+    def weights_origin(self) -> str | None:
+        """What is noted of the backbone's weights, as "model.safetensors (sha256 029e07…)"."""
+        noted = self.train.get("weights")
+        if not isinstance(noted, dict):
+            return None
+        file, digest, hub = (noted.get(key) for key in ("file", "sha256", "hub"))
+        if isinstance(file, str):
+            return f"{file} (sha256 {str(digest)[:12]}…)"
+        return f"the hub's {hub}" if isinstance(hub, str) else None
+
     def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
         """(images, logits) of the reference, if the file carries them."""
         if "golden.images" not in self.tensors:
@@ -443,13 +453,19 @@ def _prompt_sites(adapter: Adapter) -> range:
     return range(max(len(numbers), 1))  # any other number than these is refused as unknown
 
 
-def require_backbone(reference: BackboneRef, digest: str, source: object) -> None:
+_WEIGHTS = "Pass --weights with the file that was used for tuning."
+
+
+def require_backbone(
+    reference: BackboneRef, digest: str, source: object, *, remedy: str = _WEIGHTS
+) -> None:
     """Refuse weights that are not those an adapter was tuned on.
 
     Args:
         reference: what the adapter names.
         digest: `digest_of_weights` of the weights at hand.
         source: where those came from, for the message.
+        remedy: a sentence for the message.
 
     Raises:
         BackboneError: the digests differ.
@@ -457,6 +473,5 @@ def require_backbone(reference: BackboneRef, digest: str, source: object) -> Non
     if reference.sha256 not in (None, digest):
         raise BackboneError(
             f"{source}: another backbone than the one that was tuned: digest {digest[:12]}…, the "
-            f"adapter wants {str(reference.sha256)[:12]}… ({reference.name}). Pass --weights with "
-            "the file that was used for tuning."
+            f"adapter wants {str(reference.sha256)[:12]}… ({reference.name}). {remedy}"
         )

@@ -214,7 +214,10 @@ def _tensor_folder(path: Path, names: list[str]) -> Found | None:
 
 def inner_tensors(path: Path, names: Iterable[str]) -> Path | None:
     """The file of weights in a folder: model.safetensors, or the only .safetensors there."""
-    found = [name for name in names if name.endswith(".safetensors")]
+    there = set(names)
+    if there & {_MANIFEST, "adapter_config.json"}:  # a bundle's, or PEFT's
+        return None
+    found = [name for name in there if name.endswith(".safetensors")]
     if "model.safetensors" in found:
         return path / "model.safetensors"
     return path / found[0] if len(found) == 1 else None

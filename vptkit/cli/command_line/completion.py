@@ -253,7 +253,7 @@ def _split(text: str) -> list[str]:
     """As a shell does it; of a quote that is still open, what follows it."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    words = []
+    words: list[str] = []
     try:
         words += lexer
     except ValueError:  # an open quote

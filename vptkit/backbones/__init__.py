@@ -1,0 +1,7 @@
+"""What is known of timm's backbones without timm: a table that ships, and what follows from it.
+
+- `backbone_names`: the names that somebody means by "ViT-B/16" or "dinov2".
+- `backbone_table`: every name that exports: size, input, licence, multiply-accumulates.
+- `weights_fit`: weights that are those of another backbone, said in words.
+- `weights_places`: where this user's weights lie, by digest: a hint, checked when it is used.
+"""
