@@ -1,5 +1,6 @@
 """What commands share: options, and how results are printed. Imports no command.
 
+- `kept_epochs`: what an interrupted training left behind.
 - `options`: options and arguments under one name and one help text.
 - `oracle_report`: `check --oracle`: what TensorRT makes of a graph, as a table.
 - `output`: documents and texts on standard output; missing extras named.
