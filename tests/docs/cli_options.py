@@ -24,7 +24,7 @@ def commands() -> dict[str, frozenset[str]]:
 
     def walk(name: str, command: Any) -> None:
         options = {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o[0] == "-"}
-        found[name] = frozenset(options | {"--help"})
+        found[name] = frozenset(options | {"--help", "-h", "--traceback"})
         for word, inner in getattr(command, "commands", {}).items():
             walk(f"{name} {word}".strip(), inner)
 
@@ -52,6 +52,10 @@ def complaint(line: str) -> str | None:
     rest = words[start + 1 :]
     end = next((i for i, word in enumerate(rest) if _END.fullmatch(word)), len(rest))
     rest = rest[:end]
+    if rest[:1] == ["version"]:
+        return None
+    if rest[:1] == ["help"]:
+        rest = rest[1:]
     name = ""
     for word in rest:
         if f"{name} {word}".strip() not in commands():

@@ -10,11 +10,14 @@
 - `tune_commands`: tune, sweep, analyze, import.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from . import interrupts
 
+TYPE_CHECKING = False  # see interrupts
 if TYPE_CHECKING:
+    from typing import Any
+
     from .entry import app
 
 __all__ = ["app", "main"]

@@ -14,16 +14,14 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+TYPE_CHECKING = False  # loading typing takes as long as all the rest here
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-    from typing import Any
+    from typing import Any, NoReturn
 
 __all__ = ["asked", "heard", "leave", "listen", "run"]
-
-_Result = TypeVar("_Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _IMPORTING = 0.02  # seconds between two looks at an import that the signal waits for
@@ -70,7 +68,7 @@ def asked() -> bool:
     return _State.signals > 0
 
 
-def run(command: Callable[[], _Result]) -> _Result:
+def run(command: Callable[[], Any]) -> Any:
     """Run a command; a signal is a KeyboardInterrupt in it, at a place that bears it.
 
     Raises:

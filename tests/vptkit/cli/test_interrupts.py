@@ -219,6 +219,6 @@ def test_at_any_time(name, number):
     with Child(command, stdout=PIPE, stderr=PIPE) as child:
         _, plain = child.communicate()
     whole, usual = time.monotonic() - start, child.returncode
-    for i in range(12):
-        code, err = killed(command, number, whole * i / 12)
+    for i in range(8):
+        code, err = killed(command, number, whole * i / 8)
         assert (code, err) in ((130, "interrupted\n"), (usual, plain)), (i, code, err)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vptkit.cli.shared.kept_epochs import say_kept_epochs
 from vptkit.cli.shared.options import AllowOutside, AsJson
 from vptkit.cli.shared.output import emit, needs_extra, require_tune
 from vptkit.cli.shared.verdict import next_command, wrote
@@ -78,7 +79,7 @@ def sweep(
         with progress("sweep") as bar:
             result = run_sweep(plan, output, runner, force=force, progress=bar)
     except KeyboardInterrupt:
-        typer.echo("finished epochs are kept: the same command goes on", err=True)
+        say_kept_epochs(output, "the same command goes on")
         raise
     emit(result, as_json, text="\n".join([leaderboard_table(result), *_next(result, plan.config)]))
 

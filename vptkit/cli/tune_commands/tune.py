@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vptkit.cli.shared.kept_epochs import say_kept_epochs
 from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
@@ -203,7 +204,7 @@ def tune(
                 progress=bar,
             )
     except KeyboardInterrupt:
-        typer.echo("finished epochs are kept: the same command with --resume goes on", err=True)
+        say_kept_epochs(output, "the same command with --resume goes on")
         raise
     if leads():  # of torchrun's processes one speaks
         _warn(result.warnings)

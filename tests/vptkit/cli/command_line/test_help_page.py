@@ -29,6 +29,7 @@ def test_a_page_fits_and_says_all(vptkit, monkeypatch, name, columns):
     assert [heading for heading in OPTIONS.get(name, ()) if f"{heading}:" not in headings] == []
 
 
+@pytest.mark.slow
 def test_examples_can_be_pasted(vptkit, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     for name in COMMANDS:
