@@ -1,6 +1,7 @@
 """A frozen timm model: loaded, described, and run with prompts.
 
 - `block_spec_from_timm`: one block, described.
+- `patch_grid`: an input size is a whole number of patches.
 - `prefix_forward`: the training forward: prompts as key/value prefixes.
 - `reference`: the meaning of an adapter, plain and slow.
 - `spec_from_timm`: a model, described, or refused by feature.
