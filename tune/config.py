@@ -88,7 +88,7 @@ class TuneConfig:
         refit_epochs: of the head alone, after λ or that place was chosen; 0 for none.
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
         allow_chance: write the adapter also where nothing was learned
-            (`vptkit.tune.run.judge_training`).
+            (`vptkit.tune.phases.judge_training`).
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`; given by the user alone, not by a
             file of settings.
         dropout: on prompts.

@@ -16,6 +16,7 @@ from tests.tune.conftest import NAME, TINY  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.runtime import open_session  # noqa: E402
 from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
+from vptkit.tune.idle_settings import without_idle  # noqa: E402
 
 METHODS = {
     "ln": ("--cycles", 1, "--head-epochs", 2, "--ln-epochs", 2, "--rescale", "gamma"),
@@ -26,13 +27,19 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    path = tmp_path_factory.mktemp("settings") / "run.toml"
+    """A function: the settings file of a method."""
+    folder = tmp_path_factory.mktemp("settings")
     arguments = ", ".join(f"{key} = {value}" for key, value in TINY.items())
-    path.write_text(
-        f'backbone = "{NAME}"\nbackbone_args = {{{arguments}}}\n'
-        "batch_size = 8\nprompts = 3\nrank = 5\ngolden = 6\nlr_ln = 3e-2\n"
-    )
-    return path
+    own = {"batch_size": 8, "prompts": 3, "rank": 5, "golden": 6, "lr_ln": 3e-2}
+
+    def of(method: str):
+        lines = [f'backbone = "{NAME}"', f"backbone_args = {{{arguments}}}"]
+        kept = without_idle({**own, "method": method})
+        lines += [f"{key} = {value!r}" for key, value in kept.items()]
+        (folder / f"{method}.toml").write_text("\n".join(lines) + "\n")
+        return folder / f"{method}.toml"
+
+    return of
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def tuned(vptkit, splits, weights, settings, tmp_path):
 
     def make(method: str):
         output = tmp_path / f"{method}.safetensors"
-        common = ("--config", settings, "--weights", weights, "--method", method, "--json")
+        common = ("--config", settings(method), "--weights", weights, "--json")
         code, out, err = vptkit("tune", splits, "-o", output, *common, *METHODS[method])
         assert code == 0, err
         document = json.loads(out)
@@ -77,8 +84,8 @@ def test_baked_costs_nothing(vptkit, tuned, splits, weights, settings, tmp_path)
     import onnx
 
     plain = tmp_path / "plain.safetensors"
-    common = ("--config", settings, "--weights", weights, "--epochs", 1, "--json")
-    code, _, err = vptkit("tune", splits, "-o", plain, *common, "--method", "linear")
+    common = ("--config", settings("linear"), "--weights", weights, "--json")
+    code, _, err = vptkit("tune", splits, "-o", plain, *common)
     assert code == 0, err
     counts = []
     for adapter in (plain, tuned("ln")):
@@ -104,9 +111,15 @@ def test_bank(vptkit, tuned, weights, tmp_path):
 
 
 def test_text_is_short(vptkit, splits, weights, settings, tmp_path):
-    options = ("--config", settings, "--weights", weights, "--method", "ln", "--epochs", 1)
+    options = ("--config", settings("ln"), "--weights", weights, "--epochs", 1)
     code, out, err = vptkit("tune", splits, "-o", tmp_path / "a.safetensors", *options)
+    assert code == 0, err
+    assert "shift.gamma" not in out
+    assert len(out.splitlines()) < 6
+    code, out, err = vptkit(
+        "tune", splits, "-o", tmp_path / "a.safetensors", *options, "--verbose", "--force"
+    )
     assert code == 0, err
     assert "shift.gamma" in out
     assert "blocks" not in out
-    assert len(out.splitlines()) < 35
+    assert len(out.splitlines()) < 40

@@ -39,7 +39,7 @@ TABLE: dict[str, str] = {
     "tune.methods": "tune tune.backbone formats scores",
     "tune.importers": "tune.backbone formats images",
     "tune.probe": "scores",
-    "tune.training": "tune tune.data tune.methods tune.probe formats images",
+    "tune.training": "tune tune.data tune.methods tune.probe formats images scores",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
     "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images scores",
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones formats"

@@ -120,7 +120,8 @@ def _settled(training: Training) -> Training:
     ends there is another model than those that were judged.
     """
     config = training.config
-    if "val" in training.sets or config.select != "soup":
+    probe_alone = config.method == "linear"  # which has no epochs to select
+    if "val" in training.sets or config.select != "soup" or probe_alone:
         return training
     return replace(training, config=replace(config, select="last"))
 

@@ -43,7 +43,7 @@ class Chosen:
             full set; None if no LayerNorms are tuned.
         line: α, and the curve along the line (`Line.to_json`); None if none was walked.
         confidence: temperature, and what it did (`Temperature.to_json`); None if none was sought.
-        warnings: of `vptkit.tune.run.judge_training`.
+        warnings: of `vptkit.tune.phases.judge_training`.
         by_class: class → right answers, of val or of what was held out.
         test_top1, ood_top1: accuracy there, asked when all was chosen; None if there is no such
             split, or it shall not be looked at.

@@ -19,15 +19,20 @@ __all__ = ["plot_curves"]
 
 
 @plain_pictures()
-def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def plot_curves(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    title: str = "",
+) -> None:
     """Loss and accuracy over epochs, for one run or several side by side.
 
     Args:
         histories: name → its records: the start, if it is a probe ("epoch" 0, `val_loss`,
             `val_top1`, `probe`: its grid of strengths gets a panel of its own), and the epochs
             (also `train_loss`, `train_top1`, and `part` if head and norms learn in turns: shaded
-            where the head does).
+            where the head does; what has `taken` gets a dot).
         path: of the PNG; replaced if it exists.
+        title: of the whole picture, as the result of the run.
     """
     probes = {name: h[0]["probe"] for name, h in histories.items() if "probe" in h[0]}
     epochs = any(len(history) > 1 or "probe" not in history[0] for history in histories.values())
@@ -39,6 +44,8 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     if axes:
         loss, accuracy = axes
         _plot_epochs(loss, accuracy, histories)
+    if title:
+        figure.suptitle(in_plot(title))
     with atomic_file(path) as part:
         figure.savefig(part, format="png")
 
@@ -71,10 +78,15 @@ def _plot_epochs(
         epochs = [record["epoch"] for record in history]
         for axes, key in ((loss, "loss"), (accuracy, "top1")):
             val, train = (_numbers(history, f"{part}_{key}") for part in ("val", "train"))
-            axes.plot(epochs, train, color=color, linewidth=1, linestyle="--", alpha=0.6)
-            axes.plot(epochs, val, color=color, linewidth=2, label=in_plot(name))
-            if len(history) == 1:  # no line is seen
-                axes.plot(epochs, val, "o", color=color)
+            thin = {"linewidth": 1, "linestyle": "--", "alpha": 0.6, "marker": _mark(train)}
+            axes.plot(epochs, train, color=color, **thin)
+            thick = {"linewidth": 2, "label": in_plot(name), "marker": _mark(val)}
+            axes.plot(epochs, val, color=color, **thick)
+            for place, record in enumerate(history):
+                if record.get("taken"):
+                    label = f"taken: epoch {record['epoch']}" if len(histories) == 1 else None
+                    dot = (epochs[place], val[place], "o")
+                    axes.plot(*dot, color=color, markersize=8, label=label)
             _shade_head_phases(axes, history)
     loss.set_ylabel("cross-entropy")
     accuracy.set_ylabel("top-1")
@@ -85,6 +97,11 @@ def _plot_epochs(
     handles, labels = accuracy.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))  # the head phases have one name
     accuracy.legend(once.values(), once.keys(), framealpha=1, edgecolor="none")  # grey on white
+
+
+def _mark(values: Sequence[float]) -> str:
+    """A dot for what is alone, of which no line would be seen."""
+    return "o" if sum(map(math.isfinite, values)) == 1 else ""
 
 
 def _numbers(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:

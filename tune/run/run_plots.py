@@ -25,6 +25,7 @@ def plot_run(
     files: RunFiles,
     name: str,
     line: Mapping[str, Any] | None = None,
+    title: str | None = None,
 ) -> tuple[Path | None, tuple[Path, ...]]:
     """The learning curves, and the pictures of tuned LayerNorms and of a line.
 
@@ -34,11 +35,12 @@ def plot_run(
         files: of the run.
         name: of the adapter, for the titles.
         line: `Line.to_json`, None if none was walked.
+        title: of the curves, as the result; the name unless given.
 
     Returns:
         paths of the curves, and of the pictures; (None, ()) without matplotlib.
     """
-    drawn = _draw(state, norms, line, files, name)
+    drawn = _draw(state, norms, line, files, name, title or name)
     for old in {files.beside(ending) for ending in PICTURES} - set(drawn):
         old.unlink(missing_ok=True)  # of an adapter that this one replaces
     return (drawn[0], tuple(drawn[1:])) if drawn else (None, ())
@@ -50,12 +52,14 @@ def _draw(
     line: Mapping[str, Any] | None,
     files: RunFiles,
     name: str,
+    title: str,
 ) -> list[Path]:
     """What there is to draw: the curves first; nothing without matplotlib."""
     if not can_draw():
         return []
     plots = [files.curves]
-    learning_curves.plot_curves({name: state.records}, files.curves)
+    records = [{**r, "taken": r["epoch"] == state.best_epoch} for r in state.records]
+    learning_curves.plot_curves({name: records}, files.curves, title)
     if norms is not None:
         plots.append(files.beside("shift.png"))
         rescale_plots.plot_shift(norms["shift"], plots[-1], name)

@@ -38,7 +38,7 @@ class TuneResult:
         cross_validation: what chose instead of val: {"folds": how many, 0 if no image could be held
             out; "joined": images of a val that was too small to choose, and joined train}; None if
             val chose.
-        warnings: sentences, as of a training that diverged (`vptkit.tune.run.judge_training`).
+        warnings: sentences, as of a training that diverged (`vptkit.tune.phases.judge_training`).
         by_class: class → right answers, of val or of what was held out.
         images: split → class → number of images; of train those that were trained on.
     """

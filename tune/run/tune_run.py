@@ -16,6 +16,7 @@ import numpy as np
 
 from vptkit.errors import VptkitError
 from vptkit.progress import SILENT, begin_phase
+from vptkit.tune.phases.judge_training import judge_training
 from vptkit.tune.phases.new_model import Training
 from vptkit.tune.phases.phased_training import train_phases
 from vptkit.tune.training.device import choose_device, describe_device, repeatable
@@ -25,7 +26,6 @@ from vptkit.tune.training.run_files import run_files
 from .choose_on_val import choose_on_val, temper, top1_on, unseen_logits
 from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
-from .judge_training import judge_training
 from .load_run import RunRequest, load_run, require_readable, require_val
 from .write_run import write_run
 

@@ -191,12 +191,12 @@ def test_resume_keeps_what_is_done(splits, make_folders, make_config, tmp_path):
     assert (tmp_path / "a-1shot.safetensors").stat().st_mtime_ns == done
     for run, other in zip(again.runs, whole.runs, strict=True):
         assert {**run, "adapter": ""} == {**other, "adapter": ""}
-    for other in ({"epochs": 3}, {"seed": 1}):
+    for other in ({"golden": 4}, {"seed": 1}):
         with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
             tune_shots(splits, output, make_config(method="linear", **other), (1, 2), resume=True)
-    changed = make_config(method="linear", epochs=3)
+    changed = make_config(method="linear", golden=4)
     forced = tune_shots(splits, output, changed, (1, 2), resume=True, force=True)
-    assert read_adapter(forced.runs[0]["adapter"]).train["config"]["epochs"] == 3
+    assert read_adapter(forced.runs[0]["adapter"]).train["config"]["golden"] == 4
     make_folders(tmp_path / "d", 6, 40)
     with pytest.raises(OutputError, match=r"a-1shot\.safetensors: exists already, of other"):
         tune_shots(tmp_path / "d", output, config, (1, 2), resume=True)
@@ -251,7 +251,7 @@ def test_ood_is_reported(splits, make_folders, make_config, tmp_path):
     for split in ("train", "val", "test"):
         shutil.copytree(splits / split, tmp_path / "d" / split)
     make_folders(tmp_path / "d" / "ood", 5, 7)
-    config = make_config(method="linear", name="x", epochs=4, allow_outside=True)
+    config = make_config(method="linear", name="x", allow_outside=True)
     result = tune(tmp_path / "d", tmp_path / "a.safetensors", config)
     record = read_adapter(result.adapter).train
     assert result.ood_top1 == record["ood_top1"] == result.to_json()["ood_top1"]
@@ -266,7 +266,7 @@ def test_ood_is_reported(splits, make_folders, make_config, tmp_path):
 
 
 def test_the_command(vptkit, splits, weights, make_config, tmp_path):
-    settings = {"method": "linear", "epochs": 1, "golden": 2, "batch_size": 8, "shots": [1, 2]}
+    settings = {"method": "linear", "golden": 2, "batch_size": 8, "shots": [1, 2]}
     arguments = make_config().backbone_args
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     table = ", ".join(f"{key} = {value}" for key, value in arguments.items())
@@ -278,7 +278,9 @@ def test_the_command(vptkit, splits, weights, make_config, tmp_path):
     assert [run["shots"] for run in json.loads(out)["runs"]] == [1, 2]
     code, out, _ = vptkit(*common, "-o", tmp_path / "b.safetensors", "--shots", "1,3")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["shots", "1", "3"]
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == ["shots", "1", "3", "test", "wrote", "next:"]
+    assert "-3shot.safetensors" in lines[-1]
     code, out, _ = vptkit(*common, "-o", tmp_path / "c.safetensors", "--shots", 2, "--json")
     assert code == 0
     assert json.loads(out)["adapter"].endswith("c.safetensors")

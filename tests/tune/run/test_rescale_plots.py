@@ -8,6 +8,7 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from vptkit.tune.methods.layer_norms import Shift
 from vptkit.tune.run import rescale_plots
@@ -180,3 +181,20 @@ def test_the_grey_has_one_name(monkeypatch, tmp_path):
     plot_curves({"birds": cyclic, "cars": cyclic}, tmp_path / "x.png")
     (legend,) = legends
     assert sorted(text.get_text() for text in legend.get_texts()) == ["birds", "cars", "head alone"]
+
+
+def test_an_epoch_alone_has_a_dot_and_so_has_what_was_taken(monkeypatch, tmp_path):
+    drawn, titles = [], []
+    real, title = Axes.plot, Figure.suptitle
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.extend(real(*a, **k)) or drawn[-1:])
+    monkeypatch.setattr(Figure, "suptitle", lambda *a, **k: titles.append(title(*a, **k)))
+    probe = {"strength": 1.0, "grid": [{"strength": 1.0, "train_loss": 0.1, "val_loss": 0.2}]}
+    start = {"epoch": 0, "val_loss": 0.6, "val_top1": 0.8, "probe": probe}
+    one = {f"{split}_{key}": 0.5 for split in ("train", "val") for key in ("loss", "top1")}
+    history = [start, {"epoch": 1, **one, "taken": True}]
+    plot_curves({"birds": history}, tmp_path / "x.png", "birds: val 50.0 %")
+    dots = [line for line in drawn if line.get_marker() == "o"]
+    assert [line.get_label() for line in dots].count("taken: epoch 1") == 2  # loss, accuracy
+    lone = [line for line in dots if line.get_linestyle() == "--"]
+    assert len(lone) == 2  # the training's one epoch
+    assert [text.get_text() for text in titles] == ["birds: val 50.0 %"]

@@ -264,7 +264,7 @@ def test_balanced_classes(make_folders, make_config, tmp_path):
     make_folders(tmp_path / "d" / "val", 3, seed=1)
     found = {}
     for weights in ("none", "balanced"):
-        config = make_config(method="linear", class_weights=weights, epochs=4, lr_head=1e-3)
+        config = make_config(method="linear", class_weights=weights)
         found[weights] = tune(tmp_path / "d", tmp_path / f"{weights}.safetensors", config)
     bias = {k: read_adapter(v.adapter).tensors["head.bias"] for k, v in found.items()}
     assert bias["none"][2] > bias["balanced"][2]  # red is no longer the safe answer

@@ -5,4 +5,5 @@
 - `import_adapter`: `vptkit import`: other code's prompts and LayerNorms.
 - `sweep`: `vptkit sweep`: many trainings.
 - `tune`: `vptkit tune`: images become an adapter.
+- `tune_verdict`: how it ends: accuracy, files, and what one does next.
 """

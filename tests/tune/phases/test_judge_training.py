@@ -8,7 +8,7 @@ pytest.importorskip("timm")
 
 from vptkit.errors import TrainingError  # noqa: E402
 from vptkit.tune.config import config_from_mapping  # noqa: E402
-from vptkit.tune.run.judge_training import at_chance, judge_training, runaway  # noqa: E402
+from vptkit.tune.phases.judge_training import at_chance, judge_training, runaway  # noqa: E402
 from vptkit.tune.training.run_files import run_files  # noqa: E402
 from vptkit.tune.training.train_state import CrossValidation, TrainState  # noqa: E402
 
