@@ -12,8 +12,8 @@ import torch
 import vptkit
 from vptkit.formats.adapter import Adapter, write_adapter
 from vptkit.images.preprocess import normalize
-from vptkit.tune.backbone.hub_weights import weights_origin
 from vptkit.scores.score_interval import percent
+from vptkit.tune.backbone.hub_weights import weights_origin
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.data.splits import class_counts
 from vptkit.tune.training.device import describe_device, device_of
