@@ -215,7 +215,7 @@ def _values(line: _Line, parameter: Any, incomplete: str) -> list[Candidate]:
     names = {
         "bank": lambda: [name for word in line.names[:1] for name in files.adapters_of_bank(word)],
         "board": files.boards,
-        "backbone": list,  # a table of names that is cheap to read goes here
+        "backbone": files.backbones,
     }.get(kind, list)()
     return [Candidate(name) for name in names if name.startswith(incomplete)]
 
@@ -253,7 +253,7 @@ def _split(text: str) -> list[str]:
     """As a shell does it; of a quote that is still open, what follows it."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    words = []
+    words: list[str] = []
     try:
         words += lexer
     except ValueError:  # an open quote
