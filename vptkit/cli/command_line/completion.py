@@ -215,7 +215,7 @@ def _values(line: _Line, parameter: Any, incomplete: str) -> list[Candidate]:
     names = {
         "bank": lambda: [name for word in line.names[:1] for name in files.adapters_of_bank(word)],
         "board": files.boards,
-        "backbone": list,  # a table of names that is cheap to read goes here
+        "backbone": files.backbones,
     }.get(kind, list)()
     return [Candidate(name) for name in names if name.startswith(incomplete)]
 

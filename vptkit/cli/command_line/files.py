@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vptkit.shown_text import shown
 
-__all__ = ["adapters_of_bank", "boards", "paths"]
+__all__ = ["adapters_of_bank", "backbones", "boards", "paths"]
 
 _MOST_ENTRIES = 4000  # of a folder that are looked at
 _MOST_SHOWN = 200
@@ -54,6 +54,20 @@ def adapters_of_bank(bundle: str) -> list[str]:
         return []
     names = [entry.get("name") for entry in entries if isinstance(entry, dict)]
     return [name for name in names if isinstance(name, str) and name and shown(name) == name]
+
+
+def backbones(table: Path | None = None) -> list[str]:
+    """The names of backbones that export, from the table that ships; none if it does not."""
+    from vptkit.errors import VptkitError
+    from vptkit.regular_files import read_regular
+    from vptkit.strict_json import parse_json
+
+    file = table or Path(__file__).parents[2] / "assets" / "backbones.json"
+    try:
+        content = read_regular(file, VptkitError, limit=_MANIFEST_BYTES)
+        return [str(row["name"]) for row in parse_json(content, file, VptkitError)["backbones"]]
+    except (VptkitError, OSError, KeyError, TypeError):
+        return []
 
 
 def boards() -> list[str]:

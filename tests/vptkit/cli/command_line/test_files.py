@@ -54,3 +54,13 @@ def test_a_manifest_that_never_ends(tmp_path, monkeypatch):
 
 def test_boards_are_those_of_the_catalog():
     assert files.boards() == sorted(boards())
+
+
+def test_backbones_are_those_of_the_table(tmp_path):
+    table = tmp_path / "backbones.json"
+    assert files.backbones(table) == []
+    table.write_text('{"backbones": [{"name": "vit_tiny"}, {"name": "vit_small"}]}')
+    assert files.backbones(table) == ["vit_tiny", "vit_small"]
+    table.write_text('{"backbones": [3]}')
+    assert files.backbones(table) == []
+    assert all(isinstance(name, str) for name in files.backbones())

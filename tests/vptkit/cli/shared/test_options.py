@@ -41,3 +41,47 @@ def test_arguments_of_a_file_go_the_way_of_an_adapters(tmp_path):
         sweep_from_mapping(
             {"data": "d", "tune": read_toml(file), "space": {"method": ["vpt", "bpt"]}}
         )
+
+
+@pytest.mark.parametrize(
+    ("command", "spelling", "older"),
+    [
+        ("tune", "--batch", "--batch-size"),
+        ("analyze", "--output", "--out"),
+        ("build", "--board", "--device"),
+        ("run", "--save", "--output"),
+        ("eval", "-o", "--output"),
+        ("demo", "-o", "--output"),
+    ],
+)
+def test_older_spellings_are_the_same_option(command, spelling, older):
+    from tests.support.command_tree import COMMANDS, options_of
+
+    found = [{spelling, older} & set(option.opts) for option in options_of(COMMANDS[command])]
+    assert {spelling, older} in found
+
+
+def test_one_spelling_for_one_thing():
+    """No command calls by another name what the others call so."""
+    from tests.support.command_tree import COMMANDS, options_of
+    from vptkit.cli.command_line.help_page import shown_spellings
+
+    shown = {w for c in COMMANDS.values() for o in options_of(c) for w in shown_spellings(o)}
+    others = {
+        "--out",
+        "--outdir",
+        "--batch-size",
+        "--img-size",
+        "--nthreads",
+        "--overwrite",
+        "--topk",
+    }
+    assert shown & others == set()
+    assert not any("_" in word for word in shown)
+
+
+def test_a_file_of_settings_may_say_batch(tmp_path):
+    from vptkit.cli.tune_commands.tune import _settings
+
+    (tmp_path / "run.toml").write_text("batch = 3\n")
+    assert _settings(tmp_path / "run.toml") == {"batch_size": 3}
