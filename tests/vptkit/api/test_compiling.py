@@ -79,6 +79,7 @@ def test_without_onnx_the_extra_is_named(files, monkeypatch):
             call(files.adapter, files.out)
 
 
+@pytest.mark.slow
 def test_a_precision_by_name(files):
     manifest = export(files.adapter, files.out, weights=files.weights, precision="fp16")
     assert manifest["precision"] == "fp16"
@@ -114,6 +115,7 @@ def test_images_for_a_lower_precision_are_passed_on_as_by_the_command(files, mon
     assert found == [("a", "b", 5, False, 1)]
 
 
+@pytest.mark.slow
 def test_a_bank_of_text_paths_is_verified(tmp_path):
     paths = write_family(family(), tmp_path)
     adapters = [str(paths[name]) for name in ("bilinear", "linear")]
