@@ -170,6 +170,9 @@ class TuneConfig:
         Raises:
             VptkitError: a value is out of range; says which, what came, what was expected.
         """
+        for key in ("weights", "full_data"):  # text will do, too
+            if isinstance(getattr(self, key), str):
+                object.__setattr__(self, key, Path(getattr(self, key)))
         require_timm_arguments(self.backbone_args)
         problems = [
             f"{key} is {getattr(self, key)!r}, expected one of {', '.join(choices)}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import pytest
 from tests.support.bank_cases import family, write_family
 from tests.support.fakes.gpu import ORIN, SERVER
 from tests.support.tolerances import PARITY_FP32, largest_difference
-from vptkit.errors import MissingError, TargetError
+from vptkit.errors import MissingError, TargetError, VptkitError
 from vptkit.export.bank.export_bank import BankOptions, export_bank
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import tensorrt_graph
@@ -342,3 +344,17 @@ def test_tables_go_to_the_device_once(open_engine, bank, fake_gpu):
 def test_a_bank_that_outgrew_its_engine(open_engine, bank):
     with pytest.raises(TargetError, match=r"outgrown its engine.*--bank-max"):
         BankSession(open_bundle(bank), "tensorrt", open_engine(bank, adapters=2))
+
+
+@EITHER
+def test_a_closed_session_gives_the_memory_back(open_baked, make_bundle):
+    session = open_baked(make_bundle())
+    session.run(noise(2))
+    engine = weakref.ref(session.graph)
+    memory = [weakref.ref(port.host) for port in session.graph._ports.values()]
+    session.close()
+    gc.collect()
+    assert engine() is None
+    assert [place() for place in memory] == [None] * len(memory)
+    with pytest.raises(VptkitError, match="is closed"):
+        session.run(noise(2))

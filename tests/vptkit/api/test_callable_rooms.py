@@ -45,6 +45,7 @@ def test_every_way_to_a_name_leads_to_the_same():
     assert tune is vptkit.tune.tune
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     ["import vptkit", "import vptkit.tune.config", "from vptkit.tune import tune as t", ""],

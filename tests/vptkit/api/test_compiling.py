@@ -15,6 +15,7 @@ from tests.support.strategies import Setup
 from vptkit.api.compiling import described, export, export_bank
 from vptkit.errors import GateError, MissingExtraError, VptkitError
 from vptkit.export import ExportOptions
+from vptkit.export.bank import edit_bank
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.tensor_file import read_tensors, write_tensors
 
@@ -79,6 +80,7 @@ def test_without_onnx_the_extra_is_named(files, monkeypatch):
             call(files.adapter, files.out)
 
 
+@pytest.mark.slow
 def test_a_precision_by_name(files):
     manifest = export(files.adapter, files.out, weights=files.weights, precision="fp16")
     assert manifest["precision"] == "fp16"
@@ -114,6 +116,7 @@ def test_images_for_a_lower_precision_are_passed_on_as_by_the_command(files, mon
     assert found == [("a", "b", 5, False, 1)]
 
 
+@pytest.mark.slow
 def test_a_bank_of_text_paths_is_verified(tmp_path):
     paths = write_family(family(), tmp_path)
     adapters = [str(paths[name]) for name in ("bilinear", "linear")]
@@ -121,5 +124,8 @@ def test_a_bank_of_text_paths_is_verified(tmp_path):
     manifest = export_bank(adapters, out, weights=str(paths["weights"]))
     assert manifest["name"] == "all"
     assert manifest["parity"]["ok"] is True
+    assert edit_bank.add(out, str(paths["bilinear"]), name="new") == "new"
+    edit_bank.remove(out, "linear")
+    assert open_bundle(tmp_path / "all.vptk").adapter_names == ("bilinear", "new")
     with pytest.raises(VptkitError, match="expected a list of adapter files"):
         export_bank(adapters[0], out)

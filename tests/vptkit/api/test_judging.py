@@ -62,6 +62,7 @@ def test_no_bundle():
         check("nowhere.vptk")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [str, lambda path: path, lambda path: [str(path), path]])
 def test_profile(make_bundle, make):
     report = profile(make(make_bundle()), rounds=2, memory=False, threads=1)

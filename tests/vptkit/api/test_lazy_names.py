@@ -34,6 +34,7 @@ def test_another_name_is_an_attribute_error(name):
         exec(f"from {name} import nothing")
 
 
+@pytest.mark.slow
 def test_all_of_them_need_neither_torch_nor_onnx():
     """`from vptkit import *` and `help(vptkit)` on a board."""
     code = (
@@ -63,6 +64,7 @@ def test_a_fault_of_our_own_is_not_taken_for_a_missing_extra():
     assert not isinstance(caught.value, MissingExtraError)
 
 
+@pytest.mark.slow
 def test_the_rooms_are_there_without_importing_them_by_name():
     code = "import vptkit; vptkit.runtime.open_session, vptkit.devices, vptkit.errors.DataError"
     run_child([sys.executable, "-c", code])

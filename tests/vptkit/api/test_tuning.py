@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,11 @@ def test_a_config_is_taken_as_it_is(asked):
     tune("data", "x.safetensors", config, force=True, test=False)
     assert asked[0][2] is config
     assert (asked[0][3]["force"], asked[0][3]["test"]) == (True, False)
+
+
+def test_text_for_the_paths_of_a_config():
+    config = TuneConfig(backbone="a", method="ln", weights="w.safetensors", full_data="all")
+    assert (config.weights, config.full_data) == (Path("w.safetensors"), Path("all"))
 
 
 @pytest.mark.parametrize(
