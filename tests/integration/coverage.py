@@ -190,6 +190,7 @@ def table(rows: list[Row]) -> str:
         f"timm {timm.__version__}: **{len(exported)} of {len(rows)} names export**, the largest",
         f"difference is {worst:.0e}. `python -m tests.integration.coverage docs/coverage.md` writes this,",
         "`tests/integration/test_coverage.py` walks the same names.",
+        "`vptkit backbones` lists them with size, input, licence and multiply-accumulates.",
         "",
         "| module | exported | of |",
         "| --- | --- | --- |",

@@ -143,7 +143,9 @@ def test_tune_without_a_network(vptkit, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     output = tmp_path / "a.safetensors"
     result = vptkit("tune", inputs / "data", "-o", output, "--config", inputs / "run.toml")
-    assert_only_error(result, 2, "could not be fetched", "--weights FILE")
+    assert_only_error(
+        result, 2, "could not be fetched", "other means", "--weights model.safetensors"
+    )
     assert names(tmp_path) == set()
 
 
