@@ -78,9 +78,14 @@ def _plot_epochs(
         epochs = [record["epoch"] for record in history]
         for axes, key in ((loss, "loss"), (accuracy, "top1")):
             val, train = (_numbers(history, f"{part}_{key}") for part in ("val", "train"))
-            thin = {"linewidth": 1, "linestyle": "--", "alpha": 0.6, "marker": _mark(train)}
+            thin: dict[str, Any] = {
+                "linewidth": 1,
+                "linestyle": "--",
+                "alpha": 0.6,
+                "marker": _mark(train),
+            }
             axes.plot(epochs, train, color=color, **thin)
-            thick = {"linewidth": 2, "label": in_plot(name), "marker": _mark(val)}
+            thick: dict[str, Any] = {"linewidth": 2, "label": in_plot(name), "marker": _mark(val)}
             axes.plot(epochs, val, color=color, **thick)
             for place, record in enumerate(history):
                 if record.get("taken"):
