@@ -111,11 +111,11 @@ def run_trial(
         resume = start is not None
         try:
             result = tune(data, output, config, resume=resume, test=False, on_epoch=after_epoch)
-            if not last:  # it ran away in its first epoch: there is nothing to report but that
-                reason = "; ".join(result.warnings) or "the training had no epoch"
-                raise TrainingError(reason.removeprefix("the training diverged: "))
         except TrainingError as error:  # the trial's fault, as any of its settings is
             raise VptkitError(str(error)) from error
+        if not last:  # it ran away in its first epoch: there is nothing to report but that
+            reason = "; ".join(result.warnings) or "the training had no epoch"
+            raise VptkitError(reason.removeprefix("the training diverged: "))
         report({**last, "best_top1": result.val_top1, "finished": True}, None)
 
 
