@@ -84,10 +84,10 @@ def train_phases(
         last = plan[-1].epochs.stop
         try:
             trainer.train(phase, last=last, after_epoch=after_epoch, moments=moments, enough=enough)
-        except TrainingError:
+        except TrainingError as error:
             if not state.best:  # nothing there is that could be kept
                 raise
-            state.stopped = f"the loss was not finite any more in epoch {state.epoch + 1}"
+            state.stopped = str(error).partition(":")[0]
             break
     if state.stopped is None and (
         skipped := trainer.images_left(plan)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file
-from vptkit.errors import DataError, VptkitError
+from vptkit.errors import DataError, TrainingError, VptkitError
 from vptkit.formats.tensor_file import read_metadata
 from vptkit.strict_json import parse_json
 from vptkit.tune.backbone.patch_grid import require_whole_patches
@@ -106,15 +106,16 @@ def run_trial(
             last.update(record_of(checkpoint))
             report(dict(last), checkpoint)
 
-        result = tune(
-            data,
-            output,
-            # the full set says nothing about val; a trial that learned nothing is a poor one
-            replace(config_from_mapping(settings), full_data=None, allow_chance=True),
-            resume=start is not None,
-            test=False,
-            on_epoch=after_epoch,
-        )
+        # the full set says nothing about val; a trial that learned nothing is a poor one
+        config = replace(config_from_mapping(settings), full_data=None, allow_chance=True)
+        resume = start is not None
+        try:
+            result = tune(data, output, config, resume=resume, test=False, on_epoch=after_epoch)
+        except TrainingError as error:  # the trial's fault, as any of its settings is
+            raise VptkitError(str(error)) from error
+        if not last:  # it ran away in its first epoch: there is nothing to report but that
+            reason = "; ".join(result.warnings) or "the training had no epoch"
+            raise VptkitError(reason.removeprefix("the training diverged: "))
         report({**last, "best_top1": result.val_top1, "finished": True}, None)
 
 

@@ -14,6 +14,7 @@ from tests.support.serial_runner import Serial
 from vptkit.errors import DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
+from vptkit.tune.idle_settings import without_idle
 from vptkit.tune.run.tune_run import tune
 from vptkit.tune.sweep import run_sweep
 from vptkit.tune.sweep import trial as sweep_trial
@@ -41,6 +42,9 @@ def plan(make_config, splits):
             "whiten_images": 12,
             **fixed,
         }
+        if "method" in fixed or "method" in (space or {}):  # not those of bpt
+            method = fixed.get("method", "ln")
+            settings = without_idle({**settings, "method": method})
         space = space or {"lr": [1e-3, 3e-2], "wd": [0.0, 0.1]}
         return sweep_from_mapping(
             {
