@@ -54,8 +54,7 @@ TABLE: dict[str, str] = {
     "export.precision": "export.analysis export.numerics",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
     " backbones formats",
-    "export.bank": "export.bundle export.fold export.graph export.numerics export.precision formats"
-    " images",
+    "export.bank": "export.bundle export.fold export.graph export.precision formats images",
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
@@ -80,7 +79,7 @@ ASSEMBLERS: dict[str, str] = {
     "cli.export_commands": "cli.shared",
     "cli.runtime_commands": "api cli.shared",
     "demo": "cli.shared",
-    "cli": "api cli.command_line cli.export_commands cli.runtime_commands cli.shared"
+    "cli": "cli.command_line cli.export_commands cli.runtime_commands cli.shared"
     " cli.tune_commands demo",
 }
 # The faces: what `import vptkit.ROOM` shows. Nothing below imports them.

@@ -36,6 +36,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "tune --device": ("auto", "cpu", "cuda"),
     "tune --augment": ("flip", "none", "crop"),
     "tune --calibrate": ("temperature", "none"),
+    "export --format": ("bundle", "onnx"),
     "export --layout": ("baked", "bank"),
     "export --precision": ("fp32", "fp16", "bf16", "int8", "fp8"),
     "export --target": _TARGETS,

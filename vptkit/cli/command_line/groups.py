@@ -20,7 +20,7 @@ LAST_COMMANDS = "More"
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "Make a model": ("tune", "export", "build"),
     "Use it": ("run", "eval", "check", "inspect", "profile"),
-    "This machine": ("doctor", "devices"),
+    "What there is": ("backbones", "devices", "doctor"),
     LAST_COMMANDS: ("demo", "bank", "bisect", "sweep", "analyze", "import"),
 }
 
@@ -39,10 +39,10 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Training": "batch warmup clip patience select rescale refit-epochs augment crop-scale seed",
         "Data": "val-share test-share full-data allow-outside",
         "Hardware": "precision accumulate compile threads",
-        LAST_OPTIONS: "name golden",
+        LAST_OPTIONS: "name golden allow-chance",
     },
     "export": {
-        _COMMON: "output weights precision calibration gate force",
+        _COMMON: "output weights precision calibration gate format force",
         "Precision": "target calibration-images island islands min-agreement allow-outside",
         "Graph": "input batch fold last-block verify threads",
         "Banks of adapters": "layout bank-prompts bank-classes bank-layer-norms",
@@ -108,6 +108,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Backbone": "config image-size pool preprocess",
         LAST_OPTIONS: "name",
     },
+    "inspect": {_COMMON: "all"},
     "bank add": {_COMMON: "name"},
     "bank replace": {_COMMON: "name"},
 }
@@ -141,7 +142,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "check": (
         "check flowers.vptk",
-        "check flowers.vptk --backend tensorrt",
+        "check flowers.vptk --reference",
         "check flowers.vptk --overflow photos/",
     ),
     "eval": (
@@ -162,7 +163,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "profile": (
         "profile flowers.vptk --baseline",
         "profile flowers.vptk int8.vptk --batch 1,8 --plot latency.png",
-        "profile flowers.vptk --backend tensorrt --on user@board",
+        "profile flowers.vptk --on user@board",
     ),
     "doctor": ("doctor", "doctor flowers.vptk", "doctor --json"),
     "demo": (
@@ -185,6 +186,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "import peft/ --format peft-ln --backbone vit_base_patch16_224 -o ln.safetensors",
         "import head.pth --format linear --backbone vit_small_patch14_dinov2 -o h.safetensors",
     ),
+    "backbones": ("backbones", "backbones dinov2", "backbones ViT-B/16"),
     "devices": ("devices list", "devices show orin-nano-8gb", "devices detect"),
     "devices list": ("devices list", "devices list --json"),
     "devices show": ("devices show orin-nano-8gb", "devices show l4 --json"),

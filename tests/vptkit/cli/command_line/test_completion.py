@@ -42,7 +42,7 @@ def test_commands():
     assert words("") == [*(n for n in COMMANDS if n and " " not in n), "help", "version"]
     assert words("ex") == ["export"]
     assert words("bank ") == ["add", "replace", "remove", "list"]
-    assert words("help ba") == ["bank"]
+    assert words("help ba") == ["backbones", "bank"]
     assert words("nonsense ") == []
     assert words("--vers") == ["--version"]
 
