@@ -280,7 +280,8 @@ class TuneConfig:
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the result (no paths), for the adapter file and resuming.
 
-        As it is when read again, so that both can be compared.
+        As it is when read again, so that both can be compared. `config_from_mapping` takes what
+        `idle_settings.without_idle` leaves of it.
 
         What changes it by no more than rounding is left out: a run may go on on another device.
         """

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from vptkit.shown_text import shown
+from vptkit.shown_text import fitted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,4 +226,5 @@ class _Bar:
     def keep_line(self, line: str) -> None:
         from rich.text import Text
 
-        self._display.console.print(Text(shown(line)), highlight=False, soft_wrap=True)
+        console = self._display.console
+        console.print(Text(fitted(shown(line), console.file)), highlight=False, soft_wrap=True)

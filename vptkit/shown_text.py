@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import TextIO
+    from typing import IO, TextIO
 
 __all__ = ["fitted", "shown", "shown_lines", "spreadsheet_rows", "tell"]
 
@@ -55,7 +55,7 @@ def tell(text: object, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
-def fitted(lines: str, stream: TextIO) -> str:
+def fitted(lines: str, stream: IO[str]) -> str:
     """Lines for a stream: a terminal gets none that it would cut within a word.
 
     A command that is there to be copied (`next: …`) stays on one line, as everything does in a file.

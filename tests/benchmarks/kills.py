@@ -60,6 +60,7 @@ from vptkit.runtime.session.factory import open_session
 from vptkit.runtime.session.prediction import predict
 from vptkit.runtime.session.prediction_writers import deliver, saving
 from vptkit.tune import config_from_mapping, tune
+from vptkit.tune.idle_settings import without_idle
 from vptkit.tune.run import learning_curves, rescale_plots
 from vptkit.tune.run.few_shot_series import tune_shots
 from vptkit.tune.sweep import run_sweep, sweep_plot
@@ -351,11 +352,13 @@ def _trainings(place: Path) -> dict[str, Command]:
     plain = config_from_mapping({**base, "method": "vpt", "name": "a"})
     other = config_from_mapping({**base, "method": "vpt", "name": "a", "seed": 1})
     norms = config_from_mapping(
-        {**base, "method": "ln", "rescale": "gamma", "name": "a", "full_data": str(data)}
+        without_idle(
+            {**base, "method": "ln", "rescale": "gamma", "name": "a", "full_data": str(data)}
+        )
     )
-    shots = config_from_mapping({**base, "method": "linear"})
-    settings = {k: v for k, v in base.items() if k != "epochs"} | {"method": "linear"}
-    swept = {"data": str(data), "tune": {**settings, "epochs": 2}, "space": {"lr": [1e-3, 3e-2]}}
+    shots = config_from_mapping(without_idle({**base, "method": "linear"}))
+    settings = without_idle({**base, "method": "vpt", "insert": "shallow"})
+    swept = {"data": str(data), "tune": settings, "space": {"lr": [1e-3, 3e-2]}}
     plan = sweep_from_mapping(swept)
     old = place / "old-run"
     old.mkdir()

@@ -11,6 +11,7 @@ timm = pytest.importorskip("timm")
 
 from tests.support.marks import quick_if  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.idle_settings import without_idle  # noqa: E402
 
 METHODS = {
     "linear": {"method": "linear"},
@@ -37,7 +38,7 @@ def losses(result) -> list[float]:
 def test_each_method_learns(splits, make_config, tmp_path, name):
     rates = {"epochs": 8, "lr": 1e-2, "lr_head": 2e-2, "lr_ln": 1e-2}
     for start in ("probe", "zero"):
-        config = make_config(**METHODS[name], **rates, head_init=start)
+        config = make_config(**_that_matter(name, **rates, head_init=start))
         result = tune(splits, tmp_path / f"{start}.safetensors", config)
         assert result.val_top1 > 0.9
         assert result.test_top1 > 0.8
@@ -57,12 +58,16 @@ def test_the_body_alone_learns(splits, make_config, tmp_path, name):
         tune(
             splits,
             tmp_path / f"{at}.safetensors",
-            make_config(**METHODS[name], **still, epochs=epochs, lr=rate, lr_ln=rate),
+            make_config(**_that_matter(name, **still, epochs=epochs, lr=rate, lr_ln=rate)),
         )
         for at, (epochs, rate) in rates.items()
     )
     assert max(losses(start)) - min(losses(start)) < 1e-3
     assert losses(moved)[-1] < losses(start)[-1] - 0.01
+
+
+def _that_matter(name: str, **settings):
+    return without_idle({"method": "bpt", **METHODS[name], **settings})
 
 
 def test_without_a_rate_nothing_is_learned(splits, make_config, tmp_path):

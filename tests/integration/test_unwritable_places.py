@@ -20,6 +20,7 @@ from vptkit.plot_text import require_plot  # noqa: E402
 from vptkit.runtime.session.prediction_writers import saving  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.burstiness.analyze_burstiness import AnalyzeConfig, analyze  # noqa: E402
+from vptkit.tune.idle_settings import without_idle  # noqa: E402
 from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter  # noqa: E402
 from vptkit.tune.run.few_shot_series import tune_shots  # noqa: E402
 from vptkit.tune.sweep import run_sweep  # noqa: E402
@@ -42,10 +43,9 @@ def test_a_series(splits, make_config):
 
 
 def test_a_sweep(splits, make_config):
-    settings = {**make_config().to_json(), "weights": str(make_config().weights)}
-    space = {"lr": [1e-3, 1e-2]}
-    document = {"data": str(splits), "space": space, "tune": settings}
+    settings = {**without_idle(make_config().to_json()), "weights": str(make_config().weights)}
     del settings["lr"]
+    document = {"data": str(splits), "space": {"lr": [1e-3, 1e-2]}, "tune": settings}
     plan = sweep_from_mapping(document)
     with pytest.raises(OutputError, match=EXPECTED):
         run_sweep.sweep(plan, PLACE / "x", runner=None)

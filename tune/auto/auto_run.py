@@ -190,11 +190,12 @@ def _beats(better: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return bool(gains.mean() > gains.std() / math.sqrt(len(gains)))
 
 
-def tried_table(auto: Mapping[str, Any]) -> str:
+def tried_table(auto: Mapping[str, Any], width: int | None = None) -> str:
     """What was tried, as people read it; the kept one has a star.
 
     Args:
         auto: of `TuneResult.auto`.
+        width: of `vptkit.text_table.columns`.
     """
     header = ["tried", "epochs", "val log-loss", "val top-1", "learned numbers", "seconds"]
     rows = [
@@ -207,7 +208,7 @@ def tried_table(auto: Mapping[str, Any]) -> str:
         ]
         for row in auto["tried"]
     ]
-    return columns(header, rows)
+    return columns(header, rows, width=width)
 
 
 def _folder(request: RunRequest) -> Path:

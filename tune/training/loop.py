@@ -286,9 +286,10 @@ def _merit(record: Mapping[str, Any], config: TuneConfig) -> tuple[float, float]
 def _epoch_line(state: TrainState, last: int) -> str:
     """What stays of an epoch that is over, with its own val."""
     record = state.history[-1]
-    train, val = (record[f"{part}_top1"] for part in ("train", "val"))
-    parts = [f"epoch {state.epoch}/{last}", f"loss {record['train_loss']:.3f}"]
-    parts += [f"train {percent(train)}"]
-    parts += [] if val is None else [f"val {percent(val)}"]
-    parts += ["best so far"] if val is not None and state.best_epoch == state.epoch else []
+    parts = [f"epoch {state.epoch}/{last}"]
+    for part in ("train", "val"):
+        top1, loss = record[f"{part}_top1"], record[f"{part}_loss"]
+        parts += [] if top1 is None else [f"{part} {percent(top1)} (loss {loss:.3f})"]
+    if record["val_top1"] is not None and state.best_epoch == state.epoch:
+        parts.append("best so far")
     return "  ".join(parts)

@@ -131,9 +131,12 @@ def profile(
         MissingError, TargetError: see `vptkit.runtime.profile.run_profile.profile_bundles`.
         VptkitError: a setting that does not exist.
     """
+    from vptkit.runtime.backends.selection import default_backend
     from vptkit.runtime.profile.run_profile import profile_bundles
     from vptkit.runtime.profile.settings import ProfileSettings
 
+    if settings is None:
+        changes = {"backend": default_backend(), **changes}
     chosen = ProfileSettings.from_json({**(settings or ProfileSettings()).to_json(), **changes})
     several = [bundles] if isinstance(bundles, str | Path) else bundles
     paths = [Path(bundle) for bundle in several]

@@ -169,7 +169,7 @@ def test_names_and_room(files, tmp_path):
 
 
 def test_only_a_bank_is_edited(files, make_bundle):
-    with pytest.raises(BundleError, match="layout 'baked', only a bank"):
+    with pytest.raises(BundleError, match="a baked bundle, not a bank"):
         edit_bank.add(make_bundle(), files["linear"])
     with pytest.raises(BundleError, match="no such folder"):
         edit_bank.remove(files["bank"].parent / "none.vptk", "linear")
@@ -336,7 +336,7 @@ def test_an_edit_lands_in_the_bundle_that_has_the_name(files, tmp_path):
     other = tmp_path / "other.vptk"
     export_bank([files["linear"]], other, weights=files["weights"], bank=BankOptions(prompts=6))
     waiting = threading.Event()
-    real = edit_bank.open_bundle
+    real = edit_bank.open_bank
     failures = []
 
     def slowly(path, **named):
@@ -348,7 +348,7 @@ def test_an_edit_lands_in_the_bundle_that_has_the_name(files, tmp_path):
 
     exchanged = threading.Event()
     editor = threading.Thread(target=lambda: failures.append(_added(files)))
-    edit_bank.open_bundle = slowly
+    edit_bank.open_bank = slowly
     try:
         editor.start()
         assert waiting.wait(10)
@@ -356,7 +356,7 @@ def test_an_edit_lands_in_the_bundle_that_has_the_name(files, tmp_path):
         exchanged.set()
         editor.join(30)
     finally:
-        edit_bank.open_bundle = real
+        edit_bank.open_bank = real
     assert failures == [None]
     assert open_bundle(files["bank"]).adapter_names == ("linear", "whitened")
     assert open_bundle(other).adapter_names == MEMBERS

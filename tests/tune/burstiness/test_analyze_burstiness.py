@@ -33,8 +33,9 @@ def settings(weights):
 def tuned(tmp_path_factory, splits, make_config):
     """Adapters: whitened prompts, and none."""
     folder = tmp_path_factory.mktemp("tuned")
-    for name, more in {"white": {"form": "fwhiten"}, "plain": {"method": "linear"}}.items():
-        tune(splits, folder / f"{name}.safetensors", make_config(epochs=1, **more))
+    runs = {"white": {"form": "fwhiten", "epochs": 1}, "plain": {"method": "linear"}}
+    for name, more in runs.items():
+        tune(splits, folder / f"{name}.safetensors", make_config(**more))
     return folder
 
 

@@ -20,6 +20,7 @@ from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
 from vptkit.tune.backbone.timm_backbone import preprocess_of  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
+from vptkit.tune.idle_settings import without_idle  # noqa: E402
 from vptkit.tune.methods.layer_norms import scaled  # noqa: E402
 from vptkit.tune.methods.straight_line import GRID, LinePoint  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned, wants_whitening  # noqa: E402
@@ -42,7 +43,7 @@ METHODS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", METHODS, ids=lambda s: "-".join(map(str, s.values())))
 def test_end_to_end(splits, weights, make_config, tmp_path, settings):
-    config = make_config(**{**FAST, "select": "last", **settings}, rescale="all")
+    config = make_config(**without_idle({**FAST, "select": "last", **settings, "rescale": "all"}))
     result = tune(splits, tmp_path / "a.safetensors", config)
     adapter = read_adapter(result.adapter)
     assert adapter.train["line"] == result.line == result.to_json()["line"]
@@ -193,12 +194,19 @@ def test_a_training_that_ended_at_its_start(make_ends, sets):
 def test_the_start_is_the_probe_and_the_end_is_plain_tuning(
     splits, make_config, make_vit, tmp_path, monkeypatch, alpha
 ):
-    settings = {**FAST, "method": "ln", "select": "last", "calibrate": "none", "name": "x"}
+    settings = {
+        "lr_ln": 1e-2,
+        "lr_head": 1e-2,
+        "method": "ln",
+        "select": "last",
+        "calibrate": "none",
+        "name": "x",
+    }
     prefer(monkeypatch, alpha)
     line = tune(splits, tmp_path / "a.safetensors", make_config(**settings, rescale="all"))
     assert line.line["alpha"] == alpha
     other = "linear" if alpha == 0 else "ln"
-    config = make_config(**{**settings, "method": other})
+    config = make_config(**without_idle({**settings, "method": other}))
     plain = read_adapter(tune(splits, tmp_path / "b.safetensors", config).adapter)
     found = read_adapter(line.adapter)
     for name, value in plain.tensors.items():
@@ -215,7 +223,9 @@ def test_test_and_ood_along_it_are_noted_and_decide_nothing(
 ):
     shutil.copytree(splits, tmp_path / "d")
     make_folders(tmp_path / "d" / "ood", 3, seed=9)
-    config = make_config(**FAST, method="vpt", select="last", rescale="all", name="x")
+    config = make_config(
+        lr=0.05, lr_head=1e-2, method="vpt", select="last", rescale="all", name="x"
+    )
     seen = tune(tmp_path / "d", tmp_path / "a.safetensors", config)
     blind = tune(tmp_path / "d", tmp_path / "b.safetensors", config, test=False)
     row = next(row for row in seen.line["curve"] if row["alpha"] == seen.line["alpha"])

@@ -22,13 +22,13 @@ def test_at_once(method):
 
 
 def test_the_probe_has_no_epochs():
-    assert phases(config_of(method="linear", epochs=7)) == ()
-    assert epochs_of(config_of(method="linear", epochs=7)) == 0
+    assert phases(config_of(method="linear")) == ()
+    assert epochs_of(config_of(method="linear")) == 0
     assert epochs_of(config_of(cycles=2, head_epochs=3, ln_epochs=2)) == 10
 
 
 def test_in_turns():
-    config = config_of(cycles=2, head_epochs=3, ln_epochs=2, epochs=99)
+    config = config_of(cycles=2, head_epochs=3, ln_epochs=2)
     assert phases(config) == (
         Phase("head", range(3), 1),
         Phase("body", range(3, 5), 1),

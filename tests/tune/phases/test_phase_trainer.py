@@ -11,8 +11,11 @@ timm = pytest.importorskip("timm")
 
 
 from tests.support.tuning_runs import CYCLIC, records  # noqa: E402
+from vptkit.images.preprocess import Preprocess  # noqa: E402
 from vptkit.progress import SILENT  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.data.splits import load_splits  # noqa: E402
 from vptkit.tune.phases.phase_plan import phases  # noqa: E402
 from vptkit.tune.phases.phase_trainer import PhaseTrainer  # noqa: E402
 from vptkit.tune.training.train_state import TrainState  # noqa: E402
@@ -85,12 +88,16 @@ def test_each_phase_has_its_own_schedule(
 
 
 @pytest.mark.parametrize(("epoch", "left"), [(0, 2 * 24 + 3 * 20), (1, 24 + 3 * 20), (3, 2 * 20)])
-def test_images_that_are_left(make_config, epoch, left):
+def test_images_that_are_left(make_config, splits, epoch, left):
     """Of 24 images a head phase shows all, the norms' leave out a last batch below half a batch."""
     config = make_config(method="ln", cycles=1, head_epochs=2, ln_epochs=3, batch_size=10)
+    preprocess = Preprocess(
+        input_size=(3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_pct=0.9
+    )
+    train = DataSet(load_splits(splits, 0, 0.15, 0.15)[1]["train"], preprocess)
     trainer = PhaseTrainer(
         tuned=None,
-        sets={"train": range(24)},
+        sets={"train": train},
         config=config,
         state=TrainState(identity={}, epoch=epoch),
         progress=SILENT,

@@ -18,6 +18,7 @@ from tests.support.children import run_child  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
+from vptkit.tune.idle_settings import without_idle  # noqa: E402
 from vptkit.tune.training.distributed import joined, leads, share, sum_over_processes  # noqa: E402
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "linear": {"method": "linear", "batch_size": 23},
 }
 # From the same start to the same bytes, but for rounding; the probe's own search is checked by "linear".
-RUNS = {name: {"head_init": "zero", **settings} for name, settings in RUNS.items()}
+RUNS = {name: without_idle({"head_init": "zero", **settings}) for name, settings in RUNS.items()}
 
 # Each process keeps its own parameters beside the adapter, which the first alone writes.
 SCRIPT = """
@@ -92,14 +93,22 @@ def torchrun(*arguments: object) -> CompletedProcess[str]:
 
 
 def settings_of(config: Any, **more: Any) -> dict[str, Any]:
-    return {**config.to_json(), "weights": str(config.weights), "device": "cpu", **more}
+    return {
+        **without_idle(config.to_json()),
+        "weights": str(config.weights),
+        "device": "cpu",
+        **more,
+    }
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(splits, make_config, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     runs = {
-        name: settings_of(make_config(**settings), accumulate=settings.get("accumulate", 1))
+        name: settings_of(
+            make_config(**settings),
+            **{key: settings[key] for key in ("accumulate",) if key in settings},
+        )
         for name, settings in RUNS.items()
     }
     runs["broken"] = runs["vpt"]

@@ -54,7 +54,6 @@ def distance(a: Path, b: Path) -> float:
 METHODS = [
     {"method": "vpt", "dropout": 0.3},
     {"method": "bpt", "form": "bilinear"},
-    {"method": "linear"},
 ]
 
 

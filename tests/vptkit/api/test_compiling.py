@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.support.adapter_files import content, files_of
 from tests.support.bank_cases import family, write_family
 from tests.support.strategies import Setup
 from vptkit.api.compiling import described, export, export_bank
+from vptkit.cli.shared.judging_images import Asked
 from vptkit.errors import GateError, MissingExtraError, VptkitError
 from vptkit.export import ExportOptions
 from vptkit.export.bank import edit_bank
@@ -103,17 +105,17 @@ def test_other_precisions_are_refused(files, arguments, said):
 def test_images_for_a_lower_precision_are_passed_on_as_by_the_command(files, monkeypatch):
     found = []
 
-    def evidence_of(folders, threads):
-        found.append((*map(str, folders[:2]), *folders[2:], threads))
+    def evidence_of(asked, run, phase):
+        found.append((asked, run.keywords))
         raise RuntimeError("enough")
 
-    monkeypatch.setattr("vptkit.cli.shared.precision_evidence.evidence_of", evidence_of)
+    monkeypatch.setattr("vptkit.cli.shared.judging_images.evidence_of", evidence_of)
     with pytest.raises(RuntimeError, match="enough"):
         export(
             files.adapter, files.out, precision="int8", calibration="a", gate="b", threads=1,
             calibration_images=5,
         )  # fmt: skip
-    assert found == [("a", "b", 5, False, 1)]
+    assert found == [(Asked(Path("a"), Path("b"), most=5), {"threads": 1})]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_no_bundle():
 @pytest.mark.parametrize("make", [str, lambda path: path, lambda path: [str(path), path]])
 def test_profile(make_bundle, make):
     report = profile(make(make_bundle()), rounds=2, memory=False, threads=1)
-    assert {row["name"].partition("-")[0] for row in report["rows"]} == {"tiny"}
+    assert {Path(row["name"]).name.partition("-")[0] for row in report["rows"]} == {"tiny"}
 
 
 def test_profile_takes_settings_and_what_changes_them(make_bundle, monkeypatch):
@@ -78,6 +79,18 @@ def test_profile_takes_settings_and_what_changes_them(make_bundle, monkeypatch):
     assert asked[0][1] == ProfileSettings(rounds=3, batches=(1, 8), seed=4)
     with pytest.raises(VptkitError, match="'round' is not known"):
         profile("a.vptk", round=3)
+
+
+def test_profile_takes_the_default_backend(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "vptkit.runtime.profile.run_profile.profile_bundles", lambda *a, **b: asked.append(a[1])
+    )
+    monkeypatch.setenv("VPTKIT_BACKEND", "cuda")
+    profile("a.vptk", rounds=3)
+    profile("a.vptk", backend="tensorrt")
+    profile("a.vptk", ProfileSettings(backend="cpu"))
+    assert [settings.backend for settings in asked] == ["cuda", "tensorrt", "cpu"]
 
 
 def test_baselines_live_as_long_as_the_block(make_bundle, monkeypatch):
@@ -131,5 +144,7 @@ def test_the_defaults_are_those_of_the_commands():
     assert opening == inspect.signature(check_module.check).parameters["backend"].default
     command = inspect.signature(profile_module.profile).parameters
     for field in fields(ProfileSettings):
-        if field.name in command:
+        if (
+            field.name in command and field.name != "backend"
+        ):  # `test_profile_takes_the_default_backend`
             assert field.default == command[field.name].default, field.name

@@ -12,7 +12,7 @@ from tests.support.children import run_child
 from vptkit.api.lazy_names import lazy_names
 from vptkit.errors import MissingExtraError
 
-LAZY = ("vptkit", "vptkit.tune", "vptkit.export", "vptkit.cli")
+LAZY = ("vptkit", "vptkit.tune", "vptkit.export")
 
 
 @pytest.mark.parametrize("name", LAZY)

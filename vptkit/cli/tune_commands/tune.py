@@ -164,7 +164,7 @@ def tune(
     import torch
 
     from vptkit.progress import progress
-    from vptkit.text_table import fields
+    from vptkit.text_table import fields, terminal_width
     from vptkit.tune import config_from_mapping
     from vptkit.tune import tune as run_tune
     from vptkit.tune.auto.auto_run import tried_table
@@ -208,7 +208,7 @@ def tune(
         raise
     if leads():  # of torchrun's processes one speaks
         _warn(result.warnings)
-        table = "" if result.auto is None else tried_table(result.auto) + "\n\n"
+        table = "" if result.auto is None else tried_table(result.auto, terminal_width()) + "\n\n"
         text = table + tune_verdict(result, chosen)
         if verbose:
             method = chosen.method if result.auto is None else result.auto["kept"]
@@ -224,7 +224,9 @@ def _warn(warnings: Iterable[str]) -> None:
 
 def _default_output(data: Path) -> Path:
     """NAME.safetensors in the current folder, called after the data set's folder or file."""
-    place = data.resolve()
+    place = (
+        data if data.name not in ("", "..") else data.resolve()
+    )  # a link's own name is the user's
     name = place.stem if place.is_file() else place.name
     if not name:
         raise VptkitError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -54,7 +53,7 @@ def prompts(tmp_path):
 
 def test_import_and_analyze(vptkit, tmp_path, weights, images, prompts, monkeypatch):
     # the picture is tested with the library, and slow
-    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness.burstiness_plot", None)
+    monkeypatch.setattr("vptkit.tune.burstiness.analyze_burstiness.can_draw", lambda: False)
     adapter = tmp_path / "flowers.safetensors"
     (tmp_path / "names.txt").write_text("daisy\nrose\n")
     backbone = ["--backbone", NAME, "--weights", weights, "--image-size", SIZE]
@@ -89,7 +88,7 @@ def test_import_and_analyze(vptkit, tmp_path, weights, images, prompts, monkeypa
 
 def test_a_backbone_with_arguments(vptkit, tmp_path, images, prompts, monkeypatch):
     """Import takes them from a file for `tune`, analyze from the adapter."""
-    monkeypatch.setitem(sys.modules, "vptkit.tune.burstiness.burstiness_plot", None)
+    monkeypatch.setattr("vptkit.tune.burstiness.analyze_burstiness.can_draw", lambda: False)
     arguments = {"img_size": SIZE, "mlp_ratio": 2}
     model = timm.create_model(NAME, num_classes=0, **arguments)
     save_file(model.state_dict(), tmp_path / "narrow.safetensors")
