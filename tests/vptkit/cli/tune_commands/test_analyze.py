@@ -78,7 +78,7 @@ def test_import_and_analyze(vptkit, tmp_path, weights, images, prompts, monkeypa
     assert "burstiness.json" in out
     assert [line.split()[0] for line in out.splitlines()[:7]] == ["block", *map(str, range(6))]
     assert any(line.startswith("flowers ") for line in out.splitlines())
-    assert out.splitlines()[1].split()[-1].startswith("≥")  # 20 tokens in 64 dimensions
+    assert any(word.startswith("≥") for word in out.split())  # 20 tokens in 64 dimensions
     code, out, err = vptkit(*command, "--force", "--json")
     assert code == 0, err
     assert len(json.loads(out)["blocks"]) == 6
