@@ -29,6 +29,7 @@ from vptkit.formats.timm_arguments import (
 from vptkit.images.preprocess import Preprocess
 
 from .hub_weights import model_of_hub
+from .patch_grid import require_whole_patches
 from .spec_from_timm import spec_from_model, weights_from_model
 
 if TYPE_CHECKING:
@@ -61,15 +62,16 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
             position grid); None fetches timm's own weights of this name from the hub.
 
     Raises:
-        BackboneError: unknown name, unusable arguments, a feature that is not supported, no
-            network, or a file that does not fit.
+        BackboneError: unknown name, unusable arguments, a size that is no whole number of patches, a
+            feature that is not supported, no network, or a file that does not fit.
     """
     args = dict(args)
     _require_name(name)
     require_timm_arguments(args)
     weights = None if weights is None else weights_file(weights)
     model = _blueprint(name, args)
-    spec_from_model(model, name)  # an unknown feature is named before anything is loaded
+    spec = spec_from_model(model, name)  # an unknown feature is named before anything is loaded
+    require_whole_patches(spec, args)
     if weights is None:
         _require_parameters(model, name, None)
         model = model_of_hub(name, args)

@@ -18,7 +18,6 @@ from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.images.preprocess import normalize
 from vptkit.plot_text import can_draw
 from vptkit.progress import SILENT, keep_line
-from vptkit.tune.backbone.patch_grid import require_whole_patches
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
@@ -113,7 +112,6 @@ def analyze(
     keep_line(progress, splits_line(data, labels, splits))
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
-    require_whole_patches(spec, config.backbone_args)
     digest = digest_of_weights(weights_from_model(model))
     read = _read(adapters, digest, spec, config)
     images = DataSet(splits["train"], preprocess_of(model))

@@ -17,7 +17,6 @@ from vptkit.formats.pooling import head_inputs
 from vptkit.images.preprocess import Preprocess, normalize
 from vptkit.regular_files import read_regular
 from vptkit.tune.backbone.hub_weights import weights_origin
-from vptkit.tune.backbone.patch_grid import require_whole_patches
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
@@ -123,7 +122,6 @@ def import_adapter(
     require_writable(output)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
-    require_whole_patches(spec, config.backbone_args)
     weights = weights_from_model(model)
     file = peft_file(file) if config.layout == "peft-ln" else file
     state = read_state(file)

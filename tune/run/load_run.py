@@ -13,7 +13,6 @@ from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights, weights_file
 from vptkit.progress import begin_phase, keep_line
-from vptkit.tune.backbone.patch_grid import require_whole_patches
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
@@ -125,7 +124,6 @@ def load_run(request: RunRequest) -> RunInputs:
         keep_line(request.progress, line)
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
-    require_whole_patches(spec, config.backbone_args)
     preprocess = preprocess_of(model)
     reference = BackboneRef(
         name=config.backbone,

@@ -170,9 +170,10 @@ def _hint(path: Path, found: Found, wanted: Wanted) -> str:
 
 
 def _instead_of_bundle(path: Path, found: Found, wanted: Wanted) -> str:
-    quoted = _quoted(path)
+    quoted, made = _quoted(path), path.with_suffix(".vptk")
+    if found.kind in ("images", "data", "folder") and kind_of(made).kind in _BUNDLES:
+        return _meant(path, made, f"Beside it lies {made}")  # flowers, where flowers.vptk was meant
     if found.kind == "adapter":
-        made = path.with_suffix(".vptk")
         if made != path and kind_of(made).kind in _BUNDLES:
             return _meant(path, made, f"Its bundle is {made}")
         bank = " --layout bank" if wanted == "bank" else ""

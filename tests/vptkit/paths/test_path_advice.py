@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ from tests.support.command_errors import assert_error
 from vptkit.errors import BundleError
 from vptkit.formats.bundle import open_bundle
 from vptkit.paths.path_advice import advice
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -141,3 +138,8 @@ def test_names_are_quoted_for_the_shell(things, vptkit):
 def test_a_folder_of_a_data_set_is_not_a_bundle_though_it_has_a_manifest(things, vptkit):
     (things / "flat" / "manifest.json").write_text(json.dumps({"format": "other"}))
     assert_error(vptkit("eval", "good.vptk", "flat"), 2, "a folder of images, not a data set")
+
+
+def test_images_that_are_called_as_the_bundle_beside_them(things):
+    shutil.copytree(things / "flowers", things / "good")
+    assert "Beside it lies good.vptk" in str(advice(Path("good"), "bundle"))
