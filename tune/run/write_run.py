@@ -11,6 +11,7 @@ import torch
 
 import vptkit
 from vptkit.formats.adapter import Adapter, write_adapter
+from vptkit.images.image_sketch import sketch_of
 from vptkit.images.preprocess import normalize
 from vptkit.scores.score_interval import percent
 from vptkit.tune.backbone.hub_weights import weights_origin
@@ -118,6 +119,7 @@ def _adapter(
 ) -> Adapter:
     """The adapter file's content, without golden answers."""
     config, tuned = request.config, trained.model
+    train = inputs.splits["train"]
     return Adapter(
         name=config.name or request.files.adapter.stem,
         backbone=inputs.reference,
@@ -137,6 +139,7 @@ def _adapter(
             "soup": chosen.soup,
             "cross_validation": _cross_validation(inputs, trained),
             "images": class_counts(inputs.labels, inputs.splits),
+            "trained_on": sketch_of(train.images, inside=train.inside),
             "weights": weights_origin(config.backbone, config.weights),
             "whitening": trained.state.whitening,
             "probe": trained.state.start.get("probe"),

@@ -17,6 +17,7 @@ from vptkit.errors import DataError
 from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, folders_in, image_files
+from vptkit.images.image_sketch import count_known
 from vptkit.images.labelled_images import SPLIT_NAMES, split_folders, split_of_name
 from vptkit.regular_files import is_folder
 
@@ -249,6 +250,9 @@ class _Reader:
         if linked:
             part = f" ({linked} of {images.count} lie in a train folder)"
             return f"judged on training images{part if linked < images.count else ''}"
+        sketch = self.tuned.record.get("trained_on")
+        if known := count_known(images.paths, sketch, inside=images.inside):
+            return f"judged on training images ({known} of {images.count} are copies of these)"
         if split:
             return None
         if self._is_tuned_data(self._images(data, split).counts):

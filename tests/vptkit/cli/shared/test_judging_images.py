@@ -9,6 +9,7 @@ import pytest
 
 from vptkit.cli.shared.judging_images import Asked, Tuned, judging_images
 from vptkit.errors import DataError
+from vptkit.images.image_sketch import sketch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,3 +199,16 @@ def test_the_folder_that_was_tuned_on_is_known_by_its_numbers(find, colour_folde
         assert find(None, colour_folders, record=record).too_kind is None
     record["images"] = {"train": [2], "val": counts}
     assert find(None, colour_folders, record=record).too_kind is None
+
+
+def test_copies_of_training_images_elsewhere(find, data, tmp_path):
+    """As somebody does it who collects some images "to calibrate on"."""
+    trained = sorted((data / "train").rglob("*.png"))
+    record = {"trained_on": sketch_of(trained)}
+    (tmp_path / "flat").mkdir()
+    for number, image in enumerate([*trained[:3], *sorted((data / "val").rglob("*.png"))[:4]]):
+        shutil.copyfile(image, tmp_path / "flat" / f"{number}.png")
+    found = find(gate=tmp_path / "flat", record=record)
+    assert found.too_kind == f"{TRAINING} (3 of 7 are copies of these)"
+    assert find(gate=tmp_path / "flat").too_kind is None
+    assert find(gate=data / "val", record=record).too_kind is None
