@@ -28,8 +28,17 @@ if TYPE_CHECKING:
     from vptkit.images.image_file import ImageFile
     from vptkit.images.labelled_images import Classes, Splits
 
-__all__ = ["FEWEST", "Split", "class_counts", "data_digest", "load_splits", "splits_line"]
+__all__ = [
+    "FEWEST",
+    "USUAL_SHARE",
+    "Split",
+    "class_counts",
+    "data_digest",
+    "load_splits",
+    "splits_line",
+]
 
+USUAL_SHARE = 0.15  # of the images of a class, for val and for test
 FEWEST = 5  # images a class, in the mean, of a split that may choose or judge
 _SHOTS_STREAM = 2  # apart from the streams of the random split and of the whitening
 
@@ -76,12 +85,14 @@ def load_splits(
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
 
     Raises:
-        DataError: no images, one class, splits with different classes, or a class too small.
+        DataError: no images, one class, splits with different classes, a class too small, or a share
+            other than the usual one of a split that is not drawn.
     """
     found = dict(read_splits(data, allow_outside=allow_outside))
     named = "val" in found
     if set(found) == {"train"}:
         found = {"": found["train"]}
+    _require_use(data, found, {"val": val_share, "test": test_share})
     if "" in found:
         found = _draw(data, found[""], seed, {"val": val_share, "test": test_share})
     elif "train" in found and "val" not in found:
@@ -97,6 +108,19 @@ def load_splits(
     inside = inside_of(data, allow_outside=allow_outside)
     splits = {name: _split(labels, classes, inside) for name, classes in found.items()}
     return labels, {**splits, "train": replace(splits["train"], joined=joined)}
+
+
+def _require_use(data: Path, found: Splits, shares: Mapping[str, float]) -> None:
+    """Refuse a share that was asked for and decides nothing."""
+    drawn = {"val", "test"} if "" in found else {"val"} - set(found)
+    for name, share in shares.items():
+        if share != USUAL_SHARE and name not in drawn:
+            why = (
+                f"has its own {name}" if name in found else f"names its splits, and none is {name}"
+            )
+            raise DataError(
+                f"{data}: {name}_share is {share:g}, which does nothing here: DATA {why}"
+            )
 
 
 def splits_line(

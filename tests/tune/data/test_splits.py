@@ -15,7 +15,9 @@ from tests.support.dataset_formats import assert_unreadable  # noqa: E402
 from vptkit.errors import (  # noqa: E402
     DataError,
 )
+from vptkit.tune.config import TuneConfig  # noqa: E402
 from vptkit.tune.data.splits import (  # noqa: E402
+    USUAL_SHARE,
     class_counts,
     data_digest,
     load_splits,
@@ -270,3 +272,25 @@ def test_a_link_that_leads_nowhere_is_not_left_out(make_folders, tmp_path):
     (folder / "red" / "0.png").symlink_to(folder / "nowhere.png")
     with pytest.raises(DataError, match=r"red/0\.png: no such file"):
         data_digest(load_splits(folder, 0, 0.2, 0.2)[1])
+
+
+@pytest.mark.parametrize(
+    ("split", "shares", "why"),
+    [
+        ("val", (0.3, 0.15), "val_share is 0.3, .* its own val"),
+        ("val", (0.0, 0.15), "val_share is 0, .* its own val"),
+        ("val", (0.15, 0.3), "test_share is 0.3, .* none is test"),
+        ("test", (0.15, 0.3), "test_share is 0.3, .* its own test"),
+    ],
+)
+def test_a_share_of_what_is_not_drawn_is_refused(make_folders, tmp_path, split, shares, why):
+    make_folders(tmp_path / "train", 10)
+    make_folders(tmp_path / split, 6)
+    with pytest.raises(DataError, match=why):
+        load_splits(tmp_path, 0, *shares)
+    load_splits(tmp_path, 0, 0.15, 0.15)
+
+
+def test_the_usual_share_is_that_of_the_settings():
+    config = TuneConfig(backbone="vit_tiny_patch16_224")
+    assert config.val_share == config.test_share == USUAL_SHARE
