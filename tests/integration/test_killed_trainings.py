@@ -17,6 +17,7 @@ from tests.support.children import run_child  # noqa: E402
 from tests.support.marks import quick_if  # noqa: E402
 from tests.support.tuning_runs import CYCLIC, KILLED, Count, Stop, records  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
+from vptkit.tune.idle_settings import without_idle  # noqa: E402
 
 RESUMED = [
     {"method": "vpt", "dropout": 0.3},
@@ -179,7 +180,12 @@ def test_a_killed_run_resumes_to_the_same_bytes_in_any_phase(
 @pytest.mark.parametrize("images", [30, 60, 110])  # in a head phase, a norm phase, a second cycle
 def test_sigkill_in_a_phase(splits, weights, make_config, tmp_path, images):
     config = make_config(**CYCLIC, name="x")
-    settings = {**config.to_json(), "weights": str(weights), "name": "x", "device": "cpu"}
+    settings = {
+        **without_idle(config.to_json()),
+        "weights": str(weights),
+        "name": "x",
+        "device": "cpu",
+    }
     script = KILLED.replace("left = 30", f"left = {images}")
     assert_goes_on_after_sigkill(script, splits, config, settings, tmp_path)
 

@@ -63,7 +63,7 @@ def test_a_signal_is_130_and_leaves_nothing(make_bundle, colour_folders, tmp_pat
     for i in range(300):
         (images / f"{i:03}.png").symlink_to(tmp_path / "big.png")
     command = [*PROGRAM, "run", make_bundle(), images]
-    command += ["--json", "--batch", "1", "--save", out / "x.jsonl"]
+    command += ["--json", "--batch", "1", "--save", out / "x.jsonl", "--backend", "cpu"]
     with Child(command, stdout=PIPE, stderr=PIPE) as process:
         assert json.loads(process.stdout.readline())["top"]  # it is in the middle of its work
         process.send_signal(number)

@@ -35,15 +35,15 @@ def require_tune(purpose: str) -> None:
 
 @contextlib.contextmanager
 def _saying(what: str, *, unless: bool) -> Iterator[None]:
-    """A sign of life while the block runs; a terminal forgets it."""
-    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    if not unless:
-        sys.stderr.write(f"{what} …" + ("" if terminal else "\n"))
+    """A sign of life while the block runs, which a terminal forgets; a file gets none."""
+    said = not unless and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if said:
+        sys.stderr.write(f"{what} …")
         sys.stderr.flush()
     try:
         yield
     finally:
-        if not unless and terminal:
+        if said:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
 
