@@ -186,7 +186,11 @@ def test_a_finished_sweep_stays_as_it_is(plan, tmp_path, monkeypatch):
 )
 def test_trials_are_judged_on_the_same_images(plan, make_folders, make_config, tmp_path, space):
     (key, *_), swept = space, plan(space)
-    require_inputs(swept.data, [swept.config(0), swept.config(1)])  # it has a val split
+    if key == "seed":
+        require_inputs(swept.data, [swept.config(0), swept.config(1)])  # it has a val split
+    else:
+        with pytest.raises(VptkitError, match=f"{key} is 0.2, which does nothing here"):
+            require_inputs(swept.data, [swept.config(0)])
     mixed = make_folders(tmp_path / "mixed", 8)
     require_inputs(mixed, [swept.config(0)])
     with pytest.raises(VptkitError, match=f"no val split of its own.*the sweep varies {key}:"):
