@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import IO, TextIO
 
-__all__ = ["fitted", "shown", "shown_lines", "spreadsheet_rows", "tell"]
+__all__ = ["fitted", "shown", "shown_lines", "spreadsheet_rows", "tell", "terminal_width"]
 
 # Written as escapes, so that this file shows what it holds:
 # - C0, DEL, C1; the soft hyphen; the line and the paragraph separator;
@@ -62,11 +62,16 @@ def fitted(lines: str, stream: IO[str]) -> str:
     """
     if not stream.isatty():
         return lines
-    width = shutil.get_terminal_size().columns
+    width = terminal_width()
     return "\n".join(
         line if len(line) <= width or line.startswith("next: ") else _wrapped(line, width)
         for line in lines.split("\n")
     )
+
+
+def terminal_width() -> int:
+    """Characters of a line: of the terminal, or as $COLUMNS says; 80 where there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def _wrapped(line: str, width: int) -> str:

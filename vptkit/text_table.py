@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from vptkit.shown_text import shown
@@ -10,7 +9,7 @@ from vptkit.shown_text import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["columns", "fields", "milliseconds", "terminal_width"]
+__all__ = ["columns", "fields", "milliseconds"]
 
 
 def columns(
@@ -25,8 +24,8 @@ def columns(
     Args:
         header: a heading for each column.
         rows: cells.
-        width: characters of a line (`terminal_width`); a wider table becomes several, one below the
-            other. None leaves it as it is.
+        width: characters of a line (`vptkit.shown_text.terminal_width`); a wider table becomes
+            several, one below the other. None leaves it as it is.
         keys: the first columns, which tell the rows apart and stand in each of these.
     """
     lines = [[shown(cell) for cell in line] for line in (header, *rows)]
@@ -36,11 +35,6 @@ def columns(
         "\n".join(_line([(line[i], widths[i], i == 0) for i in part]) for line in lines)
         for part in parts
     )
-
-
-def terminal_width() -> int:
-    """Characters of a line: of the terminal, or as $COLUMNS says; 80 where there is none."""
-    return shutil.get_terminal_size().columns
 
 
 def _parts(widths: Sequence[int], width: int | None, keys: int) -> list[list[int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.text_table import columns, fields, milliseconds, terminal_width
+from vptkit.shown_text import terminal_width
+from vptkit.text_table import columns, fields, milliseconds
 
 
 @pytest.mark.parametrize(("time", "text"), [(0.0314, "0.031"), (0.999, "0.999"), (1.0, "1.00")])

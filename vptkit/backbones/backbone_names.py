@@ -90,14 +90,14 @@ def _fit(word: str, one: Backbone) -> float:
     own = _own_words(one.name)
     if word in own:
         return 1.0
-    if word in _words_of(one.name):  # of a tag: other weights of the same model
+    if word in _words_of(one):  # of a tag: other weights of the same model
         return 0.95
     return 0.9 if len(word) > 2 and any(other.startswith(word) for other in own) else 0.0
 
 
 @lru_cache(maxsize=1)
 def _frequencies() -> Counter[str]:
-    return Counter(word for one in all_backbones() for word in _words_of(one.name))
+    return Counter(word for one in all_backbones() for word in _words_of(one))
 
 
 @lru_cache(maxsize=256)
@@ -116,9 +116,8 @@ def _own_words(name: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=512)
-def _words_of(name: str) -> frozenset[str]:
-    one = next(one for one in all_backbones() if one.name == name)
-    return frozenset(_words(" ".join((name, *one.tags))))
+def _words_of(one: Backbone) -> frozenset[str]:
+    return frozenset(_words(" ".join((one.name, *one.tags))))
 
 
 def _words(text: str) -> list[str]:

@@ -95,7 +95,8 @@ def detect(as_json: AsJson = False) -> None:
 
 def _table(found: list[Any]) -> str:
     """One line a board; narrow terminals get no names (the keys tell), cc, or third numbers."""
-    from vptkit.text_table import columns, terminal_width
+    from vptkit.shown_text import terminal_width
+    from vptkit.text_table import columns
 
     width = max(len(board.name) for board in found)
     table = ""

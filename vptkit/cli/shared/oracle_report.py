@@ -52,7 +52,8 @@ def consult(
 def _by_library(path: Path, sm: str | None, layers: bool, as_json: bool) -> None:
     from vptkit.formats.bundle import open_bundle
     from vptkit.runtime.engine_build.trt_rtx_oracle import SMS, ask_oracle
-    from vptkit.text_table import columns, terminal_width
+    from vptkit.shown_text import terminal_width
+    from vptkit.text_table import columns
 
     bundle = open_bundle(path)
     known = tuple(n for n in SMS if n >= 89) if bundle.precision == "fp8" else SMS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.shown_text import shown
-from vptkit.text_table import columns, milliseconds, terminal_width
+from vptkit.shown_text import shown, terminal_width
+from vptkit.text_table import columns, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

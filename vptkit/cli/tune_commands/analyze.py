@@ -88,7 +88,8 @@ def analyze(
 
 def _table(document: dict[str, Any]) -> str:
     """One line a block: kurtosis and exponent of each quantity, and Σ."""
-    from vptkit.text_table import columns, terminal_width
+    from vptkit.shown_text import terminal_width
+    from vptkit.text_table import columns
 
     names = ("weights", "tokens", "products", "whitened")
     header = ["block", *(f"{name} {what}" for name in names for what in ("kurt.", "exp."))]

@@ -164,7 +164,8 @@ def tune(
     import torch
 
     from vptkit.progress import progress
-    from vptkit.text_table import fields, terminal_width
+    from vptkit.shown_text import terminal_width
+    from vptkit.text_table import fields
     from vptkit.tune import config_from_mapping
     from vptkit.tune import tune as run_tune
     from vptkit.tune.auto.auto_run import tried_table
