@@ -167,7 +167,7 @@ def _in_worker(data: Path, settings: dict[str, Any], start: str | None) -> None:
         about = {"node": node, "began": 0 if file is None else record_of(file)["epoch"]}
 
         def report(record: dict[str, Any], checkpoint: Path | None) -> None:
-            seen = {key: record[key] for key in ("epoch", "best_top1")}  # by the scheduler
+            seen = {key: record[key] for key in ("epoch", "best_loss")}  # by the scheduler
             result = {**seen, "record": {**record, **about}}
             if checkpoint is None:
                 ray.tune.report(result)
@@ -202,8 +202,8 @@ class _Pruning(ASHAScheduler):  # type: ignore[misc]  # Ray has no types
         longest = max(1, *(trial.epochs for trial in book.trials))  # of probes alone there are none
         super().__init__(
             time_attr="epoch",
-            metric="best_top1",
-            mode="max",
+            metric="best_loss",
+            mode="min",
             max_t=longest + 1,
             grace_period=min(search.grace, longest),
             reduction_factor=search.reduction,

@@ -1,4 +1,4 @@
-"""A sweep: run the trials, rank them by validation accuracy, make the best one's adapter.
+"""A sweep: run the trials, rank them by validation log-loss, make the best one's adapter.
 
 Who runs the trials is a `Runner`: Ray Tune in `vptkit.tune.sweep.ray_runner`, or anything that keeps the
 book. FOLDER ends up with leaderboard.json, .csv and .png, best.safetensors, and the book.
@@ -104,12 +104,13 @@ def sweep(
 def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
     """The leaderboard as text: the best trials, those that failed, and where the adapter is."""
     rows, swept = document["leaderboard"], list(document["space"])
-    header = ["trial", "state", *swept, "val top-1", "epochs"]
+    header = ["trial", "state", *swept, "val log-loss", "val top-1", "epochs"]
     cells = [
         [
             str(row["trial"]),
             row["state"] + (f" ({row['workers']} workers)" if row["workers"] > 1 else ""),
             *(_cell(row["settings"][name]) for name in swept),
+            _cell(row["val_loss"], ".4f"),
             _cell(row["val_top1"], ".4f"),
             str(row["epochs"]),
         ]
@@ -171,7 +172,7 @@ def _document(plan: Sweep, book: Book, best: dict[str, Any] | None) -> dict[str,
     return {
         "folder": str(book.folder),
         **{key: value for key, value in plan.to_json().items() if key != "trials"},
-        "chosen_by": "val_top1",
+        "chosen_by": "val_loss",
         "best": best,
         "leaderboard": [trial.to_json() for trial in book.ranked()],
     }
@@ -179,7 +180,7 @@ def _document(plan: Sweep, book: Book, best: dict[str, Any] | None) -> dict[str,
 
 def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
     names = list(document["space"])
-    plain = ["state", "val_top1", "best_epoch", "epochs", "workers", "error"]
+    plain = ["state", "val_loss", "val_top1", "best_epoch", "epochs", "workers", "error"]
     with (
         atomic_file(folder / "leaderboard.csv") as part,
         part.open("w", encoding="utf-8", newline="") as stream,

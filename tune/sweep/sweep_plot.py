@@ -1,4 +1,4 @@
-"""A sweep as a picture: validation accuracy against each swept setting."""
+"""A sweep as a picture: validation log-loss against each swept setting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plot_sweep(document: Mapping[str, Any], path: Path) -> None:
         document: of `vptkit.tune.sweep.run_sweep.sweep`.
         path: of the PNG; replaced if it exists.
     """
-    rows = [row for row in document["leaderboard"] if row["val_top1"] is not None]
+    rows = [row for row in document["leaderboard"] if row["val_loss"] is not None]
     names = list(document["space"])
     across = min(len(names), _ACROSS)
     down = math.ceil(len(names) / across)
@@ -38,7 +38,7 @@ def plot_sweep(document: Mapping[str, Any], path: Path) -> None:
     for number, (axes, name) in enumerate(zip(panels, names, strict=False)):
         _draw(axes, name, document["space"][name], rows, best)
         if number % across == 0:
-            axes.set_ylabel("best top-1 on val", color=_INK)
+            axes.set_ylabel("log-loss on val, less is better", color=_INK)
     for axes in panels[len(names) :]:
         axes.remove()
     handles, labels = panels[0].get_legend_handles_labels()
@@ -82,7 +82,7 @@ def _draw(
         ("chosen", lambda row: row["trial"] == best, {"color": _RED, "marker": "D"}),
     )
     for label, held, style in styles:
-        points = [(x, r["val_top1"]) for x, r in zip(places, rows, strict=True) if held(r)]
+        points = [(x, r["val_loss"]) for x, r in zip(places, rows, strict=True) if held(r)]
         if points:
             across, up = zip(*points, strict=True)
             axes.scatter(across, up, s=34, label=label, zorder=2, **style)

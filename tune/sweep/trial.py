@@ -86,8 +86,9 @@ def run_trial(
         data, settings: of `vptkit.tune.tune`.
         start: a checkpoint to go on from.
         report: called after each epoch with `record_of` the checkpoint and the checkpoint's file,
-            which is gone after the call; and once more at the end, with finished = true and the
-            accuracy on val that the adapter has. What it raises ends the trial.
+            which is gone after the call; and once more at the end, with finished = true and what
+            the adapter itself has on val: accuracy, and log-loss with its temperature. What it
+            raises ends the trial.
 
     Raises:
         VptkitError: the settings or the data do not allow it.
@@ -113,7 +114,10 @@ def run_trial(
         if not last:  # it ran away in its first epoch: there is nothing to report but that
             reason = "; ".join(result.warnings) or "the training had no epoch"
             raise VptkitError(reason.removeprefix("the training diverged: "))
-        report({**last, "best_top1": result.val_top1, "finished": True}, None)
+        judged = {"best_top1": result.val_top1}
+        if result.confidence is not None:
+            judged["best_loss"] = result.confidence["val_loss"][1]
+        report({**last, **judged, "finished": True}, None)
 
 
 def adapter_from_checkpoint(

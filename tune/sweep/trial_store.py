@@ -77,12 +77,20 @@ class Trial:
         return self.history[-1]["best_top1"] if self.history else None
 
     @property
+    def val_loss(self) -> float | None:
+        """The lowest log-loss so far; of a finished trial the adapter's, with its temperature."""
+        return self.history[-1]["best_loss"] if self.history else None
+
+    @property
     def standing(self) -> tuple[bool, float, float, int]:
-        """Smaller is better: finished ones first, then by accuracy, loss and number."""
+        """Smaller is better: finished ones first, then by log-loss, accuracy and number.
+
+        By log-loss, as an epoch is chosen: the accuracy on a hundred images ties and jumps.
+        """
         if not self.history:
-            return True, 0.0, 0.0, self.number
+            return True, math.inf, 0.0, self.number
         last = self.history[-1]
-        return self.state != "finished", -last["best_top1"], last["best_loss"], self.number
+        return self.state != "finished", last["best_loss"], -last["best_top1"], self.number
 
     def to_json(self) -> dict[str, Any]:
         """A line of the leaderboard."""
@@ -90,6 +98,7 @@ class Trial:
             "trial": self.number,
             "state": self.state,
             "settings": self.settings,
+            "val_loss": self.val_loss,
             "val_top1": self.val_top1,
             "best_epoch": self.history[-1]["best_epoch"] if self.history else None,
             "epochs": self.epoch,
@@ -153,12 +162,11 @@ class Book:
 
     def _text(self, trial: Trial) -> str:
         over = sum(not other.pending for other in self.trials)
-        known = [(t.val_top1, -t.number) for t in self.trials if t.val_top1 is not None]
+        ahead = next((t for t in self.ranked() if t.val_loss is not None), None)
         state = f"epoch {trial.epoch}/{trial.epochs}" if trial.state == "running" else trial.state
-        best, holder = max(known, default=(None, 0))
-        ahead = "" if best is None else f"; best {best:.3f} (trial {-holder})"
-        val = "" if trial.val_top1 is None else f" val {trial.val_top1:.3f}"
-        return f"{over} of {len(self.trials)} trials; trial {trial.number} {state}{val}{ahead}"
+        best = "" if ahead is None else f"; best {ahead.val_loss:.3f} (trial {ahead.number})"
+        val = "" if trial.val_loss is None else f" val log-loss {trial.val_loss:.3f}"
+        return f"{over} of {len(self.trials)} trials; trial {trial.number} {state}{val}{best}"
 
     def _write(self, trial: Trial) -> None:
         _write_json(self.folder / "trials" / f"{trial.number:04d}.json", asdict(trial))

@@ -235,30 +235,30 @@ PRUNING = """
     from vptkit.tune.sweep.ray_runner import _Pruning
     from vptkit.tune.sweep.search_space import Search
 
-    def records(*accuracies):
-        return [{"epoch": e, "best_top1": a} for e, a in enumerate(accuracies, 1)]
+    def records(*losses):
+        return [{"epoch": e, "best_loss": a} for e, a in enumerate(losses, 1)]
 
-    def decisions(trials, number, accuracies):
+    def decisions(trials, number, losses):
         book = Book(Path("."), trials)
         scheduler = _Pruning(book, Search(pruning=True, grace=2, reduction=2))
         ray_trial = SimpleNamespace(trial_id="x", config={"number": number})
         scheduler.on_trial_add(None, ray_trial)
         return [
             scheduler.on_trial_result(None, ray_trial, record)
-            for record in records(*accuracies)[len(trials[number].history):]
+            for record in records(*losses)[len(trials[number].history):]
         ]
 
     def trial(number, state="waiting", history=()):
         return Trial(number=number, settings={}, epochs=8, state=state, history=list(history))
 
-    good = trial(0, "finished", records(*[0.9] * 8))
+    good = trial(0, "finished", records(*[0.1] * 8))
     weak = [0.5] * 8
     # Alone it has nobody to be behind of; behind a finished trial of an earlier run it is stopped.
     assert decisions([trial(0)], 0, weak) == ["CONTINUE"] * 8
     assert decisions([good, trial(1)], 1, weak)[:2] == ["CONTINUE", "STOP"]
-    assert decisions([good, trial(1)], 1, [0.95] * 8) == ["CONTINUE"] * 8
+    assert decisions([good, trial(1)], 1, [0.05] * 8) == ["CONTINUE"] * 8
     # A trial that goes on is not judged again at the rungs that it has passed.
-    assert decisions([good, trial(1, "running", records(0.5, 0.9, 0.9))], 1, weak)[0] == "STOP"
+    assert decisions([good, trial(1, "running", records(0.5, 0.1, 0.1))], 1, weak)[0] == "STOP"
     assert decisions([good, trial(1, "running", records(*weak[:5]))], 1, weak) == ["CONTINUE"] * 3
     print("good")
 """

@@ -62,7 +62,9 @@ def test_a_sweep_ranks_by_val_and_makes_the_best_adapter(plan, splits, tmp_path)
     document = sweep(swept, tmp_path / "out", Serial(tmp_path / "store"))
     rows = document["leaderboard"]
     assert {row["state"] for row in rows} == {"finished"}
-    assert [row["val_top1"] for row in rows] == sorted((r["val_top1"] for r in rows), reverse=True)
+    losses = [row["val_loss"] for row in rows]
+    assert losses == sorted(losses)
+    assert document["chosen_by"] == "val_loss"
     best = document["best"]
     assert best["trial"] == rows[0]["trial"]
     # The adapter is byte for byte that of `vptkit tune` with these settings.
@@ -396,7 +398,7 @@ def test_an_epoch_done_twice_counts_once(plan, tmp_path):
     assert book.trials[0].to_json()["workers"] == 2
     book.end(0, "pruned")
     assert counter.total == 5  # one epoch less to do
-    assert counter.text == "1 of 2 trials; trial 0 pruned val 0.600; best 0.600 (trial 0)"
+    assert counter.text == "1 of 2 trials; trial 0 pruned val log-loss 1.000; best 1.000 (trial 0)"
     again = open_book(tmp_path / "out", plan({"lr": [0.1, 0.2]}), progress=counter)
     assert [trial.state for trial in again.trials] == ["pruned", "waiting"]
     assert counter.total == 3
@@ -407,8 +409,9 @@ def test_who_was_pruned_is_never_chosen(plan, tmp_path):
     book.result(0, record(1, 0.9))
     book.end(0, "pruned")
     assert book.best() is None
-    for number, loss in ((1, 0.5), (2, 0.4)):
-        book.result(number, record(3, 0.8, best_loss=loss))
+    # the higher accuracy of a few images weighs less than the log-loss
+    for number, top1, loss in ((1, 0.9, 0.5), (2, 0.8, 0.4)):
+        book.result(number, record(3, top1, best_loss=loss))
         book.end(number, "finished")
     assert [trial.number for trial in book.ranked()] == [2, 1, 0]
     assert book.best().number == 2
@@ -418,7 +421,9 @@ def test_the_best_adapter_has_what_the_trial_had(plan, tmp_path):
     document = sweep(plan({"lr": [1e-2]}), tmp_path / "out", Serial(tmp_path / "store"))
     adapter = read_adapter(tmp_path / "out/best.safetensors")
     assert adapter.train["config"]["lr"] == 1e-2
-    assert adapter.train["val_top1"] == document["leaderboard"][0]["val_top1"]
+    first = document["leaderboard"][0]
+    assert adapter.train["val_top1"] == first["val_top1"]
+    assert adapter.train["confidence"]["val_loss"][1] == first["val_loss"]
 
 
 def test_not_a_checkpoint(tmp_path, weights):

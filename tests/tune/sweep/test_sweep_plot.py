@@ -19,7 +19,7 @@ def trial(number, state="finished", val=0.5, **settings):
     return {
         "trial": number,
         "state": state,
-        "val_top1": val,
+        "val_loss": val,
         "settings": {"lr": 1e-3, "pool": "token", "rank": 4, **settings},
     }
 
