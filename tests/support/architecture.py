@@ -26,6 +26,7 @@ TABLE: dict[str, str] = {
     "scores": "",
     "paths": "images",
     "backbones": "",
+    "checkpoints": "",
     "formats": "backbones images paths",
     # devices/
     "devices.drivers": "",
@@ -37,7 +38,7 @@ TABLE: dict[str, str] = {
     "tune.backbone": "backbones formats images",
     "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",
-    "tune.importers": "tune.backbone formats images",
+    "tune.importers": "tune.backbone checkpoints formats images",
     "tune.probe": "scores",
     "tune.training": "tune tune.data tune.methods tune.probe formats images scores",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vptkit.checkpoints.plain_pickle import Made, RefusedError
+from vptkit.checkpoints.torch_archive import TorchArchive
 from vptkit.errors import AdapterError
 from vptkit.formats.tensor_file import read_tensors
 from vptkit.regular_files import open_regular
-
-from .plain_pickle import Made, RefusedError
-from .torch_archive import TorchArchive
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from vptkit.checkpoints.plain_pickle import RefusedError  # noqa: E402
+from vptkit.checkpoints.torch_archive import TorchArchive  # noqa: E402
 from vptkit.errors import AdapterError  # noqa: E402
 from vptkit.tune.importers.checkpoint_reader import read_state  # noqa: E402
-from vptkit.tune.importers.plain_pickle import RefusedError  # noqa: E402
-from vptkit.tune.importers.torch_archive import TorchArchive  # noqa: E402
 
 KINDS = [
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.uint8),
