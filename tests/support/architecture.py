@@ -34,7 +34,7 @@ TABLE: dict[str, str] = {
     "devices.probes": "devices.boards devices.drivers",
     "devices.power": "devices.drivers devices.probes",
     # tune/
-    "tune": "formats images",
+    "tune": "checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
     "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",

@@ -2,6 +2,7 @@
 
 - `hugging_face_names`: names of transformers' ViTs, of both generations, in timm's.
 - `plain_pickle`: a pickle in stand-ins, nothing of it built.
+- `proposed_backbone`: the backbone that a folder's documents name.
 - `published_names`: whose names a file has, its prefix, and what it calls in timm's words.
 - `read_weights`: weights of a file or a folder, for who compiles or loads them.
 - `snapshot`: a folder's documents: which backbone, which pixels.

@@ -29,8 +29,8 @@ class Part(NamedTuple):
     """
 
     name: str
-    index: int = 0
-    count: int = 1
+    index: int = 0  # type: ignore[assignment]  # nobody asks a part for tuple's methods
+    count: int = 1  # type: ignore[assignment]
 
 
 # what names may begin with: the model within one that has a head, and wrappers around that

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .snapshot import Snapshot
     from .tensor_source import Tensors
 
-__all__ = ["Published", "read_published", "read_weights", "remembered_tensors"]
+__all__ = ["Published", "documents_beside", "read_published", "read_weights", "remembered_tensors"]
 
 _PATCHES = "patch_embed.proj.weight"
 
@@ -111,8 +111,7 @@ def read_published(path: Path) -> Published:
         wrong = advice(file, "weights")
         if wrong is not None:
             raise BackboneError(wrong)
-    beside = is_folder(path) or file.name.startswith(("model.", "pytorch_model.", "open_clip_"))
-    snapshot = read_snapshot(file.parent) if beside else None
+    snapshot = documents_beside(path, file)
     kept = {name: value for name, value in renamed.arrays.items() if not is_head(name)}
     return Published(
         file=file,
@@ -128,6 +127,22 @@ def read_published(path: Path) -> Published:
         positions=renamed.positions,
         snapshot=snapshot,
     )
+
+
+def documents_beside(path: Path, file: Path) -> Snapshot | None:
+    """What the documents say that belong to weights.
+
+    Args:
+        path: as the user named them.
+        file: of the weights; one that the user named counts if it is called as the hub calls it.
+
+    Raises:
+        BackboneError: a document is not readable.
+    """
+    belong = is_folder(path) or file.name.startswith(
+        ("model.", "model-", "pytorch_model", "open_clip_")
+    )
+    return read_snapshot(file.parent) if belong else None
 
 
 def _word(name: str, prefix: str) -> str:

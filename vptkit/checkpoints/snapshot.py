@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vptkit.backbones.backbone_table import all_backbones
 from vptkit.errors import BackboneError
 from vptkit.formats.timm_arguments import require_timm_arguments, require_timm_name
-from vptkit.schema import integer, list_of, number, require
+from vptkit.schema import choice, integer, list_of, number, require
 
 from .weights_files import folder_json
 
@@ -183,9 +183,9 @@ def _backbone(
     image = values["image_size"]
     if family.startswith("DINOv2") and pixels is not None and pixels.size is not None:
         image = pixels.size[0]  # the others take images of their own size only
-    name, own = _named(family, size, values["patch_size"], image)
     args: dict[str, Any] = {}
-    if name is None:
+    name, own = _named(family, size, values["patch_size"], image) or ("", -1)
+    if not name:
         swiglu = bool(values.get("use_swiglu_ffn"))
         name = _GIANTS[family] if swiglu and family in _GIANTS else _NAMES[family][1]
         args = {"embed_dim": width, "depth": depth, "num_heads": heads}
@@ -211,7 +211,7 @@ def _hidden(family: str, values: Mapping[str, Any], source: Path) -> int:
     return int(found)
 
 
-def _named(family: str, size: str | None, patch: int, image: int) -> tuple[str | None, int]:
+def _named(family: str, size: str | None, patch: int, image: int) -> tuple[str, int] | None:
     """Timm's name of a usual size, and its image: of that size, or another of the same tensors."""
     template = _NAMES[family][0]
     if size is not None:
@@ -223,7 +223,7 @@ def _named(family: str, size: str | None, patch: int, image: int) -> tuple[str |
         other = sorted((name for name in known if like.fullmatch(name)), key=lambda n: known[n])
         if other:
             return other[0], known[other[0]]
-    return None, -1
+    return None
 
 
 def _switches(family: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,13 +259,16 @@ def _timm(config: Mapping[str, Any], source: Path) -> Snapshot:
     pixels = None
     if mean is not None and std is not None:
         size = own.get("input_size")
-        both = isinstance(size, list) and len(size) == 3
+        sides = None
+        if size is not None:
+            require(size, list_of(_SIDE, 3, least=3), source, BackboneError, "input_size")
+            sides = int(size[1]), int(size[2])
         pixels = Pixels(
             _three(mean, source, "mean"),
             _three(std, source, "std"),
-            str(own.get("interpolation", "bicubic")),
+            _filter(own.get("interpolation", "bicubic"), source),
             _share(own.get("crop_pct", 0.875), source),
-            (int(size[1]), int(size[2])) if both else None,
+            sides,
         )
     name = str(config["architecture"])
     usual = next((one.image for one in all_backbones() if one.name == name), None)
@@ -320,6 +323,11 @@ def _side(size: Any) -> tuple[int, int] | None:
 def _three(values: Any, source: Path, name: str) -> tuple[float, ...]:
     require(values, list_of(number(-1e3, 1e3), 3, least=3), source, BackboneError, name)
     return tuple(map(float, values))
+
+
+def _filter(value: Any, source: Path) -> str:
+    require(value, choice(*_FILTERS.values()), source, BackboneError, "interpolation")
+    return str(value)
 
 
 def _share(value: Any, source: Path) -> float:

@@ -77,13 +77,12 @@ def folder_json(folder: Path, name: str) -> dict[str, Any] | None:
 def _shards(index: Path) -> Tensors:
     folder = index.parent
     places = (folder_json(folder, index.name) or {}).get("weight_map")
-    fits = isinstance(places, dict) and places and all(isinstance(v, str) for v in places.values())
-    if not fits:
+    if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
         raise BackboneError(f"{index}: no index of shards: weight_map is no table of file names")
     files = sorted(set(places.values()))
     if len(files) > _MOST_SHARDS:
         raise BackboneError(f"{index}: {len(files)} shards, the most is {_MOST_SHARDS}")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for file in files:
         with _opened(folder, file) as stream:
             found = read_tensors_of(stream, folder / file, BackboneError).arrays
