@@ -194,8 +194,16 @@ def _backbone(
     if image != own:
         args["img_size"] = image
     args |= _switches(family, values)
-    require_timm_arguments(args)
+    _require_of_timm(name, args, source)
     return name, args
+
+
+def _require_of_timm(name: Any, args: Any, source: Path) -> None:
+    try:
+        require_timm_name(name)
+        require_timm_arguments(args)
+    except BackboneError as error:
+        raise BackboneError(f"{source}: {error}") from error
 
 
 def _hidden(family: str, values: Mapping[str, Any], source: Path) -> int:
@@ -250,11 +258,7 @@ def _timm(config: Mapping[str, Any], source: Path) -> Snapshot:
     own = own if isinstance(own, dict) else config  # before 2023 all in one
     args = config.get("model_args")
     args = dict(args) if isinstance(args, dict) else {}
-    try:
-        require_timm_name(config["architecture"])
-        require_timm_arguments(args)
-    except BackboneError as error:
-        raise BackboneError(f"{source}: {error}") from error
+    _require_of_timm(config["architecture"], args, source)
     mean, std = own.get("mean"), own.get("std")
     pixels = None
     if mean is not None and std is not None:
