@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from vptkit.formats.pooling import Pool
 
-__all__ = ["TuneConfig", "config_from_mapping"]
+__all__ = ["PATHS", "TuneConfig", "config_from_mapping", "with_paths_beside"]
+
+PATHS = ("weights", "full_data")  # settings that are paths
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "method": ("bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear", "auto"),
@@ -170,7 +172,7 @@ class TuneConfig:
         Raises:
             VptkitError: a value is out of range; says which, what came, what was expected.
         """
-        for key in ("weights", "full_data"):  # text will do, too
+        for key in PATHS:  # text will do, too
             if isinstance(getattr(self, key), str):
                 object.__setattr__(self, key, Path(getattr(self, key)))
         require_timm_arguments(self.backbone_args)
@@ -299,6 +301,8 @@ class TuneConfig:
 def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:
     """A configuration from TOML or the command line.
 
+    Without a backbone it is the one that a folder of weights names.
+
     Raises:
         VptkitError: an unknown or missing key, a value of the wrong type or out of range, a setting
             that does nothing with this method, be it the usual value.
@@ -307,13 +311,28 @@ def config_from_mapping(values: Mapping[str, Any]) -> TuneConfig:
     unknown = sorted(set(values) - set(types))
     if unknown:
         raise VptkitError(f"settings: unknown {_with_nearest(unknown, types)}")
-    if "backbone" not in values:
-        raise VptkitError("settings: no backbone: pass --backbone NAME, a timm model name")
     checked = {key: _typed(key, value, types[key]) for key, value in values.items()}
+    if "backbone" not in values:
+        if checked.get("weights") is None:
+            raise VptkitError("settings: no backbone: pass --backbone NAME, a timm model name")
+        from vptkit.checkpoints.proposed_backbone import named_backbone
+
+        args = checked.get("backbone_args", {})
+        named = named_backbone(None, args, checked.get("weights"))
+        checked["backbone"], checked["backbone_args"] = named
     config = TuneConfig(**checked)
     if idle := why_idle(checked, sorted(checked)):
         raise VptkitError("settings: " + "; ".join(idle))
     return config
+
+
+def with_paths_beside(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings of a file whose paths hold from the folder that the file lies in."""
+    found = dict(settings)
+    for key in PATHS:
+        if isinstance(found.get(key), str | Path):
+            found[key] = folder / found[key]
+    return found
 
 
 def _with_nearest(unknown: Sequence[str], known: Iterable[str]) -> str:
@@ -326,7 +345,7 @@ def _with_nearest(unknown: Sequence[str], known: Iterable[str]) -> str:
 
 
 def _typed(key: str, value: Any, declared: str) -> Any:
-    if key in ("weights", "full_data") and isinstance(value, str | Path):
+    if key in PATHS and isinstance(value, str | Path):
         return Path(value)
     if "float" in declared and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -9,6 +9,7 @@ Shape alphabet, used in every docstring:
 
 - `api`: the functions below, `vptkit.tune` to `vptkit.profile`.
 - `backbones`: what is known of timm's backbones without timm; whose weights a file holds.
+- `checkpoints`: weights as others publish them, in timm's names.
 - `cli`: the command line.
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.

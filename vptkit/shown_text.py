@@ -8,6 +8,7 @@ like another. All of these are shown as escapes.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 import sys
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import IO, TextIO
 
-__all__ = ["fitted", "shown", "shown_lines", "spreadsheet_rows", "tell", "terminal_width"]
+__all__ = [
+    "fitted",
+    "shown",
+    "shown_lines",
+    "spreadsheet_rows",
+    "tell",
+    "tell_once",
+    "terminal_width",
+]
 
 # Written as escapes, so that this file shows what it holds:
 # - C0, DEL, C1; the soft hyphen; the line and the paragraph separator;
@@ -37,6 +46,8 @@ _CUTS = re.compile("[;|\t\r\n]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the wide ones are formulas in some places, too
 
+_TOLD: set[tuple[str, str]] = set()  # lines of `tell_once`
+
 
 def shown(text: object) -> str:
     """The text on one line, with what a terminal obeys or a reader cannot see as escapes."""
@@ -53,6 +64,21 @@ def tell(text: object, stream: TextIO | None = None) -> None:
     stream = sys.stderr if stream is None else stream
     stream.write(fitted(shown(text), stream) + "\n")
     stream.flush()
+
+
+def tell_once(text: str, subject: object) -> None:
+    """Write a line for people to standard error, unless this process wrote it already.
+
+    Args:
+        text: the line.
+        subject: what it is about, as a path: of another one the same line is written, too.
+    """
+    key = (str(subject), text)
+    if (
+        key not in _TOLD and os.environ.get("RANK", "0") == "0"
+    ):  # of torchrun's processes one speaks
+        _TOLD.add(key)
+        tell(text)
 
 
 def fitted(lines: str, stream: IO[str]) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_folder
 from vptkit.backbones.weights_places import remember_weights
+from vptkit.checkpoints.read_weights import read_weights, remembered_tensors
+from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import MissingExtraError
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
@@ -14,12 +16,7 @@ from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
-from vptkit.formats.backbone_weights import (
-    digest_of_weights,
-    read_weights,
-    remembered_tensors,
-    weights_file,
-)
+from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
@@ -58,8 +55,8 @@ def export(
     Args:
         adapter_path: an adapter file.
         output: the bundle's folder; appears whole or not at all.
-        weights: the backbone's safetensors file. If it holds the tensors as the adapter's spec
-            names them, torch is not needed.
+        weights: the backbone's file or folder. If it holds the tensors that the adapter's spec
+            names, under whosever names, torch is not needed.
         options: what to write.
         force: replace an existing bundle.
         from_timm: asked for spec and weights where the file alone does not do.

@@ -26,24 +26,25 @@ TABLE: dict[str, str] = {
     "scores": "",
     "paths": "images",
     "backbones": "",
-    "formats": "backbones images paths",
+    "formats": "images paths",
+    "checkpoints": "backbones formats paths",
     # devices/
     "devices.drivers": "",
     "devices.boards": "",
     "devices.probes": "devices.boards devices.drivers",
     "devices.power": "devices.drivers devices.probes",
     # tune/
-    "tune": "formats images",
-    "tune.backbone": "backbones formats images",
+    "tune": "checkpoints formats images",
+    "tune.backbone": "backbones checkpoints formats images paths",
     "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",
-    "tune.importers": "tune.backbone formats images",
+    "tune.importers": "tune.backbone checkpoints formats images",
     "tune.probe": "scores",
     "tune.training": "tune tune.data tune.methods tune.probe formats images scores",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
     "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images scores",
-    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones formats"
-    " images scores",
+    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones"
+    " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
     "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run formats",
     # export/
@@ -53,7 +54,7 @@ TABLE: dict[str, str] = {
     "export.numerics": "export.analysis export.graph formats scores",
     "export.precision": "export.analysis export.numerics",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
-    " backbones formats",
+    " backbones checkpoints formats",
     "export.bank": "export.bundle export.fold export.graph export.precision formats images",
     # runtime/
     "runtime": "runtime.profile",

@@ -21,8 +21,8 @@ from unittest.mock import patch
 import timm
 
 from vptkit.atomic_files import sha256_of_file
+from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import BackboneError
-from vptkit.formats.backbone_weights import weights_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ def hub_repository(name: str) -> str | None:
     return str(found) if found else None
 
 
-def weights_origin(name: str, weights: Path | None) -> dict[str, str | None]:
+def weights_origin(name: str, weights: Path | None) -> dict[str, Any]:
     """What an adapter keeps of where its backbone's weights came from: no path, that is private.
 
     Args:

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 import torch
 from timm.data.config import resolve_data_config
 
 from vptkit.backbones.backbone_names import near_names
-from vptkit.backbones.weights_fit import other_model, why_not
+from vptkit.backbones.weights_fit import other_model
 from vptkit.backbones.weights_places import remember_weights, remembered_weights
+from vptkit.checkpoints.read_weights import read_published
+from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import BackboneError
 from vptkit.formats.adapter import require_backbone, with_spec
-from vptkit.formats.backbone_weights import (
-    digest_of_weights,
-    is_head,
-    read_backbone_tensors,
-    weights_file,
-)
+from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.timm_arguments import (
     MOST_PARAMETERS,
+    of_timm,
     require_timm_arguments,
     require_timm_name,
 )
 from vptkit.images.preprocess import Preprocess
+from vptkit.paths.path_advice import advised
+from vptkit.shown_text import tell_once
 
-from .hub_weights import model_of_hub
+from .filled_model import UNBUILDABLE, fill, shapes_of
+from .hub_weights import model_of_hub, weights_origin
 from .patch_grid import require_whole_patches
+from .published_model import followed, line_of, take_pixels, way_of_positions, with_norm_eps
 from .spec_from_timm import spec_from_model, weights_from_model
 
 if TYPE_CHECKING:
@@ -42,24 +43,49 @@ if TYPE_CHECKING:
     from vptkit.formats.adapter import Adapter, BackboneRef
     from vptkit.formats.backbone_spec import BackboneSpec
 
-__all__ = ["checked_weights", "create_backbone", "described_weights", "preprocess_of"]
+__all__ = [
+    "Loaded",
+    "checked_weights",
+    "create_backbone",
+    "described_weights",
+    "load_backbone",
+    "preprocess_of",
+]
 
-# what timm and torch raise for arguments that do not go together
-_UNBUILDABLE = (
-    *(TypeError, AssertionError, ValueError, LookupError, AttributeError),
-    *(ArithmeticError, RuntimeError, MemoryError),
-)
+
+class Loaded(NamedTuple):
+    """A backbone, and what was decided while it was loaded.
+
+    Attributes:
+        model: of timm, without classifier, in evaluation mode, every parameter frozen.
+        args: those that were asked for, and what its weights' publisher does otherwise than timm
+            (`published_model.followed`): with these an adapter's backbone is the same again.
+        origin: of the weights, for an adapter's notes (no path, that is private).
+    """
+
+    model: Any
+    args: dict[str, Any]
+    origin: dict[str, Any]
 
 
 def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) -> Any:
-    """A timm model without classifier, in evaluation mode, every parameter frozen.
+    """The model of `load_backbone`."""
+    return load_backbone(name, args, weights).model
+
+
+def load_backbone(
+    name: str, args: Mapping[str, Any], weights: Path | None, *, follow: bool = True
+) -> Loaded:
+    """A timm model by its name, with weights from timm's hub or from anybody's file.
 
     Args:
         name: timm model name.
         args: keyword arguments of `timm.create_model` that describe the architecture, e.g.
             {"img_size": 112}; see `vptkit.formats.timm_arguments`.
-        weights: a safetensors file in timm's names (or a form that timm converts, such as another
-            position grid); None fetches timm's own weights of this name from the hub.
+        weights: a file or a folder in any form that `vptkit.checkpoints` reads; None fetches timm's
+            own weights of this name from the hub.
+        follow: take from the weights' publisher what timm does otherwise; not for an adapter, whose
+            arguments are complete.
 
     Raises:
         BackboneError: unknown name, unusable arguments, a size that is no whole number of patches, a
@@ -68,20 +94,44 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
     args = dict(args)
     _require_name(name)
     require_timm_arguments(args)
-    weights = None if weights is None else weights_file(weights)
+    if weights is not None:
+        with advised(weights, "weights", BackboneError):
+            weights_file(weights)  # it is there: before timm is asked, which takes its time
     model = _blueprint(name, args)
     spec = spec_from_model(model, name)  # an unknown feature is named before anything is loaded
     require_whole_patches(spec, args)
     if weights is None:
-        _require_parameters(model, name, None)
-        model = model_of_hub(name, args)
-    else:
-        state = _state(weights)
-        _require_model(model, state, weights, patch="patch_size" not in args)
-        _require_parameters(model, name, weights)
-        model = _built(name, args)
-        _load(model, state, weights)
+        _require_parameters(model, name)
+        model = with_norm_eps(model_of_hub(name, of_timm(args)), args)
+        return Loaded(_frozen(model), args, weights_origin(name, None))
+    published = read_published(weights)
+    more = followed(published, model, spec, args) if follow else {}
+    if more:
+        args |= more
+        model = _blueprint(name, args)
+        spec_from_model(model, name)
+    state = {
+        name: torch.from_numpy(value.astype("float32")) for name, value in published.arrays.items()
+    }
+    _require_model(model, state, weights, patch="patch_size" not in args)
+    _require_parameters(model, name)
+    _require_numbers(model, state, weights)
+    model = _built(name, args)
+    args |= fill(model, state, weights, way_of_positions(published, args, follow=follow))
+    if published.snapshot is not None and published.snapshot.pixels is not None:
+        take_pixels(model, published.snapshot.pixels)
+    if not published.plain or more:
+        tell_once(line_of(published, more, args), published.file.absolute())
+    origin = weights_origin(name, weights) | published.noted() | _positions_of(args)
+    return Loaded(_frozen(model), args, origin)
+
+
+def _frozen(model: Any) -> Any:
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _positions_of(args: Mapping[str, Any]) -> dict[str, str]:
+    return {"positions": args["positions"]} if "positions" in args else {}
 
 
 def _require_name(name: str) -> None:
@@ -103,8 +153,9 @@ def _require_name(name: str) -> None:
 
 def _built(name: str, args: Mapping[str, Any]) -> Any:
     try:
-        return timm.create_model(name, pretrained=False, num_classes=0, **args)
-    except _UNBUILDABLE as error:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **of_timm(args))
+        return with_norm_eps(model, args)
+    except UNBUILDABLE as error:
         raise BackboneError(f"{name}: timm cannot build it with {dict(args)}: {error}") from error
 
 
@@ -119,20 +170,23 @@ def _blueprint(name: str, args: Mapping[str, Any]) -> Any:
     return _built(name, args)
 
 
-def _require_parameters(model: Any, name: str, weights: Path | None) -> None:
-    """Refuse what is larger than any ViT, or than the file that it is to be filled from."""
+def _require_parameters(model: Any, name: str) -> None:
+    """Refuse what is larger than any ViT."""
     parameters = sum(value.numel() for value in (*model.parameters(), *model.buffers()))
     if parameters > MOST_PARAMETERS:
         raise BackboneError(
             f"{name}: {parameters:.2g} numbers with these arguments; the most is "
             f"{MOST_PARAMETERS:.2g}"
         )
-    # only positions may be fewer in the file; a number takes two bytes at least
+
+
+def _require_numbers(model: Any, state: Mapping[str, torch.Tensor], weights: Path) -> None:
+    """Refuse weights of fewer numbers than the blocks have, before these take memory."""
     blocks = sum(value.numel() for value in model.blocks.parameters())
-    if weights is not None and weights.is_file() and weights.stat().st_size < 2 * blocks:
+    given = sum(value.numel() for value in state.values())
+    if given < blocks:
         raise BackboneError(
-            f"{weights}: not the weights of this model: {weights.stat().st_size} bytes for "
-            f"{blocks} numbers"
+            f"{weights}: not the weights of this model: {given} numbers for {blocks}"
         )
 
 
@@ -165,7 +219,7 @@ def checked_weights(
 def _checked(
     reference: BackboneRef, weights: Path | None
 ) -> tuple[Any, dict[str, NDArray[np.float32]]]:
-    model = create_backbone(reference.name, reference.args, weights)
+    model = load_backbone(reference.name, reference.args, weights, follow=False).model
     tensors = weights_from_model(model)
     digest = digest_of_weights(tensors)
     require_backbone(reference, digest, weights or reference.name)
@@ -202,53 +256,10 @@ def preprocess_of(model: Any) -> Preprocess:
     )
 
 
-State = dict[str, torch.Tensor]
-
-
-def _state(path: Path) -> State:
-    # a copy: the file's bytes are read-only memory
-    tensors = read_backbone_tensors(path).items()
-    return {key: torch.from_numpy(value.astype("float32")) for key, value in tensors}
-
-
-def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in state.items() if not is_head(key)}
-
-
-def _require_model(model: Any, state: State, path: Path, *, patch: bool) -> None:
+def _require_model(
+    model: Any, state: Mapping[str, torch.Tensor], path: Path, *, patch: bool
+) -> None:
     """Refuse weights of another width, depth or patch, before timm resamples or complains."""
-    reason = other_model(_shapes(state), _shapes(model.state_dict()), patch=patch)
+    reason = other_model(shapes_of(state), shapes_of(model.state_dict()), patch=patch)
     if reason is not None:
         raise BackboneError(f"{path}: {reason}")
-
-
-def _load(model: Any, state: State, path: Path) -> None:
-    expected, given = _shapes(model.state_dict()), _shapes(state)
-    if given != expected:
-        state = _converted(model, state, path)
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise BackboneError(f"{path}: {broken[0]} holds NaN or Inf; the file is damaged")
-    try:
-        result = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise BackboneError(f"{path}: {why_not(_shapes(state), expected)}") from error
-    missing = [key for key in result.missing_keys if not is_head(key)]
-    if missing or result.unexpected_keys:
-        reason = why_not(_shapes(state), expected)
-        foreign = why_not(given, expected)  # timm may have renamed a part of what was there
-        raise BackboneError(f"{path}: {foreign if 'names' in foreign else reason}")
-
-
-def _converted(model: Any, state: State, path: Path) -> State:
-    """Timm's own conversion of foreign names and position grids, of the model's architecture."""
-    module = inspect.getmodule(type(model))
-    convert = getattr(module, "checkpoint_filter_fn", None)
-    if convert is None:
-        return state
-    try:
-        converted = convert(state, model)
-    except _UNBUILDABLE as error:  # torch's own words are of no use to whoever named the file
-        reason = why_not(_shapes(state), _shapes(model.state_dict()))
-        raise BackboneError(f"{path}: timm cannot convert these weights: {reason}") from error
-    return {key: value for key, value in converted.items() if not is_head(key)}

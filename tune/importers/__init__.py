@@ -5,7 +5,5 @@
 - `imported_tensors`: a stranger's file under our names.
 - `linear_head`: a head alone, as DINOv2 publishes them.
 - `peft_layout`: PEFT's LayerNorm adapters.
-- `plain_pickle`: a pickle in stand-ins, nothing of it built.
-- `torch_archive`: the tensors of a file of `torch.save`, checked against its bytes.
 - `vpt_bpt_layouts`: VPT's and BPT's code.
 """

@@ -16,10 +16,9 @@ from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.pooling import head_inputs
 from vptkit.images.preprocess import Preprocess, normalize
 from vptkit.regular_files import read_regular
-from vptkit.tune.backbone.hub_weights import weights_origin
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
-from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
+from vptkit.tune.backbone.timm_backbone import load_backbone, preprocess_of
 
 from .checkpoint_reader import read_state
 from .imported_tensors import require_same_backbone
@@ -120,7 +119,8 @@ def import_adapter(
         raise OutputError(f"{output}: an adapter's file name ends in .safetensors")
     require_absent(output, force=force)
     require_writable(output)
-    model = create_backbone(config.backbone, config.backbone_args, config.weights)
+    loaded = load_backbone(config.backbone, config.backbone_args, config.weights)
+    model = loaded.model
     spec = spec_from_model(model, config.backbone)
     weights = weights_from_model(model)
     file = peft_file(file) if config.layout == "peft-ln" else file
@@ -138,7 +138,7 @@ def import_adapter(
         name=config.name or output.stem,
         backbone=BackboneRef(
             name=config.backbone,
-            args=dict(config.backbone_args),
+            args=loaded.args,
             spec=spec,
             sha256=digest_of_weights(weights),
         ),
@@ -150,7 +150,7 @@ def import_adapter(
         labels=_labels(config.labels, len(head["bias"])),
         preprocess=_preprocess(model, config),
         train={
-            "weights": weights_origin(config.backbone, config.weights),
+            "weights": loaded.origin,
             "imported": {
                 "layout": config.layout,
                 "file": file.name,

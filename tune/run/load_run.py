@@ -9,12 +9,13 @@ import numpy as np
 
 from vptkit.atomic_files import require_writable
 from vptkit.backbones.weights_places import remember_weights
+from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
-from vptkit.formats.backbone_weights import digest_of_weights, weights_file
+from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.progress import begin_phase, keep_line
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
-from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
+from vptkit.tune.backbone.timm_backbone import load_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
 from vptkit.tune.data.splits import FEWEST, data_digest, load_splits, splits_line
 from vptkit.tune.training.distributed import leads, share
@@ -78,6 +79,7 @@ class RunInputs:
         spec: its description.
         reference: how the adapter names it: name, arguments, description, SHA-256 of the weights.
         preprocess: how it wants its images.
+        origin: where its weights came from, for the adapter's notes.
         identity: settings, digests of data and weights, classes: what a checkpoint or an adapter
             must agree with to be of this run.
     """
@@ -91,6 +93,7 @@ class RunInputs:
     spec: BackboneSpec
     reference: BackboneRef
     preprocess: Preprocess
+    origin: dict[str, Any]
     identity: dict[str, Any]
 
 
@@ -122,12 +125,13 @@ def load_run(request: RunRequest) -> RunInputs:
     if leads():
         line = splits_line(request.data, labels, splits, shots=config.shots is not None)
         keep_line(request.progress, line)
-    model = create_backbone(config.backbone, config.backbone_args, config.weights)
+    loaded = load_backbone(config.backbone, config.backbone_args, config.weights)
+    model = loaded.model
     spec = spec_from_model(model, config.backbone)
     preprocess = preprocess_of(model)
     reference = BackboneRef(
         name=config.backbone,
-        args=dict(config.backbone_args),
+        args=loaded.args,
         spec=spec,
         sha256=digest_of_weights(weights_from_model(model)),
     )
@@ -144,6 +148,7 @@ def load_run(request: RunRequest) -> RunInputs:
         spec=spec,
         reference=reference,
         preprocess=preprocess,
+        origin=loaded.origin,
         identity={
             "config": config.to_json(),
             "data": data_digest(splits),

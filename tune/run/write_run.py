@@ -14,7 +14,6 @@ from vptkit.formats.adapter import Adapter, write_adapter
 from vptkit.images.image_sketch import sketch_of
 from vptkit.images.preprocess import normalize
 from vptkit.scores.score_interval import percent
-from vptkit.tune.backbone.hub_weights import weights_origin
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.data.splits import class_counts
 from vptkit.tune.training.device import describe_device, device_of
@@ -140,7 +139,7 @@ def _adapter(
             "cross_validation": _cross_validation(inputs, trained),
             "images": class_counts(inputs.labels, inputs.splits),
             "trained_on": sketch_of(train.images, inside=train.inside),
-            "weights": weights_origin(config.backbone, config.weights),
+            "weights": inputs.origin,
             "whitening": trained.state.whitening,
             "probe": trained.state.start.get("probe"),
             "layer_norms": chosen.layer_norms,

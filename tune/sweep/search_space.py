@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import VptkitError
-from vptkit.tune.config import TuneConfig, config_from_mapping
+from vptkit.tune.config import PATHS, TuneConfig, config_from_mapping
 from vptkit.tune.idle_settings import idle_settings, without_idle
 
 if TYPE_CHECKING:
@@ -170,16 +170,21 @@ class Sweep:
 
 
 def sweep_from_mapping(
-    document: Mapping[str, Any], *, data: Path | None = None, allow_outside: bool = False
+    document: Mapping[str, Any],
+    *,
+    data: Path | None = None,
+    allow_outside: bool = False,
+    folder: Path | None = None,
 ) -> Sweep:
     """A sweep from a parsed TOML file.
 
-    Relative paths hold from the current folder, and are made absolute: trials run elsewhere.
+    Relative paths of the document hold from its folder, and are made absolute: trials run elsewhere.
 
     Args:
         document: keys data, tune, space, search.
         data: instead of the document's.
         allow_outside: of `vptkit.tune.config.TuneConfig`; a document must not say it.
+        folder: where the document lies; None: the current one.
 
     Raises:
         VptkitError: an unknown key, an empty space, or settings that one of the trials cannot have.
@@ -187,17 +192,17 @@ def sweep_from_mapping(
     unknown = sorted(set(document) - {"data", "tune", "space", "search"})
     if unknown:
         raise VptkitError(f"unknown {unknown}; expected data, [tune], [space] and [search]")
-    folder = data if data is not None else document.get("data")
-    if not isinstance(folder, str | Path):
+    images = data if data is not None else _absolute(document.get("data"), folder)
+    if not isinstance(images, str | Path):
         raise VptkitError('no data: write data = "FOLDER" at the top of the file, or pass --data')
     fixed = _table(document, "tune") | ({"allow_outside": True} if allow_outside else {})
     space = {key: _values(key, value) for key, value in _table(document, "space").items()}
-    for key in ("weights", "full_data"):
+    for key in PATHS:
         if key in fixed:
-            fixed[key] = _absolute(fixed[key])
+            fixed[key] = _absolute(fixed[key], folder)
         values = space.get(key)
         if isinstance(values, list):
-            space[key] = [_absolute(value) for value in values]
+            space[key] = [_absolute(value, folder) for value in values]
     if not space:
         raise VptkitError("[space] is empty: name at least one setting, as lr = [0.001, 0.01]")
     twice = sorted(set(fixed) & set(space))
@@ -206,7 +211,7 @@ def sweep_from_mapping(
     search = _search(_table(document, "search"))
     trials = _grid(space) if search.kind == "grid" else _drawn(space, search)
     sweep = Sweep(
-        data=Path(folder).absolute(), fixed=fixed, space=space, search=search, trials=trials
+        data=Path(images).absolute(), fixed=fixed, space=space, search=search, trials=trials
     )
     if idle := sweep.idle():
         told = [f"{key} does nothing in any trial: it is for {of}" for key, of in idle.items()]
@@ -223,8 +228,10 @@ def _require_config(sweep: Sweep, number: int) -> None:
         raise VptkitError(f"trial {number} {sweep.trials[number]}: {error}") from error
 
 
-def _absolute(value: Any) -> Any:
-    return str(Path(value).absolute()) if isinstance(value, str | Path) else value
+def _absolute(value: Any, folder: Path | None) -> Any:
+    if not isinstance(value, str | Path):
+        return value
+    return str((folder or Path()).joinpath(value).absolute())
 
 
 def _table(document: Mapping[str, Any], name: str) -> dict[str, Any]:

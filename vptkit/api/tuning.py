@@ -27,6 +27,7 @@ def tune(
     progress: Progress = SILENT,
     test: bool = True,
     image_size: int | None = None,
+    positions: str | None = None,
     **settings: Any,
 ) -> TuneResult:
     """Tune on a folder of images; choose on val, report test once, write the adapter.
@@ -41,6 +42,8 @@ def tune(
         progress: told about each step.
         test: also measure on test and ood; off, their results are None.
         image_size: input size in pixels; the backbone's own unless given.
+        positions: whose way of resizing positions is taken where that size needs it: "timm", "hf"
+            (transformers) or "hub" (DINOv2's own code); the way of whoever published the weights.
         settings: instead of `config`: fields of `vptkit.TuneConfig`, such as
             backbone="vit_tiny_patch16_224", epochs=10. Its defaults are those of the command.
 
@@ -56,19 +59,20 @@ def tune(
     require_tune("tune")
     from vptkit.tune.auto.tune_method import tune as run
 
-    chosen = _config(config, settings, image_size)
+    asked = {"img_size": image_size, "positions": positions}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    chosen = _config(config, settings, asked)
     return run(data, output, chosen, resume=resume, force=force, progress=progress, test=test)
 
 
 def _config(
-    config: TuneConfig | None, settings: dict[str, Any], image_size: int | None
+    config: TuneConfig | None, settings: dict[str, Any], asked: dict[str, Any]
 ) -> TuneConfig:
     from vptkit.tune.config import TuneConfig, config_from_mapping
 
     if config is None:
-        if image_size is not None:
-            arguments = settings.get("backbone_args", {})
-            settings["backbone_args"] = {**arguments, "img_size": image_size}
+        if asked:
+            settings["backbone_args"] = {**settings.get("backbone_args", {}), **asked}
         return config_from_mapping(settings)
     if not isinstance(config, TuneConfig):
         kind = type(config).__name__  # type: ignore[unreachable]
@@ -76,7 +80,7 @@ def _config(
             f"config: came as {kind}, expected a vptkit.TuneConfig. Of a TOML file: "
             "vptkit.tune(data, output, **tomllib.load(file))"
         )
-    both = [*settings, *([] if image_size is None else ["image_size"])]
+    both = [*settings, *(name.replace("img_size", "image_size") for name in asked)]
     if both:
         raise VptkitError(
             f"config and {', '.join(both)}: give either a TuneConfig or settings one by one. Of a "

@@ -18,17 +18,14 @@ __all__ = ["Geometry", "geometry_of", "other_model", "why_not"]
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _POSITIONS = "pos_embed"
+_WORD = re.compile(r"[a-z]+|\d+")
+_SHOWN, _COMPARED = 5, 200  # names
 # What the names of other projects begin with or hold, and whose they are
 _FOREIGN = (
-    (re.compile(r"^module\."), "every name begins with module., as DataParallel writes them"),
-    (
-        re.compile(r"embeddings\.patch_embeddings\.projection|encoder\.layer\.0\."),
-        "the names are those of transformers, not of timm",
-    ),
+    (re.compile(r"(^|\.)layer\.0\.attention\."), "the names are those of transformers"),
     (re.compile(r"encoder\.layers\.encoder_layer_0"), "the names are torchvision's, not timm's"),
     (re.compile(r"resblocks\.0\."), "the names are those of CLIP's code, not of timm"),
     (re.compile(r"^layer1\.0\.conv1"), "these are a ResNet's"),
-    (re.compile(r"^(model|backbone|encoder|student|teacher)\."), "every name has a prefix"),
 )
 
 
@@ -87,10 +84,12 @@ def why_not(shapes: Shapes, expected: Shapes) -> str:
     if other is not None:
         return other
     foreign = next((text for kind, text in _FOREIGN if any(map(kind.search, shapes))), None)
+    missing, unknown = _nearest_first(set(expected) - set(shapes), set(shapes) - set(expected))
     if foreign is not None and geometry_of(shapes) is None:
-        return f"not weights in timm's names: {foreign}. {_remedy(foreign)}"
-    missing = sorted(set(expected) - set(shapes))
-    unknown = sorted(set(shapes) - set(expected))
+        return (
+            f"not weights in timm's names: {foreign}, as {_some(unknown)}; the backbone has "
+            f"{_some(missing)}. Fetch timm's file of the same model: vptkit backbones says where"
+        )
     differ = [n for n in sorted(set(shapes) & set(expected)) if shapes[n] != expected[n]]
     parts = []
     if _POSITIONS in differ and len(differ) == 1 and not missing and not unknown:
@@ -100,9 +99,9 @@ def why_not(shapes: Shapes, expected: Shapes) -> str:
             f"{_rows(rows[1])} (--image-size?)"
         )
     if missing:
-        parts.append(f"missing {_some(missing)}")
+        parts.append(f"missing {_some(missing)}, which the backbone has")
     if unknown:
-        parts.append(f"unexpected {_some(unknown)}")
+        parts.append(f"unexpected {_some(unknown)}, which are in the file")
     if differ:
         name = differ[0]
         parts.append(
@@ -124,18 +123,35 @@ def _guess(found: Geometry) -> str:
     return f": those of {' or '.join(names[:2])}?" if names else ""
 
 
-def _remedy(foreign: str) -> str:
-    if "module." in foreign or "prefix" in foreign:
-        return (
-            "Write them without it: load_file, {k.split('.', 1)[1]: v for k, v in weights.items()}, "
-            "save_file (of safetensors.torch)"
-        )
-    return "Fetch timm's file of the same model: vptkit backbones says where it lies"
+def _nearest_first(missing: set[str], unknown: set[str]) -> tuple[list[str], list[str]]:
+    """Names that the backbone lacks and that only the file has, likeliest pairs first."""
+    backbone, file = sorted(missing)[:_COMPARED], sorted(unknown)[:_COMPARED]
+    words = {name: set(_WORD.findall(name[:200])) for name in (*backbone, *file)}
+    pairs = sorted(
+        (-len(words[a] & words[b]) / max(len(words[a] | words[b]), 1), a, b)
+        for a in backbone
+        for b in file
+    )
+    first_backbone = list(dict.fromkeys(pair[1] for pair in _apart(pairs)))
+    first_file = list(dict.fromkeys(pair[2] for pair in _apart(pairs)))
+    return (
+        [*first_backbone, *(name for name in sorted(missing) if name not in first_backbone)],
+        [*first_file, *(name for name in sorted(unknown) if name not in first_file)],
+    )
+
+
+def _apart(pairs: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
+    """The best pairs, each name once; as many as are shown."""
+    found: list[tuple[float, str, str]] = []
+    for pair in pairs:
+        if len(found) < _SHOWN and not any(pair[1] == p[1] or pair[2] == p[2] for p in found):
+            found.append(pair)
+    return found
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(abridged(name)[1:-1] for name in names[:3]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(abridged(name)[1:-1] for name in names[:_SHOWN]) + more
 
 
 def _size(patch: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""A backbone's tensors by timm name: which there are, their digest, reading them without torch."""
+"""A backbone's tensors by timm name: which there are, and their digest."""
 
 from __future__ import annotations
 
@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vptkit.backbones.weights_fit import other_model
-from vptkit.backbones.weights_places import remembered_weights
-from vptkit.errors import BackboneError
-from vptkit.paths.path_advice import advice, advised
-from vptkit.paths.path_kind import inner_tensors, names_below
-from vptkit.regular_files import is_folder
-
-from .tensor_file import read_tensors
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -33,11 +23,7 @@ __all__ = [
     "is_head",
     "mlp_branches",
     "norm_shapes",
-    "read_backbone_tensors",
-    "read_weights",
-    "remembered_tensors",
     "tensor_shapes",
-    "weights_file",
 ]
 
 Shapes = dict[str, tuple[int, ...]]
@@ -243,80 +229,3 @@ def digest_of_weights(weights: Mapping[str, NDArray[Any]]) -> str:
         digest.update(name.encode() + b"\0" + json.dumps(list(value.shape)).encode() + b"\0")
         digest.update(value.tobytes())
     return digest.hexdigest()
-
-
-def read_weights(path: Path, spec: BackboneSpec) -> dict[str, NDArray[np.float32]] | None:
-    """Read a backbone's tensors from a safetensors file, without torch.
-
-    Args:
-        path: the file; float16, bfloat16, float32 or float64, timm names.
-        spec: which tensors to expect.
-
-    Returns:
-        float32 tensors by name, classifier left out; None if the file holds this backbone in
-        another form (names or a position grid that timm would convert on loading).
-
-    Raises:
-        BackboneError: the file is missing or broken, holds NaN or Inf, or is of another model: of
-            another width or depth, which timm does not convert.
-    """
-    weights = read_backbone_tensors(path)
-    expected, found = tensor_shapes(spec), {name: value.shape for name, value in weights.items()}
-    if found != expected:
-        reason = other_model(found, expected, patch=False)
-        if reason is not None:
-            raise BackboneError(f"{path}: {reason}")
-        return None
-    result = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
-    for name, value in result.items():
-        if not np.isfinite(value).all():
-            raise BackboneError(f"{path}: {name} holds NaN or Inf; the file is damaged")
-    return result
-
-
-def read_backbone_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a file of weights, or of a folder that holds one; the classifier left out.
-
-    Raises:
-        BackboneError: there is no such file, it is broken, or it is something else: an adapter, a
-            PyTorch file, a bundle.
-    """
-    with advised(path, "weights", BackboneError):
-        tensors = read_tensors(weights_file(path), BackboneError)
-    if "patch_embed.proj.weight" not in tensors:  # readable, as an adapter is
-        wrong = advice(weights_file(path), "weights")
-        if wrong is not None:
-            raise BackboneError(wrong)
-    return {name: value for name, value in tensors.items() if not is_head(name)}
-
-
-def remembered_tensors(
-    spec: BackboneSpec, sha256: str | None
-) -> dict[str, NDArray[np.float32]] | None:
-    """A backbone's tensors from where this user's cache remembers them, the digest compared.
-
-    Returns:
-        As `read_weights`; None if nothing is remembered, or what lies there is not that any more.
-    """
-    path = remembered_weights(sha256)
-    try:
-        tensors = None if path is None else read_weights(path, spec)
-    except BackboneError:
-        return None
-    return tensors if tensors and digest_of_weights(tensors) == sha256 else None
-
-
-def weights_file(path: Path) -> Path:
-    """The file that a user means by a path: itself, or that in a folder as the hub has it.
-
-    Raises:
-        BackboneError: a folder without model.safetensors and without one only .safetensors.
-    """
-    if not is_folder(path):
-        return path
-    inner = inner_tensors(path, names_below(path))
-    if inner is None:
-        raise BackboneError(
-            f"{path}: a folder without model.safetensors (and without a single .safetensors)"
-        )
-    return inner

@@ -4,6 +4,9 @@ timm takes more than that: other places to fetch weights from and folders to put
 (`pretrained_cfg`, `cache_dir`), files to load (`checkpoint_path`), names that are repositories or
 folders (`hf-hub:…`, `local-dir:…`). An adapter is a stranger's text, so what is not in the table
 below is refused. The numbers are bounded, too: a model is built before its weights are read.
+
+Beside them stand two words of our own, for what timm has no argument of: `norm_eps`, the epsilon of
+all norms, and `positions`, whose way of resizing a grid of positions is followed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from vptkit.schema import Kind
 
-__all__ = ["MOST_PARAMETERS", "require_timm_arguments", "require_timm_name"]
+__all__ = ["MOST_PARAMETERS", "POSITIONS", "of_timm", "require_timm_arguments", "require_timm_name"]
 
 MOST_PARAMETERS = 10**10  # timm's largest ViTs have 7 · 10^9
 _MOST_PATCHES = 2**14  # 128 x 128; twice the pixels of the largest of timm's ViTs
@@ -90,6 +93,13 @@ _ARGUMENTS: dict[str, Kind] = {
     **dict.fromkeys(_SWITCHES.split(), _SWITCH),
     **dict.fromkeys(_RATES.split(), _RATE),
 }
+POSITIONS = ("timm", "hf", "hub")
+_OWN: dict[str, Kind] = {"norm_eps": number(1e-20, 1e-2), "positions": choice(*POSITIONS)}
+
+
+def of_timm(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a backbone's arguments that `timm.create_model` takes."""
+    return {name: value for name, value in args.items() if name not in _OWN}
 
 
 def require_timm_name(name: Any) -> None:
@@ -117,11 +127,11 @@ def require_timm_arguments(args: Any) -> None:
     if not isinstance(args, dict):
         raise BackboneError(f"backbone: args is {abridged(args)}, expected arguments by name")
     for name, value in args.items():
-        kind = _ARGUMENTS.get(name) if isinstance(name, str) else None
+        kind = {**_ARGUMENTS, **_OWN}.get(name) if isinstance(name, str) else None
         if kind is None:
             raise BackboneError(
                 f"backbone: args has {abridged(name)}, which is no argument of an architecture. "
-                f"Allowed are {', '.join(sorted(_ARGUMENTS))}."
+                f"Allowed are {', '.join(sorted({**_ARGUMENTS, **_OWN}))}."
             )
         if value is not None:
             require(value, kind, "backbone: args", BackboneError, name)

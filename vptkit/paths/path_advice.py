@@ -34,7 +34,7 @@ _TAKEN: dict[str, frozenset[str]] = {
     "bundle": _BUNDLES,
     "bank": frozenset({"bank"}),
     "adapter": frozenset({"adapter", "damaged"}),
-    "weights": frozenset({"weights", "damaged"}),
+    "weights": frozenset({"weights", "torch", "damaged"}),
     "data": frozenset({"data", "data file", "empty", "folder", "file"}),
     "images": frozenset({"images", "image", "data", "empty"}),
     "any": frozenset({*_BUNDLES, "adapter", "damaged"}),
@@ -61,11 +61,6 @@ _NOTHING = {
     "data": "no such folder or file",
 }
 _MANY_BUNDLES = ("profile",)
-_CONVERSION = (
-    "import torch, safetensors.torch as s; d = torch.load({0!r}, map_location='cpu', "
-    "weights_only=True); d = d.get('model', d.get('state_dict', d)); "
-    "s.save_file({{k: v.contiguous().clone() for k, v in d.items() if hasattr(v, 'dtype')}}, {1!r})"
-)
 
 
 @contextlib.contextmanager
@@ -221,10 +216,6 @@ def _instead_of_adapter(path: Path, found: Found) -> str:
 def _instead_of_weights(path: Path, found: Found) -> str:
     if found.kind == "adapter":
         return "Pass the file of the backbone that the adapter was tuned on"
-    if found.kind == "torch":
-        target = path.with_suffix(".safetensors")
-        code = _CONVERSION.format(str(path), str(target))
-        return f"Convert it, then pass {target}: python -c {shlex.quote(code)}"
     if found.kind in ("folder", "weights folder"):
         inside = lying_in(path, {"weights"})
         return f"In it lie {_listed(inside)}: name one" if inside else ""
@@ -265,8 +256,8 @@ def _origin(path: Path, found: Found) -> str:
         "an adapter on them",
         "weights folder": f"vptkit tune DATA --backbone NAME --weights {quoted} -o NAME.safetensors "
         "learns an adapter on them",
-        "torch": "Prompts of VPT's or BPT's code become an adapter by vptkit import, weights of a "
-        "backbone are converted to .safetensors first (docs/tune.md)",
+        "torch": "Prompts of VPT's or BPT's code become an adapter by vptkit import; weights of a "
+        f"backbone: vptkit tune DATA --backbone NAME --weights {quoted}",
         "archive": f"Unpack it first, beside it in {folder}",
         "bundle": f"vptkit run {quoted} photos/ classifies images with it",
         "bank": f"vptkit bank list {quoted} says what it holds",

@@ -54,6 +54,15 @@ _MOST_HEADER = 16 << 20  # bytes of a safetensors header; of a ViT-g it has 100 
 _MOST_MANIFEST = 32 << 20
 _MOST_NAMES = 2000  # of a folder; more are not looked at
 _MANIFEST = "manifest.json"
+_HUB_NAMES = (  # of weights, in this order
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
+_WEIGHTS = ("weights", "torch")
 _SUFFIXES: dict[str, tuple[Kind, str]] = {
     ".onnx": ("graph", "an ONNX file"),
     **dict.fromkeys((".engine", ".plan", ".trt"), ("engine", "a TensorRT engine")),
@@ -118,6 +127,8 @@ def _file(path: Path) -> Found:
     with open_regular(path, VptkitError) as stream:
         head = stream.read(9)
         suffix = path.suffix.lower()
+        if path.name.lower().endswith(".pth.tar"):  # no tar, but what scripts call a checkpoint
+            suffix = ".pth"
         if suffix == ".safetensors" or head[8:9] == b"{":
             return _tensors(stream, head, suffix)
     known = _SUFFIXES.get(suffix)
@@ -207,20 +218,24 @@ def _holds_images(folder: Path) -> bool:
 def _tensor_folder(path: Path, names: list[str]) -> Found | None:
     """A folder as the hub has it: config.json beside model.safetensors."""
     inner = inner_tensors(path, names)
-    if inner is None or kind_of(inner).kind != "weights":
+    if inner is None or (inner.suffix != ".json" and kind_of(inner).kind not in _WEIGHTS):
         return None
     return Found("weights folder", "a folder with weights of a model", inner=inner)
 
 
 def inner_tensors(path: Path, names: Iterable[str]) -> Path | None:
-    """The file of weights in a folder: model.safetensors, or the only .safetensors there."""
+    """The file of weights in a folder: as the hub calls it, an index of shards, or the only one there."""
     there = set(names)
     if there & {_MANIFEST, "adapter_config.json"}:  # a bundle's, or PEFT's
         return None
-    found = [name for name in there if name.endswith(".safetensors")]
-    if "model.safetensors" in found:
-        return path / "model.safetensors"
-    return path / found[0] if len(found) == 1 else None
+    for name in _HUB_NAMES:
+        if name in there:
+            return path / name
+    for suffixes in ((".safetensors",), (".pth", ".pt", ".bin", ".pth.tar")):
+        found = [name for name in there if name.endswith(suffixes)]
+        if found:
+            return path / found[0] if len(found) == 1 else None
+    return None
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

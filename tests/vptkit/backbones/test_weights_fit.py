@@ -47,12 +47,10 @@ def test_nothing_known_of_such_a_size_is_not_guessed():
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("module.patch_embed.proj.weight", "DataParallel"),
-        ("vit.embeddings.patch_embeddings.projection.weight", "names are those of transformers"),
+        ("x.layer.0.attention.q.weight", "names are those of transformers"),
         ("encoder.layers.encoder_layer_0.ln_1.weight", "torchvision"),
         ("visual.transformer.resblocks.0.ln_1.weight", "CLIP"),
         ("layer1.0.conv1.weight", "ResNet"),
-        ("backbone.blocks.0.norm1.weight", "prefix"),
     ],
 )
 def test_names_of_others(name, part):
@@ -70,3 +68,15 @@ def test_a_few_tensors_more_and_less_are_listed_whole():
 def test_a_strangers_names_are_abridged():
     text = why_not(shapes(**{"x" * 10_000: (1,)}), shapes())
     assert len(text) < 500
+
+
+def test_the_five_nearest_names_on_both_sides():
+    """In the order of what they may be for, not of the alphabet."""
+    theirs = {f"tower.layer.{i}.norm_one.weight": (192,) for i in range(12)}
+    theirs |= {f"a.{i}": (1,) for i in range(20)} | {"patch_embed.proj.weight": (192, 3, 16, 16)}
+    text = why_not(theirs, shapes())
+    missing, unexpected = text.split("; ")[:2]
+    assert missing.count("norm1.weight") == 5
+    assert missing.endswith("and 8 more, which the backbone has")
+    assert unexpected.count("norm_one.weight") == 5
+    assert unexpected.endswith("and 27 more, which are in the file")

@@ -38,6 +38,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Head": "head-init lr-head wd-head pool norm class-weights calibrate",
         "Training": "batch warmup clip patience select rescale refit-epochs augment crop-scale seed",
         "Data": "val-share test-share full-data allow-outside",
+        "Backbone": "positions",
         "Hardware": "precision accumulate compile threads",
         LAST_OPTIONS: "name golden allow-chance",
     },

@@ -52,7 +52,10 @@ AllowOutside = Annotated[
     ),
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="The backbone's weights, .safetensors [timm's, from its hub].")
+    Path | None,
+    typer.Option(
+        help="The backbone's weights: a file or a folder, of timm, Hugging Face or others [timm's, from its hub]."
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [all usable cores].")]
 TrustEngines = Annotated[

@@ -32,7 +32,9 @@ def import_(
             "head alone, as DINOv2's).",
         ),
     ],
-    backbone: Annotated[str, typer.Option(help="timm model name.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="timm model name [that of a folder of weights].")
+    ] = None,
     weights: Weights = None,
     settings: Settings = None,
     image_size: Annotated[int | None, typer.Option(help="Input size [the model's].")] = None,
@@ -55,12 +57,15 @@ def import_(
 ) -> None:
     """Turn prompts of VPT's or BPT's code, PEFT's LayerNorms or a linear head into an adapter file."""
     require_tune("import")
+    from vptkit.checkpoints.proposed_backbone import named_backbone
     from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter
+
+    name_of, arguments = named_backbone(backbone, backbone_args(settings, image_size), weights)
 
     config = ImportConfig(
         layout=layout,  # type: ignore[arg-type]  # these three are checked there
-        backbone=backbone,
-        backbone_args=backbone_args(settings, image_size),
+        backbone=name_of,
+        backbone_args=arguments,
         weights=weights,
         head=head,
         labels=labels,

@@ -67,7 +67,9 @@ def sweep(
         raise VptkitError("--cpus is of this machine; with --ray-address the cluster has its own")
     document = read_toml(config)
     try:
-        plan = sweep_from_mapping(document, data=data, allow_outside=allow_outside)
+        plan = sweep_from_mapping(
+            document, data=data, allow_outside=allow_outside, folder=config.parent
+        )
     except VptkitError as error:
         raise type(error)(f"{config}: {error}") from error
     runner = RayRunner(

@@ -33,7 +33,18 @@ __all__ = ["tune"]
 
 # Arguments of `tune` that say how to run, not what to learn
 _NOT_SETTINGS = frozenset(
-    ["data", "output", "config", "image_size", "threads", "resume", "force", "as_json", "verbose"]
+    [
+        "data",
+        "output",
+        "config",
+        "image_size",
+        "positions",
+        "threads",
+        "resume",
+        "force",
+        "as_json",
+        "verbose",
+    ]
 )
 
 
@@ -51,12 +62,18 @@ def tune(
         Path | None,
         typer.Option("-o", "--output", help="NAME.safetensors [called after DATA, in this folder]"),
     ] = None,
-    backbone: Annotated[Text, option("timm model name.")] = None,
+    backbone: Annotated[Text, option("timm model name [that of a folder of weights].")] = None,
     weights: Weights = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings (names as here, with _).")
     ] = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
+    positions: Annotated[
+        Text,
+        option(
+            "Whose way of resizing positions: timm, hf (transformers), hub (DINOv2's) [the weights']."
+        ),
+    ] = None,
     method: Annotated[Text, option("auto, ln, vpt, bpt, ln+vpt, ln+bpt, linear [auto].")] = None,
     budget: Annotated[
         Text, option("Of auto: the most it may take, as 10m or '60 epochs' [no bound].")
@@ -179,10 +196,11 @@ def tune(
     counts = shots_of(settings.pop("shots", None))
     if len(counts) == 1:
         settings["shots"] = counts[0]
-    if image_size is not None:
-        arguments = settings.get("backbone_args", {})
-        if isinstance(arguments, dict):  # else the configuration refuses it
-            settings["backbone_args"] = {**arguments, "img_size": image_size}
+    asked = {"img_size": image_size, "positions": positions}
+    arguments = settings.get("backbone_args", {})
+    if isinstance(arguments, dict) and any(asked.values()):  # else the configuration refuses it
+        asked = {name: value for name, value in asked.items() if value is not None}
+        settings["backbone_args"] = {**arguments, **asked}
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = config_from_mapping(settings)
@@ -237,7 +255,12 @@ def _default_output(data: Path) -> Path:
 
 
 def _settings(config: Path) -> dict[str, Any]:
-    """A file of settings; it may come from a stranger, who is not to say what may be read."""
+    """A file of settings; it may come from a stranger, who is not to say what may be read.
+
+    Relative paths in it hold from its own folder.
+    """
+    from vptkit.tune.config import with_paths_beside
+
     settings = read_toml(config)
     if "allow_outside" in settings:
         raise VptkitError(
@@ -245,4 +268,4 @@ def _settings(config: Path) -> dict[str, Any]:
         )
     if "batch" in settings:  # as the option is called; the configuration has always said batch_size
         settings.setdefault("batch_size", settings.pop("batch"))
-    return settings
+    return with_paths_beside(settings, config.parent)

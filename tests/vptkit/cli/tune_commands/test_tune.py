@@ -299,3 +299,75 @@ def test_a_file_of_settings_does_not_say_what_may_be_read(inputs, tmp_path):
         VptkitError, match=r"stranger\.toml: allow_outside is not for a file to say"
     ):
         tune_command(inputs / "data", tmp_path / "a.safetensors", config=tmp_path / "stranger.toml")
+
+
+# weights as others publish them ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(inputs, tmp_path):
+    """The same weights as a training script keeps them, in a folder that names their backbone."""
+    state = load_file(inputs / "weights.safetensors")
+    folder = tmp_path / "published"
+    folder.mkdir()
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"model_ema": wrapped, "model": {}, "epoch": 3}, folder / "mae.pth")
+    own = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5], "crop_pct": 1.0}
+    args = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    config = {"architecture": "vit_tiny_patch16_224", "model_args": args, "pretrained_cfg": own}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_weights_of_a_training_script(tune, vptkit, published, tmp_path):
+    """In a container, with a prefix: tuned, exported without torch's help, and checked."""
+    weights, out = published / "mae.pth", tmp_path / "out"
+    code, _, err = tune("--method", "linear", "--weights", weights)
+    assert code == 0
+    line = "weights: mae.pth: timm's names, under 'model_ema', the prefix 'module.' taken off"
+    assert line in " ".join(err.split())
+    noted = read_adapter(out / "a.safetensors").train["weights"]
+    assert (noted["container"], noted["prefix"]) == ("model_ema", "module.")
+    code, _, err = vptkit(
+        "export", out / "a.safetensors", "--weights", weights, "-o", out / "a.vptk"
+    )
+    assert code == 0, err
+    code, _, err = vptkit("check", out / "a.vptk", "--reference", "--weights", weights)
+    assert code == 0, err
+
+
+def test_a_folder_of_weights_names_its_backbone(vptkit, inputs, published, tmp_path):
+    """No --backbone: name, arguments, mean and deviation are those of its documents."""
+    command = ("tune", inputs / "data", "--weights", published, "--method", "linear")
+    code, _, err = vptkit(*command, "-o", tmp_path / "a.safetensors", "--image-size", 16)
+    assert code == 0, err
+    said = " ".join(err.split())
+    assert "backbone: vit_tiny_patch16_224, img_size 16, patch_size 8" in said
+    adapter = read_adapter(tmp_path / "a.safetensors")
+    assert adapter.backbone.args["embed_dim"] == 32
+    assert adapter.preprocess.std == (0.25, 0.5, 0.5)
+    assert adapter.preprocess.size == (16, 16)
+
+
+def test_a_file_that_names_no_backbone(vptkit, inputs, tmp_path):
+    command = ("tune", inputs / "data", "--weights", inputs / "weights.safetensors")
+    result = vptkit(*command, "-o", tmp_path / "a.safetensors")
+    assert_only_error(result, 2, "pass --backbone NAME")
+
+
+def test_paths_in_a_file_of_settings_hold_from_its_folder(vptkit, inputs, tmp_path, monkeypatch):
+    settings = tmp_path / "settings"
+    settings.mkdir()
+    (settings / "w.safetensors").write_bytes((inputs / "weights.safetensors").read_bytes())
+    text = (inputs / "run.toml").read_text().splitlines()
+    idle = idle_settings({"method": "linear"})
+    idle = {*idle, "method", "weights"}
+    lines = [line for line in text if line.split(" ")[0] not in idle]
+    lines = ['weights = "w.safetensors"', 'method = "linear"', *lines]
+    (settings / "run.toml").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    command = ("tune", inputs / "data", "--config", "settings/run.toml", "-o", "a.safetensors")
+    code, _, err = vptkit(*command)
+    assert code == 0, err
+    # an option's path holds from where the command was typed
+    assert_only_error(vptkit(*command, "--force", "--weights", "w.safetensors"), 2, "w.safetensors")

@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from vptkit.tune.importers.plain_pickle import Global, Made, Persistent, RefusedError, plain_pickle
+from vptkit.checkpoints.plain_pickle import Global, Made, Persistent, RefusedError, plain_pickle
 
 VALUES = [
     None,
@@ -119,7 +119,7 @@ def test_damage(data):
 
 def test_a_pickle_of_too_many_steps(monkeypatch):
     """Each takes a byte of the file, and may take sixty of memory."""
-    monkeypatch.setattr("vptkit.tune.importers.plain_pickle._MOST_STEPS", 1000)
+    monkeypatch.setattr("vptkit.checkpoints.plain_pickle._MOST_STEPS", 1000)
     plain_pickle(b"\x80\x02" + b"]" * 500 + b"a" * 499 + b".", ())
     with pytest.raises(RefusedError, match="without an end"):
         plain_pickle(b"\x80\x02" + b"]" * 501 + b"a" * 500 + b".", ())

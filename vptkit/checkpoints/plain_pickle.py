@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from typing import BinaryIO
 
 __all__ = ["Global", "Made", "Persistent", "RefusedError", "plain_pickle"]
 
@@ -58,19 +59,22 @@ class _Mark:
     """Where a list of values begins on the stack."""
 
 
-def plain_pickle(data: bytes, allowed: Collection[str]) -> Any:
+def plain_pickle(
+    data: bytes | BinaryIO, allowed: Collection[str], left: list[Persistent] | None = None
+) -> Any:
     """The value of a pickle of protocol 2 or later, in plain stand-ins.
 
     Dictionaries (ordered ones, too), lists, tuples, numbers and texts are themselves.
 
     Args:
-        data: the pickle.
+        data: the pickle, or a stream that is read up to its end.
         allowed: names that may stand in it, as "torch._utils._rebuild_tensor_v2".
+        left: is told all that the pickle leaves to its reader.
 
     Raises:
         RefusedError: another name (the message is that name), damage, or more than plain values.
     """
-    machine = _Machine(allowed)
+    machine = _Machine(allowed, left)
     try:
         for step, (code, argument, _) in enumerate(pickletools.genops(data)):
             if step > _MOST_STEPS:
@@ -86,8 +90,9 @@ def plain_pickle(data: bytes, allowed: Collection[str]) -> Any:
 class _Machine:
     """The stack and the memo of a pickle that is being read."""
 
-    def __init__(self, allowed: Collection[str]) -> None:
+    def __init__(self, allowed: Collection[str], left: list[Persistent] | None = None) -> None:
         self.allowed = allowed
+        self.left: list[Persistent] = [] if left is None else left
         self.stack: list[Any] = []
         self.marks: list[int] = []  # where on the stack; `pop` goes over none
         self.memo: dict[int, Any] = {}
@@ -158,6 +163,11 @@ class _Machine:
         else:
             self.stack.append(Made(called.name, arguments))
 
+    def leave(self, key: Any) -> None:
+        """What the reader is to put here."""
+        self.left.append(Persistent(key))
+        self.stack.append(self.left[-1])
+
     def build(self) -> None:
         """A state; that of a dictionary says nothing of its content."""
         state, target = self.pop(), self.stack[-1]
@@ -223,7 +233,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": lambda m, _: m.call(),
     "NEWOBJ": lambda m, _: m.call(),
     "BUILD": lambda m, _: m.build(),
-    "BINPERSID": lambda m, _: m.stack.append(Persistent(m.pop())),
+    "BINPERSID": lambda m, _: m.leave(m.pop()),
 }
 
 

@@ -1,6 +1,7 @@
 """A file of `torch.save` as named arrays, without torch: its pickle in stand-ins, its numbers as bytes.
 
-The file is a zip archive, `NAME/data.pkl` and one record `NAME/data/KEY` for each storage. A tensor
+The file is a zip archive, `NAME/data.pkl` and one record `NAME/data/KEY` for each storage; before
+torch 1.6 it was five pickles and, behind them, the storages one by one (`OldTorchFile`). A tensor
 is a storage, an offset, a shape and strides; every one of these is the file's claim. So types come
 from a list of names, records are read as far as the file goes, and NumPy itself refuses a shape
 that does not lie inside the bytes that are there.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ALLOWED", "TorchArchive"]
+__all__ = ["ALLOWED", "OldTorchFile", "TorchArchive", "is_tensor", "open_torch"]
 
 _STORAGES = {  # torch's storage → NumPy's type of its numbers
     "torch.FloatStorage": "<f4",
@@ -68,13 +69,32 @@ ALLOWED = frozenset(
         "_codecs.encode",
         "collections.OrderedDict",
         "collections.Counter",
+        "collections.defaultdict",
+        # the settings of a training beside its tensors: never built, and nobody asks for them
+        "argparse.Namespace",
+        "pathlib.Path",
+        "pathlib.PosixPath",
+        "pathlib.PurePosixPath",
+        "pathlib.WindowsPath",
+        "pathlib.PureWindowsPath",
+        "pathlib._local.PosixPath",
+        "pathlib._local.WindowsPath",
+        "copy_reg._reconstructor",
+        "copyreg._reconstructor",
+        "__builtin__.object",
+        "builtins.object",
+        "__builtin__.dict",
+        "builtins.dict",
+        "__builtin__.list",
+        "builtins.list",
         "__builtin__.bytes",
         "builtins.bytes",
         "__builtin__.set",
         "builtins.set",
     ]
 )
-_BEFORE_1_6 = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # a pickle of a magic number
+OLD_BEGIN = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # a pickle of a magic number
+_OLD_VERSION = 1001
 _MOST_DIMENSIONS = 16
 _MOST_PICKLE = 2**28  # bytes; arrays of NumPy stand in the pickle itself
 
@@ -86,40 +106,21 @@ class _Storage(NamedTuple):
     key: str
 
 
-class TorchArchive:
-    """An archive of `torch.save`, open.
+class _TorchFile:
+    """What both forms have in common.
 
     Attributes:
         document: what was saved; each tensor or array is a `Made`.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        """Read what the archive says, but no numbers.
+    document: Any
 
-        Args:
-            stream: of a regular file, at its begin.
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0
 
-        Raises:
-            RefusedError: it is no such archive, or its pickle says more than tensors and plain values.
-            OSError: it cannot be read.
-        """
-        self._size = stream.seek(0, 2)
-        self._spent = self._taken = 0
-        self._records: dict[str, bytes] = {}
-        stream.seek(0)
-        if stream.read(len(_BEFORE_1_6)) == _BEFORE_1_6:
-            raise RefusedError(
-                "a file in torch's form from before 1.6, which torch.save now writes anew"
-            )
-        with _zip_errors():
-            self._archive = zipfile.ZipFile(stream)
-            names = [n for n in self._archive.namelist() if n.split("/", 1)[-1] == "data.pkl"]
-            if len(names) != 1:
-                raise RefusedError("an archive without data.pkl")
-            self._root = names[0].removesuffix("data.pkl")
-            self._require_little_endian()
-            pickled = self._read("data.pkl", limit=_MOST_PICKLE)
-        self.document = plain_pickle(pickled, ALLOWED)
+    def _record(self, storage: _Storage) -> bytes:
+        raise NotImplementedError
 
     def array(self, value: Any) -> NDArray[Any]:
         """The numbers of a tensor (float32 if they are floating point) or of an array.
@@ -128,9 +129,8 @@ class TorchArchive:
             RefusedError: it is neither, is of another type, or claims more numbers than there are.
             OSError: the file cannot be read.
         """
-        if isinstance(value, Made) and value.name == _PARAMETER and value.arguments:
-            value = value.arguments[0]
-        if not isinstance(value, Made) or value.name not in (*_TENSORS, *_ARRAYS):
+        value = _bare(value)
+        if not is_tensor(value):
             raise RefusedError("no tensor")
         try:
             found = self._tensor(value) if value.name in _TENSORS else _array(value)
@@ -147,7 +147,7 @@ class TorchArchive:
         kind = np.dtype(_STORAGES[storage.kind])
         shape, strides = _numbers(shape), _numbers(strides)
         (offset,) = _numbers((offset,))
-        data = self._record(storage.key)
+        data = self._record(storage)
         if len(shape) != len(strides) or math.prod(shape) * kind.itemsize > len(data):
             raise RefusedError(f"a tensor of the shape {shape} with {len(data)} bytes")
         steps = tuple(step * kind.itemsize for step in strides)
@@ -159,7 +159,38 @@ class TorchArchive:
             return np.asarray(found != 0)
         return found.astype(np.float32) if kind.kind == "f" else np.array(found)
 
-    def _record(self, key: str) -> bytes:
+
+class TorchArchive(_TorchFile):
+    """An archive of `torch.save`, open."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Read what the archive says, but no numbers.
+
+        Args:
+            stream: of a regular file, at its begin.
+
+        Raises:
+            RefusedError: it is no such archive, or its pickle says more than tensors and plain values.
+            OSError: it cannot be read.
+        """
+        super().__init__(stream.seek(0, 2))
+        self._spent = 0
+        self._records: dict[str, bytes] = {}
+        stream.seek(0)
+        with _zip_errors():
+            self._archive = zipfile.ZipFile(stream)
+            names = [n for n in self._archive.namelist() if n.split("/", 1)[-1] == "data.pkl"]
+            if len(names) != 1:
+                raise RefusedError("an archive without data.pkl")
+            self._root = names[0].removesuffix("data.pkl")
+            if self._root + "constants.pkl" in self._archive.namelist():
+                raise RefusedError("a program of TorchScript (torch.jit), not tensors")
+            self._require_little_endian()
+            pickled = self._read("data.pkl", limit=_MOST_PICKLE)
+        self.document = plain_pickle(pickled, ALLOWED)
+
+    def _record(self, storage: _Storage) -> bytes:
+        key = storage.key
         if key not in self._records:
             with _zip_errors():
                 self._records[key] = self._read(f"data/{key}", limit=self._size)
@@ -183,6 +214,72 @@ class TorchArchive:
                 raise RefusedError(f"numbers in the byte order {order.decode('latin1')!r}")
 
 
+class OldTorchFile(_TorchFile):
+    """A file of before 1.6: a magic number, a version, sizes, the document, keys; then the numbers."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Read what the file says, and where its numbers are.
+
+        Args:
+            stream: of a regular file, at its begin.
+
+        Raises:
+            RefusedError: as `TorchArchive`; or its storages are not there.
+            OSError: it cannot be read.
+        """
+        super().__init__(stream.seek(0, 2))
+        self._stream = stream
+        stream.seek(len(OLD_BEGIN))
+        version, sizes = (plain_pickle(stream, ()) for _ in range(2))
+        if version != _OLD_VERSION or not isinstance(sizes, dict):
+            raise RefusedError(f"torch's old form in the version {str(version)[:20]}")
+        if sizes.get("little_endian") is not True:
+            raise RefusedError("numbers that are not little-endian")
+        left: list[Persistent] = []
+        self.document = plain_pickle(stream, ALLOWED, left)
+        kinds = {storage.key: storage.kind for storage in map(_storage, left)}
+        self._places = self._found(plain_pickle(stream, ()), kinds)
+
+    def _found(self, keys: Any, kinds: dict[str, str]) -> dict[str, tuple[int, int]]:
+        """Where each storage lies: begin, and length in bytes."""
+        if not isinstance(keys, list) or set(map(str, keys)) != set(kinds):
+            raise RefusedError("a damaged file (other storages than its tensors name)")
+        places, place = {}, self._stream.tell()
+        for key in keys:
+            self._stream.seek(place)
+            count = int.from_bytes(self._stream.read(8), "little")
+            begin, length = place + 8, count * np.dtype(_STORAGES[kinds[key]]).itemsize
+            place = begin + length
+            if place > self._size:
+                raise RefusedError("a damaged file (it ends within its numbers)")
+            places[key] = begin, length
+        return places
+
+    def _record(self, storage: _Storage) -> bytes:
+        begin, length = self._places[storage.key]
+        self._stream.seek(begin)
+        return self._stream.read(length)
+
+
+def open_torch(stream: BinaryIO) -> TorchArchive | OldTorchFile:
+    """A file of `torch.save` in either form.
+
+    Args:
+        stream: of a regular file, at its begin; to be left open while numbers are read.
+
+    Raises:
+        RefusedError: it is neither, or its pickle says more than tensors and plain values.
+        OSError: it cannot be read.
+    """
+    begin = stream.read(len(OLD_BEGIN))
+    stream.seek(0)
+    if begin == OLD_BEGIN:
+        return OldTorchFile(stream)
+    if begin.startswith(b"\x80"):
+        raise RefusedError("a pickle, but not one of torch.save")
+    return TorchArchive(stream)
+
+
 @contextlib.contextmanager
 def _zip_errors() -> Iterator[None]:
     """What reading an archive raises, as `RefusedError`; UnicodeError is a ValueError."""
@@ -197,6 +294,18 @@ def _zip_errors() -> Iterator[None]:
         OverflowError,
     ) as error:
         raise RefusedError(f"a damaged archive ({type(error).__name__})") from error
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value of a document is a tensor, a parameter, or an array."""
+    value = _bare(value)
+    return isinstance(value, Made) and value.name in (*_TENSORS, *_ARRAYS)
+
+
+def _bare(value: Any) -> Any:
+    """The tensor of a parameter."""
+    parameter = isinstance(value, Made) and value.name == _PARAMETER and value.arguments
+    return value.arguments[0] if parameter else value
 
 
 def _storage(value: Any) -> _Storage:

@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from vptkit.checkpoints.plain_pickle import RefusedError  # noqa: E402
+from vptkit.checkpoints.torch_archive import TorchArchive, open_torch  # noqa: E402
 from vptkit.errors import AdapterError  # noqa: E402
 from vptkit.tune.importers.checkpoint_reader import read_state  # noqa: E402
-from vptkit.tune.importers.plain_pickle import RefusedError  # noqa: E402
-from vptkit.tune.importers.torch_archive import TorchArchive  # noqa: E402
 
 KINDS = [
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.uint8),
@@ -248,9 +248,37 @@ def test_every_cut(tmp_path):
 
 
 def test_the_form_from_before_torch_1_6(tmp_path):
-    torch.save({"x": torch.ones(4)}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(AdapterError, match=r"torch's form from before 1\.6"):
-        read_state(tmp_path / "a.pth")
+    base = torch.arange(24.0).reshape(4, 6)
+    state = {kind: (base - 5).to(getattr(torch, kind)) for kind in ("float16", "bfloat16", "int64")}
+    state |= {"view": base[1:, ::2], "tied": base, "empty": base[:0]}
+    path = tmp_path / "a.pth"
+    torch.save({"model": state, "epoch": 3}, path, _use_new_zipfile_serialization=False)
+    found = read_state(path)
+    for name, value in state.items():
+        wanted = value.float() if value.is_floating_point() else value
+        np.testing.assert_array_equal(found[name], wanted.numpy())
+
+
+def test_every_cut_of_that_form(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"x": torch.ones(4)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for end in range(0, len(whole), 3):
+        with pytest.raises(RefusedError):
+            open_torch(io.BytesIO(whole[:end]))
+
+
+def test_that_form_has_no_storage_beyond_its_end(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"x": torch.ones(4)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace((4).to_bytes(8, "little"), (2**60).to_bytes(8, "little")))
+    with pytest.raises(AdapterError, match="it ends within its numbers"):
+        read_state(path)
+    program = b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR."
+    path.write_bytes(whole[:15] + program)
+    with pytest.raises(AdapterError, match=r"not a file of tensors: os\.system"):
+        read_state(path)
 
 
 def test_what_is_no_file(tmp_path):
