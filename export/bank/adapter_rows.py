@@ -85,7 +85,7 @@ def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
         bank: what it becomes a part of.
     """
     spec = bank.spec
-    tensors = Tensors({**bank.norms, **adapter.layer_norms()})
+    tensors = Tensors(bank.norms, adapter)
     weight = bias = None
     if bank.shape.norms:
         found = [tensors.norm(name) for name in norm_slots(spec)]

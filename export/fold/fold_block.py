@@ -29,7 +29,7 @@ def fold_block(spec: BackboneSpec, tensors: Tensors, prompt: Array, i: int) -> B
 
     Args:
         spec: describes the backbone.
-        tensors: its tensors by timm name, an adapter's tuned LayerNorms in their place.
+        tensors: its tensors by timm name, as an adapter has them.
         prompt: P [m, d], the prompts that are inserted before this block; [0, d] for none.
         i: which block.
 

@@ -39,7 +39,8 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
     Args:
         spec: describes the backbone.
         weights: its tensors by timm name.
-        adapter: prompts, tuned LayerNorm parameters (which replace the backbone's) and head.
+        adapter: prompts, tuned LayerNorm parameters (which replace the backbone's), weight deltas
+            (each is applied to its tensor when that is folded) and head.
 
     Returns:
         The folded network, float64; its blocks are folded when a graph is written (`LazyBlocks`).
@@ -47,7 +48,7 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
     Raises:
         AdapterError: the adapter pools as the backbone cannot.
     """
-    tensors = Tensors({**weights, **adapter.layer_norms()})
+    tensors = Tensors(weights, adapter)
     final = None if spec.final_norm is None else tensors.norm(spec.final_norm)
     before = final if adapter.norm == "before_pool" else None
     pool = _fold_pool(spec, tensors, before) if adapter.pool == "map" else None

@@ -16,6 +16,7 @@ here: an adapter brings them whole, as `ln.{name}`. numpy alone; no function cha
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +25,7 @@ import numpy as np
 from .backbone_weights import norm_shapes, tensor_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -36,6 +37,7 @@ __all__ = [
     "changed",
     "delta_problems",
     "delta_shapes",
+    "deltas_told",
     "is_delta",
     "weight_deltas",
 ]
@@ -153,6 +155,38 @@ def _target(name: str) -> tuple[str, str]:
     if match and (match["part"] in _SCALES) == (match["kind"] == "scale"):
         return f"{match['module']}.weight", match["part"]
     return name.partition(".")[2], "whole"
+
+
+def deltas_told(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
+    """What the deltas among an adapter's tensors are, JSON-ready, for people; None without any.
+
+    Returns:
+        numbers: how many there are in all; low_rank, whole, scales: timm module or tensor, blocks
+        counted together as `blocks.*.attn.qkv` → how many; ranks: least and largest, or None.
+    """
+    deltas = weight_deltas(tensors)
+    if not deltas:
+        return None
+    ranks = [len(delta.low_rank.a) for delta in deltas.values() if delta.low_rank is not None]
+    low = [name for name, delta in deltas.items() if delta.low_rank is not None]
+    whole = [name for name, delta in deltas.items() if delta.whole is not None]
+    scaled = [
+        name
+        for name, delta in deltas.items()
+        if delta.out_scale is not None or delta.in_scale is not None
+    ]
+    return {
+        "numbers": sum(int(value.size) for name, value in tensors.items() if is_delta(name)),
+        "low_rank": _counted(name.removesuffix(".weight") for name in low),
+        "ranks": [min(ranks), max(ranks)] if ranks else None,
+        "whole": _counted(whole),
+        "scales": _counted(name.removesuffix(".weight") for name in scaled),
+    }
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    """How many of each there are, the number of the block left out."""
+    return dict(sorted(Counter(re.sub(r"^blocks\.\d+\.", "blocks.*.", n) for n in names).items()))
 
 
 # checks -------------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from tests.support.random_deltas import random_deltas
+from vptkit.cli.shared.inspect_text import inspect_text
 from vptkit.errors import AdapterError
 from vptkit.formats.adapter import FORMAT, FORMAT_WITH_DELTAS, read_adapter, write_adapter
 from vptkit.formats.backbone_weights import norm_shapes, tensor_shapes
+from vptkit.formats.summary import summarize
 from vptkit.formats.tensor_file import read_metadata, write_tensors
 from vptkit.formats.weight_deltas import LowRank, WeightDelta, changed, is_delta, weight_deltas
 
@@ -221,3 +223,35 @@ def test_factors_of_rank_0_hold_no_number(tmp_path, adapter):
     """They take no bytes, whatever size their product is said to have."""
     empty = {f"delta.{QKV}.a": np.ones((0, 8)), f"delta.{QKV}.b": np.ones((24, 0))}
     refused(tmp_path / "a", adapter, empty, "which holds no number")
+
+
+# what people are told -------------------------------------------------------------------------------
+
+
+def test_what_the_deltas_are_is_told(tmp_path, adapter):
+    deltas = {
+        **PAIR,
+        "delta.blocks.0.attn.qkv.a": np.ones((1, 8)),
+        "delta.blocks.0.attn.qkv.b": np.ones((24, 1)),
+        "delta.blocks.0.attn.qkv.bias": np.ones(24),
+        "scale.blocks.0.mlp.fc1.out": np.ones(32),
+    }
+    shapes = tensor_shapes(adapter.backbone.spec)
+    deltas["scale.blocks.0.mlp.fc1.out"] = np.ones(shapes["blocks.0.mlp.fc1.weight"][0])
+    write_adapter(tmp_path / "a.safetensors", with_deltas(adapter, deltas))
+    found = summarize(tmp_path / "a.safetensors")
+    assert found["deltas"] == {
+        "numbers": 64 + 32 + 24 + len(deltas["scale.blocks.0.mlp.fc1.out"]),
+        "low_rank": {"blocks.*.attn.qkv": 2},
+        "ranks": [1, 2],
+        "whole": {"blocks.*.attn.qkv.bias": 1},
+        "scales": {"blocks.*.mlp.fc1": 1},
+    }
+    told = "ranks 1 to 2 on 2 blocks.*.attn.qkv; whole blocks.*.attn.qkv.bias; scales of blocks."
+    assert told in inspect_text(found)
+
+
+def test_nothing_is_told_of_an_adapter_without(tiny_adapter):
+    found = summarize(tiny_adapter)
+    assert "deltas" not in found
+    assert "deltas" not in inspect_text(found)
