@@ -21,7 +21,7 @@ from .folded_network import Folded, Pool
 from .lazy_blocks import LazyBlocks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["block_prompt", "fold", "fold_head"]
 
 
-def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapter) -> Folded:
+def fold(
+    spec: BackboneSpec,
+    weights: Mapping[str, NDArray[Any]],
+    adapter: Adapter,
+    *,
+    value_bias: Collection[int] = (),
+) -> Folded:
     """Fold a backbone and an adapter into one network.
 
     Args:
@@ -41,6 +47,7 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         weights: its tensors by timm name.
         adapter: prompts, tuned LayerNorm parameters (which replace the backbone's), weight deltas
             (each is applied to its tensor when that is folded) and head.
+        value_bias: blocks whose values keep their bias: a bank changes the projection behind it.
 
     Returns:
         The folded network, float64; its blocks are folded when a graph is written (`LazyBlocks`).
@@ -75,7 +82,10 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         prefix_rows=prefix_rows,
         norm_pre=norm_pre,
         blocks=LazyBlocks(
-            lambda i: fold_block(spec, tensors, block_prompt(adapter, spec, i), i), spec.depth
+            lambda i: fold_block(
+                spec, tensors, block_prompt(adapter, spec, i), i, value_bias=i in value_bias
+            ),
+            spec.depth,
         ),
         attention_pool=pool,
         head=head,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.formats.backbone_weights import norm_shapes, tensor_shapes
+from vptkit.formats.bank_tables import bank_linears
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,4 +67,31 @@ def random_deltas(
         linear = is_linear(name, shape)
         one = (forms[n % len(forms)] if form == "mixed" else form) if linear else "whole"
         found |= deltas_of(name, shape, one, rng)
+    return found
+
+
+def bank_deltas(
+    spec: BackboneSpec,
+    rng: np.random.Generator,
+    forms: tuple[str, ...] = ("low", "low+out", "out+in", "low+out+in"),
+    parts: tuple[str, ...] = ("",),
+) -> dict[str, NDArray[Any]]:
+    """What a bank can look up: changes of blocks' linears by turns, and of their biases.
+
+    Args:
+        spec: of the backbone.
+        rng: source of the numbers.
+        forms: of weights, by turns; as `deltas_of` takes them, but not whole.
+        parts: only linears whose timm name holds one of these.
+    """
+    linears = bank_linears(spec).values()
+    weights = sorted({linear.weight for linear in linears})
+    biases = sorted({bias[0] for linear in linears for bias in linear.biases})
+    shapes, found = tensor_shapes(spec), {}
+    for n, name in enumerate(weights):
+        if any(part in name for part in parts):
+            found |= deltas_of(name, shapes[name], forms[n % len(forms)], rng)
+    for name in biases:
+        if any(part in name for part in parts):
+            found |= deltas_of(name, shapes[name], "whole", rng)
     return found
