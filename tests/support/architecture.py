@@ -26,7 +26,7 @@ TABLE: dict[str, str] = {
     "scores": "",
     "paths": "images",
     "backbones": "",
-    "formats": "images paths",
+    "formats": "backbones images paths",
     "checkpoints": "backbones formats paths",
     # devices/
     "devices.drivers": "",
@@ -34,7 +34,7 @@ TABLE: dict[str, str] = {
     "devices.probes": "devices.boards devices.drivers",
     "devices.power": "devices.drivers devices.probes",
     # tune/
-    "tune": "checkpoints formats images",
+    "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
     "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",
