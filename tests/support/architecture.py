@@ -22,7 +22,8 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 # modules of these rooms that lie in no package (config, distill; settings).
 TABLE: dict[str, str] = {
     # vptkit/: the nouns that all rooms share
-    "images": "",
+    "decoding": "",
+    "images": "decoding",
     "scores": "",
     "paths": "images",
     "backbones": "",

@@ -2,8 +2,8 @@
 
 Tuning and inference share this room, so that both see the same pixels. An EXIF orientation is
 applied (a photograph held upright is upright here too); alpha is dropped and palette, grey and CMYK
-become RGB by Pillow's own conversion, which is what timm's data loader does. Pillow stands inside
-the functions: sessions import this file, and run on prepared pixels without it.
+become RGB by Pillow's own conversion, which is what timm's data loader does. What is deeper than 8
+bits is scaled (`vptkit.decoding.deep_modes`), which timm's does not. Pillow stands inside the functions: sessions import this file, and run on prepared pixels without it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
+from vptkit.decoding.decoding_costs import Cost, decoding_cost
+from vptkit.decoding.deep_modes import eight_bits
+from vptkit.decoding.first_bytes import what_it_is
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder, open_regular, read_regular
 
-from .decoding_costs import Cost, decoding_cost
 from .split_names import split_of_name
-from .unread_images import what_it_is
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,7 +193,7 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
         with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
             image.load()
             image.info.pop("transparency", None)  # convert drops it too, but with a warning
-            return _upright(image).convert("RGB")
+            return _upright_rgb(image, path)
 
 
 def rgb_of(image: Image.Image, name: object) -> Image.Image:
@@ -214,11 +215,7 @@ def rgb_of(image: Image.Image, name: object) -> Image.Image:
                 "Shrink the image first."
             )
         image.load()
-        upright = _upright(image)
-        if "transparency" in upright.info:  # as in open_image, in a copy
-            upright = upright.copy()
-            del upright.info["transparency"]
-        return upright.convert("RGB")
+        return _upright_rgb(image, name)
 
 
 @contextlib.contextmanager
@@ -414,11 +411,18 @@ def _stream(image: ImageFile, inside: str | None) -> BinaryIO:
     return io.BytesIO(image.read_bytes())
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, name: object) -> Image.Image:
+    """What both readers give; of a loaded image, which stays as it is."""
     from PIL import Image
 
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return image if turn is None else image.transpose(Image.Transpose[turn])
+    image = eight_bits(image, name)
+    if turn is not None:
+        image = image.transpose(Image.Transpose[turn])
+    if "transparency" in image.info:  # convert drops it too, but with a warning
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
 
 
 def _require_sane_size(image: Image.Image, stream: BinaryIO, path: ImageFile) -> int:

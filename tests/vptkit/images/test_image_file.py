@@ -37,11 +37,10 @@ def picture() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK"])
 def test_every_mode_becomes_rgb_by_pillows_own_conversion(picture, tmp_path, mode):
-    suffix = "tif" if mode in ("CMYK", "I;16") else "png"
-    source = picture.convert("L").convert("I;16") if mode == "I;16" else picture.convert(mode)
-    source.save(tmp_path / f"x.{suffix}")
+    suffix = "tif" if mode == "CMYK" else "png"
+    picture.convert(mode).save(tmp_path / f"x.{suffix}")
 
     found = open_image(tmp_path / f"x.{suffix}")
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vptkit.errors import DataError
-from vptkit.images.decoding_costs import decoding_cost
+from vptkit.decoding.decoding_costs import decoding_cost
 from vptkit.images.image_file import open_image
 
 
