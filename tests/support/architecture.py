@@ -25,7 +25,7 @@ TABLE: dict[str, str] = {
     "decoding": "",
     "images": "decoding",
     "scores": "",
-    "paths": "images",
+    "paths": "decoding images",
     "backbones": "",
     "formats": "backbones images paths",
     # devices/
@@ -59,7 +59,7 @@ TABLE: dict[str, str] = {
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
-    "runtime.session": "runtime.backends formats images paths scores devices.probes",
+    "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"

@@ -6,9 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vptkit.decoding.image_formats import is_image
 from vptkit.regular_files import is_folder
 
-from .image_file import IMAGE_SUFFIXES, PackedImage, folders_in, list_images
+from .image_file import PackedImage, folders_in, list_images
 from .split_names import split_of_name
 
 if TYPE_CHECKING:
@@ -104,6 +105,6 @@ def _not_listed(folders: set[Path], files: set[str]) -> Counter[str]:
         str(path)
         for folder in folders
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if not path.name.startswith(".") and is_image(path)
     }
     return +Counter({"image not listed": len(images - files)})

@@ -9,9 +9,7 @@ bits is scaled (`vptkit.decoding.deep_modes`), which timm's does not. Pillow sta
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import importlib
 import io
 import os
 import threading
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from vptkit.decoding.decoding_costs import Cost, decoding_cost
 from vptkit.decoding.deep_modes import eight_bits
 from vptkit.decoding.first_bytes import what_it_is
+from vptkit.decoding.image_formats import FORMATS, is_image, readable_formats
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder, open_regular, read_regular
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
-    "IMAGE_SUFFIXES",
     "MAX_BYTES",
     "MAX_PIXELS",
     "ImageFile",
@@ -47,29 +45,12 @@ __all__ = [
     "folders_in",
     "image_files",
     "is_utf8",
+    "kind_of_file",
     "list_images",
     "open_image",
     "rgb_of",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-# What people photograph and scan with, and Pillow's module for each. Pillow knows some thirty more, and
-# goes by the content: an EPS that is called x.png would start Ghostscript.
-FORMATS = {
-    "JPEG": "JpegImagePlugin",
-    "MPO": "MpoImagePlugin",
-    "PNG": "PngImagePlugin",
-    "WEBP": "WebPImagePlugin",
-    "AVIF": "AvifImagePlugin",
-    "TIFF": "TiffImagePlugin",
-    "BMP": "BmpImagePlugin",
-    "GIF": "GifImagePlugin",
-    "PPM": "PpmImagePlugin",
-    "JPEG2000": "Jpeg2KImagePlugin",
-}
-_READ = f" as one of {', '.join(FORMATS)}"
 _ORIENTATION = 0x0112
 # What turns an image upright, by its EXIF orientation; ImageOps.exif_transpose would also rewrite
 # the other EXIF fields, and fail on damaged ones.
@@ -187,7 +168,7 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
     with (
         _named(path),
         _stream(path, inside) as stream,
-        Image.open(stream, formats=_formats()) as image,
+        Image.open(stream, formats=readable_formats()) as image,
     ):
         cost = _require_sane_size(image, stream, path)
         with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
@@ -230,7 +211,9 @@ def _named(name: object) -> Iterator[None]:
     except UnidentifiedImageError as error:
         kind = what_it_is(name)
         why = f": {kind}" if kind else ""
-        raise DataError(f"{name}: not an image that Pillow can read{_READ}{why}") from error
+        raise DataError(
+            f"{name}: not an image that Pillow can read as one of {', '.join(FORMATS)}{why}"
+        ) from error
     except (Image.DecompressionBombError, Warning) as error:  # warnings may be errors
         raise DataError(f"{name}: {error}") from error
     except MemoryError as error:
@@ -260,6 +243,8 @@ def image_files(folder: Path) -> list[Path]:
 
 def list_images(folder: Path) -> Listing:
     """All image files below a folder, and what was passed over; hidden files are in neither.
+
+    What is one `vptkit.decoding.image_formats.is_image` says: an ending of such a format, or the first bytes.
 
     Links to folders are not followed below `folder`. Links to files that are not there are
     listed, and so are FIFOs and devices: whoever opens one says so.
@@ -326,7 +311,7 @@ def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
     if empty:
         raise DataError(
             f"{folder}: no images in the class folder {empty[0]!r}"
-            f" (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+            f" (looked for {', '.join(readable_formats())})"
         )
     if len(names) < fewest:
         raise DataError(
@@ -374,14 +359,15 @@ def _listed(folder: Path) -> tuple[list[Path], list[Path], Counter[str]]:
                 folders.append(path)
             elif _is_folder(entry):
                 others["link to a folder"] += 1
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
+            elif is_image(path):
                 images.append(path)
             else:
-                others[_kind(path)] += 1
+                others[kind_of_file(path)] += 1
     return folders, images, others
 
 
-def _kind(path: Path) -> str:
+def kind_of_file(path: Path) -> str:
+    """What is counted of a file that is no image: its suffix, as `Listing.skipped` has it."""
     suffix = path.suffix.lower()
     return "other" if len(suffix) > _LONGEST_SUFFIX else suffix or "no suffix"
 
@@ -391,17 +377,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False) or (
         entry.is_symlink() and is_folder(Path(entry.path))
     )
-
-
-@functools.cache
-def _formats() -> list[str]:
-    """FORMATS that this Pillow reads; MPO comes of its module for JPEG, AVIF of newer Pillows."""
-    from PIL import Image
-
-    for module in FORMATS.values():
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f"PIL.{module}")
-    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _stream(image: ImageFile, inside: str | None) -> BinaryIO:
