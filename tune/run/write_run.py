@@ -16,6 +16,7 @@ from vptkit.images.preprocess import normalize
 from vptkit.scores.score_interval import percent
 from vptkit.tune.backbone.hub_weights import weights_origin
 from vptkit.tune.backbone.reference import adapter_logits
+from vptkit.tune.data.reading_pass import skipped_record, twice_record
 from vptkit.tune.data.splits import class_counts
 from vptkit.tune.training.device import describe_device, device_of
 from vptkit.tune.training.distributed import leads, share
@@ -104,6 +105,11 @@ def write_run(
         warnings=chosen.warnings,
         by_class=chosen.by_class,
         images=class_counts(inputs.labels, inputs.splits),
+        skipped=[
+            {"split": one.split, "path": str(one.image), "reason": one.why}
+            for one in inputs.reading.broken
+        ],
+        twice=twice_record(request.data, inputs.twice),
     )
 
 
@@ -139,6 +145,8 @@ def _adapter(
             "soup": chosen.soup,
             "cross_validation": _cross_validation(inputs, trained),
             "images": class_counts(inputs.labels, inputs.splits),
+            "skipped": skipped_record(request.data, inputs.reading.broken),
+            "twice": twice_record(request.data, inputs.twice),
             "trained_on": sketch_of(train.images, inside=train.inside),
             "weights": weights_origin(config.backbone, config.weights),
             "whitening": trained.state.whitening,

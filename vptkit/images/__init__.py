@@ -10,6 +10,7 @@ Used where torch and pyarrow are not; `tune.data` adds Parquet and training batc
 - `image_sketch`: which images something was trained on, in few bytes.
 - `labelled_images`: images by split and class, whatever lists them.
 - `preprocess`: resize, centre crop, normalise, as the adapter says.
+- `similar_images`: the same picture twice, also after another program has written it.
 - `split_names`: what the splits are called, by us and by others.
 - `webdataset`: tar shards of NAME.jpg and NAME.cls.
 """

@@ -150,6 +150,13 @@ def tune(
         typer.Option("--allow-chance", help="Write the adapter even if nothing was learned."),
     ] = None,
     allow_outside: AllowOutside = False,
+    skip_broken: Annotated[
+        Bool, typer.Option("--skip-broken", help="Go on without images that cannot be read.")
+    ] = None,
+    strict: Annotated[
+        Bool,
+        typer.Option("--strict", help="An image that two splits share is an error, no warning."),
+    ] = None,
     threads: Threads = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a killed run stopped.")
