@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError
+from vptkit.images.broken_images import require_whole
 from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vptkit.images.image_file import ImageFile
     from vptkit.images.labelled_images import Splits
     from vptkit.images.preprocess import Preprocess
+    from vptkit.runtime.session.image_loader import Decoded
 
 __all__ = ["ImageBatches", "open_image_batches"]
 
@@ -72,7 +74,7 @@ class ImageBatches:
         """uint8 [B, H, W, 3], in order; decoded once if all of them fit into 512 MB.
 
         Raises:
-            DataError: a file is broken.
+            DataError: files are broken; all of them are named.
         """
         if self._kept:
             yield from self._kept
@@ -82,11 +84,20 @@ class ImageBatches:
         kept: list[NDArray[np.uint8]] = []
         with contextlib.closing(decode(self.paths, self.preprocess, inside=self.inside)) as decoded:
             while part := list(islice(decoded, self.batch)):
-                batch = np.stack([_pixels(item) for _, item in part])
+                self._require_whole(part, decoded)
+                batch = np.stack([pixels for _, pixels in part])  # type: ignore[misc]
                 if keep:
                     kept.append(batch)
                 yield batch
         self._kept = kept
+
+    def _require_whole(
+        self, part: list[Decoded[ImageFile]], rest: Iterator[Decoded[ImageFile]]
+    ) -> None:
+        """Refuse broken images; where one is met, the rest is only looked at."""
+        if any(isinstance(item, DataError) for _, item in part):
+            every = [str(item) for _, item in (*part, *rest) if isinstance(item, DataError)]
+            require_whole("calibration or gate", every, self.count, cure=" Take them away")
 
 
 def open_image_batches(
@@ -156,9 +167,3 @@ def _found(
         return place, *labelled_images(place, class_folders(place), labels)
     except DataError:
         return place, [*image_files(place)], None
-
-
-def _pixels(item: NDArray[np.uint8] | DataError) -> NDArray[np.uint8]:
-    if isinstance(item, DataError):
-        raise item
-    return item

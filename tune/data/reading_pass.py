@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vptkit.errors import DataError
+from vptkit.images.broken_images import TOLD, few, name_within
 from vptkit.images.similar_images import are_the_same, look_of, near_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -31,17 +32,14 @@ __all__ = [
     "Reading",
     "Twice",
     "read_all",
-    "require_whole",
     "skipped_record",
-    "skipped_text",
     "twice",
     "twice_record",
     "twice_text",
     "without_broken",
 ]
 
-_MOST_TOLD = 1000  # broken images in one message
-_TOLD, _RECORDED = 5, 100  # in a sentence; in an adapter
+_RECORDED = 100  # images that an adapter names
 _STEP = 100  # images, between two signs of life
 
 
@@ -75,6 +73,11 @@ class Reading:
     broken: tuple[Broken, ...] = ()
     looks: Mapping[str, NDArray[np.uint64]] = field(default_factory=dict)
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why each broken one is, by name."""
+        return [one.why for one in self.broken]
+
 
 def read_all(
     sets: Mapping[str, DataSet], progress: Progress, share: tuple[int, int] = (0, 1)
@@ -100,21 +103,6 @@ def read_all(
             if done % _STEP == 0:
                 progress.update(0, f"{done} of {total} images")
     return Reading(done, tuple(broken), looks)
-
-
-def require_whole(data: Path, reading: Reading) -> None:
-    """Refuse broken images, all of them by name.
-
-    Raises:
-        DataError: there are some.
-    """
-    if not reading.broken:
-        return
-    reasons = [one.why for one in reading.broken[:_MOST_TOLD]]
-    more = len(reading.broken) - len(reasons)
-    told = "; ".join(reasons + ([f"and {more:,} more"] if more else []))
-    count = f"{len(reading.broken):,} of {reading.count:,} images cannot be read"
-    raise DataError(f"{data}: {count}. --skip-broken goes on without them: {told}")
 
 
 def without_broken(
@@ -161,38 +149,24 @@ def twice(sets: Mapping[str, DataSet], reading: Reading) -> tuple[Twice, ...]:
 
 def twice_text(data: Path, found: Sequence[Twice]) -> str:
     """As "2 images are in two splits, …: test/a.jpg is train/b.jpg; …", the first pairs named."""
-    told = [" is ".join(_called(data, image) for image in one.images) for one in found[:_TOLD]]
+    told = [" is ".join(name_within(data, image) for image in one.images) for one in found[:TOLD]]
     are = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
-    return f"{are} in two splits, so accuracy flatters: {_few(told, len(found))}"
-
-
-def skipped_text(data: Path, broken: Sequence[Broken]) -> str:
-    """As "3 broken images were skipped: train/red/1.png; …"."""
-    told = [_called(data, one.image) for one in broken[:_TOLD]]
-    were = "1 broken image was" if len(broken) == 1 else f"{len(broken):,} broken images were"
-    return f"{were} skipped: {_few(told, len(broken))}"
+    return f"{are} in two splits, so accuracy flatters: {few(told, len(found))}"
 
 
 def skipped_record(data: Path, broken: Sequence[Broken]) -> list[dict[str, str]]:
     """The first 100 for an adapter, which may be shared: split and name within the data set."""
-    return [{"split": one.split, "name": _called(data, one.image)} for one in broken[:_RECORDED]]
+    return [
+        {"split": one.split, "name": name_within(data, one.image)} for one in broken[:_RECORDED]
+    ]
 
 
 def twice_record(data: Path, found: Sequence[Twice]) -> list[dict[str, str]]:
     """The first 100 likewise: as [{"test": a name, "train": a name}]."""
     return [
-        {split: _called(data, image) for split, image in zip(one.splits, one.images, strict=True)}
+        {
+            split: name_within(data, image)
+            for split, image in zip(one.splits, one.images, strict=True)
+        }
         for one in found[:_RECORDED]
     ]
-
-
-def _few(told: Sequence[str], count: int) -> str:
-    return "; ".join([*told, *([f"and {count - len(told):,} more"] if count > len(told) else [])])
-
-
-def _called(data: Path, image: ImageFile) -> str:
-    """An image's name below its data set; an adapter that is shared says not where that lies."""
-    folder = data if data.is_dir() else data.parent
-    if isinstance(image, Path) and image.is_relative_to(folder):
-        return str(image.relative_to(folder))
-    return image.name

@@ -12,6 +12,7 @@ from vptkit.backbones.weights_places import remember_weights
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights, weights_file
+from vptkit.images.broken_images import require_whole, skipped_text
 from vptkit.progress import begin_phase, keep_line
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
@@ -20,8 +21,6 @@ from vptkit.tune.data.reading_pass import (
     Reading,
     Twice,
     read_all,
-    require_whole,
-    skipped_text,
     twice,
     twice_text,
     without_broken,
@@ -114,7 +113,8 @@ class RunInputs:
         Args:
             data: what was asked for.
         """
-        skipped = [skipped_text(data, self.reading.broken)] if self.reading.broken else []
+        lost = [one.image for one in self.reading.broken]
+        skipped = [skipped_text(data, lost)] if lost else []
         return (*skipped, *([twice_text(data, self.twice)] if self.twice else []))
 
 
@@ -226,7 +226,7 @@ def read_images(request: RunRequest, inputs: RunInputs) -> RunInputs:
     whole = share()[1] == 1 or config.strict or config.skip_broken
     if not reading.looks:
         reading = read_all(inputs.sets, request.progress, (0, 1) if whole else share())
-        require_whole(request.data, reading)
+        require_whole(request.data, reading.reasons, reading.count)
     inputs = replace(inputs, reading=reading, twice=twice(inputs.sets, reading) if whole else ())
     if inputs.twice and config.strict:
         text = twice_text(request.data, inputs.twice)
@@ -245,7 +245,8 @@ def _digest(request: RunRequest, sets: Mapping[str, DataSet]) -> str:
     try:
         return data_digest({name: data.split for name, data in sets.items()})
     except DataError:
-        require_whole(request.data, read_all(sets, request.progress))
+        found = read_all(sets, request.progress)
+        require_whole(request.data, found.reasons, found.count)
         raise
 
 

@@ -2,6 +2,7 @@
 
 Used where torch and pyarrow are not; `tune.data` adds Parquet and training batches.
 
+- `broken_images`: those that cannot be read: named at once, or left out.
 - `csv_dataset`: a CSV of path, label and perhaps split.
 - `dataset_bounds`: which files belong to a data set.
 - `dataset_files`: which reader for which file: CSV or WebDataset.

@@ -68,7 +68,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "eval": {
-        _COMMON: "split save plot backend batch force",
+        _COMMON: "split save plot backend batch skip-broken force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "allow-outside trust-engines",

@@ -50,6 +50,9 @@ def evaluate_bundle(
         Path | None, typer.Option(help="Draw the confusion matrix: .png, .svg or .pdf.")
     ] = None,
     force: Force = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Judge without images that cannot be read.")
+    ] = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
@@ -77,6 +80,7 @@ def evaluate_bundle(
             adapter=adapter,
             split=split,
             allow_outside=allow_outside,
+            skip_broken=skip_broken,
             batch=batch,
             progress=bar,
         )
