@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.dataset_files import read_data_files
+from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
 from vptkit.images.broken_images import require_whole
-from vptkit.images.dataset_bounds import inside_of, require_inside
-from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
 from vptkit.paths.path_advice import advised
@@ -25,7 +26,7 @@ from vptkit.runtime.session.image_loader import decode
 from .evaluation_result import answers_to, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,6 +58,7 @@ def evaluate(
     split: str | None = None,
     allow_outside: bool = False,
     skip_broken: bool = False,
+    columns: str | None = None,
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -66,11 +68,12 @@ def evaluate(
     Args:
         session: an open bundle; classes are matched with its labels by name.
         data: one folder per class, a folder with splits (`labelled_images.SPLIT_NAMES`) of such
-            folders, a CSV or WebDataset shards (`vptkit.images.dataset_files`).
+            folders, a CSV or WebDataset shards (`vptkit.datasets.dataset_files`).
         adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         skip_broken: judge without the images that cannot be read; else all of them are named.
+        columns: of `vptkit.datasets.table_columns.parse_columns`.
         batch: images for each run; a fixed-batch bundle takes its own.
         workers: decoding threads, one for each usable core unless given.
         progress: told about each portion.
@@ -82,7 +85,7 @@ def evaluate(
     """
     data = Path(data)
     labels = session.bundle.labels_of(adapter)
-    place, name, classes = _read(data, split, allow_outside=allow_outside)
+    place, name, classes = _read(data, split, parse_columns(columns), allow_outside=allow_outside)
     paths, truth = labelled_images(place, classes, labels)
     progress.total = len(paths)
     size = session.bundle.batch or batch
@@ -117,13 +120,17 @@ def evaluate(
     return replace(found, skipped=tuple(paths[i] for i in sorted(broken)))
 
 
-def _read(data: Path, split: str | None, *, allow_outside: bool) -> _Images:
+def _read(
+    data: Path, split: str | None, columns: Mapping[str, str], *, allow_outside: bool
+) -> _Images:
     with advised(data, "data", DataError):
-        return _listed(data, split, allow_outside=allow_outside)
+        return _listed(data, split, columns, allow_outside=allow_outside)
 
 
-def _listed(data: Path, split: str | None, *, allow_outside: bool) -> _Images:
-    listed = read_data_files(data, allow_outside=allow_outside)
+def _listed(
+    data: Path, split: str | None, columns: Mapping[str, str], *, allow_outside: bool
+) -> _Images:
+    listed = read_data_files(data, allow_outside=allow_outside, columns=columns)
     if listed is not None:
         name = choose_split(data, listed, split)
         return _Images(data, name or None, listed[name])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
 from vptkit.images.broken_images import require_whole
-from vptkit.images.dataset_bounds import inside_of, require_inside
-from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
 from vptkit.images.labelled_images import split_folders
 from vptkit.paths.path_advice import advised
@@ -47,7 +47,7 @@ class ImageBatches:
         preprocess: size, crop and filter.
         truth: index of each file's class among the labels, or None.
         batch: images of one batch.
-        inside: of `vptkit.images.dataset_bounds.inside_of`.
+        inside: of `vptkit.datasets.dataset_bounds.inside_of`.
         digest: SHA-256 over the files' digests, in order.
     """
 
@@ -115,13 +115,13 @@ def open_image_batches(
 
     Args:
         folder: class folders, splits of class folders, a plain folder of images, a CSV or
-            WebDataset shards (`vptkit.images.dataset_files`).
+            WebDataset shards (`vptkit.datasets.dataset_files`).
         preprocess: how they are prepared.
         labels: the adapter's; where all classes of the folder are among them, `truth` is known.
         split: which split; where there is none of that name "test", else "val".
         limit: at most so many, spread evenly over the folder.
         without: files that are left out.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         batch: images of one batch.
 
     Raises:

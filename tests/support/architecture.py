@@ -25,6 +25,7 @@ TABLE: dict[str, str] = {
     "decoding": "",
     "images": "decoding",
     "scores": "",
+    "datasets": "decoding images",
     "paths": "decoding images",
     "backbones": "",
     "formats": "backbones images paths",
@@ -36,7 +37,7 @@ TABLE: dict[str, str] = {
     # tune/
     "tune": "formats images",
     "tune.backbone": "backbones formats images",
-    "tune.data": "images paths",
+    "tune.data": "datasets images paths",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.importers": "tune.backbone formats images",
     "tune.probe": "scores",
@@ -64,7 +65,7 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session images paths scores",
+    "runtime.evaluation": "runtime.session datasets images paths scores",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",

@@ -54,7 +54,7 @@ class AnalyzeConfig:
         tap: X is the block's input, or its first LayerNorm's output.
         floor: relative floor of Σ's eigenvalues.
         seed: of the images, and of a random split.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
     """
 
     backbone: str

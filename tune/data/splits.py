@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vptkit.datasets.dataset_bounds import inside_of
+from vptkit.datasets.dataset_summary import dataset_line, skipped_files
 from vptkit.errors import DataError
-from vptkit.images.dataset_bounds import inside_of
-from vptkit.images.dataset_summary import dataset_line, skipped_files
 from vptkit.images.image_file import digest_of_image
 
 from .dataset_reader import read_splits
@@ -50,7 +50,7 @@ class Split:
     Attributes:
         images: files, or places in larger ones.
         targets: int64 [len(images)].
-        inside: where the files must lie, of `vptkit.images.dataset_bounds.inside_of`.
+        inside: where the files must lie, of `vptkit.datasets.dataset_bounds.inside_of`.
         joined: how many of the images a named val had, which was too small to choose.
     """
 
@@ -68,6 +68,7 @@ def load_splits(
     *,
     shots: int | None = None,
     allow_outside: bool = False,
+    columns: str | None = None,
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Class names, train, and (if there are such images) val, test and ood.
 
@@ -82,13 +83,14 @@ def load_splits(
         shots: keep only so many training images of each class, drawn at random; more shots are a
             superset of fewer. The other splits stay whole: with shots a named val never joins train,
             whose number would not be that of the shots.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        columns: of `vptkit.tune.data.dataset_reader.read_splits`.
 
     Raises:
         DataError: no images, one class, splits with different classes, a class too small, or a share
             other than the usual one of a split that is not drawn.
     """
-    found = dict(read_splits(data, allow_outside=allow_outside))
+    found = dict(read_splits(data, allow_outside=allow_outside, columns=columns))
     named = "val" in found
     if set(found) == {"train"}:
         found = {"": found["train"]}

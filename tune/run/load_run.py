@@ -142,6 +142,7 @@ def load_run(request: RunRequest) -> RunInputs:
         *shares,
         shots=config.shots,
         allow_outside=config.allow_outside,
+        columns=config.columns,
     )
     if leads():
         line = splits_line(request.data, labels, splits, shots=config.shots is not None)

@@ -70,6 +70,7 @@ def evaluate(
     split: str | None = None,
     allow_outside: bool = False,
     skip_broken: bool = False,
+    columns: str | None = None,
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -81,7 +82,7 @@ def evaluate(
 
     Args:
         bundle: its folder, or an open session. A folder is opened and closed here.
-        data, adapter, split, allow_outside, skip_broken, batch, workers, progress: as of
+        data, adapter, split, allow_outside, skip_broken, columns, batch, workers, progress: as of
             `vptkit.runtime.evaluation.accuracy.evaluate`.
         backend, threads, trust_engines: as of `vptkit.open_session`, whose defaults they have.
 
@@ -101,6 +102,7 @@ def evaluate(
             split=split,
             allow_outside=allow_outside,
             skip_broken=skip_broken,
+            columns=columns,
             batch=batch,
             workers=workers,
             progress=progress,

@@ -137,7 +137,7 @@ def encoded(image: ImageFile, *, inside: str | None = None) -> bytes:
 
     Args:
         image: to be read.
-        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+        inside: of `vptkit.datasets.dataset_bounds.inside_of`, if it is of a data set.
 
     Raises:
         DataError: it is not there, may not be read, is a FIFO or a device, has more than
@@ -156,7 +156,7 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
 
     Args:
         path: the image.
-        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+        inside: of `vptkit.datasets.dataset_bounds.inside_of`, if it is of a data set.
 
     Raises:
         DataError: the file is missing, is none of FORMATS, truncated, larger than MAX_PIXELS or

@@ -25,5 +25,6 @@ def test_the_first_that_were_skipped_are_named_within_the_data(tmp_path):
     assert (
         skipped_text(tmp_path / "list.csv", images[:1]) == "1 broken image was skipped: red/0.png"
     )
+    (tmp_path / "other").mkdir()
     assert name_within(tmp_path / "other", images[3]) == "3.png"
     assert name_within(tmp_path, PackedImage(tmp_path / "0.tar", "a.jpg", 0, 1)) == "a.jpg"

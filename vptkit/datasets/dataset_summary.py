@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.decoding.image_formats import is_image
+from vptkit.images.image_file import PackedImage, folders_in, list_images
+from vptkit.images.split_names import split_of_name
 from vptkit.regular_files import is_folder
 
-from .image_file import PackedImage, folders_in, list_images
-from .split_names import split_of_name
+from .list_places import lists_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .image_file import ImageFile
+    from vptkit.images.image_file import ImageFile
 
 __all__ = ["dataset_line", "skipped_files", "skipped_text"]
 
@@ -79,6 +80,8 @@ def skipped_files(data: Path, used: Iterable[ImageFile]) -> Counter[str]:
         left = sum(str(image) not in files for image in listing.images)
         found["image in no class"] += left
     found["link to a folder"] -= len(places) - 1  # those were followed
+    for list_of_images in lists_in(data):
+        found[list_of_images.suffix.lower()] -= 1  # that was read
     return +found
 
 
