@@ -135,7 +135,7 @@ def _listed(
         name = choose_split(data, listed, split)
         return _Images(data, name or None, listed[name])
     place = split_folder(data, split)
-    classes = class_folders(place, fewest=1)
+    classes = class_folders(place, fewest=1, empty_ones=True)
     require_inside(data, images_of({"": classes}), allow_outside=allow_outside)
     return _Images(place, None if place == data else place.name, classes)
 

@@ -164,6 +164,6 @@ def _found(
             return data, [image for images in classes.values() for image in images], None
     place = split_folder(data, wanted)
     try:
-        return place, *labelled_images(place, class_folders(place), labels)
+        return place, *labelled_images(place, class_folders(place, empty_ones=True), labels)
     except DataError:
         return place, [*image_files(place)], None

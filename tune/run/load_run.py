@@ -115,7 +115,11 @@ class RunInputs:
         """
         lost = [one.image for one in self.reading.broken]
         skipped = [skipped_text(data, lost)] if lost else []
-        return (*skipped, *([twice_text(data, self.twice)] if self.twice else []))
+        return (
+            *self.splits["train"].notes,
+            *skipped,
+            *([twice_text(data, self.twice)] if self.twice else []),
+        )
 
 
 def load_run(request: RunRequest) -> RunInputs:

@@ -81,12 +81,16 @@ def has_labels(file: Path, asked: Mapping[str, str]) -> bool:
 
 
 def _read(file: Path, asked: Mapping[str, str]) -> tuple[Sequence[str], Iterator[_Line]]:
-    content = read_regular(file, DataError, limit=_MOST_BYTES)
+    content, lines = (
+        read_regular(file, DataError, limit=_MOST_BYTES),
+        file.suffix.lower() == ".jsonl",
+    )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a text in UTF-8: {error}") from error
-    return _json_lines(file, text) if file.suffix.lower() == ".jsonl" else _csv(file, text, asked)
+        kind = "JSON lines" if lines else "a CSV file"
+        raise DataError(f"{file}: not {kind} in UTF-8: {error}") from error
+    return _json_lines(file, text) if lines else _csv(file, text, asked)
 
 
 def _json_lines(file: Path, text: str) -> tuple[Sequence[str], Iterator[_Line]]:

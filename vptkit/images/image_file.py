@@ -288,19 +288,22 @@ def folders_in(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
+def class_folders(
+    folder: Path, *, fewest: int = 2, empty_ones: bool = False
+) -> dict[str, list[Path]]:
     """Class name → its image files, for a folder with one folder per class.
 
     Args:
         folder: that folder.
-        fewest: classes that there must be; 1 where they are only judged.
+        fewest: classes that there must be; 1 where they are only judged, 0 where perhaps nothing is.
+        empty_ones: there may be classes without images, which are left out.
 
     Raises:
         DataError: no such folder, no class folders, only one class, a class without images, or one
             that holds splits.
     """
     names = [path.name for path in folders_in(folder)]
-    if not names:
+    if not names and fewest:
         raise DataError(f"{folder}: empty: expected one folder per class, each with images")
     if odd := [name for name in names if not is_utf8(name)]:
         raise DataError(f"{folder / odd[0]}: its name is not UTF-8; rename the class")
@@ -308,7 +311,7 @@ def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         _require_no_splits(folder / name)
     classes = {name: image_files(folder / name) for name in names}
     empty = [name for name, files in classes.items() if not files]
-    if empty:
+    if empty and not (empty_ones and (len(empty) < len(names) or not fewest)):
         raise DataError(
             f"{folder}: no images in the class folder {empty[0]!r}"
             f" (looked for {', '.join(readable_formats())})"
@@ -317,7 +320,7 @@ def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         raise DataError(
             f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
         )
-    return classes
+    return {name: files for name, files in classes.items() if files}
 
 
 def _require_no_splits(folder: Path) -> None:

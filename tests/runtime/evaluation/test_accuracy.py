@@ -210,7 +210,7 @@ def test_broken_images_are_left_out_where_that_was_asked_for(session, colour_fol
     [
         (shutil.rmtree, "no such folder"),
         (lambda d: [shutil.rmtree(p) for p in d.iterdir()], "empty: expected one folder"),
-        (lambda d: [p.unlink() for p in (d / "red").iterdir()], "no images in the class.*'red'"),
+        (lambda d: [p.unlink() for p in d.rglob("*.png")], "no images in the class.*'blue'"),
     ],
 )
 def test_folders_that_will_not_do(session, colour_folders, prepare, message):
@@ -278,3 +278,19 @@ def test_listed_images_for_calibration(session, colour_folders, tmp_path):
     ]
     assert best[0].mean() == best[1].mean() == 11 / 12
     assert open_image_batches(data, preprocess, labels=("a", "b")).truth is None
+
+
+def test_a_class_folder_without_images_is_reported(session, colour_folders):
+    for path in (colour_folders / "red").iterdir():
+        path.unlink()
+    found = evaluate(session, colour_folders)
+    assert (found.count, found.absent) == (8, ["red"])
+    assert "no images of red" in found.notes[0]
+
+
+def test_columns_are_asked_for_and_answered(session, colour_folders):
+    lines = [f"{i},{label}/{i}.png,{label}" for label in ("red", "blue") for i in range(4)]
+    (colour_folders / "list.csv").write_text("\n".join(["id,file_name,class", *lines]))
+    with pytest.raises(DataError, match="--columns image=id,label=class"):
+        evaluate(session, colour_folders / "list.csv")
+    assert evaluate(session, colour_folders / "list.csv", columns="image=file_name").count == 8

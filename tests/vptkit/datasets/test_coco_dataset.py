@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.support.image_archives import png
+from vptkit.datasets.coco_dataset import read_coco
 from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
 
@@ -39,6 +40,7 @@ def coco(tmp_path):
 def test_one_category_an_image(coco, tmp_path):
     expected = {"": {"cat": [tmp_path / "a.png"], "dog": [tmp_path / "b.png"]}}
     assert read_data_files(coco()) == expected
+    assert [row.split for row in read_coco(coco(), "val")] == ["val", "val"]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_file_that_is_none(tmp_path):
     with pytest.raises(DataError, match=r"list\.csv: no such file"):
         read_table(tmp_path / "list.csv")
     (tmp_path / "list.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
-    with pytest.raises(DataError, match=r"not a text in UTF-8"):
+    with pytest.raises(DataError, match=r"not a CSV file in UTF-8"):
         read_table(tmp_path / "list.csv")
 
 

@@ -288,7 +288,7 @@ class _Reader:
             classes: Classes = place
         else:
             try:
-                classes = class_folders(place, fewest=1)
+                classes = class_folders(place, fewest=1, empty_ones=True)
             except DataError:
                 return _Images(files=[*image_files(place)], truth=None)
         counts = {label: len(files) for label, files in classes.items()}
