@@ -91,8 +91,14 @@ class TuneConfig:
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
         allow_chance: write the adapter also where nothing was learned
             (`vptkit.tune.phases.judge_training`).
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`; given by the user alone, not by a
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`; given by the user alone, not by a
             file of settings.
+        columns: which columns of a table are image, label and split
+            (`vptkit.datasets.table_columns.parse_columns`); None: known by their names.
+        skip_broken: go on without the images that cannot be read; else all of them are named, and
+            nothing is trained.
+        strict: an image that two splits share (`vptkit.tune.data.reading_pass.twice`) is an error, and no
+            warning.
         dropout: on prompts.
         clip: bound on the gradient's norm, 0 for none.
         patience: stop after so many epochs without a better one on val; the schedule stays that of
@@ -148,6 +154,9 @@ class TuneConfig:
     full_data: Path | None = None
     allow_chance: bool = False
     allow_outside: bool = False
+    columns: str | None = None
+    skip_broken: bool = False
+    strict: bool = False
     dropout: float | None = None
     clip: float = 1.0
     patience: int | None = None
@@ -291,6 +300,7 @@ class TuneConfig:
         del document["device"], document["compile"], document["accumulate"]
         del document["weights"], document["name"], document["full_data"]
         del document["allow_outside"], document["allow_chance"]
+        del document["skip_broken"], document["strict"], document["columns"]
         document["lr"], document["lr_head"] = self.rates
         document["lr_ln"], document["wd_head"] = self.rate_of_norms, self.decay_of_head
         document["dropout"] = self.prompt_dropout

@@ -11,9 +11,11 @@ Shape alphabet, used in every docstring:
 - `backbones`: what is known of timm's backbones without timm; whose weights a file holds.
 - `checkpoints`: weights as others publish them, in timm's names.
 - `cli`: the command line.
+- `datasets`: what lists labelled images: tables, COCO, archives.
+- `decoding`: what stands between an image's bytes and its 8-bit pixels.
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.
-- `images`: image files, data sets of them, pixels.
+- `images`: image files, labelled sets of them, pixels.
 - `paths`: what lies at a path, and what was meant where it is something else.
 - `scores`: how good answers are, and how sure that is.
 - `atomic_files`: files that appear whole or not at all.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vptkit.errors import VptkitError
 
 __all__ = [
+    "head_of",
     "is_file",
     "is_folder",
     "is_plain_name",
@@ -161,6 +162,27 @@ def open_inside(
         with _named(path, error):
             _require(path, os.stat(last, dir_fd=handle, follow_symlinks=False), error)
             return _checked(os.open(last, _READ | os.O_NOFOLLOW, dir_fd=handle), path, error)
+
+
+def head_of(path: Path, size: int) -> bytes:
+    """The first bytes of a regular file, in the fewest calls: for the many files of a folder.
+
+    Returns:
+        Up to `size` bytes; none where there is no such file, or it is not regular or may not be read.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 -- a device may act when it is opened
+            return b""
+        handle = os.open(path, _READ)
+    except (OSError, ValueError):
+        return b""
+    try:
+        regular = stat.S_ISREG(os.fstat(handle).st_mode)
+        return os.read(handle, size) if regular else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(handle)
 
 
 def require_regular(path: Path, error: type[VptkitError]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "fitted",
+    "printable",
     "shown",
     "shown_lines",
     "spreadsheet_rows",
@@ -52,6 +53,16 @@ _TOLD: set[tuple[str, str]] = set()  # lines of `tell_once`
 def shown(text: object) -> str:
     """The text on one line, with what a terminal obeys or a reader cannot see as escapes."""
     return _HIDDEN.sub(_escape, str(text))
+
+
+def printable(text: str) -> str:
+    r"""The text as UTF-8 can write it, for files that people do not look at (CSV, Parquet, HTML).
+
+    Python reads a name that is not UTF-8 with its odd bytes as halves of surrogates, U+DC80 to U+DCFF,
+    which no file can hold. Each stands as the six letters \udcXX in all that we write; JSON too
+    (`vptkit.strict_json.json_text`).
+    """
+    return _SURROGATES.sub(_escape, text)
 
 
 def shown_lines(text: str) -> str:
@@ -125,7 +136,7 @@ def spreadsheet_rows(stream: TextIO) -> Callable[[Iterable[object]], None]:
 
 
 def _as_text(cell: str) -> str:
-    cell = _SURROGATES.sub(_escape, cell)  # which UTF-8 cannot write
+    cell = printable(cell)
     formula = _HIDDEN.sub("", cell).lstrip().startswith(_FORMULA) or cell[:1] in ("\t", "\r", "\n")
     return f"'{cell}" if formula else cell
 

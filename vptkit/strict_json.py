@@ -1,9 +1,13 @@
-"""JSON and TOML that a stranger may have written: only what the standard allows, or one clear error."""
+"""JSON and TOML that a stranger may have written: only what the standard allows, or one clear error.
+
+And JSON that is written here, which every reader takes.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,10 +17,12 @@ from vptkit.regular_files import read_regular
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["canonical_json", "parse_json", "read_toml"]
+__all__ = ["canonical_json", "json_text", "parse_json", "read_toml"]
 
 _MOST_SETTINGS = 1 << 20  # bytes of a TOML file
 _DEPTH = 64  # levels of lists and objects; no format of ours has more than ten
+# In JSON of ASCII: a pair of surrogates, half of one, or another escape
+_ESCAPE = re.compile(r"\\(?:ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|u(d[89a-f][0-9a-f]{2})|.)")
 
 
 def canonical_json(document: Any) -> str:
@@ -28,6 +34,24 @@ def canonical_json(document: Any) -> str:
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
+
+
+def json_text(document: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    r"""A document as all our commands write it: ASCII, no NaN, and no halves of surrogates.
+
+    A name that is not UTF-8 has its odd bytes as the six letters \udcXX, as everywhere in what we
+    write (`vptkit.shown_text.printable`): Unicode has no such characters, and strict readers of JSON
+    refuse their escapes.
+
+    Args:
+        document: dicts, lists, texts, numbers.
+        indent, sort_keys: of `json.dumps`.
+
+    Raises:
+        ValueError: the document holds NaN or an infinity.
+    """
+    text = json.dumps(document, indent=indent, sort_keys=sort_keys, allow_nan=False)
+    return _ESCAPE.sub(_whole, text) if "\\ud" in text else text
 
 
 def parse_json(text: str | bytes, source: object, error: type[VptkitError]) -> dict[str, Any]:
@@ -77,6 +101,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
         raise VptkitError(f"{path}: not valid TOML: {error}") from error
     return entries
+
+
+def _whole(escape: re.Match[str]) -> str:
+    """The escape; of half a pair, a backslash and the letters behind it."""
+    return f"\\\\u{escape[1]}" if escape[1] else escape[0]
 
 
 def _refuse(constant: str) -> NoReturn:

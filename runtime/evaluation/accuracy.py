@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.dataset_files import read_data_files
+from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
-from vptkit.images.dataset_bounds import inside_of, require_inside
-from vptkit.images.dataset_files import read_data_files
+from vptkit.images.broken_images import require_whole
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
 from vptkit.paths.path_advice import advised
@@ -23,14 +26,13 @@ from vptkit.runtime.session.image_loader import decode
 from .evaluation_result import answers_to, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from vptkit.images.image_file import ImageFile
     from vptkit.images.labelled_images import Classes
     from vptkit.progress import Progress
-    from vptkit.runtime.session.image_loader import Decoded
     from vptkit.runtime.session.session_protocol import Session
 
     from .evaluation_result import Evaluation
@@ -55,6 +57,8 @@ def evaluate(
     adapter: str | None = None,
     split: str | None = None,
     allow_outside: bool = False,
+    skip_broken: bool = False,
+    columns: str | None = None,
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -64,26 +68,29 @@ def evaluate(
     Args:
         session: an open bundle; classes are matched with its labels by name.
         data: one folder per class, a folder with splits (`labelled_images.SPLIT_NAMES`) of such
-            folders, a CSV or WebDataset shards (`vptkit.images.dataset_files`).
+            folders, a CSV or WebDataset shards (`vptkit.datasets.dataset_files`).
         adapter: which of a bank's adapters to ask.
         split: which of those; "test" unless given.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        skip_broken: judge without the images that cannot be read; else all of them are named.
+        columns: of `vptkit.datasets.table_columns.parse_columns`.
         batch: images for each run; a fixed-batch bundle takes its own.
         workers: decoding threads, one for each usable core unless given.
         progress: told about each portion.
 
     Raises:
-        DataError: no such data, a class that is none of the labels, or a broken image.
+        DataError: no such data, a class that is none of the labels, or broken images.
         BundleError: no such adapter, or a bank and none named.
         GateError: the logits hold NaN or Inf.
     """
     data = Path(data)
     labels = session.bundle.labels_of(adapter)
-    place, name, classes = _read(data, split, allow_outside=allow_outside)
+    place, name, classes = _read(data, split, parse_columns(columns), allow_outside=allow_outside)
     paths, truth = labelled_images(place, classes, labels)
     progress.total = len(paths)
     size = session.bundle.batch or batch
     parts: list[NDArray[np.void]] = []
+    broken: dict[int, str] = {}
     done = 0
     with contextlib.closing(
         decode(
@@ -94,28 +101,41 @@ def evaluate(
             inside=inside_of(data, allow_outside=allow_outside),
         )
     ) as images:
-        while portion := list(_pixels(islice(images, size))):
-            logits = session.run(np.stack(portion), adapter)
-            if not np.isfinite(logits).all():
-                raise GateError(f"{place}: the logits hold NaN or Inf; no accuracy can be given")
-            parts.append(answers_to(logits, truth[done : done + len(portion)]))
+        while portion := [item for _, item in islice(images, size)]:
+            whole = [i for i, item in enumerate(portion) if not isinstance(item, DataError)]
+            broken |= {done + i: str(portion[i]) for i in set(range(len(portion))) - set(whole)}
+            if whole and (skip_broken or not broken):  # else the rest is only looked at
+                logits = session.run(np.stack([portion[i] for i in whole]), adapter)
+                if not np.isfinite(logits).all():
+                    raise GateError(
+                        f"{place}: the logits hold NaN or Inf; no accuracy can be given"
+                    )
+                parts.append(answers_to(logits, truth[[done + i for i in whole]]))
             done += len(portion)
             progress.update(len(portion))
-    return judge(place, name, labels, paths, truth, np.concatenate(parts))
+    if broken and not (skip_broken and parts):
+        require_whole(place, [broken[i] for i in sorted(broken)], len(paths))
+    kept = np.setdiff1d(np.arange(len(paths)), list(broken))
+    found = judge(place, name, labels, [paths[i] for i in kept], truth[kept], np.concatenate(parts))
+    return replace(found, skipped=tuple(paths[i] for i in sorted(broken)))
 
 
-def _read(data: Path, split: str | None, *, allow_outside: bool) -> _Images:
+def _read(
+    data: Path, split: str | None, columns: Mapping[str, str], *, allow_outside: bool
+) -> _Images:
     with advised(data, "data", DataError):
-        return _listed(data, split, allow_outside=allow_outside)
+        return _listed(data, split, columns, allow_outside=allow_outside)
 
 
-def _listed(data: Path, split: str | None, *, allow_outside: bool) -> _Images:
-    listed = read_data_files(data, allow_outside=allow_outside)
+def _listed(
+    data: Path, split: str | None, columns: Mapping[str, str], *, allow_outside: bool
+) -> _Images:
+    listed = read_data_files(data, allow_outside=allow_outside, columns=columns)
     if listed is not None:
         name = choose_split(data, listed, split)
         return _Images(data, name or None, listed[name])
     place = split_folder(data, split)
-    classes = class_folders(place, fewest=1)
+    classes = class_folders(place, fewest=1, empty_ones=True)
     require_inside(data, images_of({"": classes}), allow_outside=allow_outside)
     return _Images(place, None if place == data else place.name, classes)
 
@@ -189,10 +209,3 @@ def _nearest(unknown: Sequence[str], labels: Sequence[str]) -> str:
 def _few(names: Sequence[str], most: int = 10) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _pixels(portion: Iterable[Decoded[ImageFile]]) -> Iterator[NDArray[np.uint8]]:
-    for _, item in portion:
-        if isinstance(item, DataError):
-            raise item
-        yield item

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vptkit.images.broken_images import skipped_text
 from vptkit.images.labelled_images import split_of_name
 from vptkit.scores.calibration_error import expected_calibration_error
 from vptkit.scores.probabilities import log_softmax
@@ -74,6 +75,7 @@ class Evaluation:
         log_loss: mean cross-entropy, in nats.
         ece: expected calibration error (`vptkit.scores.calibration_error`).
         mistakes: every wrong answer, the most confident first.
+        skipped: broken images, which were left out.
     """
 
     data: Path
@@ -84,6 +86,7 @@ class Evaluation:
     log_loss: float
     ece: float
     mistakes: tuple[Mistake, ...]
+    skipped: tuple[ImageFile, ...] = ()
 
     @property
     def count(self) -> int:
@@ -141,6 +144,8 @@ class Evaluation:
     def notes(self) -> list[str]:
         """What a reader of the accuracy must know."""
         notes = []
+        if self.skipped:
+            notes.append(f"{self.data}: {skipped_text(self.data, self.skipped)}")
         if self.absent:
             missing, names = len(self.absent), ", ".join(self.absent[:10])
             more = ", …" if missing > 10 else ""
@@ -170,6 +175,7 @@ class Evaluation:
             "ece": self.ece,
             "classes": self.classes,
             "absent": self.absent,
+            "skipped": [str(image) for image in self.skipped],
             "confused": [asdict(pair) for pair in self.confused[:_MOST]],
             "mistakes": [mistake.to_json() for mistake in self.mistakes[:_MOST]],
             "confusion": {"labels": list(self.labels), "counts": self.confusion.tolist()},

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.images.dataset_bounds import inside_of, require_inside
-from vptkit.images.dataset_files import read_data_files
+from vptkit.images.broken_images import require_whole
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
 from vptkit.images.labelled_images import split_folders
 from vptkit.paths.path_advice import advised
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vptkit.images.image_file import ImageFile
     from vptkit.images.labelled_images import Splits
     from vptkit.images.preprocess import Preprocess
+    from vptkit.runtime.session.image_loader import Decoded
 
 __all__ = ["ImageBatches", "open_image_batches"]
 
@@ -45,7 +47,7 @@ class ImageBatches:
         preprocess: size, crop and filter.
         truth: index of each file's class among the labels, or None.
         batch: images of one batch.
-        inside: of `vptkit.images.dataset_bounds.inside_of`.
+        inside: of `vptkit.datasets.dataset_bounds.inside_of`.
         digest: SHA-256 over the files' digests, in order.
     """
 
@@ -72,7 +74,7 @@ class ImageBatches:
         """uint8 [B, H, W, 3], in order; decoded once if all of them fit into 512 MB.
 
         Raises:
-            DataError: a file is broken.
+            DataError: files are broken; all of them are named.
         """
         if self._kept:
             yield from self._kept
@@ -82,11 +84,20 @@ class ImageBatches:
         kept: list[NDArray[np.uint8]] = []
         with contextlib.closing(decode(self.paths, self.preprocess, inside=self.inside)) as decoded:
             while part := list(islice(decoded, self.batch)):
-                batch = np.stack([_pixels(item) for _, item in part])
+                self._require_whole(part, decoded)
+                batch = np.stack([pixels for _, pixels in part])  # type: ignore[misc]
                 if keep:
                     kept.append(batch)
                 yield batch
         self._kept = kept
+
+    def _require_whole(
+        self, part: list[Decoded[ImageFile]], rest: Iterator[Decoded[ImageFile]]
+    ) -> None:
+        """Refuse broken images; where one is met, the rest is only looked at."""
+        if any(isinstance(item, DataError) for _, item in part):
+            every = [str(item) for _, item in (*part, *rest) if isinstance(item, DataError)]
+            require_whole("calibration or gate", every, self.count, cure=" Take them away")
 
 
 def open_image_batches(
@@ -104,13 +115,13 @@ def open_image_batches(
 
     Args:
         folder: class folders, splits of class folders, a plain folder of images, a CSV or
-            WebDataset shards (`vptkit.images.dataset_files`).
+            WebDataset shards (`vptkit.datasets.dataset_files`).
         preprocess: how they are prepared.
         labels: the adapter's; where all classes of the folder are among them, `truth` is known.
         split: which split; where there is none of that name "test", else "val".
         limit: at most so many, spread evenly over the folder.
         without: files that are left out.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         batch: images of one batch.
 
     Raises:
@@ -153,12 +164,6 @@ def _found(
             return data, [image for images in classes.values() for image in images], None
     place = split_folder(data, wanted)
     try:
-        return place, *labelled_images(place, class_folders(place), labels)
+        return place, *labelled_images(place, class_folders(place, empty_ones=True), labels)
     except DataError:
         return place, [*image_files(place)], None
-
-
-def _pixels(item: NDArray[np.uint8] | DataError) -> NDArray[np.uint8]:
-    if isinstance(item, DataError):
-        raise item
-    return item

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import OutputError
 from vptkit.shown_text import spreadsheet_rows
+from vptkit.strict_json import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,14 +34,15 @@ def require_mistakes_file(path: Path, *, force: bool) -> None:
 def write_mistakes(mistakes: Iterable[Mistake], path: Path) -> None:
     """Write a line a mistake: path, truth, answered, probability; an existing file is replaced.
 
-    In CSV no text is a formula (`vptkit.shown_text.spreadsheet_rows`); JSON lines have it as it is.
+    In CSV no text is a formula (`vptkit.shown_text.spreadsheet_rows`); JSON lines have it as it is,
+    but for bytes of names that are not UTF-8 (`vptkit.strict_json.json_text`).
 
     Raises:
         OutputError: the file cannot be written.
     """
     with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
         if path.suffix == ".jsonl":
-            stream.writelines(f"{json.dumps(one.to_json(), allow_nan=False)}\n" for one in mistakes)
+            stream.writelines(f"{json_text(one.to_json())}\n" for one in mistakes)
             return
         write = spreadsheet_rows(stream)
         write(["path", "truth", "answered", "probability"])

@@ -45,7 +45,7 @@ def decode(
         workers: decoding threads, one for each usable core unless given.
         read_ahead: images that may be decoded before they are asked for; bounds the memory. With 0
             an image is done before the next one is taken.
-        inside: of `vptkit.images.dataset_bounds.inside_of`, if they are a data set.
+        inside: of `vptkit.datasets.dataset_bounds.inside_of`, if they are a data set.
 
     Yields:
         The path and uint8 [H, W, 3] or a DataError, in the order of the paths.

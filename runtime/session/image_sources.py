@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vptkit.decoding.image_formats import IMAGE_SUFFIXES, is_image, readable_formats
 from vptkit.errors import DataError
-from vptkit.images.image_file import IMAGE_SUFFIXES, image_files
+from vptkit.images.image_file import Listing, kind_of_file, list_images
 from vptkit.paths.path_advice import advice
 from vptkit.paths.path_kind import kind_of
 from vptkit.regular_files import is_folder
@@ -16,7 +18,7 @@ from vptkit.regular_files import is_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["find_images", "images_of"]
+__all__ = ["find_images", "images_of", "listing_of"]
 
 # A file of another suffix may be an image all the same; these are known to be none.
 _NO_IMAGES = ("adapter", "weights", "graph", "torch", "engine", "archive", "video", "part")
@@ -25,8 +27,8 @@ _NO_IMAGES = ("adapter", "weights", "graph", "torch", "engine", "archive", "vide
 def find_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the images of files, folders and globs, each once, in the order they were named.
 
-    A file that is named itself is taken whatever its suffix; folders and globs give the files with
-    a suffix of `vptkit.images.image_file.IMAGE_SUFFIXES`, sorted by path.
+    A file that is named itself is taken whatever it is; folders and globs give the files that are images
+    by their ending or their first bytes (`vptkit.decoding.image_formats`), sorted by path.
 
     Raises:
         DataError: a source does not exist, or holds no images.
@@ -45,27 +47,44 @@ def images_of(source: str | os.PathLike[str]) -> list[Path]:
     Raises:
         DataError: it does not exist, or holds no images.
     """
+    return listing_of(source).images
+
+
+def listing_of(source: str | os.PathLike[str]) -> Listing:
+    """The images of one file, folder or glob, and what of a folder or glob was passed over.
+
+    Raises:
+        DataError: it does not exist, or holds no images.
+    """
     if not os.fspath(source):
         raise DataError("a source is the empty text: expected an image, a folder or a glob")
     path = Path(source)
     if is_folder(path):
-        found = image_files(path)
+        found = list_images(path)
     elif os.path.lexists(path):  # a link to nothing, too: whoever opens it says so
         if path.suffix.lower() not in IMAGE_SUFFIXES and kind_of(path).kind in _NO_IMAGES:
             raise DataError(advice(path, "images"))
-        return [path]
+        return Listing([path], Counter())
     elif glob.has_magic(str(source)):
         matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
-        found = [image for match in matches for image in _matched(match)]
+        found = _of_matches(matches)
     else:
         raise DataError(advice(path, "images") or f"{source}: no such file or folder")
-    if not found:
-        plain = f"{source}: no images there (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+    if not found.images:
+        plain = f"{source}: no images there (looked for {', '.join(readable_formats())})"
         raise DataError((is_folder(path) and advice(path, "images")) or plain)
     return found
 
 
-def _matched(path: Path) -> list[Path]:
-    if is_folder(path):
-        return image_files(path)
-    return [path] if path.suffix.lower() in IMAGE_SUFFIXES else []
+def _of_matches(matches: list[Path]) -> Listing:
+    images, skipped = [], Counter[str]()
+    for match in matches:
+        if is_folder(match):
+            found = list_images(match)
+            images += found.images
+            skipped += found.skipped
+        elif is_image(match):
+            images.append(match)
+        else:
+            skipped[kind_of_file(match)] += 1
+    return Listing(images, skipped)

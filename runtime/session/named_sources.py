@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from vptkit.errors import DataError
-from vptkit.images.image_file import Listing, list_images
 from vptkit.regular_files import is_folder
 
-from .image_sources import find_images
+from .image_sources import listing_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +32,7 @@ class NamedImages(NamedTuple):
         images: each once, in the order of the sources.
         missing: why a source that was named itself gave none; a fault.
         empty: why a glob or a folder gave none; perhaps it is meant to be so.
-        skipped: files of the folders that are no images, by suffix.
+        skipped: files of folders and globs that are no images, by suffix.
     """
 
     images: list[Path]
@@ -58,7 +57,7 @@ def name_images(sources: Iterable[str], standard_input: BinaryIO | None = None) 
     skipped: Counter[str] = Counter()
     for source in _with_names(sources, standard_input):
         try:
-            found = _look_up(source)
+            found = listing_of(source)
         except DataError as error:  # noqa: PERF203 -- a few sources
             several = is_folder(Path(source)) or glob.has_magic(source)
             (empty if several else missing).append(str(error))
@@ -70,12 +69,6 @@ def name_images(sources: Iterable[str], standard_input: BinaryIO | None = None) 
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise DataError("; ".join(faults[:3]) + more)
     return NamedImages(list(images), missing, empty, skipped)
-
-
-def _look_up(source: str) -> Listing:
-    if is_folder(Path(source)) and (listing := list_images(Path(source))).images:
-        return listing
-    return Listing(find_images([source]), Counter())
 
 
 def _with_names(sources: Iterable[str], standard_input: BinaryIO | None) -> Iterator[str]:

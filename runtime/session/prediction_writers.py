@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import OutputError
 from vptkit.shown_text import spreadsheet_rows, tell
+from vptkit.strict_json import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ def jsonl_writer(stream: TextIO) -> Callable[[Prediction], None]:
     """One JSON object a line, sent on at once."""
 
     def write(prediction: Prediction) -> None:
-        stream.write(json.dumps(prediction.to_json(), allow_nan=False) + "\n")
+        stream.write(json_text(prediction.to_json()) + "\n")
         stream.flush()
 
     return write

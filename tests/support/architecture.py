@@ -22,9 +22,11 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 # modules of these rooms that lie in no package (config, distill; settings).
 TABLE: dict[str, str] = {
     # vptkit/: the nouns that all rooms share
-    "images": "",
+    "decoding": "",
+    "images": "decoding",
     "scores": "",
-    "paths": "images",
+    "datasets": "decoding images",
+    "paths": "decoding images",
     "backbones": "",
     "formats": "backbones images paths",
     "checkpoints": "backbones formats paths",
@@ -36,7 +38,7 @@ TABLE: dict[str, str] = {
     # tune/
     "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
-    "tune.data": "images paths",
+    "tune.data": "datasets images paths",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.importers": "tune.backbone checkpoints formats images",
     "tune.probe": "scores",
@@ -59,12 +61,12 @@ TABLE: dict[str, str] = {
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
-    "runtime.session": "runtime.backends formats images paths scores devices.probes",
+    "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session images paths scores",
+    "runtime.evaluation": "runtime.session datasets images paths scores",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",

@@ -176,6 +176,7 @@ def test_every_number_has_a_range():
 
     ranged = {key for keys, _, _ in module._RANGES for key in keys.split()}
     free = {"backbone", "backbone_args", "weights", "name", "full_data", "device", "compile"}
+    free |= {"skip_broken", "strict", "columns"}
     free |= {"allow_chance", "allow_outside", "budget"}  # a text, read by `vptkit.tune.auto.budget`
     assert {f.name for f in fields(TuneConfig)} == ranged | set(module._CHOICES) | free
 
@@ -204,7 +205,7 @@ def test_what_decides_the_result_is_written_down():
     config = config_from_mapping({"backbone": "vit", "weights": "x", "name": "n"})
     document = config.to_json()
     free = {"weights", "name", "full_data", "device", "compile", "accumulate", "allow_outside"}
-    free |= {"allow_chance"}
+    free |= {"allow_chance", "skip_broken", "strict", "columns"}
     assert {f.name for f in fields(TuneConfig)} - set(document) == free
     assert None not in (document["lr"], document["lr_head"], document["dropout"])
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vptkit.errors import BundleError, VptkitError
-from vptkit.strict_json import canonical_json, parse_json, read_toml
+from vptkit.strict_json import canonical_json, json_text, parse_json, read_toml
 
 
 def test_an_object_is_read():
@@ -104,3 +104,16 @@ def test_settings_that_are_no_file(tmp_path):
     for name, kind in (("pipe.toml", "a FIFO"), ("endless.toml", "a device"), (".", "a folder")):
         with pytest.raises(VptkitError, match=f"{kind}, expected a regular file"):
             read_toml(tmp_path / name)
+
+
+def test_what_is_written_has_no_halves_of_surrogates():
+    """Other readers than Python's refuse their escapes, and Parquet and CSV cannot hold them."""
+    document = {"a\udcff": ["caf\udce9.jpg", "\\udcff", "😀é\n", "\ud83d"], "b": {"c": 1.5}}
+    text = json_text(document)
+    read = json.loads(text)
+    assert text.isascii()
+    assert read == {r"a\udcff": [r"caf\udce9.jpg", "\\udcff", "😀é\n", r"\ud83d"], "b": {"c": 1.5}}
+    json.dumps(read, ensure_ascii=False).encode()
+    assert json.loads(json_text({"b": 1, "a": "é"}, indent=1, sort_keys=True)) == {"a": "é", "b": 1}
+    with pytest.raises(ValueError, match="JSON"):
+        json_text({"a": float("nan")})

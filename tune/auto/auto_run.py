@@ -22,7 +22,7 @@ from vptkit.text_table import columns
 from vptkit.tune.phases.phased_training import Trained, write_metrics
 from vptkit.tune.run.choose_on_val import unseen_logits
 from vptkit.tune.run.finished_run import finished_result
-from vptkit.tune.run.load_run import load_run, require_readable
+from vptkit.tune.run.load_run import load_run, read_images
 from vptkit.tune.run.tune_run import choose, train
 from vptkit.tune.run.write_run import write_run
 from vptkit.tune.training.distributed import share
@@ -80,7 +80,7 @@ def tune_auto(request: RunRequest) -> TuneResult:
     inputs = load_run(request)
     if inputs.finished:
         return _finished(request, inputs)
-    require_readable(inputs.sets, request.config)
+    inputs = read_images(request, inputs)
     if request.force and not request.resume:
         _remove(folder)
     folder.mkdir(exist_ok=True)

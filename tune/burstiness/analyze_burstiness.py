@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.images.preprocess import normalize
 from vptkit.plot_text import can_draw
 from vptkit.progress import SILENT, keep_line
+from vptkit.strict_json import json_text
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
@@ -54,7 +54,7 @@ class AnalyzeConfig:
         tap: X is the block's input, or its first LayerNorm's output.
         floor: relative floor of Σ's eigenvalues.
         seed: of the images, and of a random split.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
     """
 
     backbone: str
@@ -145,7 +145,7 @@ def analyze(
             },
             "blocks": [block.to_json() for block in blocks],
         }
-        text = json.dumps(document, indent=1, allow_nan=False)
+        text = json_text(document, indent=1)
         (folder / "burstiness.json").write_text(text + "\n", encoding="utf-8")
         drawn = _plot(blocks, f"{config.backbone}, {count} images", folder / "burstiness.png")
     document["files"] = [

@@ -5,5 +5,6 @@
 - `dataset`: a split: decoding, augmentation, batches.
 - `dataset_reader`: which kind of data set lies at a path.
 - `parquet_bounds`: what a Parquet file would become in memory.
+- `reading_pass`: every image once, before the training: the broken ones, and those that are in two splits.
 - `splits`: train, val, test and ood, and their digest.
 """

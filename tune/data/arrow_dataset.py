@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vptkit.datasets.dataset_bounds import require_inside
 from vptkit.errors import DataError, MissingExtraError, OutputError
-from vptkit.images.dataset_bounds import require_inside
 from vptkit.images.labelled_images import (
     SPLIT_NAMES,
     Row,
@@ -131,7 +131,7 @@ def read_saved(folder: Path, *, allow_outside: bool = False) -> Splits:
 
     Args:
         folder: that holds state.json or dataset_dict.json.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
 
     Raises:
         DataError: a file is missing or broken, no such columns, a row without image or label, or

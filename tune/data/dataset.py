@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from vptkit.errors import DataError
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import Preprocess, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -27,6 +29,7 @@ __all__ = ["Augmentation", "DataSet"]
 
 Augmentation = Literal["none", "flip", "crop"]
 _VIEWS_STREAM = 3  # apart from the streams of epochs
+_AT_ONCE = 64  # images that are decoded before they are looked at
 _BUDGET = 1 << 30  # bytes of images kept in memory, per split
 
 
@@ -52,6 +55,40 @@ class DataSet:
     def prepared(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Some images as inference sees them: uint8 [len(indices), H, W, 3]."""
         return np.stack([self._prepared(int(i)) for i in indices])
+
+    def first_pass(
+        self, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[int, NDArray[np.uint8] | DataError]]:
+        """Every image in order, as inference sees it, or why there is none; what fits stays in memory.
+
+        Args:
+            share: of `evaluation_batches`.
+        """
+
+        def read(index: int) -> NDArray[np.uint8] | DataError:
+            try:
+                return self._prepared(index)
+            except DataError as error:
+                return error
+
+        order = range(share[0], len(self), share[1])
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for start in range(0, len(order), _AT_ONCE):
+                part = order[start : start + _AT_ONCE]
+                yield from zip(part, pool.map(read, part), strict=True)
+
+    def without(self, broken: Collection[int]) -> DataSet:
+        """The same images but some, with what is in memory."""
+        kept = np.setdiff1d(np.arange(len(self)), list(broken))
+        split = replace(
+            self.split,
+            images=tuple(self.split.images[i] for i in kept),
+            targets=self.split.targets[kept],
+        )
+        found = DataSet(split, self.preprocess)
+        found._kept = {new: self._kept[old] for new, old in enumerate(kept) if old in self._kept}
+        found._room = self._room
+        return found
 
     def evaluation_batches(
         self,

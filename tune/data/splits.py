@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vptkit.datasets.dataset_bounds import inside_of
+from vptkit.datasets.dataset_summary import dataset_line, skipped_files
 from vptkit.errors import DataError
-from vptkit.images.dataset_bounds import inside_of
-from vptkit.images.dataset_summary import dataset_line, skipped_files
 from vptkit.images.image_file import digest_of_image
 
 from .dataset_reader import read_splits
@@ -40,6 +40,7 @@ __all__ = [
 
 USUAL_SHARE = 0.15  # of the images of a class, for val and for test
 FEWEST = 5  # images a class, in the mean, of a split that may choose or judge
+_TOLD = 5  # classes
 _SHOTS_STREAM = 2  # apart from the streams of the random split and of the whitening
 
 
@@ -50,14 +51,16 @@ class Split:
     Attributes:
         images: files, or places in larger ones.
         targets: int64 [len(images)].
-        inside: where the files must lie, of `vptkit.images.dataset_bounds.inside_of`.
+        inside: where the files must lie, of `vptkit.datasets.dataset_bounds.inside_of`.
         joined: how many of the images a named val had, which was too small to choose.
+        notes: of train: what is odd about the splits, sentences.
     """
 
     images: tuple[ImageFile, ...]
     targets: NDArray[np.int64]
     inside: str | None = None
     joined: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def load_splits(
@@ -68,6 +71,7 @@ def load_splits(
     *,
     shots: int | None = None,
     allow_outside: bool = False,
+    columns: str | None = None,
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Class names, train, and (if there are such images) val, test and ood.
 
@@ -82,13 +86,20 @@ def load_splits(
         shots: keep only so many training images of each class, drawn at random; more shots are a
             superset of fewer. The other splits stay whole: with shots a named val never joins train,
             whose number would not be that of the shots.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        columns: of `vptkit.tune.data.dataset_reader.read_splits`.
+
+    What other splits have of classes that train lacks is left out, and a split may lack some: `notes` of
+    train say so. As many of one as of the other are a slip.
 
     Raises:
-        DataError: no images, one class, splits with different classes, a class too small, or a share
+        DataError: no images, one class, no training images, a class too small, or a share
             other than the usual one of a split that is not drawn.
     """
-    found = dict(read_splits(data, allow_outside=allow_outside))
+    found = dict(read_splits(data, allow_outside=allow_outside, columns=columns))
+    notes: tuple[str, ...] = ()
+    if "" not in found:
+        found, notes = _known_classes(data, found)
     named = "val" in found
     if set(found) == {"train"}:
         found = {"": found["train"]}
@@ -97,8 +108,9 @@ def load_splits(
         found = _draw(data, found[""], seed, {"val": val_share, "test": test_share})
     elif "train" in found and "val" not in found:
         found |= _draw(data, found["train"], seed, {"val": val_share})
-    _require_known_classes(data, found)
     labels, joined = tuple(found["train"]), 0
+    if len(labels) < 2:
+        raise DataError(f"{data}: only one class, {labels[0]!r}: expected at least two")
     if shots is not None:
         found["train"] = _few(data, found["train"], seed, shots)
     elif named and _count(found["val"]) < FEWEST * len(labels):
@@ -107,7 +119,7 @@ def load_splits(
         found["train"] = {label: [*train[label], *val.get(label, ())] for label in labels}
     inside = inside_of(data, allow_outside=allow_outside)
     splits = {name: _split(labels, classes, inside) for name, classes in found.items()}
-    return labels, {**splits, "train": replace(splits["train"], joined=joined)}
+    return labels, {**splits, "train": replace(splits["train"], joined=joined, notes=notes)}
 
 
 def _require_use(data: Path, found: Splits, shares: Mapping[str, float]) -> None:
@@ -211,15 +223,47 @@ def _few(data: Path, classes: Classes, seed: int, shots: int) -> Classes:
     return chosen
 
 
-def _require_known_classes(data: Path, found: Splits) -> None:
+def _known_classes(data: Path, found: Splits) -> tuple[dict[str, Classes], tuple[str, ...]]:
+    """The splits with train's classes alone, and what is odd about them.
+
+    Raises:
+        DataError: there is no train, or another split calls classes otherwise.
+    """
     if "train" not in found:
         raise DataError(f"{data}: no training images, only {', '.join(sorted(found))}")
-    labels = set(found["train"])
+    labels = list(found["train"])
+    kept: dict[str, Classes] = {}
+    notes = []
     for name, classes in found.items():
-        if odd := sorted(set(classes) - labels):
-            raise DataError(f"{data}: {name} has classes that train does not have: {odd[:5]}")
-    if len(labels) < 2:
-        raise DataError(f"{data}: only one class, {labels.pop()!r}: expected at least two")
+        known = {label: images for label, images in classes.items() if label in found["train"]}
+        odd = [label for label in classes if label not in known]
+        missing = [label for label in labels if label not in known]
+        if name != "ood" and len(odd) == len(missing) > 0:  # as many: they are called otherwise
+            raise DataError(
+                f"{data}: {name}: its classes differ from those of train: {sorted(odd + missing)[:6]}. "
+                "Rename them; if they are others, take them away"
+            )
+        if odd:
+            count = _count({label: classes[label] for label in odd})
+            notes.append(
+                f"{data}: {name} has {_classes(odd)} that train does not have; left out: "
+                f"{count} image{'s' if count != 1 else ''}"
+            )
+        if not known:
+            notes.append(f"{data}: {name} has no images of train's classes, so there is no {name}")
+            continue
+        if missing and name != "ood":
+            notes.append(
+                f"{data}: {name} has no images of {_classes(missing)}, which it says nothing of"
+            )
+        kept[name] = known
+    return kept, tuple(notes)
+
+
+def _classes(labels: Sequence[str]) -> str:
+    """As "2 classes (pink, grey)"."""
+    told = ", ".join([*labels[:_TOLD], *(["…"] if len(labels) > _TOLD else [])])
+    return f"{len(labels)} class{'es' if len(labels) != 1 else ''} ({told})"
 
 
 def _split(labels: tuple[str, ...], classes: Classes, inside: str | None) -> Split:

@@ -112,7 +112,12 @@ def tune_shots(
         require_absent(path, force=force)
     shares = config.val_share, config.test_share
     labels, _ = load_splits(
-        data, config.seed, *shares, shots=max(shots), allow_outside=config.allow_outside
+        data,
+        config.seed,
+        *shares,
+        shots=max(shots),
+        allow_outside=config.allow_outside,
+        columns=config.columns,
     )
     full = None
     if config.full_data is not None:  # one for all numbers of shots

@@ -92,4 +92,6 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         warnings=tuple(record.get("warnings") or ()),
         by_class=record.get("by_class") or {},
         images=record.get("images") or {},
+        skipped=record.get("skipped") or [],
+        twice=record.get("twice") or [],
     )

@@ -72,7 +72,11 @@ def require_full_classes(config: TuneConfig, labels: Sequence[str]) -> dict[str,
     assert config.full_data is not None  # noqa: S101 - the caller asked
     shares = config.val_share, config.test_share
     found, splits = load_splits(
-        config.full_data, config.seed, *shares, allow_outside=config.allow_outside
+        config.full_data,
+        config.seed,
+        *shares,
+        allow_outside=config.allow_outside,
+        columns=config.columns,
     )
     if odd := sorted(set(found) ^ set(labels)):
         raise DataError(

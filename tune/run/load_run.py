@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,19 @@ from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.broken_images import require_whole, skipped_text
 from vptkit.progress import begin_phase, keep_line
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import load_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
+from vptkit.tune.data.reading_pass import (
+    Reading,
+    Twice,
+    read_all,
+    twice,
+    twice_text,
+    without_broken,
+)
 from vptkit.tune.data.splits import FEWEST, data_digest, load_splits, splits_line
 from vptkit.tune.training.distributed import leads, share
 from vptkit.tune.training.run_files import require_free
@@ -36,8 +45,8 @@ __all__ = [
     "RunInputs",
     "RunRequest",
     "load_run",
+    "read_images",
     "require_judges",
-    "require_readable",
     "require_val",
 ]
 
@@ -82,6 +91,9 @@ class RunInputs:
         origin: where its weights came from, for the adapter's notes.
         identity: settings, digests of data and weights, classes: what a checkpoint or an adapter
             must agree with to be of this run.
+        reading: of every image, which were broken and left out; behind `read_images`, or if those
+            shall be skipped.
+        twice: images in two splits; behind `read_images`.
     """
 
     there: bool
@@ -95,6 +107,22 @@ class RunInputs:
     preprocess: Preprocess
     origin: dict[str, Any]
     identity: dict[str, Any]
+    reading: Reading = field(default_factory=Reading)
+    twice: tuple[Twice, ...] = ()
+
+    def warnings(self, data: Path) -> tuple[str, ...]:
+        """What the images give reason to: sentences.
+
+        Args:
+            data: what was asked for.
+        """
+        lost = [one.image for one in self.reading.broken]
+        skipped = [skipped_text(data, lost)] if lost else []
+        return (
+            *self.splits["train"].notes,
+            *skipped,
+            *([twice_text(data, self.twice)] if self.twice else []),
+        )
 
 
 def load_run(request: RunRequest) -> RunInputs:
@@ -121,6 +149,7 @@ def load_run(request: RunRequest) -> RunInputs:
         *shares,
         shots=config.shots,
         allow_outside=config.allow_outside,
+        columns=config.columns,
     )
     if leads():
         line = splits_line(request.data, labels, splits, shots=config.shots is not None)
@@ -137,13 +166,15 @@ def load_run(request: RunRequest) -> RunInputs:
     )
     if config.weights is not None:
         remember_weights(str(reference.sha256), weights_file(config.weights))
+    sets, reading = _sets(request, labels, splits, preprocess)
+    splits = {name: data.split for name, data in sets.items()}
     seen = [name for name in splits if request.test or name in ("train", "val")]
     return RunInputs(
         there=there,
         finished=finished,
         labels=labels,
         splits=splits,
-        sets={name: DataSet(splits[name], preprocess) for name in seen},
+        sets={name: sets[name] for name in seen},
         backbone=model,
         spec=spec,
         reference=reference,
@@ -151,10 +182,11 @@ def load_run(request: RunRequest) -> RunInputs:
         origin=loaded.origin,
         identity={
             "config": config.to_json(),
-            "data": data_digest(splits),
+            "data": _digest(request, sets),
             "backbone": reference.sha256,
             "labels": list(labels),
         },
+        reading=reading,
     )
 
 
@@ -188,12 +220,54 @@ def require_judges(data: Path, splits: Mapping[str, Split]) -> None:
         )
 
 
-def require_readable(sets: Mapping[str, DataSet], config: TuneConfig) -> None:
-    """Decode test and ood once: a broken image shall not end the run after the training.
+def read_images(request: RunRequest, inputs: RunInputs) -> RunInputs:
+    """Decode every image once: a broken one shall not end the run after an hour.
+
+    Of torchrun's processes each reads its share, and nobody looks for what is in two splits, unless
+    `strict` asks for that.
+
+    Returns:
+        The same, with what is in two splits.
 
     Raises:
-        DataError: an image that cannot be decoded, by name.
+        DataError: images that cannot be decoded, all by name; or, if `strict`, some in two splits.
     """
-    for name in sorted({"test", "ood"} & set(sets)):
-        for _ in sets[name].evaluation_batches(config.batch_to_ask, share=share()):
-            pass
+    config, reading = request.config, inputs.reading
+    whole = share()[1] == 1 or config.strict or config.skip_broken
+    if not reading.looks:
+        reading = read_all(inputs.sets, request.progress, (0, 1) if whole else share())
+        require_whole(request.data, reading.reasons, reading.count)
+    inputs = replace(inputs, reading=reading, twice=twice(inputs.sets, reading) if whole else ())
+    if inputs.twice and config.strict:
+        text = twice_text(request.data, inputs.twice)
+        raise DataError(f"{request.data}: {text}. Take them out of one, or leave --strict away.")
+    for warning in inputs.warnings(request.data):
+        keep_line(request.progress, f"warning: {warning}")
+    return inputs
+
+
+def _digest(request: RunRequest, sets: Mapping[str, DataSet]) -> str:
+    """Of all images; where one is not even a file, all that are broken are named.
+
+    Raises:
+        DataError: there are such.
+    """
+    try:
+        return data_digest({name: data.split for name, data in sets.items()})
+    except DataError:
+        found = read_all(sets, request.progress)
+        require_whole(request.data, found.reasons, found.count)
+        raise
+
+
+def _sets(
+    request: RunRequest,
+    labels: tuple[str, ...],
+    splits: Mapping[str, Split],
+    preprocess: Preprocess,
+) -> tuple[dict[str, DataSet], Reading]:
+    """All splits as images; without broken ones, if those shall be skipped."""
+    sets = {name: DataSet(split, preprocess) for name, split in splits.items()}
+    if not request.config.skip_broken:
+        return sets, Reading()
+    return without_broken(request.data, labels, sets, read_all(sets, request.progress))

@@ -41,6 +41,8 @@ class TuneResult:
         warnings: sentences, as of a training that diverged (`vptkit.tune.phases.judge_training`).
         by_class: class → right answers, of val or of what was held out.
         images: split → class → number of images; of train those that were trained on.
+        skipped: broken images that were left out: {"split", "path", "reason"}.
+        twice: images in two splits, as {"test": its name, "train": its name}; at most 100.
     """
 
     adapter: Path
@@ -65,6 +67,8 @@ class TuneResult:
     warnings: tuple[str, ...] = ()
     by_class: dict[str, int] = field(default_factory=dict)
     images: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    twice: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `vptkit tune --json`."""
@@ -91,6 +95,8 @@ class TuneResult:
             "warnings": list(self.warnings),
             "by_class": self.by_class,
             "images": self.images,
+            "skipped": self.skipped,
+            "twice": self.twice,
         }
 
     def to_text(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from vptkit.tune.training.run_files import run_files
 from .choose_on_val import choose_on_val, temper, top1_on, unseen_logits
 from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
-from .load_run import RunRequest, load_run, require_readable, require_val
+from .load_run import RunRequest, load_run, read_images, require_val
 from .write_run import write_run
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def tune(
         if inputs.finished:
             return finished_result(request, inputs)
         _refuse(request, inputs, full)
+        inputs = read_images(request, inputs)
         trained = train(request, inputs, on_epoch)
         chosen = choose(request, inputs, trained, full)
         return write_run(request, inputs, trained, chosen)
@@ -164,7 +165,6 @@ def _refuse(request: RunRequest, inputs: RunInputs, full: TuneResult | None) -> 
     if request.config.full_data is not None and full is None:
         require_full_data(request, inputs)
     require_val(inputs.splits, request.config)
-    require_readable(inputs.sets, request.config)
 
 
 def train(
@@ -209,7 +209,8 @@ def choose(
     chosen = choose_on_val(trained, sets, config, bar)
     held = trained.state.cross_validation
     judges = unseen_logits(trained.model, sets, config, held)
-    warnings = judge_training(trained.state, judges, inputs.labels, config, request.files)
+    warnings = inputs.warnings(request.data)
+    warnings += judge_training(trained.state, judges, inputs.labels, config, request.files)
     confidence = temper(trained.model, sets, config, held, judges)
     by_class = _by_class(inputs.labels, *judges)
     chosen = replace(chosen, confidence=confidence, warnings=warnings, by_class=by_class)

@@ -15,6 +15,7 @@ from vptkit.images.image_sketch import sketch_of
 from vptkit.images.preprocess import normalize
 from vptkit.scores.score_interval import percent
 from vptkit.tune.backbone.reference import adapter_logits
+from vptkit.tune.data.reading_pass import skipped_record, twice_record
 from vptkit.tune.data.splits import class_counts
 from vptkit.tune.training.device import describe_device, device_of
 from vptkit.tune.training.distributed import leads, share
@@ -103,6 +104,11 @@ def write_run(
         warnings=chosen.warnings,
         by_class=chosen.by_class,
         images=class_counts(inputs.labels, inputs.splits),
+        skipped=[
+            {"split": one.split, "path": str(one.image), "reason": one.why}
+            for one in inputs.reading.broken
+        ],
+        twice=twice_record(request.data, inputs.twice),
     )
 
 
@@ -138,6 +144,8 @@ def _adapter(
             "soup": chosen.soup,
             "cross_validation": _cross_validation(inputs, trained),
             "images": class_counts(inputs.labels, inputs.splits),
+            "skipped": skipped_record(request.data, inputs.reading.broken),
+            "twice": twice_record(request.data, inputs.twice),
             "trained_on": sketch_of(train.images, inside=train.inside),
             "weights": inputs.origin,
             "whitening": trained.state.whitening,

@@ -21,7 +21,7 @@ from vptkit.private_files import locked
 from vptkit.progress import SILENT
 from vptkit.regular_files import read_regular
 from vptkit.shown_text import shown, spreadsheet_rows
-from vptkit.strict_json import parse_json
+from vptkit.strict_json import json_text, parse_json
 from vptkit.text_table import columns
 
 from . import sweep_plot
@@ -145,7 +145,7 @@ def _finished(plan: Sweep, book: Book) -> dict[str, Any] | None:
     document = _document(plan, book, {**chosen, "adapter": str(output)})
     agree = (
         chosen["trial"] == best.number
-        and found["leaderboard"] == json.loads(json.dumps(document["leaderboard"]))
+        and found["leaderboard"] == json.loads(json_text(document["leaderboard"]))
         and {**scores, "config": config} == {key: record.get(key) for key in (*scores, "config")}
     )
     return document if agree else None
@@ -191,7 +191,7 @@ def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
             settings = [row["settings"][name] for name in names]
             write([row["trial"], *settings, *(row[name] for name in plain)])
     with atomic_file(folder / "leaderboard.json") as part:
-        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        part.write_text(json_text(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _plot(document: dict[str, Any], path: Path) -> None:

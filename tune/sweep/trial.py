@@ -54,7 +54,8 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     drawing = ("seed", "val_share", "test_share")
     varied = [key for key in drawing if len({getattr(config, key) for config in configs}) > 1]
     outside = any(config.allow_outside for config in configs)
-    if varied and "val" not in read_splits(data, allow_outside=outside):
+    columns = configs[0].columns
+    if varied and "val" not in read_splits(data, allow_outside=outside, columns=columns):
         raise VptkitError(
             f"{data} has no val split of its own, it is drawn by seed, val_share and test_share, "
             f"and the sweep varies {', '.join(varied)}: its trials would be judged on different "
@@ -64,8 +65,8 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     for config in configs:
         if config.shots not in splits:
             shares, shots = (config.val_share, config.test_share), config.shots
-            found = load_splits(data, config.seed, *shares, shots=shots, allow_outside=outside)[1]
-            splits[shots] = found
+            asked = {"shots": shots, "allow_outside": outside, "columns": config.columns}
+            splits[shots] = load_splits(data, config.seed, *shares, **asked)[1]
         require_val(splits[config.shots], config)
     for found in splits.values():
         require_judges(data, found)

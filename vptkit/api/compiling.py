@@ -56,7 +56,7 @@ def export(
         calibration, gate: images for the ranges of int8 and fp8, and to judge a precision below
             fp32 by; as of `vptkit export`.
         calibration_images: at most so many.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         threads: of that judgement, and of verifying.
         verify: compare with the adapter's golden answers before finishing; or a function that is
             called with the finished folder.

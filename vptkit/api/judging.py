@@ -69,6 +69,8 @@ def evaluate(
     adapter: str | None = None,
     split: str | None = None,
     allow_outside: bool = False,
+    skip_broken: bool = False,
+    columns: str | None = None,
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -80,12 +82,12 @@ def evaluate(
 
     Args:
         bundle: its folder, or an open session. A folder is opened and closed here.
-        data, adapter, split, allow_outside, batch, workers, progress: as of
+        data, adapter, split, allow_outside, skip_broken, columns, batch, workers, progress: as of
             `vptkit.runtime.evaluation.accuracy.evaluate`.
         backend, threads, trust_engines: as of `vptkit.open_session`, whose defaults they have.
 
     Raises:
-        DataError: no such data, a class that is none of the labels, or a broken image.
+        DataError: no such data, a class that is none of the labels, or broken images.
         BundleError: no bundle, no such adapter, or a bank and none named.
         GateError: the logits hold NaN or Inf.
     """
@@ -99,6 +101,8 @@ def evaluate(
             adapter=adapter,
             split=split,
             allow_outside=allow_outside,
+            skip_broken=skip_broken,
+            columns=columns,
             batch=batch,
             workers=workers,
             progress=progress,

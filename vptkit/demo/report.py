@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vptkit.shown_text import shown
+from vptkit.strict_json import json_text
 from vptkit.text_table import columns
 
 from .accuracy_latency_plot import plot_accuracy_latency
@@ -125,7 +126,7 @@ def write_report(
     plot_profile(document, folder / "profile.png")
     picture = folder / "accuracy_latency.png"
     plot_accuracy_latency(rows, _circumstances(document, rows, settings), picture)
-    (folder / "profile.json").write_text(json.dumps(document, indent=1) + "\n")
+    (folder / "profile.json").write_text(json_text(document, indent=1) + "\n")
     page = _PAGE.format(
         data=html.escape(shown(_data(settings))),
         backbone=html.escape(shown(_backbone(settings))),
@@ -138,7 +139,7 @@ def write_report(
         picture=_embedded(picture),
         curves=_embedded(folder / "curves.png"),
         profile=_embedded(folder / "profile.png"),
-        machine=html.escape(json.dumps(document["machine"])),
+        machine=html.escape(json_text(document["machine"])),
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 

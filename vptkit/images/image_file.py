@@ -2,16 +2,14 @@
 
 Tuning and inference share this room, so that both see the same pixels. An EXIF orientation is
 applied (a photograph held upright is upright here too); alpha is dropped and palette, grey and CMYK
-become RGB by Pillow's own conversion, which is what timm's data loader does. Pillow stands inside
-the functions: sessions import this file, and run on prepared pixels without it.
+become RGB by Pillow's own conversion, which is what timm's data loader does. What is deeper than 8
+bits is scaled (`vptkit.decoding.deep_modes`), which timm's does not. Pillow stands inside the functions: sessions import this file, and run on prepared pixels without it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import importlib
 import io
 import os
 import threading
@@ -20,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
+from vptkit.decoding.decoding_costs import Cost, decoding_cost
+from vptkit.decoding.deep_modes import eight_bits
+from vptkit.decoding.first_bytes import what_it_is
+from vptkit.decoding.image_formats import FORMATS, is_image, readable_formats
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder, open_regular, read_regular
 
-from .decoding_costs import Cost, decoding_cost
 from .split_names import split_of_name
-from .unread_images import what_it_is
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
-    "IMAGE_SUFFIXES",
     "MAX_BYTES",
     "MAX_PIXELS",
     "ImageFile",
@@ -46,29 +45,12 @@ __all__ = [
     "folders_in",
     "image_files",
     "is_utf8",
+    "kind_of_file",
     "list_images",
     "open_image",
     "rgb_of",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-# What people photograph and scan with, and Pillow's module for each. Pillow knows some thirty more, and
-# goes by the content: an EPS that is called x.png would start Ghostscript.
-FORMATS = {
-    "JPEG": "JpegImagePlugin",
-    "MPO": "MpoImagePlugin",
-    "PNG": "PngImagePlugin",
-    "WEBP": "WebPImagePlugin",
-    "AVIF": "AvifImagePlugin",
-    "TIFF": "TiffImagePlugin",
-    "BMP": "BmpImagePlugin",
-    "GIF": "GifImagePlugin",
-    "PPM": "PpmImagePlugin",
-    "JPEG2000": "Jpeg2KImagePlugin",
-}
-_READ = f" as one of {', '.join(FORMATS)}"
 _ORIENTATION = 0x0112
 # What turns an image upright, by its EXIF orientation; ImageOps.exif_transpose would also rewrite
 # the other EXIF fields, and fail on damaged ones.
@@ -155,7 +137,7 @@ def encoded(image: ImageFile, *, inside: str | None = None) -> bytes:
 
     Args:
         image: to be read.
-        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+        inside: of `vptkit.datasets.dataset_bounds.inside_of`, if it is of a data set.
 
     Raises:
         DataError: it is not there, may not be read, is a FIFO or a device, has more than
@@ -174,7 +156,7 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
 
     Args:
         path: the image.
-        inside: of `vptkit.images.dataset_bounds.inside_of`, if it is of a data set.
+        inside: of `vptkit.datasets.dataset_bounds.inside_of`, if it is of a data set.
 
     Raises:
         DataError: the file is missing, is none of FORMATS, truncated, larger than MAX_PIXELS or
@@ -186,13 +168,13 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
     with (
         _named(path),
         _stream(path, inside) as stream,
-        Image.open(stream, formats=_formats()) as image,
+        Image.open(stream, formats=readable_formats()) as image,
     ):
         cost = _require_sane_size(image, stream, path)
         with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
             image.load()
             image.info.pop("transparency", None)  # convert drops it too, but with a warning
-            return _upright(image).convert("RGB")
+            return _upright_rgb(image, path)
 
 
 def rgb_of(image: Image.Image, name: object) -> Image.Image:
@@ -214,11 +196,7 @@ def rgb_of(image: Image.Image, name: object) -> Image.Image:
                 "Shrink the image first."
             )
         image.load()
-        upright = _upright(image)
-        if "transparency" in upright.info:  # as in open_image, in a copy
-            upright = upright.copy()
-            del upright.info["transparency"]
-        return upright.convert("RGB")
+        return _upright_rgb(image, name)
 
 
 @contextlib.contextmanager
@@ -233,7 +211,9 @@ def _named(name: object) -> Iterator[None]:
     except UnidentifiedImageError as error:
         kind = what_it_is(name)
         why = f": {kind}" if kind else ""
-        raise DataError(f"{name}: not an image that Pillow can read{_READ}{why}") from error
+        raise DataError(
+            f"{name}: not an image that Pillow can read as one of {', '.join(FORMATS)}{why}"
+        ) from error
     except (Image.DecompressionBombError, Warning) as error:  # warnings may be errors
         raise DataError(f"{name}: {error}") from error
     except MemoryError as error:
@@ -263,6 +243,8 @@ def image_files(folder: Path) -> list[Path]:
 
 def list_images(folder: Path) -> Listing:
     """All image files below a folder, and what was passed over; hidden files are in neither.
+
+    What is one `vptkit.decoding.image_formats.is_image` says: an ending of such a format, or the first bytes.
 
     Links to folders are not followed below `folder`. Links to files that are not there are
     listed, and so are FIFOs and devices: whoever opens one says so.
@@ -306,19 +288,22 @@ def folders_in(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
+def class_folders(
+    folder: Path, *, fewest: int = 2, empty_ones: bool = False
+) -> dict[str, list[Path]]:
     """Class name → its image files, for a folder with one folder per class.
 
     Args:
         folder: that folder.
-        fewest: classes that there must be; 1 where they are only judged.
+        fewest: classes that there must be; 1 where they are only judged, 0 where perhaps nothing is.
+        empty_ones: there may be classes without images, which are left out.
 
     Raises:
         DataError: no such folder, no class folders, only one class, a class without images, or one
             that holds splits.
     """
     names = [path.name for path in folders_in(folder)]
-    if not names:
+    if not names and fewest:
         raise DataError(f"{folder}: empty: expected one folder per class, each with images")
     if odd := [name for name in names if not is_utf8(name)]:
         raise DataError(f"{folder / odd[0]}: its name is not UTF-8; rename the class")
@@ -326,16 +311,16 @@ def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         _require_no_splits(folder / name)
     classes = {name: image_files(folder / name) for name in names}
     empty = [name for name, files in classes.items() if not files]
-    if empty:
+    if empty and not (empty_ones and (len(empty) < len(names) or not fewest)):
         raise DataError(
             f"{folder}: no images in the class folder {empty[0]!r}"
-            f" (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+            f" (looked for {', '.join(readable_formats())})"
         )
     if len(names) < fewest:
         raise DataError(
             f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
         )
-    return classes
+    return {name: files for name, files in classes.items() if files}
 
 
 def _require_no_splits(folder: Path) -> None:
@@ -377,14 +362,15 @@ def _listed(folder: Path) -> tuple[list[Path], list[Path], Counter[str]]:
                 folders.append(path)
             elif _is_folder(entry):
                 others["link to a folder"] += 1
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
+            elif is_image(path):
                 images.append(path)
             else:
-                others[_kind(path)] += 1
+                others[kind_of_file(path)] += 1
     return folders, images, others
 
 
-def _kind(path: Path) -> str:
+def kind_of_file(path: Path) -> str:
+    """What is counted of a file that is no image: its suffix, as `Listing.skipped` has it."""
     suffix = path.suffix.lower()
     return "other" if len(suffix) > _LONGEST_SUFFIX else suffix or "no suffix"
 
@@ -396,17 +382,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     )
 
 
-@functools.cache
-def _formats() -> list[str]:
-    """FORMATS that this Pillow reads; MPO comes of its module for JPEG, AVIF of newer Pillows."""
-    from PIL import Image
-
-    for module in FORMATS.values():
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f"PIL.{module}")
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
 def _stream(image: ImageFile, inside: str | None) -> BinaryIO:
     """A file is not read into memory before it is decoded, which takes longer."""
     if isinstance(image, Path):
@@ -414,11 +389,18 @@ def _stream(image: ImageFile, inside: str | None) -> BinaryIO:
     return io.BytesIO(image.read_bytes())
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, name: object) -> Image.Image:
+    """What both readers give; of a loaded image, which stays as it is."""
     from PIL import Image
 
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return image if turn is None else image.transpose(Image.Transpose[turn])
+    image = eight_bits(image, name)
+    if turn is not None:
+        image = image.transpose(Image.Transpose[turn])
+    if "transparency" in image.info:  # convert drops it too, but with a warning
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
 
 
 def _require_sane_size(image: Image.Image, stream: BinaryIO, path: ImageFile) -> int:

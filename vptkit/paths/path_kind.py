@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from vptkit.decoding.image_formats import IMAGE_SUFFIXES
 from vptkit.errors import VptkitError
-from vptkit.images.image_file import IMAGE_SUFFIXES
 from vptkit.images.labelled_images import split_of_name
 from vptkit.regular_files import is_file, is_folder, open_inside, open_regular, read_bounded
 from vptkit.strict_json import parse_json
@@ -71,7 +71,7 @@ _SUFFIXES: dict[str, tuple[Kind, str]] = {
     **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), ("video", "a video")),
     **dict.fromkeys((".csv", ".tsv"), ("data file", "a table of images")),
     **dict.fromkeys((".tar", ".parquet"), ("data file", "a file of a data set")),
-    **dict.fromkeys((*IMAGE_SUFFIXES, ".heic", ".avif"), ("image", "an image")),
+    **dict.fromkeys((*IMAGE_SUFFIXES, ".heic", ".heif"), ("image", "an image")),
 }
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LORA = re.compile(r"lora_|^base_model\.")

@@ -180,8 +180,29 @@ def test_a_class_that_is_called_test_is_no_split(tmp_path):
 def test_a_broken_image_is_an_error(session, colour_folders):
     image = colour_folders / "green" / "2.png"
     image.write_bytes(image.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"green/2\.png: the image is broken"):
+    (colour_folders / "blue" / "0.png").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"2 of 12 images.*blue/0\.png: .*green/2\.png: the image is broken"
+    ):
         evaluate(session, colour_folders)
+
+
+def test_broken_images_are_left_out_where_that_was_asked_for(session, colour_folders):
+    for name in ("blue/0.png", "blue/1.png", "green/2.png"):
+        (colour_folders / name).write_bytes(b"no image")
+    found = evaluate(session, colour_folders, skip_broken=True, batch=2)
+    assert {label: one["count"] for label, one in found.classes.items()} == {
+        "red": 4,
+        "green": 3,
+        "blue": 2,
+    }
+    assert [path.name for path in found.skipped] == ["0.png", "1.png", "2.png"]
+    assert len(found.to_json()["skipped"]) == 3
+    assert "3 broken images were skipped: blue/0.png" in found.notes[0]
+    for path in colour_folders.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="12 of 12 images"):
+        evaluate(session, colour_folders, skip_broken=True)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +210,7 @@ def test_a_broken_image_is_an_error(session, colour_folders):
     [
         (shutil.rmtree, "no such folder"),
         (lambda d: [shutil.rmtree(p) for p in d.iterdir()], "empty: expected one folder"),
-        (lambda d: [p.unlink() for p in (d / "red").iterdir()], "no images in the class.*'red'"),
+        (lambda d: [p.unlink() for p in d.rglob("*.png")], "no images in the class.*'blue'"),
     ],
 )
 def test_folders_that_will_not_do(session, colour_folders, prepare, message):
@@ -257,3 +278,19 @@ def test_listed_images_for_calibration(session, colour_folders, tmp_path):
     ]
     assert best[0].mean() == best[1].mean() == 11 / 12
     assert open_image_batches(data, preprocess, labels=("a", "b")).truth is None
+
+
+def test_a_class_folder_without_images_is_reported(session, colour_folders):
+    for path in (colour_folders / "red").iterdir():
+        path.unlink()
+    found = evaluate(session, colour_folders)
+    assert (found.count, found.absent) == (8, ["red"])
+    assert "no images of red" in found.notes[0]
+
+
+def test_columns_are_asked_for_and_answered(session, colour_folders):
+    lines = [f"{i},{label}/{i}.png,{label}" for label in ("red", "blue") for i in range(4)]
+    (colour_folders / "list.csv").write_text("\n".join(["id,file_name,class", *lines]))
+    with pytest.raises(DataError, match="--columns image=id,label=class"):
+        evaluate(session, colour_folders / "list.csv")
+    assert evaluate(session, colour_folders / "list.csv", columns="image=file_name").count == 8

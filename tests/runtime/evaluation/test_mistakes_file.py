@@ -31,11 +31,13 @@ def test_csv_holds_no_formulas(tmp_path):
     ]
 
 
-def test_json_lines_hold_names_as_they_are(tmp_path):
+def test_json_lines_hold_names_as_they_are_but_for_bytes_that_are_not_utf8(tmp_path):
     (tmp_path / "wrong.jsonl").write_text("of before")
     write_mistakes(MISTAKES, tmp_path / "wrong.jsonl")
     lines = (tmp_path / "wrong.jsonl").read_text(encoding="ascii").splitlines()
-    assert [json.loads(line) for line in lines] == [one.to_json() for one in MISTAKES]
+    expected = [one.to_json() for one in MISTAKES]
+    expected[1]["path"] = r"d/\udcff.png"  # strict readers refuse halves of surrogates
+    assert [json.loads(line) for line in lines] == expected
     assert json.loads(lines[0])["truth"] == "=1+1"
 
 

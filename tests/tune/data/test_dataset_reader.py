@@ -133,12 +133,12 @@ def test_a_file_of_a_common_name_beside_class_folders(make_folders, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,class\n", r"first line is 'file,class', expected .* path and label"),
+        ("of,mine\n", r"no column of images is known.*--columns image=NAME,label=NAME .*of, mine"),
         ("path,label\n", "no images in there"),
         ("path,label\n{a},red\n{b}\n", "line 3 has 1 columns, expected 2"),
         ("path,label\n{a},red, dark\n", r"line 2 has 3 columns, expected 2; a ',' within a cell"),
-        ("path,label,label\n{a},red,1\n", "path and label among them, each once"),
-        ("path,label,split,split\n{a},red,test,train\n", "path and label among them, each once"),
+        ("path,label,label\n{a},red,1\n", "label and label may both be the label"),
+        ("path,label,split,split\n{a},red,test,train\n", "split and split may both be the split"),
         ("path,label\n{a},red,\n{b},\n", "line 3 has no label"),
         ("path,label\n,red\n", "line 2 has no path"),
         ("path,label\n\n{a},red\nx.png,red\n", r"line 4: x\.png: no such file"),
@@ -146,7 +146,10 @@ def test_a_file_of_a_common_name_beside_class_folders(make_folders, tmp_path):
         ("path,label\n{a},red\n{dots},blue\n", r"line 3: .* stands in line 2 already"),
         ("path,label,split\n{a},red,holdout\n", "line 2: the split is 'holdout', expected train"),
         ("path,label,split\n{a},red,train\n{b},blue,\n", "nothing says which split"),
-        ("path,label,split\n{a},red,train\n{b},blue,val\n", r"val has classes .*\['blue'\]"),
+        (
+            "path,label,split\n{a},red,train\n{b},blue,val\n",
+            r"val: its classes differ .*\['blue', 'red'\]",
+        ),
         ("path,label,split\n{a},red,test\n", "no training images, only test"),
         ("path,label\n{a},red\n{b},red\n", "only one class, 'red'"),
     ],
@@ -268,7 +271,7 @@ def test_a_broken_test_image_is_found_before_the_training(make_folders, make_con
 def test_what_is_no_data_set(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     assert_unreadable(
-        tmp_path / "notes.txt", r"notes\.txt: not a data set .*\.csv, \.tsv, \.parquet, \.tar"
+        tmp_path / "notes.txt", r"notes\.txt: not a data set .*\.csv, \.tsv, .*\.parquet, \.tar"
     )
     assert_unreadable(tmp_path / "nowhere", r"nowhere: no such folder or file$")
     shards = tmp_path / "train-{000000..000009}.tar"
@@ -289,14 +292,13 @@ def test_folders_may_have_a_split_of_the_usual_name_only(make_folders, tmp_path)
 
 
 def test_a_class_that_one_split_lacks(make_folders, tmp_path):
-    """A slip in val and in test; out of the distribution there may be others."""
+    """Whoever draws up the splits says what is odd about them."""
     for split in ("train", "val", "ood"):
         make_folders(tmp_path / split, 1)
     (tmp_path / "ood" / "red").rename(tmp_path / "ood" / "pink")
     assert list(read_splits(tmp_path)["ood"]) == ["blue", "green", "pink"]
     (tmp_path / "val" / "red").rename(tmp_path / "val" / "pink")
-    with pytest.raises(DataError, match=r"val: its classes differ .*\['pink', 'red'\]"):
-        read_splits(tmp_path)
+    assert list(read_splits(tmp_path)["val"]) == ["blue", "green", "pink"]
 
 
 def test_a_saved_data_set_is_one_before_its_folders_are(splits, tmp_path):

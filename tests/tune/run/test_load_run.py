@@ -7,16 +7,20 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from dataclasses import replace  # noqa: E402
+
+from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from tests.support.tuning_runs import names  # noqa: E402
 from vptkit.errors import BackboneError, DataError  # noqa: E402
+from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.formats.backbone_weights import digest_of_weights  # noqa: E402
 from vptkit.progress import SILENT  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import weights_from_model  # noqa: E402
 from vptkit.tune.data.splits import data_digest, load_splits  # noqa: E402
-from vptkit.tune.run.load_run import RunRequest, load_run, require_readable  # noqa: E402
+from vptkit.tune.run.load_run import RunRequest, load_run, read_images  # noqa: E402
 from vptkit.tune.training.run_files import run_files  # noqa: E402
 
 
@@ -136,9 +140,80 @@ def test_a_broken_test_image_is_found_before_the_training(make_folders, make_con
     config = make_config()
     for test in (True, False):
         request = request_of(tmp_path / "d", tmp_path / "a.safetensors", config, test=test)
-        sets = load_run(request).sets
+        inputs = load_run(request)
         if test:
             with pytest.raises(DataError, match=r"test/blue/1\.png"):
-                require_readable(sets, config)
+                read_images(request, inputs)
         else:
-            require_readable(sets, config)  # nobody will look at it
+            read_images(request, inputs)  # nobody will look at it
+
+
+def spoiled(make_folders, folder):
+    """A data set of which one image a split is broken, in three ways."""
+    for seed, name in enumerate(("train", "val", "test")):
+        make_folders(folder / name, 6, seed)
+    (folder / "train" / "red" / "2.png").write_bytes(b"\x89PNG no more")
+    (folder / "val" / "blue" / "0.png").unlink()
+    (folder / "val" / "blue" / "0.png").symlink_to(folder / "nowhere")
+    content = (folder / "test" / "green" / "4.png").read_bytes()
+    (folder / "test" / "green" / "4.png").write_bytes(content[: len(content) // 2])
+    return {"train/red/2.png", "val/blue/0.png", "test/green/4.png"}
+
+
+def test_all_broken_images_are_named_before_the_training(make_folders, make_config, tmp_path):
+    broken = spoiled(make_folders, tmp_path / "d")
+    with pytest.raises(DataError, match=r"3 of 54 images cannot be read\. --skip-broken") as caught:
+        tune(tmp_path / "d", tmp_path / "a.safetensors", make_config(method="linear"))
+    assert all(name in str(caught.value) for name in broken)
+    assert names(tmp_path) == {"d"}
+
+
+def test_broken_images_are_left_out_and_recorded(make_folders, make_config, tmp_path):
+    broken = spoiled(make_folders, tmp_path / "d")
+    config = make_config(method="linear", skip_broken=True)
+    result = tune(tmp_path / "d", tmp_path / "a.safetensors", config)
+    assert {one["path"].removeprefix(f"{tmp_path}/d/") for one in result.skipped} == broken
+    assert all(one["path"] in one["reason"] for one in result.skipped)
+    assert [w for w in result.warnings if "3 broken images were skipped: train/red/2.png" in w]
+    assert {split: sum(counts.values()) for split, counts in result.images.items()} == {
+        "train": 17,
+        "val": 17,
+        "test": 17,
+    }
+    record = read_adapter(result.adapter).train
+    assert {one["name"] for one in record["skipped"]} == broken
+    assert str(tmp_path) not in str(record["skipped"])
+    # the same run, whether they are skipped or were never there
+    again = tune(tmp_path / "d", tmp_path / "a.safetensors", config, resume=True)
+    assert (again.val_top1, again.images) == (result.val_top1, result.images)
+    for name in broken:
+        (tmp_path / "d" / name).unlink()
+    tune(tmp_path / "d", tmp_path / "a.safetensors", make_config(method="linear"), resume=True)
+
+
+def test_a_class_without_a_whole_image_is_refused(make_folders, make_config, tmp_path):
+    make_folders(tmp_path / "train", 5)
+    make_folders(tmp_path / "val", 5, 1)
+    for path in (tmp_path / "train" / "red").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="of the class 'red' no training image can be read"):
+        tune(tmp_path, tmp_path / "a.safetensors", make_config(skip_broken=True))
+
+
+def test_an_image_in_two_splits_is_a_warning_or_an_error(make_folders, make_config, tmp_path):
+    data, again = tmp_path / "d", tmp_path / "again.safetensors"
+    for seed, name in enumerate(("train", "val", "test")):
+        make_folders(data / name, 5, seed)
+    with Image.open(data / "train" / "red" / "3.png") as image:
+        image.resize((image.width * 2, image.height * 2)).save(data / "test" / "red" / "0.png")
+    config = make_config(method="linear")
+    request = request_of(data, tmp_path / "a.safetensors", config)
+    inputs = read_images(request, load_run(request))
+    assert inputs.warnings(data) == (
+        "1 image is in two splits, so accuracy flatters: test/red/0.png is train/red/3.png",
+    )
+    strict = request_of(data, again, replace(config, strict=True))
+    with pytest.raises(
+        DataError, match=r"test/red/0\.png is train/red/3\.png.*leave --strict away"
+    ):
+        read_images(strict, load_run(strict))

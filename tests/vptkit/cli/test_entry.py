@@ -176,3 +176,37 @@ def test_a_terminal_that_lacks_a_letter(make_bundle, colour_folders):
     command = [*PROGRAM, "run", make_bundle(labels=("röd", "猫", "blue")), colour_folders / "red"]
     done = run_child(command, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     assert r"r\xf6d 0." in done.stdout
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_names_that_are_not_utf8_are_written_everywhere(
+    vptkit, make_bundle, colour_folders, suffix
+):
+    """As \\udcXX in text, in CSV and in JSON: the outputs are UTF-8, and nothing is lost."""
+    data, out = colour_folders.with_name("d\udcff"), colour_folders.with_name("out\udcfe")
+    colour_folders.rename(data)
+    out.mkdir()
+    (data / "red" / "0.png").rename(data / "red" / "caf\udce9.png")
+    bundle = make_bundle(labels=("blue", "red", "green")).rename(out / "b\udcfd.vptk")
+    for command, place, name in (("run", data / "red", "p"), ("eval", data, "m")):
+        for more in ([], ["--json"]):
+            saved = out / f"{name}{suffix}"
+            code, text, err = vptkit(command, bundle, place, "--save", saved, "--force", *more)
+            assert code == 0, err
+            for written in (text, err, saved.read_text("utf-8")):
+                assert "\udcff" not in written
+                written.encode()
+            assert r"\udc" in text + err
+            assert any(r"caf\udce9.png" in line for line in _strict(saved))
+    code, text, err = vptkit("inspect", bundle, "--json")
+    assert code == 0
+    json.dumps(json.loads(text), ensure_ascii=False).encode()
+
+
+def _strict(path):
+    """The paths, or lines, of a file, none of which holds what UTF-8 cannot write."""
+    lines = path.read_text("utf-8").splitlines()
+    if path.suffix == ".jsonl":
+        lines = [json.loads(line)["path"] for line in lines]
+    "".join(lines).encode()
+    return lines

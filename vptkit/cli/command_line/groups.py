@@ -37,8 +37,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "LayerNorms": "lr-ln cycles head-epochs ln-epochs",
         "Head": "head-init lr-head wd-head pool norm class-weights calibrate",
         "Training": "batch warmup clip patience select rescale refit-epochs augment crop-scale seed",
-        "Data": "val-share test-share full-data allow-outside",
         "Backbone": "positions",
+        "Data": "val-share test-share full-data columns skip-broken strict allow-outside",
         "Hardware": "precision accumulate compile threads",
         LAST_OPTIONS: "name golden allow-chance",
     },
@@ -69,7 +69,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "eval": {
-        _COMMON: "split save plot backend batch force",
+        _COMMON: "split save plot backend batch columns skip-broken force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "allow-outside trust-engines",

@@ -13,6 +13,7 @@ from vptkit.cli.shared.options import (
     AsJson,
     Backend,
     BundleArgument,
+    Columns,
     Force,
     Threads,
     TrustEngines,
@@ -30,7 +31,7 @@ def evaluate_bundle(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="One folder per class, or train/ test/; a CSV of path,label[,split]; WebDataset.",
+            help="One folder per class, or train/ test/; a CSV of path,label[,split]; COCO; WebDataset.",
         ),
     ],
     split: Annotated[str | None, typer.Option(help="Which split of DATA [test].")] = None,
@@ -50,6 +51,10 @@ def evaluate_bundle(
         Path | None, typer.Option(help="Draw the confusion matrix: .png, .svg or .pdf.")
     ] = None,
     force: Force = False,
+    columns: Columns = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Judge without images that cannot be read.")
+    ] = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
@@ -77,6 +82,8 @@ def evaluate_bundle(
             adapter=adapter,
             split=split,
             allow_outside=allow_outside,
+            skip_broken=skip_broken,
+            columns=columns,
             batch=batch,
             progress=bar,
         )

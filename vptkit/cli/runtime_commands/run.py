@@ -69,7 +69,7 @@ def run(
 
 def _look_up(sources: list[str]) -> Any:
     """The images, with a line on standard error for what gave none."""
-    from vptkit.images.dataset_summary import skipped_text
+    from vptkit.datasets.dataset_summary import skipped_text
     from vptkit.runtime.session.named_sources import name_images
 
     found = name_images(sources, getattr(sys.stdin, "buffer", None))

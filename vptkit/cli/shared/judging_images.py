@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.images.dataset_bounds import inside_of, require_inside
-from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders, digest_of_image, folders_in, image_files
 from vptkit.images.image_sketch import count_known
 from vptkit.images.labelled_images import SPLIT_NAMES, split_folders, split_of_name
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
         most: images of the calibration, at most.
         most_gate: of the gate; None for all.
         order: which split of a data set judges, where `gate` names none.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
     """
 
     calibration: Path | None
@@ -288,7 +288,7 @@ class _Reader:
             classes: Classes = place
         else:
             try:
-                classes = class_folders(place, fewest=1)
+                classes = class_folders(place, fewest=1, empty_ones=True)
             except DataError:
                 return _Images(files=[*image_files(place)], truth=None)
         counts = {label: len(files) for label, files in classes.items()}

@@ -19,6 +19,7 @@ __all__ = [
     "Backend",
     "Bool",
     "BundleArgument",
+    "Columns",
     "Float",
     "Force",
     "Int",
@@ -49,6 +50,13 @@ AllowOutside = Annotated[
     bool,
     typer.Option(
         "--allow-outside", help="Take images that lie outside of the data set, by a path or a link."
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROLE=NAME",
+        help="Of a table: image=NAME,label=NAME,split=NAME [known by their names].",
     ),
 ]
 Weights = Annotated[

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from vptkit.errors import MissingExtraError
 from vptkit.shown_text import fitted, shown_lines, tell
+from vptkit.strict_json import json_text
 
 __all__ = ["announce", "emit", "needs_extra", "require_onnx", "require_tune"]
 
@@ -77,7 +77,7 @@ def emit(
     from vptkit.text_table import fields
 
     if as_json:
-        print(json.dumps(document, allow_nan=False), flush=True)
+        print(json_text(document), flush=True)
     else:
         limit = 100 if sys.stdout.isatty() else None  # a file or a pipe gets all of it
         every = [fields(document, limit=limit)] if text is None or verbose else []

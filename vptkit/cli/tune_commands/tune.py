@@ -14,6 +14,7 @@ from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
     Bool,
+    Columns,
     Float,
     Force,
     Int,
@@ -54,7 +55,7 @@ def tune(
         typer.Argument(
             metavar="DATA",
             help="train/ [val/ test/ ood/], each with one folder per class; one folder per class,"
-            " which is split; a CSV of path,label[,split]; Parquet files or a saved data set of"
+            " which is split; a CSV of path,label[,split] or as others write it, COCO; Parquet files or a saved data set of"
             " Hugging Face; WebDataset shards.",
         ),
     ],
@@ -167,6 +168,14 @@ def tune(
         typer.Option("--allow-chance", help="Write the adapter even if nothing was learned."),
     ] = None,
     allow_outside: AllowOutside = False,
+    columns: Columns = None,
+    skip_broken: Annotated[
+        Bool, typer.Option("--skip-broken", help="Go on without images that cannot be read.")
+    ] = None,
+    strict: Annotated[
+        Bool,
+        typer.Option("--strict", help="An image that two splits share is an error, no warning."),
+    ] = None,
     threads: Threads = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a killed run stopped.")

@@ -54,7 +54,11 @@ def numbers(document: Mapping[str, Any], *, prompted: bool) -> dict[str, Any]:
     kept = {key: value for key, value in document.items() if value not in (None, [], {})}
     if not prompted:
         kept.pop("trainable_prompts", None)
-    return {key: value for key, value in kept.items() if key not in ("warnings", "images")}
+    return {
+        key: value
+        for key, value in kept.items()
+        if key not in ("warnings", "images", "skipped", "twice")
+    }
 
 
 def _shots(run: Mapping[str, Any]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.image_archives import png, write_tar
+from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.images.dataset_bounds import inside_of, require_inside
-from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import digest_of_image, open_image
 from vptkit.images.labelled_images import images_of
 

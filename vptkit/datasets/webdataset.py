@@ -13,11 +13,11 @@ import os
 import tarfile
 from typing import TYPE_CHECKING
 
+from vptkit.decoding.image_formats import IMAGE_SUFFIXES
 from vptkit.errors import DataError
+from vptkit.images.image_file import PackedImage
+from vptkit.images.labelled_images import Row, Splits, group_rows, require_label, split_of_file
 from vptkit.regular_files import open_regular, read_regular
-
-from .image_file import IMAGE_SUFFIXES, PackedImage
-from .labelled_images import Row, Splits, group_rows, require_label, split_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -51,7 +51,10 @@ def what_it_is(image: object) -> str:
         return "it is empty"
     if head[4:8] == b"ftyp":
         kind = _BRANDS.get(head[8:12])
-        return "it is a video" if kind is None else f"it is {kind}; {_CONVERT}"
+        if kind is None:
+            return "it is a video"
+        more = ", or pip install pillow-heif" if kind == "HEIC" else ""
+        return f"it is {kind}; {_CONVERT}{more}"
     if head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"WAVE"):
         return "it is a video or a sound"
     lowered = head.lstrip().lower()

@@ -6,15 +6,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vptkit.decoding.image_formats import is_image
+from vptkit.images.image_file import PackedImage, folders_in, list_images
+from vptkit.images.split_names import split_of_name
 from vptkit.regular_files import is_folder
 
-from .image_file import IMAGE_SUFFIXES, PackedImage, folders_in, list_images
-from .split_names import split_of_name
+from .list_places import lists_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .image_file import ImageFile
+    from vptkit.images.image_file import ImageFile
 
 __all__ = ["dataset_line", "skipped_files", "skipped_text"]
 
@@ -78,6 +80,8 @@ def skipped_files(data: Path, used: Iterable[ImageFile]) -> Counter[str]:
         left = sum(str(image) not in files for image in listing.images)
         found["image in no class"] += left
     found["link to a folder"] -= len(places) - 1  # those were followed
+    for list_of_images in lists_in(data):
+        found[list_of_images.suffix.lower()] -= 1  # that was read
     return +found
 
 
@@ -104,6 +108,6 @@ def _not_listed(folders: set[Path], files: set[str]) -> Counter[str]:
         str(path)
         for folder in folders
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if not path.name.startswith(".") and is_image(path)
     }
     return +Counter({"image not listed": len(images - files)})

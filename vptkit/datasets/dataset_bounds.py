@@ -17,7 +17,7 @@ from vptkit.shown_text import tell
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .image_file import ImageFile
+    from vptkit.images.image_file import ImageFile
 
 __all__ = ["inside_of", "require_inside"]
 

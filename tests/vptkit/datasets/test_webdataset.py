@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.support.image_archives import png, write_tar
+from vptkit.datasets.dataset_files import read_data_files
+from vptkit.datasets.webdataset import read_shards
 from vptkit.errors import DataError
-from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import PackedImage, open_image
-from vptkit.images.webdataset import read_shards
 
 
 def test_shards(tmp_path):

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from vptkit.decoding.first_bytes import what_it_is
 from vptkit.errors import DataError
 from vptkit.images.image_file import open_image
-from vptkit.images.unread_images import what_it_is
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from vptkit.datasets.dataset_summary import dataset_line, skipped_files, skipped_text
+from vptkit.datasets.table_dataset import read_table
 from vptkit.errors import DataError
-from vptkit.images.csv_dataset import read_csv
-from vptkit.images.dataset_summary import dataset_line, skipped_files, skipped_text
 from vptkit.images.image_file import class_folders, list_images
 from vptkit.images.labelled_images import images_of
 
@@ -51,7 +51,7 @@ def test_images_that_a_csv_does_not_list_are_skipped(tmp_path):
     _touch(tmp_path, "x/1.jpg", "x/2.jpg", "x/3.jpg", "4.jpg")
     (tmp_path / "list.csv").write_text("path,label\nx/1.jpg,a\nx/2.jpg,b\n")
     data = tmp_path / "list.csv"
-    assert skipped_files(data, images_of(read_csv(data))) == {"image not listed": 1}
+    assert skipped_files(data, images_of(read_table(data))) == {"image not listed": 1}
 
 
 @pytest.mark.parametrize("split", ["train", "Val", "testing"])

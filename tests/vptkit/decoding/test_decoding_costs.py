@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vptkit.decoding.decoding_costs import decoding_cost
 from vptkit.errors import DataError
-from vptkit.images.decoding_costs import decoding_cost
 from vptkit.images.image_file import open_image
 
 

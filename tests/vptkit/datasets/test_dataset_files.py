@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.image_archives import png
+from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
-from vptkit.images.dataset_files import read_data_files
 
 
 def test_what_is_left_to_others(tmp_path):
@@ -14,5 +14,7 @@ def test_what_is_left_to_others(tmp_path):
     (tmp_path / "red" / "a.png").write_bytes(png(1))
     assert read_data_files(tmp_path) is None
     assert read_data_files(tmp_path / "nowhere") is None
-    with pytest.raises(DataError, match=r"a\.png: not a data set .* \.csv, \.tsv, \.tar"):
+    with pytest.raises(
+        DataError, match=r"a\.png: not a data set .* \.csv, \.tsv, \.jsonl, \.json, \.tar"
+    ):
         read_data_files(tmp_path / "red" / "a.png")
