@@ -154,6 +154,7 @@ def test_a_bank_of_another_architecture(tmp_path, name):
         assert largest_difference(expected[key], expected["plain"]) > CLEARLY * PARITY_FP32
 
 
+@pytest.mark.slow
 def test_blocks_of_several_branches_change_no_linears(tmp_path):
     """Their norms differ from branch to branch; a bank without deltas still goes."""
     adapters, spec, _ = architecture(tmp_path, "vit_small_patch16_18x2_224")
@@ -170,6 +171,7 @@ def test_blocks_of_several_branches_change_no_linears(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_half_precision(tmp_path):
     members = every_kind(family(kinds=("both", "linear")))
     out = export_family(tmp_path, members, ExportOptions(lowering=Lowering(precision="fp16")))
@@ -227,6 +229,7 @@ def test_a_broken_bank_is_found_out(tmp_path, monkeypatch, broken):
 # what is written ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_what_changes_has_tables(tmp_path):
     """A stacked pair of queries and values: each has its own rank, keys have no product."""
     members = family(kinds=("linear", "bilinear"))
@@ -253,6 +256,7 @@ def test_only_what_changes_has_tables(tmp_path):
     assert products == ["blocks.1.attn.q/change", "blocks.1.attn.v/change"]
 
 
+@pytest.mark.slow
 def test_a_bank_without_deltas_has_the_graph_that_it_had(tmp_path):
     """No table, no product, no file more."""
     out = export_family(tmp_path, family())
@@ -292,6 +296,7 @@ def test_adapters_come_and_go(tmp_path):
     assert largest_difference(found[:, :own], other.reference("linear")) <= PARITY_FP32
 
 
+@pytest.mark.slow
 def test_what_has_no_room_is_refused(tmp_path):
     members = family(kinds=("linear", "bilinear"))
     spec, rng = members.case.spec, np.random.default_rng(4)
@@ -302,19 +307,21 @@ def test_what_has_no_room_is_refused(tmp_path):
         for k, v in bank_deltas(spec, rng, LORA, (QKV,)).items()
         if k[:6] == "delta." and k[-2:] in (".a", ".b")
     }
+    fc1 = bank_deltas(spec, rng, LORA, ("blocks.0.mlp.fc1",))
     cases = (
         (
             wide,
             rf"change of blocks\.1\.attn\.q has rank {2 * RANK}, but the bank has room for {RANK}.*--bank-rank {2 * RANK}",
         ),
         (
-            bank_deltas(spec, rng, LORA, ("blocks.0.mlp.fc1",)),
+            fc1,
             r"blocks\.0\.mlp\.fc1 .*no table.*this adapter among the others",
         ),
         (
             deltas_of(f"{QKV}.weight", (3 * spec.width, spec.width), "out", rng),
             r"blocks\.1\.attn\.q .*no table",
         ),
+        ({**wide, **fc1}, r"blocks\.0\.mlp\.fc1 .*no table"),  # more rank would not do
     )
     for deltas, message in cases:
         again = tuned(members, bilinear=deltas)
@@ -390,6 +397,7 @@ def test_a_manifest_with_tables_of_no_linear(tmp_path, name):
         BankShape.of_manifest(manifest, members.case.spec)
 
 
+@pytest.mark.slow
 def test_a_family_without_layer_scale(tmp_path):
     members = family(Setup(layer_scale=False, norm_pre=False), ("bilinear", "linear"))
     some = tuned(members, bilinear=bank_deltas(members.case.spec, np.random.default_rng(0)))
