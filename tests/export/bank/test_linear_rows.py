@@ -99,8 +99,8 @@ def test_each_image_answers_as_its_own_baked_bundle(tmp_path):
         assert largest_difference(row[: len(alone)], alone) <= PARITY_FP32
 
 
-def architecture(tmp_path, name: str) -> Family:
-    """A small model of one of timm's kinds with three adapters; written to `tmp_path`."""
+def architecture(tmp_path, name: str):
+    """(adapters, spec, answers) of a small model of one of timm's kinds; written to `tmp_path`."""
     model = coverage.small_model(name)
     spec = spec_from_model(model, name)
     weights = {k: v.numpy().astype(np.float32) for k, v in model.state_dict().items()}
@@ -113,10 +113,14 @@ def architecture(tmp_path, name: str) -> Family:
         tensors={k: v.astype(np.float32) for k, v in plain.tensors.items()},
     )
     rng = np.random.default_rng(5)
-    deltas = {"all": bank_deltas(spec, rng), "one": bank_deltas(spec, rng, LORA, ("blocks.1.",))}
+    deltas = {
+        "wide": bank_deltas(spec, rng, ("low+out+in",)),
+        "all": bank_deltas(spec, rng),
+        "one": bank_deltas(spec, rng, LORA, ("blocks.1.",)),
+    }
     adapters = {
         key: replace(plain, name=key, tensors={**plain.tensors, **deltas.get(key, {})})
-        for key in ("all", "one", "plain")
+        for key in ("wide", "all", "one", "plain")
     }
     for key, adapter in adapters.items():
         write_adapter(tmp_path / f"{key}.safetensors", adapter)
@@ -140,17 +144,22 @@ def architecture(tmp_path, name: str) -> Family:
     ],
 )
 def test_a_bank_of_another_architecture(tmp_path, name):
-    """Separate, grouped and biasless keys, rotations, gates, inner norms, post-norm blocks."""
+    """Separate, grouped and biasless keys, rotations, gates, inner norms, post-norm blocks.
+
+    Half of the adapters come with the export, half are added with what the bank keeps of its backbone.
+    """
     adapters, spec, expected = architecture(tmp_path, name)
     out = tmp_path / "bank.vptk"
     paths = [tmp_path / f"{key}.safetensors" for key in adapters]
-    export_bank(paths, out, weights=tmp_path / "weights.safetensors")
+    export_bank(paths[:2], out, weights=tmp_path / "weights.safetensors")
+    for path in paths[2:]:
+        add(out, path)
     images = coverage.images_of(spec)
     asked = [key for key in adapters for _ in images]
-    found = open_session(out, threads=1).run(np.tile(images, (3, 1, 1, 1)), asked)
-    for rows, key in zip(np.split(found, 3), adapters, strict=True):
+    found = open_session(out, threads=1).run(np.tile(images, (4, 1, 1, 1)), asked)
+    for rows, key in zip(np.split(found, 4), adapters, strict=True):
         assert largest_difference(rows, expected[key]) < 2 * PARITY_FP32, key
-    for key in ("all", "one"):
+    for key in ("wide", "all", "one"):
         assert largest_difference(expected[key], expected["plain"]) > CLEARLY * PARITY_FP32
 
 
