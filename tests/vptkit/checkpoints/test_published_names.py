@@ -153,6 +153,14 @@ def test_dinov2_with_chunks_and_registers():
     assert "mask_token" not in found.arrays
 
 
+def test_what_timm_tells_an_eva_by_stays():
+    arrays = {name: value.numpy() for name, value in model().items()}
+    arrays |= {"mask_token": np.zeros(D), "lm_head.weight": np.zeros((3, D))}
+    assert "mask_token" in in_timm_names(arrays).arrays
+    del arrays["lm_head.weight"]
+    assert "mask_token" not in in_timm_names(arrays).arrays
+
+
 def test_two_models_of_equal_rank_are_a_question():
     arrays = {f"{eye}.{n}": v.numpy() for eye in ("left", "right") for n, v in model().items()}
     with pytest.raises(BackboneError, match=r"several models in one file, under left\., right\."):
