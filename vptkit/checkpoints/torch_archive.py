@@ -277,6 +277,8 @@ def open_torch(stream: BinaryIO) -> TorchArchive | OldTorchFile:
         return OldTorchFile(stream)
     if begin.startswith(b"\x80"):
         raise RefusedError("a pickle, but not one of torch.save")
+    if not begin.startswith(b"PK"):
+        raise RefusedError("neither of torch.save nor safetensors")
     return TorchArchive(stream)
 
 

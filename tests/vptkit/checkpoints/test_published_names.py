@@ -126,7 +126,7 @@ def test_safetensors_with_a_prefix_and_any_ending(tmp_path):
     write_tensors(tmp_path / "w.safetensors", arrays)
     (tmp_path / "w.safetensors").rename(tmp_path / "w.bin")
     with (tmp_path / "w.bin").open("rb") as stream:
-        assert not is_torch_file(stream)
+        assert not is_torch_file(stream, tmp_path / "w.bin")
         assert read_tensors_of(stream, tmp_path / "w.bin", BackboneError).container == ""
     assert read_published(tmp_path / "w.bin").prefix == "module."
 

@@ -281,6 +281,13 @@ def test_that_form_has_no_storage_beyond_its_end(tmp_path):
         read_state(path)
 
 
+def test_a_program_is_no_table_of_tensors(tmp_path):
+    """As OpenAI publishes CLIP; it is not run, and said to be that."""
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "clip.pt")
+    with pytest.raises(AdapterError, match=r"a program of TorchScript \(torch\.jit\)"):
+        read_state(tmp_path / "clip.pt")
+
+
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")
     (tmp_path / "endless.pth").symlink_to("/dev/zero")
