@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 
-from vptkit.shown_text import fitted, shown, shown_lines, spreadsheet_rows, tell
+from vptkit.shown_text import fitted, shown, shown_lines, spreadsheet_rows, tell, tell_once
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,13 @@ def test_what_is_there_to_be_copied_and_what_fits_stays_as_it_is(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     text = "next: vptkit export flowers.safetensors -o flowers.vptk\nname   12\n\n" + "x" * 40
     assert fitted(text, Terminal()) == text
+
+
+def test_a_line_is_told_once_of_each_subject(capsys, monkeypatch):
+    """By one of torchrun's processes."""
+    for subject in ("/here/w.pth", "/here/w.pth", "/there/w.pth"):
+        tell_once("weights: w.pth", subject)
+    assert capsys.readouterr().err == "weights: w.pth\n" * 2
+    monkeypatch.setenv("RANK", "1")
+    tell_once("weights: w.pth", "/elsewhere/w.pth")
+    assert capsys.readouterr().err == ""

@@ -180,8 +180,8 @@ def _positions(model: Any, refused: Refused) -> dict[str, Any]:
         found["relative"] = RelativePositions(kind="table", shared=True)
     elif shared is not None:
         found["relative"] = log_mlp_of(shared, refused, shared=True)
-    own = getattr(model.blocks[0].attn, "relative_position_bias_table", None)
-    if shared is not None and own is not None:
+    own = getattr(model.blocks[0], "attn", None)
+    if shared is not None and getattr(own, "relative_position_bias_table", None) is not None:
         refused.append("shared and own relative position bias at once")
     return found
 

@@ -38,7 +38,7 @@ def read_state(path: Path) -> dict[str, NDArray[Any]]:
     if path.is_dir():
         raise AdapterError(f"{path}: a folder, expected a file of tensors")
     with open_regular(path, AdapterError) as stream:
-        if path.suffix == ".safetensors" or not is_torch_file(stream):
+        if not is_torch_file(stream, path):
             return _plain(read_opened_tensors(stream, path, AdapterError)[1])
         with opened_torch(stream, path, AdapterError) as archive:
             return _plain(_arrays(path, archive))

@@ -47,6 +47,7 @@ _UNUSED = re.compile(
     r"decoder_\w+(?:\..*)?|mask_token|(?:.*\.)?relative_position_index|pre_logits\..*"
     r"|(?:dino|ibot)_head\..*|predictor\..*"
 )
+_MASK, _EVA = "mask_token", ("lm_head.", "storage_tokens", "rope")
 _SWIGLU = (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."))
 _IN_PROJ = re.compile(r"head\.attention\.in_proj_(weight|bias)")
 _EPSILONS = {  # of Hugging Face's classes where no config.json says otherwise; timm's own is 1e-6
@@ -148,10 +149,11 @@ def _rank(prefix: str) -> tuple[int, int]:
 
 def _timm(arrays: Arrays) -> Renamed:
     """MAE, DINO, MoCo v3 and DINOv2 name tensors as timm does, but for a few."""
-    left_out = tuple(name for name in arrays if _UNUSED.fullmatch(name))
+    masked = any(name.startswith(_EVA) for name in arrays)  # timm asks for EVA's mask_token
+    left_out = tuple(n for n in arrays if _UNUSED.fullmatch(n) and not (masked and n == _MASK))
     kept = {name: value for name, value in arrays.items() if name not in left_out}
     project = "timm"
-    if "mask_token" in arrays and any(name.endswith(".ls1.gamma") for name in kept):
+    if _MASK in arrays and not masked and any(name.endswith(".ls1.gamma") for name in kept):
         project = "DINOv2"
     elif any(name.startswith("decoder_") for name in left_out):
         project = "MAE"

@@ -16,7 +16,7 @@ from vptkit.regular_files import is_folder
 from vptkit.shown_text import tell_once
 
 from .published_names import HUGGING_FACE, in_timm_names
-from .snapshot import read_snapshot
+from .snapshot import read_open_clip, read_snapshot
 from .weights_files import read_weights_file, weights_file
 
 if TYPE_CHECKING:
@@ -142,7 +142,10 @@ def documents_beside(path: Path, file: Path) -> Snapshot | None:
     belong = is_folder(path) or file.name.startswith(
         ("model.", "model-", "pytorch_model", "open_clip_")
     )
-    return read_snapshot(file.parent) if belong else None
+    if not belong:
+        return None
+    own = read_open_clip(file.parent) if file.name.startswith("open_clip_") else None
+    return own or read_snapshot(file.parent)
 
 
 def _word(name: str, prefix: str) -> str:
@@ -177,7 +180,11 @@ def _norm_eps(renamed: Renamed, snapshot: Snapshot | None) -> float | None:
 
 
 def _activation(renamed: Renamed, snapshot: Snapshot | None, tensors: Tensors) -> str | None:
-    if renamed.project == HUGGING_FACE and snapshot is not None:
+    told = {
+        HUGGING_FACE: snapshot is not None,
+        "CLIP": getattr(snapshot, "family", "") == "OpenCLIP",
+    }
+    if snapshot is not None and told.get(renamed.project):
         return snapshot.activation
     if renamed.family == "SigLIP":
         return "gelu_tanh"

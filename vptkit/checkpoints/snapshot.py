@@ -1,6 +1,7 @@
 """A folder as a hub has it: what its documents say of the model, and of its pictures.
 
     config.json               of transformers (`model_type`) or of timm (`architecture`)
+    open_clip_config.json     of OpenCLIP, beside open_clip_model.safetensors
     preprocessor_config.json  of transformers: pixels
 
 From these follow a backbone of timm and arguments that make it the same, so that nobody has to
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Pixels", "Snapshot", "read_snapshot"]
+__all__ = ["Pixels", "Snapshot", "read_open_clip", "read_snapshot"]
 
 _FAMILIES = {
     "vit": "ViT",
@@ -152,6 +153,24 @@ def read_snapshot(folder: Path) -> Snapshot | None:
     swiglu = family.startswith("DINOv2") and values.get("use_swiglu_ffn")
     activation = None if swiglu else _activation(values["hidden_act"], source)
     return Snapshot(family, name, args, float(values["layer_norm_eps"]), activation, pixels)
+
+
+def read_open_clip(folder: Path) -> Snapshot | None:
+    """What OpenCLIP's document says: the activation, and pixels; no backbone follows from it.
+
+    Raises:
+        BackboneError: it is not readable, or says what cannot be.
+    """
+    config = folder_json(folder, "open_clip_config.json")
+    if config is None or not isinstance(config.get("model_cfg"), dict):
+        return None
+    source = folder / "open_clip_config.json"
+    own, pixels = config.get("preprocess_cfg"), None
+    if isinstance(own, dict) and own.get("mean") is not None and own.get("std") is not None:
+        mean, std = _three(own["mean"], source, "mean"), _three(own["std"], source, "std")
+        pixels = Pixels(mean, std, _filter(own.get("interpolation", "bicubic"), source), 1.0, None)
+    activation = "quick_gelu" if config["model_cfg"].get("quick_gelu") is True else "gelu"
+    return Snapshot("OpenCLIP", None, {}, None, activation, pixels)
 
 
 def _said(config: Mapping[str, Any]) -> dict[str, Any]:

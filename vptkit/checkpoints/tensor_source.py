@@ -64,7 +64,7 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
     Raises:
         error: it is damaged, or holds other things than tensors.
     """
-    if not is_torch_file(stream):
+    if not is_torch_file(stream, path):
         arrays = read_opened_tensors(stream, path, error)[1]
         return Tensors(arrays, "", frozenset(arrays))
     with opened_torch(stream, path, error) as archive:
@@ -76,11 +76,18 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
         return Tensors(arrays, container, frozenset(map(str, found)))
 
 
-def is_torch_file(stream: BinaryIO) -> bool:
-    """Whether a stream at its begin is of `torch.save`, by its first bytes; it stays there."""
+def is_torch_file(stream: BinaryIO, path: Path) -> bool:
+    """Whether a stream is of `torch.save`, by its first bytes; where these tell nothing, by its name.
+
+    Args:
+        stream: at its begin, where it stays.
+        path: its name.
+    """
     head = stream.read(9)
     stream.seek(0)
-    return head[8:9] != b"{" and head.startswith((_ZIP, _PICKLE))
+    if head[8:9] == b"{":
+        return False
+    return head.startswith((_ZIP, _PICKLE)) or path.suffix.lower() != ".safetensors"
 
 
 @contextlib.contextmanager

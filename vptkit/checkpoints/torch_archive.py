@@ -93,6 +93,19 @@ ALLOWED = frozenset(
         "builtins.set",
     ]
 )
+_MODULE = "__torch__."  # what TorchScript calls its classes, each a module
+_MOST_LEVELS, _MOST_NAMES = 40, 100_000  # of modules within each other; of what they hold
+
+
+class _Modules(frozenset[str]):
+    """The names that are allowed in a program of TorchScript."""
+
+    def __contains__(self, name: object) -> bool:
+        own = isinstance(name, str) and name.startswith(_MODULE)
+        return own or super().__contains__(name)
+
+
+_MODULES = _Modules(ALLOWED)
 OLD_BEGIN = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # a pickle of a magic number
 _OLD_VERSION = 1001
 _MOST_DIMENSIONS = 16
@@ -183,11 +196,13 @@ class TorchArchive(_TorchFile):
             if len(names) != 1:
                 raise RefusedError("an archive without data.pkl")
             self._root = names[0].removesuffix("data.pkl")
-            if self._root + "constants.pkl" in self._archive.namelist():
-                raise RefusedError("a program of TorchScript (torch.jit), not tensors")
+            program = self._root + "constants.pkl" in self._archive.namelist()
             self._require_little_endian()
             pickled = self._read("data.pkl", limit=_MOST_PICKLE)
-        self.document = plain_pickle(pickled, ALLOWED)
+        if program:  # of TorchScript: its code is not read, its modules are tables of tensors
+            self.document = dict(_flat(plain_pickle(pickled, _MODULES)))
+        else:
+            self.document = plain_pickle(pickled, ALLOWED)
 
     def _record(self, storage: _Storage) -> bytes:
         key = storage.key
@@ -277,6 +292,8 @@ def open_torch(stream: BinaryIO) -> TorchArchive | OldTorchFile:
         return OldTorchFile(stream)
     if begin.startswith(b"\x80"):
         raise RefusedError("a pickle, but not one of torch.save")
+    if not begin.startswith(b"PK"):
+        raise RefusedError("neither of torch.save nor safetensors")
     return TorchArchive(stream)
 
 
@@ -294,6 +311,23 @@ def _zip_errors() -> Iterator[None]:
         OverflowError,
     ) as error:
         raise RefusedError(f"a damaged archive ({type(error).__name__})") from error
+
+
+def _flat(module: Any) -> Iterator[tuple[str, Any]]:
+    """What a program's modules hold, by dotted names, as a state dictionary has it."""
+    waiting, seen = [("", module, 0)], 0
+    while waiting:
+        prefix, value, level = waiting.pop()
+        seen += 1
+        if level > _MOST_LEVELS or seen + len(waiting) > _MOST_NAMES:
+            raise RefusedError("a program whose modules have no end")
+        inner = isinstance(value, Made) and value.name.startswith(_MODULE)
+        if not inner:
+            yield prefix, value
+            continue
+        state = value.state if isinstance(value.state, dict) else {}
+        for name, part in state.items():
+            waiting.append((f"{prefix}.{name}" if prefix else str(name), part, level + 1))
 
 
 def is_tensor(value: Any) -> bool:

@@ -113,7 +113,8 @@ def test_an_adapter_without_spec_asks_timm(tmp_path):
 
 
 def test_weights_in_another_form_ask_timm(files):
-    renamed = {f"model.{k}": v.astype(np.float32) for k, v in files.case.weights.items()}
+    weights = files.case.weights.items()
+    renamed = {k.replace("norm1", "ln_1"): v.astype(np.float32) for k, v in weights}
     write_tensors(files.weights, renamed)
     with pytest.raises(MissingExtraError, match="reading this backbone"):
         export(files.adapter, files.out, weights=files.weights)

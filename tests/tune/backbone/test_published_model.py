@@ -254,6 +254,16 @@ def test_openai_clip(tmp_path, beside, activation):
     assert spec_from_model(loaded.model).activation == activation
 
 
+def test_open_clip_says_which_gelu(tmp_path):
+    model = of("CLIPVisionModel", hidden_act="quick_gelu")
+    torch.save(openai_names(model), tmp_path / "open_clip_pytorch_model.bin")
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}}')
+    with torch.no_grad():
+        wanted = _pooled(model, pixels())
+    loaded = load_backbone("vit_base_patch16_clip_224", {**TINY, **RATIO}, tmp_path)
+    require_equal(ours(loaded, pixels()), wanted)
+
+
 def test_a_fine_tuned_mae_pools_the_mean(tmp_path, capsys):
     """Its `fc_norm`, in the place of `norm`, is all that says so."""
     timms = timm.create_model(VIT, num_classes=7, global_pool="avg", **TINY, **RATIO).eval()

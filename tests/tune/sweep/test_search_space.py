@@ -83,6 +83,11 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     assert sweep.config(0).weights == tmp_path / "w.safetensors"
     swept = document({"weights": ["a.safetensors", "b.safetensors"]}, tune={"backbone": "vit"})
     assert sweep_from_mapping(swept).config(1).weights == tmp_path / "b.safetensors"
+    beside = tmp_path / "settings"
+    of_file = sweep_from_mapping(swept, folder=beside)
+    assert of_file.config(1).weights == beside / "b.safetensors"
+    assert of_file.data.is_relative_to(beside)
+    assert sweep_from_mapping(swept, data=Path("mine"), folder=beside).data == tmp_path / "mine"
     tuned = {**FIXED, "method": "ln", "full_data": "more"}
     fuller = document({"lr_ln": [1e-3, 1e-2]}, tune=tuned)
     assert sweep_from_mapping(fuller).config(0).full_data == tmp_path / "more"

@@ -126,7 +126,7 @@ def test_safetensors_with_a_prefix_and_any_ending(tmp_path):
     write_tensors(tmp_path / "w.safetensors", arrays)
     (tmp_path / "w.safetensors").rename(tmp_path / "w.bin")
     with (tmp_path / "w.bin").open("rb") as stream:
-        assert not is_torch_file(stream)
+        assert not is_torch_file(stream, tmp_path / "w.bin")
         assert read_tensors_of(stream, tmp_path / "w.bin", BackboneError).container == ""
     assert read_published(tmp_path / "w.bin").prefix == "module."
 
@@ -151,6 +151,14 @@ def test_dinov2_with_chunks_and_registers():
     np.testing.assert_array_equal(found.arrays["cls_token"], first)
     np.testing.assert_array_equal(found.arrays["reg_token"], theirs["register_tokens"])
     assert "mask_token" not in found.arrays
+
+
+def test_what_timm_tells_an_eva_by_stays():
+    arrays = {name: value.numpy() for name, value in model().items()}
+    arrays |= {"mask_token": np.zeros(D), "lm_head.weight": np.zeros((3, D))}
+    assert "mask_token" in in_timm_names(arrays).arrays
+    del arrays["lm_head.weight"]
+    assert "mask_token" not in in_timm_names(arrays).arrays
 
 
 def test_two_models_of_equal_rank_are_a_question():

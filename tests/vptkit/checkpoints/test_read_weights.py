@@ -96,6 +96,13 @@ def test_what_else_is_given_as_weights(tmp_path, tiny_spec, tiny_adapter, make_b
         read_weights(tmp_path / "real.pth", tiny_spec)
 
 
+def test_what_is_neither_says_so(tmp_path, tiny_spec):
+    """Not that a safetensors file is damaged, which nobody said it was."""
+    (tmp_path / "w.pth").write_bytes(b"<html>not found</html>")
+    with pytest.raises(BackboneError, match=r"neither of torch\.save nor safetensors"):
+        read_weights(tmp_path / "w.pth", tiny_spec)
+
+
 def test_weights_of_another_width_are_said_to_be(tmp_path, tiny_spec):
     wide = dataclasses.replace(tiny_spec, width=16)
     write_tensors(tmp_path / "w.safetensors", weights_of(wide))

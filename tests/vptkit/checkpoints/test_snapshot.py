@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vptkit.checkpoints.snapshot import Pixels, read_snapshot
+from vptkit.checkpoints.snapshot import Pixels, read_open_clip, read_snapshot
 from vptkit.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -110,6 +110,17 @@ def test_pixels_of_timm(tmp_path):
     found = read_snapshot(folder(tmp_path, config))
     assert found.pixels == Pixels((0.5,) * 3, (0.5,) * 3, "bilinear", 0.9, (384, 384))
     assert found.args == {"img_size": [384, 384]}
+
+
+@pytest.mark.parametrize(("quick", "activation"), [(True, "quick_gelu"), (None, "gelu")])
+def test_open_clip(tmp_path, quick, activation):
+    config = {"model_cfg": {"quick_gelu": quick}, "preprocess_cfg": {"mean": [0.5] * 3}}
+    config["preprocess_cfg"]["std"] = [0.25] * 3
+    assert read_open_clip(tmp_path) is None
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    found = read_open_clip(tmp_path)
+    assert found.activation == activation
+    assert found.pixels == Pixels((0.5,) * 3, (0.25,) * 3, "bicubic", 1.0, None)
 
 
 def test_what_is_not_known_says_nothing(tmp_path):

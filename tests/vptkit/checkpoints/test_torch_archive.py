@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from vptkit.checkpoints.plain_pickle import RefusedError  # noqa: E402
-from vptkit.checkpoints.torch_archive import TorchArchive, open_torch  # noqa: E402
+from vptkit.checkpoints.torch_archive import TorchArchive, is_tensor, open_torch  # noqa: E402
 from vptkit.errors import AdapterError  # noqa: E402
 from vptkit.tune.importers.checkpoint_reader import read_state  # noqa: E402
 
@@ -278,6 +278,33 @@ def test_that_form_has_no_storage_beyond_its_end(tmp_path):
     program = b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR."
     path.write_bytes(whole[:15] + program)
     with pytest.raises(AdapterError, match=r"not a file of tensors: os\.system"):
+        read_state(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_is_read_as_its_tensors(tmp_path):
+    """As OpenAI publishes CLIP: its code is neither run nor read."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2).half(), torch.nn.Sequential(torch.nn.ReLU()))
+    model.register_buffer("size", torch.tensor(7))
+    torch.jit.save(torch.jit.script(model), tmp_path / "clip.pt")
+    with (tmp_path / "clip.pt").open("rb") as stream:
+        archive = open_torch(stream)
+        found = {n: archive.array(v) for n, v in archive.document.items() if is_tensor(v)}
+    assert set(found) == set(model.state_dict())
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(found[name], value.numpy())
+
+
+def test_a_program_without_an_end(tmp_path):
+    """Modules that hold each other, twice at each level."""
+    torch.save({"x": torch.ones(4)}, tmp_path / "a.pth")
+    new = b"c__torch__\nB\n)\x81"
+    program = b"\x80\x02" + new + b"q\x00}"
+    program += b"X\x01\x00\x00\x00ah\x00sX\x01\x00\x00\x00bh\x00sb."  # itself, twice
+    path = rezipped(tmp_path / "a.pth", lambda n, d: program if n.endswith("data.pkl") else d)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a/constants.pkl", b"")
+    with pytest.raises(AdapterError, match="modules have no end"):
         read_state(path)
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.support.command_tree import COMMANDS, options_of
 from vptkit.cli.command_line.choices import CHOICES, TEXTS, choices_of
 from vptkit.formats.pooling import POOLS
+from vptkit.formats.timm_arguments import POSITIONS
 from vptkit.runtime.backends.selection import BACKENDS, TRT_LIBRARIES
 
 
@@ -30,6 +31,7 @@ def test_those_of_tune_are_the_configurations():
         key.removeprefix("tune --"): set(v) for key, v in CHOICES.items() if key.startswith("tune ")
     }
     del ours["device"]  # any of cuda:N, too
+    assert ours.pop("positions") == set(POSITIONS)  # of the backbone's arguments
     assert ours == {key: values - {"model"} for key, values in table.items()}
 
 

@@ -319,6 +319,7 @@ def published(inputs, tmp_path):
     return folder
 
 
+@pytest.mark.long
 def test_weights_of_a_training_script(tune, vptkit, published, tmp_path):
     """In a container, with a prefix: tuned, exported without torch's help, and checked."""
     weights, out = published / "mae.pth", tmp_path / "out"
@@ -336,6 +337,54 @@ def test_weights_of_a_training_script(tune, vptkit, published, tmp_path):
     assert code == 0, err
 
 
+def hugging_face_names(state):
+    """A plain ViT of timm, as transformers' files name it."""
+    found = {}
+    for name, value in state.items():
+        short = name.replace("patch_embed.proj", "embeddings.patch_embeddings.projection")
+        for ours, theirs in (
+            ("cls_token", "embeddings.cls_token"),
+            ("pos_embed", "embeddings.position_embeddings"),
+            ("blocks.", "encoder.layer."),
+            ("norm1", "layernorm_before"),
+            ("norm2", "layernorm_after"),
+            ("attn.proj", "attention.output.dense"),
+            ("mlp.fc1", "intermediate.dense"),
+            ("mlp.fc2", "output.dense"),
+        ):
+            short = short.replace(ours, theirs)
+        if short.startswith("norm."):
+            short = f"layer{short}"
+        if "attn.qkv" in short:
+            for part, piece in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                whole = short.replace("attn.qkv", f"attention.attention.{part}")
+                found[f"vit.{whole}"] = piece.clone()
+        elif not short.startswith("head"):
+            found[f"vit.{short}"] = value
+    return found
+
+
+@pytest.mark.long
+def test_the_epsilon_of_the_publisher_survives_the_way(tune, vptkit, inputs, tmp_path):
+    """From transformers' names through adapter and export to the reference's answers."""
+    weights, out = tmp_path / "vit.safetensors", tmp_path / "out"
+    save_file(hugging_face_names(load_file(inputs / "weights.safetensors")), weights)
+    code, _, err = tune("--method", "ln", "--allow-chance", "--weights", weights)
+    assert code == 0, err
+    adapter = read_adapter(out / "a.safetensors")
+    assert adapter.backbone.args["norm_eps"] == adapter.backbone.spec.norm_eps == 1e-12
+    assert adapter.train["weights"]["names"] == "Hugging Face"
+    code, _, err = vptkit(
+        "export", out / "a.safetensors", "--weights", weights, "-o", out / "a.vptk"
+    )
+    assert code == 0, err
+    manifest = json.loads((out / "a.vptk" / "manifest.json").read_text())
+    assert manifest["backbone"]["args"]["norm_eps"] == 1e-12
+    code, _, err = vptkit("check", out / "a.vptk", "--reference", "--weights", weights)
+    assert code == 0, err
+
+
+@pytest.mark.slow
 def test_a_folder_of_weights_names_its_backbone(vptkit, inputs, published, tmp_path):
     """No --backbone: name, arguments, mean and deviation are those of its documents."""
     command = ("tune", inputs / "data", "--weights", published, "--method", "linear")
@@ -355,6 +404,7 @@ def test_a_file_that_names_no_backbone(vptkit, inputs, tmp_path):
     assert_only_error(result, 2, "pass --backbone NAME")
 
 
+@pytest.mark.slow
 def test_paths_in_a_file_of_settings_hold_from_its_folder(vptkit, inputs, tmp_path, monkeypatch):
     settings = tmp_path / "settings"
     settings.mkdir()
