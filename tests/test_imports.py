@@ -264,10 +264,12 @@ def modules_after(code: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stderr.split()}
 
 
+# They take the package from `onnxruntime_library`, and so stand for its exception.
+_WITH_ONNXRUNTIME = {f"vptkit.runtime.backends.onnxruntime_{name}" for name in ("graph", "probe")}
 RUNTIME = "".join(
     f"import {name}\n"
     for name in CODE
-    if name.startswith("vptkit.runtime.") and name not in EXCEPTIONS
+    if name.startswith("vptkit.runtime.") and name not in {*EXCEPTIONS, *_WITH_ONNXRUNTIME}
 )
 
 
