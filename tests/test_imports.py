@@ -39,8 +39,7 @@ EXCEPTIONS = {
     "vptkit.tune.run.rescale_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.tune.sweep.ray_runner": {"ray"},
-    "vptkit.runtime.backends.onnxruntime_graph": {"onnxruntime"},
-    "vptkit.runtime.backends.onnxruntime_probe": {"onnxruntime"},
+    "vptkit.runtime.backends.onnxruntime_library": {"onnxruntime"},
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
@@ -265,10 +264,12 @@ def modules_after(code: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stderr.split()}
 
 
+# They take the package from `onnxruntime_library`, and so stand for its exception.
+_WITH_ONNXRUNTIME = {f"vptkit.runtime.backends.onnxruntime_{name}" for name in ("graph", "probe")}
 RUNTIME = "".join(
     f"import {name}\n"
     for name in CODE
-    if name.startswith("vptkit.runtime.") and name not in EXCEPTIONS
+    if name.startswith("vptkit.runtime.") and name not in {*EXCEPTIONS, *_WITH_ONNXRUNTIME}
 )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnxruntime
 
 from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.devices.probes.machine import usable_cores
@@ -24,6 +23,7 @@ from vptkit.private_files import private_folder, require_unshared_parents, user_
 
 from .engine_cache import CACHE_VARIABLE, graph_digest
 from .install_hints import mend
+from .onnxruntime_library import onnxruntime
 from .onnxruntime_probe import exact_int8
 from .provider_placement import read_placement, require_on
 

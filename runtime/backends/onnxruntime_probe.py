@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from vptkit.devices.probes.machine import cpu_has_vnni, usable_cores
 from vptkit.errors import TargetError
 from vptkit.images.preprocess import normalize
+
+from .onnxruntime_library import onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable

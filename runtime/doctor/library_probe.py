@@ -131,6 +131,7 @@ def _onnxruntime(say: Say) -> None:
     except ImportError as error:
         say(missing=str(error), installed=not isinstance(error, ModuleNotFoundError))
         return
+    getattr(library, "disable_telemetry_events", lambda: None)()  # as `onnxruntime_library` does
     providers = library.get_available_providers()
     say(version=library.__version__, file=library.__file__, providers=providers)
     usable: dict[str, str | None] = {}

@@ -102,10 +102,10 @@ def evaluate(
         )
     ) as images:
         while portion := [item for _, item in islice(images, size)]:
-            whole = [i for i, item in enumerate(portion) if not isinstance(item, DataError)]
+            whole = {i: item for i, item in enumerate(portion) if not isinstance(item, DataError)}
             broken |= {done + i: str(portion[i]) for i in set(range(len(portion))) - set(whole)}
             if whole and (skip_broken or not broken):  # else the rest is only looked at
-                logits = session.run(np.stack([portion[i] for i in whole]), adapter)
+                logits = session.run(np.stack([*whole.values()]), adapter)
                 if not np.isfinite(logits).all():
                     raise GateError(
                         f"{place}: the logits hold NaN or Inf; no accuracy can be given"

@@ -65,11 +65,10 @@ def _read_folders(data: Path) -> Splits:
         return {"": class_folders(data)}
     if "train" not in folders:
         raise DataError(f"{data}: has {', '.join(p.name for p in folders.values())} but no train/")
-    odd = {
-        "fewest": 0,
-        "empty_ones": True,
-    }  # whoever draws up the splits says what is odd about them
+    # Whoever draws up the splits says what is odd about the others.
     return {
-        name: class_folders(folder, **({} if name == "train" else odd))
+        name: class_folders(folder)
+        if name == "train"
+        else class_folders(folder, fewest=0, empty_ones=True)
         for name, folder in folders.items()
     }

@@ -47,7 +47,7 @@ class Broken(NamedTuple):
     """An image that cannot be read, its split and place there, and the reason, which names it."""
 
     split: str
-    index: int
+    row: int
     image: ImageFile
     why: str
 
@@ -116,7 +116,7 @@ def without_broken(
     kept: dict[str, DataSet] = {}
     looks: dict[str, NDArray[np.uint64]] = {}
     for name, images in sets.items():
-        lost = [one.index for one in reading.broken if one.split == name]
+        lost = [one.row for one in reading.broken if one.split == name]
         kept[name] = images.without(lost) if lost else images
         looks[name] = np.delete(reading.looks[name], lost)
     there = np.bincount(kept["train"].split.targets, minlength=len(labels))

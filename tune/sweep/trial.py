@@ -65,8 +65,14 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     for config in configs:
         if config.shots not in splits:
             shares, shots = (config.val_share, config.test_share), config.shots
-            asked = {"shots": shots, "allow_outside": outside, "columns": config.columns}
-            splits[shots] = load_splits(data, config.seed, *shares, **asked)[1]
+            splits[shots] = load_splits(
+                data,
+                config.seed,
+                *shares,
+                shots=shots,
+                allow_outside=outside,
+                columns=config.columns,
+            )[1]
         require_val(splits[config.shots], config)
     for found in splits.values():
         require_judges(data, found)

@@ -52,7 +52,7 @@ def test_without_the_broken_ones(data):
     (data / "train" / "green" / "0.png").write_bytes(b"no image")
     labels, sets = sets_of(data)
     reading = read_all(sets, SILENT)
-    assert [(one.split, one.image.name, one.index) for one in reading.broken] == [
+    assert [(one.split, one.image.name, one.row) for one in reading.broken] == [
         ("train", "0.png", 5)
     ]
     with pytest.raises(
