@@ -87,7 +87,7 @@ def test_settings_of_layer_norms_want_a_method_that_tunes_them(method, setting):
     config_from_mapping({"backbone": "vit", "method": "ln", **setting})
 
 
-@pytest.mark.parametrize("method", ["ln", "bpt", "vpt", "ln+bpt", "ln+vpt"])
+@pytest.mark.parametrize("method", ["ln", "bpt", "vpt", "lora", "ln+bpt", "ln+vpt"])
 def test_the_whole_line_is_for_every_method_that_has_one(method):
     values = {"backbone": "vit", "rescale": "all"}
     assert config_from_mapping({**values, "method": method}).to_json()["rescale"] == "all"
@@ -115,18 +115,29 @@ def test_rates_of_layer_norm_methods(cycles):
 
 @pytest.mark.parametrize(
     ("method", "parts"),
-    [("ln", {"ln"}), ("ln+bpt", {"ln", "bpt"}), ("ln+vpt", {"ln", "vpt"}), ("linear", set())],
+    [
+        ("ln", {"ln"}),
+        ("ln+bpt", {"ln", "bpt"}),
+        ("ln+vpt", {"ln", "vpt"}),
+        ("lora", {"lora"}),
+        ("ln+lora+vpt", {"ln", "lora", "vpt"}),
+        ("linear", set()),
+    ],
 )
 def test_parts_of_a_method(method, parts):
     config = config_from_mapping({"backbone": "vit", "method": method})
-    assert {part for part in ("ln", "bpt", "vpt") if config.learns(part)} == parts
-    assert config.prompted == bool(parts - {"ln"})
+    assert {part for part in ("ln", "lora", "bpt", "vpt") if config.learns(part)} == parts
+    assert config.prompted == bool(parts - {"ln", "lora"})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("method", "lora", "bpt, vpt, ln, ln+bpt, ln+vpt, linear"),
+        (
+            "method",
+            "dora",
+            "ln, vpt, bpt, lora, ln+vpt, ln+bpt, ln+lora, lora+vpt, lora+bpt, ln+lora+vpt",
+        ),
         ("method", "bpt+ln", "ln+bpt"),
         ("rescale", "alpha", "none, gamma, beta, both, all"),
         ("insert", "none", "deep, shallow"),
@@ -138,7 +149,8 @@ def test_parts_of_a_method(method, parts):
         ("norm", "none", "model, before_pool, after_pool"),
         ("augment", ["flip"], "none, flip, crop"),
         *((key, 0, "at least 1") for key in ("prompts", "rank", "epochs", "batch_size", "golden")),
-        *((key, 0, "at least 1") for key in ("head_epochs", "ln_epochs")),
+        *((key, 0, "at least 1") for key in ("head_epochs", "ln_epochs", "lora_rank")),
+        *((key, 0.0, "a positive number") for key in ("lr_lora", "lora_alpha")),
         ("cycles", -1, "0 or more"),
         ("refit_epochs", -1, "0 or more"),
         ("lr_ln", 0.0, "a positive number"),
