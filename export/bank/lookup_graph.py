@@ -17,8 +17,11 @@ from vptkit.export.graph.graph_options import GraphOptions, input_signature
 from vptkit.formats.bank_tables import norm_slots
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
 
+    from vptkit.export.fold.block_tensors import Array, Norm
     from vptkit.export.fold.folded_network import Attention, Folded, Prefix
     from vptkit.export.fold.last_block import Absorbed
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -34,6 +37,8 @@ def bank_graph(
     pool: str,
     norm: str,
     options: GraphOptions,
+    *,
+    affines: Mapping[str, Norm] | None = None,
 ) -> onnx.ModelProto:
     """Write the graph.
 
@@ -43,6 +48,8 @@ def bank_graph(
         shape: what the tables have room for.
         pool, norm: of all adapters.
         options: as of `folded_graph`.
+        affines: of norms that the fold was given with γ = 1, β = 0 and no table has: name in the
+            graph → what stands behind x̂, for linears that an adapter can change.
 
     Returns:
         A model with the inputs images (or pixels), `adapter` int32 [B] and the tables, and the
@@ -50,7 +57,7 @@ def bank_graph(
     """
     # prompt rows make keys and values but no queries, so there is no linear for all three
     options = replace(options, qkv="separate")
-    writer = _BankWriter(spec, folded, options, shape)
+    writer = _BankWriter(spec, folded, options, shape, affines or {})
     writer.head(writer.features("none", pool, norm))
     signature = input_signature(spec, options)
     batch = signature[2][0]
@@ -63,10 +70,15 @@ class _BankWriter(Writer):
     """Writes the network of a bank."""
 
     def __init__(
-        self, spec: BackboneSpec, folded: Folded, options: GraphOptions, shape: BankShape
+        self,
+        spec: BackboneSpec,
+        folded: Folded,
+        options: GraphOptions,
+        shape: BankShape,
+        affines: Mapping[str, Norm],
     ) -> None:
         super().__init__(spec, folded, options)
-        self.shape = shape
+        self.shape, self.affines = shape, affines
         self.slots = {name: i for i, name in enumerate(norm_slots(spec))} if shape.norms else {}
         self._done: set[str] = set()
 
@@ -107,7 +119,9 @@ class _BankWriter(Writer):
         return self.tuned(z, "norm_pre", "norm_pre") if "norm_pre" in self.slots else z
 
     def normalized(self, z: str, name: str, width: int = 0) -> str:
-        """x̂, or x̂ γ + β with the adapter's own."""
+        """x̂, or x̂ γ + β with the adapter's own, or with the backbone's before changed linears."""
+        if name in self.affines:
+            return self.affine_norm(z, self.affines[name], name)
         if name not in self.slots:
             return super().normalized(z, name, width)
         return self.tuned(super().normalized(z, f"{name}/normalized", width), name, name)
@@ -121,6 +135,39 @@ class _BankWriter(Writer):
         )
         x = b.op("Mul", [x, gamma], f"{name}/tuned/scaled")
         return b.op("Add", [x, beta], f"{name}/tuned")
+
+    def linear(self, x: str, w: Array, bias: Array | None, name: str) -> str:
+        """((x · in) W + ((x · in) a) b) · out + bias, of each image's own adapter."""
+        room = self.shape.linears.get(name)
+        if room is None:
+            return super().linear(x, w, bias, name)
+        b = self.b
+
+        def own(part: str, width: int) -> str:
+            """A row of each image, for all of its tokens: [B, 1, width]."""
+            row = self.row(f"bank.{name}.{part}")
+            return b.reshape(row, (0, 1, width), f"{name}/{part}")
+
+        if room.in_scale:
+            x = b.op("Mul", [x, own("in", room.inputs)], f"{name}/x")
+        y = b.linear(x, w, None, f"{name}/own")
+        if room.rank:
+            few = b.op("MatMul", [x, self.row(f"bank.{name}.a")], f"{name}/few")  # [B, T, r]
+            change = b.op("MatMul", [few, self.row(f"bank.{name}.b")], f"{name}/change")
+            y = b.op("Add", [y, change], f"{name}/changed")
+        if room.out_scale:
+            y = b.op("Mul", [y, own("out", room.outputs)], f"{name}/scaled")
+        added = [] if bias is None else [b.const(f"{name}.bias", bias)]
+        if room.bias:
+            added.append(own("bias", room.outputs))
+        if len(added) == 2:
+            added = [b.op("Add", added, f"{name}/bias/total")]
+        return b.op("Add", [y, *added], f"{name}/shifted") if added else y
+
+    def absorbs(self, name: str) -> bool:
+        """Not where keys or values are changed: then they are formed."""
+        changed = {f"{name}.k", f"{name}.v"} & set(self.shape.linears)
+        return not changed and super().absorbs(name)
 
     def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
         """Keys and values of image and prompts: [B, h, T + m, e]."""

@@ -33,7 +33,7 @@ TABLE: dict[str, str] = {
     "devices.probes": "devices.boards devices.drivers",
     "devices.power": "devices.drivers devices.probes",
     # tune/
-    "tune": "formats images",
+    "tune": "backbones formats images",
     "tune.backbone": "backbones formats images",
     "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",

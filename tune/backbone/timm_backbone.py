@@ -11,6 +11,11 @@ import torch
 from timm.data.config import resolve_data_config
 
 from vptkit.backbones.backbone_names import near_names
+from vptkit.backbones.timm_arguments import (
+    MOST_PARAMETERS,
+    require_timm_arguments,
+    require_timm_name,
+)
 from vptkit.backbones.weights_fit import other_model, why_not
 from vptkit.backbones.weights_places import remember_weights, remembered_weights
 from vptkit.errors import BackboneError
@@ -20,11 +25,6 @@ from vptkit.formats.backbone_weights import (
     is_head,
     read_backbone_tensors,
     weights_file,
-)
-from vptkit.formats.timm_arguments import (
-    MOST_PARAMETERS,
-    require_timm_arguments,
-    require_timm_name,
 )
 from vptkit.images.preprocess import Preprocess
 
@@ -57,7 +57,7 @@ def create_backbone(name: str, args: Mapping[str, Any], weights: Path | None) ->
     Args:
         name: timm model name.
         args: keyword arguments of `timm.create_model` that describe the architecture, e.g.
-            {"img_size": 112}; see `vptkit.formats.timm_arguments`.
+            {"img_size": 112}; see `vptkit.backbones.timm_arguments`.
         weights: a safetensors file in timm's names (or a form that timm converts, such as another
             position grid); None fetches timm's own weights of this name from the hub.
 
