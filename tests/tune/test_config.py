@@ -188,7 +188,11 @@ def test_every_number_has_a_range():
 
     ranged = {key for keys, _, _ in module._RANGES for key in keys.split()}
     free = {"backbone", "backbone_args", "weights", "name", "full_data", "device", "compile"}
-    free |= {"allow_chance", "allow_outside", "budget"}  # a text, read by `vptkit.tune.auto.budget`
+    free |= {"allow_chance", "allow_outside"}
+    free |= {
+        "budget",
+        "lora_targets",
+    }  # texts, read by `auto.budget` and `lora_targets` in vptkit.tune
     assert {f.name for f in fields(TuneConfig)} == ranged | set(module._CHOICES) | free
 
 

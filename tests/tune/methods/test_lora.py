@@ -11,13 +11,17 @@ timm = pytest.importorskip("timm")
 
 from tests.support.timms import create_model  # noqa: E402
 from vptkit.errors import VptkitError  # noqa: E402
+from vptkit.formats.adapter import Adapter, BackboneRef  # noqa: E402
+from vptkit.formats.backbone_weights import tensor_shapes  # noqa: E402
+from vptkit.images.preprocess import Preprocess  # noqa: E402
 from vptkit.tune.backbone import prefix_forward  # noqa: E402
-from vptkit.tune.backbone.reference import features  # noqa: E402
+from vptkit.tune.backbone.reference import adapter_logits, features  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
 from vptkit.tune.lora_targets import TARGETS, targets_of  # noqa: E402
 from vptkit.tune.methods import lora  # noqa: E402
 from vptkit.tune.methods.lora import Lora, lora_sites  # noqa: E402
 from vptkit.tune.methods.tuned_model import Tuned, parameter_groups  # noqa: E402
+from vptkit.tune.run.write_run import _learned  # noqa: E402
 
 RANK = 4
 
@@ -97,6 +101,21 @@ def test_each_target_of_any_backbone_computes_as_the_summed_weights(any_model, t
     wanted = answer(merged(any_model, factors))
     assert float((wanted - plain).abs().max()) > 1e-3
     torch.testing.assert_close(answer(factors.backbone), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_all_is_every_row_of_every_linear_of_the_blocks_once(any_model):
+    spec = spec_from_model(any_model)
+    rows = {
+        name.removesuffix(".weight"): shape[0]
+        for name, shape in tensor_shapes(spec).items()
+        if name.startswith("blocks.") and len(shape) == 2 and ".rel_pos." not in name
+        if name.endswith(".weight")
+    }
+    covered = {module: [0] * count for module, count in rows.items()}
+    for site in lora_sites(spec, TARGETS):
+        for row in range(site.start, site.stop):
+            covered[site.module][row] += 1
+    assert {module for module, counts in covered.items() if set(counts) != {1}} == set()
 
 
 def test_queries_keys_and_values_have_factors_of_their_own(make_vit):
@@ -260,6 +279,36 @@ def test_prompts_that_bypass_the_product_are_seen(make_vit, monkeypatch):
         )
         wrong = prefix_forward.fast_features(factors.backbone, *arguments)
     assert not torch.allclose(wrong, wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["lora", "ln+lora+vpt"])
+def test_the_logits_of_a_model_are_those_of_its_adapter(make_vit, make_config, method):
+    """`delta.{module}.a` and `.b` in the file are what training computed with, scale and all."""
+    model = make_vit()
+    config = make_config(method=method, lora_rank=3, lora_alpha=5.0, lora_targets="all")
+    tuned = Tuned(model, spec_from_model(model), config, 3, None).eval()
+    move(tuned.lora)
+    adapter = Adapter(
+        name="a",
+        backbone=BackboneRef(name="x"),
+        method=method,
+        insert=tuned.insert,
+        prompt_length=3 if config.prompted else 0,
+        pool="token",
+        norm="before_pool",
+        labels=("a", "b", "c"),
+        preprocess=Preprocess(input_size=(3, 32, 32), mean=(0, 0, 0), std=(1, 1, 1)),
+        tensors=_learned(tuned),
+    )
+    pixels = pixels_of(model)
+    with torch.no_grad():
+        wanted = adapter_logits(copy.deepcopy(model), adapter, pixels)
+        worst = (tuned(pixels) - wanted).abs().max() / wanted.abs().max()
+        assert float(worst) < 1e-5
+        for name in [name for name in adapter.tensors if name.endswith(".b")]:
+            adapter.tensors[name] = 1.01 * adapter.tensors[name]
+        other = adapter_logits(copy.deepcopy(model), adapter, pixels)
+    assert float((other - wanted).abs().max() / wanted.abs().max()) > 1e-4
 
 
 def test_the_names_of_targets_are_all_there(make_vit):
