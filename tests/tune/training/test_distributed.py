@@ -42,6 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "refit_epochs": 1,
         "lr_ln": 1e-2,
     },
+    "lora": {"method": "lora", "lora_targets": "all", "accumulate": 2, "rescale": "all"},
     "crop": {"method": "vpt", "insert": "shallow", "augment": "crop", "class_weights": "balanced"},
     "linear": {"method": "linear", "batch_size": 23},
 }
