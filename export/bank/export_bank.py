@@ -163,7 +163,12 @@ def _bank(
     classes = max(len(adapter.labels) for adapter in adapters)
     linears = rooms_for(adapters, spec)
     if room.rank is not None:
-        _at_least("--bank-rank", room.rank, max((one.rank for one in linears.values()), default=0))
+        needed = max((one.rank for one in linears.values()), default=0)
+        if not needed:
+            raise VptkitError(
+                "--bank-rank has no effect: no adapter has low-rank weight deltas. Leave it out."
+            )
+        _at_least("--bank-rank", room.rank, needed)
         linears = rooms_for(adapters, spec, room.rank)
     return Bank(
         spec=spec,

@@ -12,7 +12,7 @@ from .onnx_builder import Builder
 
 if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array, Norm
-    from vptkit.export.fold.folded_network import Attention, Folded, Prefix
+    from vptkit.export.fold.folded_network import Attention, Folded
     from vptkit.export.fold.last_block import Absorbed
     from vptkit.formats.backbone_spec import BackboneSpec
 
@@ -46,10 +46,10 @@ class AttentionWriter:
         """
         if rows == "joined":
             y = self.joined_attention(x, a, length, name)
-        elif rows == "first" and self.options.last_block == "absorbed" and self.absorbs(name):
+        elif rows == "first" and self.options.last_block == "absorbed" and absorbable(self.spec):
             q = self.heads(self.linear(xq, a.q.w, a.q.b, f"{name}.q"), 1)  # [B, h, 1, e]
             absorbed = absorb_keys_values(a.k, a.v, self.spec.heads)
-            y = self.absorbed_attention(q, x, absorbed, a.prefix, length, name)
+            y = self.absorbed_attention(q, x, absorbed, a, length, name)
         else:
             count = 1 if rows == "first" else length
             if rows == "all" and self.options.qkv == "fused" and a.kv_heads == self.spec.heads:
@@ -64,11 +64,6 @@ class AttentionWriter:
             y = self.normalized(y, f"{name}.norm")
         y = self.linear(y, a.proj.w, a.proj.b, f"{name}.proj")
         return y if a.post is None else self.affine_norm(y, a.post, f"{name}.post")
-
-    def absorbs(self, name: str) -> bool:
-        """Whether one query may meet x̂ itself in an attention, so that no keys are formed."""
-        del name
-        return absorbable(self.spec)
 
     def linear(self, x: str, w: Array, bias: Array | None, name: str) -> str:
         """One linear of a block; a bank adds to it what each image's adapter changes."""
@@ -126,10 +121,11 @@ class AttentionWriter:
         return np.concatenate([before, table, behind], axis=1)
 
     def absorbed_attention(
-        self, q: str, x: str, absorbed: Absorbed, prefix: Prefix, length: int, name: str
+        self, q: str, x: str, absorbed: Absorbed, a: Attention, length: int, name: str
     ) -> str:
         """One query [B, h, 1, e] against x̂ itself [B, T, d] (see `Absorbed`): → [B, 1, d]."""
-        b, spec, m = self.b, self.spec, len(prefix.keys)
+        b, spec, prefix = self.b, self.spec, a.prefix
+        m = len(prefix.keys)
         u = b.op("MatMul", [q, b.const(f"{name}.k.weight", absorbed.k)], f"{name}/q_wk")
         u = b.reshape(u, (0, spec.heads, spec.width), f"{name}/q_wk/rows")  # [B, h, d]
         x_t = b.transpose(x, (0, 2, 1), f"{name}/x_t")

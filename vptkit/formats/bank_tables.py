@@ -38,7 +38,6 @@ import numpy as np
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import BundleError
 
-from .backbone_weights import attention_branches, mlp_branches, tensor_shapes
 from .manifest_schema import ADAPTERS
 from .pooling import head_inputs
 
@@ -120,6 +119,9 @@ def bank_linears(spec: BackboneSpec) -> dict[str, BankLinear]:
 
     Of blocks with several branches none: those share rows whose affine differs from one to the next.
     """
+    # Whoever asks for the shape of a bank without weight deltas may lack safetensors.
+    from .backbone_weights import tensor_shapes
+
     found: dict[str, BankLinear] = {}
     if spec.block == "branches":
         return found
@@ -133,6 +135,8 @@ def bank_linears(spec: BackboneSpec) -> dict[str, BankLinear]:
 
 
 def _block(spec: BackboneSpec, i: int) -> dict[str, BankLinear]:
+    from .backbone_weights import attention_branches, mlp_branches
+
     (attention,), (mlp,) = attention_branches(spec, i), mlp_branches(spec, i)
     name, d, hidden = f"blocks.{i}", spec.width, spec.mlp_width
     kv = spec.key_heads(i) * spec.head_width

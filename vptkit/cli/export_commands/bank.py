@@ -106,6 +106,8 @@ def _listing(path: Path) -> dict[str, Any]:
             "prompts": shape.prompts,
             "classes": shape.classes,
             "layer_norms": shape.norms > 0,
+            "linears": len(shape.linears),
+            "rank": max((one.rank for one in shape.linears.values()), default=0),
         },
         "adapters": [
             {
