@@ -28,7 +28,7 @@ METHODS = {
     "lora": {"method": "lora"},
     "ln+lora+vpt": {"method": "ln+lora+vpt", "lora_targets": "all"},
 }
-QUICK = ("linear", "vpt-deep", "bpt-bilinear", "ln", "lora")
+QUICK = ("linear", "vpt-deep", "bpt-bilinear", "ln")
 
 
 def losses(result) -> list[float]:
