@@ -2,6 +2,7 @@
 
 - `block_spec_from_timm`: one block, described.
 - `hub_weights`: timm's own weights: the cache, the hub, and one line without a network.
+- `low_rank_linear`: a frozen linear with a low-rank product beside it.
 - `patch_grid`: an input size is a whole number of patches.
 - `prefix_forward`: the training forward: prompts as key/value prefixes.
 - `reference`: the meaning of an adapter, plain and slow.
