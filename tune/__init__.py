@@ -8,6 +8,7 @@
 - `distill`: how the demo's backbone was made.
 - `idle_settings`: which setting belongs to which method.
 - `importers`: other people's adapters.
+- `lora_targets`: which linears LoRA may change.
 - `methods`: what is learned on it.
 - `phases`: a training from the probe to its last phase.
 - `probe`: the linear probe, solved.

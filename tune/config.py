@@ -7,13 +7,14 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vptkit.backbones.timm_arguments import require_timm_arguments
 from vptkit.errors import VptkitError
 from vptkit.formats.pooling import POOLS
 
 from .idle_settings import why_idle
+from .lora_targets import targets_of
 from .recipe import Recipe, recipe_of
 
 if TYPE_CHECKING:
@@ -25,8 +26,14 @@ __all__ = ["PATHS", "TuneConfig", "config_from_mapping", "with_paths_beside"]
 
 PATHS = ("weights", "full_data")  # settings that are paths
 
+# fmt: off
+Method = Literal[
+    "ln", "vpt", "bpt", "lora", "ln+vpt", "ln+bpt", "ln+lora", "lora+vpt", "lora+bpt", "ln+lora+vpt",
+    "ln+lora+bpt", "linear", "auto",
+]
+# fmt: on
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "method": ("bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear", "auto"),
+    "method": get_args(Method),
     "insert": ("deep", "shallow"),
     "form": ("bilinear", "fwhiten", "twhiten"),
     "b_init": ("random", "whiten"),
@@ -44,14 +51,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
-        "prompts rank epochs batch_size whiten_images golden head_epochs ln_epochs shots",
+        "prompts rank lora_rank epochs batch_size whiten_images golden head_epochs ln_epochs shots",
         lambda v: v >= 1,
         "at least 1",
     ),
     ("patience accumulate", lambda v: v >= 1, "at least 1"),
-    ("lr lr_head lr_ln", lambda v: 0 < v < 1e30, "a positive number below 1e30"),  # AdamW's bound
+    ("lr lr_head lr_ln lr_lora", lambda v: 0 < v < 1e30, "a positive number below 1e30"),  # AdamW's
     ("wd wd_head", lambda v: 0 <= v < 1e30, "0 or more, below 1e30"),
-    ("whiten_floor", lambda v: 0 < v < math.inf, "a positive number"),
+    ("whiten_floor lora_alpha", lambda v: 0 < v < math.inf, "a positive number"),
     ("clip tune_b_last cycles refit_epochs", lambda v: 0 <= v < math.inf, "0 or more"),
     ("seed", lambda v: 0 <= v < 2**63, "0 or more, below 2^63"),
     ("warmup val_share test_share dropout", lambda v: 0 <= v < 1, "a share in [0, 1)"),
@@ -73,7 +80,10 @@ class TuneConfig:
         epochs, warmup: length of training; warmup is a share of all steps. With cycles,
             `head_epochs` and `ln_epochs` count instead, and each phase warms up.
         batch_size: None takes 32, and of fewer than 192 images a sixth, from 4 on (`batch_of`).
-        lr, wd: rate and decay of the prompts.
+        lora_rank, lora_alpha, lora_targets: LoRA's r, its scale alpha / r, and which linears of every
+            block it changes ("q,v"; `vptkit.tune.lora_targets`).
+        lr: rate of the prompts.
+        wd: decay of the prompts and of LoRA's factors.
         head_init: the head begins as the "probe", the best that a head alone can make of the frozen
             features (linear probing, then tuning: Kumar et al., ICLR 2022), or at "zero", knowing
             nothing. Of `linear` the probe is all there is.
@@ -82,10 +92,11 @@ class TuneConfig:
             (`vptkit.tune.phases.soup`; without val, as "last"), the best epoch by
             log-"loss" on val, the best by "top1" there (then by loss), or the "last".
         lr_ln: of LayerNorms, which have no decay.
+        lr_lora: of LoRA's factors.
         cycles: LayerNorm methods: 0 learns head and norms at once for `epochs`; N alternates N
-            times between the head, for `head_epochs`, and norms and prompts, for `ln_epochs`.
+            times between the head, for `head_epochs`, and all else, for `ln_epochs`.
         rescale: LayerNorm methods: what λ multiplies, the shift of "gamma", of "beta" or of "both".
-            All methods but linear: "all" puts norms, prompts and head on the straight line between
+            All methods but linear: "all" puts all that is learned on the straight line between
             start and end (`vptkit.tune.methods.straight_line`). λ and the place are chosen on val.
         refit_epochs: of the head alone, after λ or that place was chosen; 0 for none.
         full_data: a fuller set of the same classes, tuned on once more for the FSR proxy.
@@ -122,7 +133,7 @@ class TuneConfig:
     backbone: str
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
-    method: Literal["bpt", "vpt", "ln", "ln+bpt", "ln+vpt", "linear", "auto"] = "auto"
+    method: Method = "auto"
     budget: str | None = None
     insert: Literal["deep", "shallow"] = "deep"
     form: Literal["bilinear", "fwhiten", "twhiten"] = "bilinear"
@@ -130,6 +141,9 @@ class TuneConfig:
     rank: int = 20
     b_init: Literal["random", "whiten"] = "whiten"
     tune_b_last: int = 4
+    lora_rank: int = 8
+    lora_alpha: float = 8.0
+    lora_targets: str = "q,v"
     whiten_images: int = 100
     whiten_floor: float = 1e-6
     tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1"
@@ -146,6 +160,7 @@ class TuneConfig:
     wd_head: float | None = None
     select: Literal["soup", "loss", "top1", "last"] = "soup"
     lr_ln: float | None = None
+    lr_lora: float | None = None
     cycles: int = 0
     head_epochs: int = 10
     ln_epochs: int = 10
@@ -184,6 +199,7 @@ class TuneConfig:
         for key in PATHS:  # text will do, too
             if isinstance(getattr(self, key), str):
                 object.__setattr__(self, key, Path(getattr(self, key)))
+        object.__setattr__(self, "lora_targets", ",".join(targets_of(self.lora_targets)))
         require_timm_arguments(self.backbone_args)
         problems = [
             f"{key} is {getattr(self, key)!r}, expected one of {', '.join(choices)}"
@@ -230,7 +246,7 @@ class TuneConfig:
             if getattr(self, key) != usual
         ]
 
-    def learns(self, part: Literal["bpt", "vpt", "ln"]) -> bool:
+    def learns(self, part: Literal["bpt", "vpt", "ln", "lora"]) -> bool:
         """Whether that is (a part of) the method."""
         return part in self.method.split("+")
 
@@ -284,6 +300,11 @@ class TuneConfig:
         return self.lr_ln or self.recipe.lr_ln
 
     @property
+    def rate_of_lora(self) -> float:
+        """Learning rate of LoRA's factors, default filled in."""
+        return self.lr_lora or self.recipe.lr_lora
+
+    @property
     def prompt_dropout(self) -> float:
         """Dropout on prompts, default filled in."""
         return self.recipe.dropout if self.dropout is None else self.dropout
@@ -303,6 +324,7 @@ class TuneConfig:
         del document["skip_broken"], document["strict"], document["columns"]
         document["lr"], document["lr_head"] = self.rates
         document["lr_ln"], document["wd_head"] = self.rate_of_norms, self.decay_of_head
+        document["lr_lora"] = self.rate_of_lora
         document["dropout"] = self.prompt_dropout
         plain: dict[str, Any] = json.loads(json.dumps(document))  # backbone_args may hold tuples
         return plain

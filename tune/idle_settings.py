@@ -31,6 +31,10 @@ def _whitened(run: Mapping[str, Any]) -> bool:
     return _learns(run, "bpt") and (run["form"] != "bilinear" or run["b_init"] == "whiten")
 
 
+def _factored(run: Mapping[str, Any]) -> bool:
+    return _learns(run, "lora")
+
+
 def _trained(run: Mapping[str, Any]) -> bool:
     return bool(run["method"] != "linear")
 
@@ -49,21 +53,25 @@ class _Rule(NamedTuple):
 
 _RULES = (
     _Rule(
-        "insert prompts lr wd dropout",
-        _prompted,
-        "methods that learn prompts (vpt, bpt, ln+vpt, ln+bpt)",
+        "insert prompts lr dropout", _prompted, "methods that learn prompts (vpt, bpt, ln+vpt, …)"
     ),
-    _Rule("form compat", lambda run: _learns(run, "bpt"), "methods bpt and ln+bpt"),
-    _Rule("rank b_init", _bilinear, "bpt and ln+bpt of form bilinear"),
+    _Rule(
+        "wd",
+        lambda run: _prompted(run) or _factored(run),
+        "methods that learn prompts or low-rank factors (vpt, bpt, lora, …)",
+    ),
+    _Rule("lora_rank lora_alpha lora_targets lr_lora", _factored, "method lora and those with it"),
+    _Rule("form compat", lambda run: _learns(run, "bpt"), "method bpt and those with it"),
+    _Rule("rank b_init", _bilinear, "bpt of form bilinear, and methods with it"),
     _Rule(
         "tune_b_last",
         lambda run: _bilinear(run) and run["insert"] == "deep",
-        "deep bpt and ln+bpt of form bilinear",
+        "deep bpt of form bilinear, and methods with it",
     ),
     _Rule(
         "whiten_images whiten_floor tap",
         _whitened,
-        "bpt and ln+bpt that whiten (form fwhiten or twhiten, or b_init whiten)",
+        "bpt that whitens (form fwhiten or twhiten, or b_init whiten), and methods with it",
     ),
     _Rule("lr_ln", lambda run: _learns(run, "ln"), "methods that tune LayerNorms"),
     _Rule(

@@ -160,7 +160,13 @@ def test_cycles_end_when_val_stops_improving(
 def test_a_killed_run_resumes_to_the_same_bytes_in_any_phase(
     splits, make_config, tmp_path, augment
 ):
-    settings = {**CYCLIC, "method": "ln+vpt", "rescale": "gamma", "refit_epochs": 1, "name": "x"}
+    settings = {
+        **CYCLIC,
+        "method": "ln+lora+vpt",
+        "rescale": "gamma",
+        "refit_epochs": 1,
+        "name": "x",
+    }
     config = make_config(**settings, augment=augment, batch_size=9, dropout=0.2)
     whole = tune(splits, tmp_path / "whole.safetensors", config)
     epochs = len(records(whole)) - 1  # the first is the probe

@@ -25,6 +25,8 @@ METHODS = {
     "ln": {"method": "ln"},
     "ln-cyclic": {"method": "ln", "cycles": 2, "head_epochs": 2, "ln_epochs": 2},
     "ln+bpt": {"method": "ln+bpt"},
+    "lora": {"method": "lora"},
+    "ln+lora+vpt": {"method": "ln+lora+vpt", "lora_targets": "all"},
 }
 QUICK = ("linear", "vpt-deep", "bpt-bilinear", "ln")
 
@@ -36,7 +38,7 @@ def losses(result) -> list[float]:
 
 @pytest.mark.parametrize("name", quick_if(QUICK.__contains__, METHODS))
 def test_each_method_learns(splits, make_config, tmp_path, name):
-    rates = {"epochs": 8, "lr": 1e-2, "lr_head": 2e-2, "lr_ln": 1e-2}
+    rates = {"epochs": 8, "lr": 1e-2, "lr_head": 2e-2, "lr_ln": 1e-2, "lr_lora": 1e-2}
     for start in ("probe", "zero"):
         config = make_config(**_that_matter(name, **rates, head_init=start))
         result = tune(splits, tmp_path / f"{start}.safetensors", config)
@@ -58,7 +60,9 @@ def test_the_body_alone_learns(splits, make_config, tmp_path, name):
         tune(
             splits,
             tmp_path / f"{at}.safetensors",
-            make_config(**_that_matter(name, **still, epochs=epochs, lr=rate, lr_ln=rate)),
+            make_config(
+                **_that_matter(name, **still, epochs=epochs, lr=rate, lr_ln=rate, lr_lora=rate)
+            ),
         )
         for at, (epochs, rate) in rates.items()
     )

@@ -87,7 +87,7 @@ def test_settings_of_layer_norms_want_a_method_that_tunes_them(method, setting):
     config_from_mapping({"backbone": "vit", "method": "ln", **setting})
 
 
-@pytest.mark.parametrize("method", ["ln", "bpt", "vpt", "ln+bpt", "ln+vpt"])
+@pytest.mark.parametrize("method", ["ln", "bpt", "vpt", "lora", "ln+bpt", "ln+vpt"])
 def test_the_whole_line_is_for_every_method_that_has_one(method):
     values = {"backbone": "vit", "rescale": "all"}
     assert config_from_mapping({**values, "method": method}).to_json()["rescale"] == "all"
@@ -115,18 +115,29 @@ def test_rates_of_layer_norm_methods(cycles):
 
 @pytest.mark.parametrize(
     ("method", "parts"),
-    [("ln", {"ln"}), ("ln+bpt", {"ln", "bpt"}), ("ln+vpt", {"ln", "vpt"}), ("linear", set())],
+    [
+        ("ln", {"ln"}),
+        ("ln+bpt", {"ln", "bpt"}),
+        ("ln+vpt", {"ln", "vpt"}),
+        ("lora", {"lora"}),
+        ("ln+lora+vpt", {"ln", "lora", "vpt"}),
+        ("linear", set()),
+    ],
 )
 def test_parts_of_a_method(method, parts):
     config = config_from_mapping({"backbone": "vit", "method": method})
-    assert {part for part in ("ln", "bpt", "vpt") if config.learns(part)} == parts
-    assert config.prompted == bool(parts - {"ln"})
+    assert {part for part in ("ln", "lora", "bpt", "vpt") if config.learns(part)} == parts
+    assert config.prompted == bool(parts - {"ln", "lora"})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("method", "lora", "bpt, vpt, ln, ln+bpt, ln+vpt, linear"),
+        (
+            "method",
+            "dora",
+            "ln, vpt, bpt, lora, ln+vpt, ln+bpt, ln+lora, lora+vpt, lora+bpt, ln+lora+vpt",
+        ),
         ("method", "bpt+ln", "ln+bpt"),
         ("rescale", "alpha", "none, gamma, beta, both, all"),
         ("insert", "none", "deep, shallow"),
@@ -138,7 +149,8 @@ def test_parts_of_a_method(method, parts):
         ("norm", "none", "model, before_pool, after_pool"),
         ("augment", ["flip"], "none, flip, crop"),
         *((key, 0, "at least 1") for key in ("prompts", "rank", "epochs", "batch_size", "golden")),
-        *((key, 0, "at least 1") for key in ("head_epochs", "ln_epochs")),
+        *((key, 0, "at least 1") for key in ("head_epochs", "ln_epochs", "lora_rank")),
+        *((key, 0.0, "a positive number") for key in ("lr_lora", "lora_alpha")),
         ("cycles", -1, "0 or more"),
         ("refit_epochs", -1, "0 or more"),
         ("lr_ln", 0.0, "a positive number"),
@@ -176,8 +188,8 @@ def test_every_number_has_a_range():
 
     ranged = {key for keys, _, _ in module._RANGES for key in keys.split()}
     free = {"backbone", "backbone_args", "weights", "name", "full_data", "device", "compile"}
-    free |= {"skip_broken", "strict", "columns"}
-    free |= {"allow_chance", "allow_outside", "budget"}  # a text, read by `vptkit.tune.auto.budget`
+    free |= {"skip_broken", "strict", "columns", "allow_chance", "allow_outside"}
+    free |= {"budget", "lora_targets"}  # texts, read by `auto.budget` and `lora_targets`
     assert {f.name for f in fields(TuneConfig)} == ranged | set(module._CHOICES) | free
 
 

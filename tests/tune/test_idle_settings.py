@@ -25,6 +25,13 @@ from vptkit.tune.idle_settings import idle_settings, without_idle
         ("bpt", {"b_init": "random", "whiten_images": 9}),
         ("bpt", {"insert": "shallow", "tune_b_last": 2}),
         ("ln+bpt", {"crop_scale": 0.3}),
+        ("vpt", {"lora_rank": 4}),
+        ("ln", {"lora_targets": "q,v"}),
+        ("auto", {"lr_lora": 0.1}),
+        ("lora", {"prompts": 5}),
+        ("lora", {"lr": 0.1}),
+        ("lora", {"lr_ln": 0.1}),
+        ("ln", {"wd": 0.1}),
         ("linear", {"prompts": 5}),
         ("linear", {"epochs": 5}),
         ("linear", {"lr_head": 0.1}),
@@ -55,6 +62,8 @@ def test_python_callers_are_asked_by_the_values_that_are_unusual():
         {"method": "ln", "lr_ln": 0.1, "epochs": 3, "batch_size": 4, "warmup": 0},
         {"method": "ln", "cycles": 1, "head_epochs": 2, "ln_epochs": 2},
         {"method": "ln+vpt", "prompts": 5, "lr": 0.1, "lr_ln": 0.1},
+        {"method": "lora", "lora_rank": 4, "lora_alpha": 4, "lora_targets": "all", "wd": 0.1},
+        {"method": "ln+lora+vpt", "lr_lora": 0.1, "lr_ln": 0.1, "lr": 0.1, "prompts": 3},
         {"method": "bpt", "rank": 4, "b_init": "random", "tune_b_last": 1},
         {"method": "bpt", "form": "fwhiten", "whiten_images": 9, "tap": "post_ln1"},
         {"method": "linear", "augment": "crop", "crop_scale": 0.3, "class_weights": "balanced"},
@@ -74,5 +83,5 @@ def test_settings_for_several_methods_are_told_apart():
 
 def test_every_rule_names_settings_that_there_are():
     known = set(TuneConfig.__dataclass_fields__)
-    for method in ("linear", "ln", "vpt", "bpt", "auto"):
+    for method in ("linear", "ln", "vpt", "bpt", "lora", "auto"):
         assert set(idle_settings({"method": method})) <= known

@@ -41,6 +41,8 @@ def test_one_table_is_all_that_decides():
 
 def test_what_is_given_wins():
     given = {"lr": 0.25, "lr_head": 0.5, "lr_ln": 0.125, "wd_head": 0.75, "dropout": 0.0}
-    config = config_from_mapping({"backbone": "vit", "method": "ln+vpt", **given})
-    assert config.rates == (0.25, 0.5)
+    config = config_from_mapping(
+        {"backbone": "vit", "method": "ln+lora+vpt", "lr_lora": 0.375, **given}
+    )
+    assert (*config.rates, config.rate_of_lora) == (0.25, 0.5, 0.375)
     assert (config.rate_of_norms, config.decay_of_head, config.prompt_dropout) == (0.125, 0.75, 0.0)

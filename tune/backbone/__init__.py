@@ -3,6 +3,7 @@
 - `block_spec_from_timm`: one block, described.
 - `filled_model`: tensors put into it, all or none.
 - `hub_weights`: timm's own weights: the cache, the hub, and one line without a network.
+- `low_rank_linear`: a frozen linear with a low-rank product beside it.
 - `patch_grid`: an input size is a whole number of patches.
 - `positions`: a grid of positions resized as its publisher does.
 - `prefix_forward`: the training forward: prompts as key/value prefixes.

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .low_rank_linear import linear_rows
 from .reference import embed, features, final
 from .timm_classes import Attention
 
@@ -67,8 +68,7 @@ def prefix_keys_values(block: Any, prompt: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         K_p and V_p [m, d].
     """
-    weight, bias, d = block.attn.qkv.weight, block.attn.qkv.bias, prompt.shape[-1]
-    kv = F.linear(block.norm1(prompt), weight[d:], None if bias is None else bias[d:])
+    kv = linear_rows(block.attn.qkv, block.norm1(prompt), slice(prompt.shape[-1], None))
     keys, values = kv.chunk(2, dim=-1)
     return keys, values
 
@@ -89,7 +89,6 @@ def prefix_block(
     """
     attn = block.attn
     heads, d = attn.num_heads, z.shape[-1]
-    weight, bias = attn.qkv.weight, attn.qkv.bias
 
     def split(rows: Tensor) -> Tensor:  # [B, t, d] → [B, h, t, e]
         return rows.reshape(*rows.shape[:2], heads, -1).transpose(1, 2)
@@ -99,9 +98,8 @@ def prefix_block(
         q, k, v = (split(rows) for rows in attn.qkv(x).chunk(3, dim=-1))
     else:
         z = z[:, :queries]
-        q = split(F.linear(x[:, :queries], weight[:d], None if bias is None else bias[:d]))
-        kv = F.linear(x, weight[d:], None if bias is None else bias[d:])
-        k, v = (split(rows) for rows in kv.chunk(2, dim=-1))
+        q = split(linear_rows(attn.qkv, x[:, :queries], slice(d)))
+        k, v = (split(rows) for rows in linear_rows(attn.qkv, x, slice(d, None)).chunk(2, dim=-1))
     if prompt is not None:
         k_p, v_p = (split(rows[None]) for rows in prefix_keys_values(block, prompt))  # [1, h, m, e]
         k = torch.cat([k_p.expand(len(z), -1, -1, -1), k], dim=2)  # [B, h, m + T, e]

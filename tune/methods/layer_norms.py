@@ -7,7 +7,6 @@ none. All norms are tuned, also the final one and those inside attention and MLP
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from vptkit.formats.backbone_weights import norm_shapes
 
+from .own_copy import own_copy
 from .straight_line import moved
 
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ class LayerNorms(nn.Module):
         """
         super().__init__()
         self.names = tuple(names)
-        own = {id(backbone.get_parameter(name)) for name in self.names}
-        shared = [*backbone.parameters(), *backbone.buffers()]
-        memo = {id(value): value for value in shared if id(value) not in own}
-        copied = copy.deepcopy(backbone, memo)
+        copied = own_copy(backbone, self.names)
         self._copied = [copied]  # in a list, so that torch does not register it
         self.values = nn.ParameterList(
             copied.get_parameter(name).requires_grad_(requires_grad=True) for name in self.names

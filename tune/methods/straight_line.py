@@ -2,13 +2,14 @@
 
     θ(α) = θ_start + α (θ_end - θ_start)
 
-over all that is learned: prompts, LayerNorms and head (WiSE-FT: Wortsman et al., CVPR 2022). It
+over all that is learned: prompts, LayerNorms, LoRA's products and head (WiSE-FT: Wortsman et al., CVPR 2022). It
 keeps of the start what tuning forgot, costs a few passes over val and nothing at inference. The
 paper's lines end at α = 1; two points behind it are tried as well. The LN paper's λ (`methods` 3.2,
 `lambda_search`) is the same line of the LayerNorms alone.
 
 What moves are the parameters. Of prompts that are products, A Bᵀ and P Wᵀ, these are the factors,
-each along its own line; their product then moves along a parabola.
+each along its own line; their product then moves along a parabola. Of LoRA the product is what moves
+along the line, exactly: it begins at b = 0, so a stays at its end and b moves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.scores.probabilities import log_losses
 from vptkit.scores.temperature import fit_temperature
+
+from .lora import FIRST_FACTORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,8 +115,15 @@ def on_line(
 ) -> dict[str, Tensor]:
     """A `state_dict` on the line between two of the same model, computed on the CPU.
 
+    LoRA's a is that of the end everywhere, also at the start, where its product is zero.
+
     Args:
         start, end: tensors by name, on any device.
         alpha: α.
     """
-    return {name: moved(start[name].cpu(), value.cpu(), alpha) for name, value in end.items()}
+    return {
+        name: value.cpu()
+        if name.startswith(FIRST_FACTORS)
+        else moved(start[name].cpu(), value.cpu(), alpha)
+        for name, value in end.items()
+    }

@@ -1,4 +1,4 @@
-"""A frozen backbone with something learnable on it: prompts, LayerNorms, a head."""
+"""A frozen backbone with something learnable on it: prompts, LayerNorms, low-rank factors, a head."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from vptkit.errors import VptkitError
 from vptkit.formats.pooling import head_inputs, reads_class_token
 from vptkit.tune.backbone.prefix_forward import fast_features
+from vptkit.tune.lora_targets import targets_of
 
 from .layer_norms import LayerNorms, norm_names
+from .lora import Lora, lora_sites
 from .prompts import PromptConfig, Prompts, needs_whitening
 
 if TYPE_CHECKING:
@@ -27,11 +29,11 @@ __all__ = ["Tuned", "parameter_groups", "prompt_config"]
 
 Insert = Literal["deep", "shallow", "none"]
 Norm = Literal["before_pool", "after_pool"]
-Part = Literal["all", "head", "body"]  # what learns in a phase; "body" is norms and prompts
+Part = Literal["all", "head", "body"]  # what learns in a phase; "body" is all but the head
 
 
 class Tuned(nn.Module):
-    """Backbone (frozen, not a submodule: never saved), prompts, LayerNorms and head."""
+    """Backbone (frozen, not a submodule: never saved), prompts, LayerNorms, factors and head."""
 
     def __init__(
         self,
@@ -57,7 +59,6 @@ class Tuned(nn.Module):
         if config.learns("ln"):
             self.layer_norms = LayerNorms(backbone, norm_names(spec, self.pool))
             backbone = self.layer_norms.backbone
-        self._frozen = [backbone]  # in a list, so that torch does not register it
         generator = torch.Generator().manual_seed(config.seed)
         self.prompts: Prompts | None = None
         if config.prompted:
@@ -73,15 +74,27 @@ class Tuned(nn.Module):
         with torch.no_grad():  # the papers' head: truncated normal, no bias
             self.head.weight.normal_(0.0, 0.02, generator=generator).clamp_(-0.04, 0.04)
             self.head.bias.zero_()
+        self.lora: Lora | None = None
+        if config.learns("lora"):  # drawn last: what is drawn for prompts and head stays the same
+            self.lora = Lora(
+                backbone,
+                lora_sites(spec, targets_of(config.lora_targets)),
+                rank=config.lora_rank,
+                alpha=config.lora_alpha,
+                generator=generator,
+            )
+            backbone = self.lora.backbone
+        self._frozen = [backbone]  # in a list, so that torch does not register it
         # `vptkit.tune.training.device.place` puts mixed precision and a compiled forward pass in these
         self.autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
         self.compute: Callable[..., Tensor] = fast_features
-        parts = [part for part in (self.prompts, self.layer_norms) if part is not None]
-        self._body = [p for part in parts for p in part.parameters() if p.requires_grad]
+        parts = (self.prompts, self.layer_norms, self.lora)
+        learned = [p for part in parts if part is not None for p in part.parameters()]
+        self._body = [p for p in learned if p.requires_grad]
 
     @property
     def backbone(self) -> Any:
-        """The timm model: frozen, or with the learned LayerNorms in it."""
+        """The timm model: frozen, or with the learned LayerNorms and factors in it."""
         return self._frozen[0]
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -114,7 +127,7 @@ class Tuned(nn.Module):
         self.head.bias.div_(temperature)
 
     def learn(self, part: Part) -> None:
-        """Let all learn, or the head alone, or the body (prompts and LayerNorms) alone."""
+        """Let all learn, or the head alone, or the body (all but the head) alone."""
         for parameter in self._body:
             parameter.requires_grad_(part != "head")
         self.head.requires_grad_(part != "body")
@@ -154,7 +167,7 @@ def wants_whitening(config: TuneConfig) -> bool:
 
 
 def parameter_groups(model: Tuned, config: TuneConfig, part: Part = "all") -> list[dict[str, Any]]:
-    """AdamW's groups: prompts, LayerNorms (no decay), head weight, head bias (no decay).
+    """AdamW's groups: prompts, LayerNorms (no decay), factors, head weight, head bias (no decay).
 
     Args:
         model: whose parameters.
@@ -169,6 +182,9 @@ def parameter_groups(model: Tuned, config: TuneConfig, part: Part = "all") -> li
     if model.layer_norms is not None and part != "head":
         norms = list(model.layer_norms.parameters())
         groups.append({"params": norms, "lr": config.rate_of_norms, "weight_decay": 0.0})
+    if model.lora is not None and part != "head":
+        factors = list(model.lora.parameters())
+        groups.append({"params": factors, "lr": config.rate_of_lora, "weight_decay": config.wd})
     if part != "body":
         head = model.head
         groups.append(

@@ -23,7 +23,7 @@ class Phase:
     """Some epochs with one optimiser and one schedule.
 
     Attributes:
-        part: what learns: "all", the "head", or the "body" (norms and prompts).
+        part: what learns: "all", the "head", or the "body" (all but the head).
         epochs: counted from the start of the run.
         cycle: from 1; 0 if there are no cycles.
     """

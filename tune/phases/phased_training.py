@@ -100,7 +100,7 @@ def train_phases(
 def _learned_line(tuned: Tuned, state: TrainState, config: TuneConfig) -> str:
     """As "vit_tiny_patch16_224: 5.5 M frozen, 10,565 learned (0.19 %) by ln"."""
     learned = tuned.trainable()[0]
-    frozen = sum(parameter.numel() for parameter in tuned.backbone.parameters())
+    frozen = sum(p.numel() for p in tuned.backbone.parameters() if not p.requires_grad)
     share = f"{100 * learned / (frozen + learned):.2g} %"
     begun = f"; going on after epoch {state.epoch}" if state.epoch else ""
     return (

@@ -18,7 +18,7 @@ class TuneResult:
     Attributes:
         adapter: path of the file.
         trainable: learned numbers, head included; trainable_prompts without the head, so with
-            LayerNorms where they are tuned.
+            LayerNorms and LoRA's factors where they are tuned.
         best_epoch: whose parameters the adapter holds.
         soup: the epochs whose average it holds, the best one first; None if it is one epoch's.
         val_top1, test_top1, ood_top1: shares; None if there is no such split. Where there is no val,

@@ -180,10 +180,12 @@ def _cross_validation(inputs: RunInputs, trained: Trained) -> dict[str, int] | N
 
 
 def _learned(tuned: Tuned) -> dict[str, Any]:
-    """The learned tensors by their names in the file: prompts, LayerNorms, head."""
+    """The learned tensors by their names in the file: prompts, LayerNorms, factors, head."""
     tensors = {} if tuned.prompts is None else dict(tuned.prompts.tensors())
     if tuned.layer_norms is not None:
         tensors |= tuned.layer_norms.tensors()
+    if tuned.lora is not None:
+        tensors |= tuned.lora.tensors()
     tensors["head.weight"] = tuned.head.weight.detach().numpy().copy()
     tensors["head.bias"] = tuned.head.bias.detach().numpy().copy()
     return tensors

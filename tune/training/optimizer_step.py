@@ -145,6 +145,7 @@ def what_to_lower(config: TuneConfig) -> str:
     lr, lr_head = config.rates
     rates = {"lr": lr} if config.prompted else {}
     rates |= {"lr_ln": config.rate_of_norms} if config.learns("ln") else {}
+    rates |= {"lr_lora": config.rate_of_lora} if config.learns("lora") else {}
     rates |= {"lr_head": lr_head}
     given = {key: rate for key, rate in rates.items() if getattr(config, key) is not None} or rates
     told = [f"--{key.replace('_', '-')} (now {rate:g})" for key, rate in given.items()]

@@ -27,7 +27,12 @@ from vptkit.tune.methods.tuned_model import Tuned, wants_whitening  # noqa: E402
 from vptkit.tune.phases import choose_line as line_module  # noqa: E402
 from vptkit.tune.phases.choose_line import choose_line, outside_row, outside_top1  # noqa: E402
 
-FAST = {"lr": 0.05, "lr_ln": 1e-2, "lr_head": 1e-2}  # so that something moves in two epochs
+FAST = {
+    "lr": 0.05,
+    "lr_ln": 1e-2,
+    "lr_lora": 1e-2,
+    "lr_head": 1e-2,
+}  # so that something moves in two epochs
 METHODS = [
     {"method": "vpt"},
     {"method": "ln+bpt", "form": "twhiten"},
@@ -37,6 +42,7 @@ METHODS = [
     {"method": "ln+vpt", "insert": "shallow", "calibrate": "none"},
     {**CYCLIC, "refit_epochs": 2},
     {"method": "vpt", "augment": "crop", "select": "last"},
+    {"method": "lora", "calibrate": "none"},
 ]
 
 
@@ -132,6 +138,19 @@ def test_all_that_is_learned_is_left_on_the_line(make_ends, sets, monkeypatch, a
     on_the_line = norms.learned()
     scaled(norms, learned, alpha, "both")
     assert all(map(torch.equal, on_the_line, norms.learned()))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, 1.5])
+def test_the_products_of_lora_are_left_on_the_line(make_ends, sets, monkeypatch, alpha):
+    """Not its factors, whose product would bend: what is added at α is α times what is at the end."""
+    tuned, start, config = make_ends("lora", lora_targets="q,proj")
+    assert not any(value.any() for name, value in start.items() if "lora.b" in name)
+    ends = [linear.product() for linear in tuned.lora._linears.values()]
+    prefer(monkeypatch, alpha)
+    choose_line(tuned, start, sets, config, SILENT)
+    for (a, b), linear in zip(ends, tuned.lora._linears.values(), strict=True):
+        assert (b @ a).abs().max() > 1e-4
+        torch.testing.assert_close(torch.matmul(*linear.product()[::-1]), alpha * (b @ a))
 
 
 def test_only_val_chooses(make_ends, sets, monkeypatch):

@@ -52,7 +52,7 @@ class Began(Count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "folds"), [(2, 2), (5, 5), (10, 5)])
-@pytest.mark.parametrize("method", ["linear", "ln", "vpt"])
+@pytest.mark.parametrize("method", ["linear", "ln", "vpt", "lora"])
 def test_so_many_images_a_class_in_all(make_folders, make_config, tmp_path, count, folds, method):
     bar, config = Heard(), make_config(method=method)
     output = tmp_path / "a.safetensors"

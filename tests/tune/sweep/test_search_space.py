@@ -94,6 +94,16 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     assert sweep_from_mapping(document(), data=Path("cats")).data == tmp_path / "cats"
 
 
+def test_settings_of_lora_can_be_swept_beside_other_methods():
+    space = {"method": ["lora", "ln"], "lora_rank": [2, 8], "lora_targets": ["q,v", "all"]}
+    sweep = sweep_from_mapping(document(space, tune={"backbone": "vit"}))
+    found = [sweep.config(number) for number in range(len(sweep.trials))]
+    assert {(c.method, c.lora_rank, c.lora_targets) for c in found} == {
+        ("ln", 8, "q,v"),
+        *(("lora", r, t) for r in (2, 8) for t in ("q,v", "q,k,v,proj,fc1,fc2")),
+    }
+
+
 def test_how_it_is_run_does_not_make_another_sweep():
     one = sweep_from_mapping(document(search={"cpus": 1, "retries": 1})).to_json()
     assert one == sweep_from_mapping(document(search={"cpus": 2, "gpus": 0.5})).to_json()

@@ -183,6 +183,7 @@ def test_without_the_option_nothing_is_compiled(make_tuned, monkeypatch):
 COMPILED = {
     "bpt": {"method": "bpt", "form": "bilinear", "epochs": 1},
     "ln": {"method": "ln", "epochs": 1},
+    "lora": {"method": "lora", "epochs": 1},
     "ln-cyclic": {"method": "ln", "cycles": 1, "head_epochs": 1, "ln_epochs": 1},
 }
 
@@ -204,7 +205,7 @@ def require_the_same_compiled(splits, make_config, folder, **settings):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch 2.15 about itself
 @pytest.mark.skipif(sys.platform != "linux", reason="needs g++")
-@pytest.mark.parametrize("name", ["bpt", "ln"])
+@pytest.mark.parametrize("name", ["bpt", "ln", pytest.param("lora", marks=pytest.mark.long)])
 def test_a_compiled_run_is_the_same_run(splits, make_config, tmp_path, name):
     require_the_same_compiled(splits, make_config, tmp_path, **COMPILED[name])
 
@@ -221,7 +222,7 @@ def gpu():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("method", ["vpt", "bpt", "ln", "linear"])
+@pytest.mark.parametrize("method", ["vpt", "bpt", "ln", "lora", "linear"])
 def test_a_run_on_the_gpu(gpu, splits, weights, make_config, tmp_path, method, precision):
     """Twice the same bytes; golden answers are the CPU's, and the GPU's accuracy holds there."""
     config = make_config(method=method, precision=precision, device="cuda", name="x")

@@ -42,6 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "refit_epochs": 1,
         "lr_ln": 1e-2,
     },
+    "lora": {"method": "lora", "lora_targets": "all", "accumulate": 2, "rescale": "all"},
     "crop": {"method": "vpt", "insert": "shallow", "augment": "crop", "class_weights": "balanced"},
     "linear": {"method": "linear", "batch_size": 23},
 }
@@ -135,7 +136,8 @@ def test_two_processes_train_as_one(splits, make_config, tmp_path):
             for one, other in zip(*(a.train["line"]["curve"] for a in (both, single)), strict=True):
                 assert one == {key: pytest.approx(value, rel=1e-4) for key, value in other.items()}
         for key, value in single.tensors.items():
-            near = 1e-2 if name == "linear" else 1e-6  # a search ends within its tolerance
+            # a search ends within its tolerance; AdamW divides rounding by gradients near zero
+            near = {"linear": 1e-2, "lora": 1e-5}.get(name, 1e-6)
             bound = near * max(1.0, float(np.abs(value).max()))
             assert np.abs(both.tensors[key].astype(float) - value).max() <= bound, (name, key)
         records = (tmp_path / f"{name}.metrics.jsonl").read_text().splitlines()

@@ -123,6 +123,7 @@ def make_measured(splits, make_vit, make_config):
         {"method": "ln", "pool": "avg"},
         {"method": "ln+vpt", "dropout": 0.5},
         {"method": "ln+bpt", "precision": "bf16"},
+        {"method": "lora", "precision": "bf16"},
     ],
     ids=lambda s: s["method"],
 )

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CHOICES", "TEXTS", "choices_of"]
 
+_METHODS = (
+    *("auto", "ln", "vpt", "bpt", "lora", "ln+vpt", "ln+bpt", "ln+lora", "lora+vpt", "lora+bpt"),
+    *("ln+lora+vpt", "ln+lora+bpt", "linear"),
+)
 _BACKENDS = ("auto", "cpu", "cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
 _POOLS = ("token", "avg", "token+avg", "avg_prompts", "map")
 _TAPS = ("pre_ln1", "post_ln1")
@@ -20,7 +24,7 @@ _TARGETS = ("auto", "cpu", "tensorrt")
 
 # Command and option → values
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "tune --method": ("auto", "ln", "vpt", "bpt", "ln+vpt", "ln+bpt", "linear"),
+    "tune --method": _METHODS,
     "tune --insert": ("deep", "shallow"),
     "tune --form": ("bilinear", "fwhiten", "twhiten"),
     "tune --b-init": ("whiten", "random"),

@@ -34,6 +34,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         " force",
         "Prompts": "insert form prompts rank b-init tune-b-last whiten-images whiten-floor tap compat"
         " dropout lr wd",
+        "Low-rank factors (LoRA)": "lora-rank lora-alpha lora-targets lr-lora",
         "LayerNorms": "lr-ln cycles head-epochs ln-epochs",
         "Head": "head-init lr-head wd-head pool norm class-weights calibrate",
         "Training": "batch warmup clip patience select rescale refit-epochs augment crop-scale seed",

@@ -75,7 +75,9 @@ def tune(
             "Whose way of resizing positions: timm, hf (transformers), hub (DINOv2's) [the weights']."
         ),
     ] = None,
-    method: Annotated[Text, option("auto, ln, vpt, bpt, ln+vpt, ln+bpt, linear [auto].")] = None,
+    method: Annotated[
+        Text, option("auto, linear, or ln, lora and one of vpt and bpt, joined by + [auto].")
+    ] = None,
     budget: Annotated[
         Text, option("Of auto: the most it may take, as 10m or '60 epochs' [no bound].")
     ] = None,
@@ -85,6 +87,13 @@ def tune(
     rank: Annotated[Int, option("Rank of the bilinear form, p [20].")] = None,
     b_init: Annotated[Text, option("Bilinear: B starts whiten or random [whiten].")] = None,
     tune_b_last: Annotated[Int, option("Deep bilinear: learn B in the last blocks [4].")] = None,
+    lora_rank: Annotated[Int, option("Of each change of a linear, r [8].")] = None,
+    lora_alpha: Annotated[
+        Float, option("Its scale is alpha / r, so a rate holds for any rank [8].")
+    ] = None,
+    lora_targets: Annotated[
+        Text, option("Linears: q, k, v, proj, fc1, fc2, with commas; qkv, all [q,v].")
+    ] = None,
     whiten_images: Annotated[Int, option("Training images for whitening [100].")] = None,
     whiten_floor: Annotated[Float, option("Relative floor of eigenvalues [1e-6].")] = None,
     tap: Annotated[Text, option("Whiten the tokens pre_ln1 or post_ln1 [pre_ln1].")] = None,
@@ -99,7 +108,7 @@ def tune(
     lr: Annotated[
         Float, option("Rate of the prompts [5e-3; whitened 2e-3, fwhiten and twhiten 1e-3].")
     ] = None,
-    wd: Annotated[Float, option("Weight decay of the prompts [1e-3].")] = None,
+    wd: Annotated[Float, option("Weight decay of prompts and low-rank factors [1e-3].")] = None,
     head_init: Annotated[
         Text,
         option("The head begins as the linear probe, or knowing nothing: probe, zero [probe]."),
@@ -114,6 +123,7 @@ def tune(
         ),
     ] = None,
     lr_ln: Annotated[Float, option("Rate of LayerNorms [1e-2; from zero: 1e-3].")] = None,
+    lr_lora: Annotated[Float, option("Rate of the low-rank factors [3e-3].")] = None,
     cycles: Annotated[
         Int, option("LayerNorms: head and norms in turns, so often; 0: at once [0].")
     ] = None,
@@ -184,7 +194,7 @@ def tune(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Learn prompts, LayerNorms and a head on a frozen backbone; write an adapter."""
+    """Learn prompts, LayerNorms, low-rank factors and a head on a frozen backbone; write an adapter."""
     given = {k: v for k, v in locals().items() if v is not None and k not in _NOT_SETTINGS}
     require_tune("tune")
     import torch

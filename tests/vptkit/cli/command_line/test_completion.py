@@ -60,7 +60,10 @@ def test_options():
 
 
 def test_choices():
-    assert words("tune --method l") == ["ln", "ln+vpt", "ln+bpt", "linear"]
+    assert words("tune --method l") == [
+        *("ln", "lora", "ln+vpt", "ln+bpt", "ln+lora", "lora+vpt", "lora+bpt"),
+        *("ln+lora+vpt", "ln+lora+bpt", "linear"),
+    ]
     assert words("tune --method=lin") == ["--method=linear"]
     assert words("tune --force ") == words("tune ")  # it takes no value
     assert words("tune --epochs ") == []

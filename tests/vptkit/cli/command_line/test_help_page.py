@@ -43,7 +43,7 @@ def test_examples_can_be_pasted(vptkit, monkeypatch):
 
 def test_choices_and_defaults_are_shown(vptkit):
     page = vptkit("tune", "-h")[1]
-    assert "--method [auto|ln|vpt|bpt|ln+vpt|ln+bpt|linear]" in page
+    assert "--method [auto|ln|vpt|bpt|lora|ln+vpt|ln+bpt|ln+lora|lora+vpt|" in page
     assert "-o, --output PATH" in page
     page = " ".join(vptkit("export", "-h")[1].split())
     assert "--islands, --no-islands" in page

@@ -108,7 +108,8 @@ def test_an_image_size_of_no_whole_patches(tune):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--method", "lora"), ("method is 'lora'", "bpt, vpt, ln, ln+bpt, ln+vpt, linear")),
+        (("--method", "dora"), ("method is 'dora'", "ln, vpt, bpt, lora, ln+vpt")),
+        (("--method", "lora", "--lora-targets", "x"), ("lora_targets is 'x'", "q, k, v, proj")),
         (("--epochs", "0"), ("epochs is 0", "at least 1")),
         (("--lr", "-1"), ("lr is -1.0",)),
         (("--backbone", "vit_of_mine"), ("vit_of_mine: timm has no model of this name",)),
