@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vptkit.backbones.timm_arguments import require_timm_arguments
 from vptkit.errors import VptkitError
 from vptkit.formats.pooling import POOLS
-from vptkit.formats.timm_arguments import require_timm_arguments
 
 from .idle_settings import why_idle
 from .recipe import Recipe, recipe_of

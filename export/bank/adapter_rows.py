@@ -15,7 +15,9 @@ from vptkit.export.fold.block_tensors import Tensors
 from vptkit.export.fold.fold_network import fold_head
 from vptkit.export.fold.prefix_keys_values import prompts_seen
 from vptkit.formats.adapter import require_backbone
-from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots
+from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots, open_norms
+
+from .linear_rows import delta_problems, linear_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +42,8 @@ class Bank:
         spec, sha256: the backbone and the digest of its weights.
         shape: what the bank has room for.
         pool, norm, preprocess: constants of the graph.
-        norms: the backbone's own norms by timm name, `{norm}.weight` and `{norm}.bias` [d].
+        norms: the backbone's own norms by timm name, `{norm}.weight` and `{norm}.bias` [d], and
+            its LayerScales where changed linears stand before them.
     """
 
     spec: BackboneSpec
@@ -77,15 +80,15 @@ def require_member(adapter: Adapter, bank: Bank) -> None:
 def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
     """The rows of an adapter, computed in float64.
 
-    Prompts are stored as the blocks see them (`prompts_seen`), with LayerNorms in the bank behind γ
-    and β; the graph makes keys and values of them.
+    Prompts are stored as the blocks see them (`prompts_seen`), behind γ and β where the graph has
+    those; it makes keys and values of them, with the adapter's own weight deltas.
 
     Args:
         adapter: one that `require_member` let pass.
         bank: what it becomes a part of.
     """
     spec = bank.spec
-    tensors = Tensors({**bank.norms, **adapter.layer_norms()})
+    tensors = Tensors(bank.norms, adapter)
     weight = bias = None
     if bank.shape.norms:
         found = [tensors.norm(name) for name in norm_slots(spec)]
@@ -106,12 +109,16 @@ def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
         norm_bias=bias,
         head_weight=_single(head.w),
         head_bias=_single(head.b),
+        linears=linear_rows(adapter, spec, tensors),
         golden=golden,
     )
 
 
 def _prompt_rows(adapter: Adapter, bank: Bank, tensors: Tensors, i: int) -> Array:
-    affine = tensors.norm(f"blocks.{i}.norm1") if bank.shape.norms else None
+    name = f"blocks.{i}.norm1"
+    opened = open_norms(bank.spec, bank.shape.linears)
+    stays = bank.shape.norms or name in opened
+    affine = tensors.norm(opened.get(name, name)) if stays else None
     return prompts_seen(bank.spec, adapter.prompts(i), affine)
 
 
@@ -148,7 +155,8 @@ def _problems(adapter: Adapter, bank: Bank) -> list[str]:
             f"{len(adapter.labels)} classes, but the bank has room for {shape.classes}. Export "
             f"the bank again with --bank-classes {len(adapter.labels)}"
         )
-    return problems + _norm_problems(adapter, bank)
+    problems += _norm_problems(adapter, bank)
+    return problems + delta_problems(adapter, spec, shape.linears)
 
 
 def _norm_problems(adapter: Adapter, bank: Bank) -> list[str]:

@@ -23,7 +23,7 @@ import numpy as np
 from vptkit.atomic_files import locked_folder
 from vptkit.errors import AdapterError, BundleError
 from vptkit.formats.adapter import read_adapter
-from vptkit.formats.backbone_weights import norm_shapes
+from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bank_tables import NORMS, BankShape, kept_norms, write_rows
 from vptkit.formats.bundle import adapter_entry, open_bank, open_bundle, write_manifest
 from vptkit.formats.bundle_files import is_row_file, require_closed
@@ -132,7 +132,9 @@ def bank_of(bundle: Bundle) -> Bank:
 def _norms(bundle: Bundle, shape: BankShape) -> dict[str, NDArray[Any]]:
     """The backbone's own norms: those that an adapter may tune here, and the last one."""
     spec, path = bundle.spec, bundle.path / NORMS
-    expected = kept_norms(spec, norm_shapes(spec), layer_norms=bool(shape.norms))
+    expected = kept_norms(
+        spec, tensor_shapes(spec), layer_norms=bool(shape.norms), linears=shape.linears
+    )
     found = parse_tensor_file(bundle.read(NORMS), path, BundleError)[1]
     came = {name: value.shape for name, value in found.items()}
     if came != expected or not all(

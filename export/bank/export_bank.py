@@ -10,20 +10,31 @@ import numpy as np
 
 from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, TargetError, VptkitError
+from vptkit.export.analysis.macs import low_rank_macs
 from vptkit.export.bundle.export_bundle import _backbone
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
+from vptkit.export.fold.block_tensors import Tensors
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
-from vptkit.formats.bank_tables import NORMS, BankShape, kept_norms, norm_slots, write_rows
+from vptkit.formats.bank_tables import (
+    NORMS,
+    BankShape,
+    bank_linears,
+    kept_norms,
+    norm_slots,
+    open_norms,
+    write_rows,
+)
 from vptkit.formats.bundle import MODEL, adapter_entry, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
 from .adapter_rows import Bank, require_member, rows_of, tunes_blocks
+from .linear_rows import rooms_for
 from .lookup_graph import bank_graph
 
 if TYPE_CHECKING:
@@ -46,11 +57,14 @@ class BankOptions:
     Attributes:
         prompts, classes: the most of any adapter; those of the given adapters unless set.
         layer_norms: "yes", "no", or "auto": as the given adapters need.
+        rank: of low-rank weight deltas, in every linear that a given adapter changes so; the most
+            of the adapters in that linear unless set.
     """
 
     prompts: int | None = None
     classes: int | None = None
     layer_norms: Literal["auto", "yes", "no"] = "auto"
+    rank: int | None = None
 
 
 def export_bank(
@@ -148,6 +162,15 @@ def _bank(
         )
     prompts = max(adapter.prompt_length for adapter in adapters)
     classes = max(len(adapter.labels) for adapter in adapters)
+    linears = rooms_for(adapters, spec)
+    if room.rank is not None:
+        needed = max((one.rank for one in linears.values()), default=0)
+        if not needed:
+            raise VptkitError(
+                "--bank-rank has no effect: no adapter has low-rank weight deltas. Leave it out."
+            )
+        _at_least("--bank-rank", room.rank, needed)
+        linears = rooms_for(adapters, spec, room.rank)
     return Bank(
         spec=spec,
         sha256=first.backbone.sha256 or digest_of_weights(tensors),
@@ -157,11 +180,12 @@ def _bank(
             prompts=_at_least("--bank-prompts", room.prompts, prompts),
             classes=_at_least("--bank-classes", room.classes, classes),
             layer_norms=layer_norms,
+            linears=linears,
         ),
         pool=first.pool,
         norm=first.norm,
         preprocess=first.preprocess,
-        norms=kept_norms(spec, tensors, layer_norms=layer_norms),
+        norms=kept_norms(spec, tensors, layer_norms=layer_norms, linears=linears),
     )
 
 
@@ -179,13 +203,21 @@ def _write_graph(
     options: ExportOptions,
 ) -> Lowered:
     """Write model.onnx; what the tables hold is taken out of the folds."""
-    plain = dict(tensors)
-    for slot in norm_slots(bank.spec) if bank.shape.norms else ():
+    plain, spec, linears = dict(tensors), bank.spec, bank.shape.linears
+    opened = open_norms(spec, linears)
+    slots = norm_slots(spec) if bank.shape.norms else ()
+    for slot in {*slots, *opened.values()}:
         plain[f"{slot}.weight"] = np.ones_like(tensors[f"{slot}.weight"])
         if f"{slot}.bias" in tensors:
             plain[f"{slot}.bias"] = np.zeros_like(tensors[f"{slot}.bias"])
-    folded = fold(bank.spec, plain, adapter.without_prompts())
-    model = bank_graph(bank.spec, folded, bank.shape, bank.pool, bank.norm, options.graph())
+    # a changed projection sees the values' bias, which is its adapter's affair then
+    kept = {int(name.split(".")[1]) for name in linears if bank_linears(spec)[name].kind == "proj"}
+    folded = fold(spec, plain, adapter.without_prompts(), value_bias=kept)
+    own = Tensors(tensors)
+    affines = {graph: own.norm(timm) for graph, timm in opened.items() if graph not in slots}
+    model = bank_graph(
+        spec, folded, bank.shape, bank.pool, bank.norm, options.graph(), affines=affines
+    )
     lowered = lower(adapter.name, model, options.lowering, None)
     write_model(lowered.model, folder / MODEL)
     return lowered
@@ -202,6 +234,8 @@ def _bank_manifest(
         {"name": name, "dtype": dtype, "shape": list(shape)}
         for name, shape in bank.shape.signature().items()
     ]
+    macs = dict(manifest["macs"])
+    macs["graph"] += low_rank_macs(bank.spec, bank.shape, bank.pool, options.graph().last_block)
     looked_up = "LayerNorm affine → next linear" if bank.shape.norms else ""
     return {
         **manifest,
@@ -213,8 +247,10 @@ def _bank_manifest(
         ],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, bank.shape.classes]}],
         "layout": "bank",
+        "macs": macs,
         "folds": [
             *(fold for fold in manifest["folds"] if fold != looked_up),
             "prompt factors multiplied, rows normalised → bank.prompts",
+            *(["attention scale and LayerScale → low-rank factors"] if bank.shape.linears else []),
         ],
     }

@@ -14,12 +14,15 @@ from onnx import TensorProto
 
 from vptkit.export.graph.folded_graph import Writer
 from vptkit.export.graph.graph_options import GraphOptions, input_signature
-from vptkit.formats.bank_tables import norm_slots
+from vptkit.formats.bank_tables import LinearRoom, norm_slots
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
 
-    from vptkit.export.fold.folded_network import Attention, Folded, Prefix
+    from vptkit.export.fold.block_tensors import Array, Norm
+    from vptkit.export.fold.folded_network import Attention, Folded
     from vptkit.export.fold.last_block import Absorbed
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bank_tables import BankShape
@@ -34,6 +37,8 @@ def bank_graph(
     pool: str,
     norm: str,
     options: GraphOptions,
+    *,
+    affines: Mapping[str, Norm] | None = None,
 ) -> onnx.ModelProto:
     """Write the graph.
 
@@ -43,6 +48,8 @@ def bank_graph(
         shape: what the tables have room for.
         pool, norm: of all adapters.
         options: as of `folded_graph`.
+        affines: of norms that the fold was given with γ = 1, β = 0 and no table has: name in the
+            graph → what stands behind x̂, for linears that an adapter can change.
 
     Returns:
         A model with the inputs images (or pixels), `adapter` int32 [B] and the tables, and the
@@ -50,7 +57,7 @@ def bank_graph(
     """
     # prompt rows make keys and values but no queries, so there is no linear for all three
     options = replace(options, qkv="separate")
-    writer = _BankWriter(spec, folded, options, shape)
+    writer = _BankWriter(spec, folded, options, shape, affines or {})
     writer.head(writer.features("none", pool, norm))
     signature = input_signature(spec, options)
     batch = signature[2][0]
@@ -63,10 +70,15 @@ class _BankWriter(Writer):
     """Writes the network of a bank."""
 
     def __init__(
-        self, spec: BackboneSpec, folded: Folded, options: GraphOptions, shape: BankShape
+        self,
+        spec: BackboneSpec,
+        folded: Folded,
+        options: GraphOptions,
+        shape: BankShape,
+        affines: Mapping[str, Norm],
     ) -> None:
         super().__init__(spec, folded, options)
-        self.shape = shape
+        self.shape, self.affines = shape, affines
         self.slots = {name: i for i, name in enumerate(norm_slots(spec))} if shape.norms else {}
         self._done: set[str] = set()
 
@@ -107,7 +119,9 @@ class _BankWriter(Writer):
         return self.tuned(z, "norm_pre", "norm_pre") if "norm_pre" in self.slots else z
 
     def normalized(self, z: str, name: str, width: int = 0) -> str:
-        """x̂, or x̂ γ + β with the adapter's own."""
+        """x̂, or x̂ γ + β with the adapter's own, or with the backbone's before changed linears."""
+        if name in self.affines:
+            return self.affine_norm(z, self.affines[name], name)
         if name not in self.slots:
             return super().normalized(z, name, width)
         return self.tuned(super().normalized(z, f"{name}/normalized", width), name, name)
@@ -121,6 +135,24 @@ class _BankWriter(Writer):
         )
         x = b.op("Mul", [x, gamma], f"{name}/tuned/scaled")
         return b.op("Add", [x, beta], f"{name}/tuned")
+
+    def linear(self, x: str, w: Array, bias: Array | None, name: str) -> str:
+        """((x · in) W + ((x · in) a) b) · out + bias, of each image's own adapter."""
+        room, b = self.shape.linears.get(name), self.b
+        if room is None:
+            return super().linear(x, w, bias, name)
+        if room.in_scale:
+            x = b.op("Mul", [x, self._by_image(name, "in", (0, 1, room.inputs))], f"{name}/x")
+        y = b.linear(x, w, None, f"{name}/own")
+        if room.rank:
+            few = b.op("MatMul", [x, self.row(f"bank.{name}.a")], f"{name}/few")  # [B, T, r]
+            change = b.op("MatMul", [few, self.row(f"bank.{name}.b")], f"{name}/change")
+            y = b.op("Add", [y, change], f"{name}/changed")
+        if room.out_scale:
+            y = b.op(
+                "Mul", [y, self._by_image(name, "out", (0, 1, room.outputs))], f"{name}/scaled"
+            )
+        return self._shifted(y, bias, name)
 
     def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
         """Keys and values of image and prompts: [B, h, T + m, e]."""
@@ -148,23 +180,80 @@ class _BankWriter(Writer):
         return self.b.op("Add", [scores, self.row("bank.mask")], f"{name}/masked")
 
     def absorbed_attention(
-        self, q: str, x: str, absorbed: Absorbed, prefix: Prefix, length: int, name: str
+        self, q: str, x: str, absorbed: Absorbed, a: Attention, length: int, name: str
     ) -> str:
-        """One query against x̂ and the prompt rows, which are looked up: → [B, 1, d]."""
-        del prefix
-        b, spec, heads = self.b, self.spec, self.spec.heads
+        """One query against x̂ and the prompt rows, which are looked up: → [B, 1, d].
+
+        With changed keys and values ((x · in) W + ((x · in) a) b) · out they are not formed either:
+        q (x W)ᵀ = (q Wᵀ) xᵀ for each head, and so for the factors.
+        """
+        b, heads, width = self.b, self.spec.heads, self.spec.width
         keys = length + self.shape.prompts
         x = self.joined(x, name)
-        u = b.op("MatMul", [q, b.const(f"{name}.k.weight", absorbed.k)], f"{name}/q_wk")
-        u = b.reshape(u, (0, heads, spec.width), f"{name}/q_wk/rows")  # [B, h, d]
+        u = self._absorbed_keys(q, absorbed, f"{name}.k", f"{name}/q_wk")  # [B, h, d]
         s = b.op("MatMul", [u, b.transpose(x, (0, 2, 1), f"{name}/x_t")], f"{name}/scores")
         s = b.reshape(s, (0, heads, 1, keys), f"{name}/scores4")
         p = b.op("Softmax", [self.masked(s, name)], f"{name}/softmax", axis=-1)
         p = b.reshape(p, (0, heads, keys), f"{name}/softmax3")
         r = b.op("MatMul", [p, x], f"{name}/mix")  # [B, h, d]
-        r = b.reshape(r, (0, heads, 1, spec.width), f"{name}/mix4")
-        y = b.op("MatMul", [r, b.const(f"{name}.v.weight", absorbed.v)], f"{name}/mix_wv")
-        return b.reshape(y, (0, 1, spec.width), f"{name}/rows")
+        y = self._absorbed_values(r, absorbed, f"{name}.v", f"{name}/mix_wv")
+        y = b.reshape(y, (0, 1, width), f"{name}/rows")
+        return self._shifted(y, a.v_bias, f"{name}.v")  # the weights of a mix sum to one
+
+    def _absorbed_keys(self, q: str, absorbed: Absorbed, name: str, label: str) -> str:
+        """What meets x in the place of queries [B, h, 1, e] and keys: [B, h, d]."""
+        b, heads, width = self.b, self.spec.heads, self.spec.width
+        room = self.shape.linears.get(name, LinearRoom(width, width))
+        if room.out_scale:
+            q = b.op("Mul", [q, self._by_image(name, "out", (0, heads, 1, -1))], f"{label}/q")
+        u = b.op("MatMul", [q, b.const(f"{name}.weight", absorbed.k)], label)
+        u = b.reshape(u, (0, heads, width), f"{label}/rows")  # [B, h, d]
+        if room.rank:
+            few = b.op("MatMul", [q, self._factor_by_head(name, (0, 2, 3, 1))], f"{name}/few")
+            few = b.reshape(few, (0, heads, room.rank), f"{name}/few/rows")
+            a_t = b.transpose(self.row(f"bank.{name}.a"), (0, 2, 1), f"{name}/a_t")
+            u = b.op("Add", [u, b.op("MatMul", [few, a_t], f"{name}/change")], f"{name}/changed")
+        if room.in_scale:
+            u = b.op("Mul", [u, self._by_image(name, "in", (0, 1, width))], f"{name}/x")
+        return u
+
+    def _absorbed_values(self, r: str, absorbed: Absorbed, name: str, label: str) -> str:
+        """Mixed rows [B, h, d] → mixed values [B, h, 1, e], their bias left out."""
+        b, heads, width = self.b, self.spec.heads, self.spec.width
+        room = self.shape.linears.get(name, LinearRoom(width, width))
+        if room.in_scale:
+            r = b.op("Mul", [r, self._by_image(name, "in", (0, 1, width))], f"{name}/x")
+        r4 = b.reshape(r, (0, heads, 1, width), f"{label}/mix4")
+        y = b.op("MatMul", [r4, b.const(f"{name}.weight", absorbed.v)], label)
+        if room.rank:
+            few = b.op("MatMul", [r, self.row(f"bank.{name}.a")], f"{name}/few")  # [B, h, r]
+            few = b.reshape(few, (0, heads, 1, room.rank), f"{name}/few/rows")
+            factor = self._factor_by_head(name, (0, 2, 1, 3))
+            y = b.op("Add", [y, b.op("MatMul", [few, factor], f"{name}/change")], f"{name}/changed")
+        if room.out_scale:
+            y = b.op("Mul", [y, self._by_image(name, "out", (0, heads, 1, -1))], f"{name}/scaled")
+        return y
+
+    def _factor_by_head(self, name: str, order: tuple[int, ...]) -> str:
+        """Factor b [B, r, h e] of each image's adapter as [B, r, h, e], its axes in another order."""
+        b, room, heads = self.b, self.shape.linears[name], self.spec.heads
+        factor = self.row(f"bank.{name}.b")
+        factor = b.reshape(factor, (0, room.rank, heads, -1), f"{name}/b/heads")
+        return b.transpose(factor, order, f"{name}/b/by_head")
+
+    def _by_image(self, name: str, part: str, shape: tuple[int, ...]) -> str:
+        """A row of a linear's table for each image, in a shape that all its tokens share."""
+        return self.b.reshape(self.row(f"bank.{name}.{part}"), shape, f"{name}/{part}")
+
+    def _shifted(self, y: str, bias: Array | None, name: str) -> str:
+        """[B, T, width] and behind it the linear's own bias, and that of each image's adapter."""
+        b, room = self.b, self.shape.linears.get(name)
+        added = [] if bias is None else [b.const(f"{name}.bias", bias)]
+        if room is not None and room.bias:
+            added.append(self._by_image(name, "bias", (0, 1, room.outputs)))
+        if len(added) == 2:
+            added = [b.op("Add", added, f"{name}/bias/total")]
+        return b.op("Add", [y, *added], f"{name}/shifted") if added else y
 
 
 def _number(name: str) -> int:

@@ -69,7 +69,10 @@ def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list
     last = "query" if last == "absorbed" and not absorbable(spec) else last
     shared_keys = spec.rotary is None and not spec.qk_norm
     rules = {
-        "prompt factors multiplied": any(n.endswith(".a") for n in adapter.tensors),
+        "prompt factors multiplied": any(
+            n.startswith("prompt.") and n.endswith(".a") for n in adapter.tensors
+        ),
+        "weight deltas → weights": bool(adapter.weight_deltas()),
         "deep prompts → constant key/value prefixes": adapter.insert == "deep",
         "shallow prompts → constant queries, keys and values in block 0": (
             adapter.insert == "shallow"

@@ -6,17 +6,19 @@ float64 throughout; linears act on the right, y = x W + b with W [in, out].
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vptkit.formats.backbone_weights import attention_branches, mlp_branches
+from vptkit.formats.weight_deltas import changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.backbone_weights import Branch
 
@@ -83,15 +85,22 @@ class MlpParts:
 
 
 class Tensors:
-    """A backbone's tensors by timm name as float64, those of an adapter in their place."""
+    """A backbone's tensors by timm name as float64, as an adapter has them."""
 
-    def __init__(self, tensors: Mapping[str, NDArray[np.floating]]) -> None:
-        """Hold the tensors; nothing is converted before it is asked for."""
-        self._tensors = tensors
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], adapter: Adapter | None = None) -> None:
+        """Hold the tensors; nothing is converted before it is asked for.
+
+        Args:
+            tensors: the backbone's own.
+            adapter: its tuned LayerNorms stand in their place, its weight deltas are applied.
+        """
+        norms = {} if adapter is None else adapter.layer_norms()
+        self._tensors = {**tensors, **norms}
+        self._deltas = {} if adapter is None else adapter.weight_deltas()
 
     def __call__(self, name: str) -> Array:
         """One tensor."""
-        return np.asarray(self._tensors[name], dtype=np.float64)
+        return changed(self._tensors[name], name, self._deltas)
 
     def linear(self, name: str) -> Linear:
         """A linear of torch's layout [out, in], transposed."""

@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["fold_block"]
 
 
-def fold_block(spec: BackboneSpec, tensors: Tensors, prompt: Array, i: int) -> Block:
+def fold_block(
+    spec: BackboneSpec, tensors: Tensors, prompt: Array, i: int, *, value_bias: bool = False
+) -> Block:
     """Fold one block.
 
     Args:
         spec: describes the backbone.
-        tensors: its tensors by timm name, an adapter's tuned LayerNorms in their place.
+        tensors: its tensors by timm name, as an adapter has them.
         prompt: P [m, d], the prompts that are inserted before this block; [0, d] for none.
         i: which block.
+        value_bias: the values keep their bias, which otherwise goes into the projection.
 
     Returns:
         Its constants, float64; of the arguments nothing is changed.
@@ -42,7 +45,9 @@ def fold_block(spec: BackboneSpec, tensors: Tensors, prompt: Array, i: int) -> B
     return Block(
         prompt=prompt,
         prompt_seen=seen,
-        attentions=tuple(_fold_attention(spec, a, seen, positions, i) for a in attentions),
+        attentions=tuple(
+            _fold_attention(spec, a, seen, positions, i, value_bias=value_bias) for a in attentions
+        ),
         mlps=tuple(_fold_mlp(spec, mlp) for mlp in mlps),
         normed=spec.block != "post",
         parallel=spec.block == "parallel",
@@ -55,6 +60,8 @@ def _fold_attention(
     seen: Array,
     positions: tuple[Rotation | None, RelativeBias | None],
     i: int,
+    *,
+    value_bias: bool,
 ) -> Attention:
     post = spec.block == "post"
     q, k, v, proj = parts.q, parts.k, parts.v, parts.proj
@@ -74,10 +81,10 @@ def _fold_attention(
     if k_norm is None and positions[0] is None:
         # A shift that all keys share changes no softmax; behind a norm or a rotation it is not shared.
         k = _without_bias(k)
-    if parts.out_norm is None:
+    if parts.out_norm is None and not value_bias:
         proj = fold_value_bias(_spread(v.b, spec.heads, spec.key_heads(i)), proj)
         v = _without_bias(v)
-    else:
+    elif parts.out_norm is not None:
         proj = fold_layer_norm(*parts.out_norm, proj)
     if parts.scale is not None:
         proj = fold_layer_scale(proj, parts.scale)

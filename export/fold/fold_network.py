@@ -21,7 +21,7 @@ from .folded_network import Folded, Pool
 from .lazy_blocks import LazyBlocks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -33,13 +33,21 @@ if TYPE_CHECKING:
 __all__ = ["block_prompt", "fold", "fold_head"]
 
 
-def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapter) -> Folded:
+def fold(
+    spec: BackboneSpec,
+    weights: Mapping[str, NDArray[Any]],
+    adapter: Adapter,
+    *,
+    value_bias: Collection[int] = (),
+) -> Folded:
     """Fold a backbone and an adapter into one network.
 
     Args:
         spec: describes the backbone.
         weights: its tensors by timm name.
-        adapter: prompts, tuned LayerNorm parameters (which replace the backbone's) and head.
+        adapter: prompts, tuned LayerNorm parameters (which replace the backbone's), weight deltas
+            (each is applied to its tensor when that is folded) and head.
+        value_bias: blocks whose values keep their bias: a bank changes the projection behind it.
 
     Returns:
         The folded network, float64; its blocks are folded when a graph is written (`LazyBlocks`).
@@ -47,7 +55,7 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
     Raises:
         AdapterError: the adapter pools as the backbone cannot.
     """
-    tensors = Tensors({**weights, **adapter.layer_norms()})
+    tensors = Tensors(weights, adapter)
     final = None if spec.final_norm is None else tensors.norm(spec.final_norm)
     before = final if adapter.norm == "before_pool" else None
     pool = _fold_pool(spec, tensors, before) if adapter.pool == "map" else None
@@ -74,7 +82,10 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         prefix_rows=prefix_rows,
         norm_pre=norm_pre,
         blocks=LazyBlocks(
-            lambda i: fold_block(spec, tensors, block_prompt(adapter, spec, i), i), spec.depth
+            lambda i: fold_block(
+                spec, tensors, block_prompt(adapter, spec, i), i, value_bias=i in value_bias
+            ),
+            spec.depth,
         ),
         attention_pool=pool,
         head=head,

@@ -12,7 +12,7 @@ from .onnx_builder import Builder
 
 if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array, Norm
-    from vptkit.export.fold.folded_network import Attention, Folded, Prefix
+    from vptkit.export.fold.folded_network import Attention, Folded
     from vptkit.export.fold.last_block import Absorbed
     from vptkit.formats.backbone_spec import BackboneSpec
 
@@ -44,27 +44,30 @@ class AttentionWriter:
         Returns:
             [B, length, d], [B, 1, d] or [B, length + m, d].
         """
-        b = self.b
         if rows == "joined":
             y = self.joined_attention(x, a, length, name)
         elif rows == "first" and self.options.last_block == "absorbed" and absorbable(self.spec):
-            q = self.heads(b.linear(xq, a.q.w, a.q.b, f"{name}.q"), 1)  # [B, h, 1, e]
+            q = self.heads(self.linear(xq, a.q.w, a.q.b, f"{name}.q"), 1)  # [B, h, 1, e]
             absorbed = absorb_keys_values(a.k, a.v, self.spec.heads)
-            y = self.absorbed_attention(q, x, absorbed, a.prefix, length, name)
+            y = self.absorbed_attention(q, x, absorbed, a, length, name)
         else:
             count = 1 if rows == "first" else length
             if rows == "all" and self.options.qkv == "fused" and a.kv_heads == self.spec.heads:
                 q, k, v = self.fused(x, a, length, name)
             else:
-                q = self.heads(b.linear(xq, a.q.w, a.q.b, f"{name}.q"), count)
+                q = self.heads(self.linear(xq, a.q.w, a.q.b, f"{name}.q"), count)
                 q = self.placed(q, a.q_norm, a, count, f"{name}.q")
                 k, v = self.keys_values(x, a, length, name)
             m = len(a.prefix.keys)
             y = self.attention(q, k, v, a, (count, length + m, m), name)
         if a.out_norm:
             y = self.normalized(y, f"{name}.norm")
-        y = b.linear(y, a.proj.w, a.proj.b, f"{name}.proj")
+        y = self.linear(y, a.proj.w, a.proj.b, f"{name}.proj")
         return y if a.post is None else self.affine_norm(y, a.post, f"{name}.post")
+
+    def linear(self, x: str, w: Array, bias: Array | None, name: str) -> str:
+        """One linear of a block; a bank adds to it what each image's adapter changes."""
+        return self.b.linear(x, w, bias, name)
 
     def fused(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str, str]:
         """Queries, and prefixed keys and values, of one linear: TensorRT's favourite form."""
@@ -72,7 +75,7 @@ class AttentionWriter:
         none = np.zeros(spec.width)
         w = np.concatenate([a.q.w, a.k, a.v], axis=1)
         biases = [a.q.b, *(none if bias is None else bias for bias in (a.k_bias, a.v_bias))]
-        y = b.linear(x, w, np.concatenate(biases), f"{name}.qkv")
+        y = self.linear(x, w, np.concatenate(biases), f"{name}.qkv")
         y = b.reshape(y, (0, length, 3, spec.heads, spec.head_width), f"{name}.qkv/heads")
         y = b.transpose(y, (2, 0, 3, 1, 4), f"{name}.qkv/3bhte")
         q, k, v = (
@@ -86,9 +89,9 @@ class AttentionWriter:
     def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
         """Keys and values of x [B, length, d], the prompts' before them: [B, h, m + length, e]."""
         k, v = f"{name}.k", f"{name}.v"
-        keys = self.heads(self.b.linear(x, a.k, a.k_bias, k), length, a.kv_heads)
+        keys = self.heads(self.linear(x, a.k, a.k_bias, k), length, a.kv_heads)
         keys = self.placed(keys, a.k_norm, a, length, k)
-        values = self.heads(self.b.linear(x, a.v, a.v_bias, v), length, a.kv_heads)
+        values = self.heads(self.linear(x, a.v, a.v_bias, v), length, a.kv_heads)
         return self.prefixed(keys, values, a, name)
 
     def prefixed(self, k: str, v: str, a: Attention, name: str) -> tuple[str, str]:
@@ -118,10 +121,11 @@ class AttentionWriter:
         return np.concatenate([before, table, behind], axis=1)
 
     def absorbed_attention(
-        self, q: str, x: str, absorbed: Absorbed, prefix: Prefix, length: int, name: str
+        self, q: str, x: str, absorbed: Absorbed, a: Attention, length: int, name: str
     ) -> str:
         """One query [B, h, 1, e] against x̂ itself [B, T, d] (see `Absorbed`): → [B, 1, d]."""
-        b, spec, m = self.b, self.spec, len(prefix.keys)
+        b, spec, prefix = self.b, self.spec, a.prefix
+        m = len(prefix.keys)
         u = b.op("MatMul", [q, b.const(f"{name}.k.weight", absorbed.k)], f"{name}/q_wk")
         u = b.reshape(u, (0, spec.heads, spec.width), f"{name}/q_wk/rows")  # [B, h, d]
         x_t = b.transpose(x, (0, 2, 1), f"{name}/x_t")
@@ -155,7 +159,7 @@ class AttentionWriter:
             ("v", a.v, a.v_bias, None, a.prefix.values, a.kv_heads),
         ):
             label = f"{name}.{letter}"
-            part = self.heads(b.linear(x, w, bias, label), length, count)
+            part = self.heads(self.linear(x, w, bias, label), length, count)
             if letter != "v":
                 part = self.placed(part, norm, a, length, label)
             constant = self.batched(f"{label}.prefix", self._by_head(rows, count)[None])

@@ -194,15 +194,15 @@ class Writer(AttentionWriter):
     def mlp(self, x: str, mlp: Mlp, name: str) -> str:
         """What one MLP adds: fc1, activation (and gate), fc2."""
         b, kind = self.b, self.spec.activation
-        y = b.linear(x, mlp.fc1.w, mlp.fc1.b, f"{name}.fc1")
+        y = self.linear(x, mlp.fc1.w, mlp.fc1.b, f"{name}.fc1")
         if mlp.gate is None:
             y = b.activation(kind, y, f"{name}.act")
         else:
-            gate = b.linear(x, mlp.gate.w, mlp.gate.b, f"{name}.gate")
+            gate = self.linear(x, mlp.gate.w, mlp.gate.b, f"{name}.gate")
             y = b.op("Mul", [b.activation(kind, gate, f"{name}.act"), y], f"{name}.gated")
         if mlp.out_norm:
             y = self.normalized(y, f"{name}.norm", self.spec.mlp_width)
-        y = b.linear(y, mlp.fc2.w, mlp.fc2.b, f"{name}.fc2")
+        y = self.linear(y, mlp.fc2.w, mlp.fc2.b, f"{name}.fc2")
         return y if mlp.post is None else self.affine_norm(y, mlp.post, f"{name}.post")
 
     def pool(self, z: str, length: int, pool: str, norm: str) -> str:

@@ -43,13 +43,13 @@ def unfolded_graph(
     Args:
         spec: of the backbone.
         weights: its tensors by timm name.
-        adapter: prompts, tuned LayerNorm parameters and head.
+        adapter: prompts, tuned LayerNorm parameters, weight deltas and head.
         options: input, batch and type; `last_block` has no meaning here.
 
     Returns:
         A model with the input and output of `folded_graph`.
     """
-    writer = _Writer(spec, {**weights, **adapter.layer_norms()}, adapter, options)
+    writer = _Writer(spec, Tensors(weights, adapter), adapter, options)
     writer.logits()
     signature = input_signature(spec, options)
     return writer.b.model(
@@ -63,12 +63,11 @@ class _Writer:
     def __init__(
         self,
         spec: BackboneSpec,
-        tensors: Mapping[str, NDArray[Any]],
+        tensors: Tensors,
         adapter: Adapter,
         options: GraphOptions,
     ) -> None:
-        self.spec, self.tensors, self.adapter, self.options = spec, tensors, adapter, options
-        self.parts = Tensors(tensors)
+        self.spec, self.parts, self.adapter, self.options = spec, tensors, adapter, options
         self.b = Builder(options.dtype)
         self.source = "images" if options.input == "uint8" else "pixels"
 
@@ -348,7 +347,7 @@ class _Writer:
         return self.b.linear(x, linear.w, linear.b if bias else None, name)
 
     def tensor(self, name: str) -> str:
-        return self.b.const(name, self.tensors[name])
+        return self.b.const(name, self.parts(name))
 
     def batched(self, constant: str, name: str) -> str:
         return self.b.batched(constant, name, 3, self.options.batch, self.source)

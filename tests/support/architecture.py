@@ -26,7 +26,7 @@ TABLE: dict[str, str] = {
     "scores": "",
     "paths": "images",
     "backbones": "",
-    "formats": "images paths",
+    "formats": "backbones images paths",
     "checkpoints": "backbones formats paths",
     # devices/
     "devices.drivers": "",
@@ -34,7 +34,7 @@ TABLE: dict[str, str] = {
     "devices.probes": "devices.boards devices.drivers",
     "devices.power": "devices.drivers devices.probes",
     # tune/
-    "tune": "checkpoints formats images",
+    "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
     "tune.data": "images paths",
     "tune.methods": "tune tune.backbone formats scores",
@@ -55,7 +55,7 @@ TABLE: dict[str, str] = {
     "export.precision": "export.analysis export.numerics",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
     " backbones checkpoints formats",
-    "export.bank": "export.bundle export.fold export.graph export.precision formats images",
+    "export.bank": "export.analysis export.bundle export.fold export.graph export.precision formats images",
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",

@@ -3,7 +3,8 @@
     1. z = tokens after the position embedding (and norm_pre)
     2. "shallow": prompts join z once, behind the prefix tokens; "deep": fresh prompts join at every
        block and are cut off behind it
-    3. tuned LayerNorm parameters replace the backbone's (`apply_layer_norms`)
+    3. tuned LayerNorm parameters replace the backbone's (`apply_layer_norms`), weight deltas and
+       scales change its other tensors: diag(out) (W + b a) diag(in) (`with_weight_deltas`)
     4. pool: the class token, the mean over patches, both side by side, the mean over all but the
        class token, or the model's own attention pooling over the image's tokens
     5. the final norm stands before or after the pool; of two halves it takes each by itself
@@ -14,6 +15,7 @@ Everything else in vptkit is tested against this file; it is never optimised.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
@@ -32,7 +34,7 @@ from .spec_from_timm import spec_from_model
 from .timm_backbone import checked_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -45,6 +47,7 @@ __all__ = [
     "features",
     "final",
     "reference_logits",
+    "with_weight_deltas",
 ]
 
 
@@ -200,13 +203,51 @@ def apply_layer_norms(model: nn.Module, adapter: Adapter) -> None:
         state[name].copy_(torch.from_numpy(np.array(value)))
 
 
+@contextmanager
+def with_weight_deltas(model: nn.Module, adapter: Adapter) -> Iterator[None]:
+    """A model with an adapter's weight deltas while the context lasts; then it is as before.
+
+    Read off the tensors' names here, apart from `vptkit.formats.weight_deltas`, which the folds use.
+    """
+    state, tensors = model.state_dict(), adapter.tensors
+    before: dict[str, Tensor] = {}
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(np.array(tensors[name])).double()
+
+    def change(name: str, value: Tensor) -> None:
+        before.setdefault(name, state[name].clone())
+        state[name].copy_(value.reshape(state[name].shape))
+
+    try:
+        with torch.no_grad():
+            for name in sorted(tensors):  # all that is added comes before what multiplies
+                kind, _, rest = name.partition(".")
+                if kind == "delta" and rest in state:
+                    change(rest, state[rest].double() + tensor(name))
+                elif kind == "delta" and rest.endswith(".a"):
+                    weight, b = f"{rest[:-2]}.weight", tensor(f"{name[:-2]}.b")
+                    change(weight, state[weight].double().flatten(1) + b @ tensor(name))
+                elif kind == "scale":
+                    module, _, side = rest.rpartition(".")
+                    rows = state[f"{module}.weight"].double().flatten(1)
+                    factor = tensor(name)[:, None] if side == "out" else tensor(name)[None]
+                    change(f"{module}.weight", rows * factor)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in before.items():
+                state[name].copy_(value)
+
+
 def adapter_logits(
     model: Any, adapter: Adapter, pixels: Tensor, *, layer_norms_applied: bool = False
 ) -> Tensor:
     """Logits of an adapter on normalised pixels, in the pixels' precision.
 
     Args:
-        model: the timm backbone; its LayerNorms are overwritten with the adapter's.
+        model: the timm backbone; its LayerNorms are overwritten with the adapter's, its other
+            tensors are afterwards as before.
         adapter: any adapter for this backbone.
         pixels: float [B, 3, H, W].
         layer_norms_applied: the caller has done that already.
@@ -222,7 +263,8 @@ def adapter_logits(
         apply_layer_norms(model, adapter)
     sites = {"none": 0, "shallow": 1, "deep": len(model.blocks)}[adapter.insert]
     prompts = [tensor(adapter.prompts(i)) for i in range(sites)]
-    f = features(model, pixels, prompts, adapter.insert, adapter.pool, adapter.norm)
+    with with_weight_deltas(model, adapter):
+        f = features(model, pixels, prompts, adapter.insert, adapter.pool, adapter.norm)
     head = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
     return F.linear(f, tensor(head[0]), tensor(head[1]))
 

@@ -10,6 +10,12 @@ import torch
 from timm.data.config import resolve_data_config
 
 from vptkit.backbones.backbone_names import near_names
+from vptkit.backbones.timm_arguments import (
+    MOST_PARAMETERS,
+    of_timm,
+    require_timm_arguments,
+    require_timm_name,
+)
 from vptkit.backbones.weights_fit import other_model
 from vptkit.backbones.weights_places import remember_weights, remembered_weights
 from vptkit.checkpoints.read_weights import read_published
@@ -17,12 +23,6 @@ from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import BackboneError
 from vptkit.formats.adapter import require_backbone, with_spec
 from vptkit.formats.backbone_weights import digest_of_weights
-from vptkit.formats.timm_arguments import (
-    MOST_PARAMETERS,
-    of_timm,
-    require_timm_arguments,
-    require_timm_name,
-)
 from vptkit.images.preprocess import Preprocess
 from vptkit.paths.path_advice import advised
 from vptkit.shown_text import tell_once
@@ -81,7 +81,7 @@ def load_backbone(
     Args:
         name: timm model name.
         args: keyword arguments of `timm.create_model` that describe the architecture, e.g.
-            {"img_size": 112}; see `vptkit.formats.timm_arguments`.
+            {"img_size": 112}; see `vptkit.backbones.timm_arguments`.
         weights: a file or a folder in any form that `vptkit.checkpoints` reads; None fetches timm's
             own weights of this name from the hub.
         follow: take from the weights' publisher what timm does otherwise; not for an adapter, whose

@@ -13,8 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.backbones.backbone_table import all_backbones
+from vptkit.backbones.timm_arguments import require_timm_arguments, require_timm_name
 from vptkit.errors import BackboneError
-from vptkit.formats.timm_arguments import require_timm_arguments, require_timm_name
 from vptkit.schema import choice, integer, list_of, number, require
 
 from .weights_files import folder_json

@@ -1,6 +1,6 @@
 """What is written to disk, and its checks: adapter files, bundles, weights. numpy and safetensors.
 
-- `adapter`: the adapter file, `vptkit.adapter/1`.
+- `adapter`: the adapter file, `vptkit.adapter/1` and `/2`.
 - `backbone_spec`: an isotropic ViT, described completely.
 - `backbone_weights`: a backbone's tensors by timm name, and their digest.
 - `bank_tables`: the tables of a bank: shapes, layout, rows of an adapter.
@@ -11,5 +11,5 @@
 - `pooling`: the pools, and how many numbers each gives the head.
 - `summary`: what a file is, for `vptkit inspect`.
 - `tensor_file`: safetensors, read and written with numpy alone.
-- `timm_arguments`: what of a file may reach `timm.create_model`.
+- `weight_deltas`: changes to a backbone's linears and other tensors, and a tensor with them.
 """

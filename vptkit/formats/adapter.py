@@ -1,7 +1,8 @@
-"""The adapter file, format `vptkit.adapter/1`: the tuned numbers and what they mean.
+"""The adapter file, format `vptkit.adapter/1` or `/2`: the tuned numbers and what they mean.
 
 One safetensors file with one metadata key, `vptkit`, that holds canonical JSON; equal adapters are
-equal bytes. What the numbers mean is in `vptkit.tune.backbone.reference`.
+equal bytes. Version 2 is what has weight deltas (`weight_deltas`), which a reader of version 1 would
+not know; both are read. What the numbers mean is in `vptkit.tune.backbone.reference`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vptkit.backbones.timm_arguments import require_timm_arguments, require_timm_name
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.images.preprocess import Preprocess
 from vptkit.paths.path_advice import advised
@@ -34,7 +36,7 @@ from .backbone_weights import norm_shapes
 from .manifest_schema import CLASSES, DIGEST, NAME, NOTES, PROMPTS
 from .pooling import POOLS, head_inputs, reads_class_token
 from .tensor_file import parse_tensor_file, read_tensor_file, write_tensors
-from .timm_arguments import require_timm_arguments, require_timm_name
+from .weight_deltas import delta_problems, delta_shapes, is_delta, weight_deltas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +47,11 @@ if TYPE_CHECKING:
     from vptkit.schema import Kind
 
     from .pooling import Pool
+    from .weight_deltas import WeightDelta
 
 __all__ = [
     "FORMAT",
+    "FORMAT_WITH_DELTAS",
     "Adapter",
     "BackboneRef",
     "parse_adapter",
@@ -58,9 +62,11 @@ __all__ = [
 ]
 
 FORMAT = "vptkit.adapter/1"
+FORMAT_WITH_DELTAS = "vptkit.adapter/2"
+_FORMATS = (FORMAT, FORMAT_WITH_DELTAS)
 # Kinds of the fields; what they mean together is checked by `_validate` and by who reads them.
 _FIELDS: Mapping[str, Kind] = {
-    "format": choice(FORMAT),
+    "format": choice(*_FORMATS),
     "name": NAME,
     "backbone": anything(values=10_000, depth=8, letters=1000),
     "method": text(200),
@@ -152,7 +158,7 @@ class Adapter:
         preprocess: what to do to an image.
         train: how it was made, free form.
         tensors: `prompt.{i}` [m, d] or `prompt.{i}.a` [m, p] + `prompt.{i}.b` [d, p];
-            `ln.{timm name}` [d]; `head.weight` [C, d] ([C, 2 d] with pool "token+avg", class
+            `ln.{timm name}` [d]; `delta.…` and `scale.…` (see `weight_deltas`); `head.weight` [C, d] ([C, 2 d] with pool "token+avg", class
             token first), `head.bias` [C]; optionally `golden.images` uint8 [G, H, W, 3] and
             `golden.logits` float32 [G, C].
     """
@@ -170,11 +176,14 @@ class Adapter:
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     def without_prompts(self) -> Adapter:
-        """The same adapter as a linear probe; a mean over prompts becomes one over patches."""
+        """The same adapter as a linear probe; a mean over prompts becomes one over patches.
+
+        LayerNorms and weight deltas go too: what is left is the backbone and a head.
+        """
         tensors = {
             name: value
             for name, value in self.tensors.items()
-            if not name.startswith(("prompt.", "ln.", "golden."))
+            if not name.startswith(("prompt.", "ln.", "golden.")) and not is_delta(name)
         }
         return replace(
             self,
@@ -196,6 +205,15 @@ class Adapter:
         """Tuned LayerNorm parameters by timm name."""
         return {k[3:]: v for k, v in self.tensors.items() if k.startswith("ln.")}
 
+    def weight_deltas(self) -> dict[str, WeightDelta]:
+        """How tensors of the backbone are changed, by timm name (norms: `layer_norms`)."""
+        return weight_deltas(self.tensors)
+
+    @property
+    def format(self) -> str:
+        """Of the file: version 2 where there are weight deltas."""
+        return FORMAT_WITH_DELTAS if any(map(is_delta, self.tensors)) else FORMAT
+
     def weights_origin(self) -> str | None:
         """What is noted of the backbone's weights, as "model.safetensors (sha256 029e07…)"."""
         noted = self.train.get("weights")
@@ -215,7 +233,7 @@ class Adapter:
     def to_json(self) -> dict[str, Any]:
         """The metadata document."""
         return {
-            "format": FORMAT,
+            "format": self.format,
             "name": self.name,
             "backbone": self.backbone.to_json(),
             "method": self.method,
@@ -281,6 +299,12 @@ def _adapter_of(source: Path, text: str, tensors: dict[str, NDArray[Any]]) -> Ad
         raise AdapterError(f"{source}: {error}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise AdapterError(f"{malformed}: {error!r}") from error
+    if adapter.format != document["format"] == FORMAT:
+        raise AdapterError(
+            f"{source}: format is {FORMAT!r}, which has no weight deltas, but there is "
+            f"{min(filter(is_delta, tensors))}. Expected {FORMAT_WITH_DELTAS!r}."
+        )
+    document = {**document, "format": adapter.format}  # version 2 may have none
     if adapter.to_json() != document:  # a value of another kind than it should be
         odd = [key for key, value in adapter.to_json().items() if value != document[key]]
         raise AdapterError(f"{malformed}: {odd[0]} is {abridged(document[odd[0]])}")
@@ -301,8 +325,10 @@ def with_spec(adapter: Adapter, spec: BackboneSpec) -> Adapter:
 
 def _require_fields(document: dict[str, Any], source: object) -> None:
     found = document.get("format")
-    if found != FORMAT:
-        raise AdapterError(f"{source}: format is {abridged(found)}, this vptkit reads {FORMAT!r}")
+    if found not in _FORMATS:
+        raise AdapterError(
+            f"{source}: format is {abridged(found)}, this vptkit reads {' and '.join(_FORMATS)}"
+        )
     if set(document) != set(_FIELDS):
         raise AdapterError(
             f"{source}: metadata misses {sorted(set(_FIELDS) - set(document))} and has unknown "
@@ -372,7 +398,9 @@ def _tensor_problems(adapter: Adapter) -> list[str]:
         return [f"head.weight is {width} wide, {_wanted(adapter, d)}"]
     expected = _expected_shapes(adapter, d)
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(tensors))]
-    problems += [f"{name} is not known" for name in sorted(set(tensors) - set(expected))]
+    unknown = set(tensors) - set(expected)
+    reasons = delta_problems(tensors, spec, unknown=unknown)
+    problems += [reasons.get(name, f"{name} is not known") for name in sorted(unknown)]
     for name in sorted(set(expected) & set(tensors)):
         value, shape = tensors[name], expected[name]
         fits = value.ndim == len(shape) and all(
@@ -422,6 +450,7 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
     tuned = adapter.layer_norms()
     norms = norm_shapes(spec) if spec else _plausible_norms(adapter, d)
     shapes |= {f"ln.{name}": norms[name] for name in tuned if name in norms}
+    shapes |= delta_shapes(tensors, spec, _blocks(adapter))
     if any(name.startswith("golden.") for name in tensors):
         images = tensors.get("golden.images")
         count = images.shape[0] if images is not None and images.ndim == 4 else -1
@@ -432,7 +461,7 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
 
 def _plausible_norms(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
     """Without a spec: norms as timm names them, of blocks that the prompts know of."""
-    blocks = len(_prompt_sites(adapter)) if adapter.insert == "deep" else _MOST_BLOCKS
+    blocks = _blocks(adapter)
     found: dict[str, tuple[int, ...]] = {}
     for name in adapter.layer_norms():
         match = _NORM.fullmatch(name)
@@ -440,6 +469,11 @@ def _plausible_norms(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
             narrow = match["inner"] is not None  # of a head, or of the MLP's width
             found[name] = (-1,) if narrow else (d,)
     return found
+
+
+def _blocks(adapter: Adapter) -> int:
+    """L; without a spec as many as the prompts know of, or may be."""
+    return len(_prompt_sites(adapter)) if adapter.insert == "deep" else _MOST_BLOCKS
 
 
 def _prompt_sites(adapter: Adapter) -> range:

@@ -10,6 +10,16 @@ bank.norm_bias     [A S, d]
 bank.head_weight   [A, f, C]        the final norm's affine is folded in; f is d, or 2 d (`pooling`)
 bank.head_bias     [A, C]
 
+For each linear of a block that some adapter changes (`bank_linears` has their names, as
+blocks.3.attn.q), y = ((x · in) W + ((x · in) a) b) · out + bias, and of these tables those that are
+needed; with r the largest rank of an adapter in this linear:
+
+bank.{linear}.a    [A, in, r]       the attention scale and LayerScale are folded into b and bias
+bank.{linear}.b    [A, r, out]
+bank.{linear}.in   [A, in]
+bank.{linear}.out  [A, out]
+bank.{linear}.bias [A, out]         what is added to the backbone's own
+
 On disk each adapter is one small file `adapters/NAME-DIGEST.safetensors` with its own rows, not
 padded, so that adding one neither rewrites nor reads the others.
 """
@@ -20,7 +30,8 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,7 +42,7 @@ from .manifest_schema import ADAPTERS
 from .pooling import head_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -42,9 +53,14 @@ __all__ = [
     "MASKED",
     "NORMS",
     "AdapterRows",
+    "BankLinear",
     "BankShape",
+    "LinearRoom",
+    "bank_linears",
     "kept_norms",
+    "keys_have_bias",
     "norm_slots",
+    "open_norms",
     "parse_rows",
     "write_rows",
 ]
@@ -54,6 +70,8 @@ NORMS = "norms.safetensors"  # the backbone's own: whoever adds an adapter needs
 # sum is 0 in each of them; and twice this is not yet -inf in bfloat16 or float32.
 MASKED = -32768.0
 _DIGEST_LETTERS = 8
+_LINEARS = "linears."  # begin the names of their rows in a file
+_TABLE = re.compile(r"bank\.(blocks\..+)\.(a|b|in|out|bias)")
 _ROW_NUMBERS = 1 << 28  # that one adapter takes in the tables, at most
 
 
@@ -67,18 +85,193 @@ def norm_slots(spec: BackboneSpec) -> tuple[str, ...]:
     return (*pre, *blocks)
 
 
+class BankLinear(NamedTuple):
+    """A linear of a bank's graph: which part of which timm tensors it is.
+
+    Attributes:
+        weight, start, stop: rows of a timm tensor [rows, inputs].
+        biases: timm tensors that are added, each with its first and last row.
+        inputs: the width of a row.
+        norm: the norm whose affine stands between x̂ and this linear, as the graph and as timm name
+            it; None if there is none.
+        scale: timm's LayerScale behind it, or None.
+        kind: what it does; keys' biases count only where `keys_have_bias`.
+    """
+
+    weight: str
+    start: int
+    stop: int
+    biases: tuple[tuple[str, int, int], ...]
+    inputs: int
+    norm: tuple[str, str] | None
+    scale: str | None
+    kind: Literal["q", "k", "v", "proj", "fc1", "gate", "fc2"]
+
+    @property
+    def outputs(self) -> int:
+        """The width of what comes out."""
+        return self.stop - self.start
+
+
+@cache
+def bank_linears(spec: BackboneSpec) -> dict[str, BankLinear]:
+    """The linears of a bank's graph that an adapter may change, by their names in the graph.
+
+    Of blocks with several branches none: those share rows whose affine differs from one to the next.
+    """
+    # Whoever asks for the shape of a bank without weight deltas may lack safetensors.
+    from .backbone_weights import tensor_shapes
+
+    found: dict[str, BankLinear] = {}
+    if spec.block == "branches":
+        return found
+    known = tensor_shapes(spec)
+    for i in range(spec.depth):
+        parts = _joint_block(spec, i) if spec.block == "parallel" else _block(spec, i)
+        for name, linear in parts.items():
+            biases = tuple(bias for bias in linear.biases if bias[0] in known)
+            found[f"blocks.{i}.{name}"] = linear._replace(biases=biases)
+    return found
+
+
+def _block(spec: BackboneSpec, i: int) -> dict[str, BankLinear]:
+    from .backbone_weights import attention_branches, mlp_branches
+
+    (attention,), (mlp,) = attention_branches(spec, i), mlp_branches(spec, i)
+    name, d, hidden = f"blocks.{i}", spec.width, spec.mlp_width
+    kv = spec.key_heads(i) * spec.head_width
+    before = None if spec.block == "post" else (f"{name}.norm1", attention.norm)
+    inner = (f"{name}.attn.norm", f"{attention.module}.norm") if spec.attention_norm else None
+    found: dict[str, BankLinear] = {}
+    places: dict[Literal["q", "k", "v"], tuple[int, int]]
+    places = {"q": (0, d), "k": (d, d + kv), "v": (d + kv, d + 2 * kv)}
+    for kind, (first, end) in places.items():
+        apart = spec.qkv == "separate"
+        module = f"{attention.module}.{kind}_proj" if apart else f"{attention.module}.qkv"
+        start, stop = (0, end - first) if apart else (first, end)
+        own = (f"{attention.module}.{kind}_bias", 0, stop - start)  # BEiT's
+        biases = ((f"{module}.bias", start, stop), own)
+        found[f"attn.{kind}"] = BankLinear(
+            f"{module}.weight", start, stop, biases, d, before, None, kind
+        )
+    found["attn.proj"] = _whole(f"{attention.module}.proj", d, d, inner, attention.scale, "proj")
+    before = None if spec.block == "post" else (f"{name}.norm2", mlp.norm)
+    inner = (f"{name}.mlp.norm", f"{mlp.module}.norm") if spec.mlp_norm else None
+    if spec.mlp == "swiglu":
+        for module, part in (("fc1_g", "gate"), ("fc1_x", "fc1")):
+            linear = _whole(f"{mlp.module}.{module}", hidden, d, before, None, "fc1")
+            found[f"mlp.{part}"] = linear
+    else:
+        joint = _whole(f"{mlp.module}.fc1", hidden, d, before, None, "fc1")
+        found["mlp.fc1"] = joint
+        if spec.mlp == "glu":
+            found["mlp.gate"] = joint
+            found["mlp.fc1"] = _moved(joint, hidden)
+    found["mlp.fc2"] = _whole(f"{mlp.module}.fc2", d, hidden, inner, mlp.scale, "fc2")
+    return found
+
+
+def _joint_block(spec: BackboneSpec, i: int) -> dict[str, BankLinear]:
+    """ViT-22B: the MLP's hidden rows, queries, keys and values are one linear of one norm."""
+    name, d, hidden = f"blocks.{i}", spec.width, spec.mlp_width
+    before, scale = (f"{name}.norm1", f"{name}.in_norm"), f"{name}.ls.gamma"
+    joint = _whole(f"{name}.in_proj", hidden, d, before, None, "fc1")
+    found = {"mlp.fc1": joint._replace(biases=(*joint.biases, (f"{name}.mlp_bias", 0, hidden)))}
+    kinds: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
+    for n, kind in enumerate(kinds):
+        rows = _moved(joint._replace(stop=d), hidden + n * d)
+        bias = (f"{name}.in_proj.bias", rows.start, rows.stop)
+        found[f"attn.{kind}"] = rows._replace(biases=(bias,), kind=kind)
+    own = scale if spec.layer_scale else None
+    found["attn.proj"] = _whole(f"{name}.attn_out_proj", d, d, None, own, "proj")
+    found["mlp.fc2"] = _whole(f"{name}.mlp_out_proj", d, hidden, None, own, "fc2")
+    return found
+
+
+def _whole(
+    module: str,
+    rows: int,
+    inputs: int,
+    norm: tuple[str, str] | None,
+    scale: str | None,
+    kind: Literal["proj", "fc1", "gate", "fc2"],
+) -> BankLinear:
+    bias = ((f"{module}.bias", 0, rows),)
+    return BankLinear(f"{module}.weight", 0, rows, bias, inputs, norm, scale, kind)
+
+
+def _moved(linear: BankLinear, rows: int) -> BankLinear:
+    """As many rows, further down in the same tensors."""
+    biases = tuple((name, start + rows, stop + rows) for name, start, stop in linear.biases)
+    return linear._replace(start=linear.start + rows, stop=linear.stop + rows, biases=biases)
+
+
+def keys_have_bias(spec: BackboneSpec) -> bool:
+    """Whether a shift of keys changes an answer: not if all keys share it (`fold_block`)."""
+    return spec.qk_norm or spec.rotary is not None
+
+
+def open_norms(spec: BackboneSpec, linears: Collection[str]) -> dict[str, str]:
+    """Norms whose affine a bank leaves in its graph, as a changed linear needs the rows behind it.
+
+    Args:
+        spec: the backbone.
+        linears: those that have tables.
+
+    Returns:
+        Name in the graph → timm's.
+    """
+    known = bank_linears(spec)
+    return dict(norm for name in linears if (norm := known[name].norm) is not None)
+
+
 def kept_norms(
-    spec: BackboneSpec, tensors: Mapping[str, Any], *, layer_norms: bool
+    spec: BackboneSpec,
+    tensors: Mapping[str, Any],
+    *,
+    layer_norms: bool,
+    linears: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Of tensors by timm name those of the norms that a bank keeps of its backbone (NORMS).
+    """Of tensors by timm name those that a bank keeps of its backbone (NORMS), for further adapters.
 
     Args:
         spec: the backbone.
         tensors: by timm name; arrays, or their shapes.
-        layer_norms: an adapter may bring tuned LayerNorms. Without, only the final norm is kept.
+        layer_norms: an adapter may bring tuned LayerNorms. Without, only the final norm is kept, and
+            those before the keys of a block where a linear can change: prompts stand behind them.
+        linears: those that have tables; LayerScale behind them is kept.
     """
-    names = {*(norm_slots(spec) if layer_norms else ()), spec.final_norm}
-    return {name: value for name, value in tensors.items() if name.rpartition(".")[0] in names}
+    opened = open_norms(spec, linears)
+    before = {timm for graph, timm in opened.items() if graph.endswith(".norm1")}
+    names = {*(norm_slots(spec) if layer_norms else ()), *before, spec.final_norm}
+    scales = {bank_linears(spec)[name].scale for name in linears}
+    return {
+        name: value
+        for name, value in tensors.items()
+        if name.rpartition(".")[0] in names or name in scales
+    }
+
+
+class LinearRoom(NamedTuple):
+    """What a bank has room for in one linear: rank r, or 0; and which other tables it has."""
+
+    inputs: int
+    outputs: int
+    rank: int = 0
+    in_scale: bool = False
+    out_scale: bool = False
+    bias: bool = False
+
+    def tables(self) -> dict[str, tuple[int, ...]]:
+        """Ending of a table's name → shape of a row."""
+        factors = {"a": (self.inputs, self.rank), "b": (self.rank, self.outputs)}
+        others = {
+            "in": (self.inputs,) if self.in_scale else None,
+            "out": (self.outputs,) if self.out_scale else None,
+            "bias": (self.outputs,) if self.bias else None,
+        }
+        found: dict[str, tuple[int, ...]] = {**factors} if self.rank else {}
+        return found | {name: row for name, row in others.items() if row is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +284,7 @@ class BankShape:
         prompts: m, the most prompts of an adapter; 0 if none can have any.
         classes: C, the most classes of an adapter.
         norms: S, or 0 if no adapter can bring tuned LayerNorms.
+        linears: those of the blocks that an adapter can change, by name (`bank_linears`).
     """
 
     depth: int
@@ -100,10 +294,18 @@ class BankShape:
     prompts: int
     classes: int
     norms: int
+    linears: Mapping[str, LinearRoom] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, spec: BackboneSpec, *, pool: str, prompts: int, classes: int, layer_norms: bool
+        cls,
+        spec: BackboneSpec,
+        *,
+        pool: str,
+        prompts: int,
+        classes: int,
+        layer_norms: bool,
+        linears: Mapping[str, LinearRoom] | None = None,
     ) -> BankShape:
         """For a backbone and the pool that all adapters share."""
         return cls(
@@ -114,6 +316,7 @@ class BankShape:
             prompts=prompts,
             classes=classes,
             norms=len(norm_slots(spec)) if layer_norms else 0,
+            linears=linears or {},
         )
 
     @classmethod
@@ -132,6 +335,7 @@ class BankShape:
                 prompts=int(shapes["bank.prompts"][1]) if "bank.prompts" in shapes else 0,
                 classes=int(shapes["bank.head_bias"][1]),
                 layer_norms="bank.norm_weight" in shapes,
+                linears=_rooms(spec, shapes),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise BundleError(
@@ -159,6 +363,9 @@ class BankShape:
         if self.norms:
             tables["bank.norm_weight"] = (self.norms, (self.width,))
             tables["bank.norm_bias"] = (self.norms, (self.width,))
+        for name, room in self.linears.items():
+            for part, row in room.tables().items():
+                tables[f"bank.{name}.{part}"] = (1, row)
         tables["bank.head_weight"] = (1, (self.features, self.classes))
         tables["bank.head_bias"] = (1, (self.classes,))
         return tables
@@ -181,6 +388,7 @@ class AdapterRows:
         norm_weight, norm_bias: [S, d] each, or None in a bank without LayerNorms.
         head_weight: [f, C].
         head_bias: [C].
+        linears: `{linear}.a` [in, r], `.b` [r, out], `.in`, `.out`, `.bias`: those that it changes.
         golden: the reference's own answers, uint8 [G, H, W, 3] and float32 [G, C], or None.
     """
 
@@ -189,6 +397,7 @@ class AdapterRows:
     norm_bias: NDArray[np.float32] | None
     head_weight: NDArray[np.float32]
     head_bias: NDArray[np.float32]
+    linears: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
     golden: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = field(default=None, repr=False)
 
     def fill(self, shape: BankShape, tables: Mapping[str, NDArray[Any]], slot: int) -> None:
@@ -205,10 +414,21 @@ class AdapterRows:
             rows = slice(slot * shape.norms, (slot + 1) * shape.norms)
             tables["bank.norm_weight"][rows] = self.norm_weight
             tables["bank.norm_bias"][rows] = self.norm_bias
+        self._fill_linears(shape, tables, slot)
         classes = len(self.head_bias)
         for name, value in (("head_weight", self.head_weight), ("head_bias", self.head_bias)):
             tables[f"bank.{name}"][slot, ..., :classes] = value
             tables[f"bank.{name}"][slot, ..., classes:] = 0
+
+    def _fill_linears(self, shape: BankShape, tables: Mapping[str, Any], slot: int) -> None:
+        """Factors padded with zeros; where the adapter changes nothing, what changes nothing."""
+        for name, room in shape.linears.items():
+            for part in room.tables():
+                place = tables[f"bank.{name}.{part}"][slot]
+                place[...] = 1 if part in ("in", "out") else 0
+                value = self.linears.get(f"{name}.{part}")
+                if value is not None:
+                    place[tuple(map(slice, value.shape))] = value
 
 
 def write_rows(folder: Path, name: str, rows: AdapterRows) -> tuple[str, str]:
@@ -232,6 +452,7 @@ def write_rows(folder: Path, name: str, rows: AdapterRows) -> tuple[str, str]:
         "norm_bias": rows.norm_bias,
         "head_weight": rows.head_weight,
         "head_bias": rows.head_bias,
+        **{f"{_LINEARS}{key}": value for key, value in rows.linears.items()},
         "golden.images": None if rows.golden is None else rows.golden[0],
         "golden.logits": None if rows.golden is None else rows.golden[1],
     }
@@ -272,6 +493,11 @@ def parse_rows(content: bytes, path: Path, shape: BankShape) -> AdapterRows:
         norm_bias=found.get("norm_bias"),
         head_weight=found.get("head_weight", np.empty(0, np.float32)),
         head_bias=np.empty(0, np.float32) if head is None else head,
+        linears={
+            name.removeprefix(_LINEARS): value
+            for name, value in found.items()
+            if name.startswith(_LINEARS)
+        },
         golden=(found["golden.images"], found["golden.logits"]) if golden else None,
     )
     m = 0 if prompts is None or prompts.ndim != 3 else prompts.shape[1]
@@ -281,8 +507,47 @@ def parse_rows(content: bytes, path: Path, shape: BankShape) -> AdapterRows:
     expected |= (
         {"norm_weight": (shape.norms, d), "norm_bias": (shape.norms, d)} if shape.norms else {}
     )
+    expected |= _linear_shapes(rows, shape)
     came = {k: v.shape for k, v in found.items() if not k.startswith("golden.")}
     kinds = {v.dtype.kind for k, v in found.items() if k in expected}
     if came != expected or kinds != {"f"} or m > shape.prompts or not 0 < c <= shape.classes:
         raise BundleError(f"{path}: holds {came}, the bank has room for {shape.rows()}")
     return rows
+
+
+def _linear_shapes(rows: AdapterRows, shape: BankShape) -> dict[str, tuple[int, ...]]:
+    """What a file's rows of linears should be; a rank may be any that the bank has room for."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, room in shape.linears.items():
+        a = rows.linears.get(f"{name}.a")
+        rank = a.shape[1] if a is not None and a.ndim == 2 else 0
+        own = room._replace(rank=rank if rank <= room.rank else 0)
+        tables = own.tables().items()
+        expected |= {
+            f"{_LINEARS}{name}.{part}": row
+            for part, row in tables
+            if f"{name}.{part}" in rows.linears or part == "b"
+        }
+    return expected
+
+
+def _rooms(spec: BackboneSpec, shapes: Mapping[str, Any]) -> dict[str, LinearRoom]:
+    """The linears that have tables, read off the names and shapes of a manifest's inputs.
+
+    Raises:
+        KeyError: the backbone has no such linear.
+    """
+    found: dict[str, LinearRoom] = {}
+    for table, shape in shapes.items():
+        match = _TABLE.fullmatch(table)
+        if match is None:
+            continue
+        name, part = match.groups()
+        linear = bank_linears(spec)[name]
+        room = found.get(name, LinearRoom(linear.inputs, linear.outputs))
+        if part == "a":
+            room = room._replace(rank=int(shape[2]))
+        elif part != "b":
+            room = room._replace(**{part if part == "bias" else f"{part}_scale": True})
+        found[name] = room
+    return found

@@ -105,6 +105,7 @@ _ADAPTER = record(
     },
 )
 _OF_BANKS = {"method", "insert", "prompt_length", "pool", "norm", "file", "sha256"}
+_INPUTS = 20_000  # of a bank five for each linear of each block
 _LEAST = text(20, means="a version", fits=_version)
 _LOWERING = record(
     {},
@@ -132,7 +133,7 @@ FIELDS: Mapping[str, Kind] = {
     ),
     "adapters": list_of(_ADAPTER, _ADAPTERS, least=1),
     "preprocess": _NOTE,  # read by `preprocess`
-    "inputs": list_of(_VALUE, 16, least=1),
+    "inputs": list_of(_VALUE, _INPUTS, least=1),
     "outputs": list_of(_VALUE, 1, least=1),
     "precision": choice("fp32", "fp16", "bf16", "int8", "fp8"),
     "lowering": null_or(_LOWERING),

@@ -12,6 +12,7 @@ from vptkit.strict_json import parse_json
 
 from .adapter import parse_adapter, read_adapter
 from .bundle import ADAPTER, open_bundle
+from .weight_deltas import deltas_told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,7 @@ def _of_adapter(path: Path) -> dict[str, Any]:
         **document,
         "backbone": {key: backbone[key] for key in ("name", "args", "sha256")},
         **_confidence(adapter),
+        **_deltas(adapter),
         "classes": len(adapter.labels),
         "numbers": sum(int(v.size) for v in tuned.values()),
         "tensors": {name: list(value.shape) for name, value in sorted(tuned.items())},
@@ -91,10 +93,17 @@ def _of_bundle(path: Path) -> dict[str, Any]:
         "backbone": {key: value for key, value in backbone.items() if key != "spec"},
         "adapters": adapters,
         **_confidence(made_of),
+        **_deltas(made_of),
         "files": sizes,
         "classes": max(len(entry["labels"]) for entry in adapters),
         "golden": sum(0 if answers is None else len(answers[0]) for answers in golden),
     }
+
+
+def _deltas(adapter: Adapter | None) -> dict[str, Any]:
+    """What an adapter's weight deltas are; nothing if it has none."""
+    told = None if adapter is None else deltas_told(adapter.tensors)
+    return {} if told is None else {"deltas": told}
 
 
 def _confidence(adapter: Adapter | None) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from safetensors.torch import save_file  # noqa: E402
 
 from tests.support.foreign_checkpoints import NAME, TINY  # noqa: E402
 from tests.support.timms import OLDER, REASON  # noqa: E402
+from vptkit.backbones.timm_arguments import _ARGUMENTS  # noqa: E402
 from vptkit.errors import AdapterError, BackboneError  # noqa: E402
 from vptkit.formats.adapter import read_adapter, with_spec  # noqa: E402
 from vptkit.formats.bundle import write_manifest  # noqa: E402
 from vptkit.formats.tensor_file import read_tensor_file, write_tensors  # noqa: E402
-from vptkit.formats.timm_arguments import _ARGUMENTS  # noqa: E402
 from vptkit.tune.backbone import timm_backbone  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import _MODELS, spec_from_model  # noqa: E402
 from vptkit.tune.backbone.timm_backbone import create_backbone, described_weights  # noqa: E402

@@ -116,6 +116,7 @@ def export(
     ] = "auto",
     bank_prompts: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
     bank_classes: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
+    bank_rank: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
     bank_layer_norms: Annotated[
         str, typer.Option(help="Whether a bank looks up LayerNorms: auto, yes or no")
     ] = "auto",
@@ -205,6 +206,7 @@ def _export_bank(settings: dict[str, Any], output: Path, common: dict[str, Any])
         prompts=settings["bank_prompts"],
         classes=settings["bank_classes"],
         layer_norms=settings["bank_layer_norms"],
+        rank=settings["bank_rank"],
     )
     return export_bank(settings["adapters"], output, bank=room, **common)
 

@@ -51,7 +51,7 @@ EXPORT_RULES = (
     Rule(("threads",), "--verify, --gate or --calibration", lambda s: s["verify"] or _judged(s)),
     Rule(("last_block",), "--fold all", lambda s: s["fold"] == "all"),
     Rule(
-        ("bank_prompts", "bank_classes", "bank_layer_norms"),
+        ("bank_prompts", "bank_classes", "bank_rank", "bank_layer_norms"),
         "--layout bank",
         lambda s: s["layout"] == "bank",
     ),

@@ -60,6 +60,7 @@ def _adapter(document: Mapping[str, Any]) -> dict[str, str]:
         **_accuracy(train),
         "images": _images(train),
         "learned": f"{document['numbers']:,} numbers in {made_of} tensors",
+        "deltas": _deltas(document.get("deltas")),
         "weights": _weights(document["backbone"], train),
         "golden": f"{document['golden']} answers to check against",
         "confidence": _confidence(document),
@@ -81,6 +82,7 @@ def _bundle(
         "backbone": _backbone(document["backbone"], document["preprocess"]),
         "classes": _classes(first["labels"], None) if len(adapters) == 1 else _counts(adapters),
         **_accuracy(train),
+        "deltas": _deltas(document.get("deltas")),
         "precision": f"{document['precision']}, {document['layout']}",
         "work": _work(macs),
         "batch": f"{document['batch']} images"
@@ -162,6 +164,21 @@ def _weights(backbone: Mapping[str, Any], train: Mapping[str, Any]) -> str:
 def _confidence(document: Mapping[str, Any]) -> str:
     temperature = _at(document.get("confidence"), "temperature")
     return f"temperature {temperature:.3g}" if _is_number(temperature) else ""
+
+
+def _deltas(deltas: Any) -> str:
+    """As "rank 8 on 12 blocks.*.attn.qkv; whole 12 blocks.*.attn.qkv.bias"."""
+    if not isinstance(deltas, dict):
+        return ""
+    least, most = deltas["ranks"] or (0, 0)
+    rank = f"rank {most}" if least == most else f"ranks {least} to {most}"
+    kinds = ((f"{rank} on ", "low_rank"), ("whole ", "whole"), ("scales of ", "scales"))
+    parts = [
+        head + _few([f"{count} {name}" if count > 1 else name for name, count in found.items()])
+        for head, kind in kinds
+        if (found := deltas[kind])
+    ]
+    return "; ".join(parts)
 
 
 def _work(macs: Mapping[str, Any]) -> str:

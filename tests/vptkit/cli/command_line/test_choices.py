@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.command_tree import COMMANDS, options_of
+from vptkit.backbones.timm_arguments import POSITIONS
 from vptkit.cli.command_line.choices import CHOICES, TEXTS, choices_of
 from vptkit.formats.pooling import POOLS
-from vptkit.formats.timm_arguments import POSITIONS
 from vptkit.runtime.backends.selection import BACKENDS, TRT_LIBRARIES
 
 

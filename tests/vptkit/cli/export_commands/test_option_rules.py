@@ -45,6 +45,7 @@ EXPORT = {
         ("last_block", {"fold": "none"}, "--fold all"),
         ("bank_prompts", {}, "--layout bank"),
         ("bank_classes", {}, "--layout bank"),
+        ("bank_rank", {}, "--layout bank"),
         ("bank_layer_norms", {}, "--layout bank"),
     ],
 )

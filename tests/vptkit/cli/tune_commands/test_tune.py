@@ -374,7 +374,9 @@ def test_the_epsilon_of_the_publisher_survives_the_way(tune, vptkit, inputs, tmp
     adapter = read_adapter(out / "a.safetensors")
     assert adapter.backbone.args["norm_eps"] == adapter.backbone.spec.norm_eps == 1e-12
     assert adapter.train["weights"]["names"] == "Hugging Face"
-    code, _, err = vptkit("export", out / "a.safetensors", "--weights", weights, "-o", out / "a.vptk")
+    code, _, err = vptkit(
+        "export", out / "a.safetensors", "--weights", weights, "-o", out / "a.vptk"
+    )
     assert code == 0, err
     manifest = json.loads((out / "a.vptk" / "manifest.json").read_text())
     assert manifest["backbone"]["args"]["norm_eps"] == 1e-12

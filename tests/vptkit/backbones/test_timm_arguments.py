@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from vptkit.backbones.timm_arguments import require_timm_arguments, require_timm_name
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.formats.adapter import BackboneRef, read_adapter
 from vptkit.formats.tensor_file import read_tensor_file, write_tensors
-from vptkit.formats.timm_arguments import require_timm_arguments, require_timm_name
 
 OUTSIDE = {
     "pretrained_cfg": {"url": "http://example.org/w.pth", "file": "/etc/passwd"},
