@@ -3,5 +3,6 @@
 - `checkpoint_reader`: a .pth as named arrays.
 - `import_adapter`: `vptkit import`.
 - `linear_head`: a head alone, as DINOv2 publishes them.
+- `merged_layouts`: SSF's and RepAdapter's code.
 - `vpt_bpt_layouts`: VPT's and BPT's code.
 """

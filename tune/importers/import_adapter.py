@@ -28,6 +28,7 @@ from vptkit.tune.peft_adapters.peft_adapter import from_peft
 
 from .checkpoint_reader import read_state
 from .linear_head import from_linear_head, weight_and_bias
+from .merged_layouts import from_repadapter, from_ssf
 from .vpt_bpt_layouts import from_bpt, from_vpt
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYOUTS", "ImportConfig", "import_adapter"]
 
-LAYOUTS = ("vpt", "bpt", "peft", "linear")
+LAYOUTS = ("vpt", "bpt", "peft", "linear", "ssf", "repadapter")
 _POOLS = ("token", "avg_prompts", "avg", "token+avg", None)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NOISE_IMAGES = 4
@@ -64,10 +65,11 @@ class ImportConfig:
             and deviation, 256 → 224); "model": timm's for this backbone. None: "authors" for vpt
             and bpt, "model" for the others.
         name: of the adapter; None takes the output file's.
+        scale: s of RepAdapter, which its configurations have and its files lack.
     """
 
     backbone: str
-    layout: Literal["vpt", "bpt", "peft", "linear"] | None = None
+    layout: Literal["vpt", "bpt", "peft", "linear", "ssf", "repadapter"] | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     head: Path | None = None
@@ -75,6 +77,7 @@ class ImportConfig:
     pool: Literal["token", "avg_prompts", "avg", "token+avg"] | None = None
     preprocess: Literal["authors", "model"] | None = None
     name: str | None = None
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         """Check the choices.
@@ -90,6 +93,12 @@ class ImportConfig:
             if value not in known:
                 choices = ", ".join(choice for choice in known if choice)
                 raise VptkitError(f"--{flag} {value!r}: expected one of {choices}")
+        if (self.scale is not None) != (self.layout == "repadapter"):
+            raise VptkitError(
+                "--scale goes with --format repadapter alone"
+                if self.scale is not None
+                else "--scale: RepAdapter's files do not tell it; its configs/*/*.yaml do"
+            )
         if self.layout == "peft" and self.preprocess == "authors":
             raise VptkitError("--preprocess authors: PEFT prescribes none; leave it out")
         if self.layout in ("vpt", "bpt") and self.pool == "token+avg":
@@ -227,6 +236,10 @@ def _foreign(
         return from_peft(state, settings, spec, weights)
     if config.layout == "linear":
         return from_linear_head(state, spec)
+    if config.layout == "ssf":
+        return from_ssf(state, spec, weights)
+    if config.layout == "repadapter":
+        return from_repadapter(state, spec, weights, float(config.scale or 0))
     if not spec.class_token:
         raise AdapterError(f"{config.backbone} has no class token, as every model of this code has")
     return from_vpt(state, spec) if config.layout == "vpt" else from_bpt(state, spec)
@@ -258,7 +271,7 @@ def _head(foreign: Foreign, config: ImportConfig, inputs: int) -> dict[str, NDAr
 
 
 def _pool(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> str:
-    if config.layout in ("peft", "linear"):
+    if config.layout not in ("vpt", "bpt"):
         return config.pool or foreign.pool or spec.pool
     pool = config.pool or foreign.pool
     if foreign.pool and (pool == "token") != (foreign.pool == "token"):

@@ -95,7 +95,10 @@ def test_head_and_labels_by_option(bring, make_vit, head_file, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layout": "lora"}, "--format 'lora': expected one of vpt, bpt, peft, linear"),
+        (
+            {"layout": "lora"},
+            "--format 'lora': expected one of vpt, bpt, peft, linear, ssf, repadapter",
+        ),
         ({"pool": "max"}, "--pool 'max'"),
         ({"preprocess": "mine"}, "--preprocess 'mine'"),
         ({"layout": "peft", "preprocess": "authors"}, "PEFT prescribes none"),

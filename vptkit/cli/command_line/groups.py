@@ -107,7 +107,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "import": {
         _COMMON: "output format backbone weights labels head force",
         "Backbone": "config image-size pool preprocess",
-        LAST_OPTIONS: "name",
+        LAST_OPTIONS: "name scale",
     },
     "inspect": {_COMMON: "all"},
     "bank add": {_COMMON: "name"},

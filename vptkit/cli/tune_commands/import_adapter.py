@@ -28,8 +28,8 @@ def import_(
         str | None,
         typer.Option(
             "--format",
-            help="vpt or bpt (the authors' code), peft (LoRA and what else merges), linear (a head "
-            "alone, as DINOv2's) [peft, if FILE is its folder].",
+            help="vpt, bpt, ssf or repadapter (the authors' code), peft (LoRA and what else merges), "
+            "linear (a head alone, as DINOv2's) [peft, if FILE is its folder].",
         ),
     ] = None,
     backbone: Annotated[
@@ -51,6 +51,10 @@ def import_(
         str | None, typer.Option(help="authors or model [vpt, bpt: authors; else model].")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the adapter [the file's].")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="repadapter: that of the configuration it was trained with."),
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -72,6 +76,7 @@ def import_(
         pool=pool,  # type: ignore[arg-type]
         preprocess=preprocess,  # type: ignore[arg-type]
         name=name,
+        scale=scale,
     )
     document = import_adapter(file, output, config, force=force)
     if as_json:
