@@ -34,6 +34,7 @@ EXCEPTIONS = {
     "vptkit.strict_json": {"tomli"},
     "vptkit.tune.data.arrow_dataset": {"pyarrow"},
     "vptkit.tune.backbone.hub_weights": {"huggingface_hub"},  # which timm brings
+    "vptkit.tune.peft_adapters.merged_by_peft": {"peft"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
     "vptkit.tune.run.learning_curves": {"matplotlib"},
     "vptkit.tune.run.rescale_plots": {"matplotlib"},
@@ -50,6 +51,7 @@ BANNED = {"click", "pickle"}
 # Modules that must stay cheap to import: their package stands inside functions only.
 LAZY = {
     "vptkit.devices.drivers.nvml": {"pynvml"},
+    "vptkit.tune.peft_adapters.merged_by_peft": {"peft"},
     # Only plot_text imports matplotlib; what the others have in functions runs after it.
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
     "vptkit.tune.run.learning_curves": {"matplotlib"},

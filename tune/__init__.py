@@ -6,10 +6,12 @@
 - `config`: every setting of a run, with its default.
 - `data`: data sets to batches.
 - `distill`: how the demo's backbone was made.
+- `foreign_tensors`: a stranger's tensors in terms of ours.
 - `idle_settings`: which setting belongs to which method.
 - `importers`: other people's adapters.
 - `lora_targets`: which linears LoRA may change.
 - `methods`: what is learned on it.
+- `peft_adapters`: what PEFT trained.
 - `phases`: a training from the probe to its last phase.
 - `probe`: the linear probe, solved.
 - `recipe`: rates and decays of each method.

@@ -1,4 +1,4 @@
-"""`vptkit import`: an adapter file from prompts or LayerNorms that other code trained."""
+"""`vptkit import`: an adapter file from what other code trained."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ import torch
 
 import vptkit
 from vptkit.atomic_files import require_absent, require_writable, sha256_of_file
+from vptkit.checkpoints.published_names import HUGGING_FACE
 from vptkit.errors import AdapterError, BackboneError, OutputError, VptkitError
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.pooling import head_inputs
 from vptkit.images.preprocess import Preprocess, normalize
 from vptkit.regular_files import read_regular
+from vptkit.shown_text import tell
+from vptkit.tune.backbone.published_model import with_norm_eps
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import load_backbone, preprocess_of
+from vptkit.tune.foreign_tensors.imported_tensors import require_same_backbone
+from vptkit.tune.peft_adapters.adapter_folder import is_peft, peft_config, peft_file
+from vptkit.tune.peft_adapters.peft_adapter import from_peft
 
 from .checkpoint_reader import read_state
-from .imported_tensors import require_same_backbone
 from .linear_head import from_linear_head, weight_and_bias
-from .peft_layout import from_peft, peft_config, peft_file
+from .merged_layouts import from_repadapter, from_ssf
 from .vpt_bpt_layouts import from_bpt, from_vpt
 
 if TYPE_CHECKING:
@@ -32,12 +37,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.formats.backbone_spec import BackboneSpec
-
-    from .imported_tensors import Foreign
+    from vptkit.tune.backbone.timm_backbone import Loaded
+    from vptkit.tune.foreign_tensors.imported_tensors import Foreign
 
 __all__ = ["LAYOUTS", "ImportConfig", "import_adapter"]
 
-LAYOUTS = ("vpt", "bpt", "peft-ln", "linear")
+LAYOUTS = ("vpt", "bpt", "peft", "linear", "ssf", "repadapter")
 _POOLS = ("token", "avg_prompts", "avg", "token+avg", None)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NOISE_IMAGES = 4
@@ -49,7 +54,7 @@ class ImportConfig:
     """What the file does not say by itself.
 
     Attributes:
-        layout: whose names the file has, one of LAYOUTS.
+        layout: whose names the file has, one of LAYOUTS; None: a folder of PEFT is recognised.
         backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
         head: a file with the classifier's weight [C, d] and bias [C], if FILE has none.
         labels: a text file with one class name a line; None names classes by their number.
@@ -60,10 +65,11 @@ class ImportConfig:
             and deviation, 256 → 224); "model": timm's for this backbone. None: "authors" for vpt
             and bpt, "model" for the others.
         name: of the adapter; None takes the output file's.
+        scale: s of RepAdapter, which its configurations have and its files lack.
     """
 
-    layout: Literal["vpt", "bpt", "peft-ln", "linear"]
     backbone: str
+    layout: Literal["vpt", "bpt", "peft", "linear", "ssf", "repadapter"] | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     head: Path | None = None
@@ -71,6 +77,7 @@ class ImportConfig:
     pool: Literal["token", "avg_prompts", "avg", "token+avg"] | None = None
     preprocess: Literal["authors", "model"] | None = None
     name: str | None = None
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         """Check the choices.
@@ -79,14 +86,20 @@ class ImportConfig:
             VptkitError: one is not known, or does not go with the layout.
         """
         for flag, value, known in (
-            ("format", self.layout, LAYOUTS),
+            ("format", self.layout, (*LAYOUTS, None)),
             ("pool", self.pool, _POOLS),
             ("preprocess", self.preprocess, ("authors", "model", None)),
         ):
             if value not in known:
                 choices = ", ".join(choice for choice in known if choice)
                 raise VptkitError(f"--{flag} {value!r}: expected one of {choices}")
-        if self.layout == "peft-ln" and self.preprocess == "authors":
+        if (self.scale is not None) != (self.layout == "repadapter"):
+            raise VptkitError(
+                "--scale goes with --format repadapter alone"
+                if self.scale is not None
+                else "--scale: RepAdapter's files do not tell it; its configs/*/*.yaml do"
+            )
+        if self.layout == "peft" and self.preprocess == "authors":
             raise VptkitError("--preprocess authors: PEFT prescribes none; leave it out")
         if self.layout in ("vpt", "bpt") and self.pool == "token+avg":
             raise VptkitError(
@@ -103,7 +116,7 @@ def import_adapter(
     export, and say nothing about accuracy.
 
     Args:
-        file: of the layout; for peft-ln the folder that `save_pretrained` wrote, or its
+        file: of the layout; of PEFT the folder that `save_pretrained` wrote, or its
             adapter_model.safetensors with adapter_config.json beside it.
         output: the adapter, ending in .safetensors.
         config: what the file does not say.
@@ -119,19 +132,22 @@ def import_adapter(
         raise OutputError(f"{output}: an adapter's file name ends in .safetensors")
     require_absent(output, force=force)
     require_writable(output)
+    config = _recognised(file, config)
     loaded = load_backbone(config.backbone, config.backbone_args, config.weights)
     model = loaded.model
     spec = spec_from_model(model, config.backbone)
     weights = weights_from_model(model)
-    file = peft_file(file) if config.layout == "peft-ln" else file
+    file = peft_file(file) if config.layout == "peft" else file
     state = read_state(file)
     try:
-        foreign = _foreign(state, file, config, spec)
+        foreign = _foreign(state, file, config, spec, weights)
         require_same_backbone(foreign, weights)
         pool = _pool(foreign, config, spec)
         head = _head(foreign, config, head_inputs(pool, spec.width))
         if config.layout == "vpt" and pool != "token":
             _add_fresh_norm(foreign, spec)
+        loaded = _followed(loaded, foreign, spec)
+        spec = spec_from_model(model, config.backbone)
     except (AdapterError, BackboneError) as error:
         raise type(error)(f"{file}: {error}") from error
     adapter = Adapter(
@@ -170,9 +186,11 @@ def import_adapter(
     return {
         "adapter": str(output),
         "format": config.layout,
+        "method": adapter.method,
         "insert": adapter.insert,
         "prompts": adapter.prompt_length,
         "layer_norms": len(adapter.layer_norms()),
+        "changed_tensors": len(adapter.weight_deltas()),
         "classes": len(adapter.labels),
         "pool": adapter.pool,
         "norm": adapter.norm,
@@ -180,13 +198,48 @@ def import_adapter(
     }
 
 
+def _followed(loaded: Loaded, foreign: Foreign, spec: BackboneSpec) -> Loaded:
+    """The backbone with the epsilon that the file's model has, where neither user nor weights say."""
+    eps = foreign.norm_eps
+    said = loaded.origin.get("names") == HUGGING_FACE or "norm_eps" in loaded.args
+    if eps is None or eps == spec.norm_eps or said:
+        return loaded
+    tell(
+        f"its norms get an epsilon of {eps:g}, as transformers' model of these names has (timm's: "
+        f"{spec.norm_eps:g}); norm_eps among the backbone's arguments sets another"
+    )
+    more = {"norm_eps": eps}
+    return loaded._replace(model=with_norm_eps(loaded.model, more), args={**loaded.args, **more})
+
+
+def _recognised(file: Path, config: ImportConfig) -> ImportConfig:
+    """The configuration with a layout: PEFT's is known by its adapter_config.json."""
+    if config.layout is not None:
+        return config
+    if not is_peft(file):
+        raise VptkitError(
+            f"{file}: no folder of PEFT (adapter_config.json): pass --format, one of "
+            f"{', '.join(LAYOUTS)}"
+        )
+    return replace(config, layout="peft")
+
+
 def _foreign(
-    state: dict[str, NDArray[Any]], file: Path, config: ImportConfig, spec: BackboneSpec
+    state: dict[str, NDArray[Any]],
+    file: Path,
+    config: ImportConfig,
+    spec: BackboneSpec,
+    weights: dict[str, NDArray[np.float32]],
 ) -> Foreign:
-    if config.layout == "peft-ln":
-        return from_peft(state, peft_config(file.with_name("adapter_config.json")), spec)
+    if config.layout == "peft":
+        settings = peft_config(file.with_name("adapter_config.json"))
+        return from_peft(state, settings, spec, weights)
     if config.layout == "linear":
         return from_linear_head(state, spec)
+    if config.layout == "ssf":
+        return from_ssf(state, spec, weights)
+    if config.layout == "repadapter":
+        return from_repadapter(state, spec, weights, float(config.scale or 0))
     if not spec.class_token:
         raise AdapterError(f"{config.backbone} has no class token, as every model of this code has")
     return from_vpt(state, spec) if config.layout == "vpt" else from_bpt(state, spec)
@@ -218,7 +271,7 @@ def _head(foreign: Foreign, config: ImportConfig, inputs: int) -> dict[str, NDAr
 
 
 def _pool(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> str:
-    if config.layout in ("peft-ln", "linear"):
+    if config.layout not in ("vpt", "bpt"):
         return config.pool or foreign.pool or spec.pool
     pool = config.pool or foreign.pool
     if foreign.pool and (pool == "token") != (foreign.pool == "token"):
@@ -241,8 +294,8 @@ def _add_fresh_norm(foreign: Foreign, spec: BackboneSpec) -> None:
 
 
 def _norm(foreign: Foreign, pool: str, spec: BackboneSpec) -> Literal["before_pool", "after_pool"]:
-    """The authors' means are taken before the final norm, their class tokens after it."""
-    if foreign.method in ("ln", "linear"):
+    """VPT's and BPT's means are taken before the final norm, their class tokens after it."""
+    if foreign.method not in ("vpt", "bpt"):
         return "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
     return "before_pool" if pool == "token" else "after_pool"
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import AdapterError
 from vptkit.formats.pooling import head_inputs
-
-from .imported_tensors import Foreign, require_shape
+from vptkit.tune.foreign_tensors.imported_tensors import Foreign, require_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.formats.backbone_spec import BackboneSpec
-
-    from .imported_tensors import State
+    from vptkit.tune.foreign_tensors.imported_tensors import State
 
 __all__ = ["from_linear_head", "weight_and_bias"]
 

@@ -19,8 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import AdapterError
-
-from .imported_tensors import Foreign, State, missing_names, renamed, require_shape, some
+from vptkit.tune.foreign_tensors.imported_tensors import (
+    Foreign,
+    State,
+    missing_names,
+    renamed,
+    require_shape,
+    some,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -249,8 +249,7 @@ def _origin(path: Path, found: Found) -> str:
     quoted, folder = _quoted(path), path.parent
     return {
         "adapter": f"vptkit export {quoted} -o {_quoted(path.with_suffix('.vptk'))} compiles it",
-        "peft": f"First: vptkit import {quoted} --format peft-ln --backbone NAME -o NAME.safetensors"
-        " (its LayerNorms; LoRA is not read)",
+        "peft": f"First: vptkit import {quoted} --backbone NAME -o NAME.safetensors",
         "checkpoint": "The command that began it, with --resume, finishes it",
         "weights": f"vptkit tune DATA --backbone NAME --weights {quoted} -o NAME.safetensors learns "
         "an adapter on them",

@@ -154,7 +154,7 @@ def _tensors(stream: BinaryIO, head: bytes, suffix: str) -> Found:
     if isinstance(metadata, dict) and isinstance(metadata.get("vptkit"), str):
         return _ours(metadata["vptkit"])
     if any(_LORA.search(name) for name in header):
-        return Found("peft", "a PEFT adapter (LoRA)")
+        return Found("peft", "a PEFT adapter")
     return Found("weights", "weights of a model, without an adapter's metadata")
 
 

@@ -95,10 +95,13 @@ def test_head_and_labels_by_option(bring, make_vit, head_file, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layout": "lora"}, "--format 'lora': expected one of vpt, bpt, peft-ln, linear"),
+        (
+            {"layout": "lora"},
+            "--format 'lora': expected one of vpt, bpt, peft, linear, ssf, repadapter",
+        ),
         ({"pool": "max"}, "--pool 'max'"),
         ({"preprocess": "mine"}, "--preprocess 'mine'"),
-        ({"layout": "peft-ln", "preprocess": "authors"}, "PEFT prescribes none"),
+        ({"layout": "peft", "preprocess": "authors"}, "PEFT prescribes none"),
     ],
 )
 def test_choices(options, message):

@@ -108,7 +108,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "import": {
         _COMMON: "output format backbone weights labels head force",
         "Backbone": "config image-size pool preprocess",
-        LAST_OPTIONS: "name",
+        LAST_OPTIONS: "name scale",
     },
     "inspect": {_COMMON: "all"},
     "bank add": {_COMMON: "name"},
@@ -185,7 +185,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "import": (
         "import prompts.pth --format vpt --backbone vit_base_patch16_224 -o vpt.safetensors",
-        "import peft/ --format peft-ln --backbone vit_base_patch16_224 -o ln.safetensors",
+        "import peft/ --backbone vit_base_patch16_224 -o lora.safetensors",
         "import head.pth --format linear --backbone vit_small_patch14_dinov2 -o h.safetensors",
     ),
     "backbones": ("backbones", "backbones dinov2", "backbones ViT-B/16"),

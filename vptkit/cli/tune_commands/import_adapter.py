@@ -1,4 +1,4 @@
-"""`vptkit import`: prompts, LayerNorms and heads that other code trained, as an adapter file.
+"""`vptkit import`: what other code trained, as an adapter file.
 
 No future import of annotations here: typer reads them at run time.
 """
@@ -20,18 +20,18 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A checkpoint of tensors; for peft-ln its folder or its file."
+            metavar="FILE", help="A checkpoint of tensors; of PEFT its folder or its file."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors")],
     layout: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
-            help="vpt or bpt (the authors' code), peft-ln (PEFT's LayerNorm adapters), linear (a "
-            "head alone, as DINOv2's).",
+            help="vpt, bpt, ssf or repadapter (the authors' code), peft (LoRA and what else merges), "
+            "linear (a head alone, as DINOv2's) [peft, if FILE is its folder].",
         ),
-    ],
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="timm model name [that of a folder of weights].")
     ] = None,
@@ -51,11 +51,15 @@ def import_(
         str | None, typer.Option(help="authors or model [vpt, bpt: authors; else model].")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the adapter [the file's].")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="repadapter: that of the configuration it was trained with."),
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Turn prompts of VPT's or BPT's code, PEFT's LayerNorms or a linear head into an adapter file."""
+    """Turn prompts of VPT's or BPT's code, a PEFT adapter or a linear head into an adapter file."""
     require_tune("import")
     from vptkit.checkpoints.proposed_backbone import named_backbone
     from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter
@@ -72,6 +76,7 @@ def import_(
         pool=pool,  # type: ignore[arg-type]
         preprocess=preprocess,  # type: ignore[arg-type]
         name=name,
+        scale=scale,
     )
     document = import_adapter(file, output, config, force=force)
     if as_json:
@@ -84,11 +89,17 @@ def import_(
 
 
 def _verdict(document: dict[str, Any]) -> str:
-    """As "from bpt: 20 prompts (deep) and a head of 5 classes; 148 frozen tensors are the backbone's"."""
+    """As "from bpt: 20 prompts (deep) and a head of 5 classes; 148 frozen tensors are the backbone's".
+
+    Or "from peft: 25 LayerNorms, lora in 24 tensors and a head of 5 classes".
+    """
     norms, prompts = document["layer_norms"], document["prompts"]
     parts = [f"{prompts} prompts ({document['insert']})"] if prompts else []
     parts += [f"{norms} LayerNorms"] if norms else []
+    changed = document["changed_tensors"]
+    parts += [f"{document['method']} in {changed} tensors"] if changed else []
     parts += [f"a head of {document['classes']} classes"]
     compared = document["backbone_compared"]
     same = f"; its {compared} frozen tensors are the backbone's" if compared else ""
-    return f"from {document['format']}: {' and '.join(parts)}{same}"
+    listed = " and ".join([*([", ".join(parts[:-1])] if parts[:-1] else []), parts[-1]])
+    return f"from {document['format']}: {listed}{same}"

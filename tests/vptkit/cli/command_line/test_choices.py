@@ -63,5 +63,12 @@ def test_of_imports():
 
 def test_an_option_is_found_by_any_spelling():
     assert choices_of("run", ["--backend"])[0] == "auto"
-    assert choices_of("import", ["-x", "--format"]) == ("vpt", "bpt", "peft-ln", "linear")
+    assert choices_of("import", ["-x", "--format"]) == (
+        "vpt",
+        "bpt",
+        "peft",
+        "linear",
+        "ssf",
+        "repadapter",
+    )
     assert choices_of("run", ["--top-k"]) == ()

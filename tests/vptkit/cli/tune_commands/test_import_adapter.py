@@ -45,6 +45,27 @@ def test_options_reach_the_importer(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == {"adapter": "a.safetensors"}
 
 
+def test_what_it_says(tmp_path, monkeypatch, capsys):
+    document = {
+        "format": "peft",
+        "method": "lora",
+        "insert": "none",
+        "prompts": 0,
+        "layer_norms": 25,
+        "changed_tensors": 24,
+        "classes": 5,
+        "backbone_compared": 0,
+    }
+    monkeypatch.setattr(module, "import_adapter", lambda *_, **__: document)
+    (tmp_path / "a.safetensors").touch()
+    import_(Path("peft"), tmp_path / "a.safetensors", backbone="vit_tiny_patch16_224")
+    said = capsys.readouterr().out
+    assert said.startswith("from peft: 25 LayerNorms, lora in 24 tensors and a head of 5 classes\n")
+    document |= {"layer_norms": 0, "changed_tensors": 0}
+    import_(Path("peft"), tmp_path / "a.safetensors", backbone="vit_tiny_patch16_224")
+    assert capsys.readouterr().out.startswith("from peft: a head of 5 classes\n")
+
+
 def test_without_torchvision(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(MissingExtraError, match=r"import needs .*torchvision.*vptkit\[tune\]"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vptkit.errors import AdapterError, BackboneError
-from vptkit.tune.importers.imported_tensors import (
+from vptkit.tune.foreign_tensors.imported_tensors import (
     Foreign,
     renamed,
     require_same_backbone,

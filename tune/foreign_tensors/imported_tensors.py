@@ -29,13 +29,14 @@ class Foreign:
     """A file's content under vptkit's names.
 
     Attributes:
-        method: "vpt", "bpt", "ln" or "linear".
+        method: "vpt", "bpt", "ln", "linear", or PEFT's name of a kind.
         insert: where prompts stand.
         prompt_length: m, 0 without prompts.
-        tensors: `prompt.*` and `ln.*`, as in an adapter, float32.
+        tensors: `prompt.*`, `ln.*`, `delta.*` and `scale.*`, as in an adapter, float32.
         head: `weight` [C, d] and `bias` [C], as far as the file has them.
         frozen: the backbone's tensors under timm's names, as far as the file has them.
         pool: how the file's model pools, where the file tells.
+        norm_eps: the epsilon of its norms, where the file's names tell whose model it is.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Foreign:
     head: State = field(default_factory=dict)
     frozen: State = field(default_factory=dict)
     pool: Pool | None = None
+    norm_eps: float | None = None
 
 
 def require_same_backbone(foreign: Foreign, weights: Mapping[str, NDArray[np.float32]]) -> None:
