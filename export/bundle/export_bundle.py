@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.atomic_files import atomic_folder
 from vptkit.backbones.weights_places import remember_weights
 from vptkit.errors import MissingExtraError
+from vptkit.export.analysis.dataflow import remove_output
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.onnx_file import write_model
@@ -20,19 +21,21 @@ from vptkit.formats.backbone_weights import (
     remembered_tensors,
     weights_file,
 )
-from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
+from vptkit.formats.bundle import ADAPTER, FEATURES, GOLDEN, LOGITS, MODEL, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
 from .export_options import ExportOptions
+from .golden_features import golden_features
 from .manifest import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import onnx
     from numpy.typing import NDArray
 
-    from vptkit.export.numerics.evidence import Evidence
+    from vptkit.export.numerics.evidence import Evidence, Runner
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -51,6 +54,7 @@ def export(
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
     evidence: Callable[[Adapter], Evidence] | None = None,
+    runner: Callable[[Adapter], Runner] | None = None,
     phase: Phases = no_phases,
 ) -> dict[str, Any]:
     """Compile an adapter into a bundle. Same input, same bytes.
@@ -66,6 +70,8 @@ def export(
         verify: called with the finished folder before it is moved into place; its figures go into
             the manifest's "parity", and an exception of it discards the bundle.
         evidence: asked for real images and a runner, for precisions below fp32.
+        runner: asked for what runs the fp32 graph on the golden images, where it gives features
+            (`golden_features`); without, the bundle carries no golden features.
         phase: is told what is being done: folding, writing, parity.
 
     Returns:
@@ -82,11 +88,25 @@ def export(
     with atomic_folder(Path(output), force=force) as folder:
         spec, tensors = _backbone(adapter, weights, from_timm)
         known = None if evidence is None else evidence(adapter)
-        lowered = write_graph(folder, adapter, spec, tensors, options, known, phase)
-        write_adapter(folder / ADAPTER, adapter)
         golden = adapter.golden()
-        if golden is not None:
-            write_tensors(folder / GOLDEN, {"images": golden[0], "logits": golden[1]})
+        answers: dict[str, NDArray[Any]] = (
+            {} if golden is None else {"images": golden[0], LOGITS: golden[1]}
+        )
+
+        def add_features(model: onnx.ModelProto) -> None:
+            if runner is None or options.output == LOGITS:
+                return
+            normalized = options.normalize_features
+            features = golden_features(adapter, model, runner(adapter), normalized=normalized)
+            if features is not None:
+                answers[FEATURES] = features
+
+        lowered = write_graph(
+            folder, adapter, spec, tensors, options, known, phase, see=add_features
+        )
+        write_adapter(folder / ADAPTER, adapter)
+        if answers:
+            write_tensors(folder / GOLDEN, answers)
         manifest = manifest_of(adapter, spec, options, lowered)
         files = write_manifest(folder, manifest)
         if verify is not None:
@@ -104,21 +124,33 @@ def write_graph(
     options: ExportOptions,
     evidence: Evidence | None = None,
     phase: Phases = no_phases,
+    see: Callable[[onnx.ModelProto], None] = lambda _: None,
 ) -> Lowered:
     """Write model.onnx in its precision, and say how it came to be.
+
+    A graph that gives features alone is lowered and judged with its logits, which then go.
+
+    Args:
+        folder: of the bundle.
+        adapter, spec, tensors, options, evidence, phase: as of `export`.
+        see: is shown the fp32 graph.
 
     Raises:
         VptkitError, GateError: see `lowering.lower`.
     """
     with phase("folding", None):
         if options.fold == "all":
-            folded = fold(spec, tensors, adapter)
+            kept = options.output != LOGITS
+            folded = fold(spec, tensors, adapter, keep_final_norm=kept)
             model = folded_graph(
                 spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
             )
         else:
             model = unfolded_graph(spec, tensors, adapter, options.graph())
+    see(model)
     lowered = lower(adapter.name, model, options.lowering, evidence)
+    if LOGITS not in options.outputs:
+        remove_output(lowered.model, LOGITS)
     with phase("writing", None):
         write_model(lowered.model, folder / MODEL)
     return lowered

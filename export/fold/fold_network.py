@@ -33,13 +33,21 @@ if TYPE_CHECKING:
 __all__ = ["block_prompt", "fold", "fold_head"]
 
 
-def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapter) -> Folded:
+def fold(
+    spec: BackboneSpec,
+    weights: Mapping[str, NDArray[Any]],
+    adapter: Adapter,
+    *,
+    keep_final_norm: bool = False,
+) -> Folded:
     """Fold a backbone and an adapter into one network.
 
     Args:
         spec: describes the backbone.
         weights: its tensors by timm name.
         adapter: prompts, tuned LayerNorm parameters (which replace the backbone's) and head.
+        keep_final_norm: leave the affine of the norm before the head where it stands, for graphs
+            that give what the head reads (`Folded.final_norm`).
 
     Returns:
         The folded network, float64; its blocks are folded when a graph is written (`LazyBlocks`).
@@ -51,7 +59,8 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
     final = None if spec.final_norm is None else tensors.norm(spec.final_norm)
     before = final if adapter.norm == "before_pool" else None
     pool = _fold_pool(spec, tensors, before) if adapter.pool == "map" else None
-    head = fold_head(adapter, final if pool is None or before is None else None)
+    outside = final if pool is None or before is None else None  # the norm before the head
+    head = fold_head(adapter, None if keep_final_norm else outside)
 
     prefix_rows, patch_rows = _embedding_rows(spec, tensors)
     kernel = tensors("patch_embed.proj.weight")
@@ -78,6 +87,7 @@ def fold(spec: BackboneSpec, weights: Mapping[str, NDArray[Any]], adapter: Adapt
         ),
         attention_pool=pool,
         head=head,
+        final_norm=outside if keep_final_norm else None,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vptkit.errors import DataError, GateError
+from vptkit.formats.manifest_schema import LOGITS
 from vptkit.images.dataset_bounds import inside_of, require_inside
 from vptkit.images.dataset_files import read_data_files
 from vptkit.images.image_file import class_folders
@@ -78,6 +79,7 @@ def evaluate(
         GateError: the logits hold NaN or Inf.
     """
     data = Path(data)
+    session.bundle.require_output(LOGITS)
     labels = session.bundle.labels_of(adapter)
     place, name, classes = _read(data, split, allow_outside=allow_outside)
     paths, truth = labelled_images(place, classes, labels)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import DataError, VptkitError
+from vptkit.formats.manifest_schema import LOGITS
 from vptkit.scores.probabilities import softmax
 
 from .image_inputs import HeldImage, inputs_of, is_live
@@ -98,20 +99,23 @@ def _classify(
     first: int,
 ) -> Iterator[Prediction]:
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
-    rows = iter(session.run(np.stack(pixels), adapter) if pixels else np.empty((0, 0), np.float32))
+    answers = session.answers(np.stack(pixels), adapter) if pixels else {}
     labels = session.bundle.labels_of(adapter)  # behind the run: it may have been replaced
+    rows = iter(range(len(pixels)))
     for index, (image, item) in enumerate(portion, first):
         path = None if isinstance(image, HeldImage) else image
         if isinstance(item, DataError):
             yield Prediction(path=path, index=index, adapter=adapter, error=str(item))
             continue
-        logits = next(rows).copy()  # [C]; not a view, which would keep the whole batch
-        if np.isfinite(logits).all():
-            top = _best(softmax(logits), labels, top_k)
-            yield Prediction(path=path, index=index, adapter=adapter, top=top, logits=logits)
-        else:
-            error = f"{image}: the logits hold NaN or Inf; the graph overflows on this image"
+        row = next(rows)  # [C], [f]; copies, for a view would keep the whole batch
+        found = {name: value[row].copy() for name, value in answers.items()}
+        broken = [name for name, value in found.items() if not np.isfinite(value).all()]
+        if broken:
+            error = f"{image}: the {broken[0]} hold NaN or Inf; the graph overflows on this image"
             yield Prediction(path=path, index=index, adapter=adapter, error=error)
+            continue
+        top = _best(softmax(found[LOGITS]), labels, top_k) if LOGITS in found else ()
+        yield Prediction(path=path, index=index, adapter=adapter, top=top, **found)
 
 
 def _best(

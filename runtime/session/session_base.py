@@ -54,6 +54,10 @@ class ClosedGraph:
         """Refuse."""
         self.refuse()
 
+    def answers(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Refuse."""
+        self.refuse()
+
     def table_types(self) -> dict[str, np.dtype[Any]]:
         """Refuse."""
         self.refuse()

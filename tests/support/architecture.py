@@ -51,7 +51,7 @@ TABLE: dict[str, str] = {
     "export.graph": "export.fold formats",
     "export.analysis": "export.fold formats",
     "export.numerics": "export.analysis export.graph formats scores",
-    "export.precision": "export.analysis export.numerics",
+    "export.precision": "export.analysis export.numerics formats scores",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
     " backbones formats",
     "export.bank": "export.bundle export.fold export.graph export.precision formats images",
@@ -63,7 +63,7 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session images paths scores",
+    "runtime.evaluation": "runtime.session formats images paths scores",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",

@@ -56,6 +56,7 @@ _KINDS: dict[str, str] = {
             "full_data",
             "overflow",
             "save",
+            "features",
             "plot",
         ),
         "file",

@@ -44,7 +44,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "export": {
         _COMMON: "output weights precision calibration gate format force",
         "Precision": "target calibration-images island islands min-agreement allow-outside",
-        "Graph": "input batch fold last-block verify threads",
+        "Graph": "input batch normalize-features fold last-block verify threads",
         "Banks of adapters": "layout bank-prompts bank-classes bank-layer-norms",
     },
     "build": {
@@ -74,7 +74,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "allow-outside trust-engines",
     },
     "run": {
-        _COMMON: "top-k save backend batch force",
+        _COMMON: "top-k save features backend batch force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "trust-engines",
@@ -129,6 +129,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "export flowers.safetensors -o flowers.vptk",
         "export flowers.safetensors --precision int8 --calibration flowers/ -o int8.vptk",
         "export birds.safetensors flowers.safetensors --layout bank -o bank.vptk",
+        "export flowers.safetensors --output both -o flowers.vptk",
     ),
     "build": (
         "build flowers.vptk",
@@ -154,6 +155,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "run flowers.vptk photos/",
         "run flowers.vptk photos/ --save answers.csv --top-k 3",
         "run flowers.vptk photo.jpg --json",
+        "run both.vptk photos/ --features photos.npy",
     ),
     "inspect": (
         "inspect flowers.safetensors",

@@ -36,7 +36,7 @@ from .export_verdict import (
     onnx_verdict,
 )
 from .option_rules import EXPORT_RULES, given_options, require_effect
-from .output_name import output_path
+from .output_name import output_path, outputs_of
 
 __all__ = ["export"]
 
@@ -52,6 +52,7 @@ _SHOWN = (
     "fold",
     "folds",
     "macs",
+    "outputs",
     "parity",
 )
 _CHOICES = {
@@ -70,11 +71,18 @@ def export(
     context: typer.Context,
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="NAME.safetensors")],
     output: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            "-o", "--output", help="NAME.vptk, a folder [in this folder, by the adapter's name]."
+            "-o",
+            "--output",
+            metavar="NAME.vptk|logits|features|both",
+            help="A folder [in this folder, by the adapter's name]; and what the graph gives "
+            "[logits].",
         ),
     ] = None,
+    normalize_features: Annotated[
+        bool, typer.Option("--normalize-features", help="Features of length 1.")
+    ] = False,
     weights: Weights = None,
     format: Annotated[
         str,
@@ -131,8 +139,10 @@ def export(
     for name, known in _CHOICES.items():
         require_choice(f"--{name.replace('_', '-')}", settings[name], known)
     _require_sense(settings, len(adapters))
+    place, gives = outputs_of(output or ())
+    settings["gives"] = gives
     require_effect(given_options(context), settings, EXPORT_RULES)
-    made = output_path(output, adapters, format=format, bank=layout == "bank")
+    made = output_path(place, adapters, format=format, bank=layout == "bank")
     require_onnx("export")
     from vptkit.export import ExportOptions
 
@@ -151,6 +161,8 @@ def export(
             fold=fold,  # type: ignore[arg-type]
             last_block=last_block,  # type: ignore[arg-type]
             lowering=lowering,
+            output=gives,  # type: ignore[arg-type]
+            normalize_features=normalize_features,
         ),
         "force": force,
         "threads": threads,

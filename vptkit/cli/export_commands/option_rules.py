@@ -49,6 +49,11 @@ EXPORT_RULES = (
     Rule(("islands", "min_agreement", "allow_outside"), "--gate or --calibration", _judged),
     Rule(("calibration_images",), "--calibration", lambda s: s["calibration"] is not None),
     Rule(("threads",), "--verify, --gate or --calibration", lambda s: s["verify"] or _judged(s)),
+    Rule(
+        ("normalize_features",),
+        "--output features or both",
+        lambda s: s["gives"] != "logits",
+    ),
     Rule(("last_block",), "--fold all", lambda s: s["fold"] == "all"),
     Rule(
         ("bank_prompts", "bank_classes", "bank_layer_norms"),

@@ -360,3 +360,26 @@ def test_the_python_function_has_the_defaults_of_the_command():
     assert (lowering.precision, lowering.target) == ("fp32", theirs["target"].default)
     for name in ("input", "fold", "last_block"):
         assert getattr(ExportOptions(), name) == theirs[name].default
+
+
+@pytest.mark.slow
+def test_export_of_features(export, vptkit, inputs, tmp_path):
+    code, out, err = export("--output", "features", "--normalize-features")
+    assert code == 0, err
+    place = tmp_path / "out" / "a.vptk"
+    lines = out.splitlines()
+    assert re.fullmatch(
+        r"OK: 3 golden images, largest difference \S+ \(allowed 1e-04\); "
+        r"features: cosine 1\.00000 on average, 1\.00000 at least",
+        lines[0],
+    )
+    assert lines[-1] == f"next: vptkit run {place} photos/ --features photos.npy"
+    assert open_bundle(place).outputs == ("features",)
+    weights = ("--weights", inputs / "weights.safetensors")
+    for output in ("features", "both"):
+        assert export("--output", output, "--normalize-features", "--force")[0] == 0
+        code, out, err = vptkit("check", place, "--reference", *weights, "--json")
+        assert code == 0, err
+        assert json.loads(out)["features"]["min_cosine"] > 0.999999
+    assert_only_error(export("--normalize-features"), 2, "goes with --output features or both")
+    assert_only_error(export("--output", "feature"), 2, "expected logits, features, both")
