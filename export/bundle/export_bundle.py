@@ -21,13 +21,22 @@ from vptkit.formats.backbone_weights import (
     remembered_tensors,
     weights_file,
 )
-from vptkit.formats.bundle import ADAPTER, FEATURES, GOLDEN, LOGITS, MODEL, write_manifest
+from vptkit.formats.bundle import (
+    ADAPTER,
+    FEATURES,
+    GOLDEN,
+    LOGITS,
+    MODEL,
+    REJECTION,
+    write_manifest,
+)
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
 from .export_options import ExportOptions
 from .golden_features import golden_features
 from .manifest import manifest_of
+from .rejection import rejection_of, write_rejection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from vptkit.export.numerics.evidence import Evidence, Runner
+    from vptkit.export.numerics.evidence import Evidence, Images, Runner
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -55,6 +64,7 @@ def export(
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
     evidence: Callable[[Adapter], Evidence] | None = None,
     runner: Callable[[Adapter], Runner] | None = None,
+    reject_from: Callable[[Adapter], tuple[Images, Images]] | None = None,
     phase: Phases = no_phases,
 ) -> dict[str, Any]:
     """Compile an adapter into a bundle. Same input, same bytes.
@@ -72,6 +82,8 @@ def export(
         evidence: asked for real images and a runner, for precisions below fp32.
         runner: asked for what runs the fp32 graph on the golden images, where it gives features
             (`golden_features`); without, the bundle carries no golden features.
+        reject_from: asked for labelled images of train and val, of which the bundle learns what is
+            like them (`rejection`); needs `runner`, and features in the graph.
         phase: is told what is being done: folding, writing, parity.
 
     Returns:
@@ -100,6 +112,10 @@ def export(
             features = golden_features(adapter, model, runner(adapter), normalized=normalized)
             if features is not None:
                 answers[FEATURES] = features
+            if reject_from is not None:
+                with phase("reject-from", None):
+                    found = rejection_of(runner(adapter)(model), *reject_from(adapter))
+                write_rejection(folder / REJECTION, found)
 
         lowered = write_graph(
             folder, adapter, spec, tensors, options, known, phase, see=add_features

@@ -39,6 +39,8 @@ class Prediction:
         logits: float32 [C], of all classes in the order of the labels; None on an error, and of
             a bundle that gives features alone (whose `top` is empty).
         features: float32 [f], what the head reads; None on an error, and of a bundle without.
+        typicality: with `reject`: the share of `val` that is at least as far from what was learned.
+        rejected: with `reject`: that share is at most the rate, so it is none of the labels.
     """
 
     path: Path | None
@@ -48,6 +50,8 @@ class Prediction:
     error: str | None = None
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     features: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    typicality: float | None = None
+    rejected: bool | None = None
 
     @property
     def label(self) -> str | None:
@@ -75,6 +79,8 @@ class Prediction:
         head["adapter"] = self.adapter
         if self.error is not None:
             return {**head, "error": self.error}
+        if self.rejected is not None:
+            head |= {"rejected": self.rejected, "typicality": self.typicality}
         return {**head, "top": [{"label": label, "score": score} for label, score in self.top]}
 
 
@@ -143,6 +149,7 @@ class Session(Protocol):
         top_k: int = 5,
         batch: int | None = None,
         workers: int | None = None,
+        reject: float | None = None,
     ) -> Iterator[Prediction]:
         """The best labels of files, Pillow's images and arrays, in order, as they are ready."""
 

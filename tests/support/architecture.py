@@ -53,7 +53,7 @@ TABLE: dict[str, str] = {
     "export.numerics": "export.analysis export.graph formats scores",
     "export.precision": "export.analysis export.numerics formats scores",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
-    " backbones formats",
+    " backbones formats scores",
     "export.bank": "export.bundle export.fold export.graph export.precision formats images",
     # runtime/
     "runtime": "runtime.profile",

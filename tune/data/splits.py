@@ -219,7 +219,10 @@ def _require_known_classes(data: Path, found: Splits) -> None:
         if odd := sorted(set(classes) - labels):
             raise DataError(f"{data}: {name} has classes that train does not have: {odd[:5]}")
     if len(labels) < 2:
-        raise DataError(f"{data}: only one class, {labels.pop()!r}: expected at least two")
+        raise DataError(
+            f"{data}: only one class, {labels.pop()!r}: expected at least two. To tell it from the "
+            "rest, add other pictures as a second class"
+        )
 
 
 def _split(labels: tuple[str, ...], classes: Classes, inside: str | None) -> Split:

@@ -35,6 +35,7 @@ def export(
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None,
     outputs: Literal["logits", "features", "both"] | None = None,
     normalize_features: bool = False,
+    reject_from: str | Path | None = None,
     options: ExportOptions | None = None,
     calibration: str | Path | None = None,
     gate: str | Path | None = None,
@@ -56,6 +57,8 @@ def export(
         precision: of the graph, where it is all that is asked for; fp32 unless given.
         outputs, normalize_features: what the graph gives, where nothing else but the precision is
             asked for; logits unless given. The command's --output and --normalize-features.
+        reject_from: the data that the adapter was tuned on, with train and val, for
+            `session.predict(reject=…)`; goes with features.
         options: everything else that may be asked for.
         calibration, gate: images for the ranges of int8 and fp8, and to judge a precision below
             fp32 by; as of `vptkit export`.
@@ -97,7 +100,10 @@ def export(
         from_timm=from_timm or _by_timm(weights),
         verify=_verification(verify, threads),
         evidence=evidence,
-        runner=(lambda asked: runner(asked.preprocess, threads)) if verify else None,
+        runner=(
+            (lambda asked: runner(asked.preprocess, threads)) if verify or reject_from else None
+        ),
+        reject_from=_likeness(reject_from, chosen, allow_outside=allow_outside),
         phase=phase,
     )
 
@@ -168,6 +174,22 @@ def _require_onnx() -> None:
     from vptkit.cli.shared.output import require_onnx
 
     require_onnx("export")
+
+
+def _likeness(
+    data: str | Path | None, options: ExportOptions, *, allow_outside: bool
+) -> Callable[[Adapter], tuple[Any, Any]] | None:
+    """What is asked for the images of `--reject-from`."""
+    from vptkit.cli.shared.rejection_images import rejection_images
+
+    if data is None:
+        return None
+    if options.output == "logits":
+        raise VptkitError(
+            "--reject-from has no effect here: it goes with --output features or both. Leave it "
+            "away, or add --output both."
+        )
+    return partial(rejection_images, Path(data), allow_outside=allow_outside)
 
 
 def _options(

@@ -4,6 +4,7 @@ model.onnx            the typed graph
 manifest.json         what it is: digests of every file, labels, preprocessing, folds, parity
 adapter.safetensors   the adapter it was compiled from
 golden.safetensors    the reference's own answers (if the adapter carried them)
+rejection.safetensors what the images are like that it is for (`export --reject-from`)
 
 engines/              TensorRT engines of this machine (`runtime.backends.engine_cache`), if any were built
 
@@ -63,6 +64,7 @@ __all__ = [
     "LOGITS",
     "MANIFEST",
     "MODEL",
+    "REJECTION",
     "Bundle",
     "adapter_entry",
     "open_bank",
@@ -73,6 +75,7 @@ __all__ = [
 
 GOLDEN = "golden.safetensors"
 ADAPTER = "adapter.safetensors"
+REJECTION = "rejection.safetensors"
 _MANIFEST_BYTES = 32 << 20  # ImageNet-21k's labels fifty times
 _T = TypeVar("_T")
 _ATTEMPTS = 100

@@ -333,7 +333,8 @@ def class_folders(folder: Path, *, fewest: int = 2) -> dict[str, list[Path]]:
         )
     if len(names) < fewest:
         raise DataError(
-            f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
+            f"{folder}: only one class, {names[0]!r}: expected at least two class folders. To tell "
+            "it from the rest, put other pictures into a second one, as other/"
         )
     return classes
 

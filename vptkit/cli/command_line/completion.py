@@ -57,6 +57,7 @@ _KINDS: dict[str, str] = {
             "overflow",
             "save",
             "features",
+            "reject_from",
             "plot",
         ),
         "file",

@@ -44,7 +44,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "export": {
         _COMMON: "output weights precision calibration gate format force",
         "Precision": "target calibration-images island islands min-agreement allow-outside",
-        "Graph": "input batch normalize-features fold last-block verify threads",
+        "Graph": "input batch normalize-features reject-from fold last-block verify threads",
         "Banks of adapters": "layout bank-prompts bank-classes bank-layer-norms",
     },
     "build": {
@@ -74,7 +74,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "allow-outside trust-engines",
     },
     "run": {
-        _COMMON: "top-k save features backend batch force",
+        _COMMON: "top-k save features reject backend batch force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "trust-engines",

@@ -34,6 +34,7 @@ from .export_verdict import (
     bundle_verdict,
     note_bank_precision,
     onnx_verdict,
+    rejection_report,
 )
 from .option_rules import EXPORT_RULES, given_options, require_effect
 from .output_name import output_path, outputs_of
@@ -83,6 +84,12 @@ def export(
     normalize_features: Annotated[
         bool, typer.Option("--normalize-features", help="Features of length 1.")
     ] = False,
+    reject_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="With features: what the data is like that it was tuned on."
+        ),
+    ] = None,
     weights: Weights = None,
     format: Annotated[
         str,
@@ -178,6 +185,8 @@ def export(
     document = _document(manifest, made, format)
     if layout == "baked":
         document["confidence"] = _confidence(adapters[0])
+    if reject_from is not None:
+        document["rejection"] = rejection_report(made)
     if format == "onnx":
         again = ("export", adapters[0], *(("--weights", weights) if weights else ()))
         text = onnx_verdict(document, manifest, made, again, verified=verify)
@@ -196,6 +205,10 @@ def _require_sense(settings: dict[str, Any], adapters: int) -> None:
         )
     if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
         raise VptkitError(f"--batch {batch!r}: expected a number above 0, or dynamic")
+    if settings["format"] == "onnx" and settings["reject_from"] is not None:
+        raise VptkitError(
+            "--reject-from does not go with --format onnx: what it measures is kept in a bundle."
+        )
     if layout != "bank":
         return
     if settings["format"] == "onnx":
@@ -233,6 +246,7 @@ def _export_one(settings: dict[str, Any], output: Path, common: dict[str, Any]) 
         "gate": settings["gate"],
         "calibration_images": settings["calibration_images"],
         "allow_outside": settings["allow_outside"],
+        "reject_from": settings["reject_from"],
         **common,
     }
     if settings["format"] == "bundle":

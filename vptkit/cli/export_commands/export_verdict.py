@@ -18,6 +18,7 @@ __all__ = [
     "note_bank_precision",
     "onnx_verdict",
     "parity_text",
+    "rejection_report",
 ]
 
 
@@ -70,6 +71,30 @@ def _features_text(judged: Mapping[str, Any]) -> str:
         return "; features: NaN or Inf"
     return (
         f"; features: cosine {found['cosine']:.5f} on average, {found['min_cosine']:.5f} at least"
+    )
+
+
+def rejection_report(bundle: Path) -> dict[str, Any]:
+    """How well a bundle that was exported with --reject-from tells images of other classes."""
+    from vptkit.errors import BundleError
+    from vptkit.formats.bundle import REJECTION
+    from vptkit.formats.tensor_file import read_tensor_file
+    from vptkit.strict_json import parse_json
+
+    metadata = read_tensor_file(bundle / REJECTION, BundleError)[0]
+    report: dict[str, Any] = parse_json(metadata["vptkit"].encode(), bundle, BundleError)
+    return report
+
+
+def rejection_text(report: Mapping[str, Any]) -> str:
+    """As "--reject 0.05 accepts 58.0 % of a class that it does not know (20 classes of val, …)"."""
+    count = report["val"]["count"]
+    if report["false_accept"] is None:
+        return f"--reject: measured by {count} images of val; no class could be left out"
+    return (
+        f"--reject {report['rate']:g} accepts {percent(report['false_accept'])} of the images of a "
+        f"class that it does not know ({report['classes_left_out']} classes of val, each left out "
+        "in its turn)"
     )
 
 
@@ -155,6 +180,9 @@ def _quality(
             split = calibration["split"]
             named = f"of {split}" if split else "of a folder that names no split"
             lines.append(f"calibrated on {calibration['count']} images {named}")
+    rejection = document.get("rejection")
+    if rejection is not None:
+        lines.append(rejection_text(rejection))
     confidence = document.get("confidence") or {}
     if confidence.get("split"):
         temperature = f"{confidence['temperature']:.3g}"

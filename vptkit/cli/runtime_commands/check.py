@@ -122,7 +122,7 @@ def _check_reference(session: Any, weights: Path | None, tolerance: float | None
         return check_features(session, images, expected, tolerance=tolerance)
     logits = reference_logits(adapter, weights, images)
     parity = check_logits(session, images, logits, tolerance=tolerance)
-    return with_features(parity, session.features(images), expected)
+    return with_features(parity, session, images, expected)
 
 
 def report_overflow(

@@ -37,6 +37,10 @@ def run(
         Path | None,
         typer.Option(help="Write what the head reads to this .npy or .parquet file."),
     ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(help="Say 'none of these', at most of this share of images like val's."),
+    ] = None,
     force: Force = False,
     backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
@@ -61,11 +65,17 @@ def run(
             width = session.bundle.features or 0
             writers.append(stack.enter_context(saving_features(features, width=width, force=force)))
         if save is not None:
-            writers.append(stack.enter_context(saving(save, top_k=top_k, force=force)))
+            writers.append(
+                stack.enter_context(
+                    saving(save, top_k=top_k, rejects=reject is not None, force=force)
+                )
+            )
         if printed:
             writers.append(jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout))
         found = _look_up(sources)
-        predictions = predict(session, found.images, adapter=adapter, top_k=top_k, batch=batch)
+        predictions = predict(
+            session, found.images, adapter=adapter, top_k=top_k, batch=batch, reject=reject
+        )
         if (bar := _bar(stack, len(found.images), printed=printed)) is not None:
             writers.append(lambda _: bar.update())
         begun = time.perf_counter()
