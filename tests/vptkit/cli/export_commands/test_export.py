@@ -408,4 +408,5 @@ def test_export_of_what_rejects_other_images(export, vptkit, inputs, tmp_path):
     assert_only_error(
         export("--output", "both", *reject, "--format", "onnx"), 2, "kept in a bundle"
     )
-    assert_only_error(export("--output", "both", "--reject-from", inputs / "data"), 2, "no split")
+    undivided = ("--reject-from", inputs / "data", "--force")
+    assert_only_error(export("--output", "both", *undivided), 2, "no split train and val")
