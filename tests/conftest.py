@@ -182,8 +182,12 @@ class TinyModel:
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The answer in numpy: uint8 [B, H, W, 3] → float32 [B, C]."""
+        return (self.features(images) @ self.weight + self.bias).astype(np.float32)
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the head reads: the mean colours, float32 [B, 3]."""
         pixels = normalize(images, self.preprocess).astype(np.float64)
-        return (pixels.mean(axis=(2, 3)) @ self.weight + self.bias).astype(np.float32)
+        return pixels.mean(axis=(2, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
@@ -215,16 +219,24 @@ def make_bundle(
         batch: int | str = "dynamic",
         golden: bool = True,
         shift: float = 0.0,
+        gives: tuple[str, ...] = ("logits",),
         **manifest: Any,
     ) -> Path:
         path = tmp_path / f"{name}-{next(numbers)}.vptk"
         path.mkdir()
-        (path / "model.onnx").write_bytes(_graph(tiny_model, feed, batch, shift))
+        (path / "model.onnx").write_bytes(_graph(tiny_model, feed, batch, shift, gives))
         if golden:
             images = np.random.default_rng(0).integers(0, 256, (5, 24, 16, 3), dtype=np.uint8)
             tensors = {"images": images, "logits": tiny_model.logits(images)}
+            if "features" in gives:
+                tensors["features"] = tiny_model.features(images)
             write_tensors(path / "golden.safetensors", tensors)
-        write_manifest(path, _manifest(name, labels, feed, batch, tiny_spec, tiny_model) | manifest)
+        document = _manifest(name, labels, feed, batch, tiny_spec, tiny_model)
+        sizes = {"logits": len(labels), "features": 3}
+        document["outputs"] = [
+            {"name": one, "dtype": "float32", "shape": [_size(batch), sizes[one]]} for one in gives
+        ]
+        write_manifest(path, document | manifest)
         return path
 
     return make
@@ -269,11 +281,17 @@ def colour_folders(tmp_path: Path) -> Path:
     return folder
 
 
-def _graph(model: TinyModel, feed: str, batch: int | str, shift: float) -> bytes:
+def _size(batch: int | str) -> int | str:
+    return "B" if batch == "dynamic" else batch
+
+
+def _graph(
+    model: TinyModel, feed: str, batch: int | str, shift: float, gives: tuple[str, ...]
+) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     height, width = model.preprocess.size
-    size = "B" if batch == "dynamic" else batch
+    size = _size(batch)
     mean = np.float32(model.preprocess.mean)
     std = np.float32(model.preprocess.std)
     uint8 = feed == "images"
@@ -293,7 +311,9 @@ def _graph(model: TinyModel, feed: str, batch: int | str, shift: float) -> bytes
         helper.make_node("Add", ["scaled", "offset"], ["normal"]),
         helper.make_node("MatMul", ["normal", "weight"], ["product"]),
         helper.make_node("Add", ["product", "bias"], ["logits"]),
+        helper.make_node("Identity", ["normal"], ["features"]),
     ]
+    sizes = {"logits": model.bias.size, "features": 3}
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -302,7 +322,7 @@ def _graph(model: TinyModel, feed: str, batch: int | str, shift: float) -> bytes
                 feed, TensorProto.UINT8 if uint8 else TensorProto.FLOAT, shape
             )
         ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [size, model.bias.size])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [size, sizes[n]]) for n in gives],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
     onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -318,7 +338,7 @@ def _manifest(
     model: TinyModel,
 ) -> dict[str, Any]:
     height, width = model.preprocess.size
-    size = "B" if batch == "dynamic" else batch
+    size = _size(batch)
     shape = [size, height, width, 3] if feed == "images" else [size, 3, height, width]
     dtype = "uint8" if feed == "images" else "float32"
     return {

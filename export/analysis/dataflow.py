@@ -28,6 +28,7 @@ __all__ = [
     "groups_of",
     "in_islands",
     "inferred",
+    "remove_output",
     "replace_nodes",
 ]
 
@@ -195,3 +196,22 @@ def replace_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> No
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+def remove_output(model: onnx.ModelProto, name: str) -> None:
+    """Take an output from a graph, and what nothing else reads, in place."""
+    graph = model.graph
+    read = {value.name for value in graph.output} - {name}
+    idle = []
+    for i in reversed(range(len(graph.node))):
+        node = graph.node[i]
+        if read & set(node.output):
+            read |= set(node.input)
+        else:
+            idle.append(i)
+    for i in idle:  # from the last to the first, so that the numbers stay right
+        del graph.node[i]
+    for values in (graph.output, graph.initializer):
+        for i in reversed(range(len(values))):
+            if values[i].name not in read:
+                del values[i]

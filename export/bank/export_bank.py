@@ -29,7 +29,7 @@ from vptkit.formats.bank_tables import (
     open_norms,
     write_rows,
 )
-from vptkit.formats.bundle import MODEL, adapter_entry, write_manifest
+from vptkit.formats.bundle import LOGITS, MODEL, adapter_entry, write_manifest
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
@@ -127,6 +127,12 @@ def export_bank(
 def _require_options(options: ExportOptions) -> None:
     if options.fold != "all":
         raise VptkitError("--fold none does not go with --layout bank: a bank is a folded graph")
+    if options.output != LOGITS:
+        raise TargetError(
+            f"--output {options.output} does not go with --layout bank: a bank keeps each adapter's "
+            "last norm inside of its head, so its graph has no features. Export the adapters one "
+            "by one."
+        )
     reasons = {
         "int8": "its ranges would differ from adapter to adapter",
         "fp8": "its ranges would differ from adapter to adapter",

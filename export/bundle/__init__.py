@@ -3,6 +3,8 @@
 - `baselines`: the bare backbone and the unfolded graph, to compare with.
 - `export_bundle`: `export`.
 - `export_options`: what it is asked for.
+- `golden_features`: what the head reads of the golden images, proven by their logits.
 - `manifest`: what a baked bundle says of itself.
 - `onnx_output`: a bundle's graph as one ONNX file.
+- `rejection`: what the images are like that a bundle is for.
 """

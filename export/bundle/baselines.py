@@ -121,6 +121,8 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         input="uint8" if opened.input == "images" else "float32",
         batch=opened.batch,
         lowering=_lowering(opened),
+        output=opened.outputs[0] if len(opened.outputs) == 1 else "both",  # type: ignore[arg-type]
+        normalize_features=opened.normalized,
     )
     _require_size(opened)
     weights: dict[str, NDArray[Any]] = dict(random_weights(spec))

@@ -10,6 +10,7 @@ from vptkit.backbones.weights_places import remember_weights
 from vptkit.checkpoints.read_weights import read_weights, remembered_tensors
 from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import MissingExtraError
+from vptkit.export.analysis.dataflow import remove_output
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.onnx_file import write_model
@@ -17,19 +18,30 @@ from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
-from vptkit.formats.bundle import ADAPTER, GOLDEN, MODEL, write_manifest
+from vptkit.formats.bundle import (
+    ADAPTER,
+    FEATURES,
+    GOLDEN,
+    LOGITS,
+    MODEL,
+    REJECTION,
+    write_manifest,
+)
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
 from .export_options import ExportOptions
+from .golden_features import golden_features
 from .manifest import manifest_of
+from .rejection import rejection_of, write_rejection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import onnx
     from numpy.typing import NDArray
 
-    from vptkit.export.numerics.evidence import Evidence
+    from vptkit.export.numerics.evidence import Evidence, Images, Runner
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -48,6 +60,8 @@ def export(
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None = None,
     verify: Callable[[Path], dict[str, Any] | None] | None = None,
     evidence: Callable[[Adapter], Evidence] | None = None,
+    runner: Callable[[Adapter], Runner] | None = None,
+    reject_from: Callable[[Adapter], tuple[Images, Images]] | None = None,
     phase: Phases = no_phases,
 ) -> dict[str, Any]:
     """Compile an adapter into a bundle. Same input, same bytes.
@@ -63,6 +77,10 @@ def export(
         verify: called with the finished folder before it is moved into place; its figures go into
             the manifest's "parity", and an exception of it discards the bundle.
         evidence: asked for real images and a runner, for precisions below fp32.
+        runner: asked for what runs the fp32 graph on the golden images, where it gives features
+            (`golden_features`); without, the bundle carries no golden features.
+        reject_from: asked for labelled images of train and val, of which the bundle learns what is
+            like them (`rejection`); needs `runner`, and features in the graph.
         phase: is told what is being done: folding, writing, parity.
 
     Returns:
@@ -79,11 +97,29 @@ def export(
     with atomic_folder(Path(output), force=force) as folder:
         spec, tensors = _backbone(adapter, weights, from_timm)
         known = None if evidence is None else evidence(adapter)
-        lowered = write_graph(folder, adapter, spec, tensors, options, known, phase)
-        write_adapter(folder / ADAPTER, adapter)
         golden = adapter.golden()
-        if golden is not None:
-            write_tensors(folder / GOLDEN, {"images": golden[0], "logits": golden[1]})
+        answers: dict[str, NDArray[Any]] = (
+            {} if golden is None else {"images": golden[0], LOGITS: golden[1]}
+        )
+
+        def add_features(model: onnx.ModelProto) -> None:
+            if runner is None or options.output == LOGITS:
+                return
+            normalized = options.normalize_features
+            features = golden_features(adapter, model, runner(adapter), normalized=normalized)
+            if features is not None:
+                answers[FEATURES] = features
+            if reject_from is not None:
+                with phase("reject-from", None):
+                    found = rejection_of(runner(adapter)(model), *reject_from(adapter))
+                write_rejection(folder / REJECTION, found)
+
+        lowered = write_graph(
+            folder, adapter, spec, tensors, options, known, phase, see=add_features
+        )
+        write_adapter(folder / ADAPTER, adapter)
+        if answers:
+            write_tensors(folder / GOLDEN, answers)
         manifest = manifest_of(adapter, spec, options, lowered)
         files = write_manifest(folder, manifest)
         if verify is not None:
@@ -101,21 +137,33 @@ def write_graph(
     options: ExportOptions,
     evidence: Evidence | None = None,
     phase: Phases = no_phases,
+    see: Callable[[onnx.ModelProto], None] = lambda _: None,
 ) -> Lowered:
     """Write model.onnx in its precision, and say how it came to be.
+
+    A graph that gives features alone is lowered and judged with its logits, which then go.
+
+    Args:
+        folder: of the bundle.
+        adapter, spec, tensors, options, evidence, phase: as of `export`.
+        see: is shown the fp32 graph.
 
     Raises:
         VptkitError, GateError: see `lowering.lower`.
     """
     with phase("folding", None):
         if options.fold == "all":
-            folded = fold(spec, tensors, adapter)
+            kept = options.output != LOGITS
+            folded = fold(spec, tensors, adapter, keep_final_norm=kept)
             model = folded_graph(
                 spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
             )
         else:
             model = unfolded_graph(spec, tensors, adapter, options.graph())
+    see(model)
     lowered = lower(adapter.name, model, options.lowering, evidence)
+    if LOGITS not in options.outputs:
+        remove_output(lowered.model, LOGITS)
     with phase("writing", None):
         write_model(lowered.model, folder / MODEL)
     return lowered

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from vptkit.errors import VptkitError
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.precision.lowering import Lowering
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
 
 if TYPE_CHECKING:
     from vptkit.export.fold.last_block import LastBlock
 
-__all__ = ["ExportOptions"]
+__all__ = ["OUTPUT_CHOICES", "ExportOptions"]
+
+OUTPUT_CHOICES = (LOGITS, FEATURES, "both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,8 @@ class ExportOptions:
         last_block: see `GraphOptions`; "auto" is "absorbed" for a CPU (docs/benchmarks.md) and
             "query" for TensorRT (keeps attention fused).
         lowering: precision and what belongs to it.
+        output: what the graph gives: logits, the vector that the head reads, or both.
+        normalize_features: divide that vector by its length.
     """
 
     input: Literal["uint8", "float32"] = "uint8"
@@ -32,6 +38,29 @@ class ExportOptions:
     fold: Literal["all", "none"] = "all"
     last_block: LastBlock | Literal["auto"] = "auto"
     lowering: Lowering = field(default_factory=Lowering)
+    output: Literal["logits", "features", "both"] = "logits"
+    normalize_features: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an output that there is not.
+
+        Raises:
+            VptkitError: another word, or nothing to normalise.
+        """
+        if self.output not in OUTPUT_CHOICES:
+            raise VptkitError(
+                f"output is {self.output!r}, expected one of {', '.join(OUTPUT_CHOICES)}"
+            )
+        if self.normalize_features and self.output == LOGITS:
+            raise VptkitError(
+                "--normalize-features has no effect here: it goes with --output features or both. "
+                "Leave it away, or add --output both."
+            )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs."""
+        return (LOGITS, FEATURES) if self.output == "both" else (self.output,)
 
     def graph(self) -> GraphOptions:
         """For the graph writers."""
@@ -42,4 +71,11 @@ class ExportOptions:
         # one with scales by channel in int8 only if queries, keys and values are apart.
         quantized = self.lowering.precision in ("int8", "fp8")
         qkv: Literal["separate", "fused"] = "fused" if on_cpu == quantized else "separate"
-        return GraphOptions(input=self.input, batch=self.batch, last_block=last, qkv=qkv)
+        return GraphOptions(
+            input=self.input,
+            batch=self.batch,
+            last_block=last,
+            qkv=qkv,
+            features=self.output != LOGITS,
+            normalize_features=self.normalize_features,
+        )

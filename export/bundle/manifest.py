@@ -13,6 +13,8 @@ from vptkit.export.analysis.macs import folded_macs, unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.fold.last_block import absorbable
 from vptkit.formats.bundle import adapter_entry
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
+from vptkit.formats.pooling import head_inputs
 
 if TYPE_CHECKING:
     from vptkit.export.precision.lowering import Lowered
@@ -41,7 +43,7 @@ def manifest_of(
         "adapters": [adapter_entry(adapter)],
         "preprocess": adapter.preprocess.to_json(),
         "inputs": [source],
-        "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, len(adapter.labels)]}],
+        "outputs": _outputs(adapter, spec, options, batch),
         "precision": options.lowering.precision,
         "lowering": lowered.plan,
         "gate": lowered.gate,
@@ -61,6 +63,20 @@ def manifest_of(
             "ir": lowered.model.ir_version,
         },
     }
+
+
+def _outputs(
+    adapter: Adapter, spec: BackboneSpec, options: ExportOptions, batch: int | str
+) -> list[dict[str, Any]]:
+    """Name, type and shape of each output; of features also whether their length is one."""
+    found: dict[str, dict[str, Any]] = {
+        LOGITS: {"shape": [batch, len(adapter.labels)]},
+        FEATURES: {
+            "shape": [batch, head_inputs(adapter.pool, spec.width)],
+            "normalized": options.normalize_features,
+        },
+    }
+    return [{"name": name, "dtype": "float32", **found[name]} for name in options.outputs]
 
 
 def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list[str]:
@@ -86,7 +102,9 @@ def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list
         "rotary embedding → constants, pairs reordered": spec.rotary is not None,
         "relative positions → one table": spec.relative is not None,
         "latent query of the pooling → its keys": adapter.pool == "map",
-        "final norm affine → head": spec.final_norm is not None and adapter.pool != "map",
+        "final norm affine → head": (
+            spec.final_norm is not None and adapter.pool != "map" and options.output == LOGITS
+        ),
         "pixel scale, mean and std → patch embedding": options.input == "uint8",
         "prefix tokens and their position → constant rows": spec.prefix > 0,
         f"last block: one query ({last})": adapter.pool == "token" and last != "full",

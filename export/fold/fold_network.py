@@ -39,6 +39,7 @@ def fold(
     adapter: Adapter,
     *,
     value_bias: Collection[int] = (),
+    keep_final_norm: bool = False,
 ) -> Folded:
     """Fold a backbone and an adapter into one network.
 
@@ -48,6 +49,8 @@ def fold(
         adapter: prompts, tuned LayerNorm parameters (which replace the backbone's), weight deltas
             (each is applied to its tensor when that is folded) and head.
         value_bias: blocks whose values keep their bias: a bank changes the projection behind it.
+        keep_final_norm: leave the affine of the norm before the head where it stands, for graphs
+            that give what the head reads (`Folded.final_norm`).
 
     Returns:
         The folded network, float64; its blocks are folded when a graph is written (`LazyBlocks`).
@@ -59,7 +62,8 @@ def fold(
     final = None if spec.final_norm is None else tensors.norm(spec.final_norm)
     before = final if adapter.norm == "before_pool" else None
     pool = _fold_pool(spec, tensors, before) if adapter.pool == "map" else None
-    head = fold_head(adapter, final if pool is None or before is None else None)
+    outside = final if pool is None or before is None else None  # the norm before the head
+    head = fold_head(adapter, None if keep_final_norm else outside)
 
     prefix_rows, patch_rows = _embedding_rows(spec, tensors)
     kernel = tensors("patch_embed.proj.weight")
@@ -89,6 +93,7 @@ def fold(
         ),
         attention_pool=pool,
         head=head,
+        final_norm=outside if keep_final_norm else None,
     )
 
 

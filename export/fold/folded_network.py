@@ -126,6 +126,7 @@ class Folded:
         blocks: L of them, in order; of `fold` they are `LazyBlocks`: folded as one goes through.
         attention_pool: for pool "map", final norm's affine folded in if it stands before.
         head: [d, C] or [2 d, C]; final norm's affine folded in, if nothing stands between.
+        final_norm: that affine where it was not to be folded; else None.
     """
 
     patch: Linear
@@ -136,3 +137,4 @@ class Folded:
     blocks: Iterable[Block]
     attention_pool: Pool | None
     head: Linear
+    final_norm: Norm | None = None

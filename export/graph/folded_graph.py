@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
+
 from .attention_writer import AttentionWriter
-from .graph_options import input_signature
+from .graph_options import feature_output, input_signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +41,21 @@ def folded_graph(
         options: input, batch, form of the last block, type.
 
     Returns:
-        A model with one input (`input_signature`) and the output `logits` [B, C].
+        A model with one input (`input_signature`) and the output `logits` [B, C]; with
+        `options.features` also `features` [B, f].
     """
     writer = Writer(spec, folded, options)
     f = writer.features(insert, pool, norm)
     b = writer.b
     b.linear(f, folded.head.w, folded.head.b, "logits")
     signature = input_signature(spec, options)
-    return b.model("vptkit", [signature], ("logits", (signature[2][0], len(folded.head.b))))
+    sizes = {LOGITS: len(folded.head.b)}
+    if options.features:
+        feature_output(b, f, options)
+        sizes[FEATURES] = len(folded.head.w)
+    batch = signature[2][0]
+    outputs = [(name, (batch, size)) for name, size in sizes.items()]
+    return b.model("vptkit", [signature], *outputs)
 
 
 class Writer(AttentionWriter):
@@ -264,8 +273,11 @@ class Writer(AttentionWriter):
         return b.op("Add", [y, x], "pool")
 
     def final_norm(self, z: str) -> str:
-        """x̂, or z itself where the backbone has no final norm."""
-        return z if self.spec.final_norm is None else self.normalized(z, "norm")
+        """x̂ (x̂ γ + β where the head has not taken them), or z itself without a final norm."""
+        if self.spec.final_norm is None:
+            return z
+        affine = self.folded.final_norm
+        return self.normalized(z, "norm") if affine is None else self.affine_norm(z, affine, "norm")
 
 
 def _branch(branches: Sequence[object], block: str, kind: str, j: int) -> str:

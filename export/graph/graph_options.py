@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vptkit.formats.manifest_schema import FEATURES
+
 from .onnx_builder import FLOAT, UINT8, Builder
 
 if TYPE_CHECKING:
     from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
 
-__all__ = ["GraphOptions", "Rows", "input_signature"]
+__all__ = ["GraphOptions", "Rows", "feature_output", "input_signature"]
+_SHORTEST = 1e-12  # a length is taken to be at least this, as torch.nn.functional.normalize does
 # Which rows of a block are read behind it: the image's, only the first, or the prompts' as well
 Rows = Literal["all", "first", "joined"]
 
@@ -29,6 +32,9 @@ class GraphOptions:
             query, ordinary keys and values: keeps fused attention on a GPU), "full".
         qkv: "separate" linears for queries, keys and values (good for ONNX Runtime, needed for
             int8), or one "fused" (some 24 TensorRT layers fewer in a ViT of 12 blocks).
+        features: give the vector that the head reads, too, as the output `features`; the final
+            norm's affine is then in the norm, not in the head.
+        normalize_features: divide it by its length.
         dtype: type of all floating-point numbers.
     """
 
@@ -36,6 +42,8 @@ class GraphOptions:
     batch: int | None = None
     last_block: LastBlock = "absorbed"
     qkv: Literal["separate", "fused"] = "separate"
+    features: bool = False
+    normalize_features: bool = False
     dtype: type[np.floating[Any]] = np.float32
 
 
@@ -49,3 +57,18 @@ def input_signature(
         return "images", UINT8, (batch, height, width, 3)
     elem = Builder(options.dtype).elem if options.dtype is not np.float32 else FLOAT
     return "pixels", elem, (batch, 3, height, width)
+
+
+def feature_output(b: Builder, f: str, options: GraphOptions) -> str:
+    """The output `features` [B, f]: f, or f / max(|f|, 1e-12).
+
+    Args:
+        b: writes it.
+        f: name of what the head reads.
+        options: whether its length is divided by.
+    """
+    if not options.normalize_features:
+        return b.op("Identity", [f], FEATURES)
+    length = b.op("ReduceL2", [f], f"{FEATURES}/length", axes=[1], keepdims=1)
+    least = b.const(f"{FEATURES}/least", np.asarray(_SHORTEST))
+    return b.op("Div", [f, b.op("Max", [length, least], f"{FEATURES}/scale")], FEATURES)

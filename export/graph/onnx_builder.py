@@ -167,13 +167,14 @@ class Builder:
         self,
         name: str,
         inputs: Sequence[tuple[str, int, Sequence[int | str]]],
-        output: tuple[str, Sequence[int | str]],
+        *outputs: tuple[str, Sequence[int | str]],
     ) -> onnx.ModelProto:
-        """Finish: (name, element type, shape) of each input, (name, shape) of the output."""
+        """Finish: (name, element type, shape) of each input, (name, shape) of each output."""
         model, graph = self._model, self._model.graph
         graph.name = name
         graph.input.extend(helper.make_tensor_value_info(*value) for value in inputs)
-        graph.output.append(helper.make_tensor_value_info(output[0], self.elem, list(output[1])))
+        for output, shape in outputs:
+            graph.output.append(helper.make_tensor_value_info(output, self.elem, list(shape)))
         model.ir_version = IR_VERSION
         model.producer_name, model.producer_version = "vptkit", vptkit.__version__
         model.opset_import.append(helper.make_opsetid("", OPSET))

@@ -15,8 +15,10 @@ from vptkit.errors import AdapterError
 from vptkit.export.fold.block_tensors import Linear, Tensors, block_parts
 from vptkit.export.fold.position_encoding import half_layout, relative_bias, rotation
 from vptkit.formats.backbone_weights import attention_branches, mlp_branches
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
+from vptkit.formats.pooling import head_inputs
 
-from .graph_options import GraphOptions, input_signature
+from .graph_options import GraphOptions, feature_output, input_signature
 from .onnx_builder import Builder
 
 if TYPE_CHECKING:
@@ -47,14 +49,19 @@ def unfolded_graph(
         options: input, batch and type; `last_block` has no meaning here.
 
     Returns:
-        A model with the input and output of `folded_graph`.
+        A model with the input and outputs of `folded_graph`.
     """
     writer = _Writer(spec, Tensors(weights, adapter), adapter, options)
-    writer.logits()
+    f = writer.features()
+    weight, bias = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
+    writer.b.linear(f, weight.T, bias, LOGITS)
     signature = input_signature(spec, options)
-    return writer.b.model(
-        "vptkit-unfolded", [signature], ("logits", (signature[2][0], len(adapter.labels)))
-    )
+    sizes = {LOGITS: len(adapter.labels)}
+    if options.features:
+        feature_output(writer.b, f, options)
+        sizes[FEATURES] = head_inputs(adapter.pool, spec.width)
+    outputs = [(name, (signature[2][0], size)) for name, size in sizes.items()]
+    return writer.b.model("vptkit-unfolded", [signature], *outputs)
 
 
 class _Writer:
@@ -71,7 +78,8 @@ class _Writer:
         self.b = Builder(options.dtype)
         self.source = "images" if options.input == "uint8" else "pixels"
 
-    def logits(self) -> str:
+    def features(self) -> str:
+        """The vector that the head reads: name of [B, d], or [B, 2 d] (`head_inputs`)."""
         spec, adapter, b = self.spec, self.adapter, self.b
         m, k = adapter.prompt_length, spec.prefix
         z, length = self.embed(), spec.tokens
@@ -87,9 +95,8 @@ class _Writer:
         if adapter.norm == "after_pool" and final is not None:
             f = self.norm(f, final, "norm")
         if adapter.pool == "token+avg":
-            f = b.reshape(f, (0, 2 * spec.width), "pool")
-        weight, bias = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
-        return b.linear(f, weight.T, bias, "logits")
+            return b.reshape(f, (0, 2 * spec.width), "pool")
+        return f
 
     # tokens ------------------------------------------------------------------------------------
 

@@ -14,20 +14,26 @@ from vptkit.scores.score_interval import percent, share_text, wilson
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vptkit.scores.feature_distance import FeatureDistance
+
     from .evidence import Evidence
 
 __all__ = [
     "MIN_AGREEMENT",
+    "MIN_COSINE",
     "GateResult",
     "accuracy_text",
     "compare",
     "require_gate",
     "sqnr_db",
+    "with_features",
     "with_split",
 ]
 
 # Smallest share of images on which fp32's best label must stay the best.
 MIN_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.985, "fp8": 0.985}
+# Smallest mean cosine between features and those of fp32, where a graph gives them.
+MIN_COSINE = {"fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8": 0.95}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,8 @@ class GateResult:
         split: "train", "val", "test" or "ood"; None where nothing names one.
         too_kind: the images flatter the graph: on what was trained on, every precision looks good.
         too_kind_because: why, in words.
+        features: how far they are from fp32's; None of a graph without.
+        min_cosine: the bound on their mean cosine.
     """
 
     ok: bool
@@ -63,6 +71,15 @@ class GateResult:
     split: str | None = None
     too_kind: bool = False
     too_kind_because: str | None = None
+    features: FeatureDistance | None = None
+    min_cosine: float | None = None
+
+    @property
+    def features_ok(self) -> bool:
+        """Whether features, if there are any, point where those of fp32 do."""
+        if self.features is None or self.min_cosine is None:
+            return True
+        return self.features.cosine is not None and self.features.cosine >= self.min_cosine
 
     def to_json(self) -> dict[str, Any]:
         """As the manifest writes it."""
@@ -129,6 +146,12 @@ def with_split(result: GateResult, evidence: Evidence) -> GateResult:
     )
 
 
+def with_features(result: GateResult, distance: FeatureDistance, min_cosine: float) -> GateResult:
+    """The result with what became of the features; they, too, decide whether it is ok."""
+    judged = replace(result, features=distance, min_cosine=min_cosine)
+    return replace(judged, ok=judged.ok and judged.features_ok)
+
+
 def accuracy_text(result: GateResult) -> str | None:
     """As "accuracy 89.0 % → 87.0 % (87 of 100; 95 % interval 79.0 to 92.2 %)"; None without classes."""
     if result.top1 is None or result.top1_fp32 is None:
@@ -145,6 +168,11 @@ def require_gate(name: str, precision: str, result: GateResult) -> None:
     """
     if result.ok:
         return
+    if not result.features_ok and result.features is not None:
+        raise GateError(
+            f"{name}: {precision} changes the {result.features.text()}; on average at least "
+            f"{result.min_cosine} wanted. vptkit bisect finds the parts to keep in fp32 (--island)."
+        )
     noise = "" if result.sqnr_db is None else f", SQNR {result.sqnr_db:.1f} dB"
     accuracy = accuracy_text(result)
     because = result.too_kind_because

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from vptkit.formats.manifest_schema import LOGITS, OUTPUTS
 from vptkit.progress import Phases, no_phases
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-__all__ = ["Evidence", "Images", "Run", "Runner", "logits_of"]
+__all__ = ["Evidence", "Images", "Run", "Runner", "answers_of", "logits_of"]
 
 # Prepared images, uint8 [B, H, W, 3] → outputs by name.
 Run = Callable[["NDArray[np.uint8]"], Mapping[str, "NDArray[Any]"]]
@@ -80,18 +81,28 @@ class Evidence:
         }
 
 
-def logits_of(
+def answers_of(
     run: Run, images: Images, tick: Callable[[int], None] = lambda _: None
-) -> NDArray[np.float64]:
-    """Logits of all images, float64 [N, C].
+) -> dict[str, NDArray[np.float64]]:
+    """What a graph gives for all images: logits [N, C], and features [N, f] where it has them.
 
     Args:
         run: an opened graph.
         images: what to run it on.
         tick: told how many images are done, after each batch.
     """
-    parts: list[NDArray[np.float64]] = []
+    parts: dict[str, list[NDArray[np.float64]]] = {}
     for batch in images.batches():
-        parts.append(np.asarray(run(batch)["logits"], dtype=np.float64))
+        found = run(batch)
+        for name in OUTPUTS:
+            if name in found:
+                parts.setdefault(name, []).append(np.asarray(found[name], dtype=np.float64))
         tick(len(batch))
-    return np.concatenate(parts)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def logits_of(
+    run: Run, images: Images, tick: Callable[[int], None] = lambda _: None
+) -> NDArray[np.float64]:
+    """The logits of `answers_of`."""
+    return answers_of(run, images, tick)[LOGITS]

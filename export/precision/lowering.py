@@ -10,10 +10,19 @@ import onnx
 from vptkit.errors import GateError, VptkitError
 from vptkit.export.analysis.dataflow import groups_of, in_islands
 from vptkit.export.analysis.qdq_placement import lint_placement
-from vptkit.export.numerics.accuracy_gate import MIN_AGREEMENT, compare, require_gate, with_split
-from vptkit.export.numerics.evidence import logits_of
+from vptkit.export.numerics.accuracy_gate import (
+    MIN_AGREEMENT,
+    MIN_COSINE,
+    compare,
+    require_gate,
+    with_features,
+    with_split,
+)
+from vptkit.export.numerics.evidence import answers_of
 from vptkit.export.numerics.fp16_overflow import overflow_islands, overflow_map
 from vptkit.export.numerics.precision_simulation import needs_simulation, simulated
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
+from vptkit.scores.feature_distance import feature_distance
 
 from .half_precision import typed
 from .pixel_centring import centre_pixels
@@ -192,17 +201,20 @@ def _gate(
     imitated = needs_simulation(low)
     bound = wanted.min_agreement
     with evidence.phase("gate", 2 * evidence.gate.count) as bar:
-        expected = logits_of(evidence.run(model), evidence.gate, bar.update)
+        expected = answers_of(evidence.run(model), evidence.gate, bar.update)
         run = evidence.run(simulated(low) if imitated else low)
-        found = logits_of(run, evidence.gate, bar.update)
+        found = answers_of(run, evidence.gate, bar.update)
     result = compare(
-        expected,
-        found,
+        expected[LOGITS],
+        found[LOGITS],
         evidence.gate.truth,
         min_agreement=MIN_AGREEMENT[wanted.precision] if bound is None else bound,
         simulated=imitated,
         images=evidence.gate.digest,
     )
     result = with_split(result, evidence)
+    if FEATURES in expected:
+        distance = feature_distance(expected[FEATURES], found[FEATURES])
+        result = with_features(result, distance, MIN_COSINE[wanted.precision])
     require_gate(name, wanted.precision, result)
     return result.to_json()

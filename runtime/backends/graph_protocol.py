@@ -57,7 +57,10 @@ class Graph(Protocol):
         """Versions of the libraries that do the work."""
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """One batch of the bundle's input → float32 [B, C]."""
+        """One batch of the bundle's input → its first output, float32 [B, C] or [B, f]."""
+
+    def answers(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """One batch of the bundle's input → all outputs by name."""
 
 
 class BankGraph(Graph, Protocol):

@@ -28,7 +28,7 @@ from .onnxruntime_probe import exact_int8
 from .provider_placement import read_placement, require_on
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -88,22 +88,33 @@ class OrtGraph:
         else:
             self._session = _proven(bundle, options, provider)
         _require_signature(bundle, self._session.get_inputs(), self._session.get_outputs())
-        self._input = bundle.input
+        self._input, self._outputs = bundle.input, bundle.outputs
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """One batch of the bundle's input → float32 [B, C].
+        """One batch of the bundle's input → its first output, float32 [B, C] or [B, f].
 
         Raises:
             TargetError: ONNX Runtime failed, for example for lack of memory.
         """
+        return self._run(batch, self._outputs[:1])[0]
+
+    def answers(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """One batch of the bundle's input → all outputs by name.
+
+        Raises:
+            TargetError: ONNX Runtime failed, for example for lack of memory.
+        """
+        return dict(zip(self._outputs, self._run(batch, self._outputs), strict=True))
+
+    def _run(self, batch: NDArray[Any], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
-            (logits,) = self._session.run(["logits"], {self._input: batch})
+            found = self._session.run([*outputs], {self._input: batch})
         except Exception as error:  # its exceptions share no other base
             raise TargetError(
                 f"ONNX Runtime failed on {self._input} {batch.dtype} {list(batch.shape)}: "
                 f"{str(error).strip()}"
             ) from error
-        return np.asarray(logits, dtype=np.float32)
+        return [np.asarray(value, dtype=np.float32) for value in found]
 
     def table_types(self) -> dict[str, np.dtype[Any]]:
         """Types of a bank's tables, which the graph's precision decides.
@@ -182,7 +193,7 @@ def _proven(bundle: Bundle, options: Any, provider: Provider) -> Any:
             )
         _require_signature(bundle, session.get_inputs(), session.get_outputs())
         try:
-            (logits,) = session.run(["logits"], _blank(bundle, session.get_inputs()))
+            found = session.run([*bundle.outputs], _blank(bundle, session.get_inputs()))
         except Exception as error:  # its exceptions share no other base
             text = f"{name} failed on {bundle.model}: {str(error).strip()}"
             if any(sign in text for sign in _NO_KERNEL):
@@ -193,8 +204,11 @@ def _proven(bundle: Bundle, options: Any, provider: Provider) -> Any:
             raise TargetError(text) from error
         placement = read_placement(Path(session.end_profiling()))
     require_on(name, placement)
-    if not np.isfinite(logits).all():
-        raise TargetError(f"{name}: logits of {bundle.model} are not finite. Pass another backend.")
+    for output, value in zip(bundle.outputs, found, strict=True):
+        if not np.isfinite(value).all():
+            raise TargetError(
+                f"{name}: {output} of {bundle.model} are not finite. Pass another backend."
+            )
     return session
 
 
@@ -254,7 +268,7 @@ def _blank(bundle: Bundle, inputs: list[Any]) -> dict[str, NDArray[Any]]:
 
 def _require_signature(bundle: Bundle, inputs: list[Any], outputs: list[Any]) -> None:
     found = ([(i.name, i.type) for i in inputs], [o.name for o in outputs])
-    expected = ([(bundle.input, _TYPES.get(bundle.input))], ["logits"])
+    expected = ([(bundle.input, _TYPES.get(bundle.input))], [*bundle.outputs])
     if bundle.layout == "bank":
         listed = [value["name"] for value in bundle.manifest["inputs"]]
         found[0][1:] = [(name, None) for name, _ in found[0][1:]]

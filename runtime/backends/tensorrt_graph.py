@@ -130,7 +130,7 @@ class TrtGraph:
         self._stream = self._device.stream()
         self._events = self._device.event(), self._device.event()
         self._types, self._limits, self._least = _signature(trt, self._engine, bundle)
-        self._input = bundle.input
+        self._input, self._outputs = bundle.input, bundle.outputs
         self._ports = {
             name: _port(self._device, self._types[name], self._limits[name])
             for name in self._types
@@ -146,13 +146,21 @@ class TrtGraph:
         if self._device.gpu.integrated:
             return "none: the GPU reads and writes the host's page-locked memory (zero copy)"
         sizes = {name: port.array(port.limit[1:]).nbytes for name, port in self._ports.items()}
-        out = sizes.pop("logits")
+        out = sum(sizes.pop(name) for name in self._outputs)
         return f"{sum(sizes.values())} bytes in, {out} out per image, by page-locked copies"
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """One batch of the bundle's input → float32 [B, C].
+        """One batch of the bundle's input → its first output, float32 [B, C] or [B, f].
 
         Batches larger than the engine takes go in portions, smaller ones are filled up.
+
+        Raises:
+            TargetError: the GPU failed.
+        """
+        return self._in_portions({self._input: batch}, {})[self._outputs[0]]
+
+    def answers(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """One batch of the bundle's input → all outputs by name; see a call.
 
         Raises:
             TargetError: the GPU failed.
@@ -185,7 +193,8 @@ class TrtGraph:
         Raises:
             TargetError: the GPU failed.
         """
-        return self._in_portions({self._input: batch, "adapter": adapter}, tables)
+        feed = {self._input: batch, "adapter": adapter}
+        return self._in_portions(feed, tables)[self._outputs[0]]
 
     def timed(
         self,
@@ -225,7 +234,7 @@ class TrtGraph:
             self._launch()
             enqueue = clock() - enqueued
             self._stream.record(after)
-            logits = self._receive(len(batch))
+            answers = self._receive(len(batch))
             end_to_end = clock() - start
             start = clock()
             self._launch()
@@ -235,7 +244,7 @@ class TrtGraph:
         times = Times(
             enqueue=1000 * enqueue, gpu=gpu, host=1000 * host, end_to_end=1000 * end_to_end
         )
-        return logits, times
+        return answers[self._outputs[0]], times
 
     @property
     def _most(self) -> int:
@@ -243,20 +252,23 @@ class TrtGraph:
 
     def _in_portions(
         self, feed: Mapping[str, NDArray[Any]], tables: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
+    ) -> dict[str, NDArray[np.float32]]:
         count = len(feed[self._input])
-        parts = [np.empty((0, *self._limits["logits"][1:]), dtype=np.float32)]
+        parts: list[dict[str, NDArray[np.float32]]] = []
         with self._lock:
             self._device.use()
             self.replayed = self.cuda_graph and count > 0
             for i in range(0, count, self._most):
                 portion = {name: value[i : i + self._most] for name, value in feed.items()}
                 parts.append(self._run(portion, tables))
-        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+        if len(parts) == 1:
+            return parts[0]
+        none = {n: np.empty((0, *self._limits[n][1:]), np.float32) for n in self._outputs}
+        return {n: np.concatenate([none[n], *(p[n] for p in parts)]) for n in self._outputs}
 
     def _run(
         self, feed: Mapping[str, NDArray[Any]], tables: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
+    ) -> dict[str, NDArray[np.float32]]:
         count = len(feed[self._input])
         if count < self._least:
             spare = self._least - count
@@ -264,7 +276,8 @@ class TrtGraph:
         self._bind(feed, tables)
         self._send(feed)
         self._launch()
-        return self._receive(max(count, self._least))[:count]
+        found = self._receive(max(count, self._least))
+        return {name: value[:count] for name, value in found.items()}
 
     def _bind(self, feed: Mapping[str, NDArray[Any]], tables: Mapping[str, Any]) -> None:
         """Tell the context shapes and addresses, where they differ from the last run's."""
@@ -279,7 +292,8 @@ class TrtGraph:
             if not context.set_input_shape(name, shape):
                 raise self._failed(f"{name} {list(shape)} was refused")
             context.set_tensor_address(name, address)
-        context.set_tensor_address("logits", self._ports["logits"].address)
+        for name in self._outputs:
+            context.set_tensor_address(name, self._ports[name].address)
         self._bound = wanted
 
     def _send(self, feed: Mapping[str, NDArray[Any]]) -> None:
@@ -319,13 +333,16 @@ class TrtGraph:
         if not context.execute_async_v3(self._stream.handle):
             raise self._failed("the run was refused")
 
-    def _receive(self, count: int) -> NDArray[np.float32]:
-        port = self._ports["logits"]
-        answer = port.array((count, *port.limit[1:]))
-        if port.device is not None:
-            self._stream.download(port.host, port.device, answer.nbytes)
+    def _receive(self, count: int) -> dict[str, NDArray[np.float32]]:
+        answers = {}
+        for name in self._outputs:
+            port = self._ports[name]
+            answers[name] = port.array((count, *port.limit[1:]))
+            if port.device is not None:
+                self._stream.download(port.host, port.device, answers[name].nbytes)
         self._stream.wait()
-        return answer.astype(np.float32)  # a copy: the next run writes into the same memory
+        # copies: the next run writes into the same memory
+        return {name: value.astype(np.float32) for name, value in answers.items()}
 
     def _upload(self, name: str, table: NDArray[Any]) -> _Table:
         if len(table) > self._limits[name][0]:
@@ -379,10 +396,10 @@ def _signature(
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
     listed = [value["name"] for value in bundle.manifest["inputs"]]
-    if sorted(inputs) != sorted(listed) or set(names) - set(inputs) != {"logits"}:
+    if sorted(inputs) != sorted(listed) or set(names) - set(inputs) != set(bundle.outputs):
         raise TargetError(
             f"{bundle.path}: the engine has the tensors {names}, the manifest wants {listed} and "
-            "logits. Build it again: vptkit build BUNDLE --force"
+            f"{', '.join(bundle.outputs)}. Build it again: vptkit build BUNDLE --force"
         )
     types = {name: nptype(engine.get_tensor_dtype(name)) for name in names}
     odd = [name for name, kind in types.items() if kind is None]
@@ -391,8 +408,9 @@ def _signature(
     ranges = {name: _range(engine, name) for name in inputs}
     limits = {name: most for name, (_, most) in ranges.items()}
     batch = limits[bundle.input][0]
-    shape = tuple(engine.get_tensor_shape("logits"))
-    limits["logits"] = tuple(batch if size == -1 else int(size) for size in shape)
+    for name in bundle.outputs:
+        shape = tuple(engine.get_tensor_shape(name))
+        limits[name] = tuple(batch if size == -1 else int(size) for size in shape)
     least = ranges[bundle.input][0][0]
     return {n: kind for n, kind in types.items() if kind is not None}, limits, least
 

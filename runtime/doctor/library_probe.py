@@ -171,7 +171,7 @@ def _backend(say: Say, name: str, bundle: str) -> None:
         session = open_session(bundle, name)
         say(stage="running it", versions=dict(session.versions))
         images = random_images(session.bundle.batch or 1, session.bundle.preprocess.size)
-        session.run(images, session.bundle.adapter_names[0])
+        session.answers(images, session.bundle.adapter_names[0])
     except VptkitError as error:
         say(refused=str(error), exit_code=error.exit_code)
         return

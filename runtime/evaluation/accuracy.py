@@ -15,6 +15,7 @@ from vptkit.datasets.dataset_bounds import inside_of, require_inside
 from vptkit.datasets.dataset_files import read_data_files
 from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
+from vptkit.formats.manifest_schema import LOGITS
 from vptkit.images.broken_images import require_whole
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
@@ -84,6 +85,7 @@ def evaluate(
         GateError: the logits hold NaN or Inf.
     """
     data = Path(data)
+    session.bundle.require_output(LOGITS)
     labels = session.bundle.labels_of(adapter)
     place, name, classes = _read(data, split, parse_columns(columns), allow_outside=allow_outside)
     paths, truth = labelled_images(place, classes, labels)

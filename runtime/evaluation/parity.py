@@ -1,4 +1,4 @@
-"""Parity: does a session answer as the reference did?"""
+"""Parity: does a session answer, logits and features, as the reference did?"""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import BundleError, DataError, GateError, VptkitError
+from vptkit.formats.manifest_schema import LOGITS
+from vptkit.scores.feature_distance import FeatureDistance, feature_distance
 from vptkit.scores.score_interval import percent
 
 if TYPE_CHECKING:
@@ -17,17 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Parity",
+    "check_features",
     "check_golden",
     "check_logits",
     "default_tolerance",
     "parity_verdict",
     "require_parity",
+    "with_features",
 ]
 
 # Largest difference over largest logit. Summation order alone costs fp32 about 1e-6 in ViT-B.
 # The lower types: wide bounds that find what is broken (1e-3 was seen in fp16, 1e-2 in bf16, 0.06
 # to 0.13 in int8, on two real ViTs); whether labels hold is the gate's question.
 _TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 0.3, "fp8": 0.4}
+# Of features times so much: hundreds of numbers an image have larger extremes than its logits, which
+# average over them. 0.36 was seen in int8, where the mean cosine was 0.98 (ViT-Ti).
+_OF_FEATURES = {"int8": 2.0, "fp8": 2.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +51,21 @@ class Parity:
         worst_image: index of the image with the largest difference.
         tolerance: the bound on max_rel_diff.
         adapter: the adapter that was asked; of several, the one that is furthest off.
+        features: how far they are from the expected ones, which `ok` includes; None where the
+            graph gives none, or there are none to compare with. Of a graph that gives features
+            alone, the figures above are theirs, and `top1_agreement` is None.
     """
 
     ok: bool
     against: Literal["golden", "reference"]
     max_abs_diff: float | None
     max_rel_diff: float | None
-    top1_agreement: float
+    top1_agreement: float | None
     count: int
     worst_image: int
     tolerance: float
     adapter: str | None = None
+    features: FeatureDistance | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `vptkit check --json` prints it, without the bundle."""
@@ -72,8 +83,11 @@ def check_golden(
         tolerance: bound on max_rel_diff; that of the bundle's precision unless given.
 
     Raises:
-        BundleError: the bundle carries no golden answers.
+        BundleError: the bundle carries no golden answers, or gives features alone and carries no
+            golden features.
     """
+    if LOGITS not in session.bundle.outputs:
+        return _check_golden_features(session, tolerance)
     names = session.bundle.adapter_names if adapter is None else (adapter,)
     found = [(name, session.bundle.golden(name)) for name in names]
     checked = [
@@ -86,7 +100,96 @@ def check_golden(
             f"{session.bundle.path}: no golden answers to check against: the adapter carried none. "
             "Pass --reference, or tune again with this version and export."
         )
-    return checked[0] if len(checked) == 1 else _worst(checked)
+    if len(checked) > 1:
+        return _worst(checked)
+    features = session.bundle.golden_features()
+    golden = found[0][1]
+    if features is None or golden is None:
+        return checked[0]
+    return with_features(checked[0], session, golden[0], features)
+
+
+def _check_golden_features(session: Session, tolerance: float | None) -> Parity:
+    golden, features = session.bundle.golden(), session.bundle.golden_features()
+    if golden is None or features is None or len(features) == 0:
+        raise BundleError(
+            f"{session.bundle.path}: gives features alone, and carries no golden features: the "
+            "adapter carried no golden answers, or it was exported with --no-verify. Pass "
+            "--reference, or export it again."
+        )
+    return check_features(session, golden[0], features, against="golden", tolerance=tolerance)
+
+
+def check_features(
+    session: Session,
+    images: NDArray[np.uint8],
+    expected: NDArray[np.float32],
+    *,
+    against: Literal["golden", "reference"] = "reference",
+    tolerance: float | None = None,
+) -> Parity:
+    """Compare the features of a session with given ones; arguments are those of `check_logits`.
+
+    Raises:
+        BundleError: the graph gives no features.
+        DataError: images or expected features have the wrong shape, or are not finite.
+    """
+    tolerance = _bound(session, tolerance) * _OF_FEATURES.get(session.bundle.precision, 1.0)
+    found = session.features(images)
+    distance = _distance(found, expected, against)
+    with np.errstate(invalid="ignore"):
+        worst = int(np.abs(found - expected).max(axis=1).argmax())
+    relative = distance.max_rel_diff
+    return Parity(
+        ok=relative is not None and relative <= tolerance,
+        against=against,
+        max_abs_diff=distance.max_abs_diff,
+        max_rel_diff=relative,
+        top1_agreement=None,
+        count=distance.count,
+        worst_image=worst,
+        tolerance=tolerance,
+        adapter=session.bundle.adapter_names[0],
+        features=distance,
+    )
+
+
+def with_features(
+    parity: Parity,
+    session: Session,
+    images: NDArray[np.uint8],
+    expected: NDArray[np.float32],
+) -> Parity:
+    """The parity of logits, and that of the features of the same images.
+
+    Args:
+        parity: of the logits, whose tolerance counts.
+        session, images, expected: as of `check_features`.
+
+    Raises:
+        BundleError, DataError: see `check_features`.
+    """
+    tolerance, against = parity.tolerance, parity.against
+    checked = check_features(session, images, expected, against=against, tolerance=tolerance)
+    return replace(parity, ok=parity.ok and checked.ok, features=checked.features)
+
+
+def _distance(
+    found: NDArray[np.float32], expected: NDArray[np.float32], against: str
+) -> FeatureDistance:
+    if expected.shape != found.shape or len(found) == 0 or not np.isfinite(expected).all():
+        raise DataError(
+            f"{against} features came as {list(expected.shape)}, expected finite "
+            f"{list(found.shape)}"
+        )
+    return feature_distance(expected, found)
+
+
+def _bound(session: Session, tolerance: float | None) -> float:
+    tolerance = default_tolerance(session.bundle.precision) if tolerance is None else tolerance
+    if not 0 <= tolerance < np.inf:
+        raise VptkitError(f"tolerance is {tolerance}, expected a number from 0 up")
+    return float(tolerance)
 
 
 def check_logits(
@@ -111,9 +214,7 @@ def check_logits(
     Raises:
         DataError: images or expected logits have the wrong shape, or are not finite.
     """
-    tolerance = default_tolerance(session.bundle.precision) if tolerance is None else tolerance
-    if not 0 <= tolerance < np.inf:
-        raise VptkitError(f"tolerance is {tolerance}, expected a number from 0 up")
+    tolerance = _bound(session, tolerance)
     logits = session.run(images, adapter).astype(np.float64)
     if expected.shape != logits.shape or len(logits) == 0 or not np.isfinite(expected).all():
         raise DataError(
@@ -134,7 +235,7 @@ def check_logits(
         top1_agreement=float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean()),
         count=len(logits),
         worst_image=int(difference.argmax()),
-        tolerance=float(tolerance),
+        tolerance=tolerance,
         adapter=adapter or session.bundle.adapter_names[0],
     )
 
@@ -146,7 +247,7 @@ def _worst(checked: list[Parity]) -> Parity:
     return replace(
         worst,
         ok=all(p.ok for p in checked),
-        top1_agreement=sum(p.top1_agreement * p.count for p in checked) / count,
+        top1_agreement=sum((p.top1_agreement or 0.0) * p.count for p in checked) / count,
         count=count,
     )
 
@@ -161,11 +262,15 @@ def parity_verdict(parity: Parity, backend: str) -> str:
     kind = "golden images" if parity.against == "golden" else "images against the reference"
     difference = "none" if not parity.max_rel_diff else f"{parity.max_rel_diff:.0e}"
     same = parity.top1_agreement
-    agreement = "same top-1" if same == 1 else f"top-1 the same on {percent(same)}"
+    agreement = ""
+    if same is not None:
+        agreement = ", same top-1" if same == 1 else f", top-1 the same on {percent(same)}"
+    features = "" if parity.features is None else f"; {parity.features.text()}"
     return (
         f"OK: {parity.count} {kind}, largest difference {difference} "
-        f"(allowed {parity.tolerance:.0e}), {agreement}"
+        f"(allowed {parity.tolerance:.0e}){agreement}"
         + ("" if backend == "cpu" else f", {backend}")
+        + features
     )
 
 
@@ -177,12 +282,20 @@ def require_parity(session: Session, parity: Parity) -> None:
     """
     if parity.ok:
         return
-    found = (
-        "the logits hold NaN or Inf"
-        if parity.max_rel_diff is None
-        else f"largest difference over largest logit is {parity.max_rel_diff:.2e}, allowed "
-        f"{parity.tolerance:.0e}; top-1 agrees on {parity.top1_agreement:.1%}"
-    )
+    what, largest = ("features", "number") if parity.top1_agreement is None else ("logits", "logit")
+    if parity.max_rel_diff is None:
+        found = f"the {what} hold NaN or Inf"
+    else:
+        found = (
+            f"largest difference over largest {largest} is {parity.max_rel_diff:.2e}, allowed "
+            f"{parity.tolerance:.0e}"
+        )
+        if parity.top1_agreement is not None:
+            found += f"; top-1 agrees on {parity.top1_agreement:.1%}"
+    if parity.features is not None:
+        off = parity.features.max_rel_diff
+        found += f"; {parity.features.text()}"
+        found += "" if off is None else f", largest difference {off:.2e} of the largest number"
     raise GateError(
         f"{session.bundle.path}: differs from the {parity.against} answers on "
         f"{session.backend}: {found} ({parity.count} images, worst is number {parity.worst_image} of adapter {parity.adapter!r})"

@@ -112,7 +112,7 @@ def _measure_here(
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     images = random_images(batch, session.bundle.preprocess.size)
     for _ in range(3):
-        session.run(images, session.bundle.adapter_names[0])
+        session.answers(images, session.bundle.adapter_names[0])
     after, peak = process_memory()
     left = _free_on_device(backend)
     device = None if free is None or left is None else free - left

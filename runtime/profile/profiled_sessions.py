@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from vptkit.errors import TargetError, VptkitError
+from vptkit.formats.manifest_schema import LOGITS
 from vptkit.runtime.session.factory import open_session
 
 if TYPE_CHECKING:
@@ -73,14 +74,16 @@ class Candidate:
     def transfers(self) -> str:
         """What a run moves between host and device."""
         copies = self.session.backend in ("cuda", "ort-tensorrt")
-        otherwise = "images in, logits out, by ONNX Runtime" if copies else "none"
+        out = " and ".join(self.session.bundle.outputs)
+        otherwise = f"images in, {out} out, by ONNX Runtime" if copies else "none"
         return str(getattr(_graph(self.session), "transfers", otherwise))
 
     def call(
         self, images: NDArray[np.uint8], session: Session | None = None
     ) -> Callable[[], object]:
         """One run, without arguments; of this session unless another is given."""
-        run = (session or self.session).run
+        asked = session or self.session
+        run = asked.run if LOGITS in asked.bundle.outputs else asked.features
         if len(self.adapters) < 2:
             return partial(run, images, *self.adapters)
         return partial(run, images, self._turns(images))

@@ -3,6 +3,7 @@
 - `baked_session`: a bundle with one adapter.
 - `bank_session`: a bank: one adapter for each image.
 - `factory`: `open_session`.
+- `feature_files`: features as .npy or .parquet.
 - `image_inputs`: what `predict` is given: files, Pillow's images, arrays.
 - `image_loader`: images decoded by threads, in order.
 - `image_sources`: files, folders and globs that the user named.

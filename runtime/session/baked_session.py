@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import BundleError
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
 from vptkit.runtime.backends.graph_protocol import Graph, TimedGraph
 
 from .session_base import ClosedGraph, SessionBase, require_open
@@ -64,15 +65,47 @@ class GraphSession(SessionBase):
         Raises:
             VptkitError: the session was closed.
             DataError: another type or shape came.
-            BundleError: the graph answers with another number of classes than its labels, or
-                there is no such adapter.
+            BundleError: the graph answers with another number of classes than its labels, gives
+                features alone, or there is no such adapter.
+        """
+        self.bundle.require_output(LOGITS)
+        return self.answers(images, adapter)[LOGITS]
+
+    def features(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> NDArray[np.float32]:
+        """What the head reads of prepared images: float32 [B, f].
+
+        Args:
+            images, adapter: as for `run`.
+
+        Raises:
+            VptkitError, DataError: see `run`.
+            BundleError: the graph gives none; or see `run`.
+        """
+        self.bundle.require_output(FEATURES)
+        return self.answers(images, adapter)[FEATURES]
+
+    def answers(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """All that the graph gives for prepared images, by name.
+
+        Args:
+            images, adapter: as for `run`.
+
+        Raises:
+            VptkitError, DataError, BundleError: see `run`.
         """
         self._require(images, adapter)
         step = self.bundle.batch or max(len(images), 1)
         parts = [self._run_portion(images[i : i + step]) for i in range(0, len(images), step)]
-        if not parts:
-            return np.empty((0, len(self.bundle.labels)), dtype=np.float32)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return {
+            name: np.concatenate([np.empty((0, size), np.float32), *(p[name] for p in parts)])
+            for name, size in self._sizes().items()
+        }
 
     def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
         """One run taken apart, or None where the backend knows only the whole.
@@ -101,16 +134,24 @@ class GraphSession(SessionBase):
         for name in {adapter} if isinstance(adapter, (str, int)) else set(adapter or ()):
             self.bundle.entry(self.bundle.adapter_names[name] if name == 0 else str(name))
 
-    def _run_portion(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _sizes(self) -> dict[str, int]:
+        """Numbers of an image by output, as the manifest has them."""
+        known = {LOGITS: len(self.bundle.labels), FEATURES: self.bundle.features or 0}
+        return {name: known[name] for name in self.bundle.outputs}
+
+    def _run_portion(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         count, fixed = len(images), self.bundle.batch
         if fixed is not None and count < fixed:
             filler = np.repeat(images[-1:], fixed - count, axis=0)
             images = np.concatenate([images, filler])  # [fixed, H, W, 3]
-        logits = self.graph(graph_input(images, self.bundle))
-        expected = (len(images), len(self.bundle.labels))
-        if logits.shape != expected:
-            raise BundleError(
-                f"{self.bundle.path}: logits came as {list(logits.shape)}, expected "
-                f"{list(expected)}: the graph does not fit its labels. Export the bundle again."
-            )
-        return logits[:count]
+        batch, names = graph_input(images, self.bundle), self.bundle.outputs
+        answers = {names[0]: self.graph(batch)} if len(names) == 1 else self.graph.answers(batch)
+        for name, size in self._sizes().items():
+            came, expected = answers[name].shape, (len(images), size)
+            if came != expected:
+                fits = "its labels" if name == LOGITS else "its manifest"
+                raise BundleError(
+                    f"{self.bundle.path}: {name} came as {list(came)}, expected "
+                    f"{list(expected)}: the graph does not fit {fits}. Export the bundle again."
+                )
+        return {name: value[:count] for name, value in answers.items()}

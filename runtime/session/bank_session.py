@@ -15,7 +15,7 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError
 from vptkit.formats.bank_tables import BankShape, parse_rows
-from vptkit.formats.bundle import MANIFEST, open_bundle
+from vptkit.formats.bundle import FEATURES, LOGITS, MANIFEST, open_bundle
 from vptkit.runtime.backends.graph_protocol import TimedGraph
 
 from .session_base import ClosedGraph, SessionBase, require_open
@@ -205,6 +205,33 @@ class BankSession(SessionBase):
         for row, name in zip(logits, names, strict=True):
             row[classes[name] :] = -np.inf
         return logits
+
+    def answers(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """All that the graph gives for prepared images, by name: `run`.
+
+        Args:
+            images, adapter: as for `run`.
+
+        Raises:
+            DataError, BundleError: see `run`.
+        """
+        return {LOGITS: self.run(images, adapter)}
+
+    def features(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> NDArray[np.float32]:
+        """Refuse: a bank gives none.
+
+        Args:
+            images, adapter: as for `run`.
+
+        Raises:
+            BundleError: always.
+        """
+        self._bundle.require_output(FEATURES)
+        return self.answers(images, adapter)[FEATURES]
 
     def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
         """One run taken apart, or None where the backend knows only the whole.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vptkit.errors import DataError, VptkitError
+from vptkit.errors import BundleError, DataError, VptkitError
+from vptkit.formats.bundle import LOGITS, REJECTION
+from vptkit.schema import abridged
 from vptkit.scores.probabilities import softmax
+from vptkit.scores.typicality import typicality_of
 
 from .image_inputs import HeldImage, inputs_of, is_live
 from .image_loader import Decoded, decode
@@ -21,10 +25,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.formats.bundle import Bundle
+    from vptkit.scores.typicality import Typicality
+
     from .image_inputs import Sources
     from .session_protocol import Session
 
-__all__ = ["predict"]
+__all__ = ["open_typicality", "predict"]
 
 _BATCH, _READ_AHEAD = 8, 32  # images
 
@@ -37,6 +44,7 @@ def predict(
     top_k: int = 5,
     batch: int | None = None,
     workers: int | None = None,
+    reject: float | None = None,
 ) -> Iterator[Prediction]:
     """Classify images; a broken image becomes a result with an error, and the work goes on.
 
@@ -55,12 +63,14 @@ def predict(
         batch: images for each run; 8 unless given, or what a fixed-batch bundle takes; 1 of what is
             live.
         workers: decoding threads, one for each usable core unless given.
+        reject: the share of images like those of `val` that may be called none of the labels;
+            needs a bundle that was exported with `--reject-from`.
 
     Returns:
         One prediction for each image, in the order of the sources, as they become ready.
 
     Raises:
-        BundleError: the bundle has no such adapter.
+        BundleError: the bundle has no such adapter, or cannot reject.
         DataError: a source is missing, holds no images, or is none of the above; of what is live
             while it is iterated.
     """
@@ -73,7 +83,60 @@ def predict(
     images = decode(
         inputs_of(sources), session.bundle.preprocess, workers=workers, read_ahead=ahead
     )
-    return _predictions(session, name, images, top_k, size)
+    known = None if reject is None else open_typicality(session.bundle, reject)
+    found = _predictions(session, name, images, top_k, size)
+    return found if known is None or reject is None else _judged(found, known, reject)
+
+
+def open_typicality(bundle: Bundle, rate: float) -> Typicality:
+    """What a bundle knows of the images that it was made for, for a rate that it can tell.
+
+    Args:
+        bundle: exported with `--reject-from`.
+        rate: the share of images like those of `val` that may be rejected.
+
+    Raises:
+        BundleError: it was exported without, or its file does not fit its graph.
+        VptkitError: the rate is no share, or smaller than the number of `val` images can tell.
+    """
+    if REJECTION not in bundle.manifest["files"] or bundle.features is None:
+        raise BundleError(
+            f"{bundle.path}: does not know the images that it was made for. Export the adapter "
+            "again with --output both --reject-from DATA, the data that it was tuned on."
+        )
+    # A board that only runs bundles may lack safetensors.
+    from vptkit.formats.tensor_file import parse_tensor_file
+
+    file = bundle.path / REJECTION
+    tensors = parse_tensor_file(bundle.read(REJECTION), file, BundleError)[1]
+    found = typicality_of(tensors, bundle.features)
+    if found is None:
+        size, came = bundle.features, {name: value.shape for name, value in tensors.items()}
+        raise BundleError(
+            f"{file}: holds {abridged(came)}, expected "
+            f"finite means [C, {size}], whitening [{size}, {size}] and known [n]. Export the bundle "
+            "again."
+        )
+    if not 0 < rate < 1:
+        raise VptkitError(f"--reject {rate:g}: expected a share above 0 and below 1, as 0.05")
+    if rate < found.least_rate:
+        raise VptkitError(
+            f"--reject {rate:g}: {len(found.known)} images of val cannot tell less than "
+            f"{found.least_rate:.2g}. Pass at least that, or export with more images in val."
+        )
+    return found
+
+
+def _judged(
+    predictions: Iterator[Prediction], known: Typicality, rate: float
+) -> Iterator[Prediction]:
+    """The same, each with its typicality."""
+    for prediction in predictions:
+        if prediction.features is None:
+            yield prediction
+            continue
+        share = float(known.shares(prediction.features[None])[0])
+        yield replace(prediction, typicality=share, rejected=share <= rate)
 
 
 def _predictions(
@@ -98,20 +161,23 @@ def _classify(
     first: int,
 ) -> Iterator[Prediction]:
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
-    rows = iter(session.run(np.stack(pixels), adapter) if pixels else np.empty((0, 0), np.float32))
+    answers = session.answers(np.stack(pixels), adapter) if pixels else {}
     labels = session.bundle.labels_of(adapter)  # behind the run: it may have been replaced
+    rows = iter(range(len(pixels)))
     for index, (image, item) in enumerate(portion, first):
         path = None if isinstance(image, HeldImage) else image
         if isinstance(item, DataError):
             yield Prediction(path=path, index=index, adapter=adapter, error=str(item))
             continue
-        logits = next(rows).copy()  # [C]; not a view, which would keep the whole batch
-        if np.isfinite(logits).all():
-            top = _best(softmax(logits), labels, top_k)
-            yield Prediction(path=path, index=index, adapter=adapter, top=top, logits=logits)
-        else:
-            error = f"{image}: the logits hold NaN or Inf; the graph overflows on this image"
+        row = next(rows)  # [C], [f]; copies, for a view would keep the whole batch
+        found = {name: value[row].copy() for name, value in answers.items()}
+        broken = [name for name, value in found.items() if not np.isfinite(value).all()]
+        if broken:
+            error = f"{image}: the {broken[0]} hold NaN or Inf; the graph overflows on this image"
             yield Prediction(path=path, index=index, adapter=adapter, error=error)
+            continue
+        top = _best(softmax(found[LOGITS]), labels, top_k) if LOGITS in found else ()
+        yield Prediction(path=path, index=index, adapter=adapter, top=top, **found)
 
 
 def _best(

@@ -30,21 +30,32 @@ def jsonl_writer(stream: TextIO) -> Callable[[Prediction], None]:
     return write
 
 
-def csv_writer(stream: TextIO, *, top_k: int) -> Callable[[Prediction], None]:
-    """A header, then one row an image: path, adapter, error, label_1, score_1, …, label_k.
+def csv_writer(
+    stream: TextIO, *, top_k: int, rejects: bool = False
+) -> Callable[[Prediction], None]:
+    """A header, then one row an image: path, adapter, error, label_1, score_1, …, score_k.
+
+    With `rejects` rejected (0 or 1) and typicality come last.
 
     Texts are written so that no spreadsheet computes them (`vptkit.shown_text.spreadsheet_rows`).
     """
     rows = spreadsheet_rows(stream)
     ranks = [f"{column}_{i}" for i in range(1, top_k + 1) for column in ("label", "score")]
-    rows(["path", "adapter", "error", *ranks])
+    rows(["path", "adapter", "error", *ranks, *(("rejected", "typicality") if rejects else ())])
 
     def write(prediction: Prediction) -> None:
         cells = [cell for pair in prediction.top for cell in pair]
         head = [prediction.source, prediction.adapter, prediction.error or ""]
-        rows([*head, *cells, *[""] * (len(ranks) - len(cells))])
+        judged = prediction.rejected, prediction.typicality
+        last = ["" if value is None else value for value in judged] if rejects else []
+        rows([*head, *cells, *[""] * (len(ranks) - len(cells)), *map(_plain, last)])
 
     return write
+
+
+def _plain(value: object) -> object:
+    """0 or 1 of a truth value."""
+    return int(value) if isinstance(value, bool) else value
 
 
 def text_writer(stream: TextIO) -> Callable[[Prediction], None]:
@@ -52,6 +63,8 @@ def text_writer(stream: TextIO) -> Callable[[Prediction], None]:
 
     def write(prediction: Prediction) -> None:
         labels = "  ".join(f"{label} {score:.3f}" for label, score in prediction.top)
+        if prediction.rejected:
+            labels = f"none of these ({prediction.typicality:.3f})  {labels}".rstrip()
         tell(f"{prediction.source}  {labels or f'error: {_matter(prediction)}'}", stream)
 
     return write
@@ -82,13 +95,14 @@ def deliver(
 
 @contextlib.contextmanager
 def saving(
-    path: Path, *, top_k: int, force: bool = False
+    path: Path, *, top_k: int, rejects: bool = False, force: bool = False
 ) -> Iterator[Callable[[Prediction], None]]:
     """Yield a writer for a .jsonl or .csv file that appears when the block ends well.
 
     Args:
         path: the file; its suffix decides the format.
         top_k: number of label columns of a CSV file.
+        rejects: whether a CSV file says which images were rejected.
         force: replace a file that exists.
 
     Raises:
@@ -99,4 +113,7 @@ def saving(
     require_absent(path, force=force)
     require_writable(path)
     with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
-        yield (jsonl_writer(stream) if path.suffix == ".jsonl" else csv_writer(stream, top_k=top_k))
+        if path.suffix == ".jsonl":
+            yield jsonl_writer(stream)
+        else:
+            yield csv_writer(stream, top_k=top_k, rejects=rejects)

@@ -54,6 +54,10 @@ class ClosedGraph:
         """Refuse."""
         self.refuse()
 
+    def answers(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Refuse."""
+        self.refuse()
+
     def table_types(self) -> dict[str, np.dtype[Any]]:
         """Refuse."""
         self.refuse()
@@ -114,10 +118,19 @@ class SessionBase:
         top_k: int = 5,
         batch: int | None = None,
         workers: int | None = None,
+        reject: float | None = None,
     ) -> Iterator[Prediction]:
         """The best labels of images; see `vptkit.runtime.session.prediction.predict`."""
         require_open(self)
-        return predict(self, sources, adapter=adapter, top_k=top_k, batch=batch, workers=workers)
+        return predict(
+            self,
+            sources,
+            adapter=adapter,
+            top_k=top_k,
+            batch=batch,
+            workers=workers,
+            reject=reject,
+        )
 
     def __enter__(self: _Own) -> _Own:
         return self

@@ -36,7 +36,11 @@ class Prediction:
         adapter: the name of the adapter that was asked.
         top: (label, score), best first; scores are softmax probabilities. Empty on an error.
         error: what was wrong with the image, or None.
-        logits: float32 [C], of all classes in the order of the labels; None on an error.
+        logits: float32 [C], of all classes in the order of the labels; None on an error, and of
+            a bundle that gives features alone (whose `top` is empty).
+        features: float32 [f], what the head reads; None on an error, and of a bundle without.
+        typicality: with `reject`: the share of `val` that is at least as far from what was learned.
+        rejected: with `reject`: that share is at most the rate, so it is none of the labels.
     """
 
     path: Path | None
@@ -45,6 +49,9 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    features: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    typicality: float | None = None
+    rejected: bool | None = None
 
     @property
     def label(self) -> str | None:
@@ -72,6 +79,8 @@ class Prediction:
         head["adapter"] = self.adapter
         if self.error is not None:
             return {**head, "error": self.error}
+        if self.rejected is not None:
+            head |= {"rejected": self.rejected, "typicality": self.typicality}
         return {**head, "top": [{"label": label, "score": score} for label, score in self.top]}
 
 
@@ -119,6 +128,16 @@ class Session(Protocol):
         `adapter` chooses among those of a bank: one name, or one for each image.
         """
 
+    def features(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> NDArray[np.float32]:
+        """What the head reads of prepared images: float32 [B, f], of bundles that give it."""
+
+    def answers(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """All that the graph gives for prepared images: "logits", "features", or both."""
+
     def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
         """One run taken apart, or None where the backend knows only the whole."""
 
@@ -130,6 +149,7 @@ class Session(Protocol):
         top_k: int = 5,
         batch: int | None = None,
         workers: int | None = None,
+        reject: float | None = None,
     ) -> Iterator[Prediction]:
         """The best labels of files, Pillow's images and arrays, in order, as they are ready."""
 

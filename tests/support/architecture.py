@@ -56,9 +56,9 @@ TABLE: dict[str, str] = {
     "export.graph": "export.fold formats",
     "export.analysis": "export.fold formats",
     "export.numerics": "export.analysis export.graph formats scores",
-    "export.precision": "export.analysis export.numerics",
+    "export.precision": "export.analysis export.numerics formats scores",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
-    " backbones checkpoints formats",
+    " backbones checkpoints formats scores",
     "export.bank": "export.analysis export.bundle export.fold export.graph export.precision formats images",
     # runtime/
     "runtime": "runtime.profile",
@@ -68,7 +68,7 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session datasets images paths scores",
+    "runtime.evaluation": "runtime.session datasets formats images paths scores",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",

@@ -33,6 +33,9 @@ def export(
     *,
     weights: str | Path | None = None,
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None,
+    outputs: Literal["logits", "features", "both"] | None = None,
+    normalize_features: bool = False,
+    reject_from: str | Path | None = None,
     options: ExportOptions | None = None,
     calibration: str | Path | None = None,
     gate: str | Path | None = None,
@@ -52,6 +55,10 @@ def export(
         output: the bundle's folder; appears whole or not at all.
         weights: the backbone's safetensors file; timm's, from its hub, unless given.
         precision: of the graph, where it is all that is asked for; fp32 unless given.
+        outputs, normalize_features: what the graph gives, where nothing else but the precision is
+            asked for; logits unless given. The command's --output and --normalize-features.
+        reject_from: the data that the adapter was tuned on, with train and val, for
+            `session.predict(reject=…)`; goes with features.
         options: everything else that may be asked for.
         calibration, gate: images for the ranges of int8 and fp8, and to judge a precision below
             fp32 by; as of `vptkit export`.
@@ -78,7 +85,7 @@ def export(
     from vptkit.cli.shared.precision_evidence import runner
     from vptkit.export.bundle.export_bundle import export as compile_adapter
 
-    chosen = _options(precision, options)
+    chosen = _options(precision, outputs, options, normalize_features=normalize_features)
     if evidence is None and chosen.lowering.precision != "fp32":
         asked = Asked(
             _path(calibration), _path(gate), most=calibration_images, allow_outside=allow_outside
@@ -93,6 +100,10 @@ def export(
         from_timm=from_timm or _by_timm(weights),
         verify=_verification(verify, threads),
         evidence=evidence,
+        runner=(
+            (lambda asked: runner(asked.preprocess, threads)) if verify or reject_from else None
+        ),
+        reject_from=_likeness(reject_from, chosen, allow_outside=allow_outside),
         phase=phase,
     )
 
@@ -165,21 +176,52 @@ def _require_onnx() -> None:
     require_onnx("export")
 
 
-def _options(precision: str | None, options: ExportOptions | None) -> ExportOptions:
+def _likeness(
+    data: str | Path | None, options: ExportOptions, *, allow_outside: bool
+) -> Callable[[Adapter], tuple[Any, Any]] | None:
+    """What is asked for the images of `--reject-from`."""
+    from vptkit.cli.shared.rejection_images import rejection_images
+
+    if data is None:
+        return None
+    if options.output == "logits":
+        raise VptkitError(
+            "--reject-from has no effect here: it goes with --output features or both. Leave it "
+            "away, or add --output both."
+        )
+    return partial(rejection_images, Path(data), allow_outside=allow_outside)
+
+
+def _options(
+    precision: str | None,
+    outputs: str | None,
+    options: ExportOptions | None,
+    *,
+    normalize_features: bool,
+) -> ExportOptions:
     from vptkit.export.bundle.export_options import ExportOptions
     from vptkit.export.precision.lowering import Lowering
 
     known = ("fp32", "fp16", "bf16", "int8", "fp8")
-    if precision is None:
+    if precision is None and outputs is None and not normalize_features:
         return options or ExportOptions()
-    if options is not None:
+    if options is not None and precision is not None:
         raise VptkitError(
             f"precision {precision!r} and options: name it there, ExportOptions(lowering="
             f"Lowering(precision={precision!r}))"
         )
-    if precision not in known:
+    if options is not None:
+        raise VptkitError(
+            f"outputs {outputs!r} and options: name them there, ExportOptions(output=…, "
+            "normalize_features=…)"
+        )
+    if precision not in (None, *known):
         raise VptkitError(f"precision is {precision!r}, expected one of {', '.join(known)}")
-    return ExportOptions(lowering=Lowering(precision=precision))  # type: ignore[arg-type]
+    return ExportOptions(
+        lowering=Lowering(precision=precision or "fp32"),  # type: ignore[arg-type]
+        output=outputs or "logits",  # type: ignore[arg-type]
+        normalize_features=normalize_features,
+    )
 
 
 def _verification(

@@ -4,6 +4,7 @@ model.onnx            the typed graph
 manifest.json         what it is: digests of every file, labels, preprocessing, folds, parity
 adapter.safetensors   the adapter it was compiled from
 golden.safetensors    the reference's own answers (if the adapter carried them)
+rejection.safetensors what the images are like that it is for (`export --reject-from`)
 
 engines/              TensorRT engines of this machine (`runtime.backends.engine_cache`), if any were built
 
@@ -31,7 +32,17 @@ from vptkit.strict_json import parse_json
 from .backbone_spec import BackboneSpec
 from .bank_tables import BankShape
 from .bundle_files import checked_file, graph_path, verify_files
-from .manifest_schema import ENGINES, FIELDS, FORMAT, MANIFEST, MODEL, MODEL_DATA, require_manifest
+from .manifest_schema import (
+    ENGINES,
+    FEATURES,
+    FIELDS,
+    FORMAT,
+    LOGITS,
+    MANIFEST,
+    MODEL,
+    MODEL_DATA,
+    require_manifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,10 +58,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTER",
     "ENGINES",
+    "FEATURES",
     "FORMAT",
     "GOLDEN",
+    "LOGITS",
     "MANIFEST",
     "MODEL",
+    "REJECTION",
     "Bundle",
     "adapter_entry",
     "open_bank",
@@ -61,6 +75,7 @@ __all__ = [
 
 GOLDEN = "golden.safetensors"
 ADAPTER = "adapter.safetensors"
+REJECTION = "rejection.safetensors"
 _MANIFEST_BYTES = 32 << 20  # ImageNet-21k's labels fifty times
 _T = TypeVar("_T")
 _ATTEMPTS = 100
@@ -179,6 +194,38 @@ class Bundle:
         return str(self.manifest["inputs"][0]["name"])
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the graph gives: "logits" [B, C], "features" [B, f], or both."""
+        return tuple(str(value["name"]) for value in self.manifest["outputs"])
+
+    @property
+    def features(self) -> int | None:
+        """How many numbers a feature vector has; None of a bundle that gives none."""
+        sizes = {value["name"]: int(value["shape"][1]) for value in self.manifest["outputs"]}
+        return sizes.get(FEATURES)
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the features have the length 1."""
+        return any(bool(value.get("normalized")) for value in self.manifest["outputs"])
+
+    def require_output(self, name: str) -> None:
+        """Refuse to go on with a bundle that does not give an output.
+
+        Raises:
+            BundleError: it gives another; the message says how it gives both.
+        """
+        if name in self.outputs:
+            return
+        whose = "the adapter"
+        if self.layout == "bank":
+            whose = "the one adapter that is meant (--layout baked; a bank gives no features)"
+        raise BundleError(
+            f"{self.path}: gives {' and '.join(self.outputs)}, no {name}. Export {whose} again "
+            "with --output both, which gives logits and features."
+        )
+
+    @property
     def batch(self) -> int | None:
         """The fixed batch size, or None if it is free."""
         batch = self.manifest["batch"]
@@ -209,6 +256,32 @@ class Bundle:
             return None
         self._require_golden(self.path / file, images, logits)
         return images, logits  # type: ignore[return-value]
+
+    def golden_features(self) -> NDArray[np.float32] | None:
+        """The features of the golden images [G, f]; None where the bundle carries none.
+
+        They are those of the fp32 graph on the exporter's processor, of which the golden logits
+        were proven to follow (`vptkit.export.bundle.golden_features`).
+
+        Raises:
+            BundleError: they are not of the golden images, or of another length than the graph's.
+        """
+        found = self.golden() if self.layout == "baked" and self.features is not None else None
+        if found is None:
+            return None
+        from .tensor_file import parse_tensor_file
+
+        file = self.path / GOLDEN
+        features = parse_tensor_file(self.read(GOLDEN), file, BundleError)[1].get(FEATURES)
+        if features is None:
+            return None
+        expected = (len(found[0]), self.features)
+        if features.shape != expected or features.dtype.kind != "f":
+            raise BundleError(
+                f"{file}: golden features are {features.dtype} {list(features.shape)}, expected "
+                f"float {list(expected)}. Export the bundle again."
+            )
+        return features
 
     def _require_golden(self, file: Path, images: Any, logits: Any) -> None:
         """Refuse answers to other images than the graph takes."""

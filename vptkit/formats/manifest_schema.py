@@ -15,6 +15,7 @@ from vptkit.regular_files import is_plain_name
 from vptkit.schema import (
     anything,
     choice,
+    flag,
     integer,
     list_of,
     mapping,
@@ -37,17 +38,22 @@ __all__ = [
     "CLASSES",
     "DIGEST",
     "ENGINES",
+    "FEATURES",
     "FIELDS",
     "FORMAT",
+    "LOGITS",
     "MANIFEST",
     "MODEL",
     "MODEL_DATA",
     "NAME",
     "NOTES",
+    "OUTPUTS",
     "PROMPTS",
     "require_manifest",
 ]
 
+# What a graph may give, in this order: logits [B, C], and the vector that the head reads [B, f]
+LOGITS, FEATURES = OUTPUTS = ("logits", "features")
 FORMAT = "vptkit.bundle/1"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -59,6 +65,7 @@ PROMPTS = 4096  # of an adapter, at most
 CLASSES = 1_000_000
 _ADAPTERS, _BATCH = 100_000, 65_536
 _BATCH_NUMBERS = 1 << 29  # of one batch of a fixed size
+_FEATURES = 1 << 17  # twice the widest backbone that `backbone_spec` takes
 _BYTES = 1 << 50
 
 NAME = text(1000, least=1)
@@ -90,7 +97,8 @@ _VALUE = record(
         "name": text(100, least=1),
         "dtype": choice("uint8", "int32", "float16", "bfloat16", "float32"),
         "shape": list_of(one_of(integer(1, 1 << 31), text(40, least=1)), 8, least=1),
-    }
+    },
+    {"normalized": flag()},  # of features: their length is one
 )
 _ADAPTER = record(
     {"name": NAME, "labels": list_of(text(10_000), CLASSES, least=1)},
@@ -134,7 +142,7 @@ FIELDS: Mapping[str, Kind] = {
     "adapters": list_of(_ADAPTER, _ADAPTERS, least=1),
     "preprocess": _NOTE,  # read by `preprocess`
     "inputs": list_of(_VALUE, _INPUTS, least=1),
-    "outputs": list_of(_VALUE, 1, least=1),
+    "outputs": list_of(_VALUE, len(OUTPUTS), least=1),
     "precision": choice("fp32", "fp16", "bf16", "int8", "fp8"),
     "lowering": null_or(_LOWERING),
     "gate": null_or(_NOTE),
@@ -197,7 +205,7 @@ def _file_problems(manifest: Mapping[str, Any]) -> list[str]:
 
 def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:
     """What inputs, outputs and batch say, held together."""
-    inputs, (output,) = manifest["inputs"], manifest["outputs"]
+    inputs, outputs = manifest["inputs"], manifest["outputs"]
     names = [value["name"] for value in inputs]
     problems = []
     problems += [f"two inputs have the name {name!r}" for name in _twice(names)]
@@ -206,7 +214,7 @@ def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:
     dtype = {"images": "uint8", "pixels": "float32"}.get(inputs[0]["name"])
     if dtype is None or inputs[0]["dtype"] != dtype or len(inputs[0]["shape"]) != 4:
         problems.append("inputs[0] is neither images [B, H, W, 3] nor pixels [B, 3, H, W]")
-    for value in (*inputs, output):
+    for value in (*inputs, *outputs):
         if any(isinstance(size, str) for size in value["shape"][1:]):
             problems.append(f"{value['name'][:60]} has a free size behind the first")
     if problems:
@@ -214,13 +222,29 @@ def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:
     free, batch = manifest["batch"] == "dynamic", inputs[0]["shape"][0]
     if isinstance(batch, str) != free or not (free or batch == manifest["batch"]):
         return [f"batch is {manifest['batch']!r}, inputs[0] has {batch!r}"]
-    if output["name"] != "logits" or len(output["shape"]) != 2:
-        problems.append("outputs is not logits [B, C]")
-    else:
-        problems += _class_problems(manifest, output["shape"][1])
+    problems += _output_problems(manifest)
     each = math.prod(inputs[0]["shape"][1:])
     if each * (1 if free else int(batch)) > _BATCH_NUMBERS:
         problems.append(f"a batch has more than {_BATCH_NUMBERS} numbers")
+    return problems
+
+
+def _output_problems(manifest: Mapping[str, Any]) -> list[str]:
+    """Outputs are logits, features, or both."""
+    outputs = manifest["outputs"]
+    names = [value["name"] for value in outputs]
+    if names != [name for name in OUTPUTS if name in names] or any(
+        len(value["shape"]) != 2 for value in outputs
+    ):
+        return ["outputs is not logits [B, C], features [B, f], or both"]
+    if manifest["layout"] == "bank" and names != [LOGITS]:
+        return ["layout is 'bank' with features, which none gives"]
+    problems = []
+    for name, value in zip(names, outputs, strict=True):
+        if name == LOGITS:
+            problems += _class_problems(manifest, value["shape"][1])
+        elif value["dtype"] != "float32" or value["shape"][1] > _FEATURES:
+            problems.append(f"features is not float32 [B, at most {_FEATURES}]")
     return problems
 
 

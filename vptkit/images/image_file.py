@@ -318,7 +318,8 @@ def class_folders(
         )
     if len(names) < fewest:
         raise DataError(
-            f"{folder}: only one class, {names[0]!r}: expected at least two class folders"
+            f"{folder}: only one class, {names[0]!r}: expected at least two class folders. To tell "
+            "it from the rest, put other pictures into a second one, as other/"
         )
     return {name: files for name, files in classes.items() if files}
 

@@ -64,6 +64,21 @@ def test_logits_are_those_of_the_model(open_baked, make_bundle, tiny_model, feed
         np.testing.assert_allclose(logits, tiny_model.logits(images), rtol=0, atol=2e-5)
 
 
+@EITHER
+@pytest.mark.parametrize("gives", [("logits", "features"), ("features",)])
+@pytest.mark.parametrize("count", [0, 1, 11])
+def test_all_outputs_come_by_their_names(open_baked, make_bundle, tiny_model, gives, count):
+    session = open_baked(make_bundle(gives=gives))
+    for seed in range(4):
+        images = noise(count, seed)
+        answers = session.answers(images)
+        assert tuple(answers) == gives
+        for name, found in answers.items():
+            expected = getattr(tiny_model, name)(images)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+    assert session.timed(noise(1)) is not None
+
+
 def test_answers_are_not_overwritten_by_the_next_run(open_baked, make_bundle, tiny_model):
     session = open_baked(make_bundle())
     first = session.run(noise(2, 0))
@@ -181,6 +196,8 @@ def test_transfers_are_stated(open_engine, make_bundle):
     assert open_engine(make_bundle()).transfers == (
         f"{24 * 16 * 3} bytes in, 12 out per image, by page-locked copies"
     )
+    both = open_engine(make_bundle(gives=("logits", "features")))
+    assert both.transfers == f"{24 * 16 * 3} bytes in, 24 out per image, by page-locked copies"
 
 
 @pytest.mark.parametrize("fake_gpu", [ORIN], indirect=True)

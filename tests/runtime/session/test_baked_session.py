@@ -29,6 +29,35 @@ def test_logits_are_those_of_the_model(make_bundle, tiny_model, feed, batch, cou
     np.testing.assert_allclose(logits, tiny_model.logits(images), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("gives", [("logits", "features"), ("features",)])
+@pytest.mark.parametrize("batch", ["dynamic", 4])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_features_are_those_of_the_model(make_bundle, tiny_model, gives, batch, count):
+    session, images = open_session(make_bundle(gives=gives, batch=batch), "cpu"), noise(count)
+    found = session.features(images)
+    assert (found.shape, found.dtype) == ((count, 3), np.float32)
+    np.testing.assert_allclose(found, tiny_model.features(images), rtol=0, atol=2e-5)
+    assert tuple(session.answers(images)) == gives
+    if count:
+        predictions = list(session.predict(list(images)))  # which crops them
+        assert [p.label is None for p in predictions] == [gives == ("features",)] * count
+        assert [p.features.shape for p in predictions] == [(3,)] * count
+
+
+def test_an_output_that_the_bundle_does_not_give(make_bundle):
+    with pytest.raises(BundleError, match=r"gives features, no logits\. Export .*--output both"):
+        open_session(make_bundle(gives=("features",)), "cpu").run(noise(1))
+    with pytest.raises(BundleError, match=r"gives logits, no features\. Export .*--output both"):
+        open_session(make_bundle(), "cpu").features(noise(1))
+
+
+def test_features_of_another_width_than_the_manifest_says(make_bundle):
+    outputs = [{"name": "features", "dtype": "float32", "shape": ["B", 5]}]
+    session = open_session(make_bundle(gives=("features",), outputs=outputs), "cpu")
+    with pytest.raises(BundleError, match=r"features came as \[2, 3\], expected \[2, 5\]"):
+        session.features(noise(2))
+
+
 def test_views_that_are_not_contiguous_give_the_same_logits(make_bundle, tiny_model):
     images = noise(6)[::2, :, ::-1]
     logits = open_session(make_bundle()).run(images)

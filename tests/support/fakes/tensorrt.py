@@ -372,8 +372,9 @@ class IExecutionContext:
         @_CALLBACK
         def work(_):
             feed = {name: array(name, shapes[name]) for name in engine._inputs}
-            (logits,) = engine._session.run(None, feed)
-            array("logits", logits.shape)[...] = logits
+            names = [name for name in engine._tensors if name not in engine._inputs]
+            for name, value in zip(names, engine._session.run(names, feed), strict=True):
+                array(name, value.shape)[...] = value
 
         self._kept.append(work)  # a captured graph may call it as long as the context lives
         _CUDA.fake_enqueue(stream_handle, work, None)

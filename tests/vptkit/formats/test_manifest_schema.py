@@ -19,6 +19,8 @@ from vptkit.errors import BundleError
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.manifest_schema import FIELDS, require_manifest
 
+LOGITS = {"name": "logits", "dtype": "float32", "shape": ["B", 3]}
+FEATURES = {"name": "features", "dtype": "float32", "shape": ["B", 8]}
 HEX = "0" * 64
 
 
@@ -99,6 +101,13 @@ def test_every_field_has_a_kind(document, name, value):
         ("inputs/0/dtype", "float32", "neither images"),
         ("inputs/0/name", "x", "neither images"),
         ("outputs/0/name", "x", "outputs is not logits"),
+        ("outputs", [FEATURES, LOGITS], "outputs is not logits"),
+        ("outputs", [LOGITS, LOGITS], "outputs is not logits"),
+        ("outputs", [LOGITS, FEATURES, FEATURES], "outputs"),
+        ("outputs", [{**FEATURES, "shape": ["B", 8, 8]}], "outputs is not logits"),
+        ("outputs", [{**FEATURES, "shape": ["B", 1 << 20]}], "features is not float32"),
+        ("outputs", [{**FEATURES, "dtype": "float16"}], "features is not float32"),
+        ("outputs", [{**FEATURES, "normalized": "yes"}], "normalized"),
         ("batch", 10**7, "from 1 to 65536"),
         ("batch", 0, "from 1 to 65536"),
         ("batch", 4, r"batch is 4, inputs\[0\] has 'B'"),

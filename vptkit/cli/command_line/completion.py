@@ -56,6 +56,8 @@ _KINDS: dict[str, str] = {
             "full_data",
             "overflow",
             "save",
+            "features",
+            "reject_from",
             "plot",
         ),
         "file",

@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "export": {
         _COMMON: "output weights precision calibration gate format force",
         "Precision": "target calibration-images island islands min-agreement allow-outside",
-        "Graph": "input batch fold last-block verify threads",
+        "Graph": "input batch normalize-features reject-from fold last-block verify threads",
         "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms",
     },
     "build": {
@@ -76,7 +76,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "allow-outside trust-engines",
     },
     "run": {
-        _COMMON: "top-k save backend batch force",
+        _COMMON: "top-k save features reject backend batch force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "trust-engines",
@@ -131,6 +131,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "export flowers.safetensors -o flowers.vptk",
         "export flowers.safetensors --precision int8 --calibration flowers/ -o int8.vptk",
         "export birds.safetensors flowers.safetensors --layout bank -o bank.vptk",
+        "export flowers.safetensors --output both -o flowers.vptk",
     ),
     "build": (
         "build flowers.vptk",
@@ -156,6 +157,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "run flowers.vptk photos/",
         "run flowers.vptk photos/ --save answers.csv --top-k 3",
         "run flowers.vptk photo.jpg --json",
+        "run both.vptk photos/ --features photos.npy",
     ),
     "inspect": (
         "inspect flowers.safetensors",

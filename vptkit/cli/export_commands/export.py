@@ -34,9 +34,10 @@ from .export_verdict import (
     bundle_verdict,
     note_bank_precision,
     onnx_verdict,
+    rejection_report,
 )
 from .option_rules import EXPORT_RULES, given_options, require_effect
-from .output_name import output_path
+from .output_name import output_path, outputs_of
 
 __all__ = ["export"]
 
@@ -52,6 +53,7 @@ _SHOWN = (
     "fold",
     "folds",
     "macs",
+    "outputs",
     "parity",
 )
 _CHOICES = {
@@ -70,9 +72,22 @@ def export(
     context: typer.Context,
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="NAME.safetensors")],
     output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="NAME.vptk|logits|features|both",
+            help="A folder [in this folder, by the adapter's name]; and what the graph gives "
+            "[logits].",
+        ),
+    ] = None,
+    normalize_features: Annotated[
+        bool, typer.Option("--normalize-features", help="Features of length 1.")
+    ] = False,
+    reject_from: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="NAME.vptk, a folder [in this folder, by the adapter's name]."
+            metavar="DATA", help="With features: what the data is like that it was tuned on."
         ),
     ] = None,
     weights: Weights = None,
@@ -132,8 +147,10 @@ def export(
     for name, known in _CHOICES.items():
         require_choice(f"--{name.replace('_', '-')}", settings[name], known)
     _require_sense(settings, len(adapters))
+    place, gives = outputs_of(output or ())
+    settings["gives"] = gives
     require_effect(given_options(context), settings, EXPORT_RULES)
-    made = output_path(output, adapters, format=format, bank=layout == "bank")
+    made = output_path(place, adapters, format=format, bank=layout == "bank")
     require_onnx("export")
     from vptkit.export import ExportOptions
 
@@ -152,6 +169,8 @@ def export(
             fold=fold,  # type: ignore[arg-type]
             last_block=last_block,  # type: ignore[arg-type]
             lowering=lowering,
+            output=gives,  # type: ignore[arg-type]
+            normalize_features=normalize_features,
         ),
         "force": force,
         "threads": threads,
@@ -167,6 +186,8 @@ def export(
     document = _document(manifest, made, format)
     if layout == "baked":
         document["confidence"] = _confidence(adapters[0])
+    if reject_from is not None:
+        document["rejection"] = rejection_report(made)
     if format == "onnx":
         again = ("export", adapters[0], *(("--weights", weights) if weights else ()))
         text = onnx_verdict(document, manifest, made, again, verified=verify)
@@ -185,6 +206,10 @@ def _require_sense(settings: dict[str, Any], adapters: int) -> None:
         )
     if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
         raise VptkitError(f"--batch {batch!r}: expected a number above 0, or dynamic")
+    if settings["format"] == "onnx" and settings["reject_from"] is not None:
+        raise VptkitError(
+            "--reject-from does not go with --format onnx: what it measures is kept in a bundle."
+        )
     if layout != "bank":
         return
     if settings["format"] == "onnx":
@@ -223,6 +248,7 @@ def _export_one(settings: dict[str, Any], output: Path, common: dict[str, Any]) 
         "gate": settings["gate"],
         "calibration_images": settings["calibration_images"],
         "allow_outside": settings["allow_outside"],
+        "reject_from": settings["reject_from"],
         **common,
     }
     if settings["format"] == "bundle":

@@ -18,6 +18,7 @@ __all__ = [
     "note_bank_precision",
     "onnx_verdict",
     "parity_text",
+    "rejection_report",
 ]
 
 
@@ -32,12 +33,14 @@ def parity_text(parity: Mapping[str, Any] | None, *, asked: bool = True) -> str:
         return "not compared with golden answers (--no-verify); vptkit check does that"
     if parity is None:
         return "not compared: the adapter has no golden answers"
-    same, count = round(parity["top1_agreement"] * parity["count"]), parity["count"]
-    top1 = "same top-1" if same == count else f"same top-1 on {same} of them"
+    count, top1 = parity["count"], ""
+    if parity["top1_agreement"] is not None:
+        same = round(parity["top1_agreement"] * count)
+        top1 = ", same top-1" if same == count else f", same top-1 on {same} of them"
     simulated = " (simulated on the CPU)" if parity.get("simulated") else ""
     return (
         f"OK: {count} golden images, largest difference {parity['max_rel_diff']:.0e} "
-        f"(allowed {parity['tolerance']:.0e}), {top1}{simulated}"
+        f"(allowed {parity['tolerance']:.0e}){top1}{simulated}{_features_text(parity)}"
     )
 
 
@@ -53,9 +56,46 @@ def gate_text(precision: str, gate: Mapping[str, Any] | None) -> str:
     if gate["top1"] is not None:
         before, after = percent(gate["top1_fp32"]), share_text(round(gate["top1"] * count), count)
         text = f"accuracy{on} {before} → {after}; fp32's label kept on {same}, {wanted}"
+    text += _features_text(gate)
     if gate["too_kind"]:
         text += f". Too kind: {gate['too_kind_because']}"
     return f"{precision}: {text}{' (simulated on the CPU)' if gate['simulated'] else ''}"
+
+
+def _features_text(judged: Mapping[str, Any]) -> str:
+    """As "; features: cosine 0.99996 on average, 0.99989 at least"; "" without any."""
+    found = judged.get("features")
+    if found is None:
+        return ""
+    if found["cosine"] is None:
+        return "; features: NaN or Inf"
+    return (
+        f"; features: cosine {found['cosine']:.5f} on average, {found['min_cosine']:.5f} at least"
+    )
+
+
+def rejection_report(bundle: Path) -> dict[str, Any]:
+    """How well a bundle that was exported with --reject-from tells images of other classes."""
+    from vptkit.errors import BundleError
+    from vptkit.formats.bundle import REJECTION
+    from vptkit.formats.tensor_file import read_tensor_file
+    from vptkit.strict_json import parse_json
+
+    metadata = read_tensor_file(bundle / REJECTION, BundleError)[0]
+    report: dict[str, Any] = parse_json(metadata["vptkit"].encode(), bundle, BundleError)
+    return report
+
+
+def rejection_text(report: Mapping[str, Any]) -> str:
+    """As "--reject 0.05 accepts 58.0 % of a class that it does not know (20 classes of val, …)"."""
+    count = report["val"]["count"]
+    if report["false_accept"] is None:
+        return f"--reject: measured by {count} images of val; no class could be left out"
+    return (
+        f"--reject {report['rate']:g} accepts {percent(report['false_accept'])} of the images of a "
+        f"class that it does not know ({report['classes_left_out']} classes of val, each left out "
+        "in its turn)"
+    )
 
 
 def note_bank_precision(manifest: Mapping[str, Any], name: str | None = None) -> None:
@@ -78,7 +118,9 @@ def bundle_verdict(
     if target == "tensorrt":
         following = next_command("build", output)
     else:
-        following = next_command("run", output, "photos/", *(("--adapter", first) if bank else ()))
+        alone = [value["name"] for value in manifest["outputs"]] == ["features"]
+        whose = ("--adapter", first) if bank else ("--features", "photos.npy") if alone else ()
+        following = next_command("run", output, "photos/", *whose)
     lines = [*_quality(document, manifest, verified=verified), wrote(output), following]
     if bank:
         names = ", ".join(shown(entry["name"]) for entry in manifest["adapters"])
@@ -104,11 +146,12 @@ def onnx_verdict(
         again: the words of the command for a bundle, without its name.
         verified: whether golden answers were to be compared.
     """
-    source, result = manifest["inputs"][0], manifest["outputs"][0]
+    source = manifest["inputs"][0]
+    results = [f"{value['name']} {value['dtype']} {_shape(value)}" for value in manifest["outputs"]]
     colours = "RGB" if source["dtype"] == "uint8" else "RGB, normalised"
     fed = (
         f"input {source['name']} {source['dtype']} {_shape(source)}, {colours}; output "
-        f"{result['name']} {result['dtype']} {_shape(result)}"
+        f"{' and '.join(results)}"
     )
     return "\n".join(
         [
@@ -137,6 +180,9 @@ def _quality(
             split = calibration["split"]
             named = f"of {split}" if split else "of a folder that names no split"
             lines.append(f"calibrated on {calibration['count']} images {named}")
+    rejection = document.get("rejection")
+    if rejection is not None:
+        lines.append(rejection_text(rejection))
     confidence = document.get("confidence") or {}
     if confidence.get("split"):
         temperature = f"{confidence['temperature']:.3g}"

@@ -46,9 +46,19 @@ EXPORT_RULES = (
         _lowered,
     ),
     Rule(("islands",), "--precision fp16, fp8, or int8 with --target tensorrt", _holds_fp16),
-    Rule(("islands", "min_agreement", "allow_outside"), "--gate or --calibration", _judged),
+    Rule(("islands", "min_agreement"), "--gate or --calibration", _judged),
+    Rule(
+        ("allow_outside",),
+        "--gate or --calibration",
+        lambda s: _judged(s) or s["reject_from"] is not None,
+    ),
     Rule(("calibration_images",), "--calibration", lambda s: s["calibration"] is not None),
     Rule(("threads",), "--verify, --gate or --calibration", lambda s: s["verify"] or _judged(s)),
+    Rule(
+        ("normalize_features", "reject_from"),
+        "--output features or both",
+        lambda s: s["gives"] != "logits",
+    ),
     Rule(("last_block",), "--fold all", lambda s: s["fold"] == "all"),
     Rule(
         ("bank_prompts", "bank_classes", "bank_rank", "bank_layer_norms"),

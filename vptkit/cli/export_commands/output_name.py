@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,10 @@ from vptkit.errors import VptkitError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["output_path"]
+__all__ = ["output_path", "outputs_of"]
+
+_GIVEN = ("logits", "features", "both")
+_LIKE = (*_GIVEN, "embedding", "embeddings", "all")  # no names of folders, either
 
 # Suffix → what such a file is, and what makes it.
 _OTHERS = {
@@ -32,6 +36,27 @@ _OTHERS = {
     ".tar": "an archive; an export is a folder, {stem}.vptk",
     ".json": "a text file; an export is a folder, {stem}.vptk; --json prints its figures",
 }
+
+
+def outputs_of(values: Sequence[str]) -> tuple[Path | None, str]:
+    """What `--output` was given, as where to write (None if unsaid) and what the graph shall give.
+
+    Args:
+        values: names of outputs, and "logits", "features" or "both"; of each kind the last counts.
+            A folder of such a name is ./both.
+
+    Raises:
+        VptkitError: a name is nearly one of the three words.
+    """
+    words = [value for value in values if value in _GIVEN]
+    places = [value for value in values if value not in _GIVEN]
+    for place in places:
+        if get_close_matches(place.lower(), _LIKE, n=1, cutoff=0.85):
+            raise VptkitError(
+                f"--output {place}: expected {', '.join(_GIVEN)}, or NAME.vptk; ./{place} for a "
+                "folder of that name"
+            )
+    return (Path(places[-1]) if places else None), (words[-1] if words else _GIVEN[0])
 
 
 def output_path(output: Path | None, adapters: Sequence[Path], *, format: str, bank: bool) -> Path:

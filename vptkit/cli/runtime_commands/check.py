@@ -72,20 +72,14 @@ def check(
 
         consult(bundle, oracle, sm=sm, trt=trt, layers=layers, as_json=as_json)
         return
-    from vptkit.runtime.evaluation.parity import (
-        check_golden,
-        check_logits,
-        parity_verdict,
-        require_parity,
-    )
+    from vptkit.runtime.evaluation.parity import check_golden, parity_verdict, require_parity
 
     if weights is not None and not reference:
         raise typer.BadParameter("goes with --reference only", param_hint="--weights")
     session, imitated = open_or_simulate(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     if reference:
-        images, logits = _reference_answers(session.bundle, weights)
-        parity = check_logits(session, images, logits, tolerance=tolerance)
+        parity = _check_reference(session, weights, tolerance)
     else:
         parity = check_golden(session, adapter=adapter, tolerance=tolerance)
     answered = {"bundle": str(bundle), "backend": session.backend, "simulated": imitated}
@@ -98,12 +92,15 @@ def check(
     require_parity(session, parity)
 
 
-def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
-    """The golden images (without them: eight of noise) and the reference's logits for them."""
+def _check_reference(session: Any, weights: Path | None, tolerance: float | None) -> Any:
+    """Logits, features, or both beside the reference's, on the golden images (else on noise)."""
     from vptkit.formats.adapter import parse_adapter
-    from vptkit.formats.bundle import ADAPTER
+    from vptkit.formats.bundle import ADAPTER, FEATURES, LOGITS
+    from vptkit.runtime.evaluation.parity import check_features, check_logits, with_features
     from vptkit.runtime.measure.timing import random_images
+    from vptkit.scores.feature_distance import unit_length
 
+    bundle = session.bundle
     if bundle.layout == "bank":
         raise VptkitError(
             f"{bundle.path}: a bank holds its adapters' rows, not the adapters that --reference "
@@ -112,10 +109,20 @@ def _reference_answers(bundle: Any, weights: Path | None) -> tuple[Any, Any]:
 
     with needs_extra("tune", "--reference"):
         from vptkit.tune.backbone.reference import reference_logits
+        from vptkit.tune.backbone.reference_features import reference_features
     golden = bundle.golden()
     images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
     adapter = parse_adapter(bundle.read(ADAPTER), bundle.path / ADAPTER)
-    return images, reference_logits(adapter, weights, images)
+    if FEATURES not in bundle.outputs:
+        logits = reference_logits(adapter, weights, images)
+        return check_logits(session, images, logits, tolerance=tolerance)
+    expected = reference_features(adapter, weights, images)
+    expected = unit_length(expected) if bundle.normalized else expected
+    if LOGITS not in bundle.outputs:
+        return check_features(session, images, expected, tolerance=tolerance)
+    logits = reference_logits(adapter, weights, images)
+    parity = check_logits(session, images, logits, tolerance=tolerance)
+    return with_features(parity, session, images, expected)
 
 
 def report_overflow(

@@ -13,7 +13,7 @@ import typer
 
 from vptkit.cli.shared.options import Backend, BundleArgument, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import announce
-from vptkit.errors import DataError
+from vptkit.errors import BundleError, DataError
 from vptkit.shown_text import shown, tell
 
 __all__ = ["run"]
@@ -33,6 +33,14 @@ def run(
         Path | None,
         typer.Option("-o", "--save", "--output", help="Write to this .jsonl or .csv file."),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Write what the head reads to this .npy or .parquet file."),
+    ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(help="Say 'none of these', at most of this share of images like val's."),
+    ] = None,
     force: Force = False,
     backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
@@ -40,31 +48,58 @@ def run(
     trust_engines: TrustEngines = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Classify images; a broken one is reported and the others go on."""
+    """Classify images, or write their features; a broken one is reported and the others go on."""
     from vptkit.runtime.session.factory import open_session
+    from vptkit.runtime.session.feature_files import saving_features
     from vptkit.runtime.session.prediction import predict
     from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
 
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
-    printed = as_json or save is None
+    _require_outputs(session.bundle, save, features, as_json=as_json)
+    written = [path for path in (save, features) if path is not None]
+    printed = as_json or not written
     with contextlib.ExitStack() as stack:
         writers = []
+        if features is not None:
+            width = session.bundle.features or 0
+            writers.append(stack.enter_context(saving_features(features, width=width, force=force)))
         if save is not None:
-            writers.append(stack.enter_context(saving(save, top_k=top_k, force=force)))
+            writers.append(
+                stack.enter_context(
+                    saving(save, top_k=top_k, rejects=reject is not None, force=force)
+                )
+            )
         if printed:
             writers.append(jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout))
         found = _look_up(sources)
-        predictions = predict(session, found.images, adapter=adapter, top_k=top_k, batch=batch)
+        predictions = predict(
+            session, found.images, adapter=adapter, top_k=top_k, batch=batch, reject=reject
+        )
         if (bar := _bar(stack, len(found.images), printed=printed)) is not None:
             writers.append(lambda _: bar.update())
         begun = time.perf_counter()
         broken, count = deliver(predictions, writers)
         seconds = time.perf_counter() - begun
     if not as_json:
-        verdict = _verdict(count, len(broken), seconds, session.backend, save)
+        verdict = _verdict(count, len(broken), seconds, session.backend, written)
         tell(verdict, sys.stderr if printed else sys.stdout)
     _require_all(found.missing, broken, count, shown_above=printed and not as_json)
+
+
+def _require_outputs(
+    bundle: Any, save: Path | None, features: Path | None, *, as_json: bool
+) -> None:
+    """Refuse what a bundle does not give, before an image is read."""
+    if features is not None:
+        bundle.require_output("features")
+    if features is None and "logits" not in bundle.outputs:
+        raise BundleError(
+            f"{bundle.path}: gives features and no logits, so no labels: --features FILE.npy (or "
+            ".parquet) writes them. Export with --output both for labels, too."
+        )
+    if save is not None or as_json:
+        bundle.require_output("logits")
 
 
 def _look_up(sources: list[str]) -> Any:
@@ -91,11 +126,11 @@ def _bar(stack: contextlib.ExitStack, total: int, *, printed: bool) -> Any:
     return stack.enter_context(progress("run", total=total))
 
 
-def _verdict(count: int, broken: int, seconds: float, backend: str, save: Path | None) -> str:
+def _verdict(count: int, broken: int, seconds: float, backend: str, written: list[Path]) -> str:
     """As "750 images in 2.3 s (3.1 ms each, cpu), 0 broken → p.csv"."""
     images = f"{count:,} image{'s' if count != 1 else ''}"
     each = f"{_short(1000 * seconds / max(count, 1))} ms each, {backend}"
-    place = "" if save is None else f" → {shown(save)}"
+    place = f" → {', '.join(map(shown, written))}" if written else ""
     return f"{images} in {_short(seconds)} s ({each}), {broken} broken{place}"
 
 

@@ -8,5 +8,6 @@
 - `output`: documents and texts on standard output; missing extras named.
 - `precision_evidence`: images, a runner and parity for precisions below fp32.
 - `profile_table`: `vptkit profile` as text.
+- `rejection_images`: train and val, by which a bundle learns what is like them.
 - `verdict`: how a command ends: what it wrote, what to type next.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vptkit.errors import MissingExtraError, TargetError, VptkitError
+from vptkit.formats.manifest_schema import LOGITS
 from vptkit.shown_text import tell
 
 __all__ = [
@@ -139,6 +140,8 @@ def golden_parity(bundle: Path, threads: int | None = None) -> dict[str, Any] | 
     session, imitated = open_or_simulate(bundle, threads=threads)
     bundled = session.bundle
     if all(bundled.golden(name) is None for name in bundled.adapter_names):
+        return None
+    if LOGITS not in bundled.outputs and bundled.golden_features() is None:
         return None
     parity = check_golden(session)
     require_parity(session, parity)

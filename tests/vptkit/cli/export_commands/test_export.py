@@ -22,6 +22,7 @@ pytest.importorskip("onnxruntime")
 from tests.support.children import PIPE, Child, run_child  # noqa: E402
 from tests.support.tuned_inputs import (  # noqa: E402, F401 -- a fixture among them
     assert_only_error,
+    make_folders,
     make_weights,
     names,
     no_space,
@@ -360,3 +361,52 @@ def test_the_python_function_has_the_defaults_of_the_command():
     assert (lowering.precision, lowering.target) == ("fp32", theirs["target"].default)
     for name in ("input", "fold", "last_block"):
         assert getattr(ExportOptions(), name) == theirs[name].default
+
+
+@pytest.mark.slow
+def test_export_of_features(export, vptkit, inputs, tmp_path):
+    code, out, err = export("--output", "features", "--normalize-features")
+    assert code == 0, err
+    place = tmp_path / "out" / "a.vptk"
+    lines = out.splitlines()
+    assert re.fullmatch(
+        r"OK: 3 golden images, largest difference \S+ \(allowed 1e-04\); "
+        r"features: cosine 1\.00000 on average, 1\.00000 at least",
+        lines[0],
+    )
+    assert lines[-1] == f"next: vptkit run {place} photos/ --features photos.npy"
+    assert open_bundle(place).outputs == ("features",)
+    weights = ("--weights", inputs / "weights.safetensors")
+    for output in ("features", "both"):
+        assert export("--output", output, "--normalize-features", "--force")[0] == 0
+        code, out, err = vptkit("check", place, "--reference", *weights, "--json")
+        assert code == 0, err
+        assert json.loads(out)["features"]["min_cosine"] > 0.999999
+    assert_only_error(export("--normalize-features"), 2, "goes with --output features or both")
+    assert_only_error(export("--output", "feature"), 2, "expected logits, features, both")
+
+
+@pytest.mark.slow
+def test_export_of_what_rejects_other_images(export, vptkit, inputs, tmp_path):
+    data = tmp_path / "data"
+    make_folders(data / "train", 6)
+    make_folders(data / "val", 8, seed=1)
+    reject = ("--reject-from", data)
+    code, out, err = export("--output", "both", *reject, "--json")
+    assert code == 0, err
+    report = json.loads(out)["rejection"]
+    assert (report["train"]["count"], report["val"]["count"]) == (18, 24)
+    assert report["classes_left_out"] == 3
+    place = tmp_path / "out" / "a.vptk"
+    assert "rejection.safetensors" in open_bundle(place).manifest["files"]
+    code, out, err = vptkit("run", place, data / "val", "--reject", "0.1", "--json")
+    rejected = [json.loads(line)["rejected"] for line in out.splitlines()]
+    assert sum(rejected) == 1  # the farthest of 24; the next one has 3 / 25 of them as far
+    code, out, err = export("--output", "features", *reject, "--force")
+    assert re.search(r"--reject 0\.05 accepts \d+\.\d % of the images of a class that it does", out)
+    assert_only_error(export(*reject), 2, "--reject-from has no effect here")
+    assert_only_error(
+        export("--output", "both", *reject, "--format", "onnx"), 2, "kept in a bundle"
+    )
+    undivided = ("--reject-from", inputs / "data", "--force")
+    assert_only_error(export("--output", "both", *undivided), 2, "no split train and val")

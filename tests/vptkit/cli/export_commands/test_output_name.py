@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vptkit.cli.export_commands.output_name import output_path
+from vptkit.cli.export_commands.output_name import output_path, outputs_of
 from vptkit.errors import VptkitError
 
 ONE = (Path("there/flowers.safetensors"),)
@@ -46,3 +46,15 @@ def test_a_name_of_another_kind_of_file(name, advice):
 def test_onnx_wants_its_own_name():
     with pytest.raises(VptkitError, match=r"-o x.vptk: --format onnx .*ends in \.onnx"):
         output_path(Path("x.vptk"), ONE, format="onnx", bank=False)
+
+
+def test_one_option_says_where_and_what():
+    assert outputs_of([]) == (None, "logits")
+    assert outputs_of(["x.vptk"]) == (Path("x.vptk"), "logits")
+    assert outputs_of(["both", "x.vptk"]) == outputs_of(["x.vptk", "both"])
+    assert outputs_of(["x.vptk", "features"]) == (Path("x.vptk"), "features")
+    assert outputs_of(["a.vptk", "logits", "b.vptk", "both"]) == (Path("b.vptk"), "both")
+    assert outputs_of(["./both"]) == (Path("both"), "logits")
+    for word in ("feature", "Both", "embeddings", "all"):
+        with pytest.raises(VptkitError, match=rf"--output {word}: expected logits, features, both"):
+            outputs_of([word])

@@ -8,6 +8,7 @@ import json
 import os
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -126,3 +127,49 @@ def test_run_answers_the_good_images_of_a_stranger(vptkit, make_bundle, colour_f
     documents = [json.loads(line) for line in result[1].splitlines()]
     assert [("error" in d) for d in documents] == [False] * 4 + [True] * 5
     assert_error(result, 2, "5 of 9 images", "a.png")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.parquet"])
+@pytest.mark.parametrize("gives", [("logits", "features"), ("features",)])
+def test_run_writes_features(vptkit, make_bundle, colour_folders, tmp_path, name, gives):
+    pytest.importorskip("pyarrow")
+    (colour_folders / "red" / "1.png").write_bytes(b"broken")
+    arguments = ("run", make_bundle(gives=gives), colour_folders / "red")
+    result = vptkit(*arguments, "--features", tmp_path / name)
+    assert_error(result, 2, "1 of 4 images", "red/1.png")
+    assert result[1].endswith(f"1 broken → {tmp_path / name}\n")
+    if name == "x.npy":
+        found = np.load(tmp_path / name)
+        rows = list(csv.DictReader((tmp_path / "x.npy.csv").read_text().splitlines()))
+        labels = [row["label"] or None for row in rows]
+    else:
+        from pyarrow import parquet
+
+        rows = parquet.read_table(tmp_path / name).to_pydict()
+        found, labels = np.float32(rows["features"]), rows["label"]
+    assert found.shape == (3, 3)
+    assert found.argmax(axis=1).tolist() == [0, 0, 0]  # the reddest channel
+    assert labels == ["red" if "logits" in gives else None] * 3
+    assert_error(vptkit(*arguments, "--features", tmp_path / name), 2, "exists already", "--force")
+
+
+def test_run_says_what_a_bundle_does_not_give(vptkit, make_bundle, colour_folders, tmp_path):
+    alone, photos = make_bundle(gives=("features",)), colour_folders / "red"
+    npy = ("--features", tmp_path / "x.npy")
+    assert_error(vptkit("run", alone, photos), 2, "no labels", "--features FILE.npy")
+    assert_error(vptkit("run", alone, photos, *npy, "--save", tmp_path / "x.csv"), 2, "no logits")
+    assert_error(vptkit("run", make_bundle(), photos, *npy), 2, "no features", "--output both")
+    assert_error(vptkit("eval", alone, colour_folders), 2, "no logits", "--output both")
+    both = make_bundle(gives=("logits", "features"))
+    bad = ("--features", tmp_path / "x.csv")
+    assert_error(vptkit("run", both, photos, *bad), 2, ".npy or .parquet")
+    assert sorted(p.suffix for p in tmp_path.iterdir() if p.is_file()) == []
+    assert vptkit("check", alone)[0] == 0
+    assert vptkit("check", both, "--json")[0] == 0
+
+
+def test_profile_of_features_alone(vptkit, make_bundle):
+    alone = make_bundle(gives=("features",))
+    code, out, err = vptkit("profile", alone, "--rounds", "3", "--no-memory", "--json")
+    assert code == 0, err
+    assert json.loads(out)["rows"][0]["count"] == 3

@@ -1,0 +1,160 @@
+"""Features of images as .npy or .parquet: a file that appears whole or not at all.
+
+`x.npy` is one float32 array [N, f], and `x.npy.csv` says of each row which image it is; `x.parquet`
+has the same in columns. Rows stand in the order of the images; images with an error have none. Rows
+go to the disk as they come, so a large folder takes no memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vptkit.atomic_files import atomic_file, require_absent, require_writable
+from vptkit.errors import MissingExtraError, OutputError
+from vptkit.shown_text import spreadsheet_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO, TextIO
+
+    from .session_protocol import Prediction
+
+    Write = Callable[[Prediction], None]
+
+__all__ = ["require_features_file", "saving_features"]
+
+_SUFFIXES = (".npy", ".parquet")
+_HEAD = ("path", "adapter", "label", "score")
+_ROWS = 1024  # of a row group of Parquet
+_HEADER = 128  # bytes before the numbers of an .npy file (numpy.lib.format)
+
+
+def require_features_file(path: Path, *, force: bool = False) -> None:
+    """Refuse early what `saving_features` would refuse in the end.
+
+    Raises:
+        OutputError: another suffix, the file exists, or it cannot be written.
+        MissingExtraError: pyarrow is not installed, and the file is .parquet.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise OutputError(
+            f"{path}: features are saved as {' or '.join(_SUFFIXES)}, not {path.suffix!r}"
+        )
+    if path.suffix == ".parquet":
+        _arrow()
+    for file in (path, _names_of(path)) if path.suffix == ".npy" else (path,):
+        require_absent(file, force=force)
+        require_writable(file)
+
+
+@contextlib.contextmanager
+def saving_features(path: Path, *, width: int, force: bool = False) -> Iterator[Write]:
+    """Yield a writer of predictions for a file that appears when the block ends well.
+
+    Args:
+        path: NAME.npy or NAME.parquet.
+        width: f, how many numbers the features of an image are.
+        force: replace a file that exists.
+
+    Raises:
+        OutputError, MissingExtraError: see `require_features_file`.
+    """
+    require_features_file(path, force=force)
+    with contextlib.ExitStack() as stack:
+        part = stack.enter_context(atomic_file(path))
+        if path.suffix == ".parquet":
+            yield stack.enter_context(_parquet(part, width))
+            return
+        names = stack.enter_context(atomic_file(_names_of(path)))
+        rows = stack.enter_context(names.open("w", encoding="utf-8", newline=""))
+        yield stack.enter_context(_npy(stack.enter_context(part.open("wb")), rows, width))
+
+
+def _names_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.csv")
+
+
+@contextlib.contextmanager
+def _npy(stream: BinaryIO, names: TextIO, width: int) -> Iterator[Write]:
+    """The header is written last, when the number of rows is known, into the room left for it."""
+    count = 0
+    stream.write(bytes(_HEADER))
+    row = spreadsheet_rows(names)
+    row(_HEAD)
+
+    def write(prediction: Prediction) -> None:
+        nonlocal count
+        if prediction.features is None:
+            return
+        stream.write(np.ascontiguousarray(prediction.features, dtype="<f4").tobytes())
+        path, adapter, label, score = _head_of(prediction)
+        row([path, adapter, label or "", "" if score is None else score])
+        count += 1
+
+    yield write
+    stream.seek(0)
+    stream.write(_npy_header(count, width))
+
+
+def _npy_header(count: int, width: int) -> bytes:
+    """Magic, version 1.0, and what float32 [count, width] is, filled up to 128 bytes."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {width}), }}"
+    text = text.ljust(_HEADER - 11) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
+
+
+@contextlib.contextmanager
+def _parquet(part: Path, width: int) -> Iterator[Write]:
+    """Columns path, adapter, label, score, and features: a list of `width` float32."""
+    arrow, parquet = _arrow()
+    text, vector = arrow.string(), arrow.list_(arrow.float32(), width)
+    kinds = dict(zip(_HEAD, (text, text, text, arrow.float64()), strict=True))
+    schema = arrow.schema([*kinds.items(), ("features", vector)])
+    kept: list[Prediction] = []
+    with parquet.ParquetWriter(str(part), schema) as writer:
+
+        def send() -> None:
+            heads = zip(*map(_head_of, kept), strict=True)
+            columns = [
+                arrow.array(column, kind)
+                for column, kind in zip(heads, kinds.values(), strict=True)
+            ]
+            numbers = np.concatenate([np.asarray(p.features, dtype=np.float32) for p in kept])
+            rows = arrow.FixedSizeListArray.from_arrays(arrow.array(numbers), width)
+            writer.write_table(arrow.Table.from_arrays([*columns, rows], schema=schema))
+            kept.clear()
+
+        def write(prediction: Prediction) -> None:
+            if prediction.features is None:
+                return
+            kept.append(prediction)
+            if len(kept) == _ROWS:
+                send()
+
+        yield write
+        if kept:
+            send()
+
+
+def _head_of(prediction: Prediction) -> tuple[str, str, str | None, float | None]:
+    """Path (halves of surrogates, as which names that are not UTF-8 are read, as escapes) and so on."""
+    source = prediction.source.encode("utf-8", "backslashreplace").decode()
+    return source, prediction.adapter, prediction.label, prediction.score
+
+
+def _arrow() -> tuple[Any, Any]:
+    """Pyarrow, and its module for Parquet.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pyarrow", "data", "writing .parquet (.npy needs none)") from error
+    return pa, parquet

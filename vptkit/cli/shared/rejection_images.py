@@ -1,0 +1,59 @@
+"""The images by which `export --reject-from` learns what is like them: train, and val.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from vptkit.errors import DataError
+
+__all__ = ["rejection_images"]
+
+_MOST = 10_000  # images of a split; covariances of more are the same
+
+
+def rejection_images(data: Path, adapter: Any, *, allow_outside: bool = False) -> tuple[Any, Any]:
+    """Prepared images of the splits train and val of a data set.
+
+    Args:
+        data: a data set with these splits (`vptkit.images.dataset_files`, or folders).
+        adapter: whose labels and preprocessing.
+        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+
+    Raises:
+        DataError: one of the splits is missing, or a class is none of the labels.
+    """
+    from vptkit.images.dataset_files import read_data_files
+    from vptkit.images.labelled_images import split_folders
+    from vptkit.paths.path_advice import advised
+    from vptkit.regular_files import is_folder
+    from vptkit.runtime.evaluation.image_batches import open_image_batches
+
+    with advised(data, "data", DataError):
+        listed = read_data_files(data, allow_outside=allow_outside)
+        splits = listed or (split_folders(data) if is_folder(data) else {})
+    missing = [name for name in ("train", "val") if name not in splits]
+    if missing:
+        raise DataError(
+            f"{data}: no split {' and '.join(missing)}. --reject-from needs both: it measures "
+            "distances to train, and reads off val how far is far."
+        )
+    train, val = (
+        open_image_batches(
+            data,
+            adapter.preprocess,
+            labels=adapter.labels,
+            split=name,
+            limit=_MOST,
+            allow_outside=allow_outside,
+        )
+        for name in ("train", "val")
+    )
+    for name, images in (("train", train), ("val", val)):
+        if images.truth is None:
+            raise DataError(
+                f"{data}: classes of {name} are not labels of the adapter {adapter.name!r}; "
+                "--reject-from takes the data that it was tuned on."
+            )
+    return train, val
