@@ -17,14 +17,14 @@ def rejection_images(data: Path, adapter: Any, *, allow_outside: bool = False) -
     """Prepared images of the splits train and val of a data set.
 
     Args:
-        data: a data set with these splits (`vptkit.images.dataset_files`, or folders).
+        data: a data set with these splits (`vptkit.datasets.dataset_files`, or folders).
         adapter: whose labels and preprocessing.
         allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
 
     Raises:
         DataError: one of the splits is missing, or a class is none of the labels.
     """
-    from vptkit.images.dataset_files import read_data_files
+    from vptkit.datasets.dataset_files import read_data_files
     from vptkit.images.labelled_images import split_folders
     from vptkit.paths.path_advice import advised
     from vptkit.regular_files import is_folder
