@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vptkit.export.fold.last_block import absorbable
+from vptkit.formats.bank_tables import bank_linears
 
 if TYPE_CHECKING:
     from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.bank_tables import BankShape
 
-__all__ = ["folded_macs", "unfolded_macs"]
+__all__ = ["folded_macs", "low_rank_macs", "unfolded_macs"]
 
 
 def unfolded_macs(spec: BackboneSpec, prompts: int) -> int:
@@ -24,6 +26,31 @@ def folded_macs(
 ) -> int:
     """What the folded graph computes; see `folded_graph.folded_graph`."""
     return sum(_folded_block(spec, i, prompts, insert, pool, last_block) for i in range(spec.depth))
+
+
+def low_rank_macs(spec: BackboneSpec, shape: BankShape, pool: str, last_block: LastBlock) -> int:
+    """What a bank computes beside its linears, of the ranks that it has room for."""
+    return sum(
+        _factors(spec, shape, name, pool, last_block)
+        for name, room in shape.linears.items()
+        if room.rank
+    )
+
+
+def _factors(
+    spec: BackboneSpec, shape: BankShape, name: str, pool: str, last_block: LastBlock
+) -> int:
+    room, kind = shape.linears[name], bank_linears(spec)[name].kind
+    once = room.rank * (room.inputs + room.outputs)  # of one row
+    rows = spec.tokens + (shape.prompts if kind in ("k", "v") else 0)
+    last = name.startswith(f"blocks.{spec.depth - 1}.")
+    if not last or pool != "token" or last_block == "full":
+        return rows * once
+    if kind not in ("k", "v"):
+        return once
+    if last_block == "query" or not absorbable(spec):
+        return rows * once
+    return room.rank * (spec.heads * room.inputs + room.outputs)
 
 
 def _folded_block(

@@ -10,6 +10,7 @@ import numpy as np
 
 from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, TargetError, VptkitError
+from vptkit.export.analysis.macs import low_rank_macs
 from vptkit.export.bundle.export_bundle import _backbone
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
@@ -233,6 +234,8 @@ def _bank_manifest(
         {"name": name, "dtype": dtype, "shape": list(shape)}
         for name, shape in bank.shape.signature().items()
     ]
+    macs = dict(manifest["macs"])
+    macs["graph"] += low_rank_macs(bank.spec, bank.shape, bank.pool, options.graph().last_block)
     looked_up = "LayerNorm affine → next linear" if bank.shape.norms else ""
     return {
         **manifest,
@@ -244,6 +247,7 @@ def _bank_manifest(
         ],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, bank.shape.classes]}],
         "layout": "bank",
+        "macs": macs,
         "folds": [
             *(fold for fold in manifest["folds"] if fold != looked_up),
             "prompt factors multiplied, rows normalised → bank.prompts",

@@ -91,20 +91,30 @@ def delta_problems(
     strange = sorted(set(deltas) - weights - others)
     if strange:
         problems.append(f"it changes {strange[0]}, which a bank cannot look up. {_BAKED}")
+    return problems + _room_problems(spec, deltas, rooms)
+
+
+def _room_problems(
+    spec: BackboneSpec, deltas: Deltas, rooms: Mapping[str, LinearRoom]
+) -> list[str]:
+    """What has no table comes first: more rank alone would not help then."""
+    missing: list[str] = []
+    narrow: list[tuple[int, str]] = []
     for name, linear in _changed(spec, deltas):
-        needed = _with_room(LinearRoom(linear.inputs, linear.outputs), spec, linear, deltas)
-        room = rooms.get(name, LinearRoom(linear.inputs, linear.outputs))
-        if needed.rank > room.rank > 0:
-            problems.append(
-                f"its change of {name} has rank {needed.rank}, but the bank has room for "
-                f"{room.rank}. Export the bank again with --bank-rank {needed.rank}"
-            )
-        elif any(part not in room.tables() for part in needed.tables()):
-            problems.append(
+        nothing = LinearRoom(linear.inputs, linear.outputs)
+        needed, room = _with_room(nothing, spec, linear, deltas), rooms.get(name, nothing)
+        if set(needed.tables()) - set(room.tables()):
+            missing.append(
                 f"it changes {name} ({linear.weight}), and the bank has no table for that. Export "
                 "the bank again with this adapter among the others"
             )
-    return problems
+        elif needed.rank > room.rank:
+            told = (
+                f"its change of {name} has rank {needed.rank}, but the bank has room for "
+                f"{room.rank}. Export the bank again with --bank-rank {needed.rank}"
+            )
+            narrow.append((needed.rank, told))
+    return missing + [told for _, told in sorted(narrow, key=lambda one: -one[0])[:1]]
 
 
 def _changed(spec: BackboneSpec, deltas: Deltas) -> list[tuple[str, BankLinear]]:

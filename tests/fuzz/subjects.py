@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -272,11 +272,16 @@ SUBJECTS = (
 
 def make_seeds(folder: Path) -> None:
     """Write the honest files of every subject."""
-    from tests.support.bank_cases import family, write_family
+    from tests.support.bank_cases import Family, family, write_family
+    from tests.support.random_deltas import bank_deltas
     from vptkit.export.bank.export_bank import export_bank
     from vptkit.export.bundle.export_bundle import export
 
     members = family()
+    both, spec = members.adapters["both"], members.case.spec
+    deltas = bank_deltas(spec, np.random.default_rng(0), parts=("attn", "fc2"))
+    both = replace(both, tensors={**both.tensors, **deltas})
+    members = Family(case=members.case, adapters={**members.adapters, "both": both})
     paths = write_family(members, folder)
     shutil.copyfile(paths["both"], folder / "a.safetensors")
     weights = paths["weights"]

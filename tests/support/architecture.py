@@ -54,7 +54,7 @@ TABLE: dict[str, str] = {
     "export.precision": "export.analysis export.numerics",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
     " backbones formats",
-    "export.bank": "export.bundle export.fold export.graph export.precision formats images",
+    "export.bank": "export.analysis export.bundle export.fold export.graph export.precision formats images",
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
 
+from tests.support.bank_cases import Family, family
+from tests.support.exported_banks import export_family
+from tests.support.random_deltas import bank_deltas
 from tests.support.strategies import Setup, build
 from tests.support.tolerances import PRINTED_G
 from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.graph_options import GraphOptions
@@ -160,3 +167,26 @@ def test_folding_never_costs_more():
         spec, m = build(setup).spec, setup.prompts
         for pool in ("token", "avg", "token+avg", "avg_prompts"):
             assert folded_macs(spec, m, insert, pool, "full") < unfolded_macs(spec, m)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["absorbed", "query", "full"])
+def test_what_low_rank_deltas_add_to_a_bank(tmp_path, form):
+    """With prompts, whose rows pass through keys' and values' factors; one adapter, one image."""
+    members = family(kinds=("bilinear", "linear"))
+    deltas = bank_deltas(members.case.spec, np.random.default_rng(0), ("low",))
+    both = members.adapters["bilinear"]
+    changed = replace(both, tensors={**both.tensors, **deltas})
+    found = {}
+    for name, adapter in (("without", both), ("with", changed)):
+        some = Family(case=members.case, adapters={"bilinear": adapter})
+        out = export_family(tmp_path, some, ExportOptions(batch=1, last_block=form))
+        model = onnx.load(out / "model.onnx")
+        for value in model.graph.input:  # a single adapter
+            first = value.type.tensor_type.shape.dim[0]
+            if first.dim_param:
+                first.dim_value = 3 if first.dim_param.endswith("blocks") else 1
+        manifest = json.loads((out / "manifest.json").read_text())
+        found[name] = counted(model)["blocks"], manifest["macs"]["graph"]
+    (before, told_before), (after, told_after) = found["without"], found["with"]
+    assert after - before == told_after - told_before > 0

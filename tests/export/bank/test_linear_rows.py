@@ -99,8 +99,8 @@ def test_each_image_answers_as_its_own_baked_bundle(tmp_path):
         assert largest_difference(row[: len(alone)], alone) <= PARITY_FP32
 
 
-def architecture(tmp_path, name: str) -> Family:
-    """A small model of one of timm's kinds with three adapters; written to `tmp_path`."""
+def architecture(tmp_path, name: str):
+    """(adapters, spec, answers) of a small model of one of timm's kinds; written to `tmp_path`."""
     model = coverage.small_model(name)
     spec = spec_from_model(model, name)
     weights = {k: v.numpy().astype(np.float32) for k, v in model.state_dict().items()}
@@ -113,10 +113,14 @@ def architecture(tmp_path, name: str) -> Family:
         tensors={k: v.astype(np.float32) for k, v in plain.tensors.items()},
     )
     rng = np.random.default_rng(5)
-    deltas = {"all": bank_deltas(spec, rng), "one": bank_deltas(spec, rng, LORA, ("blocks.1.",))}
+    deltas = {
+        "wide": bank_deltas(spec, rng, ("low+out+in",)),
+        "all": bank_deltas(spec, rng),
+        "one": bank_deltas(spec, rng, LORA, ("blocks.1.",)),
+    }
     adapters = {
         key: replace(plain, name=key, tensors={**plain.tensors, **deltas.get(key, {})})
-        for key in ("all", "one", "plain")
+        for key in ("wide", "all", "one", "plain")
     }
     for key, adapter in adapters.items():
         write_adapter(tmp_path / f"{key}.safetensors", adapter)
@@ -140,20 +144,26 @@ def architecture(tmp_path, name: str) -> Family:
     ],
 )
 def test_a_bank_of_another_architecture(tmp_path, name):
-    """Separate, grouped and biasless keys, rotations, gates, inner norms, post-norm blocks."""
+    """Separate, grouped and biasless keys, rotations, gates, inner norms, post-norm blocks.
+
+    Half of the adapters come with the export, half are added with what the bank keeps of its backbone.
+    """
     adapters, spec, expected = architecture(tmp_path, name)
     out = tmp_path / "bank.vptk"
     paths = [tmp_path / f"{key}.safetensors" for key in adapters]
-    export_bank(paths, out, weights=tmp_path / "weights.safetensors")
+    export_bank(paths[:2], out, weights=tmp_path / "weights.safetensors")
+    for path in paths[2:]:
+        add(out, path)
     images = coverage.images_of(spec)
     asked = [key for key in adapters for _ in images]
-    found = open_session(out, threads=1).run(np.tile(images, (3, 1, 1, 1)), asked)
-    for rows, key in zip(np.split(found, 3), adapters, strict=True):
+    found = open_session(out, threads=1).run(np.tile(images, (4, 1, 1, 1)), asked)
+    for rows, key in zip(np.split(found, 4), adapters, strict=True):
         assert largest_difference(rows, expected[key]) < 2 * PARITY_FP32, key
-    for key in ("all", "one"):
+    for key in ("wide", "all", "one"):
         assert largest_difference(expected[key], expected["plain"]) > CLEARLY * PARITY_FP32
 
 
+@pytest.mark.slow
 def test_blocks_of_several_branches_change_no_linears(tmp_path):
     """Their norms differ from branch to branch; a bank without deltas still goes."""
     adapters, spec, _ = architecture(tmp_path, "vit_small_patch16_18x2_224")
@@ -170,6 +180,7 @@ def test_blocks_of_several_branches_change_no_linears(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_half_precision(tmp_path):
     members = every_kind(family(kinds=("both", "linear")))
     out = export_family(tmp_path, members, ExportOptions(lowering=Lowering(precision="fp16")))
@@ -227,6 +238,7 @@ def test_a_broken_bank_is_found_out(tmp_path, monkeypatch, broken):
 # what is written ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_what_changes_has_tables(tmp_path):
     """A stacked pair of queries and values: each has its own rank, keys have no product."""
     members = family(kinds=("linear", "bilinear"))
@@ -253,6 +265,7 @@ def test_only_what_changes_has_tables(tmp_path):
     assert products == ["blocks.1.attn.q/change", "blocks.1.attn.v/change"]
 
 
+@pytest.mark.slow
 def test_a_bank_without_deltas_has_the_graph_that_it_had(tmp_path):
     """No table, no product, no file more."""
     out = export_family(tmp_path, family())
@@ -292,6 +305,7 @@ def test_adapters_come_and_go(tmp_path):
     assert largest_difference(found[:, :own], other.reference("linear")) <= PARITY_FP32
 
 
+@pytest.mark.slow
 def test_what_has_no_room_is_refused(tmp_path):
     members = family(kinds=("linear", "bilinear"))
     spec, rng = members.case.spec, np.random.default_rng(4)
@@ -302,19 +316,21 @@ def test_what_has_no_room_is_refused(tmp_path):
         for k, v in bank_deltas(spec, rng, LORA, (QKV,)).items()
         if k[:6] == "delta." and k[-2:] in (".a", ".b")
     }
+    fc1 = bank_deltas(spec, rng, LORA, ("blocks.0.mlp.fc1",))
     cases = (
         (
             wide,
             rf"change of blocks\.1\.attn\.q has rank {2 * RANK}, but the bank has room for {RANK}.*--bank-rank {2 * RANK}",
         ),
         (
-            bank_deltas(spec, rng, LORA, ("blocks.0.mlp.fc1",)),
+            fc1,
             r"blocks\.0\.mlp\.fc1 .*no table.*this adapter among the others",
         ),
         (
             deltas_of(f"{QKV}.weight", (3 * spec.width, spec.width), "out", rng),
             r"blocks\.1\.attn\.q .*no table",
         ),
+        ({**wide, **fc1}, r"blocks\.0\.mlp\.fc1 .*no table"),  # more rank would not do
     )
     for deltas, message in cases:
         again = tuned(members, bilinear=deltas)
@@ -390,6 +406,7 @@ def test_a_manifest_with_tables_of_no_linear(tmp_path, name):
         BankShape.of_manifest(manifest, members.case.spec)
 
 
+@pytest.mark.slow
 def test_a_family_without_layer_scale(tmp_path):
     members = family(Setup(layer_scale=False, norm_pre=False), ("bilinear", "linear"))
     some = tuned(members, bilinear=bank_deltas(members.case.spec, np.random.default_rng(0)))

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.random_deltas import random_deltas
 from tests.support.strategies import CLASSES, Setup, build, random_adapter, specs
 from vptkit.errors import AdapterError, BackboneError, OutputError
 from vptkit.formats.adapter import (
@@ -56,7 +57,8 @@ def adapters(draw: st.DrawFn) -> Adapter:
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([np.float64, np.float32, np.float16]))
     adapter = random_adapter(spec, setup, rng, sha256=draw(st.sampled_from([None, "0" * 64])))
-    tensors = {k: v.astype(dtype) for k, v in adapter.tensors.items()}
+    deltas = random_deltas(spec, rng) if draw(st.booleans()) else {}
+    tensors = {k: v.astype(dtype) for k, v in {**adapter.tensors, **deltas}.items()}
     if draw(st.booleans()):
         shape = (2, *adapter.preprocess.size, 3)
         tensors["golden.images"] = rng.integers(0, 256, shape).astype(np.uint8)

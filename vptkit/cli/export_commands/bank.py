@@ -73,6 +73,8 @@ def list_(bundle: Bank, as_json: AsJson = False) -> None:
     norms = "with" if room["layer_norms"] else "without"
     text = columns(["name", "method", "prompts", "classes", "file"], rows)
     text += f"\nroom for {room['prompts']} prompts, {room['classes']} classes, {norms} LayerNorms"
+    if count := room["linears"]:
+        text += f", changes of {count} linear{'s' * (count > 1)}, of rank {room['rank']} at most"
     text += f"\n{_next(bundle, document['adapters'][0]['name'])}"
     emit(document, as_json, text=text)
 

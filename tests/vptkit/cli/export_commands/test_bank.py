@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.bank_cases import family, write_family
+from tests.support.bank_cases import Family, family, write_family
 from tests.support.children import run_child
+from tests.support.random_deltas import deltas_of
 from vptkit.cli.export_commands.bank import list_
 from vptkit.errors import BundleError
+from vptkit.formats.adapter import write_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +62,30 @@ def test_add_replace_remove_list(vptkit, files, bank):
     code, out, err = vptkit("check", bank, "--json")
     assert code == 0, err
     assert json.loads(out)["count"] == 6
+
+
+def test_a_bank_with_weight_deltas(vptkit, tmp_path):
+    """Checked against golden answers at its export, listed with its room, and closed to whole ones."""
+    members = family(kinds=("linear", "bilinear"))
+    deltas = deltas_of("blocks.0.mlp.fc1.weight", (64, 32), "low", np.random.default_rng(0))
+    tuned = replace(
+        members.adapters["linear"], tensors={**members.adapters["linear"].tensors, **deltas}
+    )
+    members = Family(case=members.case, adapters={**members.adapters, "linear": tuned})
+    files, out = write_family(members, tmp_path), tmp_path / "out.vptk"
+    code, _, err = vptkit(
+        *("export", files["linear"], files["bilinear"], "--layout", "bank", "-o", out),
+        *("--weights", files["weights"], "--bank-rank", 4),
+    )
+    assert code == 0, err
+    assert "changes of 1 linear, of rank 4 at most" in vptkit("bank", "list", out)[1]
+    assert vptkit("check", out, "--json")[0] == 0
+    whole = deltas_of("blocks.0.mlp.fc1.weight", (64, 32), "whole", np.random.default_rng(0))
+    head = {k: v for k, v in tuned.tensors.items() if k.startswith("head")}
+    write_adapter(tmp_path / "w.safetensors", replace(tuned, name="w", tensors={**head, **whole}))
+    code, _, err = vptkit("bank", "add", out, tmp_path / "w.safetensors")
+    assert code == 2
+    assert "changes blocks.0.mlp.fc1.weight whole" in err
 
 
 def test_refusals_are_one_line_and_exit_2(vptkit, files, bank):
