@@ -28,6 +28,15 @@ def test_a_head_that_is_the_probe_moves_little():
     assert (probe.wd_head, zero.wd_head) == (0.0, 0.1)
 
 
+def test_of_lora_there_is_one_rate_for_every_rank_and_combination():
+    rates = {
+        recipe(method=method, **given).lr_lora
+        for method in ("lora", "ln+lora+vpt")
+        for given in ({}, {"lora_rank": 64}, {"lora_targets": "all"}, {"head_init": "zero"})
+    }
+    assert rates == {5e-3}
+
+
 def test_dropout_is_for_vpt_deep_alone():
     deep = [recipe(method=method).dropout for method in ("vpt", "ln+vpt", "bpt", "ln")]
     assert deep == [0.1, 0.1, 0.0, 0.0]

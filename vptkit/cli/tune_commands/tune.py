@@ -123,7 +123,7 @@ def tune(
         ),
     ] = None,
     lr_ln: Annotated[Float, option("Rate of LayerNorms [1e-2; from zero: 1e-3].")] = None,
-    lr_lora: Annotated[Float, option("Rate of the low-rank factors [3e-3].")] = None,
+    lr_lora: Annotated[Float, option("Rate of the low-rank factors [5e-3].")] = None,
     cycles: Annotated[
         Int, option("LayerNorms: head and norms in turns, so often; 0: at once [0].")
     ] = None,
