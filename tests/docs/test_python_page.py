@@ -38,7 +38,7 @@ WRONG = {
     "vptkit.export('a', 'b', precision='int4')": "arg-type",
     "vptkit.evaluate('a', 3)": "arg-type",
     "vptkit.no_such_name": "attr-defined",
-    "vptkit.TuneConfig(backbone='a', method='lora')": "arg-type",
+    "vptkit.TuneConfig(backbone='a', method='dora')": "arg-type",
     "session.predict(3)": "arg-type",
     "session.label": "attr-defined",
     "prediction.label.upper()": "union-attr",

@@ -9,7 +9,6 @@
 - `prefix_forward`: the training forward: prompts as key/value prefixes.
 - `published_model`: what a publisher's model does otherwise than timm's.
 - `reference`: the meaning of an adapter, plain and slow.
-- `reference_features`: what the head reads, by the reference.
 - `spec_from_timm`: a model, described, or refused by feature.
 - `timm_backbone`: created by name, frozen, with hub weights or a file.
 - `timm_classes`: those that older releases of timm keep elsewhere, or lack.

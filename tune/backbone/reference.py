@@ -16,6 +16,7 @@ Everything else in vptkit is tested against this file; it is never optimised.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
@@ -46,6 +47,8 @@ __all__ = [
     "embed",
     "features",
     "final",
+    "reading_features",
+    "reference_features",
     "reference_logits",
     "with_weight_deltas",
 ]
@@ -294,3 +297,25 @@ def reference_logits(
     pixels = torch.from_numpy(normalize(images, adapter.preprocess))
     parts = [adapter_logits(model, adapter, part) for part in torch.split(pixels, 16)]
     return torch.cat(parts).numpy()
+
+
+def reference_features(
+    adapter: Adapter, weights: Path | None, images: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """The features f [B, f] of prepared images, of which logits = W f + b.
+
+    Args:
+        adapter, weights, images: as of `reference_logits`.
+
+    Raises:
+        AdapterError, BackboneError: see there.
+    """
+    return reference_logits(reading_features(adapter), weights, images)
+
+
+def reading_features(adapter: Adapter) -> Adapter:
+    """The same adapter with the unit matrix as its head: its logits are the features, exactly."""
+    size = np.asarray(adapter.tensors["head.weight"]).shape[1]
+    kept = {k: v for k, v in adapter.tensors.items() if not k.startswith(("golden.", "head."))}
+    head = {"head.weight": np.eye(size, dtype=np.float32), "head.bias": np.zeros(size, np.float32)}
+    return replace(adapter, labels=tuple(map(str, range(size))), tensors={**kept, **head})

@@ -28,8 +28,7 @@ from vptkit.formats.tensor_file import read_tensors, write_tensors
 from vptkit.runtime.evaluation.parity import check_golden
 from vptkit.runtime.session.factory import open_session
 from vptkit.scores.feature_distance import unit_length
-from vptkit.tune.backbone.reference import adapter_logits
-from vptkit.tune.backbone.reference_features import reading_features
+from vptkit.tune.backbone.reference import adapter_logits, reading_features
 
 SETUPS = {
     "token": Setup(),

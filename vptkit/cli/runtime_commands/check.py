@@ -108,8 +108,7 @@ def _check_reference(session: Any, weights: Path | None, tolerance: float | None
         )
 
     with needs_extra("tune", "--reference"):
-        from vptkit.tune.backbone.reference import reference_logits
-        from vptkit.tune.backbone.reference_features import reference_features
+        from vptkit.tune.backbone.reference import reference_features, reference_logits
     golden = bundle.golden()
     images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
     adapter = parse_adapter(bundle.read(ADAPTER), bundle.path / ADAPTER)
