@@ -232,11 +232,6 @@ def _known_classes(data: Path, found: Splits) -> tuple[dict[str, Classes], tuple
     if "train" not in found:
         raise DataError(f"{data}: no training images, only {', '.join(sorted(found))}")
     labels = list(found["train"])
-    if len(labels) < 2:
-        raise DataError(
-            f"{data}: only one class, {labels[0]!r}: expected at least two. To tell it from the "
-            "rest, add other pictures as a second class"
-        )
     kept: dict[str, Classes] = {}
     notes = []
     for name, classes in found.items():
@@ -262,6 +257,11 @@ def _known_classes(data: Path, found: Splits) -> tuple[dict[str, Classes], tuple
                 f"{data}: {name} has no images of {_classes(missing)}, which it says nothing of"
             )
         kept[name] = known
+    if len(labels) < 2:
+        raise DataError(
+            f"{data}: only one class, {labels[0]!r}: expected at least two. To tell it from the "
+            "rest, add other pictures as a second class"
+        )
     return kept, tuple(notes)
 
 

@@ -183,7 +183,8 @@ def import_error(monkeypatch):
                 raise error
             return real(name, *args, **kwargs)
 
-        monkeypatch.delitem(sys.modules, "vptkit.runtime.backends.onnxruntime_graph", raising=False)
+        for name in ("onnxruntime_graph", "onnxruntime_library"):
+            monkeypatch.delitem(sys.modules, f"vptkit.runtime.backends.{name}", raising=False)
         monkeypatch.setattr("builtins.__import__", broken)
 
     return install

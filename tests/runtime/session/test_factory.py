@@ -194,7 +194,8 @@ def test_without_onnxruntime_the_extra_is_named(make_bundle, monkeypatch):
             raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
         return real(name, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "vptkit.runtime.backends.onnxruntime_graph", raising=False)
+    for name in ("onnxruntime_graph", "onnxruntime_library"):
+        monkeypatch.delitem(sys.modules, f"vptkit.runtime.backends.{name}", raising=False)
     monkeypatch.setattr("builtins.__import__", without)
     with pytest.raises(MissingExtraError, match=r"vptkit\[cpu\]") as caught:
         open_session(make_bundle())

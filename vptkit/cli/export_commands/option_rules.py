@@ -49,7 +49,7 @@ EXPORT_RULES = (
     Rule(("islands", "min_agreement"), "--gate or --calibration", _judged),
     Rule(
         ("allow_outside",),
-        "--gate or --calibration",
+        "--gate, --calibration or --reject-from",
         lambda s: _judged(s) or s["reject_from"] is not None,
     ),
     Rule(("calibration_images",), "--calibration", lambda s: s["calibration"] is not None),

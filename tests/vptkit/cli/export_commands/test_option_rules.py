@@ -25,6 +25,8 @@ EXPORT = {
     "verify": True,
     "fold": "all",
     "layout": "baked",
+    "gives": "logits",
+    "reject_from": None,
 }
 
 
@@ -40,7 +42,9 @@ EXPORT = {
         ("islands", {"precision": "int8", "gate": "x"}, "int8 with --target tensorrt"),
         ("islands", {"precision": "fp16"}, "--gate or --calibration"),
         ("calibration_images", {"precision": "int8", "gate": "x"}, "--calibration"),
-        ("allow_outside", {}, "--gate or --calibration"),
+        ("allow_outside", {}, "--gate, --calibration or --reject-from"),
+        ("normalize_features", {}, "--output features or both"),
+        ("reject_from", {}, "--output features or both"),
         ("threads", {"verify": False}, "--verify"),
         ("last_block", {"fold": "none"}, "--fold all"),
         ("bank_prompts", {}, "--layout bank"),
@@ -64,6 +68,7 @@ def test_what_has_no_effect(option, settings, needs):
         ("islands", {"precision": "int8", "target": "tensorrt", "calibration": "x"}),
         ("min_agreement", {"precision": "fp16", "gate": "x"}),
         ("threads", {}),
+        ("allow_outside", {"gives": "both", "reject_from": "x"}),
         ("target", {}),  # of fp32, too: it chooses the form of the last block
         ("bank_prompts", {"layout": "bank"}),
     ],
