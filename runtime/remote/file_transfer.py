@@ -72,7 +72,7 @@ def code_items() -> list[Item]:
 
 def _stays(path: Path) -> bool:
     """Whether a module of vptkit/ runs here only; the rooms, if they lie below it, come apart."""
-    return path.parts[0] in (*_ROOMS, "cli", "demo")
+    return path.parts[0] in (*_ROOMS, "checkpoints", "cli", "demo")
 
 
 def bundle_items(bundle: Path, folder: str) -> list[Item]:

@@ -238,7 +238,8 @@ def test_check_against_the_reference(
         edit_manifest(path, files=files | {"adapter.safetensors": digest})
         return path
 
-    fake_room(monkeypatch, "vptkit.tune.backbone.reference", reference_logits=reference_logits)
+    room = {"reference_logits": reference_logits, "reference_features": None}
+    fake_room(monkeypatch, "vptkit.tune.backbone.reference", **room)
     bundle = with_adapter()
     code, out, _ = vptkit("check", bundle, "--reference", "--weights", tmp_path / "w", "--json")
     assert (code, json.loads(out)["against"]) == (0, "reference")
