@@ -46,6 +46,7 @@ class DataSet:
         self.preprocess = preprocess
         self._decoded: dict[int, Image.Image] = {}
         self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._room = _BUDGET
 
     def __len__(self) -> int:
@@ -55,6 +56,12 @@ class DataSet:
     def prepared(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Some images as inference sees them: uint8 [len(indices), H, W, 3]."""
         return np.stack([self._prepared(int(i)) for i in indices])
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(width, height) of an image as it is in its file."""
+        if index not in self._sizes:
+            self._read(index)
+        return self._sizes[index]
 
     def first_pass(
         self, share: tuple[int, int] = (0, 1)
@@ -87,6 +94,7 @@ class DataSet:
         )
         found = DataSet(split, self.preprocess)
         found._kept = {new: self._kept[old] for new, old in enumerate(kept) if old in self._kept}
+        found._sizes = {new: self._sizes[old] for new, old in enumerate(kept) if old in self._sizes}
         found._room = self._room
         return found
 
@@ -202,7 +210,9 @@ class DataSet:
         return image
 
     def _read(self, index: int) -> Image.Image:
-        return open_image(self.split.images[index], inside=self.split.inside)
+        image = open_image(self.split.images[index], inside=self.split.inside)
+        self._sizes[index] = image.size
+        return image
 
 
 def _random_crop(

@@ -14,7 +14,7 @@ import numpy as np
 
 from vptkit.errors import DataError
 from vptkit.images.broken_images import TOLD, few, name_within
-from vptkit.images.similar_images import are_the_same, look_of, near_pairs
+from vptkit.images.similar_images import SMALL, difference, look_of, near_pairs, one_is_the_same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,16 +135,20 @@ def twice(sets: Mapping[str, DataSet], reading: Reading) -> tuple[Twice, ...]:
     """
     found = []
     for first, second in itertools.combinations(sets, 2):
-        seen: set[int] = set()
-        for i, j in near_pairs(reading.looks[second], reading.looks[first]):
-            if i in seen:
-                continue  # once is enough
-            a, b = (sets[name].prepared(np.array([k])) for name, k in ((second, i), (first, j)))
-            if are_the_same(a[0], b[0]):
-                seen.add(i)
+        pairs = near_pairs(reading.looks[second], reading.looks[first])
+        for i, proposed in itertools.groupby(pairs, key=lambda pair: pair[0]):
+            differences = {j: _difference(sets[second], i, sets[first], j) for _, j in proposed}
+            if one_is_the_same(list(differences.values())):
+                j = min(differences, key=differences.__getitem__)
                 images = sets[second].split.images[i], sets[first].split.images[j]
                 found.append(Twice((second, first), images))
     return tuple(found)
+
+
+def _difference(one: DataSet, i: int, other: DataSet, j: int) -> float:
+    small = min(*one.size_of(i), *other.size_of(j)) < SMALL
+    a, b = one.prepared(np.array([i]))[0], other.prepared(np.array([j]))[0]
+    return difference(a, b, small=small)
 
 
 def twice_text(data: Path, found: Sequence[Twice]) -> str:

@@ -104,8 +104,9 @@ def _tune(
     from vptkit.tune import config_from_mapping, tune
 
     given = _settings(name, settings)
-    # the copy of the embedded weights moves with the folder when the demo is done
-    place = settings.weights or (settings.output / weights.name if weights else None)
+    # paths of a TOML hold from its folder; the copy of the embedded weights lies beside it
+    given_place = None if settings.weights is None else settings.weights.absolute()
+    place = given_place or (weights.name if weights else None)
     (folder / f"{name}.toml").write_text(_toml({**given, "weights": place}), encoding="utf-8")
     asked = {"weights": weights, "allow_outside": settings.allow_outside}
     config = config_from_mapping({**given, **asked})

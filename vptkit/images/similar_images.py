@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["are_the_same", "look_of", "near_pairs"]
+__all__ = ["SMALL", "are_the_same", "difference", "look_of", "near_pairs", "one_is_the_same"]
 
 _MARGIN = 1  # grey levels: in flat fields encoders make noise
 # Measured on 2,445 photographs, drawings and slides of tissue, against themselves as JPEG of quality 30
@@ -25,6 +25,11 @@ _MARGIN = 1  # grey levels: in flat fields encoders make noise
 # in 0.1 of the variance or less; of all 800,000 pairs of two pictures the nearest differs in 0.23.
 _MOST_BITS = 6  # that differ
 _MOST_RESIDUAL = 0.1  # share of a picture's variance
+# Where all look alike, as X-rays do, the nearest is no copy: a copy is much nearer than the next.
+_CERTAIN, _NEARER = 0.02, 3.0
+# Pixels, of the shorter side of a file. Pictures below it show too little (of scikit-learn's 997 handwritten
+# digits, 404 looked like another one): they are the same only if every pixel is.
+SMALL = 64
 _MOST_PROPOSED = 20  # for one image: the nearest
 _MOST_WORK = 1 << 31  # comparisons, some seconds; of larger sets only equal hashes are proposed
 _BLOCK = 1 << 22  # comparisons at once
@@ -62,13 +67,38 @@ def near_pairs(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> Iterator
             yield from ((start + int(row), int(column)) for column in columns[nearest])
 
 
-def are_the_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    """Whether two prepared images, uint8 [H, W, 3], show the same picture, but for encoding and size."""
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8], *, small: bool = False) -> float:
+    """Of the thumbnails of two prepared images, uint8 [H, W, 3], as a share of their variance.
+
+    Args:
+        one, other: the images.
+        small: a file is smaller than `SMALL`.
+
+    Returns:
+        0 or infinity of small and of flat pictures: equal to the pixel, or not.
+    """
     a, b = _thumbnail(one), _thumbnail(other)
     contrast = min(float(a.var(axis=(0, 1)).mean()), float(b.var(axis=(0, 1)).mean()))
-    if contrast < _FLAT**2:
-        return bool(np.array_equal(one, other))
-    return float(np.square(a - b).mean()) <= _MOST_RESIDUAL * contrast
+    if small or contrast < _FLAT**2:
+        return 0.0 if np.array_equal(one, other) else float("inf")
+    return float(np.square(a - b).mean()) / contrast
+
+
+def are_the_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether two prepared images, uint8 [H, W, 3], show the same picture, but for encoding and size."""
+    return difference(one, other) <= _MOST_RESIDUAL
+
+
+def one_is_the_same(differences: Sequence[float]) -> bool:
+    """Whether the nearest of some pictures is the same one, and not only one that looks alike.
+
+    Args:
+        differences: of `difference`, at least one.
+    """
+    nearest, *others = sorted(differences)
+    if nearest <= _CERTAIN:
+        return True
+    return nearest <= _MOST_RESIDUAL and all(other >= _NEARER * nearest for other in others)
 
 
 def _equal_pairs(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:

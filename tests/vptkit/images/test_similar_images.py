@@ -11,7 +11,13 @@ from PIL import Image
 from vptkit.images import similar_images
 from vptkit.images.image_file import list_images, open_image
 from vptkit.images.preprocess import Preprocess, prepare
-from vptkit.images.similar_images import are_the_same, look_of, near_pairs
+from vptkit.images.similar_images import (
+    are_the_same,
+    difference,
+    look_of,
+    near_pairs,
+    one_is_the_same,
+)
 
 PREPROCESS = Preprocess(
     input_size=(3, 96, 96), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.9
@@ -79,6 +85,29 @@ def test_of_many_hashes_equal_ones_are_found(monkeypatch):
     assert set(near_pairs(some, others)) == near
     monkeypatch.setattr(similar_images, "_MOST_WORK", 1)
     assert set(near_pairs(some, others)) == {(0, 3), (2, 0), (2, 2)}
+
+
+def test_small_pictures_are_the_same_only_to_the_pixel():
+    glyph = pixels_of(picture(0))
+    nearly = glyph.copy()
+    nearly[0, 0] ^= 1
+    assert difference(glyph, nearly) < 1e-6
+    assert difference(glyph, nearly, small=True) == float("inf")
+    assert difference(glyph, glyph.copy(), small=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("differences", "same"),
+    [
+        ([0.09], True),
+        ([0.11], False),
+        ([0.25, 0.08], True),  # a copy is much nearer than the next
+        ([0.08, 0.09], False),  # all look alike
+        ([0.01, 0.015], True),  # two copies
+    ],
+)
+def test_the_nearest_of_many_that_look_alike_is_no_copy(differences, same):
+    assert one_is_the_same(differences) is same
 
 
 def test_an_older_numpy_counts_bits_too():
