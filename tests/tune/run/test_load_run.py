@@ -205,7 +205,9 @@ def test_an_image_in_two_splits_is_a_warning_or_an_error(make_folders, make_conf
     for seed, name in enumerate(("train", "val", "test")):
         make_folders(data / name, 5, seed)
     with Image.open(data / "train" / "red" / "3.png") as image:
-        image.resize((image.width * 2, image.height * 2)).save(data / "test" / "red" / "0.png")
+        large = image.resize((96, 64))  # of smaller files every pixel must be the same
+    large.save(data / "train" / "red" / "3.png")
+    large.resize((192, 128)).save(data / "test" / "red" / "0.png")
     config = make_config(method="linear")
     request = request_of(data, tmp_path / "a.safetensors", config)
     inputs = read_images(request, load_run(request))

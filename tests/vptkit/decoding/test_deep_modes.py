@@ -92,7 +92,10 @@ def test_grey_of_16_bits_and_of_floats_is_scaled(tmp_path, name, content):
 def test_what_pillow_writes_of_16_bits_is_read(tmp_path, name, options):
     if name.endswith("jp2") and not features.check("jpg_2000"):
         pytest.skip("this Pillow has no JPEG 2000")
-    Image.fromarray(GREY).save(tmp_path / name, **options)
+    try:
+        Image.fromarray(GREY).save(tmp_path / name, **options)
+    except OSError as error:
+        pytest.skip(f"this Pillow does not write it: {error}")
     assert_grey(open_image(tmp_path / name), GREY, 65_535)
 
 
