@@ -138,17 +138,16 @@ def twice(sets: Mapping[str, DataSet], reading: Reading) -> tuple[Twice, ...]:
         pairs = near_pairs(reading.looks[second], reading.looks[first])
         for i, proposed in itertools.groupby(pairs, key=lambda pair: pair[0]):
             differences = {j: _difference(sets[second], i, sets[first], j) for _, j in proposed}
-            if one_is_the_same(list(differences.values())):
-                j = min(differences, key=differences.__getitem__)
+            j = min(differences, key=differences.__getitem__)
+            small = min(*sets[second].size_of(i), *sets[first].size_of(j)) < SMALL
+            if one_is_the_same(list(differences.values()), small=small):
                 images = sets[second].split.images[i], sets[first].split.images[j]
                 found.append(Twice((second, first), images))
     return tuple(found)
 
 
 def _difference(one: DataSet, i: int, other: DataSet, j: int) -> float:
-    small = min(*one.size_of(i), *other.size_of(j)) < SMALL
-    a, b = one.prepared(np.array([i]))[0], other.prepared(np.array([j]))[0]
-    return difference(a, b, small=small)
+    return difference(one.prepared(np.array([i]))[0], other.prepared(np.array([j]))[0])
 
 
 def twice_text(data: Path, found: Sequence[Twice]) -> str:

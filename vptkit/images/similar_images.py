@@ -27,9 +27,10 @@ _MOST_BITS = 6  # that differ
 _MOST_RESIDUAL = 0.1  # share of a picture's variance
 # Where all look alike, as X-rays do, the nearest is no copy: a copy is much nearer than the next.
 _CERTAIN, _NEARER = 0.02, 3.0
-# Pixels, of the shorter side of a file. Pictures below it show too little (of scikit-learn's 997 handwritten
-# digits, 404 looked like another one): they are the same only if every pixel is.
-SMALL = 64
+# Pixels, of the shorter side of a file. Pictures below it show little, and much that differs looks alike: of
+# scikit-learn's 8 x 8 digits 370 of 997 differ from one of 800 others in less than 0.1, one in less than
+# 0.02, none in less than 0.01.
+SMALL, _MOST_OF_SMALL = 64, 0.005
 _MOST_PROPOSED = 20  # for one image: the nearest
 _MOST_WORK = 1 << 31  # comparisons, some seconds; of larger sets only equal hashes are proposed
 _BLOCK = 1 << 22  # comparisons at once
@@ -67,19 +68,15 @@ def near_pairs(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> Iterator
             yield from ((start + int(row), int(column)) for column in columns[nearest])
 
 
-def difference(one: NDArray[np.uint8], other: NDArray[np.uint8], *, small: bool = False) -> float:
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Of the thumbnails of two prepared images, uint8 [H, W, 3], as a share of their variance.
 
-    Args:
-        one, other: the images.
-        small: a file is smaller than `SMALL`.
-
     Returns:
-        0 or infinity of small and of flat pictures: equal to the pixel, or not.
+        0 or infinity of flat pictures: equal to the pixel, or not.
     """
     a, b = _thumbnail(one), _thumbnail(other)
     contrast = min(float(a.var(axis=(0, 1)).mean()), float(b.var(axis=(0, 1)).mean()))
-    if small or contrast < _FLAT**2:
+    if contrast < _FLAT**2:
         return 0.0 if np.array_equal(one, other) else float("inf")
     return float(np.square(a - b).mean()) / contrast
 
@@ -89,13 +86,16 @@ def are_the_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     return difference(one, other) <= _MOST_RESIDUAL
 
 
-def one_is_the_same(differences: Sequence[float]) -> bool:
+def one_is_the_same(differences: Sequence[float], *, small: bool = False) -> bool:
     """Whether the nearest of some pictures is the same one, and not only one that looks alike.
 
     Args:
         differences: of `difference`, at least one.
+        small: one of the two files is smaller than `SMALL`.
     """
     nearest, *others = sorted(differences)
+    if small:
+        return nearest <= _MOST_OF_SMALL
     if nearest <= _CERTAIN:
         return True
     return nearest <= _MOST_RESIDUAL and all(other >= _NEARER * nearest for other in others)

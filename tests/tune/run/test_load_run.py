@@ -205,7 +205,7 @@ def test_an_image_in_two_splits_is_a_warning_or_an_error(make_folders, make_conf
     for seed, name in enumerate(("train", "val", "test")):
         make_folders(data / name, 5, seed)
     with Image.open(data / "train" / "red" / "3.png") as image:
-        large = image.resize((96, 64))  # of smaller files every pixel must be the same
+        large = image.resize((96, 64))  # of smaller files copies must be nearer
     large.save(data / "train" / "red" / "3.png")
     large.resize((192, 128)).save(data / "test" / "red" / "0.png")
     config = make_config(method="linear")
