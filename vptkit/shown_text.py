@@ -85,9 +85,8 @@ def tell_once(text: str, subject: object) -> None:
         subject: what it is about, as a path: of another one the same line is written, too.
     """
     key = (str(subject), text)
-    if (
-        key not in _TOLD and os.environ.get("RANK", "0") == "0"
-    ):  # of torchrun's processes one speaks
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks
+    if first and key not in _TOLD:
         _TOLD.add(key)
         tell(text)
 

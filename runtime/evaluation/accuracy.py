@@ -105,7 +105,7 @@ def evaluate(
     ) as images:
         while portion := [item for _, item in islice(images, size)]:
             whole = {i: item for i, item in enumerate(portion) if not isinstance(item, DataError)}
-            broken |= {done + i: str(portion[i]) for i in set(range(len(portion))) - set(whole)}
+            broken |= {done + i: str(item) for i, item in enumerate(portion) if i not in whole}
             if whole and (skip_broken or not broken):  # else the rest is only looked at
                 logits = session.run(np.stack([*whole.values()]), adapter)
                 if not np.isfinite(logits).all():

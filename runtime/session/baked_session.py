@@ -71,21 +71,6 @@ class GraphSession(SessionBase):
         self.bundle.require_output(LOGITS)
         return self.answers(images, adapter)[LOGITS]
 
-    def features(
-        self, images: NDArray[np.uint8], adapter: Choice | None = None
-    ) -> NDArray[np.float32]:
-        """What the head reads of prepared images: float32 [B, f].
-
-        Args:
-            images, adapter: as for `run`.
-
-        Raises:
-            VptkitError, DataError: see `run`.
-            BundleError: the graph gives none; or see `run`.
-        """
-        self.bundle.require_output(FEATURES)
-        return self.answers(images, adapter)[FEATURES]
-
     def answers(
         self, images: NDArray[np.uint8], adapter: Choice | None = None
     ) -> dict[str, NDArray[np.float32]]:

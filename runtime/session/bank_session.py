@@ -15,7 +15,7 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError
 from vptkit.formats.bank_tables import BankShape, parse_rows
-from vptkit.formats.bundle import FEATURES, LOGITS, MANIFEST, open_bundle
+from vptkit.formats.bundle import LOGITS, MANIFEST, open_bundle
 from vptkit.runtime.backends.graph_protocol import TimedGraph
 
 from .session_base import ClosedGraph, SessionBase, require_open
@@ -218,20 +218,6 @@ class BankSession(SessionBase):
             DataError, BundleError: see `run`.
         """
         return {LOGITS: self.run(images, adapter)}
-
-    def features(
-        self, images: NDArray[np.uint8], adapter: Choice | None = None
-    ) -> NDArray[np.float32]:
-        """Refuse: a bank gives none.
-
-        Args:
-            images, adapter: as for `run`.
-
-        Raises:
-            BundleError: always.
-        """
-        self._bundle.require_output(FEATURES)
-        return self.answers(images, adapter)[FEATURES]
 
     def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
         """One run taken apart, or None where the backend knows only the whole.

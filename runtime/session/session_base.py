@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from vptkit.errors import VptkitError
+from vptkit.formats.manifest_schema import FEATURES
 from vptkit.shown_text import shown
 
 from .prediction import predict
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from vptkit.runtime.backends.graph_protocol import Graph
 
     from .image_inputs import Sources
-    from .session_protocol import Prediction, Session
+    from .session_protocol import Choice, Prediction, Session
 
 __all__ = ["ClosedGraph", "SessionBase", "require_open"]
 
@@ -109,6 +110,21 @@ class SessionBase:
             BundleError: there is no such adapter, or there are several and none is named.
         """
         return self.bundle.labels_of(adapter)
+
+    def features(
+        self: Session, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> NDArray[np.float32]:
+        """What the head reads of prepared images: float32 [B, f].
+
+        Args:
+            images, adapter: as for `run`.
+
+        Raises:
+            VptkitError, DataError: see `run`.
+            BundleError: the graph gives none, as that of a bank; or see `run`.
+        """
+        self.bundle.require_output(FEATURES)
+        return self.answers(images, adapter)[FEATURES]
 
     def predict(
         self: Session,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.formats.adapter import Adapter, BackboneRef
+from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.preprocess import Preprocess
 from vptkit.progress import progress
 from vptkit.tune.backbone.reference import adapter_logits
@@ -94,6 +96,19 @@ def randomized(model: Any, seed: int = 0) -> Any:
         size = 1.5 / np.sqrt(value[0].numel()) if value.ndim > 1 else 0.3
         value.add_(torch.from_numpy(size * rng.standard_normal(tuple(value.shape))))
     return model
+
+
+def written_model(folder: Path, name: str) -> tuple[Any, BackboneSpec, dict[str, Any], Adapter]:
+    """A small model in float32, its weights in `folder`: (model, spec, weights, a deep adapter)."""
+    model = small_model(name)
+    spec = spec_from_model(model, name)
+    weights = {k: v.numpy().astype(np.float32) for k, v in model.state_dict().items()}
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    write_tensors(folder / "weights.safetensors", weights)
+    adapter = adapter_for(name, model, spec, "deep")
+    backbone = replace(adapter.backbone, sha256=digest_of_weights(weights))
+    tensors = {k: v.astype(np.float32) for k, v in adapter.tensors.items()}
+    return model, spec, weights, replace(adapter, backbone=backbone, tensors=tensors)
 
 
 def adapter_for(name: str, model: Any, spec: BackboneSpec, insert: str) -> Adapter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,10 +11,8 @@ timm = pytest.importorskip("timm")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from tests.support.reference_difference import agree  # noqa: E402
 from tests.tune.conftest import NAME, TINY  # noqa: E402
-from vptkit.formats.adapter import read_adapter  # noqa: E402
-from vptkit.runtime import open_session  # noqa: E402
-from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
 from vptkit.tune.idle_settings import without_idle  # noqa: E402
 
 METHODS = {
@@ -57,14 +54,6 @@ def tuned(vptkit, splits, weights, settings, tmp_path):
         return output
 
     return make
-
-
-def agree(bundle, adapter, weights, name=None) -> float:
-    """Largest difference from the torch reference, relative to the logits."""
-    images, _ = read_adapter(adapter).golden()
-    wanted = reference_logits(adapter, weights, images)
-    found = open_session(bundle).run(images, name)[:, : wanted.shape[1]]
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("method", list(METHODS))

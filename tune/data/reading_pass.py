@@ -137,7 +137,8 @@ def twice(sets: Mapping[str, DataSet], reading: Reading) -> tuple[Twice, ...]:
     for first, second in itertools.combinations(sets, 2):
         pairs = near_pairs(reading.looks[second], reading.looks[first])
         for i, proposed in itertools.groupby(pairs, key=lambda pair: pair[0]):
-            differences = {j: _difference(sets[second], i, sets[first], j) for _, j in proposed}
+            pixels = _pixels(sets[second], i)
+            differences = {j: difference(pixels, _pixels(sets[first], j)) for _, j in proposed}
             j = min(differences, key=differences.__getitem__)
             small = min(*sets[second].size_of(i), *sets[first].size_of(j)) < SMALL
             if one_is_the_same(list(differences.values()), small=small):
@@ -146,8 +147,9 @@ def twice(sets: Mapping[str, DataSet], reading: Reading) -> tuple[Twice, ...]:
     return tuple(found)
 
 
-def _difference(one: DataSet, i: int, other: DataSet, j: int) -> float:
-    return difference(one.prepared(np.array([i]))[0], other.prepared(np.array([j]))[0])
+def _pixels(data: DataSet, index: int) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = data.prepared(np.array([index]))[0]
+    return pixels
 
 
 def twice_text(data: Path, found: Sequence[Twice]) -> str:

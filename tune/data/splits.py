@@ -110,7 +110,10 @@ def load_splits(
         found |= _draw(data, found["train"], seed, {"val": val_share})
     labels, joined = tuple(found["train"]), 0
     if len(labels) < 2:
-        raise DataError(f"{data}: only one class, {labels[0]!r}: expected at least two")
+        raise DataError(
+            f"{data}: only one class, {labels[0]!r}: expected at least two. To tell it from the "
+            "rest, add other pictures as a second class"
+        )
     if shots is not None:
         found["train"] = _few(data, found["train"], seed, shots)
     elif named and _count(found["val"]) < FEWEST * len(labels):
@@ -257,11 +260,6 @@ def _known_classes(data: Path, found: Splits) -> tuple[dict[str, Classes], tuple
                 f"{data}: {name} has no images of {_classes(missing)}, which it says nothing of"
             )
         kept[name] = known
-    if len(labels) < 2:
-        raise DataError(
-            f"{data}: only one class, {labels[0]!r}: expected at least two. To tell it from the "
-            "rest, add other pictures as a second class"
-        )
     return kept, tuple(notes)
 
 

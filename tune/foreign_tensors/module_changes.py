@@ -8,12 +8,12 @@ factors are stacked, of each the rows of the others are zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vptkit.errors import AdapterError
+from vptkit.formats.weight_deltas import LowRank, WeightDelta
 
 from .module_names import rows_of
 
@@ -26,51 +26,22 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["Change", "changed_modules", "changed_tensor", "merged_weight"]
-
-
-@dataclass(slots=True, kw_only=True)
-class Change:
-    """What becomes of one linear, or of rows of one; None: nothing.
-
-    Attributes:
-        low: (a [r, in], b [out, r]): weight + b @ a.
-        whole: [out, in]: weight + whole.
-        out: [out], a factor of each row behind that.
-        inner: [in], a factor of each column.
-    """
-
-    low: tuple[Array, Array] | None = None
-    whole: Array | None = None
-    out: Array | None = None
-    inner: Array | None = None
-
-
-def merged_weight(weight: Array, change: Change) -> Array:
-    """[out, in]: what a weight becomes."""
-    result = weight.astype(np.float64)
-    if change.low is not None:
-        result = result + change.low[1] @ change.low[0]
-    if change.whole is not None:
-        result = result + change.whole
-    if change.out is not None:
-        result = change.out[:, None] * result
-    return result if change.inner is None else result * change.inner
+__all__ = ["changed_modules", "changed_tensor"]
 
 
 def changed_modules(
-    changes: Mapping[Part, Change], weights: Mapping[str, NDArray[Any]]
+    changes: Mapping[Part, WeightDelta], weights: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.float32]]:
     """The tensors of an adapter that do this to a backbone; what changes nothing is left out.
 
     Args:
-        changes: by what they change, as no two change the same.
+        changes: by the linear, or the rows of one, that they change, as no two change the same.
         weights: the backbone's by timm name.
 
     Raises:
         AdapterError: a module is changed as a whole and in parts, or numbers are no float32.
     """
-    modules: dict[str, dict[Part, Change]] = {}
+    modules: dict[str, dict[Part, WeightDelta]] = {}
     for part, change in changes.items():
         modules.setdefault(part.name, {})[part] = change
     found: dict[str, NDArray[np.float32]] = {}
@@ -81,42 +52,47 @@ def changed_modules(
             raise AdapterError(f"{module} is changed as a whole and in parts")
         joined = _joined(parts, weight)
         if joined.whole is not None:
-            name, delta = f"delta.{module}.weight", merged_weight(weight, joined) - weight
+            name, delta = f"delta.{module}.weight", joined.applied(weight) - weight
             found |= _unless(name, delta.reshape(whole.shape), 0)
             continue
-        if joined.low is not None and np.any(joined.low[1] @ joined.low[0]):
-            found[f"delta.{module}.a"] = single(f"delta.{module}.a", joined.low[0])
-            found[f"delta.{module}.b"] = single(f"delta.{module}.b", joined.low[1])
-        for end, scale in (("out", joined.out), ("in", joined.inner)):
+        low = joined.low_rank
+        if low is not None and np.any(low.b @ low.a):
+            found[f"delta.{module}.a"] = single(f"delta.{module}.a", low.a)
+            found[f"delta.{module}.b"] = single(f"delta.{module}.b", low.b)
+        for end, scale in (("out", joined.out_scale), ("in", joined.in_scale)):
             if scale is not None:
                 found |= _unless(f"scale.{module}.{end}", scale, 1)
     return found
 
 
-def _joined(parts: Mapping[Part, Change], weight: Array) -> Change:
+def _joined(parts: Mapping[Part, WeightDelta], weight: Array) -> WeightDelta:
     """One change of the whole module; what low ranks and scales can't say becomes a whole one."""
     if all(part.count == 1 for part in parts):
         return next(iter(parts.values()))
     places = {part: rows_of(part, weight) for part in parts}
-    if any(change.whole is not None or change.inner is not None for change in parts.values()):
+    if any(change.whole is not None or change.in_scale is not None for change in parts.values()):
         delta = np.zeros(weight.shape)
         for part, change in parts.items():
             rows = places[part]
-            delta[rows] = merged_weight(weight[rows], change) - weight[rows]
-        return Change(whole=delta)
-    low = [(places[part], *change.low) for part, change in parts.items() if change.low is not None]
+            delta[rows] = change.applied(weight[rows]) - weight[rows]
+        return WeightDelta(whole=delta)
+    low = [
+        (places[part], *change.low_rank)
+        for part, change in parts.items()
+        if change.low_rank is not None
+    ]
     out = np.ones(len(weight))
     for part, change in parts.items():
-        if change.out is not None:
-            out[places[part]] = change.out
+        if change.out_scale is not None:
+            out[places[part]] = change.out_scale
     if not low:
-        return Change(out=out)
+        return WeightDelta(out_scale=out)
     a = np.concatenate([a for _, a, _ in low])
     b, column = np.zeros((len(weight), len(a))), 0
     for rows, _, factor in low:
         b[rows, column : column + factor.shape[1]] = factor
         column += factor.shape[1]
-    return Change(low=(a, b), out=out)
+    return WeightDelta(low_rank=LowRank(a, b), out_scale=out)
 
 
 def changed_tensor(

@@ -19,13 +19,14 @@ import numpy as np
 from vptkit.checkpoints.hugging_face_names import Part
 from vptkit.errors import AdapterError
 from vptkit.formats.backbone_weights import norm_shapes
+from vptkit.formats.weight_deltas import LowRank, WeightDelta
 from vptkit.tune.foreign_tensors.imported_tensors import (
     Foreign,
     missing_names,
     require_shape,
     some,
 )
-from vptkit.tune.foreign_tensors.module_changes import Change, changed_modules, changed_tensor
+from vptkit.tune.foreign_tensors.module_changes import changed_modules, changed_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +88,7 @@ def from_ssf(state: Mapping[str, NDArray[Any]], spec: BackboneSpec, weights: Wei
             new = weights[f"{module}.weight"] * scale
             found.tensors |= changed_tensor(f"{module}.weight", new, weights, norms)
         else:
-            changes[Part(module)] = Change(out=scale)
+            changes[Part(module)] = WeightDelta(out_scale=scale)
         if f"{module}.bias" not in weights:
             raise AdapterError(f"{module} has no bias in this backbone, to which a shift adds")
         new = weights[f"{module}.bias"] * scale + shift
@@ -144,7 +145,7 @@ def from_repadapter(
     for module, tensors in adapters.items():
         low, shift = _reparameterised(module, tensors, spec.width, scale)
         weight = weights[f"{module}.weight"].astype(np.float64)
-        changes[Part(module)] = Change(low=(low[0], weight @ low[1]))
+        changes[Part(module)] = WeightDelta(low_rank=LowRank(low[0], weight @ low[1]))
         if f"{module}.bias" not in weights:
             raise AdapterError(f"{module} has no bias in this backbone, to which it would add")
         new = weights[f"{module}.bias"] + weight @ shift

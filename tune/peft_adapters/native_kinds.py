@@ -11,14 +11,14 @@ LN_TUNING  other weights and biases of norms (`peft_adapter` takes them)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vptkit.errors import AdapterError
+from vptkit.formats.weight_deltas import LowRank, WeightDelta
 from vptkit.tune.foreign_tensors.imported_tensors import require_shape, some
-from vptkit.tune.foreign_tensors.module_changes import Change, merged_weight
 
 from .adapter_folder import pattern_value
 
@@ -68,7 +68,7 @@ class Layer:
 class Outcome:
     """What becomes of a module: of its weight, and (factor * bias + added) of its bias."""
 
-    change: Change = field(default_factory=Change)
+    change: WeightDelta = field(default_factory=WeightDelta)
     factor: Array | None = None
     added: Array | None = None
 
@@ -96,21 +96,21 @@ def _lora(layer: Layer, config: Mapping[str, Any]) -> Outcome:
         raise AdapterError(f"{layer.name} is of rank {rank}, the configuration says {expected}")
     alpha = pattern_value(layer.name, config, "lora_alpha", "alpha_pattern", 8)
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    low = a.reshape(rank, -1), scale * b.reshape(out, rank)
+    low = LowRank(a.reshape(rank, -1), scale * b.reshape(out, rank))
     if rank > min(layer.matrix.shape):  # no low rank at all
-        found = Outcome(change=Change(whole=low[1] @ low[0]))
+        found = Outcome(change=WeightDelta(whole=low.b @ low.a))
     else:
-        found = Outcome(change=Change(low=low))
+        found = Outcome(change=WeightDelta(low_rank=low))
     if "lora_B.bias" in layer.ends:
         found.added = scale * layer.take("lora_B.bias", (out,))
     magnitude = _magnitude(layer, out)
     if (magnitude is not None) != bool(config.get("use_dora")):
         raise AdapterError(f"{layer.name}: use_dora and lora_magnitude_vector do not go together")
     if magnitude is not None:
-        rows = np.linalg.norm(merged_weight(layer.matrix, found.change), axis=1)
+        rows = np.linalg.norm(found.change.applied(layer.matrix), axis=1)
         if not rows.all():
             raise AdapterError(f"{layer.name}: a row of its weight is zero, which DoRA divides by")
-        found.change.out = magnitude / rows
+        found.change = replace(found.change, out_scale=magnitude / rows)
     return found
 
 
@@ -130,9 +130,9 @@ def _ia3(layer: Layer, _config: Mapping[str, Any]) -> Outcome:
     columns: tuple[int, ...] = (1, inner, 1, 1) if kernel else (1, inner)
     if value is not None and value.shape == columns and columns != rows:
         scale = layer.take("ia3_l", columns).ravel()
-        return Outcome(change=Change(inner=np.repeat(scale, math.prod(kernel))))
+        return Outcome(change=WeightDelta(in_scale=np.repeat(scale, math.prod(kernel))))
     scale = layer.take("ia3_l", rows).ravel()
-    return Outcome(change=Change(out=scale), factor=scale)
+    return Outcome(change=WeightDelta(out_scale=scale), factor=scale)
 
 
 def _beft(layer: Layer, _config: Mapping[str, Any]) -> Outcome:
@@ -153,7 +153,7 @@ def _shira(layer: Layer, _config: Mapping[str, Any]) -> Outcome:
         raise AdapterError(f"{layer.name}.shira_indices lie outside {layer.weight.shape}")
     whole = np.zeros(layer.weight.shape)
     np.add.at(whole, (rows, columns), values)
-    return Outcome(change=Change(whole=whole))
+    return Outcome(change=WeightDelta(whole=whole))
 
 
 _LORA = """

@@ -17,8 +17,9 @@ import numpy as np
 
 from vptkit.errors import AdapterError
 from vptkit.formats.backbone_weights import is_head, norm_shapes
+from vptkit.formats.weight_deltas import WeightDelta
 from vptkit.tune.foreign_tensors.imported_tensors import Foreign, require_shape, some
-from vptkit.tune.foreign_tensors.module_changes import Change, changed_modules, changed_tensor
+from vptkit.tune.foreign_tensors.module_changes import changed_modules, changed_tensor
 from vptkit.tune.foreign_tensors.module_names import Names, rows_of
 
 from .merged_by_peft import BareModule, merged_by_peft
@@ -244,7 +245,7 @@ class _File:
         whole = self._whole(part.name)
         return whole[rows_of(part, whole)]
 
-    def natively(self, config: Mapping[str, Any]) -> dict[Part, Change]:
+    def natively(self, config: Mapping[str, Any]) -> dict[Part, WeightDelta]:
         """What becomes of each module, by a formula of ours; biases are changed in `whole`."""
         changes = {}
         for module, ends in self.layers.items():
@@ -263,7 +264,7 @@ class _File:
                 raise AdapterError(f"{module} has no bias in this backbone, to which it would add")
         return changes
 
-    def by_peft(self, config: Mapping[str, Any]) -> dict[Part, Change]:
+    def by_peft(self, config: Mapping[str, Any]) -> dict[Part, WeightDelta]:
         """The same, as PEFT merges it."""
         order = {name: i for i, name in enumerate(self.weights)}
         modules = sorted(
@@ -283,7 +284,7 @@ class _File:
         for module, tensors in merged.items():
             old = bare[module].weight.astype(np.float64)
             whole = tensors["weight"].astype(np.float64) - old
-            changes[self._part(module)] = Change(whole=whole.reshape(len(whole), -1))
+            changes[self._part(module)] = WeightDelta(whole=whole.reshape(len(whole), -1))
             bias, before = biases[module], bare[module].bias
             if bias is not None and before is not None:
                 bias += tensors["bias"].astype(np.float64) - before

@@ -132,11 +132,11 @@ def _nearest_first(missing: set[str], unknown: set[str]) -> tuple[list[str], lis
         for a in backbone
         for b in file
     )
-    first_backbone = list(dict.fromkeys(pair[1] for pair in _apart(pairs)))
-    first_file = list(dict.fromkeys(pair[2] for pair in _apart(pairs)))
+    best = _apart(pairs)
+    first, of_file = [pair[1] for pair in best], [pair[2] for pair in best]
     return (
-        [*first_backbone, *(name for name in sorted(missing) if name not in first_backbone)],
-        [*first_file, *(name for name in sorted(unknown) if name not in first_file)],
+        [*first, *sorted(missing - set(first))],
+        [*of_file, *sorted(unknown - set(of_file))],
     )
 
 

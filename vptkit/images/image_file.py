@@ -3,7 +3,8 @@
 Tuning and inference share this room, so that both see the same pixels. An EXIF orientation is
 applied (a photograph held upright is upright here too); alpha is dropped and palette, grey and CMYK
 become RGB by Pillow's own conversion, which is what timm's data loader does. What is deeper than 8
-bits is scaled (`vptkit.decoding.deep_modes`), which timm's does not. Pillow stands inside the functions: sessions import this file, and run on prepared pixels without it.
+bits is scaled (`vptkit.decoding.deep_modes`), which timm's does not. Pillow stands inside the
+functions: sessions import this file, and run on prepared pixels without it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SMALL", "are_the_same", "difference", "look_of", "near_pairs", "one_is_the_same"]
+__all__ = ["SMALL", "difference", "look_of", "near_pairs", "one_is_the_same"]
 
 _MARGIN = 1  # grey levels: in flat fields encoders make noise
 # Measured on 2,445 photographs, drawings and slides of tissue, against themselves as JPEG of quality 30
@@ -79,11 +79,6 @@ def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     if contrast < _FLAT**2:
         return 0.0 if np.array_equal(one, other) else float("inf")
     return float(np.square(a - b).mean()) / contrast
-
-
-def are_the_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    """Whether two prepared images, uint8 [H, W, 3], show the same picture, but for encoding and size."""
-    return difference(one, other) <= _MOST_RESIDUAL
 
 
 def one_is_the_same(differences: Sequence[float], *, small: bool = False) -> bool:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-import torch
 from hypothesis import HealthCheck, given, seed, settings
 
 from tests.integration import coverage
@@ -27,10 +26,7 @@ from vptkit.export.bundle.export_bundle import export
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import write_adapter
-from vptkit.formats.backbone_weights import digest_of_weights
-from vptkit.formats.tensor_file import write_tensors
 from vptkit.runtime import open_session
-from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 # parity -------------------------------------------------------------------------------------------
 
@@ -220,17 +216,7 @@ PRE_NORM = ["beit_base_patch16_224", "eva02_base_patch16_clip_224", "aimv2_large
     ("name", "tuned"), [*((n, False) for n in OTHERS), *((n, True) for n in PRE_NORM)]
 )
 def test_a_bank_of_another_architecture(tmp_path, name, tuned):
-    model = coverage.small_model(name)
-    spec = spec_from_model(model, name)
-    weights = {k: v.numpy().astype(np.float32) for k, v in model.state_dict().items()}
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-    write_tensors(tmp_path / "weights.safetensors", weights)
-    adapter = coverage.adapter_for(name, model, spec, "deep")
-    adapter = replace(
-        adapter,
-        backbone=replace(adapter.backbone, sha256=digest_of_weights(weights)),
-        tensors={k: v.astype(np.float32) for k, v in adapter.tensors.items()},
-    )
+    model, spec, weights, adapter = coverage.written_model(tmp_path, name)
     one = {k: v[:1] if k.startswith("prompt") else v for k, v in adapter.tensors.items()}
     none = {k: v for k, v in adapter.tensors.items() if k.startswith("head")}
     if tuned:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from tests.integration import coverage
 from tests.support.bank_cases import Family, family, write_family
@@ -27,11 +26,9 @@ from vptkit.export.bundle.export_bundle import export
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import write_adapter
-from vptkit.formats.backbone_weights import digest_of_weights, tensor_shapes
+from vptkit.formats.backbone_weights import tensor_shapes
 from vptkit.formats.bank_tables import BankShape, bank_linears, parse_rows
-from vptkit.formats.tensor_file import write_tensors
 from vptkit.runtime import open_session
-from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
 QKV = "blocks.1.attn.qkv"
 LAST = "blocks.2.attn"  # of Setup()'s three blocks
@@ -101,17 +98,7 @@ def test_each_image_answers_as_its_own_baked_bundle(tmp_path):
 
 def architecture(tmp_path, name: str):
     """(adapters, spec, answers) of a small model of one of timm's kinds; written to `tmp_path`."""
-    model = coverage.small_model(name)
-    spec = spec_from_model(model, name)
-    weights = {k: v.numpy().astype(np.float32) for k, v in model.state_dict().items()}
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-    write_tensors(tmp_path / "weights.safetensors", weights)
-    plain = coverage.adapter_for(name, model, spec, "deep")
-    plain = replace(
-        plain,
-        backbone=replace(plain.backbone, sha256=digest_of_weights(weights)),
-        tensors={k: v.astype(np.float32) for k, v in plain.tensors.items()},
-    )
+    model, spec, _, plain = coverage.written_model(tmp_path, name)
     rng = np.random.default_rng(5)
     deltas = {
         "wide": bank_deltas(spec, rng, ("low+out+in",)),

@@ -10,13 +10,8 @@ pytest.importorskip("timm")
 
 from vptkit.checkpoints.hugging_face_names import Part
 from vptkit.errors import AdapterError
-from vptkit.formats.weight_deltas import changed, weight_deltas
-from vptkit.tune.foreign_tensors.module_changes import (
-    Change,
-    changed_modules,
-    changed_tensor,
-    merged_weight,
-)
+from vptkit.formats.weight_deltas import LowRank, WeightDelta, changed, weight_deltas
+from vptkit.tune.foreign_tensors.module_changes import changed_modules, changed_tensor
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {
@@ -25,7 +20,7 @@ WEIGHTS = {
     "qkv.bias": np.ones(6),
 }
 Q, K, WHOLE = Part("qkv", 0, 3), Part("qkv", 1, 3), Part("qkv")
-LOW = Change(low=(RNG.standard_normal((1, 4)), RNG.standard_normal((2, 1))))
+LOW = WeightDelta(low_rank=LowRank(RNG.standard_normal((1, 4)), RNG.standard_normal((2, 1))))
 
 
 def becomes(changes):
@@ -38,34 +33,48 @@ def becomes(changes):
     ("first", "second", "names"),
     [
         (LOW, LOW, {"delta.qkv.a", "delta.qkv.b"}),
-        (LOW, Change(out=np.array([2.0, 3.0])), {"delta.qkv.a", "delta.qkv.b", "scale.qkv.out"}),
-        (Change(out=np.array([2.0, 1])), Change(), {"scale.qkv.out"}),
-        (LOW, Change(inner=np.arange(4.0)), {"delta.qkv.weight"}),
-        (Change(whole=np.ones((2, 4)), out=np.array([2.0, 1])), LOW, {"delta.qkv.weight"}),
-        (Change(), Change(), set()),
+        (
+            LOW,
+            WeightDelta(out_scale=np.array([2.0, 3.0])),
+            {"delta.qkv.a", "delta.qkv.b", "scale.qkv.out"},
+        ),
+        (WeightDelta(out_scale=np.array([2.0, 1])), WeightDelta(), {"scale.qkv.out"}),
+        (LOW, WeightDelta(in_scale=np.arange(4.0)), {"delta.qkv.weight"}),
+        (
+            WeightDelta(whole=np.ones((2, 4)), out_scale=np.array([2.0, 1])),
+            LOW,
+            {"delta.qkv.weight"},
+        ),
+        (WeightDelta(), WeightDelta(), set()),
     ],
 )
 def test_parts_of_one_linear(first, second, names):
     found, weight = becomes({Q: first, K: second})
     assert found == names
     old = WEIGHTS["qkv.weight"]
-    expected = [merged_weight(old[:2], first), merged_weight(old[2:4], second), old[4:]]
+    expected = [first.applied(old[:2]), second.applied(old[2:4]), old[4:]]
     np.testing.assert_allclose(weight, np.concatenate(expected), rtol=1e-6, atol=1e-6)
 
 
 def test_a_whole_linear():
-    change = Change(
-        low=(np.ones((1, 4)), np.ones((6, 1))), out=np.arange(6.0), inner=np.arange(4.0)
+    change = WeightDelta(
+        low_rank=LowRank(np.ones((1, 4)), np.ones((6, 1))),
+        out_scale=np.arange(6.0),
+        in_scale=np.arange(4.0),
     )
     found, weight = becomes({WHOLE: change})
     assert found == {"delta.qkv.a", "delta.qkv.b", "scale.qkv.out", "scale.qkv.in"}
-    np.testing.assert_allclose(weight, merged_weight(WEIGHTS["qkv.weight"], change), rtol=1e-6)
-    nothing = Change(low=(np.ones((1, 4)), np.zeros((6, 1))), out=np.ones(6), inner=np.ones(4))
+    np.testing.assert_allclose(weight, change.applied(WEIGHTS["qkv.weight"]), rtol=1e-6)
+    nothing = WeightDelta(
+        low_rank=LowRank(np.ones((1, 4)), np.zeros((6, 1))),
+        out_scale=np.ones(6),
+        in_scale=np.ones(4),
+    )
     assert becomes({WHOLE: nothing})[0] == set()
     with pytest.raises(AdapterError, match="changed as a whole and in parts"):
         becomes({WHOLE: change, Q: LOW})
     with pytest.raises(AdapterError, match="not finite in float32"):
-        becomes({WHOLE: Change(out=np.full(6, 1e300))})
+        becomes({WHOLE: WeightDelta(out_scale=np.full(6, 1e300))})
 
 
 def test_whole_tensors():

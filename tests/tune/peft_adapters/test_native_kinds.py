@@ -9,7 +9,6 @@ pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from vptkit.errors import AdapterError
-from vptkit.tune.foreign_tensors.module_changes import merged_weight
 from vptkit.tune.peft_adapters.native_kinds import NATIVE, Layer, outcome
 
 OUT, IN = 5, 4
@@ -24,7 +23,7 @@ FACTORS = {
 def merged(kind, ends, weight=WEIGHT, **config):
     layer = Layer(name="q", weight=weight, ends=ends)
     found = outcome(kind, layer, {"r": 2, "lora_alpha": 2, **config})
-    return found, merged_weight(layer.matrix, found.change)
+    return found, found.change.applied(layer.matrix)
 
 
 def test_lora_and_dora():
@@ -46,7 +45,7 @@ def test_a_rank_that_is_none():
     """More ranks than the matrix has are one whole difference."""
     wide = {"lora_A.weight": np.ones((9, IN)), "lora_B.weight": np.ones((OUT, 9))}
     found, weight = merged("LORA", wide, r=9, lora_alpha=9)
-    assert (found.change.low, found.change.whole.shape) == (None, (OUT, IN))
+    assert (found.change.low_rank, found.change.whole.shape) == (None, (OUT, IN))
     np.testing.assert_allclose(weight, WEIGHT + 9)
 
 

@@ -1,7 +1,4 @@
-"""The images by which `export --reject-from` learns what is like them: train, and val.
-
-No future import of annotations here: typer reads them at run time.
-"""
+"""The images by which `export --reject-from` learns what is like them: train, and val."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ def rejection_images(data: Path, adapter: Any, *, allow_outside: bool = False) -
     Args:
         data: a data set with these splits (`vptkit.datasets.dataset_files`, or folders).
         adapter: whose labels and preprocessing.
-        allow_outside: of `vptkit.images.dataset_bounds.require_inside`.
+        allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
 
     Raises:
         DataError: one of the splits is missing, or a class is none of the labels.
