@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vptkit.backbones.timm_arguments import require_timm_arguments
 from vptkit.errors import VptkitError
+from vptkit.formats.manifest_schema import MULTILABEL, SINGLE, TASKS
 from vptkit.formats.pooling import POOLS
 
 from .idle_settings import why_idle
@@ -20,6 +21,7 @@ from .recipe import Recipe, recipe_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from vptkit.formats.manifest_schema import Task
     from vptkit.formats.pooling import Pool
 
 __all__ = ["PATHS", "TuneConfig", "config_from_mapping", "with_paths_beside"]
@@ -34,6 +36,7 @@ Method = Literal[
 # fmt: on
 _CHOICES: dict[str, tuple[str, ...]] = {
     "method": get_args(Method),
+    "task": TASKS,
     "insert": ("deep", "shallow"),
     "form": ("bilinear", "fwhiten", "twhiten"),
     "b_init": ("random", "whiten"),
@@ -73,6 +76,8 @@ class TuneConfig:
 
     Attributes:
         backbone, backbone_args, weights: of `vptkit.tune.backbone.timm_backbone.create_backbone`.
+        task: each image has a "single" label, or any number of labels, "multilabel"; losses are binary
+            cross-entropies then, and accuracy is mean average precision.
         budget: of method "auto", "10m" or "60 epochs" (`vptkit.tune.auto.budget`); None: no bound.
         method, insert, form, prompts (m), rank (p), b_init, tune_b_last: what is learned.
         whiten_images, whiten_floor, tap, compat: how the whitening matrices are computed.
@@ -134,6 +139,7 @@ class TuneConfig:
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     method: Method = "auto"
+    task: Task = SINGLE
     budget: str | None = None
     insert: Literal["deep", "shallow"] = "deep"
     form: Literal["bilinear", "fwhiten", "twhiten"] = "bilinear"
@@ -212,7 +218,7 @@ class TuneConfig:
                 for key in keys.split()
                 if getattr(self, key) is not None and not holds(getattr(self, key))
             ]
-        problems += self._problems_of_auto()
+        problems += self._problems_of_auto() + self._problems_of_labels()
         if not problems and not self.learns("ln"):
             problems += [
                 f"{key} is {getattr(self, key)}, but method {self.method} tunes no LayerNorms"
@@ -245,6 +251,26 @@ class TuneConfig:
             for key, usual in odd.items()
             if getattr(self, key) != usual
         ]
+
+    def _problems_of_labels(self) -> list[str]:
+        """What there is for one label an image alone."""
+        if self.task != MULTILABEL:
+            return []
+        instead = {
+            "shots": "several labels an image cannot be so many of each: leave it away",
+            "class_weights": "thresholds are chosen for each label: leave it away",
+            "full_data": "it is for one label an image: leave it away",
+        }
+        problems = [
+            f"{key} is {getattr(self, key)}, which task multilabel does not have: {why}"
+            for key, why in instead.items()
+            if getattr(self, key) not in (None, "none")
+        ]
+        if self.rescale in ("gamma", "beta", "both"):
+            problems.append(
+                f"rescale is {self.rescale}, which task multilabel does not have: pass --rescale all"
+            )
+        return problems
 
     def learns(self, part: Literal["bpt", "vpt", "ln", "lora"]) -> bool:
         """Whether that is (a part of) the method."""
@@ -326,6 +352,8 @@ class TuneConfig:
         document["lr_ln"], document["wd_head"] = self.rate_of_norms, self.decay_of_head
         document["lr_lora"] = self.rate_of_lora
         document["dropout"] = self.prompt_dropout
+        if self.task == SINGLE:
+            del document["task"]  # as it was before there was another
         plain: dict[str, Any] = json.loads(json.dumps(document))  # backbone_args may hold tuples
         return plain
 

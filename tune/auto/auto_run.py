@@ -197,12 +197,14 @@ def tried_table(auto: Mapping[str, Any], width: int | None = None) -> str:
         auto: of `TuneResult.auto`.
         width: of `vptkit.text_table.columns`.
     """
-    header = ["tried", "epochs", "val log-loss", "val top-1", "learned numbers", "seconds"]
+    several = any("val_map" in row for row in auto["tried"])
+    score, told = ("val_map", "val mAP") if several else ("val_top1", "val top-1")
+    header = ["tried", "epochs", "val log-loss", told, "learned numbers", "seconds"]
     rows = [
         [
             f"{row['method']}{' *' if row['method'] == auto['kept'] else ''}",
             str(row["epochs"]),
-            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("val_loss", "val_top1")),
+            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("val_loss", score)),
             f"{row['numbers']:,}",
             f"{row['seconds']:.0f}",
         ]

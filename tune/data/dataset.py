@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -106,8 +106,8 @@ class DataSet:
         seed: int = 0,
         crop_scale: float = 1.0,
         share: tuple[int, int] = (0, 1),
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """All images in order, as inference sees them or in another view: uint8 [B, H, W, 3], [B].
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[Any]]]:
+        """All images in order, as inference sees them or in another view: uint8 [B, H, W, 3], [B] or [B, C].
 
         Args:
             size: batch size.
@@ -142,8 +142,8 @@ class DataSet:
         augment: Augmentation,
         crop_scale: float,
         share: tuple[int, int] = (0, 1),
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """One epoch, shuffled and augmented: uint8 [B, H, W, 3], int64 [B].
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[Any]]]:
+        """One epoch, shuffled and augmented: uint8 [B, H, W, 3], and the targets of `Split`.
 
         The last batch is dropped if it is smaller than half a batch.
 

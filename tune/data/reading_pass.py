@@ -16,6 +16,8 @@ from vptkit.errors import DataError
 from vptkit.images.broken_images import TOLD, few, name_within
 from vptkit.images.similar_images import SMALL, difference, look_of, near_pairs, one_is_the_same
 
+from .splits import counts_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -119,8 +121,9 @@ def without_broken(
         lost = [one.row for one in reading.broken if one.split == name]
         kept[name] = images.without(lost) if lost else images
         looks[name] = np.delete(reading.looks[name], lost)
-    there = np.bincount(kept["train"].split.targets, minlength=len(labels))
-    if not there.all():
+    targets = kept["train"].split.targets
+    there = counts_of(targets, len(labels))
+    if targets.ndim == 1 and not there.all():
         label = labels[int(there.argmin())]
         raise DataError(f"{data}: of the class {label!r} no training image can be read")
     return kept, Reading(reading.count, reading.broken, looks)

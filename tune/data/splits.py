@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from vptkit.images.image_file import digest_of_image
 from .dataset_reader import read_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -33,8 +33,10 @@ __all__ = [
     "USUAL_SHARE",
     "Split",
     "class_counts",
+    "counts_of",
     "data_digest",
     "load_splits",
+    "require_use",
     "splits_line",
 ]
 
@@ -50,14 +52,14 @@ class Split:
 
     Attributes:
         images: files, or places in larger ones.
-        targets: int64 [len(images)].
+        targets: int64 [len(images)]; with several labels an image 0 or 1, float32 [len(images), C].
         inside: where the files must lie, of `vptkit.datasets.dataset_bounds.inside_of`.
         joined: how many of the images a named val had, which was too small to choose.
         notes: of train: what is odd about the splits, sentences.
     """
 
     images: tuple[ImageFile, ...]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     inside: str | None = None
     joined: int = 0
     notes: tuple[str, ...] = ()
@@ -103,7 +105,7 @@ def load_splits(
     named = "val" in found
     if set(found) == {"train"}:
         found = {"": found["train"]}
-    _require_use(data, found, {"val": val_share, "test": test_share})
+    require_use(data, found, {"val": val_share, "test": test_share})
     if "" in found:
         found = _draw(data, found[""], seed, {"val": val_share, "test": test_share})
     elif "train" in found and "val" not in found:
@@ -125,8 +127,17 @@ def load_splits(
     return labels, {**splits, "train": replace(splits["train"], joined=joined, notes=notes)}
 
 
-def _require_use(data: Path, found: Splits, shares: Mapping[str, float]) -> None:
-    """Refuse a share that was asked for and decides nothing."""
+def require_use(data: Path, found: Collection[str], shares: Mapping[str, float]) -> None:
+    """Refuse a share that was asked for and decides nothing.
+
+    Args:
+        data: for the message.
+        found: the splits that there are; "" where nothing names one.
+        shares: of val and test.
+
+    Raises:
+        DataError: there is such a share.
+    """
     drawn = {"val", "test"} if "" in found else {"val"} - set(found)
     for name, share in shares.items():
         if share != USUAL_SHARE and name not in drawn:
@@ -167,7 +178,8 @@ def data_digest(splits: dict[str, Split]) -> str:
     for name in sorted(set(splits) - {"ood"}):
         split = splits[name]
         for image, target in zip(split.images, split.targets, strict=True):
-            about = f"{name}\0{image.name}\0{target}\0"
+            told = np.flatnonzero(target).tolist() if split.targets.ndim == 2 else target
+            about = f"{name}\0{image.name}\0{told}\0"
             # A name that is not UTF-8 counts with its bytes, as the file system has them.
             digest.update(
                 about.encode(errors="surrogateescape") + digest_of_image(image, inside=split.inside)
@@ -178,11 +190,21 @@ def data_digest(splits: dict[str, Split]) -> str:
 def class_counts(labels: tuple[str, ...], splits: dict[str, Split]) -> dict[str, dict[str, int]]:
     """Split → class → number of images: how balanced the data is."""
     return {
-        name: dict(
-            zip(labels, np.bincount(split.targets, minlength=len(labels)).tolist(), strict=True)
-        )
+        name: dict(zip(labels, counts_of(split.targets, len(labels)).tolist(), strict=True))
         for name, split in splits.items()
     }
+
+
+def counts_of(targets: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """How many images have each class or label, [C].
+
+    Args:
+        targets: of `Split`.
+        classes: C.
+    """
+    if targets.ndim == 2:
+        return np.asarray(targets.sum(axis=0), dtype=np.int64)
+    return np.bincount(targets, minlength=classes)
 
 
 def _draw(data: Path, classes: Classes, seed: int, shares: dict[str, float]) -> dict[str, Classes]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vptkit.scores.probabilities import log_losses
+from vptkit.scores.probabilities import log_losses, top1_and_log_loss
 from vptkit.scores.temperature import fit_temperature
 
 from .lora import FIRST_FACTORS
@@ -70,7 +70,7 @@ def judged_point(alpha: float, logits: NDArray[Any], truth: NDArray[Any]) -> Lin
     Args:
         alpha: α.
         logits: of val, [images, C].
-        truth: index of each image's class, [images].
+        truth: index of each image's class, [images]; or whether it has each label, [images, C].
 
     Returns:
         None if a logit is NaN or Inf: such a point is left out.
@@ -79,7 +79,7 @@ def judged_point(alpha: float, logits: NDArray[Any], truth: NDArray[Any]) -> Lin
     if fitted is None:
         return None
     losses = log_losses(logits.astype(float) / fitted.temperature, truth)
-    return LinePoint(alpha, float((logits.argmax(axis=1) == truth).mean()), losses)
+    return LinePoint(alpha, top1_and_log_loss(logits, truth)[0], losses)
 
 
 def curve_of(points: Sequence[LinePoint]) -> list[dict[str, float]]:

@@ -18,18 +18,17 @@ from vptkit.progress import begin_phase
 from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts, without_part
 from vptkit.tune.data.dataset import DataSet
-from vptkit.tune.probe.fit_probe import Rows, fit_probe
+from vptkit.tune.probe.fit_probe import Rows
 from vptkit.tune.probe.nearest_neighbours import cross_validated_knn
 from vptkit.tune.training.distributed import leads, sum_over_processes
 from vptkit.tune.training.frozen_features import feature_rows
 from vptkit.tune.training.loop import is_best, keep_if_best, out_of_patience
-from vptkit.tune.training.optimizer_step import class_weights
 from vptkit.tune.training.train_state import CrossValidation, TrainState
 
 from .part_training import train_without_part
 from .phase_plan import epochs_of, phases, stalled
 from .phase_trainer import PhaseTrainer
-from .probe_start import NEIGHBOURS, put_head
+from .probe_start import NEIGHBOURS, fitted_probe, put_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -206,19 +205,18 @@ def _probe(
     rows = feature_rows(tuned, data, config, progress, augmented=True)
     places = torch.from_numpy(parts).to(rows.targets.device)
     plain = Rows(*(values[: len(data)] for values in rows))
-    neighbours = {str(k): cross_validated_knn(plain, places, classes, k) for k in NEIGHBOURS}
+    one = rows.targets.dim() == 1  # label an image: neighbours vote
+    neighbours = {str(k): cross_validated_knn(plain, places, classes, k) for k in NEIGHBOURS if one}
     begin_phase(progress, "probe")
     progress.update(0, "probe")
-    weights = class_weights(config, data.split.targets, classes)
-    tempered = config.calibrate == "temperature"
-    found = fit_probe(rows, classes, parts=places, weights=weights, tempered=tempered)
+    found = fitted_probe(rows, data, config, classes, parts=places)
     return found, {**found.to_json(), "knn_top1": neighbours}
 
 
 def _chosen(
     logits: Sequence[torch.Tensor],
     parts: NDArray[np.int64],
-    targets: NDArray[np.int64],
+    targets: NDArray[Any],
     config: TuneConfig,
 ) -> CrossValidation:
     """The records over all parts, and which epoch they choose.

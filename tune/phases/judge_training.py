@@ -9,11 +9,12 @@ written unless `allow_chance`. A few images say neither: then nothing is said.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vptkit.errors import TrainingError
+from vptkit.scores.multilabel import mean_auc_deviation
 from vptkit.scores.score_interval import percent, share_text, wilson
 from vptkit.tune.training.optimizer_step import what_to_lower
 
@@ -29,19 +30,20 @@ if TYPE_CHECKING:
 __all__ = ["at_chance", "judge_training", "runaway"]
 
 _ENOUGH = 20  # images, of which chance alone could be told from a training that has not diverged
+_CHANCE = 2.0  # standard deviations above that chance alone has in one of forty trainings
 _ROSE, _WORSE, _FAR_WORSE = 1.5, 2.0, 4.0  # times the first loss; times that of knowing nothing
 
 
 class _Judges(NamedTuple):
-    """Images that were not trained on: logits of what is kept [images, C], and their classes."""
+    """Images that were not trained on: logits of what is kept [images, C], and their classes, or labels [images, C]."""
 
     logits: NDArray[np.float32]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
 
 
 def judge_training(
     state: TrainState,
-    judges: tuple[NDArray[np.float32], NDArray[np.int64]],
+    judges: tuple[NDArray[np.float32], NDArray[Any]],
     labels: Sequence[str],
     config: TuneConfig,
     files: RunFiles,
@@ -59,6 +61,8 @@ def judge_training(
         TrainingError: nothing was learned, and that is not allowed.
     """
     logits, targets = _Judges(*judges)
+    if targets.ndim == 2:
+        return _judge_labels(state, _Judges(*judges), config, files)
     why = runaway(state, targets, len(labels), config)
     found = []
     if why is not None:
@@ -75,6 +79,41 @@ def judge_training(
         f"on is no better than always {labels[int(counts.argmax())]!r} "
         f"({percent(counts.max() / len(targets))})"
     )
+    return _nothing_learned(found, why, config, files)
+
+
+def _judge_labels(
+    state: TrainState, judges: _Judges, config: TuneConfig, files: RunFiles
+) -> tuple[str, ...]:
+    """The same for several labels an image: they are ranked no better than by chance.
+
+    That is said where the mean AUC is not two standard deviations above a half.
+    """
+    logits, targets = judges
+    why = runaway(state, targets, 2, config)
+    found = []
+    if why is not None:
+        found.append(
+            f"the training diverged: {why}. {_kept(state, config)}: lower {what_to_lower(config)}"
+        )
+    finite = bool(len(logits)) and bool(np.isfinite(logits).all())
+    if len(logits) < _ENOUGH or (finite and mean_auc_deviation(logits, targets) > _CHANCE):
+        return tuple(found)
+    found.append(
+        f"Nothing was learned: of the {len(targets)} images that were not trained on, those with a label "
+        "have no higher probability of it than the others, beyond chance"
+    )
+    return _nothing_learned(found, why, config, files)
+
+
+def _nothing_learned(
+    found: list[str], why: str | None, config: TuneConfig, files: RunFiles
+) -> tuple[str, ...]:
+    """What was found, if that is allowed.
+
+    Raises:
+        TrainingError: it is not.
+    """
     if config.allow_chance:
         return tuple(found)
     found[-1] += "" if why else ". Do the labels belong to the images?"
@@ -86,14 +125,14 @@ def judge_training(
 
 
 def runaway(
-    state: TrainState, targets: NDArray[np.int64], classes: int, config: TuneConfig
+    state: TrainState, targets: NDArray[Any], classes: int, config: TuneConfig
 ) -> str | None:
     """Why a training is said to have diverged; None: it has not.
 
     Args:
         state: its history; without val, what was held out.
         targets: classes of the images that judge it, int64 [images].
-        classes: C.
+        classes: C; 2 of several labels, each of which is there or not.
         config: `select`.
     """
     if state.stopped is not None:
@@ -114,9 +153,7 @@ def runaway(
     return _val_ran_away(state, targets, knowing_nothing)
 
 
-def _val_ran_away(
-    state: TrainState, targets: NDArray[np.int64], knowing_nothing: float
-) -> str | None:
+def _val_ran_away(state: TrainState, targets: NDArray[Any], knowing_nothing: float) -> str | None:
     """By what val, or what was held out, says of the last epoch, if that is not the kept one."""
     held = state.cross_validation
     records = state.records if held is None else held.records
@@ -125,6 +162,8 @@ def _val_ran_away(
     loss, best = records[-1]["val_loss"], min(record["val_loss"] for record in records)
     if loss > _FAR_WORSE * knowing_nothing and loss > _WORSE * best:
         return f"the loss on images not trained on ended at {loss:.3g}; its best was {best:.3g}"
+    if targets.ndim == 2:
+        return None
     last, count = round(records[-1]["val_top1"] * len(targets)), len(targets)
     most = round(max(record["val_top1"] for record in records) * count)
     if count >= _ENOUGH and at_chance(last, targets) and not at_chance(most, targets):

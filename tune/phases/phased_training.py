@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import TrainingError
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.progress import begin_phase, keep_line
+from vptkit.scores.label_report import with_map_names
 from vptkit.tune.training.checkpoint import load_checkpoint, save_checkpoint
 from vptkit.tune.training.distributed import leads
 from vptkit.tune.training.train_state import TrainState
@@ -199,5 +201,7 @@ def write_metrics(state: TrainState, files: RunFiles) -> None:
     if not leads():
         return
     with atomic_file(files.metrics) as part:
-        lines = [json.dumps(record, sort_keys=True) + "\n" for record in state.records]
+        several = state.identity.get("config", {}).get("task") == MULTILABEL
+        records = with_map_names(state.records) if several else state.records
+        lines = [json.dumps(record, sort_keys=True) + "\n" for record in records]
         part.write_text("".join(lines))

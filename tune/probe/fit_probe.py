@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
     Attributes:
         features: float32 [n, d]
-        targets: int64 [n]
+        targets: int64 [n]; with several labels an image 0 or 1, float32 [n, C].
     """
 
     features: Tensor

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vptkit.scores.label_report import label_report
+from vptkit.scores.multilabel import best_thresholds, sigmoid
 from vptkit.scores.temperature import fit_temperature
 from vptkit.tune.data.cross_validation_parts import cross_validation_parts
 from vptkit.tune.phases.choose_line import choose_line
@@ -15,7 +17,7 @@ from vptkit.tune.training.loop import split_logits, top1_and_loss
 from .choose_lambda import choose_rescale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from vptkit.tune.phases.phased_training import Trained
     from vptkit.tune.training.train_state import CrossValidation
 
-__all__ = ["Chosen", "choose_on_val", "temper", "top1_on", "unseen_logits"]
+__all__ = ["Chosen", "choose_on_val", "judged_labels", "temper", "top1_on", "unseen_logits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,9 @@ class Chosen:
         confidence: temperature, and what it did (`Temperature.to_json`); None if none was sought.
         warnings: of `vptkit.tune.phases.judge_training`.
         by_class: class → right answers, of val or of what was held out.
+        thresholds: of several labels an image, probabilities, float32 [C]; None of one label.
+        multilabel: mAP and F1 of each split, and of each label (`vptkit.scores.label_report`); None of
+            one label. Then `val_top1` is the mAP of val before the last choices, and the others are None.
         test_top1, ood_top1: accuracy there, asked when all was chosen; None if there is no such
             split, or it shall not be looked at.
     """
@@ -57,6 +62,8 @@ class Chosen:
     soup: list[int] | None = None
     warnings: tuple[str, ...] = ()
     by_class: dict[str, int] = field(default_factory=dict)
+    thresholds: NDArray[np.float32] | None = None
+    multilabel: dict[str, Any] | None = None
     test_top1: float | None = None
     ood_top1: float | None = None
 
@@ -106,7 +113,7 @@ def temper(
     sets: Mapping[str, DataSet],
     config: TuneConfig,
     held: CrossValidation | None = None,
-    judges: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None,
+    judges: tuple[NDArray[np.float32], NDArray[Any]] | None = None,
 ) -> dict[str, Any] | None:
     """Fit a temperature on val and divide the head by it: no answer changes, only how sure it sounds.
 
@@ -136,13 +143,43 @@ def top1_on(
     return top1_and_loss(tuned, sets[split], config.batch_to_ask)[0] if split in sets else None
 
 
+def judged_labels(
+    tuned: Tuned,
+    sets: Mapping[str, DataSet],
+    config: TuneConfig,
+    labels: Sequence[str],
+    judges: tuple[NDArray[np.float32], NDArray[Any]],
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Thresholds by F1 on images that were not trained on, and all figures at these.
+
+    Args:
+        tuned: with all else chosen, its temperature too; asked about test and ood, once.
+        sets: of the run.
+        config: `batch_to_ask`.
+        labels: C names.
+        judges: of `unseen_logits`, behind the temperature.
+
+    Returns:
+        float32 [C], and `vptkit.scores.label_report.label_report` of val (or of what was held out), test
+        and ood.
+    """
+    logits, truth = judges
+    thresholds = best_thresholds(sigmoid(logits), truth)
+    answers = {"val": (sigmoid(logits), truth)}
+    for name in ("test", "ood"):
+        if name in sets:
+            found = split_logits(tuned, sets[name], config.batch_to_ask)
+            answers[name] = sigmoid(found), sets[name].split.targets
+    return thresholds, label_report(labels, thresholds, answers)
+
+
 def unseen_logits(
     tuned: Tuned,
     sets: Mapping[str, DataSet],
     config: TuneConfig,
     held: CrossValidation | None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits of images that were not trained on, [images, C], and their classes.
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Logits of images that were not trained on, [images, C], and their classes (or labels, [images, C]).
 
     Args:
         tuned: asked about val.

@@ -91,6 +91,8 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         plots=tuple(path for path in pictures if path.exists()),
         warnings=tuple(record.get("warnings") or ()),
         by_class=record.get("by_class") or {},
+        task=config.task,
+        multilabel=record.get("multilabel"),
         images=record.get("images") or {},
         skipped=record.get("skipped") or [],
         twice=record.get("twice") or [],

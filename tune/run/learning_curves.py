@@ -23,6 +23,7 @@ def plot_curves(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     path: Path,
     title: str = "",
+    score: str = "top-1",
 ) -> None:
     """Loss and accuracy over epochs, for one run or several side by side.
 
@@ -33,6 +34,7 @@ def plot_curves(
             where the head does; what has `taken` gets a dot).
         path: of the PNG; replaced if it exists.
         title: of the whole picture, as the result of the run.
+        score: what `val_top1` is.
     """
     probes = {name: h[0]["probe"] for name, h in histories.items() if "probe" in h[0]}
     epochs = any(len(history) > 1 or "probe" not in history[0] for history in histories.values())
@@ -44,6 +46,7 @@ def plot_curves(
     if axes:
         loss, accuracy = axes
         _plot_epochs(loss, accuracy, histories)
+        accuracy.set_ylabel(score)
     if title:
         figure.suptitle(in_plot(title))
     with atomic_file(path) as part:
@@ -94,7 +97,6 @@ def _plot_epochs(
                     axes.plot(*dot, color=color, markersize=8, label=label)
             _shade_head_phases(axes, history)
     loss.set_ylabel("cross-entropy")
-    accuracy.set_ylabel("top-1")
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch (solid: validation, dashed: training)")
         axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]

@@ -13,11 +13,13 @@ from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.images.broken_images import require_whole, skipped_text
 from vptkit.progress import begin_phase, keep_line
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import load_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
+from vptkit.tune.data.multilabel_splits import load_label_splits
 from vptkit.tune.data.reading_pass import (
     Reading,
     Twice,
@@ -142,15 +144,7 @@ def load_run(request: RunRequest) -> RunInputs:
     if not finished and leads():
         require_writable(files.adapter)
     begin_phase(request.progress, "reading")
-    shares = config.val_share, config.test_share
-    labels, splits = load_splits(
-        request.data,
-        config.seed,
-        *shares,
-        shots=config.shots,
-        allow_outside=config.allow_outside,
-        columns=config.columns,
-    )
+    labels, splits = _splits(request)
     if leads():
         line = splits_line(request.data, labels, splits, shots=config.shots is not None)
         keep_line(request.progress, line)
@@ -190,6 +184,16 @@ def load_run(request: RunRequest) -> RunInputs:
     )
 
 
+def _splits(request: RunRequest) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Names of the classes, or labels, and the splits."""
+    config = request.config
+    asked = {"allow_outside": config.allow_outside, "columns": config.columns}
+    shares = config.seed, config.val_share, config.test_share
+    if config.task == MULTILABEL:
+        return load_label_splits(request.data, *shares, **asked)
+    return load_splits(request.data, *shares, shots=config.shots, **asked)
+
+
 def require_val(splits: Mapping[str, Split], config: TuneConfig) -> None:
     """Refuse what only a val split can choose.
 
@@ -213,7 +217,9 @@ def require_judges(data: Path, splits: Mapping[str, Split]) -> None:
     Raises:
         DataError: there is no val, and no class has a second image to be held out.
     """
-    if "val" not in splits and np.bincount(splits["train"].targets).max() < 2:
+    targets = splits["train"].targets
+    fewest = len(targets) if targets.ndim == 2 else np.bincount(targets).max()
+    if "val" not in splits and fewest < 2:
         raise DataError(
             f"{data}: one image a class, so nothing says which training is better: add images, or "
             "tune with one --method"

@@ -10,7 +10,7 @@ from vptkit.tune.training.run_files import PICTURES
 from . import learning_curves, rescale_plots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vptkit.tune.training.run_files import RunFiles
@@ -26,6 +26,8 @@ def plot_run(
     name: str,
     line: Mapping[str, Any] | None = None,
     title: str | None = None,
+    *,
+    several: bool = False,
 ) -> tuple[Path | None, tuple[Path, ...]]:
     """The learning curves, and the pictures of tuned LayerNorms and of a line.
 
@@ -36,30 +38,34 @@ def plot_run(
         name: of the adapter, for the titles.
         line: `Line.to_json`, None if none was walked.
         title: of the curves, as the result; the name unless given.
+        several: labels an image; then the curves are of mean average precision.
 
     Returns:
         paths of the curves, and of the pictures; (None, ()) without matplotlib.
     """
-    drawn = _draw(state, norms, line, files, name, title or name)
+    records = [{**r, "taken": r["epoch"] == state.best_epoch} for r in state.records]
+    if several:  # of train there is another share than of val
+        records = [{key: r[key] for key in r if key != "train_top1"} for r in records]
+    drawn = _draw(records, norms, line, files, name, title or name, "mAP" if several else "top-1")
     for old in {files.beside(ending) for ending in PICTURES} - set(drawn):
         old.unlink(missing_ok=True)  # of an adapter that this one replaces
     return (drawn[0], tuple(drawn[1:])) if drawn else (None, ())
 
 
 def _draw(
-    state: TrainState,
+    records: Sequence[Mapping[str, Any]],
     norms: Mapping[str, Any] | None,
     line: Mapping[str, Any] | None,
     files: RunFiles,
     name: str,
     title: str,
+    score: str,
 ) -> list[Path]:
     """What there is to draw: the curves first; nothing without matplotlib."""
     if not can_draw():
         return []
     plots = [files.curves]
-    records = [{**r, "taken": r["epoch"] == state.best_epoch} for r in state.records]
-    learning_curves.plot_curves({name: records}, files.curves, title)
+    learning_curves.plot_curves({name: records}, files.curves, title, score)
     if norms is not None:
         plots.append(files.beside("shift.png"))
         rescale_plots.plot_shift(norms["shift"], plots[-1], name)

@@ -40,6 +40,9 @@ class TuneResult:
             val chose.
         warnings: sentences, as of a training that diverged (`vptkit.tune.phases.judge_training`).
         by_class: class → right answers, of val or of what was held out.
+        task: "single", or "multilabel": then the accuracies are None, and `multilabel` has mAP and F1 of
+            each split and of each label (`vptkit.scores.label_report`); in `probe`, `line` and `auto`
+            `val_map` stands for `val_top1`.
         images: split → class → number of images; of train those that were trained on.
         skipped: broken images that were left out: {"split", "path", "reason"}.
         twice: images in two splits, as {"test": its name, "train": its name}; at most 100.
@@ -66,6 +69,8 @@ class TuneResult:
     cross_validation: dict[str, int] | None = None
     warnings: tuple[str, ...] = ()
     by_class: dict[str, int] = field(default_factory=dict)
+    task: str = "single"
+    multilabel: dict[str, Any] | None = None
     images: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     twice: list[dict[str, str]] = field(default_factory=list)
@@ -94,6 +99,8 @@ class TuneResult:
             "plots": [str(path) for path in self.plots],
             "warnings": list(self.warnings),
             "by_class": self.by_class,
+            "task": self.task,
+            "multilabel": self.multilabel,
             "images": self.images,
             "skipped": self.skipped,
             "twice": self.twice,
@@ -103,10 +110,14 @@ class TuneResult:
         """As `to_json`, short: of the LayerNorms the sums, of probe and line what was chosen."""
         document = self.to_json()
         document["auto"] = None if self.auto is None else self.auto["kept"]
+        if self.multilabel is not None:
+            scores = {split: self.multilabel[split] for split in ("val", "test", "ood")}
+            document["multilabel"] = {name: found for name, found in scores.items() if found}
         if self.cross_validation is not None:
             document |= _without_val(self.val_top1, **self.cross_validation)
         if self.probe is not None:
-            document["probe"] = {key: self.probe[key] for key in ("strength", "val_top1")}
+            score = "val_top1" if self.multilabel is None else "val_map"
+            document["probe"] = {key: self.probe[key] for key in ("strength", score)}
             document["knn_top1"] = self.probe["knn_top1"]
         if self.layer_norms is not None:
             norms = self.layer_norms

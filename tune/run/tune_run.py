@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import VptkitError
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.progress import SILENT, begin_phase
 from vptkit.tune.phases.judge_training import judge_training
 from vptkit.tune.phases.new_model import Training
@@ -23,7 +24,7 @@ from vptkit.tune.training.device import choose_device, describe_device, repeatab
 from vptkit.tune.training.distributed import joined, leads
 from vptkit.tune.training.run_files import run_files
 
-from .choose_on_val import choose_on_val, temper, top1_on, unseen_logits
+from .choose_on_val import choose_on_val, judged_labels, temper, top1_on, unseen_logits
 from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
 from .load_run import RunRequest, load_run, read_images, require_val
@@ -212,8 +213,14 @@ def choose(
     warnings = inputs.warnings(request.data)
     warnings += judge_training(trained.state, judges, inputs.labels, config, request.files)
     confidence = temper(trained.model, sets, config, held, judges)
-    by_class = _by_class(inputs.labels, *judges)
-    chosen = replace(chosen, confidence=confidence, warnings=warnings, by_class=by_class)
+    chosen = replace(chosen, confidence=confidence, warnings=warnings)
+    if config.task == MULTILABEL:
+        begin_phase(bar, "testing")
+        temperature = 1.0 if confidence is None else confidence["temperature"]
+        tempered = judges[0] / np.float32(temperature), judges[1]
+        found = judged_labels(trained.model, sets, config, inputs.labels, tempered)
+        return replace(chosen, thresholds=found[0], multilabel=found[1])
+    chosen = replace(chosen, by_class=_by_class(inputs.labels, *judges))
     if config.full_data is not None:
         output, resume, force = request.files.adapter, request.resume, request.force
         full = full or tune_full(config, output, resume=resume, force=force, progress=bar)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import timm
 import torch
 
 import vptkit
-from vptkit.formats.adapter import Adapter, write_adapter
+from vptkit.formats.adapter import THRESHOLDS, Adapter, write_adapter
 from vptkit.images.image_sketch import sketch_of
 from vptkit.images.preprocess import normalize
+from vptkit.scores.label_report import with_map_names
 from vptkit.scores.score_interval import percent
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.data.reading_pass import skipped_record, twice_record
@@ -60,7 +62,8 @@ def write_run(
     device = describe_device(device_of(tuned))
     tuned.cpu()
     tuned.backbone.cpu()  # golden answers are float32 on a CPU, wherever the training ran
-    adapter = _adapter(request, inputs, trained, chosen, device)
+    told, noted, auto = _with_map_names(chosen, trained, auto)
+    adapter = _adapter(request, inputs, noted, told, device)
     if auto is not None:
         adapter.train["auto"] = auto
     curves: Path | None = None
@@ -75,7 +78,8 @@ def write_run(
             files,
             adapter.name,
             chosen.line,
-            _title(adapter.name, chosen),
+            _title(adapter.name, told),
+            several=chosen.multilabel is not None,
         )
         write_adapter(files.adapter, adapter)
         files.remove_dead_parts()
@@ -85,24 +89,26 @@ def write_run(
         adapter=files.adapter,
         trainable=total,
         trainable_prompts=without_head,
-        best_epoch=chosen.best_epoch,
-        soup=chosen.soup,
-        val_top1=chosen.val_top1,
-        test_top1=chosen.test_top1,
-        ood_top1=chosen.ood_top1,
+        best_epoch=told.best_epoch,
+        soup=told.soup,
+        val_top1=told.val_top1,
+        test_top1=told.test_top1,
+        ood_top1=told.ood_top1,
         cross_validation=_cross_validation(inputs, trained),
         seconds=time.perf_counter() - request.begun,
         device=device,
         metrics=files.metrics,
         curves=curves,
         auto=auto,
-        probe=trained.state.start.get("probe"),
-        layer_norms=chosen.layer_norms,
-        line=chosen.line,
-        confidence=chosen.confidence,
+        probe=noted.state.start.get("probe"),
+        layer_norms=told.layer_norms,
+        line=told.line,
+        confidence=told.confidence,
         plots=plots,
-        warnings=chosen.warnings,
-        by_class=chosen.by_class,
+        warnings=told.warnings,
+        by_class=told.by_class,
+        task=request.config.task,
+        multilabel=told.multilabel,
         images=class_counts(inputs.labels, inputs.splits),
         skipped=[
             {"split": one.split, "path": str(one.image), "reason": one.why}
@@ -115,6 +121,9 @@ def write_run(
 def _title(name: str, chosen: Chosen) -> str:
     """As "flowers: val 88.0 %, test 86.8 %"."""
     shares = {"val": chosen.val_top1, "test": chosen.test_top1, "ood": chosen.ood_top1}
+    if chosen.multilabel is not None:
+        parts = {split: chosen.multilabel[split] for split in shares}
+        shares = {f"{split} mAP": part["map"] for split, part in parts.items() if part}
     told = [f"{split} {percent(share)}" for split, share in shares.items() if share is not None]
     return f"{name}: {', '.join(told)}" if told else name
 
@@ -154,6 +163,7 @@ def _adapter(
             "line": chosen.line,
             "warnings": list(chosen.warnings),
             "by_class": chosen.by_class,
+            **({} if chosen.multilabel is None else {"multilabel": chosen.multilabel}),
             "confidence": chosen.confidence,
             "computed": {
                 "device": device,
@@ -167,8 +177,24 @@ def _adapter(
                 "timm": timm.__version__,
             },
         },
-        tensors=_learned(tuned),
+        tensors=_learned(tuned) | _thresholds(chosen),
+        task=config.task,
     )
+
+
+def _thresholds(chosen: Chosen) -> dict[str, Any]:
+    return {} if chosen.thresholds is None else {THRESHOLDS: chosen.thresholds}
+
+
+def _with_map_names(
+    chosen: Chosen, trained: Trained, auto: dict[str, Any] | None
+) -> tuple[Chosen, Trained, dict[str, Any] | None]:
+    """The same for files and documents: what is mean average precision is called so."""
+    if chosen.multilabel is None:
+        return chosen, trained, auto
+    state = replace(trained.state, start=with_map_names(trained.state.start))
+    named = replace(chosen, val_top1=None, line=with_map_names(chosen.line))
+    return named, trained._replace(state=state), with_map_names(auto)
 
 
 def _cross_validation(inputs: RunInputs, trained: Trained) -> dict[str, int] | None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import VptkitError
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.tune.config import PATHS, TuneConfig, config_from_mapping
 from vptkit.tune.idle_settings import idle_settings, without_idle
 
@@ -149,8 +150,17 @@ class Sweep:
         return {"method": _METHOD, **self.fixed, **self.trials[number]}
 
     def config(self, number: int) -> TuneConfig:
-        """The configuration of a trial."""
-        return config_from_mapping(self.settings(number))
+        """The configuration of a trial.
+
+        Raises:
+            VptkitError: a setting is out of range, or for single runs only.
+        """
+        config = config_from_mapping(self.settings(number))
+        if config.task == MULTILABEL:
+            raise VptkitError(
+                "settings: task is multilabel, which sweeps do not have: call vptkit tune for each trial"
+            )
+        return config
 
     def to_json(self) -> dict[str, Any]:
         """What makes it this sweep and no other: not how it is run."""

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from vptkit.images.preprocess import normalize
 from vptkit.progress import begin_phase
+from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.tune.probe.fit_probe import Rows
 
 from .device import device_of
 from .distributed import share, sum_over_processes
-from .loop import judged
+from .loop import gathered, judged
 from .optimizer_step import Batch
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def feature_rows(
 
     Returns:
         float32 [V n, d], view after view, on the model's device (of more than 2 GiB on a CPU: in a
-        temporary file), and the class of each row.
+        temporary file), and the class (or the labels) of each row.
     """
     begin_phase(progress, "features")
     model.eval()
@@ -66,7 +67,7 @@ def feature_rows(
             progress.update(0, f"{told}{done} of {count} images")
         sum_over_processes([rows])
     targets = torch.from_numpy(data.split.targets).to(features.device)
-    return Rows(features, targets.repeat(views))
+    return Rows(features, torch.cat([targets] * views))
 
 
 def _space(rows: int, width: int, device: torch.device) -> Tensor:
@@ -121,6 +122,10 @@ def feature_evaluation(
 
     @torch.no_grad()
     def evaluation() -> tuple[float, float]:
+        if targets.dim() == 2:
+            shape = len(data), model.head.out_features
+            logits = gathered([model.head(features)], shape, features.device)
+            return top1_and_log_loss(logits, data.split.targets)
         right, loss = judged([(model.head(features), targets)], len(data), features.device)
         return float(right.mean()), loss
 

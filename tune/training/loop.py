@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vptkit.errors import VptkitError
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.images.preprocess import normalize
 from vptkit.progress import keep_line
+from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.scores.score_interval import percent
 
 from .device import device_of
 from .distributed import leads, share, sum_over_processes
-from .optimizer_step import Batch, Stepper, require_finite
+from .optimizer_step import Batch, Stepper, require_finite, summed_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EpochData",
     "answers",
+    "gathered",
     "image_batches",
     "is_best",
     "judged",
@@ -108,7 +110,12 @@ def image_batches(data: DataSet, config: TuneConfig) -> Callable[[int], Iterator
 
 
 def top1_and_loss(model: Tuned, data: DataSet, batch_size: int) -> tuple[float, float]:
-    """(top-1 share, mean cross-entropy) over a split; classes are never weighted here."""
+    """(top-1 share, mean cross-entropy) over a split; classes are never weighted here.
+
+    With several labels an image: (mean average precision, mean binary cross-entropy).
+    """
+    if data.split.targets.ndim == 2:
+        return top1_and_log_loss(split_logits(model, data, batch_size), data.split.targets)
     right, loss = answers(model, data, batch_size)
     return float(right.mean()), loss
 
@@ -122,9 +129,15 @@ def answers(model: Tuned, data: DataSet, batch_size: int) -> tuple[NDArray[np.bo
 @torch.no_grad()
 def split_logits(model: Tuned, data: DataSet, batch_size: int) -> NDArray[np.float32]:
     """Logits of all images of a split, in order: [images, C], the same in each of torchrun's processes."""
-    k, processes = share()
-    noted = torch.zeros(len(data), model.head.out_features, device=device_of(model))
     own = [logits for logits, _ in _answered(model, data, batch_size)]
+    return gathered(own, (len(data), model.head.out_features), device_of(model))
+
+
+def gathered(
+    own: Iterable[Tensor], shape: tuple[int, int], device: torch.device
+) -> NDArray[np.float32]:
+    """Rows of all images, from this process's share of them in order."""
+    (k, processes), noted = share(), torch.zeros(shape, device=device)
     noted[k::processes] = torch.cat([noted[:0], *own])
     sum_over_processes([noted])
     return noted.cpu().numpy()
@@ -148,7 +161,7 @@ def judged(
     for logits, targets in pairs:
         answered = logits.isfinite().all(dim=1)  # the largest of NaNs would be the first class
         parts.append(answered & (logits.argmax(dim=1) == targets))
-        loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+        loss += float(summed_loss(logits, targets))
     noted = torch.zeros(count + 1, dtype=torch.float64, device=device)  # the last: the loss
     noted[:-1][k::processes] = torch.cat(parts).to(noted.dtype)
     noted[-1] = loss
@@ -199,7 +212,7 @@ def train(
         # All randomness of an epoch hangs on (seed, epoch), so that a resumed run repeats it.
         torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0]))
         model.train()
-        losses, right, seen, begun = [], 0, 0, time.perf_counter()
+        losses, right, seen, begun = [], 0.0, 0, time.perf_counter()
         counter = itertools.count((epoch - epochs.start) * data.steps)
         for batch, step in zip(data.batches(epoch), counter, strict=False):
             for group in optimizer.param_groups:
@@ -216,7 +229,7 @@ def train(
             )
         state.scaler = stepper.scaler.state_dict()
         _close_epoch(model, data, config, state, loss=float(np.mean(losses)), top1=right / seen)
-        keep_line(progress, _epoch_line(state, last))
+        keep_line(progress, _epoch_line(state, last, config))
         if leads():
             after_epoch()
 
@@ -283,13 +296,17 @@ def _merit(record: Mapping[str, Any], config: TuneConfig) -> tuple[float, float]
     return (top1, loss) if config.select == "top1" else (loss, top1)
 
 
-def _epoch_line(state: TrainState, last: int) -> str:
+def _epoch_line(state: TrainState, last: int, config: TuneConfig) -> str:
     """What stays of an epoch that is over, with its own val."""
+    what = "mAP " if config.task == MULTILABEL else ""
     record = state.history[-1]
     parts = [f"epoch {state.epoch}/{last}"]
     for part in ("train", "val"):
         top1, loss = record[f"{part}_top1"], record[f"{part}_loss"]
-        parts += [] if top1 is None else [f"{part} {percent(top1)} (loss {loss:.3f})"]
+        if what and part == "train":
+            parts.append(f"train loss {loss:.3f}")
+            continue
+        parts += [] if top1 is None else [f"{part} {what}{percent(top1)} (loss {loss:.3f})"]
     if record["val_top1"] is not None and state.best_epoch == state.epoch:
         parts.append("best so far")
     return "  ".join(parts)

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.methods.tuned_model import Tuned
 
-__all__ = ["Batch", "Stepper", "class_weights", "require_finite", "what_to_lower"]
+__all__ = [
+    "Batch",
+    "Stepper",
+    "class_weights",
+    "require_finite",
+    "summed_loss",
+    "what_to_lower",
+]
 
 
 class Batch(NamedTuple):
@@ -36,7 +43,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: pixels, float [b, 3, H, W], or features, float [b, d].
-        targets: int64 [b]
+        targets: int64 [b]; with several labels an image 0 or 1, float32 [b, C].
         images: B, of all processes together.
     """
 
@@ -55,6 +62,26 @@ def class_weights(config: TuneConfig, targets: NDArray[np.int64], classes: int) 
         return None
     counts = np.bincount(targets, minlength=classes).clip(min=1)  # an absent class is never asked
     return torch.from_numpy((len(targets) / (classes * counts)).astype(np.float32))
+
+
+def summed_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy, the sum over images; of several labels each image's is a mean over labels.
+
+    Args:
+        logits: [b, C].
+        targets: of `Batch`.
+        weights: of the classes, float32 [C]; None: all 1. Not of several labels.
+    """
+    if targets.dim() == 2:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(targets.T)
+    return F.cross_entropy(logits, targets, weight=weights, reduction="sum")
+
+
+def _right(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many images are answered right; of several labels the share of them that is, at p = 1/2."""
+    if targets.dim() == 2:
+        return ((logits > 0) == (targets > 0.5)).float().mean(dim=1).sum()
+    return (logits.argmax(dim=1) == targets).sum()
 
 
 class Stepper:
@@ -84,11 +111,11 @@ class Stepper:
         # fp16 ends at 65504 and at 6e-8: the scaler keeps gradients between, and skips overflows
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "fp16")
 
-    def step(self, batch: Batch, epoch: int) -> tuple[float, int]:
+    def step(self, batch: Batch, epoch: int) -> tuple[float, float]:
         """Learn from one batch.
 
         Returns:
-            (mean loss, right answers) over the whole batch, of all processes.
+            (mean loss, right answers) over the whole batch, of all processes; see `_right`.
 
         Raises:
             TrainingError: the loss is not finite any more.
@@ -111,15 +138,14 @@ class Stepper:
             torch.nn.utils.clip_grad_norm_(learned, self._config.clip)
         self.scaler.step(self._optimizer)
         self.scaler.update()
-        return loss, round(right)
+        return loss, right
 
     def _backward(self, inputs: Tensor, targets: Tensor, images: int) -> Tensor:
         logits = self._logits(inputs)
-        total = F.cross_entropy(logits, targets, weight=self._weights, reduction="sum")
+        total = summed_loss(logits, targets, self._weights)
         loss = total / images  # [], its sum over parts and processes is the batch's mean
         self.scaler.scale(loss).backward()
-        right = (logits.argmax(dim=1) == targets).sum()
-        return torch.stack([loss.detach(), right.to(loss.dtype)])
+        return torch.stack([loss.detach(), _right(logits, targets).to(loss.dtype)])
 
     def _put_back(self, *, last: bool) -> Any:
         """Random generators go back to where they were, so that all parts draw the same masks."""

@@ -38,6 +38,9 @@ class CrossValidation:
 class TrainState:
     """How far a training has come.
 
+    With several labels an image `val_top1` is the mean average precision, and `train_top1` the share of
+    labels that are right at p = 1/2; files and documents call them so (`vptkit.scores.label_report`).
+
     Attributes:
         identity: configuration and digests; a checkpoint of another run is refused.
         epoch: epochs done.

@@ -1,6 +1,6 @@
 """What is written to disk, and its checks: adapter files, bundles, weights. numpy and safetensors.
 
-- `adapter`: the adapter file, `vptkit.adapter/1` and `/2`.
+- `adapter`: the adapter file, `vptkit.adapter/1` to `/3`.
 - `backbone_spec`: an isotropic ViT, described completely.
 - `backbone_weights`: a backbone's tensors by timm name, and their digest.
 - `bank_tables`: the tables of a bank: shapes, layout, rows of an adapter.

@@ -1,8 +1,8 @@
-"""The adapter file, format `vptkit.adapter/1` or `/2`: the tuned numbers and what they mean.
+"""The adapter file, format `vptkit.adapter/1` to `/3`: the tuned numbers and what they mean.
 
 One safetensors file with one metadata key, `vptkit`, that holds canonical JSON; equal adapters are
-equal bytes. Version 2 is what has weight deltas (`weight_deltas`), which a reader of version 1 would
-not know; both are read. What the numbers mean is in `vptkit.tune.backbone.reference`.
+equal bytes. Version 2 is what has weight deltas (`weight_deltas`), version 3 what has a task
+(`multilabel`) and thresholds: what a reader of an earlier version would not know. All are read. What the numbers mean is in `vptkit.tune.backbone.reference`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vptkit.strict_json import canonical_json, parse_json
 
 from .backbone_spec import BackboneSpec
 from .backbone_weights import norm_shapes
-from .manifest_schema import CLASSES, DIGEST, NAME, NOTES, PROMPTS
+from .manifest_schema import CLASSES, DIGEST, MULTILABEL, NAME, NOTES, PROMPTS, SINGLE
 from .pooling import POOLS, head_inputs, reads_class_token
 from .tensor_file import parse_tensor_file, read_tensor_file, write_tensors
 from .weight_deltas import delta_problems, delta_shapes, is_delta, weight_deltas
@@ -46,12 +46,15 @@ if TYPE_CHECKING:
 
     from vptkit.schema import Kind
 
+    from .manifest_schema import Task
     from .pooling import Pool
     from .weight_deltas import WeightDelta
 
 __all__ = [
     "FORMAT",
     "FORMAT_WITH_DELTAS",
+    "FORMAT_WITH_TASK",
+    "THRESHOLDS",
     "Adapter",
     "BackboneRef",
     "parse_adapter",
@@ -63,7 +66,9 @@ __all__ = [
 
 FORMAT = "vptkit.adapter/1"
 FORMAT_WITH_DELTAS = "vptkit.adapter/2"
-_FORMATS = (FORMAT, FORMAT_WITH_DELTAS)
+FORMAT_WITH_TASK = "vptkit.adapter/3"
+THRESHOLDS = "head.thresholds"
+_FORMATS = (FORMAT, FORMAT_WITH_DELTAS, FORMAT_WITH_TASK)
 # Kinds of the fields; what they mean together is checked by `_validate` and by who reads them.
 _FIELDS: Mapping[str, Kind] = {
     "format": choice(*_FORMATS),
@@ -78,9 +83,15 @@ _FIELDS: Mapping[str, Kind] = {
     "preprocess": NOTES,
     "train": mapping(text(1000), NOTES, 10_000),
 }
-_DOCUMENT = record(_FIELDS)
+_FIELDS_OF = dict.fromkeys(_FORMATS, _FIELDS)
+_FIELDS_OF[FORMAT_WITH_TASK] = {**_FIELDS, "task": choice(MULTILABEL)}
+_DOCUMENTS = {version: record(fields) for version, fields in _FIELDS_OF.items()}
 _MOST_BYTES = 2**30  # of an adapter file; most have less than a thousandth of it
-_TYPES_OF = {"golden.images": ("uint8",), "golden.logits": ("float32",)}
+_TYPES_OF = {
+    "golden.images": ("uint8",),
+    "golden.logits": ("float32",),
+    THRESHOLDS: ("float32",),
+}
 _MOST_BLOCKS = 512
 _NORM = re.compile(  # all that `backbone_weights.norm_shapes` gives for any spec
     r"(?:norm|fc_norm|norm_pre|patch_embed\.norm|attn_pool\.norm"
@@ -160,7 +171,11 @@ class Adapter:
         tensors: `prompt.{i}` [m, d] or `prompt.{i}.a` [m, p] + `prompt.{i}.b` [d, p];
             `ln.{timm name}` [d]; `delta.…` and `scale.…` (see `weight_deltas`); `head.weight` [C, d] ([C, 2 d] with pool "token+avg", class
             token first), `head.bias` [C]; optionally `golden.images` uint8 [G, H, W, 3] and
-            `golden.logits` float32 [G, C].
+            `golden.logits` float32 [G, C]. With task "multilabel", and only then, `head.thresholds`
+            float32 [C], probabilities.
+        task: "single": an image has one label, and the probabilities are a softmax over the logits.
+            "multilabel": any number of labels, each with a probability of its own, the logistic
+            function (sigmoid) of its logit. A temperature is in the head already, in both.
     """
 
     name: str
@@ -174,6 +189,12 @@ class Adapter:
     preprocess: Preprocess
     train: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    task: Task = SINGLE
+
+    @property
+    def thresholds(self) -> NDArray[np.float32] | None:
+        """Probability from which on each label is given, [C]; None of task "single"."""
+        return self.tensors.get(THRESHOLDS)
 
     def without_prompts(self) -> Adapter:
         """The same adapter as a linear probe; a mean over prompts becomes one over patches.
@@ -211,7 +232,9 @@ class Adapter:
 
     @property
     def format(self) -> str:
-        """Of the file: version 2 where there are weight deltas."""
+        """Of the file: version 3 with a task, else version 2 where there are weight deltas."""
+        if self.task != SINGLE:
+            return FORMAT_WITH_TASK
         return FORMAT_WITH_DELTAS if any(map(is_delta, self.tensors)) else FORMAT
 
     def weights_origin(self) -> str | None:
@@ -232,7 +255,9 @@ class Adapter:
 
     def to_json(self) -> dict[str, Any]:
         """The metadata document."""
+        task = {} if self.task == SINGLE else {"task": self.task}
         return {
+            **task,
             "format": self.format,
             "name": self.name,
             "backbone": self.backbone.to_json(),
@@ -255,7 +280,7 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         OutputError: the disk is full or not writable.
     """
     document = adapter.to_json()
-    require(document, _DOCUMENT, path, AdapterError)
+    require(document, _DOCUMENTS[adapter.format], path, AdapterError)
     _validate(str(path), adapter)
     write_tensors(path, adapter.tensors, ("vptkit", canonical_json(document)))
 
@@ -292,7 +317,7 @@ def _adapter_of(source: Path, text: str, tensors: dict[str, NDArray[Any]]) -> Ad
     malformed = f"{source}: malformed metadata"
     document = parse_json(text, f"{malformed}, expected the format {FORMAT!r}", AdapterError)
     _require_fields(document, source)
-    require(document, _DOCUMENT, malformed, AdapterError)
+    require(document, _DOCUMENTS[document["format"]], malformed, AdapterError)
     try:
         adapter = _adapter_from_json(document, tensors)
     except (AdapterError, BackboneError) as error:
@@ -304,7 +329,7 @@ def _adapter_of(source: Path, text: str, tensors: dict[str, NDArray[Any]]) -> Ad
             f"{source}: format is {FORMAT!r}, which has no weight deltas, but there is "
             f"{min(filter(is_delta, tensors))}. Expected {FORMAT_WITH_DELTAS!r}."
         )
-    document = {**document, "format": adapter.format}  # version 2 may have none
+    document = {**document, "format": adapter.format}  # versions above 1 may have none
     if adapter.to_json() != document:  # a value of another kind than it should be
         odd = [key for key, value in adapter.to_json().items() if value != document[key]]
         raise AdapterError(f"{malformed}: {odd[0]} is {abridged(document[odd[0]])}")
@@ -327,12 +352,13 @@ def _require_fields(document: dict[str, Any], source: object) -> None:
     found = document.get("format")
     if found not in _FORMATS:
         raise AdapterError(
-            f"{source}: format is {abridged(found)}, this vptkit reads {' and '.join(_FORMATS)}"
+            f"{source}: format is {abridged(found)}, this vptkit reads {', '.join(_FORMATS)}"
         )
-    if set(document) != set(_FIELDS):
+    fields = _FIELDS_OF[found]
+    if set(document) != set(fields):
         raise AdapterError(
-            f"{source}: metadata misses {sorted(set(_FIELDS) - set(document))} and has unknown "
-            f"{sorted(set(document) - set(_FIELDS))[:20]}"
+            f"{source}: metadata misses {sorted(set(fields) - set(document))} and has unknown "
+            f"{sorted(set(document) - set(fields))[:20]}"
         )
 
 
@@ -349,6 +375,7 @@ def _adapter_from_json(document: dict[str, Any], tensors: dict[str, NDArray[Any]
         preprocess=Preprocess.from_json(document["preprocess"]),
         train=dict(document["train"]),
         tensors=tensors,
+        task=document.get("task", SINGLE),
     )
 
 
@@ -380,8 +407,9 @@ def _field_problems(adapter: Adapter) -> list[str]:
         problems.append(f"pool is {adapter.pool!r}, but the backbone has no class token")
     if spec is not None and adapter.pool == "map" and spec.attention_pool is None:
         problems.append("pool is 'map', but the backbone has no attention pooling")
-    if len(set(adapter.labels)) != len(adapter.labels) or len(adapter.labels) < 2:
-        problems.append(f"labels must be at least two different names, found {adapter.labels}")
+    fewest, told = (2, "two different names") if adapter.task == SINGLE else (1, "one, each once")
+    if len(set(adapter.labels)) != len(adapter.labels) or len(adapter.labels) < fewest:
+        problems.append(f"labels must be at least {told}, found {adapter.labels}")
     return problems
 
 
@@ -400,6 +428,9 @@ def _tensor_problems(adapter: Adapter) -> list[str]:
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(tensors))]
     unknown = set(tensors) - set(expected)
     reasons = delta_problems(tensors, spec, unknown=unknown)
+    reasons |= {
+        THRESHOLDS: f"{THRESHOLDS} is for task {MULTILABEL!r}, and this is {adapter.task!r}"
+    }
     problems += [reasons.get(name, f"{name} is not known") for name in sorted(unknown)]
     for name in sorted(set(expected) & set(tensors)):
         value, shape = tensors[name], expected[name]
@@ -410,6 +441,9 @@ def _tensor_problems(adapter: Adapter) -> list[str]:
             problems.append(f"{name} has the shape {value.shape}, expected {shape}")
         elif value.dtype != np.uint8 and not np.isfinite(value).all():
             problems.append(f"{name} holds NaN or Inf")
+        elif name == THRESHOLDS and not ((value > 0) & (value < 1)).all():
+            odd = value[~((value > 0) & (value < 1))][0]
+            problems.append(f"{name} holds {odd:g}, expected probabilities between 0 and 1")
     return problems
 
 
@@ -439,6 +473,8 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
     tensors, m, c = adapter.tensors, adapter.prompt_length, len(adapter.labels)
     inputs = head_inputs(adapter.pool, d)
     shapes: dict[str, tuple[int, ...]] = {"head.weight": (c, inputs), "head.bias": (c,)}
+    if adapter.task == MULTILABEL:
+        shapes[THRESHOLDS] = (c,)
     for i in _prompt_sites(adapter):
         if f"prompt.{i}.a" in tensors or f"prompt.{i}.b" in tensors:
             a = tensors.get(f"prompt.{i}.a")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vptkit.errors import BundleError
 from vptkit.regular_files import is_plain_name
@@ -45,15 +45,22 @@ __all__ = [
     "MANIFEST",
     "MODEL",
     "MODEL_DATA",
+    "MULTILABEL",
     "NAME",
     "NOTES",
     "OUTPUTS",
     "PROMPTS",
+    "SINGLE",
+    "TASKS",
+    "Task",
     "require_manifest",
 ]
 
 # What a graph may give, in this order: logits [B, C], and the vector that the head reads [B, f]
 LOGITS, FEATURES = OUTPUTS = ("logits", "features")
+# What an image may have: one label, or any number. Files without a task are of the first.
+Task = Literal["single", "multilabel"]
+SINGLE, MULTILABEL = TASKS = get_args(Task)
 FORMAT = "vptkit.bundle/1"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"

@@ -20,6 +20,9 @@ from tests.support.strategies import CLASSES, Setup, build, random_adapter, spec
 from vptkit.errors import AdapterError, BackboneError, OutputError
 from vptkit.formats.adapter import (
     FORMAT,
+    FORMAT_WITH_DELTAS,
+    FORMAT_WITH_TASK,
+    THRESHOLDS,
     Adapter,
     BackboneRef,
     read_adapter,
@@ -27,6 +30,7 @@ from vptkit.formats.adapter import (
     write_adapter,
 )
 from vptkit.formats.backbone_weights import norm_shapes
+from vptkit.formats.manifest_schema import MULTILABEL, SINGLE
 from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
 from vptkit.strict_json import canonical_json
 
@@ -245,7 +249,7 @@ def test_metadata_that_is_not_an_object(tiny_adapter, document):
 # the header ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("found", ["vptkit.adapter/3", "vptkit.bundle/1", None, 1])
+@pytest.mark.parametrize("found", ["vptkit.adapter/4", "vptkit.bundle/1", None, 1])
 def test_an_unknown_format(tiny_adapter, found):
     with pytest.raises(AdapterError, match=f"format is {found!r}, this vptkit reads"):
         read_adapter(edited(tiny_adapter, format=found))
@@ -644,3 +648,74 @@ def test_numbers_that_are_no_json(tiny_adapter, adapter, value):
     write_tensors(tiny_adapter, tensors, ("vptkit", text))
     with pytest.raises(AdapterError, match="malformed metadata"):
         read_adapter(tiny_adapter)
+
+
+# several labels an image ----------------------------------------------------------------------------
+
+
+def multilabel(adapter: Adapter, thresholds: Any = (0.5, 0.25, 0.75)) -> Adapter:
+    values = {THRESHOLDS: np.asarray(thresholds, np.float32)}
+    return replace(adapter, task=MULTILABEL, tensors=adapter.tensors | values)
+
+
+@pytest.mark.parametrize("deltas", [False, True])
+def test_a_task_and_its_thresholds_are_read_as_written(tmp_path, adapter, tiny_spec, deltas):
+    changes = random_deltas(tiny_spec, np.random.default_rng(0)) if deltas else {}
+    written = multilabel(replace(adapter, tensors=adapter.tensors | changes))
+    write_adapter(tmp_path / "m.safetensors", written)
+    found = read_adapter(tmp_path / "m.safetensors")
+    assert equal(found, written)
+    assert (found.task, found.format) == (MULTILABEL, FORMAT_WITH_TASK)
+    assert found.thresholds.tolist() == [0.5, 0.25, 0.75]
+    assert found.without_prompts().task == MULTILABEL
+    assert (adapter.task, adapter.thresholds, adapter.format) == (SINGLE, None, FORMAT)
+    assert "task" not in adapter.to_json()  # so that the files of single labels stay as they were
+
+
+def test_one_label_is_enough_where_an_image_may_have_none(tmp_path, adapter):
+    head = {name: adapter.tensors[name][:1] for name in ("head.weight", "head.bias")}
+    one = replace(adapter, labels=("rust",), tensors=adapter.tensors | head)
+    write_adapter(tmp_path / "one.safetensors", multilabel(one, [0.4]))
+    assert read_adapter(tmp_path / "one.safetensors").labels == ("rust",)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"task": "both"}, "task is 'both', expected one of multilabel"),
+        ({"task": "single"}, "task is 'single', expected one of multilabel"),
+        ({"task": None}, "task"),
+        ({"task": ...}, r"misses \['task'\]"),
+        ({"format": FORMAT}, r"unknown \['task'\]"),
+        ({"format": FORMAT_WITH_DELTAS}, r"unknown \['task'\]"),
+    ],
+)
+def test_a_task_that_is_not_known(tmp_path, adapter, header, message):
+    write_adapter(tmp_path / "m.safetensors", multilabel(adapter))
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(edited(tmp_path / "m.safetensors", **header))
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        (..., "head.thresholds is missing"),
+        (np.full(2, 0.5, np.float32), r"head.thresholds has the shape \(2,\), expected \(3,\)"),
+        (np.full((3, 1), 0.5, np.float32), r"head.thresholds has the shape \(3, 1\)"),
+        (np.full(3, 0.5), "head.thresholds is of float64, expected float32"),
+        (np.full(3, 0.5, np.float16), "head.thresholds is of float16"),
+        (np.asarray([0.5, 0.5, 1], np.float32), "head.thresholds holds 1, expected probabilities"),
+        (np.asarray([0, 0.5, 0.5], np.float32), "head.thresholds holds 0, expected probabilities"),
+        (np.asarray([0.5, np.nan, 0.5], np.float32), "head.thresholds holds NaN"),
+    ],
+)
+def test_thresholds_that_are_none(tmp_path, adapter, thresholds, message):
+    write_adapter(tmp_path / "m.safetensors", multilabel(adapter))
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(with_tensors(tmp_path / "m.safetensors", head__thresholds=thresholds))
+
+
+def test_thresholds_without_a_task(tiny_adapter):
+    found = np.full(3, 0.5, np.float32)
+    with pytest.raises(AdapterError, match=r"head.thresholds is for task 'multilabel'"):
+        read_adapter(with_tensors(tiny_adapter, head__thresholds=found))

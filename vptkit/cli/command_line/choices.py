@@ -25,6 +25,7 @@ _TARGETS = ("auto", "cpu", "tensorrt")
 # Command and option → values
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "tune --method": _METHODS,
+    "tune --task": ("single", "multilabel"),
     "tune --insert": ("deep", "shallow"),
     "tune --form": ("bilinear", "fwhiten", "twhiten"),
     "tune --b-init": ("whiten", "random"),
@@ -73,6 +74,7 @@ _BACKEND = (
 # Command and option → its text where the declared one would list the values once more
 TEXTS: Mapping[str, str] = {
     "tune --method": "What is learned beside the head [auto].",
+    "tune --task": "An image has a single label, or any number [single].",
     "tune --insert": "Prompts at every block, or before the first alone [deep].",
     "tune --form": "Of bpt: how the prompts are made [bilinear].",
     "tune --b-init": "Of bilinear: how B starts [whiten].",

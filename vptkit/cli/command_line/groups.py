@@ -30,7 +30,7 @@ _COMMON = "Common options"
 # everybody needs. What is the same everywhere stands in LAST_OPTIONS without being listed.
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "tune": {
-        _COMMON: "output backbone weights method budget epochs shots image-size device config resume"
+        _COMMON: "output backbone weights method task budget epochs shots image-size device config resume"
         " force",
         "Prompts": "insert form prompts rank b-init tune-b-last whiten-images whiten-floor tap compat"
         " dropout lr wd",

@@ -56,7 +56,8 @@ def tune(
             metavar="DATA",
             help="train/ [val/ test/ ood/], each with one folder per class; one folder per class,"
             " which is split; a CSV of path,label[,split] or as others write it, COCO; Parquet files or a saved data set of"
-            " Hugging Face; WebDataset shards.",
+            " Hugging Face; WebDataset shards. With --task multilabel several labels a cell, a column a label,"
+            " or a JSON of {file: [labels]}.",
         ),
     ],
     output: Annotated[
@@ -77,6 +78,9 @@ def tune(
     ] = None,
     method: Annotated[
         Text, option("auto, linear, or ln, lora and one of vpt and bpt, joined by + [auto].")
+    ] = None,
+    task: Annotated[
+        Text, option("An image has a single label, or any number: multilabel [single].")
     ] = None,
     budget: Annotated[
         Text, option("Of auto: the most it may take, as 10m or '60 epochs' [no bound].")
