@@ -5,5 +5,6 @@
 - `calibration_error`: does what is said with 90 % come true in 90 %?
 - `temperature`: the one number by which logits are divided, so that it does.
 - `feature_distance`: how far feature vectors are from the expected ones.
+- `label_sets`: several labels an image: which ones scores give, and how far two sets agree.
 - `score_interval`: how far chance may have moved an accuracy.
 """
