@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import DataError, GateError
-from vptkit.scores.label_sets import decided, same_labels, sigmoid
+from vptkit.scores.label_sets import decided, same_labels
+from vptkit.scores.multilabel import sigmoid
 from vptkit.scores.score_interval import percent, share_text, wilson
 
 if TYPE_CHECKING:

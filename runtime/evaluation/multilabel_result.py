@@ -11,7 +11,7 @@ import numpy as np
 from vptkit.images.broken_images import skipped_text
 from vptkit.images.labelled_images import split_of_name
 from vptkit.scores.label_sets import decided, f1_interval
-from vptkit.scores.multilabel import average_precisions, f1_scores
+from vptkit.scores.multilabel import average_precisions, f1_scores, mean_average_precision
 from vptkit.scores.score_interval import wilson
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class MultilabelEvaluation:
     @property
     def mean_average_precision(self) -> float | None:
         """Their mean over the labels that some image has; None where there are none."""
-        known = self.average_precisions[self.truth.any(axis=0)]
-        return float(known.mean()) if len(known) else None
+        found = mean_average_precision(self.scores, self.truth)
+        return found if np.isfinite(found) else None
 
     @property
     def micro_f1(self) -> float:
@@ -109,7 +109,7 @@ class MultilabelEvaluation:
 
     @property
     def macro_f1(self) -> float:
-        """Mean of the labels' F1."""
+        """Mean of the labels' F1; 0 of one that no image has and none is given."""
         return f1_scores(self.given, self.truth).macro
 
     @cached_property

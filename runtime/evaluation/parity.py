@@ -10,7 +10,8 @@ import numpy as np
 from vptkit.errors import BundleError, DataError, GateError, VptkitError
 from vptkit.formats.manifest_schema import LOGITS, SCORES
 from vptkit.scores.feature_distance import FeatureDistance, feature_distance
-from vptkit.scores.label_sets import decided, same_labels, sigmoid
+from vptkit.scores.label_sets import decided, same_labels
+from vptkit.scores.multilabel import sigmoid
 from vptkit.scores.score_interval import percent
 
 if TYPE_CHECKING:

@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .multilabel import f1_scores
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["decided", "same_labels", "sigmoid"]
-
-
-def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-logit)), each label apart from the others; of -inf it is 0."""
-    values = np.asarray(logits, dtype=np.float64)
-    small = np.exp(-np.abs(values))  # at most 1: nothing overflows
-    return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small))
+__all__ = ["decided", "f1_interval", "same_labels"]
 
 
 def decided(scores: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.bool_]:
@@ -44,8 +39,7 @@ def same_labels(expected: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
     Returns:
         1 where neither gives any label.
     """
-    given = int(expected.sum()) + int(found.sum())
-    return 2 * int((expected & found).sum()) / given if given else 1.0
+    return f1_scores(found, expected).micro if (expected | found).any() else 1.0
 
 
 def f1_interval(
@@ -67,6 +61,6 @@ def f1_interval(
     for i in range(draws):
         drawn = rng.integers(0, count, count)
         total = given[drawn].sum()
-        scores[i] = 2 * both[drawn].sum() / total if total else 1.0
+        scores[i] = 2 * both[drawn].sum() / total if total else 0.0
     low, high = np.percentile(scores, [2.5, 97.5])
     return float(low), float(high)

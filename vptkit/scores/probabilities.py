@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .multilabel import label_losses, mean_average_precision
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,16 +32,24 @@ def log_loss(logits: NDArray[Any], truth: NDArray[Any]) -> float:
 
     Args:
         logits: [images, C].
-        truth: index of each image's class, [images].
+        truth: index of each image's class, [images]; or whether it has each label, [images, C], for the
+            binary cross-entropy of `multilabel.label_losses`.
     """
     return float(log_losses(logits, truth).mean())
 
 
 def log_losses(logits: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
     """Cross-entropy of each image in nats, [images]; arguments as of `log_loss`."""
+    if truth.ndim == 2:
+        return label_losses(logits, truth)
     return np.asarray(-log_softmax(logits)[np.arange(len(truth)), truth])
 
 
 def top1_and_log_loss(logits: NDArray[Any], truth: NDArray[Any]) -> tuple[float, float]:
-    """(share of the images whose largest logit is that of their class, `log_loss`)."""
+    """(share of the images whose largest logit is that of their class, `log_loss`).
+
+    With several labels an image the mean average precision stands in place of the share.
+    """
+    if truth.ndim == 2:
+        return mean_average_precision(logits, truth), log_loss(logits, truth)
     return float((logits.argmax(axis=1) == truth).mean()), log_loss(logits, truth)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .calibration_error import expected_calibration_error
+from .multilabel import best_label_factor, label_calibration_error
 from .probabilities import log_loss, softmax
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def fit_temperature(logits: NDArray[Any], truth: NDArray[Any]) -> Temperature | 
 
     Args:
         logits: [images, C].
-        truth: index of each image's class, [images].
+        truth: index of each image's class, [images]; or whether it has each label, [images, C].
 
     Returns:
         None if a logit is NaN or Inf, or there are none.
@@ -82,8 +83,10 @@ def best_factor(logits: NDArray[Any], truth: NDArray[Any]) -> float:
 
     Args:
         logits: finite, [images, C].
-        truth: index of each image's class, [images].
+        truth: of `fit_temperature`.
     """
+    if truth.ndim == 2:
+        return best_label_factor(logits, truth)
     if len(logits) < _FEWEST:
         return 1.0
     low, high = -np.log(_HIGHEST), -np.log(_LOWEST)
@@ -109,6 +112,8 @@ def _slope(logits: NDArray[Any], truth: NDArray[Any], factor: float) -> float:
 
 def _score(logits: NDArray[Any], truth: NDArray[Any]) -> tuple[float, float]:
     """(log-loss, expected calibration error)."""
+    if truth.ndim == 2:
+        return log_loss(logits, truth), label_calibration_error(logits, truth)
     probabilities = softmax(logits)
     right = probabilities.argmax(axis=1) == truth
     return log_loss(logits, truth), expected_calibration_error(probabilities.max(axis=1), right)

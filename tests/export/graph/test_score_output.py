@@ -20,7 +20,7 @@ from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import open_session
 from vptkit.runtime.evaluation.parity import check_golden
-from vptkit.scores.label_sets import sigmoid
+from vptkit.scores.multilabel import sigmoid
 
 pytestmark = pytest.mark.slow  # some exports
 
