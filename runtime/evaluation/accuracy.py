@@ -63,11 +63,12 @@ def evaluate(
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
-) -> Evaluation:
+) -> Evaluation | MultilabelEvaluation:
     """Compare a bundle's answers with the names of the classes.
 
     Args:
-        session: an open bundle; classes are matched with its labels by name.
+        session: an open bundle; classes are matched with its labels by name. Where an image may have
+            several labels, so it may in the data.
         data: one folder per class, a folder with splits (`labelled_images.SPLIT_NAMES`) of such
             folders, a CSV or WebDataset shards (`vptkit.datasets.dataset_files`).
         adapter: which of a bank's adapters to ask.
@@ -87,8 +88,21 @@ def evaluate(
     data = Path(data)
     session.bundle.require_output(LOGITS)
     labels = session.bundle.labels_of(adapter)
-    place, name, classes = _read(data, split, parse_columns(columns), allow_outside=allow_outside)
-    paths, truth = labelled_images(place, classes, labels)
+    thresholds = session.bundle.thresholds_of(adapter)
+    asked = parse_columns(columns)
+    if thresholds is not None:
+        place, name, paths, truth = _read_several(
+            data, split, asked, labels, allow_outside=allow_outside
+        )
+    else:
+        place, name, classes = _read(data, split, asked, allow_outside=allow_outside)
+        paths, truth = labelled_images(place, classes, labels)
+    inside = inside_of(data, allow_outside=allow_outside)
+    found = _answers(session, adapter, paths, truth, batch, workers, inside, progress)
+    kept = found.rows
+    if found.broken and not (skip_broken and len(kept)):
+        require_whole(place, [found.broken[i] for i in sorted(found.broken)], len(paths))
+XXX
     progress.total = len(paths)
     size = session.bundle.batch or batch
     parts: list[NDArray[np.void]] = []
