@@ -1,7 +1,7 @@
-"""Labelled images of a COCO file: images, annotations and categories, one category an image.
+"""Labelled images of a COCO file: images, annotations and categories.
 
-Boxes and masks are passed over: several of one category are one label. Of several categories the image
-would have several labels, which is refused.
+Boxes and masks are passed over: several of one category are one label. Several categories are several
+labels, which only `--task multilabel` takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_coco"]
+__all__ = ["read_coco", "read_coco_labels", "require_coco"]
 
 _MOST_BYTES = 1 << 30
 
@@ -34,7 +34,43 @@ def read_coco(file: Path, split: str = "") -> Iterator[Row]:
     Raises:
         DataError: not such a file, or an image without a category, or with several.
     """
+    for where, name, row in _rows(file, split):
+        assert isinstance(row.label, tuple)  # noqa: S101 - of our own making
+        yield row._replace(label=_only_label(f"{where} ({name})", set(row.label)))
+
+
+def read_coco_labels(file: Path, split: str = "") -> Iterator[Row]:
+    """The same with all labels of an image, a tuple: none, one, or several.
+
+    Args:
+        file, split: of `read_coco`.
+
+    Raises:
+        DataError: not such a file.
+    """
+    for _, _, row in _rows(file, split):
+        yield row
+
+
+def require_coco(document: dict[str, Any], file: Path) -> None:
+    """Say what to do with a JSON of {file: [labels]}, which has several labels an image.
+
+    Raises:
+        DataError: it is such.
+    """
+    if document and all(isinstance(value, list) for value in document.values()):
+        first = next(iter(document.values()))
+        if not first or isinstance(first[0], str | int):
+            raise DataError(
+                f"{file}: lists of labels, {{file: [labels]}}: an image may have several. Pass --task "
+                "multilabel"
+            )
+
+
+def _rows(file: Path, split: str) -> Iterator[tuple[str, str, Row]]:
+    """(Where, name, row with its labels as a tuple) of each image."""
     document = parse_json(read_regular(file, DataError, limit=_MOST_BYTES), file, DataError)
+    require_coco(document, file)
     images, annotations, categories = (
         _entries(file, document, key, fields)
         for key, fields in (
@@ -52,8 +88,9 @@ def read_coco(file: Path, split: str = "") -> Iterator[Row]:
     found = ListedImages(file)
     for number, one in enumerate(images):
         where = f"{file}: images[{number}]"
-        label = _only_label(f"{where} ({one['file_name']})", labels.get(one["id"], set()))
-        yield Row(split, label, found.find(where, str(one["file_name"]), f"images[{number}]"))
+        name = str(one["file_name"])
+        image = found.find(where, name, f"images[{number}]")
+        yield where, name, Row(split, tuple(sorted(labels.get(one["id"], ()))), image)
 
 
 def _only_label(where: str, labels: set[str]) -> str:
@@ -63,7 +100,7 @@ def _only_label(where: str, labels: set[str]) -> str:
         raise DataError(f"{where}: no annotation gives it a category; take it out, or label it")
     raise DataError(
         f"{where}: {len(labels)} categories, {', '.join(sorted(labels)[:4])}; several labels an image "
-        "(multilabel) are not read"
+        "need --task multilabel"
     )
 
 

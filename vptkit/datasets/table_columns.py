@@ -21,6 +21,7 @@ _NAMES = {
     "label": "label labels class class_name category target",
     "split": "split set subset",
 }
+_SEPARATOR = "separator"  # between labels in one cell, see `label_cells`
 _OPTION = "--columns image=NAME,label=NAME[,split=NAME]"
 
 
@@ -43,32 +44,48 @@ class Columns(NamedTuple):
 def parse_columns(text: str | None) -> dict[str, str]:
     """What `--columns image=file,label=kind,split=part` says; `split=` is for none.
 
+    With several labels an image also `separator=;`, between labels in one cell, and `label=cat|dog`, the
+    columns of 0 and 1.
+
     Raises:
-        DataError: another form, or another word than image, label and split.
+        DataError: another form, or another word than image, label, split and separator.
     """
     found: dict[str, str] = {}
     for part in (text or "").split(","):
         role, equals, name = (word.strip() for word in part.partition("="))
         if not text:
             break
-        if not equals or role not in _NAMES or role in found or not (name or role == "split"):
+        known = role in _NAMES or role == _SEPARATOR
+        if not equals or not known or role in found or not (name or role == "split"):
             raise DataError(f"--columns: {part!r}, expected {_OPTION.removeprefix('--columns ')}")
         found[role] = name
     return found
 
 
-def columns_of(where: object, names: Sequence[str], asked: Mapping[str, str]) -> Columns:
+def columns_of(
+    where: object, names: Sequence[str], asked: Mapping[str, str], *, multilabel: bool = False
+) -> Columns:
     """The columns of a table.
 
     Args:
         where: the table, for messages.
         names: of all columns, in their order.
         asked: of `parse_columns`.
+        multilabel: an image may have any number of labels: one column of 0 and 1 is enough, and
+            `label=cat|dog` names such columns.
 
     Raises:
         DataError: a column is not there or there twice, or nothing says which one is meant; the
             message has the option that answers.
     """
+    some = asked.get("label", "") if multilabel else ""
+    if "|" in some and some not in names:
+        rest = {role: name for role, name in asked.items() if role != "label"}
+        classes = [
+            _column(where, names, "label", {"label": one.strip()}) for one in some.split("|")
+        ]
+        image, split = (_column(where, names, role, rest) for role in ("image", "split"))
+        return Columns(image or names[0], None, split, tuple(filter(None, classes)))
     found = {role: _column(where, names, role, asked) for role in _NAMES}
     image, label = found["image"], found["label"]
     if image is None:
@@ -76,7 +93,7 @@ def columns_of(where: object, names: Sequence[str], asked: Mapping[str, str]) ->
     if label is not None:
         return Columns(image, label, found["split"])
     others = tuple(name for name in names if name not in (image, found["split"]) and name.strip())
-    if len(others) < 2:
+    if len(others) < (1 if multilabel else 2):
         raise DataError(_question(where, names, asked, "label", "no column of labels is known"))
     return Columns(image, None, found["split"], others)
 

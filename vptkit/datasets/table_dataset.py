@@ -15,20 +15,29 @@ from vptkit.images.labelled_images import SPLIT_NAMES, Row, Splits, group_rows, 
 from vptkit.regular_files import read_regular
 from vptkit.strict_json import parse_json
 
+from .label_cells import require_one_label, several
 from .listed_images import ListedImages
 from .table_columns import Columns, columns_of, is_known, not_one_hot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["has_labels", "read_table", "table_rows"]
+__all__ = [
+    "Line",
+    "cell_text",
+    "has_labels",
+    "read_lines",
+    "read_table",
+    "split_of_cell",
+    "table_rows",
+]
 
 _DELIMITERS = ",;\t|"
 _MOST_BYTES = 256 << 20  # some million images
 _ONES, _ZEROS = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A row of a table: the number of its line, and column → value."""
 
     number: int
@@ -61,26 +70,45 @@ def table_rows(file: Path, asked: Mapping[str, str], split: str = "") -> Iterato
         file, asked: of `read_table`.
         split: of rows that name none.
     """
-    names, lines = _read(file, asked)
+    names, lines = read_lines(file, asked)
     columns = columns_of(file, names, asked)
     found = ListedImages(file)
+    given: dict[str, int] = {}
     for line in lines:
         where = f"{file}: line {line.number}"
-        name, label = _text(line.cells.get(columns.image)), _label(file, columns, line)
+        name, label = cell_text(line.cells.get(columns.image)), _label(file, columns, line)
         if not name or label == "":
-            raise DataError(f"{where} has no {'label' if name else columns.image.strip()}")
+            hint = (
+                "" if columns.label or not name else "; images without any need --task multilabel"
+            )
+            raise DataError(f"{where} has no {'label' if name else columns.image.strip()}{hint}")
+        if isinstance(label, str):
+            given.setdefault(label, line.number)
         image = found.find(where, name, f"line {line.number}")
-        told = "" if columns.split is None else _split(where, _text(line.cells.get(columns.split)))
+        told = (
+            ""
+            if columns.split is None
+            else split_of_cell(where, cell_text(line.cells.get(columns.split)))
+        )
         yield Row(told or split, label, image)
+    require_one_label(file, given, asked)
 
 
 def has_labels(file: Path, asked: Mapping[str, str]) -> bool:
     """Whether a table has a column of images and one of labels, by their names."""
-    names, _ = _read(file, asked)
+    names, _ = read_lines(file, asked)
     return all(is_known(names, role, asked) for role in ("image", "label"))
 
 
-def _read(file: Path, asked: Mapping[str, str]) -> tuple[Sequence[str], Iterator[_Line]]:
+def read_lines(file: Path, asked: Mapping[str, str]) -> tuple[Sequence[str], Iterator[Line]]:
+    """Names of a table's columns, and its rows.
+
+    Args:
+        file, asked: of `read_table`.
+
+    Raises:
+        DataError: not such a file, or a row with a cell too many or too few.
+    """
     content, lines = (
         read_regular(file, DataError, limit=_MOST_BYTES),
         file.suffix.lower() == ".jsonl",
@@ -93,9 +121,9 @@ def _read(file: Path, asked: Mapping[str, str]) -> tuple[Sequence[str], Iterator
     return _json_lines(file, text) if lines else _csv(file, text, asked)
 
 
-def _json_lines(file: Path, text: str) -> tuple[Sequence[str], Iterator[_Line]]:
+def _json_lines(file: Path, text: str) -> tuple[Sequence[str], Iterator[Line]]:
     lines = [
-        _Line(number, parse_json(line, f"{file}: line {number}", DataError))
+        Line(number, parse_json(line, f"{file}: line {number}", DataError))
         for number, line in enumerate(text.split("\n"), 1)
         if line.strip()
     ]
@@ -104,7 +132,7 @@ def _json_lines(file: Path, text: str) -> tuple[Sequence[str], Iterator[_Line]]:
     return list(lines[0].cells), iter(lines)
 
 
-def _csv(file: Path, text: str, asked: Mapping[str, str]) -> tuple[Sequence[str], Iterator[_Line]]:
+def _csv(file: Path, text: str, asked: Mapping[str, str]) -> tuple[Sequence[str], Iterator[Line]]:
     stream = io.StringIO(text, newline="")
     header = stream.readline()
     try:
@@ -116,7 +144,7 @@ def _csv(file: Path, text: str, asked: Mapping[str, str]) -> tuple[Sequence[str]
 
 def _csv_lines(
     file: Path, names: Sequence[str], delimiter: str, stream: Iterator[str]
-) -> Iterator[_Line]:
+) -> Iterator[Line]:
     reader = csv.reader(stream, delimiter=delimiter)
     try:
         for cells in reader:
@@ -128,7 +156,7 @@ def _csv_lines(
                     f"{file}: line {number} has {len(cells)} columns, expected {len(names)}; a "
                     f"{delimiter!r} within a cell needs quotes around it"
                 )
-            yield _Line(number, dict(zip(names, cells, strict=False)))
+            yield Line(number, dict(zip(names, cells, strict=False)))
     except csv.Error as error:
         raise DataError(f"{file}: not a CSV file: {error}") from error
 
@@ -149,39 +177,37 @@ def _header(file: Path, header: str, asked: Mapping[str, str]) -> tuple[list[str
     return names, delimiter
 
 
-def _label(file: Path, columns: Columns, line: _Line) -> object:
+def _label(file: Path, columns: Columns, line: Line) -> object:
     if columns.label is not None:
         label = line.cells.get(columns.label, "")
         if isinstance(label, list):
             if len(label) == 1:
                 return label[0]
-            raise _several(file, line, [str(one) for one in label])
+            raise several(file, line.number, [str(one) for one in label])
         return label.strip() if isinstance(label, str) else label
     ones = []
     for name in columns.classes:
-        value = _text(line.cells.get(name, "")).lower()
+        value = cell_text(line.cells.get(name, "")).lower()
         if value not in (*_ONES, *_ZEROS):
             raise not_one_hot(file, columns, line.number, name.strip(), value)
         if value in _ONES:
             ones.append(name.strip())
     if len(ones) > 1:
-        raise _several(file, line, ones)
+        raise several(file, line.number, ones)
     return ones[0] if ones else ""
 
 
-def _several(file: Path, line: _Line, labels: Sequence[str]) -> DataError:
-    return DataError(
-        f"{file}: line {line.number} has {len(labels)} labels ({', '.join(labels[:4])}); several labels "
-        "an image (multilabel) are not read"
-    )
-
-
-def _text(value: object) -> str:
+def cell_text(value: object) -> str:
     """A cell as text; a number of JSON too, which is how some write an id."""
     return str(value).strip() if isinstance(value, str | int | bool) else ""
 
 
-def _split(where: str, name: str) -> str:
+def split_of_cell(where: str, name: str) -> str:
+    """The split that a cell names; "" if it is empty.
+
+    Raises:
+        DataError: another word.
+    """
     if not name:
         return ""
     split = split_of_name(name)

@@ -42,7 +42,8 @@ class Row(NamedTuple):
 
     Attributes:
         split: train, val, test, ood, or "" if nothing says.
-        label: the class's name, or its number; `group_rows` refuses what is neither.
+        label: the class's name, or its number; `group_rows` refuses what is neither. Where an image may
+            have several labels: a tuple of such.
         image: where its bytes are.
     """
 

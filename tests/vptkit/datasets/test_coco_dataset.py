@@ -47,7 +47,7 @@ def test_one_category_an_image(coco, tmp_path):
     ("changes", "message"),
     [
         ({"annotations": DOCUMENT["annotations"] + [{"image_id": 0, "category_id": 1}]},
-         r"images\[0\] \(a.png\): 2 categories, cat, dog; several labels an image \(multilabel\)"),
+         r"images\[0\] \(a.png\): 2 categories, cat, dog; several labels an image need --task multilabel"),
         ({"annotations": DOCUMENT["annotations"][:2]}, r"images\[1\] \(b.png\): no annotation"),
         ({"annotations": [{"image_id": 0, "category_id": 7}]}, "no category has the id 7"),
         ({"categories": None}, "not a COCO file: categories is not a list"),
