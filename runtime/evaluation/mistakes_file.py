@@ -10,16 +10,16 @@ from vptkit.shown_text import spreadsheet_rows
 from vptkit.strict_json import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from .evaluation_result import Mistake
     from .multilabel_result import MultilabelMistake
 
-__all__ = ["MULTILABEL_HEAD", "require_mistakes_file", "write_mistakes"]
+__all__ = ["require_mistakes_file", "write_mistakes"]
 
 _HEAD = ("path", "truth", "answered", "probability")
-MULTILABEL_HEAD = ("path", "truth", "answered", "missing", "extra", "distance")
+_OF_SEVERAL = ("path", "truth", "answered", "missing", "extra", "distance")
 
 
 def require_mistakes_file(path: Path, *, force: bool) -> None:
@@ -36,14 +36,14 @@ def require_mistakes_file(path: Path, *, force: bool) -> None:
 
 
 def write_mistakes(
-    mistakes: Iterable[Mistake | MultilabelMistake], path: Path, head: Sequence[str] = _HEAD
+    mistakes: Iterable[Mistake | MultilabelMistake], path: Path, *, several: bool = False
 ) -> None:
     """Write a line a mistake, an existing file is replaced.
 
     Args:
         mistakes: what is written, as `to_json` has it; in CSV a list of labels is a JSON array.
         path: of the file.
-        head: names of the columns: `MULTILABEL_HEAD` of several labels an image.
+        several: images may have several labels.
 
     In CSV no text is a formula (`vptkit.shown_text.spreadsheet_rows`); JSON lines have it as it is,
     but for bytes of names that are not UTF-8 (`vptkit.strict_json.json_text`).
@@ -56,7 +56,7 @@ def write_mistakes(
             stream.writelines(f"{json_text(one.to_json())}\n" for one in mistakes)
             return
         write = spreadsheet_rows(stream)
-        write(head)
+        write(_OF_SEVERAL if several else _HEAD)
         for one in mistakes:
             cells = one.to_json().values()
             write(json_text(cell) if isinstance(cell, list) else cell for cell in cells)

@@ -67,7 +67,7 @@ def in_order(found: SeveralLabels, labels: tuple[str, ...]) -> NDArray[np.bool_]
 
     A column of the data that no image has is no fault.
     """
-    used = found.truth.any(axis=0)
+    used = np.atleast_1d(found.truth.any(axis=0))
     places = {label: place for place, label in enumerate(labels)}
     unknown = tuple(
         label for label, has in zip(found.labels, used, strict=True) if has and label not in places
@@ -81,7 +81,11 @@ def in_order(found: SeveralLabels, labels: tuple[str, ...]) -> NDArray[np.bool_]
 
 
 def listed_images(
-    data: Path, *, several: bool, allow_outside: bool = False, columns: Mapping[str, str]
+    data: Path,
+    *,
+    several: bool,
+    allow_outside: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> Splits | None:
     """As `vptkit.datasets.dataset_files.read_data_files`, where labels may be several, or do not matter.
 

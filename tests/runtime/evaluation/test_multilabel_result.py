@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vptkit.runtime.evaluation.mistakes_file import MULTILABEL_HEAD, write_mistakes
+from vptkit.runtime.evaluation.mistakes_file import write_mistakes
 from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
 from vptkit.runtime.evaluation.multilabel_text import multilabel_text
 
@@ -69,7 +69,7 @@ def test_mistakes_the_furthest_first(result, tmp_path):
             "distance": pytest.approx(0.7),
         },
     ]
-    write_mistakes(result.mistakes, tmp_path / "wrong.csv", MULTILABEL_HEAD)
+    write_mistakes(result.mistakes, tmp_path / "wrong.csv", several=True)
     lines = (tmp_path / "wrong.csv").read_text().splitlines()
     assert lines[0] == "path,truth,answered,missing,extra,distance"
     assert lines[2].startswith('d/3.png,[],"[""owl""]",[],"[""owl""]",0.69')
