@@ -38,8 +38,9 @@ def parity_text(parity: Mapping[str, Any] | None, *, asked: bool = True) -> str:
         same = round(parity["top1_agreement"] * count)
         top1 = ", same top-1" if same == count else f", same top-1 on {same} of them"
     if parity.get("scores_max_diff") is not None:
-        kept = percent(parity["top1_agreement"])
-        top1 = f", scores to {parity['scores_max_diff']:.0e}, {kept} of the labels the same"
+        share = parity["top1_agreement"]
+        kept = "same labels" if share == 1 else f"{percent(share)} of the labels the same"
+        top1 = f", scores to {parity['scores_max_diff']:.0e}, {kept}"
     simulated = " (simulated on the CPU)" if parity.get("simulated") else ""
     return (
         f"OK: {count} golden images, largest difference {parity['max_rel_diff']:.0e} "
