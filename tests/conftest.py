@@ -184,6 +184,10 @@ class TinyModel:
         """The answer in numpy: uint8 [B, H, W, 3] → float32 [B, C]."""
         return (self.features(images) @ self.weight + self.bias).astype(np.float32)
 
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Each label's own probability: float32 [B, C]."""
+        return (1 / (1 + np.exp(-self.logits(images).astype(np.float64)))).astype(np.float32)
+
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the head reads: the mean colours, float32 [B, 3]."""
         pixels = normalize(images, self.preprocess).astype(np.float64)
