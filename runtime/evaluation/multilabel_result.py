@@ -196,7 +196,7 @@ class MultilabelEvaluation:
             "split": self.split,
             "task": "multilabel",
             "count": self.count,
-            "mean_average_precision": self.mean_average_precision,
+            "map": self.mean_average_precision,
             "micro_f1": self.micro_f1,
             "micro_f1_interval": list(self.micro_f1_interval),
             "macro_f1": self.macro_f1,

@@ -73,11 +73,11 @@ def _scores(result: MultilabelEvaluation) -> list[str]:
     precision = "unknown: no image has a label" if found is None else percent(found)
     interval = interval_text(result.micro_f1_interval)
     verdict = (
-        f"{name}mean average precision {precision}, micro F1 {percent(result.micro_f1)} "
-        f"({result.count} images; 95 % interval {interval})"
+        f"{name}mAP {precision}, micro F1 {percent(result.micro_f1)} (95 % interval {interval}), "
+        f"macro F1 {percent(result.macro_f1)} ({result.count:,} images)"
     )
     return [
         f"exactly the right labels {share_text(result.exact, result.count)}",
-        f"log-loss {result.log_loss:.3f}, macro F1 {percent(result.macro_f1)}",
+        f"log-loss {result.log_loss:.3f}",
         verdict,
     ]

@@ -42,7 +42,7 @@ def test_figures(result):
     }
     owl = document["classes"]["owl"]
     assert (owl["recall"], owl["average_precision"], owl["precision"]) == (None, None, 0.0)
-    assert document["mean_average_precision"] == pytest.approx(1.0)
+    assert document["map"] == pytest.approx(1.0)
     assert document["absent"] == ["owl"]
     assert "no image has owl" in result.notes[0]
     low, high = document["micro_f1_interval"]
@@ -77,8 +77,7 @@ def test_mistakes_the_furthest_first(result, tmp_path):
 
 def test_text(result):
     text = multilabel_text(result)
-    assert text.splitlines()[-1].startswith(
-        "test mean average precision 100.0 %, micro F1 80.0 % (4 images; 95 % interval"
-    )
+    assert text.splitlines()[-1].startswith("test mAP 100.0 %, micro F1 80.0 % (95 % interval ")
+    assert text.splitlines()[-1].endswith("), macro F1 60.0 % (4 images)")
     assert "2.png  misses cat" in text
     assert "3.png  has owl too many" in text

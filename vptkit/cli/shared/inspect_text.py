@@ -145,7 +145,11 @@ def _counts(adapters: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _accuracy(train: Mapping[str, Any]) -> dict[str, str]:
-    """The test's with its interval; val's if that is all."""
+    """The test's with its interval; val's if that is all. Of several labels an image mAP and F1."""
+    for split in ("test", "val"):
+        found, f1 = (_at(train, "multilabel", split, key) for key in ("map", "micro_f1"))
+        if _is_share(found) and _is_share(f1):
+            return {"scores": f"{split} mAP {percent(found)}, micro F1 {percent(f1)}"}
     for split in ("test", "val"):
         share, count = train.get(f"{split}_top1"), _total(train, split)
         if _is_share(share):

@@ -175,6 +175,7 @@ def test_profile_of_features_alone(vptkit, make_bundle):
     assert json.loads(out)["rows"][0]["count"] == 3
 
 
+@pytest.mark.slow
 def test_run_of_several_labels_an_image(vptkit, make_bundle, colour_folders, tmp_path):
     bundle = make_bundle(thresholds=(0.5, 0.5, 0.001))
     _, out, _ = vptkit("run", bundle, colour_folders / "red", "--json", "--top-k", "1")

@@ -132,3 +132,9 @@ def test_several_labels_an_image(thresholds, text):
     assert entries(inspect_text(bundle))["task"] == text
     assert "agrees with fp32 on 97.0 % of the labels of 100 images" in inspect_text(bundle)
     assert "task" not in entries(inspect_text(BUNDLE))
+    scores = {"test": {"map": 0.612, "micro_f1": 0.58}, "val": {"map": 0.7, "micro_f1": 0.6}}
+    train = {**ADAPTER["train"], "test_top1": None, "multilabel": scores}
+    told = entries(inspect_text({**adapter, "train": train}))
+    assert told["scores"] == "test mAP 61.2 %, micro F1 58.0 %"
+    forged = {**train, "multilabel": {"test": {"map": "x", "micro_f1": [1]}, "val": 3}}
+    assert "scores" not in entries(inspect_text({**adapter, "train": forged}))
