@@ -184,6 +184,10 @@ class TinyModel:
         """The answer in numpy: uint8 [B, H, W, 3] → float32 [B, C]."""
         return (self.features(images) @ self.weight + self.bias).astype(np.float32)
 
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Each label's own probability: float32 [B, C]."""
+        return (1 / (1 + np.exp(-self.logits(images).astype(np.float64)))).astype(np.float32)
+
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the head reads: the mean colours, float32 [B, 3]."""
         pixels = normalize(images, self.preprocess).astype(np.float64)
@@ -208,7 +212,10 @@ def tiny_model() -> TinyModel:
 def make_bundle(
     tmp_path: Path, tiny_spec: BackboneSpec, tiny_model: TinyModel
 ) -> Callable[..., Path]:
-    """A function that writes a bundle around `tiny_model`, without the exporter."""
+    """A function that writes a bundle around `tiny_model`, without the exporter.
+
+    With thresholds it is one of several labels an image.
+    """
     numbers = itertools.count()
 
     def make(
@@ -220,8 +227,11 @@ def make_bundle(
         golden: bool = True,
         shift: float = 0.0,
         gives: tuple[str, ...] = ("logits",),
+        thresholds: tuple[float, ...] | None = None,
         **manifest: Any,
     ) -> Path:
+        if thresholds is not None and gives == ("logits",):
+            gives = ("logits", "scores")
         path = tmp_path / f"{name}-{next(numbers)}.vptk"
         path.mkdir()
         (path / "model.onnx").write_bytes(_graph(tiny_model, feed, batch, shift, gives))
@@ -232,7 +242,10 @@ def make_bundle(
                 tensors["features"] = tiny_model.features(images)
             write_tensors(path / "golden.safetensors", tensors)
         document = _manifest(name, labels, feed, batch, tiny_spec, tiny_model)
-        sizes = {"logits": len(labels), "features": 3}
+        if thresholds is not None:
+            document["task"] = "multilabel"
+            document["adapters"][0]["thresholds"] = list(thresholds)
+        sizes = {"logits": len(labels), "scores": len(labels), "features": 3}
         document["outputs"] = [
             {"name": one, "dtype": "float32", "shape": [_size(batch), sizes[one]]} for one in gives
         ]
@@ -313,7 +326,8 @@ def _graph(
         helper.make_node("Add", ["product", "bias"], ["logits"]),
         helper.make_node("Identity", ["normal"], ["features"]),
     ]
-    sizes = {"logits": model.bias.size, "features": 3}
+    nodes += [helper.make_node("Sigmoid", ["logits"], ["scores"])] * ("scores" in gives)
+    sizes = {"logits": model.bias.size, "scores": model.bias.size, "features": 3}
     graph = helper.make_graph(
         nodes,
         "tiny",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from vptkit.api.judging import check, evaluate, profile
     from vptkit.errors import VptkitError
     from vptkit.runtime.evaluation.evaluation_result import Evaluation
+    from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
     from vptkit.runtime.evaluation.parity import Parity
     from vptkit.runtime.profile.settings import ProfileSettings
     from vptkit.runtime.session.factory import open_session
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Evaluation",
+    "MultilabelEvaluation",
     "Parity",
     "Prediction",
     "ProfileSettings",
@@ -78,6 +80,7 @@ __all__ = [
 # Nothing of this is imported before it is asked for.
 _PLACES = {
     "Evaluation": "vptkit.runtime.evaluation.evaluation_result",
+    "MultilabelEvaluation": "vptkit.runtime.evaluation.multilabel_result",
     "Parity": "vptkit.runtime.evaluation.parity",
     "Prediction": "vptkit.runtime.session.session_protocol",
     "ProfileSettings": "vptkit.runtime.profile.settings",

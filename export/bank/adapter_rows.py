@@ -16,6 +16,7 @@ from vptkit.export.fold.fold_network import fold_head
 from vptkit.export.fold.prefix_keys_values import prompts_seen
 from vptkit.formats.adapter import require_backbone
 from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots, open_norms
+from vptkit.formats.manifest_schema import SINGLE
 
 from .linear_rows import delta_problems, linear_rows
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.manifest_schema import Task
     from vptkit.images.preprocess import Preprocess
 
 __all__ = ["Bank", "require_member", "rows_of", "tunes_blocks"]
@@ -42,6 +44,7 @@ class Bank:
         spec, sha256: the backbone and the digest of its weights.
         shape: what the bank has room for.
         pool, norm, preprocess: constants of the graph.
+        task: one label an image, or several; the graph has scores, or not.
         norms: the backbone's own norms by timm name, `{norm}.weight` and `{norm}.bias` [d], and
             its LayerScales where changed linears stand before them.
     """
@@ -53,6 +56,7 @@ class Bank:
     norm: str
     preprocess: Preprocess
     norms: Mapping[str, NDArray[Any]]
+    task: Task = SINGLE
 
 
 def tunes_blocks(adapter: Adapter, spec: BackboneSpec) -> bool:
@@ -126,6 +130,11 @@ def _problems(adapter: Adapter, bank: Bank) -> list[str]:
     """Why a bank cannot take an adapter, as sentences; the first is what the user reads."""
     spec, shape, problems = bank.spec, bank.shape, []
     baked = "Export it alone, as a baked bundle."
+    if adapter.task != bank.task:
+        problems.append(
+            f"its task is {adapter.task!r}, that of the bank {bank.task!r}: a bank's adapters give one "
+            f"label an image, or several, all alike. {baked}"
+        )
     if adapter.insert == "shallow":
         problems.append(
             "its prompts are shallow: they live on as tokens in every block, which makes another "

@@ -126,6 +126,7 @@ def bank_of(bundle: Bundle) -> Bank:
         norm=entry["norm"],
         preprocess=bundle.preprocess,
         norms=_norms(bundle, shape),
+        task=bundle.task,
     )
 
 

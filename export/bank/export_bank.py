@@ -17,6 +17,7 @@ from vptkit.export.bundle.manifest import manifest_of
 from vptkit.export.fold.block_tensors import Tensors
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.onnx_file import write_model
+from vptkit.export.graph.score_output import add_scores
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
@@ -30,6 +31,7 @@ from vptkit.formats.bank_tables import (
     write_rows,
 )
 from vptkit.formats.bundle import LOGITS, MODEL, adapter_entry, write_manifest
+from vptkit.formats.manifest_schema import MULTILABEL, outputs_of
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
@@ -192,6 +194,7 @@ def _bank(
         norm=first.norm,
         preprocess=first.preprocess,
         norms=kept_norms(spec, tensors, layer_norms=layer_norms, linears=linears),
+        task=first.task,
     )
 
 
@@ -225,6 +228,8 @@ def _write_graph(
         spec, folded, bank.shape, bank.pool, bank.norm, options.graph(), affines=affines
     )
     lowered = lower(adapter.name, model, options.lowering, None)
+    if bank.task == MULTILABEL:
+        add_scores(lowered.model)
     write_model(lowered.model, folder / MODEL)
     return lowered
 
@@ -251,7 +256,10 @@ def _bank_manifest(
             {"name": "adapter", "dtype": "int32", "shape": [batch]},
             *tables,
         ],
-        "outputs": [{"name": "logits", "dtype": "float32", "shape": [batch, bank.shape.classes]}],
+        "outputs": [
+            {"name": name, "dtype": "float32", "shape": [batch, bank.shape.classes]}
+            for name in outputs_of((LOGITS,), bank.task)
+        ],
         "layout": "bank",
         "macs": macs,
         "folds": [

@@ -7,7 +7,7 @@ are, so they are random numbers of ordinary size, and the baselines need no weig
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from vptkit.errors import BundleError
 from vptkit.export.analysis.macs import unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.precision.lowering import Lowering
-from vptkit.formats.adapter import Adapter, BackboneRef, parse_adapter
+from vptkit.formats.adapter import THRESHOLDS, Adapter, BackboneRef, parse_adapter
 from vptkit.formats.backbone_weights import tensor_shapes
-from vptkit.formats.bundle import ADAPTER, open_bundle, write_manifest
+from vptkit.formats.bundle import ADAPTER, adapter_entry, open_bundle, write_manifest
+from vptkit.formats.manifest_schema import FEATURES, LOGITS, MULTILABEL
 from vptkit.formats.pooling import head_inputs
 
 from .export_bundle import write_graph
@@ -56,6 +57,7 @@ def _bare(bank: Bundle) -> Adapter:
     entry, backbone = bank.manifest["adapters"][0], bank.manifest["backbone"]
     classes = bank.manifest["outputs"][0]["shape"][1]
     inputs = head_inputs(entry["pool"], bank.spec.width)
+    several = bank.task == MULTILABEL
     return Adapter(
         name=bank.name,
         backbone=BackboneRef(name=backbone["name"], spec=bank.spec, sha256=backbone["sha256"]),
@@ -69,8 +71,23 @@ def _bare(bank: Bundle) -> Adapter:
         tensors={
             "head.weight": np.zeros((classes, inputs), np.float32),
             "head.bias": np.zeros(classes, np.float32),
+            **({THRESHOLDS: np.full(classes, 0.5, np.float32)} if several else {}),
         },
+        task=bank.task,
     )
+
+
+def _entry(adapter: Adapter, name: str) -> dict[str, Any]:
+    """What a baseline's manifest says of its adapter: labels, and what decides between them."""
+    whole = adapter_entry(adapter) | {"name": name}
+    return {key: value for key, value in whole.items() if key in ("name", "labels", "thresholds")}
+
+
+def _output(opened: Bundle) -> Literal["logits", "features", "both"]:
+    """The option by which a graph has the outputs of a bundle; scores come with the logits."""
+    if LOGITS not in opened.outputs:
+        return "features"
+    return "both" if FEATURES in opened.outputs else "logits"
 
 
 def _require_size(opened: Bundle) -> None:
@@ -121,7 +138,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         input="uint8" if opened.input == "images" else "float32",
         batch=opened.batch,
         lowering=_lowering(opened),
-        output=opened.outputs[0] if len(opened.outputs) == 1 else "both",  # type: ignore[arg-type]
+        output=_output(opened),
         normalize_features=opened.normalized,
     )
     _require_size(opened)
@@ -140,7 +157,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
             **opened.manifest,
             "name": name,
             "layout": "baked",
-            "adapters": [{"name": name, "labels": list(one.labels)}],
+            "adapters": [_entry(one, name)],
             "inputs": opened.manifest["inputs"][:1],
             "fold": "none",
             "folds": [],

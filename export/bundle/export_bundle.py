@@ -14,6 +14,7 @@ from vptkit.export.analysis.dataflow import remove_output
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.onnx_file import write_model
+from vptkit.export.graph.score_output import add_scores
 from vptkit.export.graph.unfolded_graph import unfolded_graph
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
@@ -27,6 +28,7 @@ from vptkit.formats.bundle import (
     REJECTION,
     write_manifest,
 )
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
@@ -111,7 +113,11 @@ def export(
                 answers[FEATURES] = features
             if reject_from is not None:
                 with phase("reject-from", None):
-                    found = rejection_of(runner(adapter)(model), *reject_from(adapter))
+                    found = rejection_of(
+                        runner(adapter)(model),
+                        *reject_from(adapter),
+                        several=adapter.task == MULTILABEL,
+                    )
                 write_rejection(folder / REJECTION, found)
 
         lowered = write_graph(
@@ -141,7 +147,8 @@ def write_graph(
 ) -> Lowered:
     """Write model.onnx in its precision, and say how it came to be.
 
-    A graph that gives features alone is lowered and judged with its logits, which then go.
+    A graph that gives features alone is lowered and judged with its logits, which then go. With
+    several labels an image, scores come to the lowered logits (`score_output`).
 
     Args:
         folder: of the bundle.
@@ -161,9 +168,11 @@ def write_graph(
         else:
             model = unfolded_graph(spec, tensors, adapter, options.graph())
     see(model)
-    lowered = lower(adapter.name, model, options.lowering, evidence)
+    lowered = lower(adapter.name, model, options.lowering, evidence, thresholds=adapter.thresholds)
     if LOGITS not in options.outputs:
         remove_output(lowered.model, LOGITS)
+    elif adapter.task == MULTILABEL:
+        add_scores(lowered.model)
     with phase("writing", None):
         write_model(lowered.model, folder / MODEL)
     return lowered

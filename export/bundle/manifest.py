@@ -12,8 +12,8 @@ import vptkit
 from vptkit.export.analysis.macs import folded_macs, unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.fold.last_block import absorbable
-from vptkit.formats.bundle import adapter_entry
-from vptkit.formats.manifest_schema import FEATURES, LOGITS
+from vptkit.formats.bundle import adapter_entry, task_entry
+from vptkit.formats.manifest_schema import FEATURES, LOGITS, SCORES, outputs_of
 from vptkit.formats.pooling import head_inputs
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def manifest_of(
     )
     return {
         "name": adapter.name,
+        **task_entry(adapter.task),
         "backbone": {**adapter.backbone.to_json(), "spec": spec.to_json()},
         "adapters": [adapter_entry(adapter)],
         "preprocess": adapter.preprocess.to_json(),
@@ -71,12 +72,14 @@ def _outputs(
     """Name, type and shape of each output; of features also whether their length is one."""
     found: dict[str, dict[str, Any]] = {
         LOGITS: {"shape": [batch, len(adapter.labels)]},
+        SCORES: {"shape": [batch, len(adapter.labels)]},
         FEATURES: {
             "shape": [batch, head_inputs(adapter.pool, spec.width)],
             "normalized": options.normalize_features,
         },
     }
-    return [{"name": name, "dtype": "float32", **found[name]} for name in options.outputs]
+    names = outputs_of(options.outputs, adapter.task)
+    return [{"name": name, "dtype": "float32", **found[name]} for name in names]
 
 
 def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list[str]:

@@ -55,4 +55,13 @@ def _metadata(bundle: Bundle) -> dict[str, str]:
         "preprocess": canonical_json(manifest["preprocess"]),
         "precision": bundle.precision,
         "gate": canonical_json(manifest["gate"]),
+        **_several_labels(bundle),
     }
+
+
+def _several_labels(bundle: Bundle) -> dict[str, str]:
+    """Task and thresholds, where an image may have several labels."""
+    thresholds = bundle.thresholds_of(None)
+    if thresholds is None:
+        return {}
+    return {"task": bundle.task, "thresholds": canonical_json(thresholds.tolist())}

@@ -37,21 +37,24 @@ class Rejection(NamedTuple):
     report: dict[str, Any]
 
 
-def rejection_of(run: Run, train: Images, val: Images) -> Rejection:
+def rejection_of(run: Run, train: Images, val: Images, *, several: bool = False) -> Rejection:
     """Fit on the features of `train`; distances and report are of `val`.
 
     Args:
         run: the opened fp32 graph.
         train, val: labelled images (`Images.truth`) of the adapter's classes.
+        several: images may have several labels: then all of `train` is one class, and none is left
+            out in its turn.
 
     Raises:
         DataError: the classes of the images are unknown, or no class has two different images.
     """
     known: list[tuple[NDArray[np.float64], NDArray[np.intp]]] = []
     for images in (train, val):
-        if images.truth is None:
+        truth = np.zeros(images.count, dtype=np.intp) if several else images.truth
+        if truth is None:
             raise DataError("--reject-from: its classes are not the labels of the adapter")
-        known.append((answers_of(run, images)[FEATURES], images.truth))
+        known.append((answers_of(run, images)[FEATURES], truth))
     (features, classes), (others, other_classes) = known
     fitted = fit_typicality(features, classes, others)
     if fitted is None:

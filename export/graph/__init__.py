@@ -5,5 +5,6 @@
 - `graph_options`: how it is written: input, batch, last block.
 - `onnx_builder`: one method an operator.
 - `onnx_file`: a model file, with external data above 2 GB.
+- `score_output`: the scores of several labels an image.
 - `unfolded_graph`: the graph that others would export.
 """

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import DataError, GateError
+from vptkit.scores.label_sets import decided, same_labels
+from vptkit.scores.multilabel import sigmoid
 from vptkit.scores.score_interval import percent, share_text, wilson
 
 if TYPE_CHECKING:
@@ -43,8 +45,11 @@ class GateResult:
     Attributes:
         ok: agreement is at least the bound.
         count: images.
-        agreement: share of images whose best label is that of fp32.
-        agreement_low, agreement_high: its Wilson interval, 95 %.
+        agreement: share of images whose best label is that of fp32. With several labels an image:
+            of the labels that it and fp32 give, how much is the same (`label_sets.same_labels`),
+            which is that share where each image has one label.
+        agreement_low, agreement_high: its Wilson interval, 95 %; labels of one image depend on each
+            other, so that images count, not labels.
         min_agreement: the bound.
         sqnr_db: 10 log10 (Σ logit² / Σ difference²); None without any difference.
         top1, top1_fp32: shares of images whose class is the best label; None without classes.
@@ -55,6 +60,7 @@ class GateResult:
         too_kind_because: why, in words.
         features: how far they are from fp32's; None of a graph without.
         min_cosine: the bound on their mean cosine.
+        multilabel: an image may have several labels.
     """
 
     ok: bool
@@ -73,6 +79,7 @@ class GateResult:
     too_kind_because: str | None = None
     features: FeatureDistance | None = None
     min_cosine: float | None = None
+    multilabel: bool = False
 
     @property
     def features_ok(self) -> bool:
@@ -82,8 +89,11 @@ class GateResult:
         return self.features.cosine is not None and self.features.cosine >= self.min_cosine
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest writes it."""
-        return asdict(self)
+        """As the manifest writes it; `multilabel` only where it is so."""
+        document = asdict(self)
+        if not self.multilabel:
+            del document["multilabel"]
+        return document
 
 
 def sqnr_db(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float | None:
@@ -103,8 +113,16 @@ def compare(
     min_agreement: float,
     simulated: bool,
     images: str,
+    thresholds: NDArray[np.float32] | None = None,
 ) -> GateResult:
     """Judge logits [N, C] by those of fp32.
+
+    Args:
+        expected, found: of fp32, and of the graph.
+        truth: index of each image's class; of no meaning with thresholds.
+        min_agreement: the bound.
+        simulated, images: of the result.
+        thresholds: [C], of several labels an image.
 
     Raises:
         DataError: no images.
@@ -119,12 +137,16 @@ def compare(
             "vptkit check --overflow says where; --island keeps a part in fp32."
         )
     best, best_fp32 = found.argmax(axis=1), expected.argmax(axis=1)
-    same = int((best == best_fp32).sum())
-    low, high = wilson(same, len(found))
+    agreement = float((best == best_fp32).mean())
+    if thresholds is not None:
+        truth = None
+        given, given_fp32 = (decided(sigmoid(one), thresholds) for one in (found, expected))
+        agreement = same_labels(given_fp32, given)
+    low, high = wilson(round(agreement * len(found)), len(found))
     return GateResult(
-        ok=same / len(found) >= min_agreement,
+        ok=agreement >= min_agreement,
         count=len(found),
-        agreement=same / len(found),
+        agreement=agreement,
         agreement_low=low,
         agreement_high=high,
         min_agreement=min_agreement,
@@ -133,6 +155,7 @@ def compare(
         top1_fp32=None if truth is None else float((best_fp32 == truth).mean()),
         simulated=simulated,
         images=images,
+        multilabel=thresholds is not None,
     )
 
 
@@ -177,7 +200,8 @@ def require_gate(name: str, precision: str, result: GateResult) -> None:
     accuracy = accuracy_text(result)
     because = result.too_kind_because
     raise GateError(
-        f"{name}: {precision} agrees with fp32 on {result.agreement:.2%} of {result.count} images "
+        f"{name}: {precision} agrees with fp32 on {result.agreement:.2%} of "
+        f"{f'the labels of {result.count}' if result.multilabel else result.count} images "
         f"(95 %: {result.agreement_low:.2%} to {result.agreement_high:.2%})"
         f"{f' of {result.split}' if result.split else ''}, at least "
         f"{result.min_agreement:.1%} wanted{noise}{f'; {accuracy}' if accuracy else ''}"

@@ -68,6 +68,7 @@ def find_islands(
     wanted: Lowering,
     evidence: Evidence,
     tick: Callable[[str], None] = lambda _: None,
+    thresholds: NDArray[np.float32] | None = None,
 ) -> Bisection:
     """Search.
 
@@ -76,13 +77,14 @@ def find_islands(
         wanted: precision, target and bound; islands given there are kept in any case.
         evidence: runner and gate images; int8 and fp8 need calibration images too.
         tick: told in a few words about each graph that was run.
+        thresholds: as of `lowering.lower`.
 
     Raises:
         ValueError: no gate images.
     """
     if evidence.gate is None:
         raise ValueError("bisect needs gate images")
-    trial = _Trial(model, wanted, evidence, evidence.gate, tick)
+    trial = _Trial(model, wanted, evidence, evidence.gate, tick, thresholds)
     before = trial(())
     if before.ok:
         return Bisection(
@@ -137,8 +139,10 @@ class _Trial:
         evidence: Evidence,
         images: Images,
         tick: Callable[[str], None],
+        thresholds: NDArray[np.float32] | None,
     ) -> None:
         self.wanted, self.evidence, self.images, self.tick = wanted, evidence, images, tick
+        self.thresholds = thresholds
         self.expected: NDArray[np.float64] = logits_of(evidence.run(model), images)
         self.base = onnx.ModelProto()
         self.base.CopyFrom(model)
@@ -167,6 +171,7 @@ class _Trial:
             min_agreement=MIN_AGREEMENT[name] if bound is None else bound,
             simulated=imitated,
             images=self.images.digest,
+            thresholds=self.thresholds,
         )
         result = with_split(result, self.evidence)
         self.count += 1

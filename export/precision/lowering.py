@@ -29,6 +29,9 @@ from .pixel_centring import centre_pixels
 from .quantize import QUANTIZED, quantize_best
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vptkit.export.numerics.evidence import Evidence
 
 __all__ = ["PRECISIONS", "Lowered", "Lowering", "Precision", "Target", "lower"]
@@ -82,7 +85,12 @@ class Lowered:
 
 
 def lower(
-    name: str, model: onnx.ModelProto, wanted: Lowering, evidence: Evidence | None = None
+    name: str,
+    model: onnx.ModelProto,
+    wanted: Lowering,
+    evidence: Evidence | None = None,
+    *,
+    thresholds: NDArray[np.float32] | None = None,
 ) -> Lowered:
     """Lower an fp32 graph.
 
@@ -91,6 +99,7 @@ def lower(
         model: fp32; not changed.
         wanted: what to make of it.
         evidence: images and a runner. int8 and fp8 need calibration images.
+        thresholds: [C], of an adapter for several labels an image; None of one label.
 
     Raises:
         VptkitError: no calibration images, or an island that the graph does not have.
@@ -107,7 +116,7 @@ def lower(
     plan["requires"] = _requires(low, wanted.precision)
     if wanted.precision in QUANTIZED and wanted.resolved_target == "tensorrt":
         plan["placement"] = lint_placement(low)
-    return Lowered(model=low, plan=plan, gate=_gate(name, model, low, wanted, evidence))
+    return Lowered(model=low, plan=plan, gate=_gate(name, model, low, wanted, evidence, thresholds))
 
 
 def _requires(low: onnx.ModelProto, precision: str) -> dict[str, str]:
@@ -195,6 +204,7 @@ def _gate(
     low: onnx.ModelProto,
     wanted: Lowering,
     evidence: Evidence | None,
+    thresholds: NDArray[np.float32] | None,
 ) -> dict[str, Any] | None:
     if evidence is None or evidence.gate is None:
         return None
@@ -211,6 +221,7 @@ def _gate(
         min_agreement=MIN_AGREEMENT[wanted.precision] if bound is None else bound,
         simulated=imitated,
         images=evidence.gate.digest,
+        thresholds=thresholds,
     )
     result = with_split(result, evidence)
     if FEATURES in expected:

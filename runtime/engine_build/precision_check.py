@@ -16,7 +16,7 @@ __all__ = ["require_known", "require_type", "shortfalls"]
 
 _TYPES = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16", "int8": "Int8", "fp8": "FP8"}
 _HEAVY = ("gemm", "conv", "attention")
-_HEAD = ("norm", "pool", "head", "logits", "features")  # nodes of the island "head"
+_HEAD = ("norm", "pool", "head", "logits", "scores", "features")  # nodes of the island "head"
 
 
 def require_known(expect: str) -> None:

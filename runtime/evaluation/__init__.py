@@ -6,5 +6,8 @@
 - `evaluation_text`: the same for people.
 - `image_batches`: real images in batches, gone through more than once.
 - `mistakes_file`: the mistakes as CSV or JSON lines.
+- `multilabel_images`: images of a data set with all their labels.
+- `multilabel_result`: how right answers of several labels an image are.
+- `multilabel_text`: the same for people.
 - `parity`: difference from golden answers or the reference.
 """

@@ -7,7 +7,7 @@ import difflib
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from vptkit.datasets.dataset_bounds import inside_of, require_inside
 from vptkit.datasets.dataset_files import read_data_files
 from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
-from vptkit.formats.manifest_schema import LOGITS
+from vptkit.formats.manifest_schema import LOGITS, SCORES
 from vptkit.images.broken_images import require_whole
 from vptkit.images.image_file import class_folders
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
@@ -25,6 +25,8 @@ from vptkit.regular_files import is_folder
 from vptkit.runtime.session.image_loader import decode
 
 from .evaluation_result import answers_to, judge
+from .multilabel_images import in_order, read_several
+from .multilabel_result import MultilabelEvaluation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.images.image_file import ImageFile
-    from vptkit.images.labelled_images import Classes
+    from vptkit.images.labelled_images import Classes, Splits
     from vptkit.progress import Progress
     from vptkit.runtime.session.session_protocol import Session
 
@@ -51,6 +53,15 @@ class _Images(NamedTuple):
     classes: Classes
 
 
+class _Labelled(NamedTuple):
+    """The same with the truth: index of the class [N], or whether an image has each label [N, C]."""
+
+    place: Path
+    split: str | None
+    paths: list[ImageFile]
+    truth: NDArray[Any]
+
+
 def evaluate(
     session: Session,
     data: str | Path,
@@ -63,11 +74,12 @@ def evaluate(
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
-) -> Evaluation:
+) -> Evaluation | MultilabelEvaluation:
     """Compare a bundle's answers with the names of the classes.
 
     Args:
-        session: an open bundle; classes are matched with its labels by name.
+        session: an open bundle; classes are matched with its labels by name. Where an image may have
+            several labels, so it may in the data.
         data: one folder per class, a folder with splits (`labelled_images.SPLIT_NAMES`) of such
             folders, a CSV or WebDataset shards (`vptkit.datasets.dataset_files`).
         adapter: which of a bank's adapters to ask.
@@ -87,11 +99,14 @@ def evaluate(
     data = Path(data)
     session.bundle.require_output(LOGITS)
     labels = session.bundle.labels_of(adapter)
-    place, name, classes = _read(data, split, parse_columns(columns), allow_outside=allow_outside)
-    paths, truth = labelled_images(place, classes, labels)
+    thresholds = session.bundle.thresholds_of(adapter)
+    read = _with_one_label if thresholds is None else _with_several
+    place, name, paths, truth = read(
+        data, split, parse_columns(columns), labels, allow_outside=allow_outside
+    )
     progress.total = len(paths)
     size = session.bundle.batch or batch
-    parts: list[NDArray[np.void]] = []
+    parts: list[NDArray[Any]] = []
     broken: dict[int, str] = {}
     done = 0
     with contextlib.closing(
@@ -107,19 +122,72 @@ def evaluate(
             whole = {i: item for i, item in enumerate(portion) if not isinstance(item, DataError)}
             broken |= {done + i: str(item) for i, item in enumerate(portion) if i not in whole}
             if whole and (skip_broken or not broken):  # else the rest is only looked at
-                logits = session.run(np.stack([*whole.values()]), adapter)
-                if not np.isfinite(logits).all():
+                answers = session.answers(np.stack([*whole.values()]), adapter)
+                if not np.isfinite(answers[LOGITS]).all():
                     raise GateError(
                         f"{place}: the logits hold NaN or Inf; no accuracy can be given"
                     )
-                parts.append(answers_to(logits, truth[[done + i for i in whole]]))
+                rows = truth[[done + i for i in whole]]
+                one = thresholds is None
+                parts.append(answers_to(answers[LOGITS], rows) if one else answers[SCORES])
             done += len(portion)
             progress.update(len(portion))
     if broken and not (skip_broken and parts):
         require_whole(place, [broken[i] for i in sorted(broken)], len(paths))
     kept = np.setdiff1d(np.arange(len(paths)), list(broken))
-    found = judge(place, name, labels, [paths[i] for i in kept], truth[kept], np.concatenate(parts))
-    return replace(found, skipped=tuple(paths[i] for i in sorted(broken)))
+    skipped = tuple(paths[i] for i in sorted(broken))
+    judged, given = [paths[i] for i in kept], np.concatenate(parts)
+    if thresholds is None:
+        return replace(judge(place, name, labels, judged, truth[kept], given), skipped=skipped)
+    return MultilabelEvaluation(
+        data=place,
+        split=name,
+        labels=labels,
+        thresholds=thresholds,
+        images=tuple(judged),
+        scores=given,
+        truth=truth[kept],
+        skipped=skipped,
+    )
+
+
+def _with_one_label(
+    data: Path,
+    split: str | None,
+    columns: Mapping[str, str],
+    labels: tuple[str, ...],
+    *,
+    allow_outside: bool,
+) -> _Labelled:
+    place, name, classes = _read(data, split, columns, allow_outside=allow_outside)
+    return _Labelled(place, name, *labelled_images(place, classes, labels))
+
+
+def _with_several(
+    data: Path,
+    split: str | None,
+    columns: Mapping[str, str],
+    labels: tuple[str, ...],
+    *,
+    allow_outside: bool,
+) -> _Labelled:
+    """Images of a list with all their labels; those of class folders have one each."""
+
+    def single() -> Splits:
+        _, name, classes = _listed(data, split, columns, allow_outside=allow_outside)
+        return {name or "": classes}
+
+    found = read_several(
+        data,
+        single,
+        lambda there: choose_split(data, there, split),
+        allow_outside=allow_outside,
+        columns=columns,
+    )
+    truth = in_order(found, labels)
+    if isinstance(truth, tuple):
+        raise _unknown(data, truth, labels)
+    return _Labelled(data, found.split or None, list(found.images), truth)
 
 
 def _read(
@@ -186,15 +254,19 @@ def labelled_images(
     """
     unknown = sorted(set(classes) - set(labels))
     if unknown:
-        splits = [name for name in unknown if split_of_name(name)]
-        cure = f"--split {splits[0]} takes that folder as a split" if splits else _RENAME
-        raise DataError(
-            f"{place}: classes that are not labels of the bundle: {_few(unknown)}. "
-            f"Its labels are {_few(labels)}{_nearest(unknown, labels)}; {cure}."
-        )
+        raise _unknown(place, unknown, labels)
     paths = [path for files in classes.values() for path in files]
     truth = [labels.index(name) for name, files in classes.items() for _ in files]
     return paths, np.asarray(truth, dtype=np.intp)
+
+
+def _unknown(place: Path, unknown: Sequence[str], labels: tuple[str, ...]) -> DataError:
+    splits = [name for name in unknown if split_of_name(name)]
+    cure = f"--split {splits[0]} takes that folder as a split" if splits else _RENAME
+    return DataError(
+        f"{place}: classes that are not labels of the bundle: {_few(unknown)}. "
+        f"Its labels are {_few(labels)}{_nearest(unknown, labels)}; {cure}."
+    )
 
 
 def _nearest(unknown: Sequence[str], labels: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .evaluation_result import Evaluation
 
-__all__ = ["evaluation_text", "short_name", "verdict"]
+__all__ = ["evaluation_text", "short_name", "verdict", "within"]
 
 _CLASSES, _PAIRS, _MISTAKES = 20, 5, 5  # lines of each
 _LONGEST = 32  # characters of a class name
@@ -74,7 +74,7 @@ def _pairs(result: Evaluation) -> str:
 
 def _mistakes(result: Evaluation) -> str:
     lines = [
-        f"  {_within(m.image, result.data)}  {percent(m.probability)} {short_name(m.answered)}, "
+        f"  {within(m.image, result.data)}  {percent(m.probability)} {short_name(m.answered)}, "
         f"is {short_name(m.truth)}"
         for m in result.mistakes[:_MISTAKES]
     ]
@@ -82,7 +82,7 @@ def _mistakes(result: Evaluation) -> str:
     return "\n".join([head, *lines]) if lines else ""
 
 
-def _within(image: ImageFile, data: Path) -> str:
+def within(image: ImageFile, data: Path) -> str:
     """The image's path below the data, where it is there."""
     if isinstance(image, Path) and image.is_relative_to(data):
         return shown(image.relative_to(data))

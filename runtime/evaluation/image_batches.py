@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.datasets.dataset_bounds import inside_of, require_inside
-from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
 from vptkit.images.broken_images import require_whole
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
@@ -21,6 +20,7 @@ from vptkit.regular_files import is_folder
 from vptkit.runtime.session.image_loader import decode
 
 from .accuracy import choose_split, labelled_images, split_folder
+from .multilabel_images import listed_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +110,7 @@ def open_image_batches(
     without: ImageBatches | None = None,
     allow_outside: bool = False,
     batch: int = 8,
+    several: bool = False,
 ) -> ImageBatches:
     """Images of a folder, for calibration or for the gate.
 
@@ -123,12 +124,13 @@ def open_image_batches(
         without: files that are left out.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         batch: images of one batch.
+        several: images may have several labels, which do not matter: `truth` is unknown.
 
     Raises:
         DataError: no such folder, or no images.
     """
     with advised(folder, "data", DataError):
-        listed = read_data_files(folder, allow_outside=allow_outside)
+        listed = listed_images(folder, several=several, allow_outside=allow_outside)
         place, paths, truth = _found(folder, listed, split, labels)
     if listed is None:
         require_inside(folder, paths, allow_outside=allow_outside)

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .evaluation_result import Mistake
+    from .multilabel_result import MultilabelMistake
 
 __all__ = ["require_mistakes_file", "write_mistakes"]
+
+_HEAD = ("path", "truth", "answered", "probability")
+_OF_SEVERAL = ("path", "truth", "answered", "missing", "extra", "distance")
 
 
 def require_mistakes_file(path: Path, *, force: bool) -> None:
@@ -31,8 +35,15 @@ def require_mistakes_file(path: Path, *, force: bool) -> None:
     require_writable(path)
 
 
-def write_mistakes(mistakes: Iterable[Mistake], path: Path) -> None:
-    """Write a line a mistake: path, truth, answered, probability; an existing file is replaced.
+def write_mistakes(
+    mistakes: Iterable[Mistake | MultilabelMistake], path: Path, *, several: bool = False
+) -> None:
+    """Write a line a mistake, an existing file is replaced.
+
+    Args:
+        mistakes: what is written, as `to_json` has it; in CSV a list of labels is a JSON array.
+        path: of the file.
+        several: images may have several labels.
 
     In CSV no text is a formula (`vptkit.shown_text.spreadsheet_rows`); JSON lines have it as it is,
     but for bytes of names that are not UTF-8 (`vptkit.strict_json.json_text`).
@@ -45,6 +56,7 @@ def write_mistakes(mistakes: Iterable[Mistake], path: Path) -> None:
             stream.writelines(f"{json_text(one.to_json())}\n" for one in mistakes)
             return
         write = spreadsheet_rows(stream)
-        write(["path", "truth", "answered", "probability"])
+        write(_OF_SEVERAL if several else _HEAD)
         for one in mistakes:
-            write(one.to_json().values())
+            cells = one.to_json().values()
+            write(json_text(cell) if isinstance(cell, list) else cell for cell in cells)

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import BundleError, DataError, GateError, VptkitError
-from vptkit.formats.manifest_schema import LOGITS
+from vptkit.formats.manifest_schema import LOGITS, SCORES
 from vptkit.scores.feature_distance import FeatureDistance, feature_distance
+from vptkit.scores.label_sets import decided, same_labels
+from vptkit.scores.multilabel import sigmoid
 from vptkit.scores.score_interval import percent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from vptkit.runtime.session.session_protocol import Session
@@ -35,6 +39,8 @@ _TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 0.3, "fp8": 0.4
 # Of features times so much: hundreds of numbers an image have larger extremes than its logits, which
 # average over them. 0.36 was seen in int8, where the mean cosine was 0.98 (ViT-Ti).
 _OF_FEATURES = {"int8": 2.0, "fp8": 2.0}
+# Scores follow from the logits beside them at every precision; this much is a GPU's exp.
+_SCORES = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +52,8 @@ class Parity:
         against: "golden" (the bundle's own) or "reference" (computed afresh).
         max_abs_diff: largest absolute difference; None if a logit is NaN or Inf.
         max_rel_diff: that over the largest absolute expected logit.
-        top1_agreement: share of images with the same best label.
+        top1_agreement: share of images with the same best label. With several labels an image: of
+            those that are given, how much is the same (`vptkit.scores.label_sets.same_labels`).
         count: images.
         worst_image: index of the image with the largest difference.
         tolerance: the bound on max_rel_diff.
@@ -54,6 +61,9 @@ class Parity:
         features: how far they are from the expected ones, which `ok` includes; None where the
             graph gives none, or there are none to compare with. Of a graph that gives features
             alone, the figures above are theirs, and `top1_agreement` is None.
+        scores_max_diff: of graphs with scores: their largest difference from those of the expected
+            logits. `ok` includes that they are those of the graph's own logits, to 1e-5.
+        scores_ok: whether they are.
     """
 
     ok: bool
@@ -66,10 +76,15 @@ class Parity:
     tolerance: float
     adapter: str | None = None
     features: FeatureDistance | None = None
+    scores_max_diff: float | None = None
+    scores_ok: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """As `vptkit check --json` prints it, without the bundle."""
-        return asdict(self)
+        """As `vptkit check --json` prints it, without the bundle; of scores where there are any."""
+        document = asdict(self)
+        if self.scores_max_diff is None:
+            del document["scores_max_diff"], document["scores_ok"]
+        return document
 
 
 def check_golden(
@@ -215,7 +230,9 @@ def check_logits(
         DataError: images or expected logits have the wrong shape, or are not finite.
     """
     tolerance = _bound(session, tolerance)
-    logits = session.run(images, adapter).astype(np.float64)
+    session.bundle.require_output(LOGITS)
+    answers = session.answers(images, adapter)
+    logits = answers[LOGITS].astype(np.float64)
     if expected.shape != logits.shape or len(logits) == 0 or not np.isfinite(expected).all():
         raise DataError(
             f"{against} logits came as {list(expected.shape)}, expected finite {list(logits.shape)}"
@@ -227,7 +244,7 @@ def check_logits(
     # Only logits that are all zero have no scale; then any difference is infinitely large.
     scale = float(np.abs(expected).max())
     relative = largest / scale if scale else (0.0 if largest == 0 else np.finfo(np.float64).max)
-    return Parity(
+    parity = Parity(
         ok=finite and relative <= tolerance,
         against=against,
         max_abs_diff=largest if finite else None,
@@ -238,6 +255,30 @@ def check_logits(
         tolerance=tolerance,
         adapter=adapter or session.bundle.adapter_names[0],
     )
+    thresholds = session.bundle.thresholds_of(parity.adapter)
+    if thresholds is None:
+        return parity
+    return _with_scores(parity, answers, expected, thresholds)
+
+
+def _with_scores(
+    parity: Parity,
+    answers: Mapping[str, NDArray[np.float32]],
+    expected: NDArray[np.float32],
+    thresholds: NDArray[np.float32],
+) -> Parity:
+    """The parity of logits, and that of the scores and of the labels that they give."""
+    found, wanted = answers[SCORES].astype(np.float64), sigmoid(expected)
+    own = np.abs(found - sigmoid(answers[LOGITS])).max()  # NaN, too, is no small difference
+    right = bool(own <= _SCORES)
+    finite = bool(np.isfinite(found).all())
+    return replace(
+        parity,
+        ok=parity.ok and right,
+        top1_agreement=same_labels(decided(wanted, thresholds), decided(found, thresholds)),
+        scores_max_diff=float(np.abs(found - wanted).max()) if finite else 1.0,
+        scores_ok=right,
+    )
 
 
 def _worst(checked: list[Parity]) -> Parity:
@@ -247,6 +288,7 @@ def _worst(checked: list[Parity]) -> Parity:
     return replace(
         worst,
         ok=all(p.ok for p in checked),
+        scores_ok=all(p.scores_ok for p in checked),
         top1_agreement=sum((p.top1_agreement or 0.0) * p.count for p in checked) / count,
         count=count,
     )
@@ -265,6 +307,11 @@ def parity_verdict(parity: Parity, backend: str) -> str:
     agreement = ""
     if same is not None:
         agreement = ", same top-1" if same == 1 else f", top-1 the same on {percent(same)}"
+        if parity.scores_max_diff is not None:
+            agreement = f", scores to {parity.scores_max_diff:.0e}"
+            agreement += (
+                ", same labels" if same == 1 else f", {percent(same)} of the labels the same"
+            )
     features = "" if parity.features is None else f"; {parity.features.text()}"
     return (
         f"OK: {parity.count} {kind}, largest difference {difference} "
@@ -290,8 +337,12 @@ def require_parity(session: Session, parity: Parity) -> None:
             f"largest difference over largest {largest} is {parity.max_rel_diff:.2e}, allowed "
             f"{parity.tolerance:.0e}"
         )
-        if parity.top1_agreement is not None:
+        if parity.scores_max_diff is not None:
+            found += f"; {parity.top1_agreement:.1%} of the labels agree"
+        elif parity.top1_agreement is not None:
             found += f"; top-1 agrees on {parity.top1_agreement:.1%}"
+    if not parity.scores_ok:
+        found += "; the scores are not those of the logits"
     if parity.features is not None:
         off = parity.features.max_rel_diff
         found += f"; {parity.features.text()}"

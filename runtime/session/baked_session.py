@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import BundleError
-from vptkit.formats.manifest_schema import FEATURES, LOGITS
+from vptkit.formats.manifest_schema import FEATURES, LOGITS, SCORES
 from vptkit.runtime.backends.graph_protocol import Graph, TimedGraph
 
 from .session_base import ClosedGraph, SessionBase, require_open
@@ -121,7 +121,8 @@ class GraphSession(SessionBase):
 
     def _sizes(self) -> dict[str, int]:
         """Numbers of an image by output, as the manifest has them."""
-        known = {LOGITS: len(self.bundle.labels), FEATURES: self.bundle.features or 0}
+        classes = len(self.bundle.labels)
+        known = {LOGITS: classes, SCORES: classes, FEATURES: self.bundle.features or 0}
         return {name: known[name] for name in self.bundle.outputs}
 
     def _run_portion(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -134,7 +135,7 @@ class GraphSession(SessionBase):
         for name, size in self._sizes().items():
             came, expected = answers[name].shape, (len(images), size)
             if came != expected:
-                fits = "its labels" if name == LOGITS else "its manifest"
+                fits = "its manifest" if name == FEATURES else "its labels"
                 raise BundleError(
                     f"{self.bundle.path}: {name} came as {list(came)}, expected "
                     f"{list(expected)}: the graph does not fit {fits}. Export the bundle again."

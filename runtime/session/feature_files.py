@@ -16,6 +16,8 @@ from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import MissingExtraError, OutputError
 from vptkit.shown_text import spreadsheet_rows
 
+from .prediction_writers import given_cells
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -29,6 +31,7 @@ __all__ = ["require_features_file", "saving_features"]
 
 _SUFFIXES = (".npy", ".parquet")
 _HEAD = ("path", "adapter", "label", "score")
+_GIVEN = ("path", "adapter", "labels", "scores")  # of several labels an image
 _ROWS = 1024  # of a row group of Parquet
 _HEADER = 128  # bytes before the numbers of an .npy file (numpy.lib.format)
 
@@ -52,12 +55,16 @@ def require_features_file(path: Path, *, force: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def saving_features(path: Path, *, width: int, force: bool = False) -> Iterator[Write]:
+def saving_features(
+    path: Path, *, width: int, several: bool = False, force: bool = False
+) -> Iterator[Write]:
     """Yield a writer of predictions for a file that appears when the block ends well.
 
     Args:
         path: NAME.npy or NAME.parquet.
         width: f, how many numbers the features of an image are.
+        several: images may have several labels: lists of those that they are given, and of their
+            scores, stand in the place of one.
         force: replace a file that exists.
 
     Raises:
@@ -67,11 +74,12 @@ def saving_features(path: Path, *, width: int, force: bool = False) -> Iterator[
     with contextlib.ExitStack() as stack:
         part = stack.enter_context(atomic_file(path))
         if path.suffix == ".parquet":
-            yield stack.enter_context(_parquet(part, width))
+            yield stack.enter_context(_parquet(part, width, several=several))
             return
         names = stack.enter_context(atomic_file(_names_of(path)))
         rows = stack.enter_context(names.open("w", encoding="utf-8", newline=""))
-        yield stack.enter_context(_npy(stack.enter_context(part.open("wb")), rows, width))
+        numbers = stack.enter_context(part.open("wb"))
+        yield stack.enter_context(_npy(numbers, rows, width, several=several))
 
 
 def _names_of(path: Path) -> Path:
@@ -79,12 +87,12 @@ def _names_of(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _npy(stream: BinaryIO, names: TextIO, width: int) -> Iterator[Write]:
+def _npy(stream: BinaryIO, names: TextIO, width: int, *, several: bool) -> Iterator[Write]:
     """The header is written last, when the number of rows is known, into the room left for it."""
     count = 0
     stream.write(bytes(_HEADER))
     row = spreadsheet_rows(names)
-    row(_HEAD)
+    row(_GIVEN if several else _HEAD)
 
     def write(prediction: Prediction) -> None:
         nonlocal count
@@ -92,7 +100,8 @@ def _npy(stream: BinaryIO, names: TextIO, width: int) -> Iterator[Write]:
             return
         stream.write(np.ascontiguousarray(prediction.features, dtype="<f4").tobytes())
         path, adapter, label, score = _head_of(prediction)
-        row([path, adapter, label or "", "" if score is None else score])
+        said = given_cells(prediction) if several else (label or "", "" if score is None else score)
+        row([path, adapter, *said])
         count += 1
 
     yield write
@@ -108,17 +117,20 @@ def _npy_header(count: int, width: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _parquet(part: Path, width: int) -> Iterator[Write]:
+def _parquet(part: Path, width: int, *, several: bool) -> Iterator[Write]:
     """Columns path, adapter, label, score, and features: a list of `width` float32."""
     arrow, parquet = _arrow()
     text, vector = arrow.string(), arrow.list_(arrow.float32(), width)
-    kinds = dict(zip(_HEAD, (text, text, text, arrow.float64()), strict=True))
+    said = (text, arrow.float64())
+    said = tuple(map(arrow.list_, said)) if several else said
+    kinds = dict(zip(_GIVEN if several else _HEAD, (text, text, *said), strict=True))
+    head = _given_of if several else _head_of
     schema = arrow.schema([*kinds.items(), ("features", vector)])
     kept: list[Prediction] = []
     with parquet.ParquetWriter(str(part), schema) as writer:
 
         def send() -> None:
-            heads = zip(*map(_head_of, kept), strict=True)
+            heads = zip(*map(head, kept), strict=True)
             columns = [
                 arrow.array(column, kind)
                 for column, kind in zip(heads, kinds.values(), strict=True)
@@ -144,6 +156,15 @@ def _head_of(prediction: Prediction) -> tuple[str, str, str | None, float | None
     """Path (halves of surrogates, as which names that are not UTF-8 are read, as escapes) and so on."""
     source = prediction.source.encode("utf-8", "backslashreplace").decode()
     return source, prediction.adapter, prediction.label, prediction.score
+
+
+def _given_of(prediction: Prediction) -> tuple[str, str, list[str] | None, list[float] | None]:
+    """As `_head_of`, of an image that may have several labels; None of a graph without labels."""
+    source, adapter, _, _ = _head_of(prediction)
+    if prediction.labels is None:
+        return source, adapter, None, None
+    labels = [label for label, _ in prediction.labels]
+    return source, adapter, labels, [score for _, score in prediction.labels]
 
 
 def _arrow() -> tuple[Any, Any]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.errors import BundleError, DataError, VptkitError
-from vptkit.formats.bundle import LOGITS, REJECTION
+from vptkit.formats.bundle import LOGITS, REJECTION, SCORES
 from vptkit.schema import abridged
+from vptkit.scores.label_sets import decided
 from vptkit.scores.probabilities import softmax
 from vptkit.scores.typicality import typicality_of
 
@@ -20,7 +21,7 @@ from .image_loader import Decoded, decode
 from .session_protocol import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from .image_inputs import Sources
     from .session_protocol import Session
+
+    _Ranked = tuple[tuple[str, float], ...]
 
 __all__ = ["open_typicality", "predict"]
 
@@ -59,7 +62,8 @@ def predict(
         sources: a file, folder or glob, an image of Pillow, a uint8 array [H, W, 3] or
             [B, H, W, 3]; or several of them, mixed as they come.
         adapter: which of the bundle's adapters to ask; the only one unless given.
-        top_k: labels for each image, at most C.
+        top_k: labels for each image, at most C. Where an image may have several, those that it is
+            given are all told, in `labels`, and `top` are the best whether given or not.
         batch: images for each run; 8 unless given, or what a fixed-batch bundle takes; 1 of what is
             live.
         workers: decoding threads, one for each usable core unless given.
@@ -163,6 +167,7 @@ def _classify(
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
     answers = session.answers(np.stack(pixels), adapter) if pixels else {}
     labels = session.bundle.labels_of(adapter)  # behind the run: it may have been replaced
+    thresholds = session.bundle.thresholds_of(adapter)
     rows = iter(range(len(pixels)))
     for index, (image, item) in enumerate(portion, first):
         path = None if isinstance(image, HeldImage) else image
@@ -176,12 +181,27 @@ def _classify(
             error = f"{image}: the {broken[0]} hold NaN or Inf; the graph overflows on this image"
             yield Prediction(path=path, index=index, adapter=adapter, error=error)
             continue
-        top = _best(softmax(found[LOGITS]), labels, top_k) if LOGITS in found else ()
-        yield Prediction(path=path, index=index, adapter=adapter, top=top, **found)
+        top, given = _told(found, labels, thresholds, top_k)
+        yield Prediction(path=path, index=index, adapter=adapter, top=top, labels=given, **found)
 
 
-def _best(
-    scores: NDArray[np.float64], labels: tuple[str, ...], top_k: int
-) -> tuple[tuple[str, float], ...]:
+def _told(
+    found: Mapping[str, NDArray[np.float32]],
+    labels: tuple[str, ...],
+    thresholds: NDArray[np.float32] | None,
+    top_k: int,
+) -> tuple[_Ranked, _Ranked | None]:
+    """The best labels of an image, and those that it is given where it may have several."""
+    if LOGITS not in found:
+        return (), None
+    if thresholds is None:
+        return _best(softmax(found[LOGITS]), labels, top_k), None
+    scores = found[SCORES]
+    ranked = _best(scores.astype(np.float64), labels, len(labels))
+    given = {labels[i] for i in np.flatnonzero(decided(scores, thresholds))}
+    return ranked[:top_k], tuple(pair for pair in ranked if pair[0] in given)
+
+
+def _best(scores: NDArray[np.float64], labels: tuple[str, ...], top_k: int) -> _Ranked:
     order = np.argsort(-scores, kind="stable")[:top_k]  # equal scores: the first label first
     return tuple((labels[i], float(scores[i])) for i in order)

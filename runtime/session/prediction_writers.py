@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .session_protocol import Prediction
 
-__all__ = ["csv_writer", "deliver", "jsonl_writer", "saving", "text_writer"]
+__all__ = ["csv_writer", "deliver", "given_cells", "jsonl_writer", "saving", "text_writer"]
 
 
 def jsonl_writer(stream: TextIO) -> Callable[[Prediction], None]:
@@ -31,20 +31,25 @@ def jsonl_writer(stream: TextIO) -> Callable[[Prediction], None]:
 
 
 def csv_writer(
-    stream: TextIO, *, top_k: int, rejects: bool = False
+    stream: TextIO, *, top_k: int, rejects: bool = False, several: bool = False
 ) -> Callable[[Prediction], None]:
     """A header, then one row an image: path, adapter, error, label_1, score_1, …, score_k.
 
-    With `rejects` rejected (0 or 1) and typicality come last.
+    With `several` labels an image it is path, adapter, error, labels, scores: the labels that are
+    given, and their scores, each as a JSON array. With `rejects` rejected (0 or 1) and typicality
+    come last.
 
     Texts are written so that no spreadsheet computes them (`vptkit.shown_text.spreadsheet_rows`).
     """
     rows = spreadsheet_rows(stream)
     ranks = [f"{column}_{i}" for i in range(1, top_k + 1) for column in ("label", "score")]
+    ranks = ["labels", "scores"] if several else ranks
     rows(["path", "adapter", "error", *ranks, *(("rejected", "typicality") if rejects else ())])
 
     def write(prediction: Prediction) -> None:
-        cells = [cell for pair in prediction.top for cell in pair]
+        cells: list[object] = [cell for pair in prediction.top for cell in pair]
+        if several:
+            cells = [*given_cells(prediction)]
         head = [prediction.source, prediction.adapter, prediction.error or ""]
         judged = prediction.rejected, prediction.typicality
         last = ["" if value is None else value for value in judged] if rejects else []
@@ -53,16 +58,31 @@ def csv_writer(
     return write
 
 
+def given_cells(prediction: Prediction) -> tuple[str, str]:
+    """The labels that an image is given, and their scores, as JSON arrays; empty on an error."""
+    if prediction.labels is None:
+        return "", ""
+    labels, scores = ([pair[i] for pair in prediction.labels] for i in (0, 1))
+    return json_text(labels), json_text(scores)
+
+
 def _plain(value: object) -> object:
     """0 or 1 of a truth value."""
     return int(value) if isinstance(value, bool) else value
 
 
 def text_writer(stream: TextIO) -> Callable[[Prediction], None]:
-    """One line an image for people: path, then each label with its score, or what is the matter."""
+    """One line an image for people: path, then each label with its score, or what is the matter.
+
+    With several labels an image: those that it is given.
+    """
 
     def write(prediction: Prediction) -> None:
-        labels = "  ".join(f"{label} {score:.3f}" for label, score in prediction.top)
+        told = prediction.top if prediction.labels is None else prediction.labels
+        labels = "  ".join(f"{label} {score:.3f}" for label, score in told)
+        if prediction.labels == ():
+            best, score = prediction.top[0]
+            labels = f"no label (nearest: {best} {score:.3f})"
         if prediction.rejected:
             labels = f"none of these ({prediction.typicality:.3f})  {labels}".rstrip()
         tell(f"{prediction.source}  {labels or f'error: {_matter(prediction)}'}", stream)
@@ -95,7 +115,7 @@ def deliver(
 
 @contextlib.contextmanager
 def saving(
-    path: Path, *, top_k: int, rejects: bool = False, force: bool = False
+    path: Path, *, top_k: int, rejects: bool = False, several: bool = False, force: bool = False
 ) -> Iterator[Callable[[Prediction], None]]:
     """Yield a writer for a .jsonl or .csv file that appears when the block ends well.
 
@@ -103,6 +123,7 @@ def saving(
         path: the file; its suffix decides the format.
         top_k: number of label columns of a CSV file.
         rejects: whether a CSV file says which images were rejected.
+        several: whether images may have several labels (`csv_writer`).
         force: replace a file that exists.
 
     Raises:
@@ -116,4 +137,4 @@ def saving(
         if path.suffix == ".jsonl":
             yield jsonl_writer(stream)
         else:
-            yield csv_writer(stream, top_k=top_k, rejects=rejects)
+            yield csv_writer(stream, top_k=top_k, rejects=rejects, several=several)

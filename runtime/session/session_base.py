@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from vptkit.errors import VptkitError
-from vptkit.formats.manifest_schema import FEATURES
+from vptkit.formats.manifest_schema import FEATURES, SCORES
 from vptkit.shown_text import shown
 
 from .prediction import predict
@@ -69,7 +69,7 @@ class ClosedGraph:
 
     def look_up(
         self, batch: NDArray[Any], adapter: NDArray[np.int32], tables: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
+    ) -> dict[str, NDArray[np.float32]]:
         """Refuse."""
         self.refuse()
 
@@ -125,6 +125,24 @@ class SessionBase:
         """
         self.bundle.require_output(FEATURES)
         return self.answers(images, adapter)[FEATURES]
+
+    def scores(
+        self: Session, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> NDArray[np.float32]:
+        """Probability of each label, apart from the others, of prepared images: float32 [B, C].
+
+        An image has the labels whose score is at or above `bundle.thresholds_of(adapter)`.
+
+        Args:
+            images, adapter: as for `run`; of a sequence of adapters, columns that an image's adapter
+                does not have are 0.
+
+        Raises:
+            VptkitError, DataError: see `run`.
+            BundleError: the graph gives none: its adapters have one label an image; or see `run`.
+        """
+        self.bundle.require_output(SCORES)
+        return self.answers(images, adapter)[SCORES]
 
     def predict(
         self: Session,

@@ -34,10 +34,14 @@ class Prediction:
         path: the image file; None of an image that was in memory.
         index: number of the image among those of the call, from 0.
         adapter: the name of the adapter that was asked.
-        top: (label, score), best first; scores are softmax probabilities. Empty on an error.
+        top: (label, score), best first; scores are softmax probabilities, with several labels an
+            image those of each label apart from the others. Empty on an error.
+        labels: with several labels an image: those whose score is at or above their threshold, with
+            the score, best first; it may have none. None of one label an image, and on an error.
         error: what was wrong with the image, or None.
         logits: float32 [C], of all classes in the order of the labels; None on an error, and of
             a bundle that gives features alone (whose `top` is empty).
+        scores: float32 [C], of bundles that give them: with several labels an image.
         features: float32 [f], what the head reads; None on an error, and of a bundle without.
         typicality: with `reject`: the share of `val` that is at least as far from what was learned.
         rejected: with `reject`: that share is at most the rate, so it is none of the labels.
@@ -47,21 +51,29 @@ class Prediction:
     index: int = 0
     adapter: str
     top: tuple[tuple[str, float], ...] = ()
+    labels: tuple[tuple[str, float], ...] | None = None
     error: str | None = None
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    scores: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     features: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     typicality: float | None = None
     rejected: bool | None = None
 
     @property
     def label(self) -> str | None:
-        """The best label, None where there is an error."""
-        return self.top[0][0] if self.top else None
+        """The best label, None where there is an error, or where no label is given."""
+        best = self._best
+        return best[0] if best else None
 
     @property
     def score(self) -> float | None:
-        """Its softmax probability, None where there is an error."""
-        return self.top[0][1] if self.top else None
+        """Its probability, None where there is no such label."""
+        best = self._best
+        return best[1] if best else None
+
+    @property
+    def _best(self) -> tuple[str, float] | None:
+        return next(iter(self.top if self.labels is None else self.labels), None)
 
     @property
     def source(self) -> str:
@@ -71,6 +83,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """{"path", "adapter", "top": [{"label", "score"}]} or {"path", "adapter", "error"}.
 
+        With several labels an image also "labels": names, best first, and "scores", theirs.
         Of an image that was in memory the path is null, and there is its "index".
         """
         head: dict[str, Any] = {"path": None if self.path is None else str(self.path)}
@@ -81,6 +94,9 @@ class Prediction:
             return {**head, "error": self.error}
         if self.rejected is not None:
             head |= {"rejected": self.rejected, "typicality": self.typicality}
+        if self.labels is not None:
+            head["labels"] = [label for label, _ in self.labels]
+            head["scores"] = [score for _, score in self.labels]
         return {**head, "top": [{"label": label, "score": score} for label, score in self.top]}
 
 
@@ -133,10 +149,15 @@ class Session(Protocol):
     ) -> NDArray[np.float32]:
         """What the head reads of prepared images: float32 [B, f], of bundles that give it."""
 
+    def scores(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> NDArray[np.float32]:
+        """Probability of each label: float32 [B, C], of bundles for several labels an image."""
+
     def answers(
         self, images: NDArray[np.uint8], adapter: Choice | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """All that the graph gives for prepared images: "logits", "features", or both."""
+        """All that the graph gives for prepared images: "logits", "scores", "features"."""
 
     def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
         """One run taken apart, or None where the backend knows only the whole."""

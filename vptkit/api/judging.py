@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vptkit.progress import Progress
     from vptkit.runtime.evaluation.evaluation_result import Evaluation
+    from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
     from vptkit.runtime.evaluation.parity import Parity
     from vptkit.runtime.profile.settings import ProfileSettings
     from vptkit.runtime.session.session_protocol import Session
@@ -77,7 +78,7 @@ def evaluate(
     backend: str | None = None,
     threads: int | None = None,
     trust_engines: bool = False,
-) -> Evaluation:
+) -> Evaluation | MultilabelEvaluation:
     """How often a bundle is right on a folder of classes, and where not.
 
     Args:
@@ -85,6 +86,9 @@ def evaluate(
         data, adapter, split, allow_outside, skip_broken, columns, batch, workers, progress: as of
             `vptkit.runtime.evaluation.accuracy.evaluate`.
         backend, threads, trust_engines: as of `vptkit.open_session`, whose defaults they have.
+
+    Returns:
+        What was found; a `MultilabelEvaluation` where an image may have several labels.
 
     Raises:
         DataError: no such data, a class that is none of the labels, or broken images.

@@ -21,6 +21,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from vptkit.atomic_files import atomic_file, recover_folder, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, BundleError
 from vptkit.images.preprocess import Preprocess
@@ -41,6 +43,9 @@ from .manifest_schema import (
     MANIFEST,
     MODEL,
     MODEL_DATA,
+    OPTIONAL,
+    SCORES,
+    SINGLE,
     require_manifest,
 )
 
@@ -49,11 +54,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from .adapter import Adapter
     from .bundle_files import Stamp
+    from .manifest_schema import Task
 
 __all__ = [
     "ADAPTER",
@@ -65,11 +70,13 @@ __all__ = [
     "MANIFEST",
     "MODEL",
     "REJECTION",
+    "SCORES",
     "Bundle",
     "adapter_entry",
     "open_bank",
     "open_bundle",
     "read_steadily",
+    "task_entry",
     "write_manifest",
 ]
 
@@ -179,6 +186,21 @@ class Bundle:
         return tuple(self.entry(adapter)["labels"])
 
     @property
+    def task(self) -> Task:
+        """Whether an image has one label ("single"), or any number of them ("multilabel")."""
+        found: Task = self.manifest.get("task", SINGLE)
+        return found
+
+    def thresholds_of(self, adapter: str | None) -> NDArray[np.float32] | None:
+        """The score from which on each label of one adapter is given, [C]; None of one label an image.
+
+        Raises:
+            BundleError: see `entry`.
+        """
+        found = self.entry(adapter).get("thresholds")
+        return None if found is None else np.asarray(found, dtype=np.float32)
+
+    @property
     def adapter_names(self) -> tuple[str, ...]:
         """Names of the adapters in the graph."""
         return tuple(adapter["name"] for adapter in self.manifest["adapters"])
@@ -195,7 +217,10 @@ class Bundle:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what the graph gives: "logits" [B, C], "features" [B, f], or both."""
+        """Names of what the graph gives: "logits" [B, C], "features" [B, f], or both.
+
+        With several labels an image, "scores" [B, C] stand behind the logits.
+        """
         return tuple(str(value["name"]) for value in self.manifest["outputs"])
 
     @property
@@ -217,6 +242,11 @@ class Bundle:
         """
         if name in self.outputs:
             return
+        if name == SCORES and LOGITS in self.outputs:
+            raise BundleError(
+                f"{self.path}: gives no scores: its adapter has one label an image. Scores are of "
+                "adapters with several (vptkit tune --task multilabel)."
+            )
         whose = "the adapter"
         if self.layout == "bank":
             whose = "the one adapter that is meant (--layout baked; a bank gives no features)"
@@ -356,7 +386,9 @@ def read_steadily(path: Path, read: Callable[[], _T], attempts: int) -> _T:
 
 def adapter_entry(adapter: Adapter) -> dict[str, Any]:
     """What the manifest says about one adapter; a bank adds its `file` and `sha256`."""
+    thresholds = adapter.thresholds
     return {
+        **({} if thresholds is None else {"thresholds": [float(value) for value in thresholds]}),
         "name": adapter.name,
         "method": adapter.method,
         "insert": adapter.insert,
@@ -365,6 +397,11 @@ def adapter_entry(adapter: Adapter) -> dict[str, Any]:
         "norm": adapter.norm,
         "labels": list(adapter.labels),
     }
+
+
+def task_entry(task: Task) -> dict[str, Any]:
+    """What the manifest says about a task: nothing of one label an image, as before there were others."""
+    return {} if task == SINGLE else {"task": task}
 
 
 def write_manifest(
@@ -464,8 +501,8 @@ def _parsed(path: Path, text: bytes) -> Bundle:
 
 
 def _require_fields(manifest: dict[str, Any], file: Path) -> None:
-    if set(manifest) != set(FIELDS):
+    if odd := set(FIELDS) ^ (set(manifest) - set(OPTIONAL)):
         raise BundleError(
-            f"{file}: fields {sorted(set(manifest) ^ set(FIELDS))[:20]} are amiss: written by "
+            f"{file}: fields {sorted(odd)[:20]} are amiss: written by "
             "another version of vptkit. Export the bundle again."
         )

@@ -6,8 +6,10 @@ of adapters fit. What decides memory together is bounded together.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import struct
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vptkit.errors import BundleError
@@ -20,6 +22,7 @@ from vptkit.schema import (
     list_of,
     mapping,
     null_or,
+    number,
     one_of,
     record,
     require,
@@ -29,7 +32,7 @@ from vptkit.schema import (
 from .pooling import POOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from vptkit.schema import Kind
 
@@ -48,16 +51,20 @@ __all__ = [
     "MULTILABEL",
     "NAME",
     "NOTES",
+    "OPTIONAL",
     "OUTPUTS",
     "PROMPTS",
+    "SCORES",
     "SINGLE",
     "TASKS",
     "Task",
+    "outputs_of",
     "require_manifest",
 ]
 
-# What a graph may give, in this order: logits [B, C], and the vector that the head reads [B, f]
-LOGITS, FEATURES = OUTPUTS = ("logits", "features")
+# What a graph may give, in this order: logits [B, C]; with several labels an image their scores
+# [B, C]; and the vector that the head reads [B, f]
+LOGITS, SCORES, FEATURES = OUTPUTS = ("logits", "scores", "features")
 # What an image may have: one label, or any number. Files without a task are of the first.
 Task = Literal["single", "multilabel"]
 SINGLE, MULTILABEL = TASKS = get_args(Task)
@@ -117,6 +124,7 @@ _ADAPTER = record(
         "norm": choice("before_pool", "after_pool"),
         "file": _FILE,
         "sha256": DIGEST,
+        "thresholds": list_of(number(0, 1), CLASSES, least=1),  # scores, of each label
     },
 )
 _OF_BANKS = {"method", "insert", "prompt_length", "pool", "norm", "file", "sha256"}
@@ -167,7 +175,8 @@ FIELDS: Mapping[str, Kind] = {
     "parity": null_or(_NOTE),
     "versions": mapping(_WORD, one_of(text(200), integer(0, 1 << 31)), 100),
 }
-_MANIFEST = record(FIELDS)
+OPTIONAL: Mapping[str, Kind] = {"task": choice(MULTILABEL)}  # one label an image without it
+_MANIFEST = record(FIELDS, OPTIONAL)
 
 
 def require_manifest(manifest: dict[str, Any], source: object) -> None:
@@ -181,7 +190,8 @@ def require_manifest(manifest: dict[str, Any], source: object) -> None:
         BundleError: the first field that is not of its kind, or does not agree with others.
     """
     require(manifest, _MANIFEST, source, BundleError)
-    for problem in (*_file_problems(manifest), *_graph_problems(manifest)):
+    problems = _file_problems(manifest), _task_problems(manifest), _graph_problems(manifest)
+    for problem in itertools.chain(*problems):
         raise BundleError(f"{source}: {problem}. Export the bundle again.")
 
 
@@ -208,6 +218,37 @@ def _file_problems(manifest: Mapping[str, Any]) -> list[str]:
         if file.startswith(f"{ADAPTERS}/") and file not in named:
             problems.append(f"files lists {file!r}, which is no adapter's")
     return problems
+
+
+def outputs_of(asked: Sequence[str], task: str) -> tuple[str, ...]:
+    """Names of a graph's outputs: those asked for, and behind the logits the scores of a task."""
+    scored = task == MULTILABEL and LOGITS in asked
+    return tuple(name for name in OUTPUTS if name in asked or (scored and name == SCORES))
+
+
+def _task_problems(manifest: Mapping[str, Any]) -> list[str]:
+    """Thresholds are there where an image may have several labels, one for each of an adapter's."""
+    several, problems = manifest.get("task") == MULTILABEL, []
+    for entry in manifest["adapters"]:
+        found, labels = entry.get("thresholds"), len(entry["labels"])
+        whose = f"of the adapter {entry['name'][:60]!r}"
+        if several != (found is not None):
+            problems.append(f"thresholds {whose} {'are missing' if several else 'need a task'}")
+        elif found is not None and len(found) != labels:
+            problems.append(f"{len(found)} thresholds {whose}, expected {labels}, one a label")
+        elif found is not None:
+            problems += [
+                f"a threshold {whose} is {value:g}, expected above 0 and below 1"
+                for value in found
+                if not _is_threshold(value)
+            ][:1]
+    return problems
+
+
+def _is_threshold(value: float) -> bool:
+    """Whether it lies between 0 and 1 in float32, too, in which scores are compared with it."""
+    single = struct.unpack("f", struct.pack("f", value))[0]
+    return bool(0 < single < 1)
 
 
 def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:
@@ -237,18 +278,19 @@ def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _output_problems(manifest: Mapping[str, Any]) -> list[str]:
-    """Outputs are logits, features, or both."""
+    """Outputs are logits, features, or both; scores are with logits, where there are several labels."""
     outputs = manifest["outputs"]
     names = [value["name"] for value in outputs]
-    if names != [name for name in OUTPUTS if name in names] or any(
-        len(value["shape"]) != 2 for value in outputs
-    ):
-        return ["outputs is not logits [B, C], features [B, f], or both"]
-    if manifest["layout"] == "bank" and names != [LOGITS]:
+    asked = [name for name in names if name != SCORES]
+    expected = outputs_of(asked, manifest.get("task", SINGLE))
+    if not asked or names != [*expected] or any(len(value["shape"]) != 2 for value in outputs):
+        scores = " (and scores [B, C] behind logits)" if SCORES in expected else ""
+        return [f"outputs is not logits [B, C]{scores}, features [B, f], or both"]
+    if manifest["layout"] == "bank" and FEATURES in names:
         return ["layout is 'bank' with features, which none gives"]
     problems = []
     for name, value in zip(names, outputs, strict=True):
-        if name == LOGITS:
+        if name != FEATURES:
             problems += _class_problems(manifest, value["shape"][1])
         elif value["dtype"] != "float32" or value["shape"][1] > _FEATURES:
             problems.append(f"features is not float32 [B, at most {_FEATURES}]")

@@ -71,6 +71,7 @@ def _of_adapter(path: Path) -> dict[str, Any]:
         "backbone": {key: backbone[key] for key in ("name", "args", "sha256")},
         **_confidence(adapter),
         **_deltas(adapter),
+        **_thresholds(adapter),
         "classes": len(adapter.labels),
         "numbers": sum(int(v.size) for v in tuned.values()),
         "tensors": {name: list(value.shape) for name, value in sorted(tuned.items())},
@@ -98,6 +99,12 @@ def _of_bundle(path: Path) -> dict[str, Any]:
         "classes": max(len(entry["labels"]) for entry in adapters),
         "golden": sum(0 if answers is None else len(answers[0]) for answers in golden),
     }
+
+
+def _thresholds(adapter: Adapter) -> dict[str, Any]:
+    """Those of an adapter for several labels an image; a bundle has them beside its labels."""
+    found = adapter.thresholds
+    return {} if found is None else {"thresholds": found.tolist()}
 
 
 def _deltas(adapter: Adapter | None) -> dict[str, Any]:

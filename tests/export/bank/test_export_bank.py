@@ -248,3 +248,63 @@ def test_precisions_that_a_bank_does_not_have(tmp_path, precision):
     with pytest.raises(TargetError, match=f"a bank cannot be written in {precision}"):
         export_family(tmp_path, family(), ExportOptions(lowering=lowering))
     assert not (tmp_path / "bank.vptk").exists()
+
+
+# several labels an image --------------------------------------------------------------------------
+
+
+def with_thresholds(members):
+    """The same adapters, each for several labels an image, with thresholds of its own."""
+    adapters = {}
+    for i, (name, adapter) in enumerate(members.adapters.items()):
+        thresholds = np.full(len(adapter.labels), 0.2 + 0.1 * i, np.float32)
+        tensors = {**adapter.tensors, "head.thresholds": thresholds}
+        adapters[name] = replace(adapter, task="multilabel", tensors=tensors)
+    return replace(members, adapters=adapters)
+
+
+@pytest.mark.slow
+def test_a_mixed_batch_of_several_labels_answers_as_each_baked_bundle(tmp_path):
+    members = with_thresholds(family(kinds=("bilinear", "norms")))
+    bank = open_session(export_family(tmp_path, members), threads=1)
+    images, names = members.case.images, list(members.adapters)
+    mixed = bank.answers(np.repeat(images[:1], len(names), axis=0), names)
+    assert list(mixed) == ["logits", "scores"]
+    for i, name in enumerate(names):
+        out = tmp_path / f"{name}.vptk"
+        export(tmp_path / f"{name}.safetensors", out, weights=tmp_path / "weights.safetensors")
+        alone = open_session(out, threads=1)
+        own = alone.answers(images[:1])
+        count = len(alone.labels)
+        assert largest_difference(mixed["logits"][i][:count], own["logits"][0]) <= PARITY_FP32
+        assert np.abs(mixed["scores"][i][:count] - own["scores"][0]).max() <= 1e-6
+        assert (mixed["scores"][i][count:] == 0).all()  # a padded logit is 0, and its score 0.5
+        assert bank.scores(images, name).shape == (len(images), count)
+        (said,), (expected,) = bank.predict(images[:1], adapter=name), alone.predict(images[:1])
+        assert [label for label, _ in said.labels] == [label for label, _ in expected.labels]
+        thresholds = bank.bundle.thresholds_of(name)
+        assert np.array_equal(thresholds, alone.bundle.thresholds_of(None))
+
+
+@pytest.mark.slow
+def test_a_bank_holds_adapters_of_one_task(tmp_path):
+    members = family(kinds=("bilinear", "linear"))
+    several = with_thresholds(members).adapters["linear"]
+    assert_bank_refused(
+        tmp_path,
+        members,
+        lambda _: several,
+        AdapterError,
+        r"'linear': its task is 'multilabel', that of the bank 'single'",
+    )
+    bank = export_family(tmp_path, members)
+    write_adapter(tmp_path / "several.safetensors", replace(several, name="several"))
+    with pytest.raises(AdapterError, match="its task is 'multilabel', that of the bank 'single'"):
+        add(bank, tmp_path / "several.safetensors")
+    (tmp_path / "other").mkdir()
+    other = export_family(tmp_path / "other", with_thresholds(members))
+    with pytest.raises(AdapterError, match="its task is 'single', that of the bank 'multilabel'"):
+        add(other, tmp_path / "linear.safetensors", name="again")
+    assert add(other, tmp_path / "several.safetensors") == "several"
+    for path in export_baselines(other, tmp_path / "other").values():
+        assert open_session(path, threads=1).scores(members.case.images).shape[1] == 5

@@ -161,3 +161,24 @@ def test_a_bundle_is_copied_with_it(rejecting, tmp_path, photos):
     shutil.copytree(rejecting(), tmp_path / "copy.vptk")
     with open_session(tmp_path / "copy.vptk", "cpu") as session:
         assert [p.rejected for p in session.predict(photos, reject=0.1)] == [False, True]
+
+
+def test_several_labels_an_image_are_one_class(make_bundle, tiny_model, tmp_path):
+    path = make_bundle(gives=("logits", "scores", "features"), thresholds=(0.5, 0.5, 0.5))
+    run = lambda images: {"features": tiny_model.features(images)}  # noqa: E731
+    images = Labelled(10, 0, truth=False), Labelled(10, 1, truth=False)
+    with pytest.raises(DataError, match="not the labels of the adapter"):
+        rejection_of(run, *images)
+    found = rejection_of(run, *images, several=True)
+    assert len(found.typicality.means) == 1
+    assert (found.report["false_accept"], found.report["classes_left_out"]) == (None, 0)
+    write_rejection(path / "rejection.safetensors", found)
+    relist(path)
+    with open_session(path) as session:
+        known, strange = session.predict(
+            [images[0].images[0], np.full((24, 16, 3), 255, np.uint8)], reject=0.1
+        )
+    assert (known.rejected, strange.rejected) == (False, True)
+    assert set(strange.to_json()) == {
+        "path", "index", "adapter", "rejected", "typicality", "labels", "scores", "top",
+    }  # fmt: skip

@@ -76,3 +76,20 @@ def test_nan_and_nothing():
         compare(LOGITS, broken, None, **JUDGED)
     with pytest.raises(DataError, match="no images"):
         compare(LOGITS[:0], LOGITS[:0], None, **JUDGED)
+
+
+def test_of_several_labels_an_image_the_labels_that_are_given_are_compared():
+    """Half of what is given is lost, though 97.5 % of all decisions are the same."""
+    expected = np.full((10, 20), -4.0)
+    expected[:, 0] = 4.0
+    found = expected.copy()
+    found[:5, 0] = -4.0
+    halves = np.full(20, 0.5, np.float32)
+    result = compare(expected, found, np.zeros(10, np.intp), **JUDGED, thresholds=halves)
+    assert result.agreement == pytest.approx(2 / 3)  # 2 · 5 / (10 + 5)
+    assert (result.ok, result.top1, result.to_json()["multilabel"]) == (False, None, True)
+    with pytest.raises(GateError, match=r"on 66\.67% of the labels of 10 images"):
+        require_gate("a", "int8", result)
+    lenient = compare(expected, found, None, **JUDGED, thresholds=np.full(20, 0.01, np.float32))
+    assert lenient.ok  # at these thresholds every label is given by both
+    assert "multilabel" not in compare(expected, found, None, **JUDGED).to_json()

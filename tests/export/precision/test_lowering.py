@@ -59,3 +59,12 @@ def test_a_graph_that_changes_labels_fails_its_gate(case, evidence, monkeypatch)
     monkeypatch.setattr(lower_module, "precise", biased)
     with pytest.raises(GateError, match="agrees with fp32"):
         lower("a", model, Lowering(precision="fp16", min_agreement=0.8), evidence)
+
+
+def test_of_several_labels_an_image_labels_are_judged(case, evidence):
+    """Where every label is given by both, nothing that int8 does to the logits is a disagreement."""
+    model, wanted = graph_of(case), Lowering(precision="int8", min_agreement=0.1)
+    always = np.full(len(case.adapter.labels), 1e-30, np.float32)
+    gate = lower("a", model, wanted, evidence, thresholds=always).gate
+    assert (gate["multilabel"], gate["agreement"], gate["top1"]) == (True, 1.0, None)
+    assert gate["sqnr_db"] < 100

@@ -65,10 +65,10 @@ def test_logits_are_those_of_the_model(open_baked, make_bundle, tiny_model, feed
 
 
 @EITHER
-@pytest.mark.parametrize("gives", [("logits", "features"), ("features",)])
+@pytest.mark.parametrize("gives", [("logits", "scores", "features"), ("features",)])
 @pytest.mark.parametrize("count", [0, 1, 11])
 def test_all_outputs_come_by_their_names(open_baked, make_bundle, tiny_model, gives, count):
-    session = open_baked(make_bundle(gives=gives))
+    session = open_baked(make_bundle(gives=gives, thresholds=(0.1, 0.5, 0.9)))
     for seed in range(4):
         images = noise(count, seed)
         answers = session.answers(images)

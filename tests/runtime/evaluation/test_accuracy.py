@@ -8,6 +8,8 @@ import pytest
 
 from vptkit.errors import DataError, GateError
 from vptkit.formats.bundle import open_bundle
+from vptkit.images.image_file import open_image
+from vptkit.images.preprocess import prepare
 from vptkit.runtime.evaluation.accuracy import evaluate, split_folder
 from vptkit.runtime.evaluation.image_batches import open_image_batches
 from vptkit.runtime.session.baked_session import GraphSession
@@ -294,3 +296,56 @@ def test_columns_are_asked_for_and_answered(session, colour_folders):
     with pytest.raises(DataError, match="--columns image=id,label=class"):
         evaluate(session, colour_folders / "list.csv")
     assert evaluate(session, colour_folders / "list.csv", columns="image=file_name").count == 8
+
+
+# several labels an image --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(colour_folders):
+    """The same images in a table: each is what its folder says, and "odd" images are blue, too."""
+    lines = ["path,labels"]
+    for file in sorted(colour_folders.rglob("*.png")):
+        name = file.relative_to(colour_folders)
+        lines.append(f"{name},{name.parent}" + (";blue" if int(name.stem) % 2 else ""))
+    table = colour_folders / "list.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def test_several_labels_are_judged_label_by_label(make_bundle, several, tiny_model):
+    session = open_session(make_bundle(labels=("blue", "red", "green"), thresholds=(0.5, 0.5, 0.5)))
+    plain = open_session(make_bundle(thresholds=(0.5, 0.5, 0.5)))
+    wrong, right = evaluate(session, several), evaluate(plain, several, batch=5)
+    assert (right.data, right.split, right.count, right.absent) == (several, None, 12, [])
+    assert [of["count"] for of in right.classes.values()] == [4, 4, 8]
+    scores = plain.scores(
+        np.stack([prepare(open_image(one), tiny_model.preprocess) for one in right.images])
+    )
+    np.testing.assert_allclose(right.scores, scores, atol=1e-6)
+    assert right.truth[:2].tolist() == [[False, False, True], [False, False, True]]  # blue/0, /1
+    assert right.mean_average_precision > wrong.mean_average_precision
+    assert right.micro_f1 > wrong.micro_f1
+
+
+def test_class_folders_have_one_label_each_for_a_bundle_of_several(make_bundle, colour_folders):
+    session = open_session(make_bundle(thresholds=(0.5, 0.5, 0.5)))
+    result = evaluate(session, colour_folders)
+    assert (result.truth.sum(axis=1) == 1).all()
+    assert result.mistakes[0].image == colour_folders / "green" / "3.png"
+    shutil.rmtree(colour_folders / "red")
+    (colour_folders / "pink").mkdir()
+    shutil.copy(colour_folders / "blue" / "0.png", colour_folders / "pink")
+    with pytest.raises(DataError, match="not labels of the bundle: pink"):
+        evaluate(session, colour_folders)
+
+
+def test_a_label_that_the_bundle_does_not_know(make_bundle, several):
+    session = open_session(make_bundle(labels=("red", "green", "blu"), thresholds=(0.5,) * 3))
+    with pytest.raises(DataError, match=r"not labels of the bundle: blue.*blue is near blu"):
+        evaluate(session, several)
+
+
+def test_several_labels_for_a_bundle_of_one(session, several):
+    with pytest.raises(DataError, match="several labels an image"):
+        evaluate(session, several)

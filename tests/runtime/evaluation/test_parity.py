@@ -9,6 +9,7 @@ from vptkit.runtime.evaluation.parity import (
     check_golden,
     check_logits,
     default_tolerance,
+    parity_verdict,
     require_parity,
 )
 from vptkit.runtime.session.baked_session import GraphSession
@@ -95,3 +96,33 @@ def test_other_precisions_need_a_tolerance():
 def test_a_senseless_tolerance_is_refused(make_bundle, tolerance):
     with pytest.raises(VptkitError, match="tolerance is"):
         check_golden(open_session(make_bundle()), tolerance=tolerance)
+
+
+# several labels an image --------------------------------------------------------------------------
+
+
+def test_scores_are_compared_beside_the_logits(make_bundle):
+    session = open_session(make_bundle(thresholds=(0.2, 0.5, 0.8)))
+    parity = check_golden(session)
+    assert (parity.ok, parity.top1_agreement) == (True, 1.0)
+    assert parity.scores_max_diff < 1e-6
+    assert ", same labels" in parity_verdict(parity, "cpu")
+    assert "scores_ok" not in check_golden(open_session(make_bundle())).to_json()
+
+
+def test_scores_of_other_logits_are_found_out(make_bundle, monkeypatch):
+    """Logits may be right, and what is shown beside them not."""
+    session = open_session(make_bundle(thresholds=(0.2, 0.5, 0.8)))
+    whole = GraphSession.answers
+
+    def doctored(self, *arguments):
+        return {
+            k: v * np.float32(1 - 1e-3 * (k == "scores"))
+            for k, v in whole(self, *arguments).items()
+        }
+
+    monkeypatch.setattr(GraphSession, "answers", doctored)
+    parity = check_golden(session)
+    assert (parity.ok, parity.scores_ok) == (False, False)
+    with pytest.raises(GateError, match="the scores are not those of the logits"):
+        require_parity(session, parity)

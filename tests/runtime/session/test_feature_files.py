@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,22 @@ def test_another_suffix_and_no_pyarrow(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"vptkit\[data\]"):
         require_features_file(tmp_path / "x.parquet")
     require_features_file(tmp_path / "x.npy")
+
+
+def test_several_labels_an_image_are_lists(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    given = [(("cat", 0.5), ("dog", 0.25)), ()]
+    rows = [replace(row, labels=labels) for row, labels in zip(predictions(2), given, strict=True)]
+    for name in ("x.npy", "x.parquet"):
+        with saving_features(tmp_path / name, width=4, several=True) as write:
+            for row in rows:
+                write(row)
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert table["labels"].to_pylist() == [["cat", "dog"], []]
+    assert table["scores"].to_pylist() == [[0.5, 0.25], []]
+    with (tmp_path / "x.npy.csv").open(encoding="utf-8", newline="") as stream:
+        assert [line[2:] for line in csv.reader(stream)] == [
+            ["labels", "scores"],
+            ['["cat", "dog"]', "[0.5, 0.25]"],
+            ["[]", "[]"],
+        ]

@@ -116,3 +116,38 @@ def test_logits_that_are_not_finite_are_an_error_and_not_a_score(
     found = list(predict(session, [colour_folders / "red"], batch=4))
     assert "NaN or Inf" in found[0].error
     assert [p.error for p in found[1:]] == [None] * 3
+
+
+# several labels an image --------------------------------------------------------------------------
+
+
+def test_labels_at_or_above_their_thresholds_best_first(make_bundle, colour_folders, tiny_model):
+    thresholds = np.float32([0.001, 0.1, 0.9])
+    session = open_session(make_bundle(thresholds=tuple(map(float, thresholds))))
+    names = ("red", "green", "blue")
+    sizes = set()
+    for found in predict(session, [colour_folders], top_k=2):
+        pixels = prepare(open_image(found.path), tiny_model.preprocess)
+        scores = 1 / (1 + np.exp(-tiny_model.logits(pixels[None])[0].astype(float)))
+        order = np.argsort(-scores)
+        given = [names[i] for i in order if scores[i] >= thresholds[i]]
+        assert [label for label, _ in found.labels] == given
+        assert [label for label, _ in found.top] == [names[i] for i in order[:2]]
+        np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+        document = found.to_json()
+        assert (document["labels"], len(document["top"])) == (given, 2)
+        assert document["scores"] == [score for _, score in found.labels]
+        assert found.label == (given[0] if given else None)
+        sizes.add(len(given))
+    assert len(sizes) > 1
+
+
+def test_an_image_at_its_threshold_and_one_without_labels(make_bundle):
+    session = open_session(make_bundle(thresholds=(0.5, 0.5, 0.5)))
+    image = np.zeros((24, 16, 3), np.uint8)
+    (first,) = predict(session, image)
+    exact = float(first.scores[0])
+    (found,) = predict(open_session(make_bundle(thresholds=(exact, 0.99, 0.99))), image)
+    assert found.labels == (("red", exact),)
+    (found,) = predict(open_session(make_bundle(thresholds=(0.999, 0.999, 0.999))), image)
+    assert (found.labels, found.label, found.to_json()["labels"]) == ((), None, [])

@@ -106,3 +106,37 @@ def test_one_line_an_image_whatever_its_label_is(capsys):
     forged = Prediction(path="a\n.png", adapter="a", top=(("x\nb.png  cat 1.000\x1b[8m", 0.5),))
     text_writer(sys.stdout)(forged)
     assert capsys.readouterr().out == "a\\n.png  x\\nb.png  cat 1.000\\x1b[8m 0.500\n"
+
+
+# several labels an image --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(tmp_path):
+    top = (("cat", 0.75), ("a;b", 0.25))
+    return [
+        Prediction(path=tmp_path / "a.jpg", adapter="x", top=top, labels=top),
+        Prediction(path=tmp_path / "b.jpg", adapter="x", top=top, labels=()),
+        Prediction(path=tmp_path / "c.jpg", adapter="x", error="broken"),
+    ]
+
+
+def test_csv_of_several_labels(tmp_path, several):
+    with saving(tmp_path / "out.csv", top_k=1, several=True) as write:
+        deliver(several, [write])
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["path", "adapter", "error", "labels", "scores"]
+    assert (json.loads(rows[0]["labels"]), json.loads(rows[0]["scores"])) == (
+        ["cat", "a;b"],
+        [0.75, 0.25],
+    )
+    assert [rows[i]["labels"] for i in (1, 2)] == ["[]", ""]
+
+
+def test_text_of_several_labels(several, capsys):
+    deliver(several, [text_writer(sys.stdout)])
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("a.jpg  cat 0.750  a;b 0.250")
+    assert second.endswith("b.jpg  no label (nearest: cat 0.750)")
+    assert third.endswith("error: broken")

@@ -10,6 +10,7 @@ import pytest
 
 from vptkit.api.judging import baselines_of, check, evaluate, profile
 from vptkit.errors import BundleError, GateError, VptkitError
+from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
 from vptkit.runtime.profile.settings import ProfileSettings
 from vptkit.runtime.session.factory import open_session
 
@@ -148,3 +149,9 @@ def test_the_defaults_are_those_of_the_commands():
             field.name in command and field.name != "backend"
         ):  # `test_profile_takes_the_default_backend`
             assert field.default == command[field.name].default, field.name
+
+
+def test_evaluate_of_several_labels_an_image(make_bundle, colour_folders):
+    found = evaluate(make_bundle(thresholds=(0.5, 0.5, 0.5)), colour_folders)
+    assert isinstance(found, MultilabelEvaluation)
+    assert found.count == 12

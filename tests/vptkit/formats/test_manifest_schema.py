@@ -29,6 +29,11 @@ def document(make_bundle) -> dict[str, Any]:
     return json.loads((make_bundle() / "manifest.json").read_text())
 
 
+@pytest.fixture
+def several(make_bundle) -> dict[str, Any]:
+    return json.loads((make_bundle(thresholds=(0.1, 0.5, 0.9)) / "manifest.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
     folder = export_family(tmp_path_factory.mktemp("bank"), family(kinds=("bilinear", "linear")))
@@ -280,3 +285,50 @@ def test_the_largest_vits_fit(tiny_spec):
         {"depth": 12, "width": 768, "heads": 12, "mlp_width": 3072, "image_size": (2048, 2048)},
     ):
         replace(tiny_spec, **sizes, patch_size=(14, 14))
+
+
+# several labels an image --------------------------------------------------------------------------
+
+AT = "adapters/0/thresholds"
+
+
+def test_an_honest_one_of_several_labels_passes(several):
+    require_manifest(several, "m")
+    assert several["task"] == "multilabel"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (AT, ..., "thresholds of the adapter 'tiny' are missing"),
+        (AT, [0.1, 0.5], "2 thresholds of the adapter 'tiny', expected 3"),
+        (AT, [0.1, 0.5, 0.9, 0.9], "4 thresholds"),
+        (AT, [[0.1, 0.5, 0.9]], r"thresholds\[0\] is \[0.1"),
+        (AT, 0.5, "thresholds is 0.5, expected a list"),
+        (AT, [0.1, 0.5, float("nan")], r"thresholds\[2\] is nan, expected a number from 0 to 1"),
+        (AT, [0.1, 0.5, float("inf")], r"thresholds\[2\] is inf"),
+        (AT, [0.1, 0.5, True], r"thresholds\[2\] is True"),
+        (AT, [0.1, 0.5, "0.9"], r"thresholds\[2\] is '0.9'"),
+        (AT, [0.1, 0.5, 1.5], r"thresholds\[2\] is 1.5"),
+        (AT, [0, 0.5, 0.9], "is 0, expected above 0 and below 1"),
+        (AT, [0.1, 1, 0.9], "is 1, expected above 0 and below 1"),
+        (AT, [0.1, 1e-60, 0.9], "is 1e-60, expected above 0"),  # 0 in float32
+        (AT, [0.1, 1 - 1e-12, 0.9], "is 1, expected above 0"),  # 1 in float32
+        ("task", ..., "thresholds of the adapter 'tiny' need a task"),
+        ("task", "single", "task is 'single', expected one of multilabel"),
+        ("task", None, "task is None"),
+        ("outputs", [LOGITS], "outputs is not logits .B, C. .and scores"),
+        ("outputs", [{**LOGITS, "name": "scores"}], "outputs is not"),
+        ("outputs", [{**LOGITS, "name": "scores"}, LOGITS], "outputs is not"),
+        ("outputs/1/shape", ["B", 4], "the graph has 4 classes, an adapter 3 labels"),
+    ],
+)
+def test_wrong_thresholds_are_refused(several, path, value, message):
+    with pytest.raises(BundleError, match=message):
+        require_manifest(changed(several, path, value), "m")
+
+
+def test_scores_without_a_task_are_refused(document):
+    scores = {**LOGITS, "name": "scores"}
+    with pytest.raises(BundleError, match="outputs is not logits"):
+        require_manifest(changed(document, "outputs", [LOGITS, scores]), "m")

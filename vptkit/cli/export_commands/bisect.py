@@ -88,7 +88,13 @@ def bisect(
     judging = judging_images(asked, _tuned(opened))
     evidence = judging.evidence(runner(opened.preprocess, threads), no_phases)
     with progress("bisect") as bar:
-        found = find_islands(read_model(opened), wanted, evidence, lambda text: bar.update(1, text))
+        found = find_islands(
+            read_model(opened),
+            wanted,
+            evidence,
+            lambda text: bar.update(1, text),
+            opened.thresholds_of(None),
+        )
     document = {
         "bundle": str(bundle),
         "precision": precision,
@@ -109,7 +115,7 @@ def _tuned(bundle: Any) -> Any:
     record: dict[str, Any] = {}
     if ADAPTER in bundle.manifest["files"]:
         record = parse_adapter(bundle.read(ADAPTER), bundle.path / ADAPTER).train
-    return Tuned(bundle.labels, bundle.preprocess, record)
+    return Tuned(bundle.labels, bundle.preprocess, record, bundle.task)
 
 
 def _verdict(document: dict[str, Any], name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vptkit.cli.shared.verdict import next_command, wrote
-from vptkit.scores.score_interval import percent, share_text
+from vptkit.scores.score_interval import interval_text, percent, share_text
 from vptkit.shown_text import shown, tell
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ def parity_text(parity: Mapping[str, Any] | None, *, asked: bool = True) -> str:
     if parity["top1_agreement"] is not None:
         same = round(parity["top1_agreement"] * count)
         top1 = ", same top-1" if same == count else f", same top-1 on {same} of them"
+    if parity.get("scores_max_diff") is not None:
+        share = parity["top1_agreement"]
+        kept = "same labels" if share == 1 else f"{percent(share)} of the labels the same"
+        top1 = f", scores to {parity['scores_max_diff']:.0e}, {kept}"
     simulated = " (simulated on the CPU)" if parity.get("simulated") else ""
     return (
         f"OK: {count} golden images, largest difference {parity['max_rel_diff']:.0e} "
@@ -53,6 +57,12 @@ def gate_text(precision: str, gate: Mapping[str, Any] | None) -> str:
     same = share_text(round(gate["agreement"] * count), count)
     wanted = f"at least {percent(gate['min_agreement'])} wanted"
     text = f"fp32's label{on} kept on {same}, {wanted}"
+    if gate.get("multilabel"):
+        low, high = gate["agreement_low"], gate["agreement_high"]
+        text = (
+            f"fp32's labels of {count} images{on} kept to {percent(gate['agreement'])} (F1; 95 % "
+            f"interval {interval_text([low, high])}), {wanted}"
+        )
     if gate["top1"] is not None:
         before, after = percent(gate["top1_fp32"]), share_text(round(gate["top1"] * count), count)
         text = f"accuracy{on} {before} → {after}; fp32's label kept on {same}, {wanted}"

@@ -134,6 +134,7 @@ def report_overflow(
 ) -> None:
     """`vptkit check --overflow DATA`: the largest magnitude of everything, block by block."""
     from vptkit.formats.bundle import open_bundle
+    from vptkit.formats.manifest_schema import MULTILABEL
     from vptkit.progress import progress
 
     opened = open_bundle(bundle)
@@ -144,7 +145,10 @@ def report_overflow(
     from vptkit.export.precision.pixel_centring import centre_pixels
     from vptkit.runtime.evaluation.image_batches import open_image_batches
 
-    images = open_image_batches(data, opened.preprocess, allow_outside=allow_outside)
+    several = opened.task == MULTILABEL
+    images = open_image_batches(
+        data, opened.preprocess, allow_outside=allow_outside, several=several
+    )
     model = read_model(opened)
     centre_pixels(model)
     with progress("overflow", total=images.count) as bar:

@@ -20,6 +20,7 @@ from vptkit.cli.shared.options import (
 )
 from vptkit.cli.shared.output import announce, emit
 from vptkit.cli.shared.verdict import next_command, wrote
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.shown_text import tell
 
 __all__ = ["evaluate_bundle"]
@@ -67,6 +68,8 @@ def evaluate_bundle(
     from vptkit.runtime.evaluation.confusion_plot import plot_confusion
     from vptkit.runtime.evaluation.evaluation_text import evaluation_text
     from vptkit.runtime.evaluation.mistakes_file import require_mistakes_file, write_mistakes
+    from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
+    from vptkit.runtime.evaluation.multilabel_text import multilabel_text
     from vptkit.runtime.session.factory import open_session
 
     if save is not None:
@@ -75,6 +78,12 @@ def evaluate_bundle(
         require_plot(plot, force=force)
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
+    if session.bundle.task == MULTILABEL and plot is not None:
+        raise typer.BadParameter(
+            f"draws which class is taken for which, and images of {bundle} may have several labels. "
+            "Leave it away: the table says how each label fares, --json all of them",
+            param_hint="--plot",
+        )
     with progress("eval") as bar:
         result = evaluate(
             session,
@@ -87,11 +96,12 @@ def evaluate_bundle(
             batch=batch,
             progress=bar,
         )
+    several = isinstance(result, MultilabelEvaluation)
     for note in result.notes:
         tell(f"note: {note}")
     if save is not None:
-        write_mistakes(result.mistakes, save)
-    if plot is not None:
+        write_mistakes(result.mistakes, save, several=several)
+    if plot is not None and not isinstance(result, MultilabelEvaluation):
         plot_confusion(result, plot, adapter or session.bundle.name)
     document = {"bundle": str(bundle), "backend": session.backend, **result.to_json()}
     written = [path for path in (save, plot) if path is not None]
@@ -102,7 +112,12 @@ def evaluate_bundle(
         ]
     else:
         ending += [next_command("profile", bundle)]
-    emit(document, as_json, text="\n".join([evaluation_text(result), *ending]))
+    told = (
+        multilabel_text(result)
+        if isinstance(result, MultilabelEvaluation)
+        else evaluation_text(result)
+    )
+    emit(document, as_json, text="\n".join([told, *ending]))
 
 
 def _chosen(split: str | None, adapter: str | None) -> list[str]:

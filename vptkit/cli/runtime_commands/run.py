@@ -14,6 +14,7 @@ import typer
 from vptkit.cli.shared.options import Backend, BundleArgument, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import announce
 from vptkit.errors import BundleError, DataError
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.shown_text import shown, tell
 
 __all__ = ["run"]
@@ -57,17 +58,28 @@ def run(
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     _require_outputs(session.bundle, save, features, as_json=as_json)
+    several = session.bundle.task == MULTILABEL
     written = [path for path in (save, features) if path is not None]
     printed = as_json or not written
     with contextlib.ExitStack() as stack:
         writers = []
         if features is not None:
             width = session.bundle.features or 0
-            writers.append(stack.enter_context(saving_features(features, width=width, force=force)))
+            writers.append(
+                stack.enter_context(
+                    saving_features(features, width=width, several=several, force=force)
+                )
+            )
         if save is not None:
             writers.append(
                 stack.enter_context(
-                    saving(save, top_k=top_k, rejects=reject is not None, force=force)
+                    saving(
+                        save,
+                        top_k=top_k,
+                        rejects=reject is not None,
+                        several=several,
+                        force=force,
+                    )
                 )
             )
         if printed:

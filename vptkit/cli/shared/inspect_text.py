@@ -56,6 +56,7 @@ def _adapter(document: Mapping[str, Any]) -> dict[str, str]:
         "name": document["name"],
         "backbone": _backbone(document["backbone"], document["preprocess"]),
         "method": _method(document),
+        "task": _task(document, document.get("thresholds")),
         "classes": _classes(document["labels"], _at(train, "images", "train")),
         **_accuracy(train),
         "images": _images(train),
@@ -80,6 +81,7 @@ def _bundle(
         if len(adapters) > 1
         else ", ".join(filter(None, [first["name"], _method(first)])),
         "backbone": _backbone(document["backbone"], document["preprocess"]),
+        "task": _task(document, first.get("thresholds") if len(adapters) == 1 else None),
         "classes": _classes(first["labels"], None) if len(adapters) == 1 else _counts(adapters),
         **_accuracy(train),
         "deltas": _deltas(document.get("deltas")),
@@ -125,13 +127,29 @@ def _classes(labels: Sequence[str], counts: Any) -> str:
     return f"{len(labels)}: {_few(named)}" + ("; images to train on" if known else "")
 
 
+def _task(document: Mapping[str, Any], thresholds: Sequence[float] | None) -> str:
+    """As "multilabel, thresholds 0.31 to 0.72"; nothing of one label an image."""
+    task = document.get("task")
+    if task is None:
+        return ""
+    if not thresholds:
+        return str(task)
+    least, most = min(thresholds), max(thresholds)
+    between = f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+    return f"{task}, threshold{'s' * (least != most)} {between}"
+
+
 def _counts(adapters: Sequence[Mapping[str, Any]]) -> str:
     counts = sorted({len(entry["labels"]) for entry in adapters})
     return f"{counts[0]} to {counts[-1]}, by adapter" if len(counts) > 1 else str(counts[0])
 
 
 def _accuracy(train: Mapping[str, Any]) -> dict[str, str]:
-    """The test's with its interval; val's if that is all."""
+    """The test's with its interval; val's if that is all. Of several labels an image mAP and F1."""
+    for split in ("test", "val"):
+        found, f1 = (_at(train, "multilabel", split, key) for key in ("map", "micro_f1"))
+        if _is_share(found) and _is_share(f1):
+            return {"scores": f"{split} mAP {percent(found)}, micro F1 {percent(f1)}"}
     for split in ("test", "val"):
         share, count = train.get(f"{split}_top1"), _total(train, split)
         if _is_share(share):
@@ -209,7 +227,9 @@ def _gate(gate: Any, precision: str) -> str:
     if not (_is_share(share) and _is_count(count)):
         return "" if precision == "fp32" else "not judged on real images"
     now, before = _at(gate, "top1"), _at(gate, "top1_fp32")
-    text = f"agrees with fp32 on {percent(share)} of {count} images"
+    several = _at(gate, "multilabel") is True
+    whose = f"the labels of {count}" if several else f"{count}"
+    text = f"agrees with fp32 on {percent(share)} of {whose} images"
     if _is_share(now) and _is_share(before):
         text += f"; accuracy {percent(before)} → {percent(now)}"
     split, kind = _at(gate, "split"), _at(gate, "too_kind")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.datasets.dataset_bounds import inside_of, require_inside
-from vptkit.datasets.dataset_files import read_data_files
 from vptkit.errors import DataError
+from vptkit.formats.manifest_schema import MULTILABEL, SINGLE
 from vptkit.images.image_file import class_folders, digest_of_image, folders_in, image_files
 from vptkit.images.image_sketch import count_known
 from vptkit.images.labelled_images import SPLIT_NAMES, split_folders, split_of_name
@@ -24,6 +24,7 @@ from vptkit.regular_files import is_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from vptkit.formats.manifest_schema import Task
     from vptkit.images.image_file import ImageFile
     from vptkit.images.labelled_images import Classes
     from vptkit.images.preprocess import Preprocess
@@ -61,11 +62,13 @@ class Tuned(NamedTuple):
         labels: of its classes.
         preprocess: how images are prepared.
         record: of its training, free form (`Adapter.train`).
+        task: whether an image may have several labels; then those of a data set do not matter.
     """
 
     labels: tuple[str, ...]
     preprocess: Preprocess
     record: Mapping[str, Any]
+    task: Task = SINGLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +138,7 @@ def evidence_of(asked: Asked, run: Callable[[Any], Any], phase: Phases) -> Calla
     """
 
     def evidence(adapter: Any) -> Any:
-        tuned = Tuned(adapter.labels, adapter.preprocess, adapter.train)
+        tuned = Tuned(adapter.labels, adapter.preprocess, adapter.train, adapter.task)
         return judging_images(asked, tuned).evidence(run(adapter.preprocess), phase)
 
     return evidence
@@ -151,13 +154,14 @@ def judging_images(asked: Asked, tuned: Tuned) -> Judging:
         DataError: no such data, or no images.
     """
     reader = _Reader(asked, tuned)
-    shaped = None if asked.calibration is None else _read(asked.calibration, asked)
+    several = tuned.task == MULTILABEL
+    shaped = None if asked.calibration is None else _read(asked.calibration, asked, several=several)
     calibration, split = None, ""
     if shaped is not None:
         split = shaped.first(_CALIBRATION_ORDER)
         calibration = reader.batches(shaped, split, limit=asked.most)
     if asked.gate is not None:
-        judges = _read(asked.gate, asked)
+        judges = _read(asked.gate, asked, several=several)
         candidates = [judges.first(asked.order)]
     elif shaped is not None:
         judges = shaped
@@ -304,13 +308,15 @@ def _all(classes: Classes) -> list[ImageFile]:
     return [image for images in classes.values() for image in images]
 
 
-def _read(path: Path, asked: Asked) -> _Data:
+def _read(path: Path, asked: Asked, *, several: bool) -> _Data:
     """What lies at a path: a data set, a split of one, or images.
 
     Raises:
         DataError: nothing of that kind.
     """
-    listed = read_data_files(path, allow_outside=asked.allow_outside)
+    from vptkit.runtime.evaluation.multilabel_images import listed_images
+
+    listed = listed_images(path, several=several, allow_outside=asked.allow_outside)
     if listed is not None:
         if set(listed) != {""}:
             return _Data(path=path, root=path, splits=listed, listed=True)

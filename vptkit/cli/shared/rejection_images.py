@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vptkit.errors import DataError
+from vptkit.formats.manifest_schema import MULTILABEL
 
 __all__ = ["rejection_images"]
 
@@ -21,14 +22,15 @@ def rejection_images(data: Path, adapter: Any, *, allow_outside: bool = False) -
     Raises:
         DataError: one of the splits is missing, or a class is none of the labels.
     """
-    from vptkit.datasets.dataset_files import read_data_files
     from vptkit.images.labelled_images import split_folders
     from vptkit.paths.path_advice import advised
     from vptkit.regular_files import is_folder
     from vptkit.runtime.evaluation.image_batches import open_image_batches
+    from vptkit.runtime.evaluation.multilabel_images import listed_images
 
+    several = adapter.task == MULTILABEL
     with advised(data, "data", DataError):
-        listed = read_data_files(data, allow_outside=allow_outside)
+        listed = listed_images(data, several=several, allow_outside=allow_outside)
         splits = listed or (split_folders(data) if is_folder(data) else {})
     missing = [name for name in ("train", "val") if name not in splits]
     if missing:
@@ -44,11 +46,12 @@ def rejection_images(data: Path, adapter: Any, *, allow_outside: bool = False) -
             split=name,
             limit=_MOST,
             allow_outside=allow_outside,
+            several=several,
         )
         for name in ("train", "val")
     )
     for name, images in (("train", train), ("val", val)):
-        if images.truth is None:
+        if images.truth is None and not several:
             raise DataError(
                 f"{data}: classes of {name} are not labels of the adapter {adapter.name!r}; "
                 "--reject-from takes the data that it was tuned on."

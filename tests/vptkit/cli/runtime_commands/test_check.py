@@ -290,3 +290,9 @@ def test_a_simulation_writes_only_into_its_own_folder(
     assert_error(vptkit("check", path), 2, "a name in files is", "plain name")
     assert victim.read_text() == "mine"
     assert list((tmp_path / "t").iterdir()) == [victim]
+
+
+def test_several_labels_an_image(vptkit, make_bundle):
+    code, out, _ = vptkit("check", make_bundle(thresholds=(0.2, 0.5, 0.8)))
+    assert code == 0
+    assert re.search(r"scores to \de-0\d, same labels", out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -89,3 +90,22 @@ def test_images_outside_of_the_data(vptkit, make_bundle, colour_folders, tmp_pat
     assert (code, json.loads(out)["count"]) == (0, 12)
     assert "note: " in err
     assert "1 file lies outside of this data set" in err
+
+
+@pytest.mark.slow
+def test_several_labels_an_image(vptkit, make_bundle, colour_folders, tmp_path):
+    bundle = make_bundle(thresholds=(0.5, 0.5, 0.5))
+    code, out, _ = vptkit("eval", bundle, colour_folders, "--save", tmp_path / "w.csv")
+    verdict, told, _ = out.splitlines()[-3:]
+    assert (code, told.startswith(f"wrote {tmp_path}/w.csv (")) == (0, True)
+    assert re.match(r"mAP \d+\.\d %, micro F1 \d+\.\d % \(95 % interval .*\(12 images\)$", verdict)
+    assert re.search(r"^label +images +given +precision +recall +F1 +AP +from$", out, re.MULTILINE)
+    _, out, _ = vptkit("eval", bundle, colour_folders, "--json")
+    document = json.loads(out)
+    assert (document["task"], document["count"]) == ("multilabel", 12)
+    saved = (tmp_path / "w.csv").read_text().splitlines()
+    assert len(saved) == 1 + 12 - document["exact"]
+    code, _, err = vptkit("eval", bundle, colour_folders, "--plot", tmp_path / "c.svg")
+    assert code == 2
+    assert "--plot" in err
+    assert not (tmp_path / "c.svg").exists()

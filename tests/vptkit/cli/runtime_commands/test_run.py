@@ -173,3 +173,20 @@ def test_profile_of_features_alone(vptkit, make_bundle):
     code, out, err = vptkit("profile", alone, "--rounds", "3", "--no-memory", "--json")
     assert code == 0, err
     assert json.loads(out)["rows"][0]["count"] == 3
+
+
+@pytest.mark.slow
+def test_run_of_several_labels_an_image(vptkit, make_bundle, colour_folders, tmp_path):
+    bundle = make_bundle(thresholds=(0.5, 0.5, 0.001))
+    _, out, _ = vptkit("run", bundle, colour_folders / "red", "--json", "--top-k", "1")
+    document = json.loads(out.splitlines()[0])
+    assert document["labels"][0] == document["top"][0]["label"] == "red"
+    assert (len(document["top"]), "blue" in document["labels"]) == (
+        1,
+        True,
+    )  # top is cut, labels not
+    assert len(document["scores"]) == len(document["labels"])
+    code, out, _ = vptkit("run", bundle, colour_folders / "red", "--save", tmp_path / "x.csv")
+    assert code == 0
+    row = next(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
+    assert (json.loads(row["labels"]), row["error"]) == (document["labels"], "")

@@ -114,3 +114,27 @@ def test_a_text_of_a_stranger_is_shown_and_cut():
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) < 200
     assert "more" in entries(text)["classes"]
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "text"),
+    [
+        ([0.25, 0.75], "multilabel, thresholds 0.25 to 0.75"),
+        ([0.5, 0.5], "multilabel, threshold 0.5"),
+    ],
+)
+def test_several_labels_an_image(thresholds, text):
+    adapter = {**ADAPTER, "task": "multilabel", "thresholds": thresholds}
+    assert entries(inspect_text(adapter))["task"] == text
+    entry = {**BUNDLE["adapters"][0], "labels": ["a", "b"], "thresholds": thresholds}
+    gate = {**BUNDLE["gate"], "multilabel": True, "top1": None}
+    bundle = {**BUNDLE, "task": "multilabel", "adapters": [entry], "gate": gate}
+    assert entries(inspect_text(bundle))["task"] == text
+    assert "agrees with fp32 on 97.0 % of the labels of 100 images" in inspect_text(bundle)
+    assert "task" not in entries(inspect_text(BUNDLE))
+    scores = {"test": {"map": 0.612, "micro_f1": 0.58}, "val": {"map": 0.7, "micro_f1": 0.6}}
+    train = {**ADAPTER["train"], "test_top1": None, "multilabel": scores}
+    told = entries(inspect_text({**adapter, "train": train}))
+    assert told["scores"] == "test mAP 61.2 %, micro F1 58.0 %"
+    forged = {**train, "multilabel": {"test": {"map": "x", "micro_f1": [1]}, "val": 3}}
+    assert "scores" not in entries(inspect_text({**adapter, "train": forged}))

@@ -14,7 +14,9 @@ from vptkit.errors import DataError
 
 @pytest.fixture
 def adapter(tiny_model):
-    return SimpleNamespace(name="a", labels=("red", "green"), preprocess=tiny_model.preprocess)
+    return SimpleNamespace(
+        name="a", labels=("red", "green"), preprocess=tiny_model.preprocess, task="single"
+    )
 
 
 def made(root, splits, classes=("red", "green")):
@@ -52,3 +54,21 @@ def test_classes_that_the_adapter_does_not_know(tmp_path, adapter):
     data = made(tmp_path, ["train", "val"], ("red", "violet"))
     with pytest.raises(DataError, match="classes of train are not labels of the adapter 'a'"):
         rejection_images(data, adapter)
+
+
+def test_of_several_labels_an_image_the_images_alone_matter(tmp_path, adapter):
+    made(tmp_path, ["train", "val"])
+    lines = [f"{p.relative_to(tmp_path)},a;b" for p in sorted(tmp_path.rglob("*.png"))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,labels", *lines]) + "\n")
+    with pytest.raises(DataError, match="no split train"):
+        rejection_images(tmp_path / "list.csv", several(adapter))
+    parts = [f"{line},{line[: line.index('/')]}" for line in lines]
+    (tmp_path / "list.csv").write_text("\n".join(["path,labels,split", *parts]) + "\n")
+    train, val = rejection_images(tmp_path / "list.csv", several(adapter))
+    assert (train.count, val.count, train.truth) == (2, 4, None)
+    with pytest.raises(DataError, match="not labels of the adapter"):
+        rejection_images(tmp_path / "list.csv", adapter)
+
+
+def several(adapter):
+    return SimpleNamespace(**{**vars(adapter), "task": "multilabel"})
