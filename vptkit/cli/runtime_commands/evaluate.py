@@ -15,6 +15,7 @@ from vptkit.cli.shared.options import (
     BundleArgument,
     Columns,
     Force,
+    SkipBroken,
     Threads,
     TrustEngines,
 )
@@ -52,9 +53,7 @@ def evaluate_bundle(
     ] = None,
     force: Force = False,
     columns: Columns = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Judge without images that cannot be read.")
-    ] = False,
+    skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.datasets.dataset_bounds import inside_of, require_inside
 from vptkit.datasets.dataset_files import read_data_files
+from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError
+from vptkit.images.broken_images import skipped_text
 from vptkit.images.image_file import class_folders, digest_of_image, folders_in, image_files
 from vptkit.images.image_sketch import count_known
 from vptkit.images.labelled_images import SPLIT_NAMES, split_folders, split_of_name
 from vptkit.regular_files import is_folder
+from vptkit.shown_text import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,6 +47,8 @@ class Asked(NamedTuple):
         most_gate: of the gate; None for all.
         order: which split of a data set judges, where `gate` names none.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        columns: of `vptkit.datasets.table_columns.parse_columns`.
+        skip_broken: go on without images that cannot be read, and say which.
     """
 
     calibration: Path | None
@@ -52,6 +57,8 @@ class Asked(NamedTuple):
     most_gate: int | None = None
     order: tuple[str, ...] = _GATE_ORDER
     allow_outside: bool = False
+    columns: str | None = None
+    skip_broken: bool = False
 
 
 class Tuned(NamedTuple):
@@ -193,7 +200,7 @@ class _Reader:
         Raises:
             DataError: there are none.
         """
-        from vptkit.runtime.evaluation.image_batches import ImageBatches
+        from vptkit.runtime.evaluation.image_batches import batches_of
 
         found = self._images(data, split)
         bound = data.path if split == data.meant else data.root
@@ -213,13 +220,16 @@ class _Reader:
                 if found.files
                 else f"{bound}: no images. Expected some dozens at least."
             )
-        return ImageBatches(
-            paths=[found.files[i] for i in rows],
-            preprocess=self.tuned.preprocess,
-            truth=None if found.truth is None else found.truth[rows],
-            batch=8,
+        images = batches_of(
+            [found.files[i] for i in rows],
+            self.tuned.preprocess,
+            None if found.truth is None else found.truth[rows],
             inside=inside,
+            skip_broken=self.asked.skip_broken,
         )
+        if images.skipped:
+            tell(f"note: {skipped_text(bound, images.skipped)}")
+        return images
 
     def gate(
         self, data: _Data, candidates: Sequence[str], calibration: Any, shaped: _Data | None
@@ -310,7 +320,8 @@ def _read(path: Path, asked: Asked) -> _Data:
     Raises:
         DataError: nothing of that kind.
     """
-    listed = read_data_files(path, allow_outside=asked.allow_outside)
+    columns = parse_columns(asked.columns)
+    listed = read_data_files(path, allow_outside=asked.allow_outside, columns=columns)
     if listed is not None:
         if set(listed) != {""}:
             return _Data(path=path, root=path, splits=listed, listed=True)
