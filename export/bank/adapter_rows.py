@@ -131,6 +131,11 @@ def _problems(adapter: Adapter, bank: Bank) -> list[str]:
             "its prompts are shallow: they live on as tokens in every block, which makes another "
             f"graph. A bank takes deep prompts, tuned LayerNorms and plain heads. {baked}"
         )
+    if adapter.learned_counts():
+        problems.append(
+            "it has learned keys and values (prefix.*), and a bank's tables hold rows of which its "
+            f"graph makes keys and values. {baked}"
+        )
     if adapter.pool == "avg_prompts":
         problems.append(
             "pool 'avg_prompts' reads the prompts' own outputs, which a bank does not compute. "
