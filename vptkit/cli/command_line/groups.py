@@ -71,7 +71,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "eval": {
-        _COMMON: "split save plot backend batch columns skip-broken force",
+        _COMMON: "split save plot backend batch reject ood columns skip-broken force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "allow-outside trust-engines",
@@ -152,7 +152,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "eval": (
         "eval flowers.vptk flowers/",
         "eval flowers.vptk flowers/ --split val --save mistakes.csv --plot confusion.png",
-        "eval bank.vptk flowers/ --adapter flowers --json",
+        "eval sure.vptk flowers/ --reject 0.05 --ood photos/",
     ),
     "run": (
         "run flowers.vptk photos/",

@@ -51,6 +51,14 @@ def evaluate_bundle(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the confusion matrix: .png, .svg or .pdf.")
     ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(help="Also measure what run --reject does at this rate, as 0.05."),
+    ] = None,
+    ood: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="With --reject: images of other things than the labels."),
+    ] = None,
     force: Force = False,
     columns: Columns = None,
     skip_broken: SkipBroken = False,
@@ -60,14 +68,16 @@ def evaluate_bundle(
     as_json: AsJson = False,
 ) -> None:
     """Measure accuracy on a folder of classes: with its interval, by class, and what is confused."""
+    from vptkit.api.judging import evaluate
     from vptkit.plot_text import require_plot
     from vptkit.progress import progress
-    from vptkit.runtime.evaluation.accuracy import evaluate
     from vptkit.runtime.evaluation.confusion_plot import plot_confusion
     from vptkit.runtime.evaluation.evaluation_text import evaluation_text
     from vptkit.runtime.evaluation.mistakes_file import require_mistakes_file, write_mistakes
     from vptkit.runtime.session.factory import open_session
 
+    if ood is not None and reject is None:
+        raise typer.BadParameter("goes with --reject only", param_hint="--ood")
     if save is not None:
         require_mistakes_file(save, force=force)
     if plot is not None:
@@ -83,6 +93,8 @@ def evaluate_bundle(
             allow_outside=allow_outside,
             skip_broken=skip_broken,
             columns=columns,
+            reject=reject,
+            ood=ood,
             batch=batch,
             progress=bar,
         )
@@ -93,6 +105,7 @@ def evaluate_bundle(
     if plot is not None:
         plot_confusion(result, plot, adapter or session.bundle.name)
     document = {"bundle": str(bundle), "backend": session.backend, **result.to_json()}
+    rates = [result.rejection.text()] if result.rejection else []
     written = [path for path in (save, plot) if path is not None]
     ending = [wrote(*written)] if written else []
     if result.mistakes and save is None:
@@ -101,7 +114,7 @@ def evaluate_bundle(
         ]
     else:
         ending += [next_command("profile", bundle)]
-    emit(document, as_json, text="\n".join([evaluation_text(result), *ending]))
+    emit(document, as_json, text="\n".join([evaluation_text(result), *rates, *ending]))
 
 
 def _chosen(split: str | None, adapter: str | None) -> list[str]:
