@@ -74,5 +74,5 @@ class BankGraph(Graph, Protocol):
 
     def look_up(
         self, batch: NDArray[Any], adapter: NDArray[np.int32], tables: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
-        """One batch: its input, a row number for each image, `resident` tables."""
+    ) -> dict[str, NDArray[np.float32]]:
+        """One batch: its input, a row number for each image, `resident` tables → all outputs."""

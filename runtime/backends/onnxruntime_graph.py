@@ -135,8 +135,11 @@ class OrtGraph:
 
     def look_up(
         self, batch: NDArray[Any], adapter: NDArray[np.int32], tables: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
+    ) -> dict[str, NDArray[np.float32]]:
         """One batch of a bank: its input, a row number for each image, `resident` tables.
+
+        Returns:
+            All outputs by name.
 
         Raises:
             TargetError: ONNX Runtime failed, for example for lack of memory.
@@ -144,13 +147,16 @@ class OrtGraph:
         feed = {self._input: batch, "adapter": adapter}
         try:
             values = {**tables, **self.resident(feed)}
-            (logits,) = self._session.run_with_ort_values(["logits"], values)
+            found = self._session.run_with_ort_values([*self._outputs], values)
         except Exception as error:  # its exceptions share no other base
             raise TargetError(
                 f"ONNX Runtime failed on {self._input} {batch.dtype} {list(batch.shape)}: "
                 f"{str(error).strip()}"
             ) from error
-        return np.asarray(logits.numpy(), dtype=np.float32)
+        return {
+            name: np.asarray(value.numpy(), dtype=np.float32)
+            for name, value in zip(self._outputs, found, strict=True)
+        }
 
 
 def _load(bundle: Bundle, options: Any, providers: list[Any]) -> Any:

@@ -187,14 +187,17 @@ class TrtGraph:
 
     def look_up(
         self, batch: NDArray[Any], adapter: NDArray[np.int32], tables: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
+    ) -> dict[str, NDArray[np.float32]]:
         """One batch of a bank: its input, a row number for each image, `resident` tables.
+
+        Returns:
+            All outputs by name.
 
         Raises:
             TargetError: the GPU failed.
         """
         feed = {self._input: batch, "adapter": adapter}
-        return self._in_portions(feed, tables)[self._outputs[0]]
+        return self._in_portions(feed, tables)
 
     def timed(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError
 from vptkit.formats.bank_tables import BankShape, parse_rows
-from vptkit.formats.bundle import LOGITS, MANIFEST, open_bundle
+from vptkit.formats.bundle import FEATURES, LOGITS, MANIFEST, open_bundle
 from vptkit.runtime.backends.graph_protocol import TimedGraph
 
 from .session_base import ClosedGraph, SessionBase, require_open
@@ -192,32 +192,32 @@ class BankSession(SessionBase):
             DataError: images of another type or shape, or another number of adapters.
             BundleError: no such adapter, or the bundle was changed in a way that needs reopening.
         """
+        return self.answers(images, adapter)[LOGITS]
+
+    def answers(
+        self, images: NDArray[np.uint8], adapter: Choice | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """All that the graph gives for prepared images, by name.
+
+        Args:
+            images, adapter: as for `run`; of features [B, f] all are each image's own.
+
+        Raises:
+            DataError, BundleError: see `run`.
+        """
         require_images(images, self._bundle)
         self._refresh()
         with self._turns.call():
             require_open(self)
             names = self._names(adapter, len(images))
-            logits = self._logits(images, names)
+            found = self._answers(images, names)
             classes = {e["name"]: len(e["labels"]) for e in self._bundle.manifest["adapters"]}
         if adapter is None or isinstance(adapter, (str, int, np.integer)):
             own = classes[self._one(adapter)] if not names else classes[names[0]]
-            return np.ascontiguousarray(logits[:, :own])
-        for row, name in zip(logits, names, strict=True):
+            return found | {LOGITS: np.ascontiguousarray(found[LOGITS][:, :own])}
+        for row, name in zip(found[LOGITS], names, strict=True):
             row[classes[name] :] = -np.inf
-        return logits
-
-    def answers(
-        self, images: NDArray[np.uint8], adapter: Choice | None = None
-    ) -> dict[str, NDArray[np.float32]]:
-        """All that the graph gives for prepared images, by name: `run`.
-
-        Args:
-            images, adapter: as for `run`.
-
-        Raises:
-            DataError, BundleError: see `run`.
-        """
-        return {LOGITS: self.run(images, adapter)}
+        return found
 
     def timed(self, images: NDArray[np.uint8], adapter: Choice | None = None) -> Times | None:
         """One run taken apart, or None where the backend knows only the whole.
@@ -252,11 +252,13 @@ class BankSession(SessionBase):
         """Row numbers in the tables."""
         return np.asarray([self._tables.places[name][0] for name in names], dtype=np.int32)
 
-    def _logits(self, images: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float32]:
-        """[B, C of the bank]; a fixed batch is fed in portions, the last is padded."""
+    def _answers(
+        self, images: NDArray[np.uint8], names: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits [B, C of the bank], features; a fixed batch is fed in portions, the last is padded."""
         rows = self._rows(names)
         step = self._bundle.batch or max(len(images), 1)
-        parts = [np.empty((0, self._tables.shape.classes), dtype=np.float32)]
+        parts = []
         for i in range(0, len(images), step):
             some, who = images[i : i + step], rows[i : i + step]
             count = len(some)
@@ -266,8 +268,16 @@ class BankSession(SessionBase):
             found = self._graph.look_up(
                 graph_input(some, self._bundle), np.ascontiguousarray(who), self._resident
             )
-            parts.append(found[:count])
-        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+            parts.append({name: value[:count] for name, value in found.items()})
+        if len(parts) == 1:
+            return parts[0]
+        shape = self._tables.shape
+        sizes = {LOGITS: shape.classes, FEATURES: shape.features}
+        none = {name: np.empty((0, sizes[name]), np.float32) for name in self._bundle.outputs}
+        return {
+            name: np.concatenate([empty, *(part[name] for part in parts)])
+            for name, empty in none.items()
+        }
 
     def _names(self, adapter: Choice | None, count: int) -> list[str]:
         """The adapter of each image."""

@@ -217,9 +217,7 @@ class Bundle:
         """
         if name in self.outputs:
             return
-        whose = "the adapter"
-        if self.layout == "bank":
-            whose = "the one adapter that is meant (--layout baked; a bank gives no features)"
+        whose = "the bank" if self.layout == "bank" else "the adapter"
         raise BundleError(
             f"{self.path}: gives {' and '.join(self.outputs)}, no {name}. Export {whose} again "
             "with --output both, which gives logits and features."

@@ -237,8 +237,8 @@ def _output_problems(manifest: Mapping[str, Any]) -> list[str]:
         len(value["shape"]) != 2 for value in outputs
     ):
         return ["outputs is not logits [B, C], features [B, f], or both"]
-    if manifest["layout"] == "bank" and names != [LOGITS]:
-        return ["layout is 'bank' with features, which none gives"]
+    if manifest["layout"] == "bank" and LOGITS not in names:
+        return ["layout is 'bank' without logits, which each gives"]
     problems = []
     for name, value in zip(names, outputs, strict=True):
         if name == LOGITS:
