@@ -18,6 +18,7 @@ from vptkit.datasets.dataset_files import read_data_files
 from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
 from vptkit.formats.manifest_schema import FEATURES, LOGITS
+from vptkit.images.broken_images import skipped_text
 from vptkit.images.image_file import class_folders, image_files
 from vptkit.images.labelled_images import split_folders
 from vptkit.paths.path_advice import advised
@@ -52,6 +53,7 @@ class RejectionRates:
         count, rejected: images of the labels, and how many of them are called none of these.
         ood: where the others lie, or None.
         ood_count, ood_rejected: of those.
+        ood_skipped: broken ones, which were left out.
     """
 
     rate: float
@@ -60,10 +62,19 @@ class RejectionRates:
     ood: Path | None = None
     ood_count: int = 0
     ood_rejected: int = 0
+    ood_skipped: tuple[ImageFile, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the rates must know."""
+        if self.ood is None or not self.ood_skipped:
+            return []
+        return [f"{shown(self.ood)}: {skipped_text(self.ood, self.ood_skipped)}"]
 
     def to_json(self) -> dict[str, Any]:
         """As `vptkit eval --json` has it."""
         document = asdict(self) | {"false_reject": self.rejected / self.count}
+        document["ood_skipped"] = [str(image) for image in self.ood_skipped]
         document["false_reject_interval"] = list(wilson(self.rejected, self.count))
         if self.ood is None:
             return document | {"false_accept": None, "false_accept_interval": None}
@@ -116,9 +127,14 @@ def evaluate_with_rejection(
     shares = np.concatenate(watched.shares)
     rates = RejectionRates(rate=rate, count=len(shares), rejected=int((shares <= rate).sum()))
     if place is not None:
-        shares = _shares(watched, place, others, options)
-        rejected = int((shares <= rate).sum())
-        rates = replace(rates, ood=place, ood_count=len(shares), ood_rejected=rejected)
+        shares, skipped = _shares(watched, place, others, options)
+        rates = replace(
+            rates,
+            ood=place,
+            ood_count=len(shares),
+            ood_rejected=int((shares <= rate).sum()),
+            ood_skipped=skipped,
+        )
     return replace(result, rejection=rates)
 
 
@@ -148,8 +164,8 @@ class _Watched:
 
 def _shares(
     watched: _Watched, place: Path, paths: Sequence[ImageFile], options: dict[str, Any]
-) -> NDArray[np.float64]:
-    """Typicality of the images of other things."""
+) -> tuple[NDArray[np.float64], tuple[ImageFile, ...]]:
+    """Typicality of the images of other things, and which of them are broken."""
     allow = bool(options.get("allow_outside"))
     images = batches_of(
         paths,
@@ -162,7 +178,7 @@ def _shares(
     watched.shares.clear()
     for batch in images.batches():
         watched.answers(batch, options.get("adapter"))
-    return np.concatenate(watched.shares)
+    return np.concatenate(watched.shares), images.skipped
 
 
 def _others(

@@ -90,6 +90,9 @@ def test_of_a_data_set_the_classes_that_are_no_labels(bundle, colour_folders, ot
             session, colour_folders, RATE, ood=others, skip_broken=True
         )
     assert skipped.rejection.ood_count == 2
+    (note,) = skipped.rejection.notes
+    assert "1 broken image was skipped: flags/1.png" in note
+    assert skipped.to_json()["rejection"]["ood_skipped"] == [str(others / "flags" / "1.png")]
 
 
 def test_what_is_refused(bundle, make_bundle, colour_folders, others):

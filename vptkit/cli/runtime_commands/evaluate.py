@@ -98,7 +98,8 @@ def evaluate_bundle(
             batch=batch,
             progress=bar,
         )
-    for note in result.notes:
+    more = result.rejection.notes if result.rejection else []
+    for note in (*result.notes, *more):
         tell(f"note: {note}")
     if save is not None:
         write_mistakes(result.mistakes, save)
