@@ -8,11 +8,37 @@ from vptkit.export.fold.last_block import absorbable
 from vptkit.formats.bank_tables import bank_linears
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bank_tables import BankShape
 
-__all__ = ["folded_macs", "low_rank_macs", "unfolded_macs"]
+__all__ = ["folded_macs", "folded_queries", "learned_macs", "low_rank_macs", "unfolded_macs"]
+
+
+def learned_macs(spec: BackboneSpec, queries: Sequence[int], learned: Mapping[int, int]) -> int:
+    """Of learned keys and values: scores and mix.
+
+    Args:
+        spec: of the backbone.
+        queries: of each block, or one number for all.
+        learned: block → how many keys.
+    """
+    return sum(2 * queries[i % len(queries)] * n * spec.width for i, n in learned.items())
+
+
+def folded_queries(
+    spec: BackboneSpec, prompts: int, insert: str, pool: str, last_block: LastBlock
+) -> list[int]:
+    """How many queries each block of the folded graph has."""
+    rows = spec.tokens + (prompts if insert == "shallow" else 0)
+    found = [rows] * spec.depth
+    if insert == "deep" and pool == "avg_prompts":
+        found[-1] += prompts
+    if pool == "token" and last_block != "full" and not (insert == "shallow" and spec.depth == 1):
+        found[-1] = 1
+    return found
 
 
 def unfolded_macs(spec: BackboneSpec, prompts: int) -> int:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vptkit.formats.manifest_schema import Task
     from vptkit.images.preprocess import Preprocess
 
-__all__ = ["Bank", "require_member", "rows_of", "tunes_blocks"]
+__all__ = ["Bank", "has_outer_norm", "require_member", "rows_of", "tunes_blocks"]
 
 GOLDEN_IMAGES = 2  # of each adapter: a bank of fifty would otherwise carry hundreds
 
@@ -102,8 +102,11 @@ def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
     if adapter.insert == "deep":
         rows = [_prompt_rows(adapter, bank, tensors, i) for i in range(spec.depth)]
         prompts = _single(np.stack(rows))
-    folds = spec.final_norm is not None and not _inside_pool(adapter)
-    head = fold_head(adapter, tensors.norm(str(spec.final_norm)) if folds else None)
+    norm = tensors.norm(str(spec.final_norm)) if has_outer_norm(adapter, spec) else None
+    features: tuple[Array, ...] = ()
+    if norm is not None and bank.shape.feature_norm:  # of two halves each has it
+        features = tuple(np.tile(part, bank.shape.features // spec.width) for part in norm)
+    head = fold_head(adapter, None if features else norm)
     golden = adapter.golden()
     if golden is not None:
         golden = golden[0][:GOLDEN_IMAGES], golden[1][:GOLDEN_IMAGES].astype(np.float32)
@@ -113,6 +116,8 @@ def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
         norm_bias=bias,
         head_weight=_single(head.w),
         head_bias=_single(head.b),
+        feature_weight=_single(features[0]) if features else None,
+        feature_bias=_single(features[1]) if features else None,
         linears=linear_rows(adapter, spec, tensors),
         golden=golden,
     )
@@ -139,6 +144,11 @@ def _problems(adapter: Adapter, bank: Bank) -> list[str]:
         problems.append(
             "its prompts are shallow: they live on as tokens in every block, which makes another "
             f"graph. A bank takes deep prompts, tuned LayerNorms and plain heads. {baked}"
+        )
+    if adapter.learned_counts():
+        problems.append(
+            "it has learned keys and values (prefix.*), and a bank's tables hold rows of which its "
+            f"graph makes keys and values. {baked}"
         )
     if adapter.pool == "avg_prompts":
         problems.append(
@@ -189,6 +199,11 @@ def _norm_problems(adapter: Adapter, bank: Bank) -> list[str]:
 def _norm_names(adapter: Adapter) -> set[str]:
     """The LayerNorms that an adapter tunes, by timm name."""
     return {name.rpartition(".")[0] for name in adapter.layer_norms()}
+
+
+def has_outer_norm(adapter: Adapter, spec: BackboneSpec) -> bool:
+    """Whether the final norm stands before the head, so that its affine is an adapter's own."""
+    return spec.final_norm is not None and not _inside_pool(adapter)
 
 
 def _inside_pool(adapter: Adapter) -> bool:

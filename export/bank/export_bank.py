@@ -30,12 +30,12 @@ from vptkit.formats.bank_tables import (
     open_norms,
     write_rows,
 )
-from vptkit.formats.bundle import LOGITS, MODEL, adapter_entry, write_manifest
-from vptkit.formats.manifest_schema import MULTILABEL, outputs_of
+from vptkit.formats.bundle import FEATURES, LOGITS, MODEL, adapter_entry, write_manifest
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
-from .adapter_rows import Bank, require_member, rows_of, tunes_blocks
+from .adapter_rows import Bank, has_outer_norm, require_member, rows_of, tunes_blocks
 from .linear_rows import rooms_for
 from .lookup_graph import bank_graph
 
@@ -106,7 +106,7 @@ def export_bank(
     with atomic_folder(output, force=force) as folder:
         first = adapters[0]
         spec, tensors = _backbone(first, weights, from_timm)
-        members = _bank(adapters, spec, tensors, room)
+        members = _bank(adapters, spec, tensors, room, features=FEATURES in options.outputs)
         for adapter in adapters:
             require_member(adapter, members)
         with phase("folding", None):
@@ -129,11 +129,10 @@ def export_bank(
 def _require_options(options: ExportOptions) -> None:
     if options.fold != "all":
         raise VptkitError("--fold none does not go with --layout bank: a bank is a folded graph")
-    if options.output != LOGITS:
+    if LOGITS not in options.outputs:
         raise TargetError(
-            f"--output {options.output} does not go with --layout bank: a bank keeps each adapter's "
-            "last norm inside of its head, so its graph has no features. Export the adapters one "
-            "by one."
+            f"--output {options.output} does not go with --layout bank: its golden answers are logits. "
+            "Pass --output both."
         )
     reasons = {
         "int8": "its ranges would differ from adapter to adapter",
@@ -159,6 +158,8 @@ def _bank(
     spec: BackboneSpec,
     tensors: Mapping[str, NDArray[Any]],
     room: BankOptions,
+    *,
+    features: bool = False,
 ) -> Bank:
     first = adapters[0]
     wanted = any(tunes_blocks(adapter, spec) for adapter in adapters)
@@ -188,6 +189,7 @@ def _bank(
             prompts=_at_least("--bank-prompts", room.prompts, prompts),
             classes=_at_least("--bank-classes", room.classes, classes),
             layer_norms=layer_norms,
+            feature_norm=features and has_outer_norm(first, spec),
             linears=linears,
         ),
         pool=first.pool,
@@ -257,8 +259,8 @@ def _bank_manifest(
             *tables,
         ],
         "outputs": [
-            {"name": name, "dtype": "float32", "shape": [batch, bank.shape.classes]}
-            for name in outputs_of((LOGITS,), bank.task)
+            {**value, "shape": [batch, bank.shape.classes]} if value["name"] != FEATURES else value
+            for value in manifest["outputs"]
         ],
         "layout": "bank",
         "macs": macs,

@@ -13,8 +13,9 @@ import numpy as np
 from onnx import TensorProto
 
 from vptkit.export.graph.folded_graph import Writer
-from vptkit.export.graph.graph_options import GraphOptions, input_signature
+from vptkit.export.graph.graph_options import GraphOptions, feature_output, input_signature
 from vptkit.formats.bank_tables import LinearRoom, norm_slots
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,17 +54,23 @@ def bank_graph(
 
     Returns:
         A model with the inputs images (or pixels), `adapter` int32 [B] and the tables, and the
-        output `logits` [B, C]; columns beyond an adapter's own classes are 0.
+        output `logits` [B, C]; columns beyond an adapter's own classes are 0. With `options.features`
+        also `features` [B, f], each image's behind its own adapter's final norm.
     """
     # prompt rows make keys and values but no queries, so there is no linear for all three
     options = replace(options, qkv="separate")
     writer = _BankWriter(spec, folded, options, shape, affines or {})
-    writer.head(writer.features("none", pool, norm))
+    f = writer.own_features(writer.features("none", pool, norm))
+    writer.head(f)
     signature = input_signature(spec, options)
     batch = signature[2][0]
     tables = [(name, writer.b.elem, dims) for name, dims in shape.signature().items()]
     inputs = [signature, ("adapter", TensorProto.INT32, (batch,)), *tables]
-    return writer.b.model("vptkit-bank", inputs, ("logits", (batch, shape.classes)))
+    outputs = [(LOGITS, (batch, shape.classes))]
+    if options.features:
+        feature_output(writer.b, f, options)
+        outputs.append((FEATURES, (batch, shape.features)))
+    return writer.b.model("vptkit-bank", inputs, *outputs)
 
 
 class _BankWriter(Writer):
@@ -81,6 +88,13 @@ class _BankWriter(Writer):
         self.shape, self.affines = shape, affines
         self.slots = {name: i for i, name in enumerate(norm_slots(spec))} if shape.norms else {}
         self._done: set[str] = set()
+
+    def own_features(self, f: str) -> str:
+        """[B, f] γ + β of each image's adapter, where the heads have not taken them."""
+        if not self.shape.feature_norm:
+            return f
+        f = self.b.op("Mul", [f, self.row("bank.feature_weight")], "features/scaled")
+        return self.b.op("Add", [f, self.row("bank.feature_bias")], "features/own")
 
     def head(self, f: str) -> str:
         """Features [B, f] → logits [B, C]: each image has a head of its own."""

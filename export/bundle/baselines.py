@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import BundleError
-from vptkit.export.analysis.macs import unfolded_macs
+from vptkit.export.analysis.macs import learned_macs, unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import THRESHOLDS, Adapter, BackboneRef, parse_adapter
@@ -144,7 +144,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
     _require_size(opened)
     weights: dict[str, NDArray[Any]] = dict(random_weights(spec))
     chosen = {"backbone (no adapter)": adapter.without_prompts()}
-    if adapter.insert != "none":
+    if adapter.insert != "none" or adapter.learned_counts():
         chosen["unfolded"] = adapter
     paths = {}
     for number, (name, one) in enumerate(chosen.items()):
@@ -152,6 +152,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
         path.mkdir()
         lowered = write_graph(path, one, spec, weights, options)
         macs = unfolded_macs(spec, one.prompt_length)
+        macs += learned_macs(spec, [spec.tokens + one.prompt_length], one.learned_counts())
         bare = unfolded_macs(spec, 0)
         manifest = {
             **opened.manifest,

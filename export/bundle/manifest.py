@@ -9,7 +9,12 @@ import numpy as np
 import onnx
 
 import vptkit
-from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.analysis.macs import (
+    folded_macs,
+    folded_queries,
+    learned_macs,
+    unfolded_macs,
+)
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.fold.last_block import absorbable
 from vptkit.formats.bundle import adapter_entry, task_entry
@@ -93,6 +98,7 @@ def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list
         ),
         "weight deltas → weights": bool(adapter.weight_deltas()),
         "deep prompts → constant key/value prefixes": adapter.insert == "deep",
+        "learned keys and values → constant key/value prefixes": bool(adapter.learned_counts()),
         "shallow prompts → constant queries, keys and values in block 0": (
             adapter.insert == "shallow"
         ),
@@ -122,9 +128,11 @@ def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list
 
 def _macs(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> dict[str, int]:
     """Multiply-accumulates of the blocks for one image: promptless, unfolded, this graph."""
-    m, last = adapter.prompt_length, options.graph().last_block
-    unfolded = unfolded_macs(spec, m)
-    folded = folded_macs(spec, m, adapter.insert, adapter.pool, last)
+    m, how = adapter.prompt_length, (adapter.insert, adapter.pool, options.graph().last_block)
+    learned = adapter.learned_counts()
+    unfolded = unfolded_macs(spec, m) + learned_macs(spec, [spec.tokens + m], learned)
+    folded = folded_macs(spec, m, *how)
+    folded += learned_macs(spec, folded_queries(spec, m, *how), learned)
     return {
         "backbone": unfolded_macs(spec, 0),
         "unfolded": unfolded,

@@ -11,7 +11,12 @@ from .block_tensors import Linear, Norm, block_parts
 from .equations import fold_layer_norm, fold_layer_scale, fold_scale, fold_value_bias
 from .folded_network import Attention, Block, Mlp, Prefix
 from .position_encoding import half_layout, relative_bias, rotation
-from .prefix_keys_values import prefix_keys_values, prompt_queries, prompts_seen
+from .prefix_keys_values import (
+    learned_keys_values,
+    prefix_keys_values,
+    prompt_queries,
+    prompts_seen,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +30,13 @@ __all__ = ["fold_block"]
 
 
 def fold_block(
-    spec: BackboneSpec, tensors: Tensors, prompt: Array, i: int, *, value_bias: bool = False
+    spec: BackboneSpec,
+    tensors: Tensors,
+    prompt: Array,
+    i: int,
+    *,
+    learned: tuple[Array, Array] | None = None,
+    value_bias: bool = False,
 ) -> Block:
     """Fold one block.
 
@@ -34,6 +45,7 @@ def fold_block(
         tensors: its tensors by timm name, as an adapter has them.
         prompt: P [m, d], the prompts that are inserted before this block; [0, d] for none.
         i: which block.
+        learned: `Adapter.learned_prefix` of the block.
         value_bias: the values keep their bias, which otherwise goes into the projection.
 
     Returns:
@@ -46,7 +58,8 @@ def fold_block(
         prompt=prompt,
         prompt_seen=seen,
         attentions=tuple(
-            _fold_attention(spec, a, seen, positions, i, value_bias=value_bias) for a in attentions
+            _fold_attention(spec, a, (seen, learned), positions, i, value_bias=value_bias)
+            for a in attentions
         ),
         mlps=tuple(_fold_mlp(spec, mlp) for mlp in mlps),
         normed=spec.block != "post",
@@ -57,13 +70,14 @@ def fold_block(
 def _fold_attention(
     spec: BackboneSpec,
     parts: AttentionParts,
-    seen: Array,
+    given: tuple[Array, tuple[Array, Array] | None],
     positions: tuple[Rotation | None, RelativeBias | None],
     i: int,
     *,
     value_bias: bool,
 ) -> Attention:
-    post = spec.block == "post"
+    """One attention; `given` are prompts as it sees them, and learned keys and values."""
+    post, order = spec.block == "post", None
     q, k, v, proj = parts.q, parts.k, parts.v, parts.proj
     q_norm, k_norm = parts.q_norm, parts.k_norm
     if not post:
@@ -73,6 +87,7 @@ def _fold_attention(
         q, k = _reordered(q, order), _reordered(k, order)
         if q_norm is not None and k_norm is not None:
             q_norm, k_norm = (Norm(n.gamma[order], n.beta[order]) for n in (q_norm, k_norm))
+    lost_by_keys, lost_by_values = np.zeros_like(k.b), np.zeros_like(v.b)
     scale = 1.0 / math.sqrt(spec.head_width)
     if q_norm is None:
         q = fold_scale(q, scale)
@@ -80,15 +95,17 @@ def _fold_attention(
         q_norm = Norm(q_norm.gamma * scale, q_norm.beta * scale)
     if k_norm is None and positions[0] is None:
         # A shift that all keys share changes no softmax; behind a norm or a rotation it is not shared.
-        k = _without_bias(k)
+        k, lost_by_keys = _without_bias(k), k.b
     if parts.out_norm is None and not value_bias:
         proj = fold_value_bias(_spread(v.b, spec.heads, spec.key_heads(i)), proj)
-        v = _without_bias(v)
+        v, lost_by_values = _without_bias(v), v.b
     elif parts.out_norm is not None:
         proj = fold_layer_norm(*parts.out_norm, proj)
     if parts.scale is not None:
         proj = fold_layer_scale(proj, parts.scale)
-    keys, values = prefix_keys_values(spec, seen, k, v, k_norm)
+    learned = learned_keys_values(given[1], order, (lost_by_keys, lost_by_values))
+    pairs = zip(prefix_keys_values(spec, given[0], k, v, k_norm), learned, strict=True)
+    keys, values = (np.concatenate(pair) for pair in pairs)
     return Attention(
         q=q,
         k=k.w,
@@ -97,7 +114,7 @@ def _fold_attention(
         v_bias=v.b if v.b.any() else None,
         q_norm=q_norm,
         k_norm=k_norm,
-        prefix=Prefix(keys, values, prompt_queries(spec, seen, q, q_norm)),
+        prefix=Prefix(keys, values, prompt_queries(spec, given[0], q, q_norm)),
         proj=proj,
         out_norm=parts.out_norm is not None,
         post=parts.norm if post else None,

@@ -46,7 +46,7 @@ def fold(
     Args:
         spec: describes the backbone.
         weights: its tensors by timm name.
-        adapter: prompts, tuned LayerNorm parameters (which replace the backbone's), weight deltas
+        adapter: prompts, learned keys and values, tuned LayerNorm parameters (which replace the backbone's), weight deltas
             (each is applied to its tensor when that is folded) and head.
         value_bias: blocks whose values keep their bias: a bank changes the projection behind it.
         keep_final_norm: leave the affine of the norm before the head where it stands, for graphs
@@ -87,7 +87,12 @@ def fold(
         norm_pre=norm_pre,
         blocks=LazyBlocks(
             lambda i: fold_block(
-                spec, tensors, block_prompt(adapter, spec, i), i, value_bias=i in value_bias
+                spec,
+                tensors,
+                block_prompt(adapter, spec, i),
+                i,
+                learned=adapter.learned_prefix(i),
+                value_bias=i in value_bias,
             ),
             spec.depth,
         ),

@@ -17,12 +17,12 @@ __all__ = ["Attention", "Block", "Folded", "Mlp", "Pool", "Prefix"]
 class Prefix(NamedTuple):
     """What one attention makes of a block's prompts (see `prefix_keys_values`); m is 0 without.
 
-    Queries are read only in a block whose prompt outputs are (shallow prompts in block 0, and the
+    Behind their keys and values stand n that were learned as such (`learned_keys_values`). Queries are read only in a block whose prompt outputs are (shallow prompts in block 0, and the
     last block where the pool averages prompts too).
     """
 
-    keys: Array  # K_p [m, kv]
-    values: Array  # V_p [m, kv]
+    keys: Array  # K_p [m + n, kv]
+    values: Array  # V_p [m + n, kv]
     queries: Array  # Q_p [m, d]
 
 
@@ -37,7 +37,7 @@ class Attention:
         q: includes the attention scale (or q_norm does, where there is one).
         k, v: [d, kv]; their biases are dropped or moved wherever that is exact, else k_bias, v_bias.
         q_norm, k_norm: for each head, or None.
-        prefix: the prompts' keys, values and queries.
+        prefix: the prompts' keys, values and queries, and learned keys and values.
         proj: includes the affine of out_norm, and LayerScale.
         out_norm: rows are normalised (without affine) before proj.
         post: affine of the norm behind the branch, or None.

@@ -9,7 +9,8 @@ x W + b,
 
 are constants [m, kv]. The shift in brackets is added to the keys (values) of the image as well:
 where a fold drops or moves it there, the caller drops it here. Prompts have no position: no
-rotation, no bias. The training forward says the same in torch (tune/backbone/prefix_forward.py),
+rotation, no bias. Keys and values that an adapter has learned as such (`learned_keys_values`) stand
+behind those of the prompts. The training forward says the same in torch (tune/backbone/prefix_forward.py),
 and tests/integration/test_prefix_equal.py holds both together.
 """
 
@@ -22,11 +23,13 @@ import numpy as np
 from .equations import normalized
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vptkit.formats.backbone_spec import BackboneSpec
 
     from .block_tensors import Array, Linear, Norm
 
-__all__ = ["prefix_keys_values", "prompt_queries", "prompts_seen"]
+__all__ = ["learned_keys_values", "prefix_keys_values", "prompt_queries", "prompts_seen"]
 
 
 def prompts_seen(spec: BackboneSpec, prompt: Array, affine: Norm | None = None) -> Array:
@@ -65,6 +68,30 @@ def prefix_keys_values(
         K_p and V_p [m, kv].
     """
     return _by_head(spec, rows @ k.w + k.b, k_norm), np.asarray(rows @ v.w + v.b)
+
+
+def learned_keys_values(
+    learned: tuple[Array, Array] | None, order: NDArray[np.int64] | None, lost: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Learned keys and values as constants beside what the image's became in the folds.
+
+    Where the image's keys lost a shift b, q (k + b) = q k + q b, all lose it: k' = k - b. Where its
+    values lost one, Σ p (v + b) = Σ p v + b, so v' = v - b.
+
+    Args:
+        learned: [n, kv] each, as the adapter has them, or None.
+        order: of the channels [e] in each head of the keys, if the fold has changed it.
+        lost: [kv] each: what the image's keys and values no longer have.
+
+    Returns:
+        [n, kv] each; n is 0 without.
+    """
+    if learned is None:
+        return tuple(np.zeros((0, len(shift))) for shift in lost)  # type: ignore[return-value]
+    keys, values = learned
+    if order is not None:
+        keys = keys.reshape(len(keys), -1, len(order))[:, :, order].reshape(keys.shape)
+    return keys - lost[0], values - lost[1]
 
 
 def prompt_queries(spec: BackboneSpec, rows: Array, q: Linear, q_norm: Norm | None = None) -> Array:

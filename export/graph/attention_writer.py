@@ -151,7 +151,7 @@ class AttentionWriter:
     def joined_attention(self, x: str, a: Attention, length: int, name: str) -> str:
         """Attention of image and prompt rows; those of the prompts are constants: [B, T + m, d]."""
         b, heads = self.b, self.spec.heads
-        total = length + len(a.prefix.keys)
+        queries, total = length + len(a.prefix.queries), length + len(a.prefix.keys)
         parts = []
         for letter, w, bias, norm, rows, count in (
             ("q", a.q.w, a.q.b, a.q_norm, a.prefix.queries, heads),
@@ -165,7 +165,7 @@ class AttentionWriter:
             constant = self.batched(f"{label}.prefix", self._by_head(rows, count)[None])
             parts.append(b.op("Concat", [part, constant], f"{label}/joined", axis=2))
         q, k, v = parts
-        return self.attention(q, k, v, a, (total, total, 0), name)
+        return self.attention(q, k, v, a, (queries, total, 0), name)
 
     def attention(
         self, q: str, k: str, v: str, a: Attention, counts: tuple[int, int, int], name: str

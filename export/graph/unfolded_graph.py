@@ -45,7 +45,7 @@ def unfolded_graph(
     Args:
         spec: of the backbone.
         weights: its tensors by timm name.
-        adapter: prompts, tuned LayerNorm parameters, weight deltas and head.
+        adapter: prompts, learned keys and values, tuned LayerNorm parameters, weight deltas and head.
         options: input, batch and type; `last_block` has no meaning here.
 
     Returns:
@@ -196,12 +196,13 @@ class _Writer:
                 self.norm(k, a.k_norm, f"{name}.k_norm"),
             )
         q, k = self.rotated(q, i, length, f"{name}/q"), self.rotated(k, i, length, f"{name}/k")
+        k, v, keys = self.learned(k, v, i, length)
         if kv != spec.heads:
-            k, v = (self.repeated(y, kv, length, f"{name}/{c}") for y, c in ((k, "k"), (v, "v")))
+            k, v = (self.repeated(y, kv, keys, f"{name}/{c}") for y, c in ((k, "k"), (v, "v")))
         scale = b.const("scale", np.asarray(spec.head_width**-0.5))
         q = b.op("Mul", [q, scale], f"{name}/q/scaled")
         s = b.op("MatMul", [q, b.transpose(k, (0, 1, 3, 2), f"{name}/k_t")], f"{name}/qk")
-        s = self.biased(s, i, length, name)
+        s = self.biased(s, i, length, keys, name)
         p = b.op("Softmax", [s], f"{name}/p", axis=-1)
         y = b.transpose(b.op("MatMul", [p, v], f"{name}/mix"), (0, 2, 1, 3), f"{name}/t")
         y = b.reshape(y, (0, length, spec.width), f"{name}/rows")
@@ -259,17 +260,33 @@ class _Writer:
         )
         return b.rotate(x, cos, sin, spec.head_width, name)
 
-    def biased(self, s: str, i: int, length: int, name: str) -> str:
-        """Relative position bias; prompts, behind the prefix tokens, take none."""
+    def learned(self, k: str, v: str, i: int, length: int) -> tuple[str, str, int]:
+        """Learned keys and values behind those of the rows, [B, h, T + n, e], and T + n."""
+        pair = self.adapter.learned_prefix(i)
+        if pair is None:
+            return k, v, length
+        rows = []
+        for own, value, kind in zip((k, v), pair, ("keys", "values"), strict=True):
+            heads = value.reshape(len(value), -1, self.spec.head_width)
+            if kind == "keys" and self.spec.rotary and not self.spec.rotary.rotate_half:
+                heads = heads[:, :, half_layout(self.spec.head_width)]
+            name = f"prefix.{i}.{kind}"
+            constant = self.b.const(name, heads.transpose(1, 0, 2)[None])
+            batched = self.b.batched(constant, name, 4, self.options.batch, self.source)
+            rows.append(self.b.op("Concat", [own, batched], f"{name}/joined", axis=2))
+        return rows[0], rows[1], length + len(pair[0])
+
+    def biased(self, s: str, i: int, length: int, keys: int, name: str) -> str:
+        """Relative position bias; prompts, behind the prefix tokens, and learned keys take none."""
         b, spec = self.b, self.spec
         found = relative_bias(spec, self.parts, i)
         if found is None:
             return s
         rows = np.r_[0 : spec.prefix, length - spec.patches : length]
-        index = np.full((length, length), found.table.shape[1] - 1)
+        index = np.full((length, keys), found.table.shape[1] - 1)
         index[np.ix_(rows, rows)] = found.columns
         table = b.const(f"{found.name}.table", found.table)
-        columns = b.const(f"relative.index.{length}", index)
+        columns = b.const(f"relative.index.{length}.{keys}", index)
         bias = b.op("Gather", [table, columns], f"{name}/bias", axis=1)
         return b.op("Add", [s, bias], f"{name}/biased")
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from vptkit.images.image_file import ImageFile
 
+    from .rejection_rates import RejectionRates
+
 __all__ = ["ANSWER", "Confused", "Evaluation", "Mistake", "answers_to", "judge"]
 
 ANSWER = np.dtype(
@@ -76,6 +78,7 @@ class Evaluation:
         ece: expected calibration error (`vptkit.scores.calibration_error`).
         mistakes: every wrong answer, the most confident first.
         skipped: broken images, which were left out.
+        rejection: what `--reject` does to these images, where that was asked for.
     """
 
     data: Path
@@ -87,6 +90,7 @@ class Evaluation:
     ece: float
     mistakes: tuple[Mistake, ...]
     skipped: tuple[ImageFile, ...] = ()
+    rejection: RejectionRates | None = None
 
     @property
     def count(self) -> int:
@@ -175,6 +179,7 @@ class Evaluation:
             "ece": self.ece,
             "classes": self.classes,
             "absent": self.absent,
+            "rejection": None if self.rejection is None else self.rejection.to_json(),
             "skipped": [str(image) for image in self.skipped],
             "confused": [asdict(pair) for pair in self.confused[:_MOST]],
             "mistakes": [mistake.to_json() for mistake in self.mistakes[:_MOST]],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError
 from vptkit.images.broken_images import require_whole
 from vptkit.images.image_file import class_folders, digest_of_image, image_files
@@ -23,7 +24,7 @@ from .accuracy import choose_split, labelled_images, split_folder
 from .multilabel_images import listed_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from vptkit.images.preprocess import Preprocess
     from vptkit.runtime.session.image_loader import Decoded
 
-__all__ = ["ImageBatches", "open_image_batches"]
+__all__ = ["ImageBatches", "batches_of", "open_image_batches"]
 
 _KEPT_BYTES = 512 << 20  # prepared images that are kept in memory for the next pass
 
@@ -48,6 +49,8 @@ class ImageBatches:
         truth: index of each file's class among the labels, or None.
         batch: images of one batch.
         inside: of `vptkit.datasets.dataset_bounds.inside_of`.
+        skipped: files that are none of `paths` because they cannot be read.
+        kept: their batches, once they were gone through, if there is room.
         digest: SHA-256 over the files' digests, in order.
     """
 
@@ -56,8 +59,9 @@ class ImageBatches:
     truth: NDArray[np.intp] | None
     batch: int
     inside: str | None = None
+    skipped: tuple[ImageFile, ...] = ()
+    kept: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
     digest: str = field(init=False)
-    _kept: list[NDArray[np.uint8]] = field(init=False, default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         total = hashlib.sha256()
@@ -76,8 +80,8 @@ class ImageBatches:
         Raises:
             DataError: files are broken; all of them are named.
         """
-        if self._kept:
-            yield from self._kept
+        if self.kept:
+            yield from self.kept
             return
         height, width = self.preprocess.size
         keep = self.count * height * width * 3 <= _KEPT_BYTES
@@ -89,7 +93,7 @@ class ImageBatches:
                 if keep:
                     kept.append(batch)
                 yield batch
-        self._kept = kept
+        self.kept = kept
 
     def _require_whole(
         self, part: list[Decoded[ImageFile]], rest: Iterator[Decoded[ImageFile]]
@@ -97,7 +101,52 @@ class ImageBatches:
         """Refuse broken images; where one is met, the rest is only looked at."""
         if any(isinstance(item, DataError) for _, item in part):
             every = [str(item) for _, item in (*part, *rest) if isinstance(item, DataError)]
-            require_whole("calibration or gate", every, self.count, cure=" Take them away")
+            require_whole("calibration or gate", every, self.count)
+
+
+def batches_of(
+    paths: Sequence[ImageFile],
+    preprocess: Preprocess,
+    truth: NDArray[np.intp] | None,
+    *,
+    batch: int = 8,
+    inside: str | None = None,
+    skip_broken: bool = False,
+) -> ImageBatches:
+    """Some files as `ImageBatches`; broken ones are found when they are read, or left out here.
+
+    Args:
+        paths, preprocess, truth, batch, inside: of `ImageBatches`.
+        skip_broken: read all of them once now, and leave out those that cannot be.
+
+    Raises:
+        DataError: of those that are to be left out, none is left; all are named.
+    """
+    broken: dict[int, str] = {}
+    kept: list[NDArray[np.uint8]] = []
+    if skip_broken:
+        height, width = preprocess.size
+        keep = len(paths) * height * width * 3 <= _KEPT_BYTES
+        with contextlib.closing(decode(paths, preprocess, inside=inside)) as decoded:
+            for i, (_, item) in enumerate(decoded):
+                if isinstance(item, DataError):
+                    broken[i] = str(item)
+                elif keep:
+                    kept.append(item)
+        if len(broken) == len(paths):
+            require_whole(
+                "calibration or gate", [*broken.values()], len(paths), cure=" None is left"
+            )
+    rows = [i for i in range(len(paths)) if i not in broken]
+    return ImageBatches(
+        paths=[paths[i] for i in rows],
+        preprocess=preprocess,
+        truth=None if truth is None else truth[rows],
+        batch=batch,
+        inside=inside,
+        skipped=tuple(paths[i] for i in broken),
+        kept=[np.stack(kept[i : i + batch]) for i in range(0, len(kept), batch)],
+    )
 
 
 def open_image_batches(
@@ -109,6 +158,8 @@ def open_image_batches(
     limit: int | None = None,
     without: ImageBatches | None = None,
     allow_outside: bool = False,
+    columns: str | None = None,
+    skip_broken: bool = False,
     batch: int = 8,
     several: bool = False,
 ) -> ImageBatches:
@@ -123,6 +174,8 @@ def open_image_batches(
         limit: at most so many, spread evenly over the folder.
         without: files that are left out.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        columns: of `vptkit.datasets.table_columns.parse_columns`.
+        skip_broken: leave out images that cannot be read (`batches_of`).
         batch: images of one batch.
         several: images may have several labels, which do not matter: `truth` is unknown.
 
@@ -130,7 +183,9 @@ def open_image_batches(
         DataError: no such folder, or no images.
     """
     with advised(folder, "data", DataError):
-        listed = listed_images(folder, several=several, allow_outside=allow_outside)
+        listed = listed_images(
+            folder, several=several, allow_outside=allow_outside, columns=parse_columns(columns)
+        )
         place, paths, truth = _found(folder, listed, split, labels)
     if listed is None:
         require_inside(folder, paths, allow_outside=allow_outside)
@@ -140,12 +195,13 @@ def open_image_batches(
         rows = [rows[i * len(rows) // limit] for i in range(limit)]
     if not rows:
         raise DataError(f"{place}: no images. Expected some dozens at least.")
-    return ImageBatches(
-        paths=[paths[i] for i in rows],
-        preprocess=preprocess,
-        truth=None if truth is None else truth[rows],
+    return batches_of(
+        [paths[i] for i in rows],
+        preprocess,
+        None if truth is None else truth[rows],
         batch=batch,
         inside=inside_of(folder, allow_outside=allow_outside),
+        skip_broken=skip_broken,
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from vptkit.images.image_file import ImageFile
 
+    from .rejection_rates import RejectionRates
+
 __all__ = ["MultilabelEvaluation", "MultilabelMistake"]
 
 _MOST = 20  # mistakes in a document; all of them are in --save
@@ -65,6 +67,7 @@ class MultilabelEvaluation:
         scores: float32 [N, C].
         truth: whether an image has a label, [N, C].
         skipped: broken images, which were left out.
+        rejection: what `--reject` does to these images, where that was asked for.
     """
 
     data: Path
@@ -75,6 +78,7 @@ class MultilabelEvaluation:
     scores: NDArray[np.float32]
     truth: NDArray[np.bool_]
     skipped: tuple[ImageFile, ...] = ()
+    rejection: RejectionRates | None = None
 
     @property
     def count(self) -> int:
@@ -205,6 +209,7 @@ class MultilabelEvaluation:
             "log_loss": self.log_loss,
             "classes": self.classes,
             "absent": self.absent,
+            "rejection": None if self.rejection is None else self.rejection.to_json(),
             "skipped": [str(image) for image in self.skipped],
             "mistakes": [mistake.to_json() for mistake in self.mistakes[:_MOST]],
         }

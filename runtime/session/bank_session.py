@@ -15,7 +15,7 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError
 from vptkit.formats.bank_tables import BankShape, parse_rows
-from vptkit.formats.bundle import LOGITS, MANIFEST, SCORES, open_bundle
+from vptkit.formats.bundle import FEATURES, LOGITS, MANIFEST, SCORES, open_bundle
 from vptkit.runtime.backends.graph_protocol import TimedGraph
 
 from .session_base import ClosedGraph, SessionBase, require_open
@@ -201,7 +201,8 @@ class BankSession(SessionBase):
         """All that the graph gives for prepared images, by name.
 
         Args:
-            images, adapter: as for `run`; scores that an image's adapter does not have are 0.
+            images, adapter: as for `run`; scores that an image's adapter does not have are 0, of
+                features [B, f] all are each image's own.
 
         Raises:
             DataError, BundleError: see `run`.
@@ -215,9 +216,12 @@ class BankSession(SessionBase):
             classes = {e["name"]: len(e["labels"]) for e in self._bundle.manifest["adapters"]}
         if adapter is None or isinstance(adapter, (str, int, np.integer)):
             own = classes[self._one(adapter)] if not names else classes[names[0]]
-            return {name: np.ascontiguousarray(value[:, :own]) for name, value in found.items()}
-        for output, value in found.items():
-            for row, name in zip(value, names, strict=True):
+            return {
+                name: value if name == FEATURES else np.ascontiguousarray(value[:, :own])
+                for name, value in found.items()
+            }
+        for output in found.keys() - {FEATURES}:
+            for row, name in zip(found[output], names, strict=True):
                 row[classes[name] :] = _OF_OTHERS[output]
         return found
 
@@ -257,7 +261,7 @@ class BankSession(SessionBase):
     def _answers(
         self, images: NDArray[np.uint8], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """Each [B, C of the bank]; a fixed batch is fed in portions, the last is padded."""
+        """Each [B, C of the bank], features [B, f]; a fixed batch is fed in portions, the last is padded."""
         rows = self._rows(names)
         step = self._bundle.batch or max(len(images), 1)
         parts = []
@@ -273,10 +277,12 @@ class BankSession(SessionBase):
             parts.append({name: value[:count] for name, value in found.items()})
         if len(parts) == 1:
             return parts[0]
-        none = np.empty((0, self._tables.shape.classes), dtype=np.float32)
+        shape = self._tables.shape
+        sizes = dict.fromkeys(_OF_OTHERS, shape.classes) | {FEATURES: shape.features}
+        none = {name: np.empty((0, sizes[name]), np.float32) for name in self._bundle.outputs}
         return {
-            name: np.concatenate([none, *(part[name] for part in parts)])
-            for name in self._bundle.outputs
+            name: np.concatenate([empty, *(part[name] for part in parts)])
+            for name, empty in none.items()
         }
 
     def _names(self, adapter: Choice | None, count: int) -> list[str]:

@@ -121,7 +121,7 @@ class SessionBase:
 
         Raises:
             VptkitError, DataError: see `run`.
-            BundleError: the graph gives none, as that of a bank; or see `run`.
+            BundleError: the graph gives none; or see `run`.
         """
         self.bundle.require_output(FEATURES)
         return self.answers(images, adapter)[FEATURES]

@@ -34,6 +34,7 @@ from tests.support.peft_adapters import (  # noqa: E402
     timm_state,
 )
 from vptkit import export, open_session  # noqa: E402
+from vptkit.export.bank.linear_rows import delta_problems, rooms_for  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune.importers.import_adapter import ImportConfig, import_adapter  # noqa: E402
 
@@ -170,6 +171,7 @@ BY_PEFT: dict[str, tuple[str, dict[str, Any]]] = {
     "osf": ("OSF", {"effective_rank": 4}),
     "supertuning": ("Supertuning", {}),
 }
+FACTORED = {"vera", "adalora", "loha"}
 
 
 class Trained:
@@ -223,7 +225,13 @@ def test_a_kind_with_a_formula(tmp_path, name, model):
 def test_a_kind_that_peft_merges(tmp_path, name, model):
     kind, settings = BY_PEFT[name]
     trained = Trained(tmp_path, model, kind, target_modules=all_of(model), **settings)
-    trained.require_parity(trained.imported())
+    adapter = trained.imported()
+    trained.require_parity(adapter)
+    if name in FACTORED:  # what was merged whole is factors again, so that banks take it
+        assert kinds_in(adapter) - {"delta.bias"} == {"delta.a", "delta.b"}
+        spec, deltas = adapter.backbone.spec, adapter.weight_deltas().values()
+        assert all(len(d.low_rank.a) <= 4 * 3 for d in deltas if d.low_rank)  # of q, k and v
+        assert not delta_problems(adapter, spec, rooms_for([adapter], spec))
 
 
 OLD = (  # transformers 5's names of a ViT → those of its version 4

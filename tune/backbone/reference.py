@@ -5,17 +5,19 @@
        block and are cut off behind it
     3. tuned LayerNorm parameters replace the backbone's (`apply_layer_norms`), weight deltas and
        scales change its other tensors: diag(out) (W + b a) diag(in) (`with_weight_deltas`)
-    4. pool: the class token, the mean over patches, both side by side, the mean over all but the
+    4. learned keys and values (`prefix.*`) stand among the keys and values of a block's attention,
+       behind any norm and rotation of keys, and are scaled as all keys are
+    5. pool: the class token, the mean over patches, both side by side, the mean over all but the
        class token, or the model's own attention pooling over the image's tokens
-    5. the final norm stands before or after the pool; of two halves it takes each by itself
-    6. logits = head
+    6. the final norm stands before or after the pool; of two halves it takes each by itself
+    7. logits = head
 
 Everything else in vptkit is tested against this file; it is never optimised.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
@@ -28,6 +30,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vptkit.errors import BackboneError
 from vptkit.formats.adapter import Adapter, read_adapter, with_spec
 from vptkit.images.preprocess import normalize
 
@@ -35,7 +38,7 @@ from .spec_from_timm import spec_from_model
 from .timm_backbone import checked_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,6 +53,7 @@ __all__ = [
     "reading_features",
     "reference_features",
     "reference_logits",
+    "with_learned_prefix",
     "with_weight_deltas",
 ]
 
@@ -135,7 +139,14 @@ def _unbiased(bias: Tensor | None, prefix: int, prompts: int) -> Tensor | None:
 
 
 def features(
-    model: Any, pixels: Tensor, prompts: Sequence[Tensor], insert: str, pool: str, norm: str
+    model: Any,
+    pixels: Tensor,
+    prompts: Sequence[Tensor],
+    insert: str,
+    pool: str,
+    norm: str,
+    *,
+    learned: Mapping[int, tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """The pooled vector that the head sees.
 
@@ -144,6 +155,7 @@ def features(
         pixels: float [B, 3, H, W], normalised.
         prompts: [m, d] each; L of them if insert is "deep", one if "shallow", else none.
         insert, pool, norm: as in the adapter file.
+        learned: block → its learned keys and values [n, h e].
 
     Returns:
         [B, d]; [B, 2 d] of pool "token+avg".
@@ -162,7 +174,8 @@ def features(
     for i in range(last + 1):
         if insert == "deep":
             z = joined(z, prompts[i])
-        z = call_block(model, i, z, m)
+        with with_learned_prefix(model.blocks[i], (learned or {}).get(i)):
+            z = call_block(model, i, z, m)
         if insert == "deep" and i < last:
             z = torch.cat([z[:, :k], z[:, k + m :]], dim=1)  # [B, T, d]
     return final(model, z, k + m if insert != "none" else k, pool, norm)
@@ -243,6 +256,44 @@ def with_weight_deltas(model: nn.Module, adapter: Adapter) -> Iterator[None]:
                 state[name].copy_(value)
 
 
+@contextmanager
+def with_learned_prefix(block: nn.Module, pair: tuple[Tensor, Tensor] | None) -> Iterator[None]:
+    """A block whose one attention has learned keys and values [n, h e] too, while the context lasts.
+
+    Timm's attentions meet in `F.scaled_dot_product_attention`, whose keys and values are joined here.
+
+    Raises:
+        BackboneError: the block attends in another way.
+    """
+    if pair is None:
+        yield
+        return
+    plain, calls = F.scaled_dot_product_attention, 0
+
+    def joined(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Any = None, **rest: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        rows = [x.reshape(len(x), -1, k.shape[-1]).transpose(0, 1) for x in pair]  # [h, n, e]
+        rows = [x.repeat_interleave(k.shape[1] // len(x), dim=0) for x in rows]
+        k, v = (
+            torch.cat([own, x.to(own).expand(len(own), -1, -1, -1)], dim=2)
+            for own, x in zip((k, v), rows, strict=True)
+        )
+        mask = None if attn_mask is None else F.pad(attn_mask, (0, len(pair[0])))
+        return plain(q, k, v, attn_mask=mask, **rest)
+
+    attentions = [part for part in block.modules() if hasattr(part, "fused_attn")]
+    with ExitStack() as stack:
+        for part in attentions:
+            stack.enter_context(patch.object(part, "fused_attn", new=True))
+        stack.enter_context(patch.object(F, "scaled_dot_product_attention", joined))
+        yield
+    if calls != 1:
+        raise BackboneError(
+            f"learned keys and values need one attention in a block, {type(block).__name__} has {calls}"
+        )
+
+
 def adapter_logits(
     model: Any, adapter: Adapter, pixels: Tensor, *, layer_norms_applied: bool = False
 ) -> Tensor:
@@ -267,7 +318,22 @@ def adapter_logits(
     sites = {"none": 0, "shallow": 1, "deep": len(model.blocks)}[adapter.insert]
     prompts = [tensor(adapter.prompts(i)) for i in range(sites)]
     with with_weight_deltas(model, adapter):
-        f = features(model, pixels, prompts, adapter.insert, adapter.pool, adapter.norm)
+        f = features(
+            model,
+            pixels,
+            prompts,
+            adapter.insert,
+            adapter.pool,
+            adapter.norm,
+            learned={
+                int(name.split(".")[1]): (
+                    tensor(keys),
+                    tensor(adapter.tensors[f"{name[:-4]}values"]),
+                )
+                for name, keys in adapter.tensors.items()
+                if name.startswith("prefix.") and name.endswith(".keys")
+            },
+        )
     head = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
     return F.linear(f, tensor(head[0]), tensor(head[1]))
 

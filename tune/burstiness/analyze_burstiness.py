@@ -11,12 +11,14 @@ import torch
 
 import vptkit
 from vptkit.atomic_files import atomic_folder
-from vptkit.errors import AdapterError, VptkitError
+from vptkit.errors import AdapterError, DataError, VptkitError
 from vptkit.formats.adapter import read_adapter, require_backbone, with_spec
 from vptkit.formats.backbone_weights import digest_of_weights
+from vptkit.images.broken_images import require_whole, skipped_text
 from vptkit.images.preprocess import normalize
 from vptkit.plot_text import can_draw
 from vptkit.progress import SILENT, keep_line
+from vptkit.shown_text import tell
 from vptkit.strict_json import json_text
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from vptkit.formats.adapter import Adapter
@@ -55,6 +58,8 @@ class AnalyzeConfig:
         floor: relative floor of Σ's eigenvalues.
         seed: of the images, and of a random split.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        columns: of `vptkit.datasets.table_columns.parse_columns`.
+        skip_broken: go on without images that cannot be read; else all of them are named.
     """
 
     backbone: str
@@ -65,6 +70,8 @@ class AnalyzeConfig:
     floor: float = 1e-6
     seed: int = 0
     allow_outside: bool = False
+    columns: str | None = None
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         """Check every number.
@@ -108,7 +115,14 @@ def analyze(
     Raises:
         VptkitError: bad input; every message says what to do.
     """
-    labels, splits = load_splits(data, config.seed, 0.15, 0.15, allow_outside=config.allow_outside)
+    labels, splits = load_splits(
+        data,
+        config.seed,
+        0.15,
+        0.15,
+        allow_outside=config.allow_outside,
+        columns=config.columns,
+    )
     keep_line(progress, splits_line(data, labels, splits))
     model = create_backbone(config.backbone, config.backbone_args, config.weights)
     spec = spec_from_model(model, config.backbone)
@@ -118,7 +132,8 @@ def analyze(
     count = min(config.images, len(images))
     # the same draw as the whitening's: the matrices are those of a tuning run with this seed
     order = np.random.default_rng([config.seed, 1]).permutation(len(images))
-    chosen = np.sort(order[:count])
+    chosen = _readable(data, images, np.sort(order[:count]), config)
+    count = len(chosen)
     progress.total = 2 * count
 
     def batches() -> Iterator[Tensor]:
@@ -152,6 +167,33 @@ def analyze(
         str(output / name) for name in ("burstiness.json", "burstiness.png")[: 1 + drawn]
     ]
     return document
+
+
+def _readable(
+    data: Path, images: DataSet, chosen: NDArray[np.int64], config: AnalyzeConfig
+) -> NDArray[np.int64]:
+    """Those of the chosen images that can be read.
+
+    Raises:
+        DataError: some cannot and none may be skipped, or none is left; all are named.
+    """
+    reasons = {int(i): _why_broken(images, i) for i in chosen}
+    broken = {i: why for i, why in reasons.items() if why is not None}
+    if not config.skip_broken:
+        require_whole(data, [*broken.values()], len(chosen))
+    elif len(broken) == len(chosen):
+        require_whole(data, [*broken.values()], len(chosen), cure=" None is left")
+    elif broken:
+        tell(f"note: {skipped_text(data, [images.split.images[i] for i in broken])}")
+    return np.setdiff1d(chosen, [*broken]).astype(np.int64)
+
+
+def _why_broken(images: DataSet, index: np.int64) -> str | None:
+    try:
+        images.prepared(np.array([index]))
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _read(

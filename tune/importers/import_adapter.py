@@ -27,6 +27,7 @@ from vptkit.tune.peft_adapters.adapter_folder import is_peft, peft_config, peft_
 from vptkit.tune.peft_adapters.peft_adapter import from_peft
 
 from .checkpoint_reader import read_state
+from .e2vpt_layout import from_e2vpt
 from .linear_head import from_linear_head, weight_and_bias
 from .merged_layouts import from_repadapter, from_ssf
 from .vpt_bpt_layouts import from_bpt, from_vpt
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYOUTS", "ImportConfig", "import_adapter"]
 
-LAYOUTS = ("vpt", "bpt", "peft", "linear", "ssf", "repadapter")
+LAYOUTS = ("vpt", "bpt", "e2vpt", "peft", "linear", "ssf", "repadapter")
+_OF_VPT = ("vpt", "e2vpt")  # one code base
+_AUTHORS = (*_OF_VPT, "bpt")
 _POOLS = ("token", "avg_prompts", "avg", "token+avg", None)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NOISE_IMAGES = 4
@@ -62,14 +65,14 @@ class ImportConfig:
             MAE models), "avg" or "token+avg"; None: what the file tells. BPT's do not tell; of a
             linear head that is not 2 d wide, the model's.
         preprocess: "authors": as VPT's, BPT's and DINOv2's code prepares images (ImageNet's mean
-            and deviation, 256 → 224); "model": timm's for this backbone. None: "authors" for vpt
-            and bpt, "model" for the others.
+            and deviation, 256 → 224); "model": timm's for this backbone. None: "authors" for vpt,
+            e2vpt and bpt, "model" for the others.
         name: of the adapter; None takes the output file's.
         scale: s of RepAdapter, which its configurations have and its files lack.
     """
 
     backbone: str
-    layout: Literal["vpt", "bpt", "peft", "linear", "ssf", "repadapter"] | None = None
+    layout: Literal["vpt", "bpt", "e2vpt", "peft", "linear", "ssf", "repadapter"] | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     head: Path | None = None
@@ -101,7 +104,7 @@ class ImportConfig:
             )
         if self.layout == "peft" and self.preprocess == "authors":
             raise VptkitError("--preprocess authors: PEFT prescribes none; leave it out")
-        if self.layout in ("vpt", "bpt") and self.pool == "token+avg":
+        if self.layout in _AUTHORS and self.pool == "token+avg":
             raise VptkitError(
                 f"--pool token+avg: no model of {self.layout.upper()}'s code pools so"
             )
@@ -144,7 +147,7 @@ def import_adapter(
         require_same_backbone(foreign, weights)
         pool = _pool(foreign, config, spec)
         head = _head(foreign, config, head_inputs(pool, spec.width))
-        if config.layout == "vpt" and pool != "token":
+        if config.layout in _OF_VPT and pool != "token":
             _add_fresh_norm(foreign, spec)
         loaded = _followed(loaded, foreign, spec)
         spec = spec_from_model(model, config.backbone)
@@ -191,6 +194,7 @@ def import_adapter(
         "prompts": adapter.prompt_length,
         "layer_norms": len(adapter.layer_norms()),
         "changed_tensors": len(adapter.weight_deltas()),
+        "learned_keys_values": sum(adapter.learned_counts().values()),
         "classes": len(adapter.labels),
         "pool": adapter.pool,
         "norm": adapter.norm,
@@ -242,7 +246,8 @@ def _foreign(
         return from_repadapter(state, spec, weights, float(config.scale or 0))
     if not spec.class_token:
         raise AdapterError(f"{config.backbone} has no class token, as every model of this code has")
-    return from_vpt(state, spec) if config.layout == "vpt" else from_bpt(state, spec)
+    layouts = {"vpt": from_vpt, "e2vpt": from_e2vpt, "bpt": from_bpt}
+    return layouts[str(config.layout)](state, spec)
 
 
 def _head(foreign: Foreign, config: ImportConfig, inputs: int) -> dict[str, NDArray[Any]]:
@@ -271,7 +276,7 @@ def _head(foreign: Foreign, config: ImportConfig, inputs: int) -> dict[str, NDAr
 
 
 def _pool(foreign: Foreign, config: ImportConfig, spec: BackboneSpec) -> str:
-    if config.layout not in ("vpt", "bpt"):
+    if config.layout not in _AUTHORS:
         return config.pool or foreign.pool or spec.pool
     pool = config.pool or foreign.pool
     if foreign.pool and (pool == "token") != (foreign.pool == "token"):
@@ -295,7 +300,7 @@ def _add_fresh_norm(foreign: Foreign, spec: BackboneSpec) -> None:
 
 def _norm(foreign: Foreign, pool: str, spec: BackboneSpec) -> Literal["before_pool", "after_pool"]:
     """VPT's and BPT's means are taken before the final norm, their class tokens after it."""
-    if foreign.method not in ("vpt", "bpt"):
+    if foreign.method not in _AUTHORS:
         return "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
     return "before_pool" if pool == "token" else "after_pool"
 
@@ -316,11 +321,11 @@ def _labels(path: Path | None, classes: int) -> tuple[str, ...]:
 
 def _preprocess(model: Any, config: ImportConfig) -> Preprocess:
     own = preprocess_of(model)
-    theirs = config.preprocess or ("authors" if config.layout in ("vpt", "bpt") else "model")
+    theirs = config.preprocess or ("authors" if config.layout in _AUTHORS else "model")
     if theirs == "model":
         return own
     mean, std = _IMAGENET
-    kind: Literal["bilinear", "bicubic"] = "bilinear" if config.layout == "vpt" else "bicubic"
+    kind: Literal["bilinear", "bicubic"] = "bilinear" if config.layout in _OF_VPT else "bicubic"
     return replace(own, mean=mean, std=std, interpolation=kind, crop_pct=224 / 256)
 
 

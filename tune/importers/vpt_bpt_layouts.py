@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from vptkit.formats.backbone_spec import BackboneSpec
 
-__all__ = ["from_bpt", "from_vpt"]
+__all__ = ["from_bpt", "from_vpt", "without_prompts"]
 _VPT_PREFIXES = ("enc.transformer.", "transformer.", "enc.", "")
 _HEAD = re.compile(r"head\.last_layer\.(weight|bias)")
 _JAX_NAMES = (  # VPT's supervised ViT, below enc.transformer. → timm
@@ -59,6 +59,8 @@ def from_vpt(state: Mapping[str, NDArray[Any]], spec: BackboneSpec) -> Foreign:
     """
     rest = dict(state)
     found = Foreign("vpt")
+    if more := [name for name in rest if "deep_QKV_embeddings" in name or "soft_tokens" in name]:
+        raise AdapterError(f"has E²VPT's {more[0]}: pass --format e2vpt")
     if "shallow_prompt" in rest:
         embeddings, deep = rest.pop("shallow_prompt"), rest.pop("deep_prompt", None)
         prefix = ""
@@ -85,6 +87,32 @@ def from_vpt(state: Mapping[str, NDArray[Any]], spec: BackboneSpec) -> Foreign:
         found.tensors[f"prompt.{i}"] = row.astype(np.float32)
     found.insert = "shallow" if deep is None else "deep"
     found.prompt_length = embeddings.shape[1]
+    _take_backbone(found, rest, prefix, spec)
+    if not found.frozen and "shallow_prompt" in state:
+        found.pool = "token"
+    return found
+
+
+def without_prompts(state: Mapping[str, NDArray[Any]], spec: BackboneSpec) -> Foreign:
+    """A checkpoint of VPT's models that has no prompts: its head and its backbone.
+
+    Raises:
+        AdapterError: names that are not known.
+    """
+    rest = {k: v for k, v in state.items() if not k.endswith("prompt_embeddings")}
+    found = Foreign("vpt")
+    found.head = {m[1]: rest.pop(k) for k in list(rest) if (m := _HEAD.fullmatch(k))}
+    heads = (
+        p
+        for p in _VPT_PREFIXES
+        if any(k.startswith((f"{p}embeddings.", f"{p}patch_embed.")) for k in rest)
+    )
+    _take_backbone(found, rest, next(heads, ""), spec)
+    return found
+
+
+def _take_backbone(found: Foreign, rest: State, prefix: str, spec: BackboneSpec) -> None:
+    """The frozen part, and how its model pools, as far as it tells."""
     found.frozen = _frozen_of_vpt(rest, prefix)
     fresh = {k: found.frozen.pop(f"fc_norm.{k}", None) for k in ("weight", "bias")}
     if fresh["weight"] is not None:  # MAE: a new norm stands behind the mean, not the backbone's
@@ -94,9 +122,8 @@ def from_vpt(state: Mapping[str, NDArray[Any]], spec: BackboneSpec) -> Foreign:
             for k, v in fresh.items()
             if v is not None
         }
-    elif found.frozen or "shallow_prompt" in state:
+    elif found.frozen:
         found.pool = "token"
-    return found
 
 
 def from_bpt(state: Mapping[str, NDArray[Any]], spec: BackboneSpec) -> Foreign:

@@ -19,6 +19,7 @@ from vptkit.errors import AdapterError
 from vptkit.formats.backbone_weights import is_head, norm_shapes
 from vptkit.formats.weight_deltas import WeightDelta
 from vptkit.tune.foreign_tensors.imported_tensors import Foreign, require_shape, some
+from vptkit.tune.foreign_tensors.low_rank_form import low_rank_form
 from vptkit.tune.foreign_tensors.module_changes import changed_modules, changed_tensor
 from vptkit.tune.foreign_tensors.module_names import Names, rows_of
 
@@ -265,7 +266,7 @@ class _File:
         return changes
 
     def by_peft(self, config: Mapping[str, Any]) -> dict[Part, WeightDelta]:
-        """The same, as PEFT merges it."""
+        """The same, as PEFT merges it; what turns out to be of low rank becomes factors."""
         order = {name: i for i, name in enumerate(self.weights)}
         modules = sorted(
             self.layers,
@@ -284,7 +285,11 @@ class _File:
         for module, tensors in merged.items():
             old = bare[module].weight.astype(np.float64)
             whole = tensors["weight"].astype(np.float64) - old
-            changes[self._part(module)] = WeightDelta(whole=whole.reshape(len(whole), -1))
+            whole = whole.reshape(len(whole), -1)
+            low_rank = low_rank_form(whole, float(np.abs(tensors["weight"]).max(initial=0.0)))
+            changes[self._part(module)] = (
+                WeightDelta(whole=whole) if low_rank is None else WeightDelta(low_rank=low_rank)
+            )
             bias, before = biases[module], bare[module].bias
             if bias is not None and before is not None:
                 bias += tensors["bias"].astype(np.float64) - before

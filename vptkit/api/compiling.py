@@ -41,6 +41,8 @@ def export(
     gate: str | Path | None = None,
     calibration_images: int = 128,
     allow_outside: bool = False,
+    columns: str | None = None,
+    skip_broken: bool = False,
     threads: int | None = None,
     verify: Verify = True,
     force: bool = False,
@@ -64,6 +66,9 @@ def export(
             fp32 by; as of `vptkit export`.
         calibration_images: at most so many.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        columns: which columns of a table are image, label and split
+            (`vptkit.datasets.table_columns.parse_columns`).
+        skip_broken: go on without images that cannot be read; else all of them are named.
         threads: of that judgement, and of verifying.
         verify: compare with the adapter's golden answers before finishing; or a function that is
             called with the finished folder.
@@ -86,10 +91,9 @@ def export(
     from vptkit.export.bundle.export_bundle import export as compile_adapter
 
     chosen = _options(precision, outputs, options, normalize_features=normalize_features)
+    reading = {"allow_outside": allow_outside, "columns": columns, "skip_broken": skip_broken}
     if evidence is None and chosen.lowering.precision != "fp32":
-        asked = Asked(
-            _path(calibration), _path(gate), most=calibration_images, allow_outside=allow_outside
-        )
+        asked = Asked(_path(calibration), _path(gate), most=calibration_images, **reading)
         evidence = evidence_of(asked, partial(runner, threads=threads), phase)
     return compile_adapter(
         adapter,
@@ -103,7 +107,7 @@ def export(
         runner=(
             (lambda asked: runner(asked.preprocess, threads)) if verify or reject_from else None
         ),
-        reject_from=_likeness(reject_from, chosen, allow_outside=allow_outside),
+        reject_from=_likeness(reject_from, chosen, reading),
         phase=phase,
     )
 
@@ -177,7 +181,7 @@ def _require_onnx() -> None:
 
 
 def _likeness(
-    data: str | Path | None, options: ExportOptions, *, allow_outside: bool
+    data: str | Path | None, options: ExportOptions, reading: Mapping[str, Any]
 ) -> Callable[[Adapter], tuple[Any, Any]] | None:
     """What is asked for the images of `--reject-from`."""
     from vptkit.cli.shared.rejection_images import rejection_images
@@ -189,7 +193,7 @@ def _likeness(
             "--reject-from has no effect here: it goes with --output features or both. Leave it "
             "away, or add --output both."
         )
-    return partial(rejection_images, Path(data), allow_outside=allow_outside)
+    return partial(rejection_images, Path(data), **reading)
 
 
 def _options(

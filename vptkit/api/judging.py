@@ -72,6 +72,8 @@ def evaluate(
     allow_outside: bool = False,
     skip_broken: bool = False,
     columns: str | None = None,
+    reject: float | None = None,
+    ood: str | Path | None = None,
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -85,6 +87,8 @@ def evaluate(
         bundle: its folder, or an open session. A folder is opened and closed here.
         data, adapter, split, allow_outside, skip_broken, columns, batch, workers, progress: as of
             `vptkit.runtime.evaluation.accuracy.evaluate`.
+        reject, ood: also measure what rejecting at this rate does to these images, and to those of
+            other things, of `vptkit.runtime.evaluation.rejection_rates.evaluate_with_rejection`.
         backend, threads, trust_engines: as of `vptkit.open_session`, whose defaults they have.
 
     Returns:
@@ -96,21 +100,25 @@ def evaluate(
         GateError: the logits hold NaN or Inf.
     """
     from vptkit.runtime.evaluation.accuracy import evaluate as judge
+    from vptkit.runtime.evaluation.rejection_rates import evaluate_with_rejection
     from vptkit.runtime.session.factory import open_session
 
+    if reject is None and ood is not None:
+        raise VptkitError("ood goes with reject: the rate at which these images are rejected")
+    options = {
+        "adapter": adapter,
+        "split": split,
+        "allow_outside": allow_outside,
+        "skip_broken": skip_broken,
+        "columns": columns,
+        "batch": batch,
+        "workers": workers,
+        "progress": progress,
+    }
     with _session(bundle, open_session, backend, threads, trust_engines=trust_engines) as session:
-        return judge(
-            session,
-            data,
-            adapter=adapter,
-            split=split,
-            allow_outside=allow_outside,
-            skip_broken=skip_broken,
-            columns=columns,
-            batch=batch,
-            workers=workers,
-            progress=progress,
-        )
+        if reject is not None:
+            return evaluate_with_rejection(session, data, reject, ood=ood, **options)
+        return judge(session, data, **options)  # type: ignore[arg-type]
 
 
 def profile(

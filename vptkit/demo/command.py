@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AllowOutside, AsJson, Force, Int, Threads, Weights, option
+from vptkit.cli.shared.options import (
+    AllowOutside,
+    AsJson,
+    Columns,
+    Force,
+    Int,
+    SkipBroken,
+    Threads,
+    Weights,
+    option,
+)
 from vptkit.cli.shared.output import emit, require_tune
 from vptkit.shown_text import shown
 
@@ -28,6 +38,8 @@ def demo(
     weights: Weights = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="For each method.")] = 8,
+    columns: Columns = None,
+    skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     force: Force = False,
@@ -47,6 +59,8 @@ def demo(
         epochs=epochs,
         threads=threads,
         allow_outside=allow_outside,
+        columns=columns,
+        skip_broken=skip_broken,
     )
     document = run_demo(settings, force=force)
     emit(document, as_json, text=f"{demo_table(document)}\nreport: {shown(document['report'])}")

@@ -34,6 +34,8 @@ class DemoSettings:
     epochs: int = 8
     threads: int | None = None
     allow_outside: bool = False
+    columns: str | None = None
+    skip_broken: bool = False
 
 
 def demo_table(document: dict[str, Any]) -> str:

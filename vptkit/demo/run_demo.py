@@ -108,7 +108,12 @@ def _tune(
     given_place = None if settings.weights is None else settings.weights.absolute()
     place = given_place or (weights.name if weights else None)
     (folder / f"{name}.toml").write_text(_toml({**given, "weights": place}), encoding="utf-8")
-    asked = {"weights": weights, "allow_outside": settings.allow_outside}
+    asked = {
+        "weights": weights,
+        "allow_outside": settings.allow_outside,
+        "columns": settings.columns,
+        "skip_broken": settings.skip_broken,
+    }
     config = config_from_mapping({**given, **asked})
     with progress(name) as bar:
         return tune(data, folder / f"{name}.safetensors", config, progress=bar)

@@ -1,8 +1,10 @@
 """The adapter file, format `vptkit.adapter/1` to `/3`: the tuned numbers and what they mean.
 
 One safetensors file with one metadata key, `vptkit`, that holds canonical JSON; equal adapters are
-equal bytes. Version 2 is what has weight deltas (`weight_deltas`), version 3 what has a task
-(`multilabel`) and thresholds: what a reader of an earlier version would not know. All are read. What the numbers mean is in `vptkit.tune.backbone.reference`.
+equal bytes. Version 2 is what has weight deltas (`weight_deltas`) or learned keys and values
+(`Adapter.learned_prefix`), version 3 what has a task (`multilabel`) and thresholds: what a reader of an
+earlier version would not know. All are read. What the numbers mean is in
+`vptkit.tune.backbone.reference`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from vptkit.schema import (
 from vptkit.strict_json import canonical_json, parse_json
 
 from .backbone_spec import BackboneSpec
-from .backbone_weights import norm_shapes
+from .backbone_weights import attention_branches, norm_shapes
 from .manifest_schema import CLASSES, DIGEST, MULTILABEL, NAME, NOTES, PROMPTS, SINGLE
 from .pooling import POOLS, head_inputs, reads_class_token
 from .tensor_file import parse_tensor_file, read_tensor_file, write_tensors
@@ -100,6 +102,7 @@ _NORM = re.compile(  # all that `backbone_weights.norm_shapes` gives for any spe
     r"|(?P<inner>(?:(?:attns\.\d{1,2}\.)?attn\.)?[qk]_norm|(?:ffns\.\d{1,2}\.)?mlp\.norm)))"
     r"\.(?:weight|bias)"
 )
+_LEARNED = re.compile(r"prefix\.(0|[1-9]\d{0,2})\.(keys|values)")
 _PROMPT = re.compile(r"prompt\.(\d+)(\.[ab])?")
 
 
@@ -169,7 +172,8 @@ class Adapter:
         preprocess: what to do to an image.
         train: how it was made, free form.
         tensors: `prompt.{i}` [m, d] or `prompt.{i}.a` [m, p] + `prompt.{i}.b` [d, p];
-            `ln.{timm name}` [d]; `delta.…` and `scale.…` (see `weight_deltas`); `head.weight` [C, d] ([C, 2 d] with pool "token+avg", class
+            `ln.{timm name}` [d]; `delta.…` and `scale.…` (see `weight_deltas`);
+            `prefix.{i}.keys` and `.values` (see `learned_prefix`); `head.weight` [C, d] ([C, 2 d] with pool "token+avg", class
             token first), `head.bias` [C]; optionally `golden.images` uint8 [G, H, W, 3] and
             `golden.logits` float32 [G, C]. With task "multilabel", and only then, `head.thresholds`
             float32 [C], probabilities.
@@ -199,12 +203,12 @@ class Adapter:
     def without_prompts(self) -> Adapter:
         """The same adapter as a linear probe; a mean over prompts becomes one over patches.
 
-        LayerNorms and weight deltas go too: what is left is the backbone and a head.
+        LayerNorms, weight deltas and learned keys and values go too: what is left is the backbone and a head.
         """
         tensors = {
             name: value
             for name, value in self.tensors.items()
-            if not name.startswith(("prompt.", "ln.", "golden.")) and not is_delta(name)
+            if not name.startswith(("prompt.", "prefix.", "ln.", "golden.")) and not is_delta(name)
         }
         return replace(
             self,
@@ -222,6 +226,22 @@ class Adapter:
         b = np.asarray(self.tensors[f"prompt.{i}.b"], dtype=np.float64)
         return np.asarray(a @ b.T)
 
+    def learned_prefix(self, i: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Learned keys and values [n, h e] that the attention of block i has beside those of its tokens.
+
+        As softmax meets them, head beside head: keys behind any norm, rotation and bias of their own,
+        not scaled. None where the block has none (E²VPT, Han et al. 2023).
+        """
+        if f"prefix.{i}.keys" not in self.tensors:
+            return None
+        keys, values = (self.tensors[f"prefix.{i}.{kind}"] for kind in ("keys", "values"))
+        return np.asarray(keys, dtype=np.float64), np.asarray(values, dtype=np.float64)
+
+    def learned_counts(self) -> dict[int, int]:
+        """Block → how many learned keys it has; blocks without are left out."""
+        found = {m[1]: value for k, value in self.tensors.items() if (m := _LEARNED.fullmatch(k))}
+        return {int(i): len(found[i]) for i in sorted(found, key=int)}
+
     def layer_norms(self) -> dict[str, NDArray[Any]]:
         """Tuned LayerNorm parameters by timm name."""
         return {k[3:]: v for k, v in self.tensors.items() if k.startswith("ln.")}
@@ -232,10 +252,10 @@ class Adapter:
 
     @property
     def format(self) -> str:
-        """Of the file: version 3 with a task, else version 2 where there are weight deltas."""
+        """Of the file: the first version that knows all that is in it."""
         if self.task != SINGLE:
             return FORMAT_WITH_TASK
-        return FORMAT_WITH_DELTAS if any(map(is_delta, self.tensors)) else FORMAT
+        return FORMAT_WITH_DELTAS if any(map(_is_of_version_2, self.tensors)) else FORMAT
 
     def weights_origin(self) -> str | None:
         """What is noted of the backbone's weights, as "model.safetensors (sha256 029e07…)"."""
@@ -326,8 +346,8 @@ def _adapter_of(source: Path, text: str, tensors: dict[str, NDArray[Any]]) -> Ad
         raise AdapterError(f"{malformed}: {error!r}") from error
     if adapter.format != document["format"] == FORMAT:
         raise AdapterError(
-            f"{source}: format is {FORMAT!r}, which has no weight deltas, but there is "
-            f"{min(filter(is_delta, tensors))}. Expected {FORMAT_WITH_DELTAS!r}."
+            f"{source}: format is {FORMAT!r}, which has no weight deltas and no learned keys, but "
+            f"there is {min(filter(_is_of_version_2, tensors))}. Expected {FORMAT_WITH_DELTAS!r}."
         )
     document = {**document, "format": adapter.format}  # versions above 1 may have none
     if adapter.to_json() != document:  # a value of another kind than it should be
@@ -428,6 +448,7 @@ def _tensor_problems(adapter: Adapter) -> list[str]:
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(tensors))]
     unknown = set(tensors) - set(expected)
     reasons = delta_problems(tensors, spec, unknown=unknown)
+    reasons |= {name: _learned_problem(name, spec) for name in unknown if _LEARNED.fullmatch(name)}
     reasons |= {
         THRESHOLDS: f"{THRESHOLDS} is for task {MULTILABEL!r}, and this is {adapter.task!r}"
     }
@@ -486,13 +507,43 @@ def _expected_shapes(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:
     tuned = adapter.layer_norms()
     norms = norm_shapes(spec) if spec else _plausible_norms(adapter, d)
     shapes |= {f"ln.{name}": norms[name] for name in tuned if name in norms}
-    shapes |= delta_shapes(tensors, spec, _blocks(adapter))
+    shapes |= delta_shapes(tensors, spec, _blocks(adapter)) | _learned_shapes(adapter)
     if any(name.startswith("golden.") for name in tensors):
         images = tensors.get("golden.images")
         count = images.shape[0] if images is not None and images.ndim == 4 else -1
         shapes["golden.images"] = (count, *adapter.preprocess.size, 3)
         shapes["golden.logits"] = (count, c)
     return shapes
+
+
+def _is_of_version_2(name: str) -> bool:
+    return is_delta(name) or name.startswith("prefix.")
+
+
+def _learned_shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
+    """Of learned keys and values: as many of one as of the other, each as wide as the block's own."""
+    spec, shapes = adapter.backbone.spec, {}
+    for name in adapter.tensors:
+        match = _LEARNED.fullmatch(name)
+        i = int(match[1]) if match else _MOST_BLOCKS
+        if i >= (_blocks(adapter) if spec is None else spec.depth):
+            continue
+        if spec is not None and len(attention_branches(spec, i)) > 1:
+            continue
+        width = -1 if spec is None else spec.key_heads(i) * spec.head_width
+        keys = adapter.tensors.get(f"prefix.{i}.keys")
+        count = keys.shape[0] if keys is not None and keys.ndim == 2 else -1
+        shapes |= {f"prefix.{i}.{kind}": (count, width) for kind in ("keys", "values")}
+    return shapes
+
+
+def _learned_problem(name: str, spec: BackboneSpec | None) -> str:
+    """Why learned keys or values of a block are not known."""
+    if spec is not None and int(name.split(".")[1]) < spec.depth:
+        return (
+            f"{name}: a block of this backbone has several attentions; which is meant is not known"
+        )
+    return f"{name} is not known: the backbone has no such block"
 
 
 def _plausible_norms(adapter: Adapter, d: int) -> dict[str, tuple[int, ...]]:

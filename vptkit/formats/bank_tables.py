@@ -9,6 +9,8 @@ bank.norm_weight   [A S, d]         tuned LayerNorms (only if the bank has room 
 bank.norm_bias     [A S, d]
 bank.head_weight   [A, f, C]        the final norm's affine is folded in; f is d, or 2 d (`pooling`)
 bank.head_bias     [A, C]
+bank.feature_weight, bank.feature_bias [A, f]   the final norm's affine, if the bank gives features; then
+                                  it is not in the head
 
 For each linear of a block that some adapter changes (`bank_linears` has their names, as
 blocks.3.attn.q), y = ((x · in) W + ((x · in) a) b) · out + bias, and of these tables those that are
@@ -38,7 +40,7 @@ import numpy as np
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import BundleError
 
-from .manifest_schema import ADAPTERS
+from .manifest_schema import ADAPTERS, FEATURES
 from .pooling import head_inputs
 
 if TYPE_CHECKING:
@@ -284,6 +286,7 @@ class BankShape:
         prompts: m, the most prompts of an adapter; 0 if none can have any.
         classes: C, the most classes of an adapter.
         norms: S, or 0 if no adapter can bring tuned LayerNorms.
+        feature_norm: the final norm's affine has tables, because the graph gives what is behind it.
         linears: those of the blocks that an adapter can change, by name (`bank_linears`).
     """
 
@@ -294,6 +297,7 @@ class BankShape:
     prompts: int
     classes: int
     norms: int
+    feature_norm: bool = False
     linears: Mapping[str, LinearRoom] = field(default_factory=dict)
 
     @classmethod
@@ -305,6 +309,7 @@ class BankShape:
         prompts: int,
         classes: int,
         layer_norms: bool,
+        feature_norm: bool = False,
         linears: Mapping[str, LinearRoom] | None = None,
     ) -> BankShape:
         """For a backbone and the pool that all adapters share."""
@@ -316,6 +321,7 @@ class BankShape:
             prompts=prompts,
             classes=classes,
             norms=len(norm_slots(spec)) if layer_norms else 0,
+            feature_norm=feature_norm,
             linears=linears or {},
         )
 
@@ -335,6 +341,7 @@ class BankShape:
                 prompts=int(shapes["bank.prompts"][1]) if "bank.prompts" in shapes else 0,
                 classes=int(shapes["bank.head_bias"][1]),
                 layer_norms="bank.norm_weight" in shapes,
+                feature_norm="bank.feature_weight" in shapes,
                 linears=_rooms(spec, shapes),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -346,6 +353,12 @@ class BankShape:
         listed = {name: list(dims) for name, dims in shapes.items() if name.startswith("bank.")}
         if listed != {name: list(dims) for name, dims in shape.signature().items()}:
             raise BundleError(f"the manifest's inputs are not those of a bank: {listed}")
+        given = {value["name"]: value["shape"][-1] for value in manifest.get("outputs", ())}
+        if given.get(FEATURES, shape.features) != shape.features:
+            raise BundleError(
+                f"the manifest's features have {given[FEATURES]} numbers, a head of this bank reads "
+                f"{shape.features}"
+            )
         numbers = sum(count * math.prod(row) for count, row in shape.rows().values())
         if numbers > _ROW_NUMBERS:
             raise BundleError(
@@ -366,6 +379,9 @@ class BankShape:
         for name, room in self.linears.items():
             for part, row in room.tables().items():
                 tables[f"bank.{name}.{part}"] = (1, row)
+        if self.feature_norm:
+            tables["bank.feature_weight"] = (1, (self.features,))
+            tables["bank.feature_bias"] = (1, (self.features,))
         tables["bank.head_weight"] = (1, (self.features, self.classes))
         tables["bank.head_bias"] = (1, (self.classes,))
         return tables
@@ -388,6 +404,7 @@ class AdapterRows:
         norm_weight, norm_bias: [S, d] each, or None in a bank without LayerNorms.
         head_weight: [f, C].
         head_bias: [C].
+        feature_weight, feature_bias: [f] each, or None in a bank without tables of them.
         linears: `{linear}.a` [in, r], `.b` [r, out], `.in`, `.out`, `.bias`: those that it changes.
         golden: the reference's own answers, uint8 [G, H, W, 3] and float32 [G, C], or None.
     """
@@ -397,6 +414,8 @@ class AdapterRows:
     norm_bias: NDArray[np.float32] | None
     head_weight: NDArray[np.float32]
     head_bias: NDArray[np.float32]
+    feature_weight: NDArray[np.float32] | None = None
+    feature_bias: NDArray[np.float32] | None = None
     linears: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
     golden: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = field(default=None, repr=False)
 
@@ -414,6 +433,9 @@ class AdapterRows:
             rows = slice(slot * shape.norms, (slot + 1) * shape.norms)
             tables["bank.norm_weight"][rows] = self.norm_weight
             tables["bank.norm_bias"][rows] = self.norm_bias
+        if self.feature_weight is not None and self.feature_bias is not None:
+            tables["bank.feature_weight"][slot] = self.feature_weight
+            tables["bank.feature_bias"][slot] = self.feature_bias
         self._fill_linears(shape, tables, slot)
         classes = len(self.head_bias)
         for name, value in (("head_weight", self.head_weight), ("head_bias", self.head_bias)):
@@ -452,6 +474,8 @@ def write_rows(folder: Path, name: str, rows: AdapterRows) -> tuple[str, str]:
         "norm_bias": rows.norm_bias,
         "head_weight": rows.head_weight,
         "head_bias": rows.head_bias,
+        "feature_weight": rows.feature_weight,
+        "feature_bias": rows.feature_bias,
         **{f"{_LINEARS}{key}": value for key, value in rows.linears.items()},
         "golden.images": None if rows.golden is None else rows.golden[0],
         "golden.logits": None if rows.golden is None else rows.golden[1],
@@ -493,6 +517,8 @@ def parse_rows(content: bytes, path: Path, shape: BankShape) -> AdapterRows:
         norm_bias=found.get("norm_bias"),
         head_weight=found.get("head_weight", np.empty(0, np.float32)),
         head_bias=np.empty(0, np.float32) if head is None else head,
+        feature_weight=found.get("feature_weight"),
+        feature_bias=found.get("feature_bias"),
         linears={
             name.removeprefix(_LINEARS): value
             for name, value in found.items()
@@ -507,6 +533,8 @@ def parse_rows(content: bytes, path: Path, shape: BankShape) -> AdapterRows:
     expected |= (
         {"norm_weight": (shape.norms, d), "norm_bias": (shape.norms, d)} if shape.norms else {}
     )
+    if shape.feature_norm:
+        expected |= dict.fromkeys(("feature_weight", "feature_bias"), (shape.features,))
     expected |= _linear_shapes(rows, shape)
     came = {k: v.shape for k, v in found.items() if not k.startswith("golden.")}
     kinds = {v.dtype.kind for k, v in found.items() if k in expected}

@@ -247,9 +247,7 @@ class Bundle:
                 f"{self.path}: gives no scores: its adapter has one label an image. Scores are of "
                 "adapters with several (vptkit tune --task multilabel)."
             )
-        whose = "the adapter"
-        if self.layout == "bank":
-            whose = "the one adapter that is meant (--layout baked; a bank gives no features)"
+        whose = "the bank" if self.layout == "bank" else "the adapter"
         raise BundleError(
             f"{self.path}: gives {' and '.join(self.outputs)}, no {name}. Export {whose} again "
             "with --output both, which gives logits and features."

@@ -286,8 +286,8 @@ def _output_problems(manifest: Mapping[str, Any]) -> list[str]:
     if not asked or names != [*expected] or any(len(value["shape"]) != 2 for value in outputs):
         scores = " (and scores [B, C] behind logits)" if SCORES in expected else ""
         return [f"outputs is not logits [B, C]{scores}, features [B, f], or both"]
-    if manifest["layout"] == "bank" and FEATURES in names:
-        return ["layout is 'bank' with features, which none gives"]
+    if manifest["layout"] == "bank" and LOGITS not in names:
+        return ["layout is 'bank' without logits, which each gives"]
     problems = []
     for name, value in zip(names, outputs, strict=True):
         if name != FEATURES:

@@ -72,6 +72,7 @@ def _of_adapter(path: Path) -> dict[str, Any]:
         **_confidence(adapter),
         **_deltas(adapter),
         **_thresholds(adapter),
+        **_learned(adapter),
         "classes": len(adapter.labels),
         "numbers": sum(int(v.size) for v in tuned.values()),
         "tensors": {name: list(value.shape) for name, value in sorted(tuned.items())},
@@ -95,6 +96,7 @@ def _of_bundle(path: Path) -> dict[str, Any]:
         "adapters": adapters,
         **_confidence(made_of),
         **_deltas(made_of),
+        **_learned(made_of),
         "files": sizes,
         "classes": max(len(entry["labels"]) for entry in adapters),
         "golden": sum(0 if answers is None else len(answers[0]) for answers in golden),
@@ -111,6 +113,15 @@ def _deltas(adapter: Adapter | None) -> dict[str, Any]:
     """What an adapter's weight deltas are; nothing if it has none."""
     told = None if adapter is None else deltas_told(adapter.tensors)
     return {} if told is None else {"deltas": told}
+
+
+def _learned(adapter: Adapter | None) -> dict[str, Any]:
+    """In how many blocks an adapter has learned keys and values, and how many; nothing without."""
+    counts = {} if adapter is None else adapter.learned_counts()
+    if not counts:
+        return {}
+    told = {"blocks": len(counts), "counts": [min(counts.values()), max(counts.values())]}
+    return {"learned_keys_values": told}
 
 
 def _confidence(adapter: Adapter | None) -> dict[str, Any]:

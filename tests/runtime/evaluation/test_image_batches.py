@@ -96,3 +96,40 @@ def test_evaluation_asks_the_opened_file_too(bundle, colour_folders, tmp_path, m
     monkeypatch.setattr(accuracy, "require_inside", swapped)
     with pytest.raises(DataError, match=r"private/red/.*expected it in .*data/"):
         evaluate(open_session(bundle.path), data)
+
+
+def test_a_table_with_other_columns_and_broken_images(bundle, colour_folders):
+    """The same in calibration, gate, overflow and --reject-from: they all come by here."""
+    rows = [
+        (f"{path.parent.name}/{path.name}", path.parent.name)
+        for path in colour_folders.glob("*/*.png")
+    ]
+    broken = colour_folders / "red" / "0.png"
+    broken.write_bytes(b"no image")
+    lines = ["photo,kind,x", *(f"{image},{label},1" for image, label in sorted(rows))]
+    table = colour_folders / "list.csv"
+    table.write_text("\n".join(lines))
+    asked = {"labels": bundle.labels, "columns": "image=photo,label=kind,split=", "batch": 5}
+    with pytest.raises(DataError, match="--columns"):
+        open_image_batches(table, bundle.preprocess, labels=bundle.labels)
+    with pytest.raises(
+        DataError, match=r"1 of 12 images cannot be read. --skip-broken .*red/0.png"
+    ):
+        list(open_image_batches(table, bundle.preprocess, **asked).batches())
+    images = open_image_batches(table, bundle.preprocess, **asked, skip_broken=True)
+    assert ([*images.skipped], images.count) == ([broken], 11)
+    assert [images.paths[i].parent.name for i in range(11)] == [
+        bundle.labels[k] for k in images.truth
+    ]
+    assert [len(b) for b in images.batches()] == [5, 5, 1]
+    broken.unlink()
+    table.write_text("\n".join(line for line in lines if not line.startswith("red/0")))
+    plain = open_image_batches(table, bundle.preprocess, **asked)
+    assert (plain.digest, plain.count) == (images.digest, 11)
+    assert all(np.array_equal(a, b) for a, b in zip(plain.batches(), images.batches(), strict=True))
+
+
+def test_where_every_image_is_broken_they_are_named(bundle, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match=r"1 of 1 images cannot be read. None is left: .*a.png"):
+        open_image_batches(tmp_path, bundle.preprocess, skip_broken=True)

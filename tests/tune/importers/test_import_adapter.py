@@ -97,7 +97,7 @@ def test_head_and_labels_by_option(bring, make_vit, head_file, tmp_path):
     [
         (
             {"layout": "lora"},
-            "--format 'lora': expected one of vpt, bpt, peft, linear, ssf, repadapter",
+            "--format 'lora': expected one of vpt, bpt, e2vpt, peft, linear, ssf, repadapter",
         ),
         ({"pool": "max"}, "--pool 'max'"),
         ({"preprocess": "mine"}, "--preprocess 'mine'"),

@@ -31,6 +31,7 @@ from vptkit.formats.adapter import (
 )
 from vptkit.formats.backbone_weights import norm_shapes
 from vptkit.formats.manifest_schema import MULTILABEL, SINGLE
+from vptkit.formats.summary import summarize
 from vptkit.formats.tensor_file import read_metadata, read_tensors, write_tensors
 from vptkit.strict_json import canonical_json
 
@@ -719,3 +720,62 @@ def test_thresholds_without_a_task(tiny_adapter):
     found = np.full(3, 0.5, np.float32)
     with pytest.raises(AdapterError, match=r"head.thresholds is for task 'multilabel'"):
         read_adapter(with_tensors(tiny_adapter, head__thresholds=found))
+
+
+# learned keys and values -------------------------------------------------------------------------
+
+
+def with_learned(adapter, **tensors):
+    named = {f"prefix.{k.replace('_', '.')}": np.asarray(v) for k, v in tensors.items()}
+    return replace(adapter, tensors={**adapter.tensors, **named})
+
+
+def test_learned_keys_and_values_come_back(tiny_adapter, tmp_path):
+    """Another number in each block; a reader of version 1 is told."""
+    adapter = read_adapter(tiny_adapter)
+    width = adapter.backbone.spec.width
+    keys, values = (np.random.default_rng(i).normal(size=(3, width)) for i in range(2))
+    for spec in (adapter.backbone.spec, None):
+        plain = replace(adapter, backbone=replace(adapter.backbone, spec=spec))
+        more = with_learned(plain, **{"0_keys": keys, "0_values": values})
+        write_adapter(tmp_path / "a.safetensors", more)
+        found = read_adapter(tmp_path / "a.safetensors")
+        assert (found.format, found.learned_counts()) == ("vptkit.adapter/2", {0: 3})
+        np.testing.assert_array_equal(found.learned_prefix(0)[1], values)
+        assert found.learned_prefix(1) is None
+        assert found.without_prompts().format == FORMAT
+        told = summarize(tmp_path / "a.safetensors")["learned_keys_values"]
+        assert told == {"blocks": 1, "counts": [3, 3]}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"0_keys": (3, 0)}, "prefix.0.values is missing"),
+        ({"0_values": (3, 0)}, "prefix.0.keys is missing"),
+        ({"0_keys": (3, 0), "0_values": (4, 0)}, r"prefix.0.values has the shape \(4, "),
+        ({"0_keys": (3, 1), "0_values": (3, 1)}, r"prefix.0.keys has the shape \(3, "),
+        ({"0_keys": (3, 0), "0_values": (3, 0, 1)}, r"prefix.0.values has the shape"),
+        ({"99_keys": (3, 0), "99_values": (3, 0)}, "prefix.99.keys is not known: .* no such block"),
+        ({"00_keys": (3, 0)}, "prefix.00.keys is not known"),
+        ({"0_queries": (3, 0)}, "prefix.0.queries is not known"),
+    ],
+)
+def test_learned_keys_and_values_that_do_not_fit(tiny_adapter, tmp_path, tensors, words):
+    """Sizes are those of the block's keys, plus what the case says."""
+    adapter = read_adapter(tiny_adapter)
+    width = adapter.backbone.spec.width
+    made = {
+        k: np.zeros((n, width + more, *rest), np.float32) for k, (n, more, *rest) in tensors.items()
+    }
+    with pytest.raises(AdapterError, match=words):
+        write_adapter(tmp_path / "a.safetensors", with_learned(adapter, **made))
+
+
+def test_learned_keys_that_are_not_finite(tiny_adapter, tmp_path):
+    adapter = read_adapter(tiny_adapter)
+    rows = np.full((1, adapter.backbone.spec.width), np.nan)
+    with pytest.raises(AdapterError, match=r"prefix.0.keys holds NaN or Inf"):
+        write_adapter(
+            tmp_path / "a", with_learned(adapter, **{"0_keys": rows, "0_values": 0 * rows})
+        )

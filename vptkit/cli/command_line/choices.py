@@ -61,7 +61,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "profile --backend": _BACKENDS,
     "profile --cuda-graph": ("on", "off", "both"),
     "analyze --tap": _TAPS,
-    "import --format": ("vpt", "bpt", "peft", "linear", "ssf", "repadapter"),
+    "import --format": ("vpt", "bpt", "e2vpt", "peft", "linear", "ssf", "repadapter"),
     "import --pool": ("token", "avg_prompts", "avg", "token+avg"),
     "import --preprocess": ("authors", "model"),
 }

@@ -45,7 +45,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "export": {
         _COMMON: "output weights precision calibration gate format force",
-        "Precision": "target calibration-images island islands min-agreement allow-outside",
+        "Precision": "target calibration-images island islands min-agreement",
+        "Data": "columns skip-broken allow-outside",
         "Graph": "input batch normalize-features reject-from fold last-block verify threads",
         "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms",
     },
@@ -58,19 +59,19 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "bisect": {
         _COMMON: "precision target images island min-agreement",
-        "Data": "calibration calibration-images allow-outside",
+        "Data": "calibration calibration-images columns skip-broken allow-outside",
         "Hardware": "threads",
     },
     "check": {
         _COMMON: "backend reference weights tolerance",
         "What TensorRT makes of it": "oracle sm trt layers",
-        "Overflow": "overflow allow-outside",
+        "Overflow": "overflow columns skip-broken allow-outside",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "trust-engines",
     },
     "eval": {
-        _COMMON: "split save plot backend batch columns skip-broken force",
+        _COMMON: "split save plot backend batch reject ood columns skip-broken force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "allow-outside trust-engines",
@@ -92,7 +93,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "demo": {
         _COMMON: "output data backbone weights image-size epochs force",
         "Hardware": "threads",
-        "Data": "allow-outside",
+        "Data": "columns skip-broken allow-outside",
     },
     "sweep": {
         _COMMON: "output data force",
@@ -102,7 +103,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "analyze": {
         _COMMON: "output weights adapter images image-size config force",
         "Whitening": "tap whiten-floor",
-        "Data": "seed allow-outside",
+        "Data": "seed columns skip-broken allow-outside",
         "Hardware": "threads",
     },
     "import": {
@@ -151,7 +152,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "eval": (
         "eval flowers.vptk flowers/",
         "eval flowers.vptk flowers/ --split val --save mistakes.csv --plot confusion.png",
-        "eval bank.vptk flowers/ --adapter flowers --json",
+        "eval sure.vptk flowers/ --reject 0.05 --ood photos/",
     ),
     "run": (
         "run flowers.vptk photos/",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.options import AllowOutside, AsJson, Threads, Verbose
+from vptkit.cli.shared.options import AllowOutside, AsJson, Columns, SkipBroken, Threads, Verbose
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
     lowering_of,
@@ -48,6 +48,8 @@ def bisect(
     images: Annotated[int, typer.Option(min=1, help="At most so many of DATA.")] = 256,
     island: Annotated[list[str] | None, typer.Option(help="Kept in fp32 in any case.")] = None,
     min_agreement: Annotated[float | None, typer.Option(help="Bound [by precision].")] = None,
+    columns: Columns = None,
+    skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     verbose: Verbose = False,
@@ -84,6 +86,8 @@ def bisect(
         most_gate=images,
         order=_CHOOSING,
         allow_outside=allow_outside,
+        columns=columns,
+        skip_broken=skip_broken,
     )
     judging = judging_images(asked, _tuned(opened))
     evidence = judging.evidence(runner(opened.preprocess, threads), no_phases)

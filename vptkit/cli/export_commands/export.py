@@ -12,9 +12,11 @@ import typer
 from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
+    Columns,
     Float,
     Force,
     Int,
+    SkipBroken,
     Threads,
     Verbose,
     Weights,
@@ -119,6 +121,8 @@ def export(
     min_agreement: Annotated[
         Float, option("Gate's bound on top-1 agreement [fp16 0.995, int8 0.985].")
     ] = None,
+    columns: Columns = None,
+    skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     input: Annotated[
@@ -248,6 +252,8 @@ def _export_one(settings: dict[str, Any], output: Path, common: dict[str, Any]) 
         "gate": settings["gate"],
         "calibration_images": settings["calibration_images"],
         "allow_outside": settings["allow_outside"],
+        "columns": settings["columns"],
+        "skip_broken": settings["skip_broken"],
         "reject_from": settings["reject_from"],
         **common,
     }

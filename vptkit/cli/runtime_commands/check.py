@@ -13,7 +13,9 @@ from vptkit.cli.shared.options import (
     AsJson,
     Backend,
     BundleArgument,
+    Columns,
     OneAdapter,
+    SkipBroken,
     Threads,
     TrustEngines,
     Verbose,
@@ -57,6 +59,8 @@ def check(
             metavar="DATA", help="Largest magnitudes on real images, and fp16's headroom."
         ),
     ] = None,
+    columns: Columns = None,
+    skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
@@ -65,8 +69,11 @@ def check(
 ) -> None:
     """Compare a bundle's answers with its golden ones, and its files with their digests."""
     if overflow is not None:
-        report_overflow(bundle, overflow, threads, as_json, allow_outside=allow_outside)
+        reading = {"allow_outside": allow_outside, "columns": columns, "skip_broken": skip_broken}
+        report_overflow(bundle, overflow, threads, as_json, **reading)
         return
+    if columns is not None or skip_broken:
+        raise typer.BadParameter("goes with --overflow only", param_hint="--columns, --skip-broken")
     if oracle is not None:
         from vptkit.cli.shared.oracle_report import consult
 
@@ -129,13 +136,14 @@ def report_overflow(
     data: Path,
     threads: int | None,
     as_json: bool,
-    *,
-    allow_outside: bool = False,
+    **reading: Any,
 ) -> None:
     """`vptkit check --overflow DATA`: the largest magnitude of everything, block by block."""
     from vptkit.formats.bundle import open_bundle
     from vptkit.formats.manifest_schema import MULTILABEL
+    from vptkit.images.broken_images import skipped_text
     from vptkit.progress import progress
+    from vptkit.shown_text import tell
 
     opened = open_bundle(bundle)
     require_fp32(opened)
@@ -146,9 +154,9 @@ def report_overflow(
     from vptkit.runtime.evaluation.image_batches import open_image_batches
 
     several = opened.task == MULTILABEL
-    images = open_image_batches(
-        data, opened.preprocess, allow_outside=allow_outside, several=several
-    )
+    images = open_image_batches(data, opened.preprocess, several=several, **reading)
+    if images.skipped:
+        tell(f"note: {skipped_text(data, images.skipped)}")
     model = read_model(opened)
     centre_pixels(model)
     with progress("overflow", total=images.count) as bar:

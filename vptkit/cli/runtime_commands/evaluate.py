@@ -15,6 +15,7 @@ from vptkit.cli.shared.options import (
     BundleArgument,
     Columns,
     Force,
+    SkipBroken,
     Threads,
     TrustEngines,
 )
@@ -51,20 +52,26 @@ def evaluate_bundle(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the confusion matrix: .png, .svg or .pdf.")
     ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(help="Also measure what run --reject does at this rate, as 0.05."),
+    ] = None,
+    ood: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="With --reject: images of other things than the labels."),
+    ] = None,
     force: Force = False,
     columns: Columns = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Judge without images that cannot be read.")
-    ] = False,
+    skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure accuracy on a folder of classes: with its interval, by class, and what is confused."""
+    from vptkit.api.judging import evaluate
     from vptkit.plot_text import require_plot
     from vptkit.progress import progress
-    from vptkit.runtime.evaluation.accuracy import evaluate
     from vptkit.runtime.evaluation.confusion_plot import plot_confusion
     from vptkit.runtime.evaluation.evaluation_text import evaluation_text
     from vptkit.runtime.evaluation.mistakes_file import require_mistakes_file, write_mistakes
@@ -72,6 +79,8 @@ def evaluate_bundle(
     from vptkit.runtime.evaluation.multilabel_text import multilabel_text
     from vptkit.runtime.session.factory import open_session
 
+    if ood is not None and reject is None:
+        raise typer.BadParameter("goes with --reject only", param_hint="--ood")
     if save is not None:
         require_mistakes_file(save, force=force)
     if plot is not None:
@@ -93,17 +102,21 @@ def evaluate_bundle(
             allow_outside=allow_outside,
             skip_broken=skip_broken,
             columns=columns,
+            reject=reject,
+            ood=ood,
             batch=batch,
             progress=bar,
         )
     several = isinstance(result, MultilabelEvaluation)
-    for note in result.notes:
+    more = result.rejection.notes if result.rejection else []
+    for note in (*result.notes, *more):
         tell(f"note: {note}")
     if save is not None:
         write_mistakes(result.mistakes, save, several=several)
     if plot is not None and not isinstance(result, MultilabelEvaluation):
         plot_confusion(result, plot, adapter or session.bundle.name)
     document = {"bundle": str(bundle), "backend": session.backend, **result.to_json()}
+    rates = [result.rejection.text()] if result.rejection else []
     written = [path for path in (save, plot) if path is not None]
     ending = [wrote(*written)] if written else []
     if result.mistakes and save is None:
@@ -117,7 +130,7 @@ def evaluate_bundle(
         if isinstance(result, MultilabelEvaluation)
         else evaluation_text(result)
     )
-    emit(document, as_json, text="\n".join([told, *ending]))
+    emit(document, as_json, text="\n".join([told, *rates, *ending]))
 
 
 def _chosen(split: str | None, adapter: str | None) -> list[str]:

@@ -62,6 +62,7 @@ def _adapter(document: Mapping[str, Any]) -> dict[str, str]:
         "images": _images(train),
         "learned": f"{document['numbers']:,} numbers in {made_of} tensors",
         "deltas": _deltas(document.get("deltas")),
+        "keys": _learned(document.get("learned_keys_values")),
         "weights": _weights(document["backbone"], train),
         "golden": f"{document['golden']} answers to check against",
         "confidence": _confidence(document),
@@ -85,6 +86,7 @@ def _bundle(
         "classes": _classes(first["labels"], None) if len(adapters) == 1 else _counts(adapters),
         **_accuracy(train),
         "deltas": _deltas(document.get("deltas")),
+        "keys": _learned(document.get("learned_keys_values")),
         "precision": f"{document['precision']}, {document['layout']}",
         "work": _work(macs),
         "batch": f"{document['batch']} images"
@@ -197,6 +199,15 @@ def _deltas(deltas: Any) -> str:
         if (found := deltas[kind])
     ]
     return "; ".join(parts)
+
+
+def _learned(learned: Any) -> str:
+    """As "50 learned keys and values in each of 12 blocks"."""
+    if not isinstance(learned, dict):
+        return ""
+    least, most = learned["counts"]
+    count = f"{least}" if least == most else f"{least} to {most}"
+    return f"{count} learned keys and values in each of {learned['blocks']} blocks"
 
 
 def _work(macs: Mapping[str, Any]) -> str:

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.datasets.dataset_bounds import inside_of, require_inside
+from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError
 from vptkit.formats.manifest_schema import MULTILABEL, SINGLE
+from vptkit.images.broken_images import skipped_text
 from vptkit.images.image_file import class_folders, digest_of_image, folders_in, image_files
 from vptkit.images.image_sketch import count_known
 from vptkit.images.labelled_images import SPLIT_NAMES, split_folders, split_of_name
 from vptkit.regular_files import is_folder
+from vptkit.shown_text import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,6 +48,8 @@ class Asked(NamedTuple):
         most_gate: of the gate; None for all.
         order: which split of a data set judges, where `gate` names none.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        columns: of `vptkit.datasets.table_columns.parse_columns`.
+        skip_broken: go on without images that cannot be read, and say which.
     """
 
     calibration: Path | None
@@ -53,6 +58,8 @@ class Asked(NamedTuple):
     most_gate: int | None = None
     order: tuple[str, ...] = _GATE_ORDER
     allow_outside: bool = False
+    columns: str | None = None
+    skip_broken: bool = False
 
 
 class Tuned(NamedTuple):
@@ -197,7 +204,7 @@ class _Reader:
         Raises:
             DataError: there are none.
         """
-        from vptkit.runtime.evaluation.image_batches import ImageBatches
+        from vptkit.runtime.evaluation.image_batches import batches_of
 
         found = self._images(data, split)
         bound = data.path if split == data.meant else data.root
@@ -217,13 +224,16 @@ class _Reader:
                 if found.files
                 else f"{bound}: no images. Expected some dozens at least."
             )
-        return ImageBatches(
-            paths=[found.files[i] for i in rows],
-            preprocess=self.tuned.preprocess,
-            truth=None if found.truth is None else found.truth[rows],
-            batch=8,
+        images = batches_of(
+            [found.files[i] for i in rows],
+            self.tuned.preprocess,
+            None if found.truth is None else found.truth[rows],
             inside=inside,
+            skip_broken=self.asked.skip_broken,
         )
+        if images.skipped:
+            tell(f"note: {skipped_text(bound, images.skipped)}")
+        return images
 
     def gate(
         self, data: _Data, candidates: Sequence[str], calibration: Any, shaped: _Data | None
@@ -316,7 +326,12 @@ def _read(path: Path, asked: Asked, *, several: bool) -> _Data:
     """
     from vptkit.runtime.evaluation.multilabel_images import listed_images
 
-    listed = listed_images(path, several=several, allow_outside=asked.allow_outside)
+    listed = listed_images(
+        path,
+        several=several,
+        allow_outside=asked.allow_outside,
+        columns=parse_columns(asked.columns),
+    )
     if listed is not None:
         if set(listed) != {""}:
             return _Data(path=path, root=path, splits=listed, listed=True)

@@ -25,6 +25,7 @@ __all__ = [
     "Int",
     "OneAdapter",
     "Settings",
+    "SkipBroken",
     "Text",
     "Threads",
     "TrustEngines",
@@ -58,6 +59,10 @@ Columns = Annotated[
         metavar="ROLE=NAME",
         help="Of a table: image=NAME,label=NAME,split=NAME [known by their names].",
     ),
+]
+SkipBroken = Annotated[
+    bool,
+    typer.Option("--skip-broken", help="Go on without images that cannot be read."),
 ]
 Weights = Annotated[
     Path | None,

@@ -12,8 +12,10 @@ import typer
 from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
+    Columns,
     Force,
     Settings,
+    SkipBroken,
     Threads,
     Weights,
     backbone_args,
@@ -48,6 +50,8 @@ def analyze(
     ] = "pre_ln1",
     whiten_floor: Annotated[float, typer.Option(help="Relative floor of eigenvalues.")] = 1e-6,
     seed: Annotated[int, typer.Option(min=0, help="Which images.")] = 0,
+    columns: Columns = None,
+    skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     force: Force = False,
@@ -74,6 +78,8 @@ def analyze(
         floor=whiten_floor,
         seed=seed,
         allow_outside=allow_outside,
+        columns=columns,
+        skip_broken=skip_broken,
     )
     with progress("analyze") as bar:
         document = run_analyze(data, out, config, adapter or (), force=force, progress=bar)

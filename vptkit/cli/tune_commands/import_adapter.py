@@ -28,7 +28,8 @@ def import_(
         str | None,
         typer.Option(
             "--format",
-            help="vpt, bpt, ssf or repadapter (the authors' code), peft (LoRA and what else merges), "
+            help="vpt, bpt, e2vpt, ssf or repadapter (the authors' code), peft (LoRA and what else "
+            "merges), "
             "linear (a head alone, as DINOv2's) [peft, if FILE is its folder].",
         ),
     ] = None,
@@ -48,7 +49,7 @@ def import_(
         str | None, typer.Option(help="token, avg_prompts, avg or token+avg [what FILE tells].")
     ] = None,
     preprocess: Annotated[
-        str | None, typer.Option(help="authors or model [vpt, bpt: authors; else model].")
+        str | None, typer.Option(help="authors or model [vpt, e2vpt, bpt: authors; else model].")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the adapter [the file's].")] = None,
     scale: Annotated[

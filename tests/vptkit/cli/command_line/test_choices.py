@@ -66,6 +66,7 @@ def test_an_option_is_found_by_any_spelling():
     assert choices_of("import", ["-x", "--format"]) == (
         "vpt",
         "bpt",
+        "e2vpt",
         "peft",
         "linear",
         "ssf",

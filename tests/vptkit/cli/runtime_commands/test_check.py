@@ -266,6 +266,13 @@ def test_a_missing_package_is_5_and_names_the_extra(vptkit, make_bundle, monkeyp
     assert_error(result, 5, "--reference needs the package torch", 'pip install "vptkit[tune]"')
 
 
+def test_columns_and_broken_images_are_of_overflow(vptkit, make_bundle, colour_folders):
+    """Without --overflow no image is read, and the options would do nothing."""
+    for option in (["--skip-broken"], ["--columns", "image=a,label=b"]):
+        code, _, err = vptkit("check", make_bundle(), *option)
+        assert (code, "goes with --overflow only" in err) == (2, True)
+
+
 def test_overflow_is_of_fp32_bundles(make_bundle, colour_folders):
     """A lower precision has already cut off what would overflow."""
     bundle = make_bundle(precision="fp16")

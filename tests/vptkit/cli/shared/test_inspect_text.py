@@ -69,6 +69,14 @@ def test_an_adapter():
     }
 
 
+@pytest.mark.parametrize(("counts", "told"), [([5, 5], "5"), ([2, 5], "2 to 5")])
+def test_learned_keys_and_values(counts, told):
+    learned = {"blocks": 12, "counts": counts}
+    for document in (ADAPTER, BUNDLE):
+        found = entries(inspect_text({**document, "learned_keys_values": learned}))
+        assert found["keys"] == f"{told} learned keys and values in each of 12 blocks"
+
+
 def test_a_bundle():
     told = entries(inspect_text(BUNDLE, {"val_top1": 0.9}, ["tensorrt 10.3 for Orin"]))
     assert told["accuracy"] == "val 90.0 %"

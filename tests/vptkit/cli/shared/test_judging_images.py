@@ -212,3 +212,21 @@ def test_copies_of_training_images_elsewhere(find, data, tmp_path):
     assert found.too_kind == f"{TRAINING} (3 of 7 are copies of these)"
     assert find(gate=tmp_path / "flat").too_kind is None
     assert find(gate=data / "val", record=record).too_kind is None
+
+
+def test_broken_images_are_skipped_where_that_was_asked(find, data, capsys):
+    image = next((data / "val" / "red").glob("*.png"))
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"1 of 12 images cannot be read. --skip-broken"):
+        list(find(data).gate.batches())
+    found = find(data, skip_broken=True)
+    assert (found.gate.count, len(found.gate.truth)) == (11, 11)
+    assert f"1 broken image was skipped: val/red/{image.name}" in capsys.readouterr().err
+
+
+def test_columns_of_a_table_that_calibrates(find, data):
+    lines = ["photo,kind,part"]
+    lines += [f"{p.relative_to(data)},{p.parent.name},{p.parts[-3]}" for p in data.rglob("*.png")]
+    (data / "all.csv").write_text("\n".join(lines))
+    found = find(data / "all.csv", columns="image=photo,label=kind,split=part")
+    assert (splits(found), found.gate.count) == (("train", "val"), 12)

@@ -72,3 +72,16 @@ def test_of_several_labels_an_image_the_images_alone_matter(tmp_path, adapter):
 
 def several(adapter):
     return SimpleNamespace(**{**vars(adapter), "task": "multilabel"})
+
+
+def test_columns_and_broken_images_of_a_table(tmp_path, adapter, capsys):
+    made(tmp_path, ["train", "val"])
+    lines = [
+        f"{p.relative_to(tmp_path)},{p.parent.name},{p.parts[-3]}" for p in tmp_path.rglob("*.png")
+    ]
+    (tmp_path / "all.csv").write_text("\n".join(["photo,kind,part", *lines]))
+    (tmp_path / "val" / "red" / "1.png").write_bytes(b"no image")
+    asked = {"columns": "image=photo,label=kind,split=part", "skip_broken": True}
+    train, val = rejection_images(tmp_path / "all.csv", adapter, **asked)
+    assert (train.count, val.count, len(val.truth)) == (2, 3, 3)
+    assert "1 broken image was skipped: val/red/1.png" in capsys.readouterr().err

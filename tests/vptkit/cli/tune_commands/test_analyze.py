@@ -82,6 +82,16 @@ def test_import_and_analyze(vptkit, tmp_path, weights, images, prompts, monkeypa
     code, out, err = vptkit(*command, "--force", "--json")
     assert code == 0, err
     assert len(json.loads(out)["blocks"]) == 6
+    lines = [f"{path},{path.parent.name}" for path in images.rglob("*.png")]
+    (tmp_path / "list.csv").write_text("\n".join(["photo,kind", *lines, f"{tmp_path}/x.png,a"]))
+    (tmp_path / "x.png").write_text("broken")
+    table = [word if word != images else tmp_path / "list.csv" for word in command]
+    table += ["--columns", "image=photo,label=kind,split=", "--allow-outside", "--force"]
+    code, _, err = vptkit(*table, "--images", 99)
+    assert (code, "--skip-broken goes on" in err) == (2, True)
+    code, out, err = vptkit(*table, "--images", 99, "--skip-broken", "--json")
+    assert (code, "1 broken image was skipped" in err) == (0, True), err
+    assert json.loads(out)["images"] == 12
     code, _, err = vptkit(*command, "--force", "--tap", "mid")
     assert (code, "tap is 'mid'" in err) == (2, True)
 
