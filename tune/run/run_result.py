@@ -41,7 +41,8 @@ class TuneResult:
         warnings: sentences, as of a training that diverged (`vptkit.tune.phases.judge_training`).
         by_class: class → right answers, of val or of what was held out.
         images: split → class → number of images; of train those that were trained on.
-        skipped: broken images that were left out: {"split", "path", "reason"}.
+        skipped: broken images that were left out: {"split", "name", "path", "reason"}, at most 100; of
+            an older vptkit's adapter without the reason.
         twice: images in two splits, as {"test": its name, "train": its name}; at most 100.
     """
 

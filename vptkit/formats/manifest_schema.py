@@ -48,12 +48,14 @@ __all__ = [
     "NAME",
     "NOTES",
     "OUTPUTS",
+    "OUTPUT_CHOICES",
     "PROMPTS",
     "require_manifest",
 ]
 
 # What a graph may give, in this order: logits [B, C], and the vector that the head reads [B, f]
 LOGITS, FEATURES = OUTPUTS = ("logits", "features")
+OUTPUT_CHOICES = (*OUTPUTS, "both")  # what `export --output` takes
 FORMAT = "vptkit.bundle/1"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
