@@ -107,16 +107,16 @@ def export(
         def add_features(model: onnx.ModelProto) -> None:
             if runner is None or options.output == LOGITS:
                 return
-            normalized = options.normalize_features
-            features = golden_features(adapter, model, runner(adapter), normalized=normalized)
+            if golden is None and reject_from is None:
+                return
+            run = runner(adapter)(model)
+            features = golden_features(adapter, run, normalized=options.normalize_features)
             if features is not None:
                 answers[FEATURES] = features
             if reject_from is not None:
                 with phase("reject-from", None):
                     found = rejection_of(
-                        runner(adapter)(model),
-                        *reject_from(adapter),
-                        several=adapter.task == MULTILABEL,
+                        run, *reject_from(adapter), several=adapter.task == MULTILABEL
                     )
                 write_rejection(folder / REJECTION, found)
 

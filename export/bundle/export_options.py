@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Literal
 from vptkit.errors import VptkitError
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.precision.lowering import Lowering
-from vptkit.formats.manifest_schema import FEATURES, LOGITS
+from vptkit.formats.manifest_schema import LOGITS, OUTPUT_CHOICES, OUTPUTS
 
 if TYPE_CHECKING:
     from vptkit.export.fold.last_block import LastBlock
 
-__all__ = ["OUTPUT_CHOICES", "ExportOptions"]
-
-OUTPUT_CHOICES = (LOGITS, FEATURES, "both")
+__all__ = ["ExportOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +58,7 @@ class ExportOptions:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs."""
-        return (LOGITS, FEATURES) if self.output == "both" else (self.output,)
+        return OUTPUTS if self.output == "both" else (self.output,)
 
     def graph(self) -> GraphOptions:
         """For the graph writers."""

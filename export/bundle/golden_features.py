@@ -16,10 +16,9 @@ from vptkit.errors import GateError
 from vptkit.formats.manifest_schema import FEATURES
 
 if TYPE_CHECKING:
-    import onnx
     from numpy.typing import NDArray
 
-    from vptkit.export.numerics.evidence import Runner
+    from vptkit.export.numerics.evidence import Run
     from vptkit.formats.adapter import Adapter
 
 __all__ = ["golden_features"]
@@ -28,14 +27,13 @@ _TOLERANCE = 1e-4  # of the largest logit; that of an fp32 bundle's parity
 
 
 def golden_features(
-    adapter: Adapter, model: onnx.ModelProto, run: Runner, *, normalized: bool
+    adapter: Adapter, run: Run, *, normalized: bool
 ) -> NDArray[np.float32] | None:
     """The features [G, f] of the adapter's golden images; None if it has none.
 
     Args:
         adapter: with or without golden answers.
-        model: its fp32 graph, with the output `features`.
-        run: opens it.
+        run: its opened fp32 graph, with the output `features`.
         normalized: the features have the length 1.
 
     Raises:
@@ -44,7 +42,7 @@ def golden_features(
     golden = adapter.golden()
     if golden is None or len(golden[0]) == 0:
         return None
-    features = np.asarray(run(model)(golden[0])[FEATURES], dtype=np.float32)
+    features = np.asarray(run(golden[0])[FEATURES], dtype=np.float32)
     found = _logits_of(adapter, features.astype(np.float64), golden[1], normalized=normalized)
     largest, scale = np.abs(found - golden[1]).max(), np.abs(golden[1]).max()
     if not largest <= _TOLERANCE * scale:

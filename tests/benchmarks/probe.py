@@ -1,8 +1,9 @@
 """How long the linear probe takes: its search over strengths, and its share of a run.
 
 Features are drawn: classes that overlap, axes of very different size. Wanted: 400 x 192 x 5 in a
-second, 50,000 x 768 x 100 in a minute on two cores, with the whole search. Times are those of the
-processor's threads together ("cpu") and of the clock.
+second, 50,000 x 768 x 100 in a minute on two cores, 2,000 x 384 x 1,000 (two images a class) in a
+minute on one, with the whole search; up to 2,000 rows parts are held out beside val, as
+`start_from_probe` does. Times are those of the processor's threads together ("cpu") and of the clock.
 
     python tests/benchmarks/probe.py --threads 2
 """
@@ -17,16 +18,18 @@ from typing import Any
 
 import torch
 
+from vptkit.tune.data.cross_validation_parts import cross_validation_parts
 from vptkit.tune.probe.fit_probe import Rows, fit_probe
 from vptkit.tune.probe.nearest_neighbours import knn_top1
 
-SIZES = {"small": (400, 192, 5), "large": (50_000, 768, 100)}
+SIZES = {"small": (400, 192, 5), "large": (50_000, 768, 100), "classes": (2000, 384, 1000)}
+FEW = 2000  # rows, as in `start_from_probe`
 
 
 def drawn(count: int, width: int, classes: int, seed: int, centres: torch.Tensor) -> Rows:
     """Features around the centres of classes, float32 [count, width]."""
     generator = torch.Generator().manual_seed(seed)
-    targets = torch.randint(classes, (count,), generator=generator)
+    targets = torch.arange(count) % classes
     sizes = 3 * torch.logspace(0.5, -0.3, width)
     noise = torch.randn(count, width, generator=generator)
     return Rows(2 + sizes * noise + 0.6 * centres[targets], targets)
@@ -35,12 +38,14 @@ def drawn(count: int, width: int, classes: int, seed: int, centres: torch.Tensor
 def measured(count: int, width: int, classes: int) -> dict[str, Any]:
     """One search, and what it used."""
     centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(9))
-    val = drawn(max(100, count // 4), width, classes, 1, centres)
-    train = drawn(count, width, classes, 0, centres)
+    val = drawn(max(100, count // 4, min(classes, count)), width, classes, 1, centres)
+    train, parts = drawn(count, width, classes, 0, centres), None
+    if count <= FEW:
+        parts = torch.from_numpy(cross_validation_parts(train.targets.numpy(), 0))
     clock, cpu = time.perf_counter(), time.process_time()
     neighbours = knn_top1(train, val, classes, 10)
     between = time.perf_counter()
-    probe = fit_probe(train, classes, val=val)
+    probe = fit_probe(train, classes, val=val, parts=parts)
     return {
         "rows": count,
         "width": width,

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from vptkit.errors import BackboneError
 from vptkit.formats.adapter import Adapter, read_adapter, with_spec
+from vptkit.formats.manifest_schema import FEATURES, LOGITS
 from vptkit.images.preprocess import normalize
 
 from .spec_from_timm import spec_from_model
@@ -51,7 +52,7 @@ __all__ = [
     "features",
     "final",
     "reading_features",
-    "reference_features",
+    "reference_answers",
     "reference_logits",
     "with_learned_prefix",
     "with_weight_deltas",
@@ -356,27 +357,37 @@ def reference_logits(
         AdapterError: the adapter is not readable, or does not fit its backbone.
         BackboneError: the weights are not those that were tuned.
     """
+    return reference_answers(adapter, weights, images, (LOGITS,))[LOGITS]
+
+
+@torch.no_grad()
+def reference_answers(
+    adapter: Adapter | Path,
+    weights: Path | None,
+    images: NDArray[np.uint8],
+    outputs: Sequence[str],
+) -> dict[str, NDArray[np.float32]]:
+    """Logits [B, C], features f [B, f], of which logits = W f + b, or both; of one backbone.
+
+    Args:
+        adapter, weights, images: as of `reference_logits`.
+        outputs: "logits" and "features", or one of them.
+
+    Raises:
+        AdapterError, BackboneError: see there.
+    """
     if not isinstance(adapter, Adapter):
         adapter = read_adapter(adapter)
     model, _ = checked_weights(adapter, weights)
     with_spec(adapter, spec_from_model(model, adapter.backbone.name))
     pixels = torch.from_numpy(normalize(images, adapter.preprocess))
-    parts = [adapter_logits(model, adapter, part) for part in torch.split(pixels, 16)]
-    return torch.cat(parts).numpy()
-
-
-def reference_features(
-    adapter: Adapter, weights: Path | None, images: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    """The features f [B, f] of prepared images, of which logits = W f + b.
-
-    Args:
-        adapter, weights, images: as of `reference_logits`.
-
-    Raises:
-        AdapterError, BackboneError: see there.
-    """
-    return reference_logits(reading_features(adapter), weights, images)
+    readers = {LOGITS: adapter, FEATURES: reading_features(adapter)}
+    return {
+        name: torch.cat(
+            [adapter_logits(model, readers[name], part) for part in torch.split(pixels, 16)]
+        ).numpy()
+        for name in outputs
+    }
 
 
 def reading_features(adapter: Adapter) -> Adapter:

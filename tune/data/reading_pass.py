@@ -34,6 +34,7 @@ __all__ = [
     "Reading",
     "Twice",
     "read_all",
+    "skipped_places",
     "skipped_record",
     "twice",
     "twice_record",
@@ -163,10 +164,23 @@ def twice_text(data: Path, found: Sequence[Twice]) -> str:
 
 
 def skipped_record(data: Path, broken: Sequence[Broken]) -> list[dict[str, str]]:
-    """The first 100 for an adapter, which may be shared: split and name within the data set."""
-    return [
-        {"split": one.split, "name": name_within(data, one.image)} for one in broken[:_RECORDED]
-    ]
+    """The first 100: split, name within the data set, and the reason.
+
+    An adapter has it, and may be shared: where the data lies is not said.
+    """
+    found = []
+    for one in broken[:_RECORDED]:
+        name = name_within(data, one.image)
+        found.append(
+            {"split": one.split, "name": name, "reason": one.why.replace(str(one.image), name)}
+        )
+    return found
+
+
+def skipped_places(data: Path, record: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """An adapter's `skipped_record` with the paths, for whoever has the data."""
+    folder = data if data.is_dir() else data.parent
+    return [{**one, "path": str(folder / one["name"])} for one in record]
 
 
 def twice_record(data: Path, found: Sequence[Twice]) -> list[dict[str, str]]:

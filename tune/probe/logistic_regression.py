@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import one_hot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["LogisticRegression", "Solution"]
 
 _ROWS = 8192  # of features at once: what is computed beside them stays small
+_LOGITS = 1 << 19  # at once: larger blocks cost twice the time, outside the processor's caches
 _STEPS, _MEMORY = 300, 12  # of L-BFGS: most steps, and pairs that it remembers
 # Where it ends, by gradient and by change: for a head, and to compare strengths by (losses there
 # are the same to four digits, in six tenths of the steps).
@@ -118,7 +118,7 @@ class LogisticRegression:
         self, strength: float, start: Tensor, tolerances: tuple[float, float]
     ) -> tuple[Tensor, float, float]:
         """Theta [k + 1, C] (the last row is the bias), f and the cross-entropy there."""
-        certainty = self._loss(start)[2]
+        certainty = self._curvature(start)
         curvature = torch.cat([self._variances * certainty + strength, certainty[None]])
         steps = curvature.clamp(min=1e-12).rsqrt()[:, None]
         scaled = (start / steps).requires_grad_()
@@ -133,43 +133,67 @@ class LogisticRegression:
 
         def closure() -> Tensor:
             theta = scaled.detach() * steps
-            loss, gradient, _ = self._loss(theta)
+            loss, gradient = self._gradient(theta)
             gradient[:-1] += strength * theta[:-1]
             scaled.grad = gradient * steps
             return loss + strength / 2 * theta[:-1].square().sum()
 
         solver.step(closure)
         theta = scaled.detach() * steps
-        loss = float(self._loss(theta)[0])
+        loss = float(self._loss(theta))
         return theta, loss + strength / 2 * float(theta[:-1].square().sum()), loss
 
-    def _loss(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean cross-entropy, its gradient by theta, and its mean curvature by a logit, p (1 - p)."""
-        weight, bias = theta[:-1].float(), theta[-1].float()
-        loss, gradient, curvature = (
-            theta.new_zeros(()),
-            torch.zeros_like(theta),
+    def _curvature(self, theta: Tensor) -> Tensor:
+        """The cross-entropy's mean curvature by a logit, p (1 - p)."""
+        total = theta.new_zeros(())
+        for part, log in self._logs(theta):
+            answers = log.exp()
+            means = (answers * (1 - answers)).mean(dim=1)
+            total += (self._weights[part] * means).sum(dtype=torch.float64)
+        return total
+
+    def _loss(self, theta: Tensor) -> Tensor:
+        """Mean cross-entropy."""
+        return sum(
+            (self._share_of_loss(part, log) for part, log in self._logs(theta)),
             theta.new_zeros(()),
         )
-        for part in _parts(len(self._inputs)):
-            inputs, targets = self._inputs[part], self._shares(part)
-            log = torch.log_softmax(torch.addmm(bias, inputs, weight), dim=1)
-            rows, answers = self._weights[part][:, None], log.exp()
-            curvature += (rows * answers * (1 - answers)).mean(dim=1).sum(dtype=torch.float64)
-            loss -= (rows * targets * log).sum(dtype=torch.float64)
-            residual = rows * (answers * targets.sum(dim=1, keepdim=True) - targets)
-            gradient[:-1] += inputs.T @ residual
-            gradient[-1] += residual.sum(dim=0, dtype=torch.float64)
-        return loss, gradient, curvature
 
-    def _shares(self, part: slice) -> Tensor:
-        """What the classes' shares of some rows are, float32 [b, C]."""
+    def _gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy, and its gradient by theta."""
+        loss, gradient = theta.new_zeros(()), torch.zeros_like(theta)
+        for part, log in self._logs(theta):
+            loss += self._share_of_loss(part, log)
+            residual = self._residual(part, log)
+            gradient[:-1] += self._inputs[part].T @ residual
+            gradient[-1] += residual.sum(dim=0, dtype=torch.float64)
+        return loss, gradient
+
+    def _logs(self, theta: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Log-probabilities, float32 [b, C], of some rows after the others."""
+        weight, bias = theta[:-1].float(), theta[-1].float()
+        rows = min(_ROWS, max(1, _LOGITS // self._classes))
+        for part in _parts(len(self._inputs), rows):
+            yield part, torch.log_softmax(torch.addmm(bias, self._inputs[part], weight), dim=1)
+
+    def _share_of_loss(self, part: slice, log: Tensor) -> Tensor:
+        """What some rows add to the cross-entropy."""
         targets = self._targets[part]
         if targets.dim() == 2:
-            return targets
-        return one_hot(targets, self._classes).float()
+            own = (targets * log).sum(dim=1)
+        else:
+            own = log.gather(1, targets[:, None])[:, 0]
+        return -(self._weights[part] * own).sum(dtype=torch.float64)
+
+    def _residual(self, part: slice, log: Tensor) -> Tensor:
+        """The gradient by some rows' logits, float32 [b, C]; in the memory of `log`."""
+        rows, targets = self._weights[part][:, None], self._targets[part]
+        answers = log.exp_().mul_(rows)
+        if targets.dim() == 2:
+            return answers.mul_(targets.sum(dim=1, keepdim=True)).sub_(rows * targets)
+        return answers.scatter_add_(1, targets[:, None], -rows)
 
 
-def _parts(count: int) -> Iterator[slice]:
-    for begin in range(0, count, _ROWS):
-        yield slice(begin, begin + _ROWS)
+def _parts(count: int, rows: int = _ROWS) -> Iterator[slice]:
+    for begin in range(0, count, rows):
+        yield slice(begin, begin + rows)

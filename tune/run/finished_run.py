@@ -9,6 +9,7 @@ import torch
 
 from vptkit.errors import AdapterError, OutputError
 from vptkit.formats.adapter import read_adapter
+from vptkit.tune.data.reading_pass import skipped_places
 from vptkit.tune.methods.tuned_model import Tuned, wants_whitening
 from vptkit.tune.training.checkpoint import completed
 from vptkit.tune.training.distributed import leads
@@ -94,6 +95,6 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         task=config.task,
         multilabel=record.get("multilabel"),
         images=record.get("images") or {},
-        skipped=record.get("skipped") or [],
+        skipped=skipped_places(request.data, record.get("skipped") or []),
         twice=record.get("twice") or [],
     )

@@ -44,7 +44,8 @@ class TuneResult:
             each split and of each label (`vptkit.scores.label_report`); in `probe`, `line` and `auto`
             `val_map` stands for `val_top1`.
         images: split → class → number of images; of train those that were trained on.
-        skipped: broken images that were left out: {"split", "path", "reason"}.
+        skipped: broken images that were left out: {"split", "name", "path", "reason"}, at most 100; of
+            an older vptkit's adapter without the reason.
         twice: images in two splits, as {"test": its name, "train": its name}; at most 100.
     """
 

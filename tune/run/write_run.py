@@ -17,7 +17,7 @@ from vptkit.images.preprocess import normalize
 from vptkit.scores.label_report import with_map_names
 from vptkit.scores.score_interval import percent
 from vptkit.tune.backbone.reference import adapter_logits
-from vptkit.tune.data.reading_pass import skipped_record, twice_record
+from vptkit.tune.data.reading_pass import skipped_places, skipped_record, twice_record
 from vptkit.tune.data.splits import class_counts
 from vptkit.tune.training.device import describe_device, device_of
 from vptkit.tune.training.distributed import leads, share
@@ -110,11 +110,8 @@ def write_run(
         task=request.config.task,
         multilabel=told.multilabel,
         images=class_counts(inputs.labels, inputs.splits),
-        skipped=[
-            {"split": one.split, "path": str(one.image), "reason": one.why}
-            for one in inputs.reading.broken
-        ],
-        twice=twice_record(request.data, inputs.twice),
+        skipped=skipped_places(request.data, adapter.train["skipped"]),
+        twice=adapter.train["twice"],
     )
 
 

@@ -53,6 +53,7 @@ __all__ = [
     "NOTES",
     "OPTIONAL",
     "OUTPUTS",
+    "OUTPUT_CHOICES",
     "PROMPTS",
     "SCORES",
     "SINGLE",
@@ -65,6 +66,7 @@ __all__ = [
 # What a graph may give, in this order: logits [B, C]; with several labels an image their scores
 # [B, C]; and the vector that the head reads [B, f]
 LOGITS, SCORES, FEATURES = OUTPUTS = ("logits", "scores", "features")
+OUTPUT_CHOICES = (LOGITS, FEATURES, "both")  # what `export --output` takes
 # What an image may have: one label, or any number. Files without a task are of the first.
 Task = Literal["single", "multilabel"]
 SINGLE, MULTILABEL = TASKS = get_args(Task)

@@ -149,10 +149,10 @@ def test_golden_features_that_the_logits_contradict_are_refused(case):
             tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     golden = {"golden.images": case.images, "golden.logits": case.reference.astype(np.float32)}
     adapter = replace(case.adapter, tensors={**case.adapter.tensors, **golden})
-    run = runner(adapter.preprocess, 1)
+    run = runner(adapter.preprocess, 1)(model)
     with pytest.raises(GateError, match="golden logits do not follow"):
-        golden_features(adapter, model, run, normalized=False)
-    assert golden_features(case.adapter, model, run, normalized=False) is None
+        golden_features(adapter, run, normalized=False)
+    assert golden_features(case.adapter, run, normalized=False) is None
 
 
 @pytest.mark.slow

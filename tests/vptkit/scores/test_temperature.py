@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 
 from vptkit.scores.calibration_error import expected_calibration_error
 from vptkit.scores.probabilities import log_loss, softmax
-from vptkit.scores.temperature import fit_temperature
+from vptkit.scores.temperature import best_factor, fit_temperature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def drawn(images: int, *, size: float = 3.0, classes: int = 5, seed: int = 0):
@@ -112,5 +117,26 @@ def test_logits_that_are_not_finite_have_no_temperature():
 def test_parts_of_many_images_add_up(monkeypatch):
     logits, truth = drawn(100)
     whole = fit_temperature(2 * logits, truth)
-    monkeypatch.setattr("vptkit.scores.temperature._ROWS", 7)
+    monkeypatch.setattr("vptkit.scores.temperature._VALUES", 30)
     assert fit_temperature(2 * logits, truth).temperature == pytest.approx(whole.temperature, 1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.1, 1.0, 30.0, 1e4])
+def test_few_looks_at_the_logits_find_the_factor(monkeypatch, size):
+    """Among them sizes for which it is the end of its interval. (36 halvings were half a probe's time.)"""
+    logits, truth = drawn(100)
+    looks = []
+
+    def looked(values: NDArray[Any]) -> NDArray[np.float64]:
+        looks.append(1)
+        return softmax(values)
+
+    monkeypatch.setattr("vptkit.scores.temperature.softmax", looked)
+    factor = best_factor(size * logits, truth)
+    assert 0 < len(looks) <= 10
+
+    def objective(factor: float) -> float:
+        return 100 * log_loss(factor * size * logits, truth) + 2 * (factor - 1 - np.log(factor))
+
+    beside = [other for other in (0.99 * factor, 1.01 * factor) if 0.05 <= other <= 20]
+    assert min(map(objective, beside)) > objective(factor)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vptkit.errors import VptkitError
+from vptkit.formats.manifest_schema import OUTPUT_CHOICES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["output_path", "outputs_of"]
 
-_GIVEN = ("logits", "features", "both")
-_LIKE = (*_GIVEN, "embedding", "embeddings", "all")  # no names of folders, either
+_LIKE = (*OUTPUT_CHOICES, "embedding", "embeddings", "all")  # no names of folders, either
 
 # Suffix → what such a file is, and what makes it.
 _OTHERS = {
@@ -48,15 +48,15 @@ def outputs_of(values: Sequence[str]) -> tuple[Path | None, str]:
     Raises:
         VptkitError: a name is nearly one of the three words.
     """
-    words = [value for value in values if value in _GIVEN]
-    places = [value for value in values if value not in _GIVEN]
+    words = [value for value in values if value in OUTPUT_CHOICES]
+    places = [value for value in values if value not in OUTPUT_CHOICES]
     for place in places:
         if get_close_matches(place.lower(), _LIKE, n=1, cutoff=0.85):
             raise VptkitError(
-                f"--output {place}: expected {', '.join(_GIVEN)}, or NAME.vptk; ./{place} for a "
+                f"--output {place}: expected {', '.join(OUTPUT_CHOICES)}, or NAME.vptk; ./{place} for a "
                 "folder of that name"
             )
-    return (Path(places[-1]) if places else None), (words[-1] if words else _GIVEN[0])
+    return (Path(places[-1]) if places else None), (words[-1] if words else OUTPUT_CHOICES[0])
 
 
 def output_path(output: Path | None, adapters: Sequence[Path], *, format: str, bank: bool) -> Path:

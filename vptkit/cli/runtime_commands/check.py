@@ -115,20 +115,20 @@ def _check_reference(session: Any, weights: Path | None, tolerance: float | None
         )
 
     with needs_extra("tune", "--reference"):
-        from vptkit.tune.backbone.reference import reference_features, reference_logits
+        from vptkit.tune.backbone.reference import reference_answers
     golden = bundle.golden()
     images = random_images(8, bundle.preprocess.size) if golden is None else golden[0]
     adapter = parse_adapter(bundle.read(ADAPTER), bundle.path / ADAPTER)
-    if FEATURES not in bundle.outputs:
-        logits = reference_logits(adapter, weights, images)
-        return check_logits(session, images, logits, tolerance=tolerance)
-    expected = reference_features(adapter, weights, images)
-    expected = unit_length(expected) if bundle.normalized else expected
-    if LOGITS not in bundle.outputs:
-        return check_features(session, images, expected, tolerance=tolerance)
-    logits = reference_logits(adapter, weights, images)
-    parity = check_logits(session, images, logits, tolerance=tolerance)
-    return with_features(parity, session, images, expected)
+    asked = [name for name in (LOGITS, FEATURES) if name in bundle.outputs]
+    answers = reference_answers(adapter, weights, images, asked)
+    if FEATURES in answers and bundle.normalized:
+        answers[FEATURES] = unit_length(answers[FEATURES])
+    if LOGITS not in answers:
+        return check_features(session, images, answers[FEATURES], tolerance=tolerance)
+    parity = check_logits(session, images, answers[LOGITS], tolerance=tolerance)
+    if FEATURES not in answers:
+        return parity
+    return with_features(parity, session, images, answers[FEATURES])
 
 
 def report_overflow(

@@ -226,9 +226,10 @@ def test_check_against_the_reference(
 ):
     asked = []
 
-    def reference_logits(adapter, weights, images):
+    def reference_answers(adapter, weights, images, outputs):
         asked.append((adapter.to_json(), weights, images))
-        return tiny_model.logits(images)
+        known = {"logits": tiny_model.logits, "features": tiny_model.features}
+        return {name: known[name](images) for name in outputs}
 
     def with_adapter(**options):
         path = make_bundle(**options)
@@ -238,8 +239,8 @@ def test_check_against_the_reference(
         edit_manifest(path, files=files | {"adapter.safetensors": digest})
         return path
 
-    room = {"reference_logits": reference_logits, "reference_features": None}
-    fake_room(monkeypatch, "vptkit.tune.backbone.reference", **room)
+    room = "vptkit.tune.backbone.reference"
+    fake_room(monkeypatch, room, reference_answers=reference_answers)
     bundle = with_adapter()
     code, out, _ = vptkit("check", bundle, "--reference", "--weights", tmp_path / "w", "--json")
     assert (code, json.loads(out)["against"]) == (0, "reference")
@@ -251,6 +252,10 @@ def test_check_against_the_reference(
     assert asked[1][2].shape == (8, 24, 16, 3)
     # And it can fail.
     assert vptkit("check", with_adapter(shift=0.01), "--reference")[0] == 3
+    # Logits and features come from one backbone.
+    before = len(asked)
+    assert vptkit("check", with_adapter(gives=("logits", "features")), "--reference")[0] == 0
+    assert len(asked) == before + 1
 
 
 def test_weights_without_reference_is_a_usage_error(vptkit, make_bundle):
