@@ -172,6 +172,15 @@ class Pool:
         if status == 200:
             outcome.milliseconds.append(1000 * (time.perf_counter() - begun))
 
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection that the server has not closed, as it does with idle ones."""
+        while self._free:
+            streams = self._free.pop()
+            if not streams[0].at_eof():
+                return streams
+            streams[1].close()
+        return await asyncio.open_connection(*self._place)
+
     async def answer(self, url: str) -> tuple[int, float]:
         """The status and the score of one request on a connection of its own."""
         reader, writer = await asyncio.open_connection(*self._place)
@@ -284,7 +293,7 @@ def timed(call: Callable[[], Any]) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def idle(bank: Path, photo: Path, place: tuple[str, int], args: Any) -> None:
+def idle(bank: Path, photo: Path, place: tuple[str, int], pid: int, args: Any) -> None:
     """One request after the other, in turns with the session's own."""
     session = open_session(bank, "cpu", args.threads)
     connection = http.client.HTTPConnection(*place)
@@ -294,15 +303,22 @@ def idle(bank: Path, photo: Path, place: tuple[str, int], args: Any) -> None:
         connection.request("POST", "/predict?adapter=a00", body)
         assert len(connection.getresponse().read()) > 20
 
-    own, served = [], []
+    own, served, busy = [], [], 0.0
+    before = processor(pid)
     for _ in range(args.calls):
+        begun = time.process_time()
         own.append(timed(lambda: list(session.predict(photo, adapter="a00", workers=1))))
+        busy += time.process_time() - begun
         served.append(timed(ask))
-    ratios = [statistics.median(served[i::5]) / statistics.median(own[i::5]) for i in range(5)]
+    parts = [statistics.median(served[i::5]) / statistics.median(own[i::5]) for i in range(5)]
+    whole = statistics.median(served) / statistics.median(own)
+    spent = processor(pid) - before
     print(
         f"idle, p50 of {args.calls}: predict {statistics.median(own):.1f} ms, served "
-        f"{statistics.median(served):.1f} ms, ratio {statistics.median(served) / statistics.median(own):.3f}"
-        f" [{min(ratios):.3f}, {max(ratios):.3f}]"
+        f"{statistics.median(served):.1f} ms, ratio {whole:.3f} [{min(parts):.3f}, {max(parts):.3f}]; "
+        f"processor {1000 * busy / args.calls:.1f} and {1000 * spent / args.calls:.1f} ms, ratio "
+        f"{spent / busy:.3f}",
+        flush=True,
     )
 
 
@@ -337,26 +353,32 @@ def measure(bank: Path, photo: Path, paths: list[Path], args: Any) -> None:
     body = photo.read_bytes()
     urls = [f"/predict?adapter=a{i:02}" for i in range(args.adapters)]
     with server([bank], args) as (host, port, pid):
-        idle(bank, photo, (host, port), args)
+        idle(bank, photo, (host, port), pid, args)
 
         async def loads() -> None:
             pool, best = Pool(host, port, body), 0.0
+            ratios: dict[str, list[float]] = {}
             for _ in range(args.rounds):
-                before = processor(pid)
-                one = await closed_loop(pool, urls[:1], args.clients, args.seconds)
-                between = processor(pid)
-                many = await closed_loop(pool, urls, args.clients, args.seconds)
+                rates, spent = [], []
+                for some in (urls[:1], urls):
+                    before = processor(pid)
+                    load = await closed_loop(pool, some, args.clients, args.seconds)
+                    spent.append(1000 * (processor(pid) - before) / load.statuses[200])
+                    rates.append(load.statuses[200] / load.seconds)
                 alone, own = await asyncio.to_thread(bare, bank, photo, args)
-                rates = [x.statuses[200] / x.seconds for x in (one, many)]
                 best = max(best, rates[0])
-                each = 1000 * (between - before) / one.statuses[200]
-                print(
-                    f"saturation: 1 adapter {rates[0]:.1f}/s, {args.adapters} adapters {rates[1]:.1f}/s "
-                    f"(ratio {rates[1] / rates[0]:.3f}), bare session {alone:.1f}/s (1 adapter over it: "
-                    f"{rates[0] / alone:.3f}); processor {each:.1f} and {own:.1f} ms an image (ratio "
-                    f"{each / own:.3f})",
-                    flush=True,
-                )
+                found = {
+                    "images/s, many adapters over one": rates[1] / rates[0],
+                    "images/s, one adapter over the bare session": rates[0] / alone,
+                    "processor an image, many adapters over one": spent[1] / spent[0],
+                    "processor an image, one adapter over the bare session": spent[0] / own,
+                }
+                for what, ratio in found.items():
+                    ratios.setdefault(what, []).append(ratio)
+                print(f"{rates[0]:.1f} {rates[1]:.1f} {alone:.1f}/s {spent} {own}", flush=True)
+            for what, values in ratios.items():
+                middle = statistics.median(values)
+                print(f"saturation, {what}: {middle:.3f} [{min(values):.3f}, {max(values):.3f}]")
             counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= args.adapters]
             for _ in range(args.rounds):
                 for count in counts:

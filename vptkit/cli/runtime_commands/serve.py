@@ -11,7 +11,6 @@ from urllib.parse import quote
 import typer
 
 from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines
-from vptkit.cli.shared.output import needs_extra
 from vptkit.shown_text import tell
 
 __all__ = ["serve"]
@@ -76,12 +75,11 @@ def serve(
     if triton is not None or print_k8s:
         _write_for_triton(bundles, triton, print_k8s=print_k8s, force=force)
         return
-    with needs_extra("serve", "vptkit serve"):
-        from vptkit.runtime.serving.server_process import ServerSettings, serve_bundles
+    from vptkit.api.serving import serve as serve_bundles
 
-    from vptkit.export.bank import edit_bank
-
-    settings = ServerSettings(
+    serve_bundles(
+        bundles,
+        ready=_say_ready,
         host=host,
         port=port,
         token_file=token_file,
@@ -98,7 +96,6 @@ def serve(
         threads=threads,
         trust_engines=trust_engines,
     )
-    serve_bundles(bundles, settings, editor=edit_bank, ready=_say_ready)
 
 
 def _say_ready(application: Any, address: str) -> None:
