@@ -29,11 +29,11 @@ from vptkit.shown_text import printable, tell
 
 from .http_error import HttpError
 from .image_requests import (
-    OUTPUTS,
     UploadedImage,
     adapters_of,
     best_labels,
     decode,
+    given_labels,
     images_of,
     outputs_of,
     require_adapter,
@@ -193,9 +193,9 @@ class Application:
                 lambda b: adapters_of(wanted, b, len(images), adapter),
             )
         found = outputs_of(logits, names, bundle)
-        asked = wanted.outputs or dict.fromkeys(OUTPUTS, wanted.binary)
+        asked = wanted.outputs or dict.fromkeys(found, wanted.binary)
         if unknown := [name for name in asked if name not in found]:
-            raise HttpError(400, f"no output {unknown[0][:60]!r}, expected {', '.join(OUTPUTS)}")
+            raise HttpError(400, f"no output {unknown[0][:60]!r}, expected {', '.join(found)}")
         head = {"model_name": request.path_params["model"], "model_version": "1"}
         if wanted.id is not None:
             head["id"] = wanted.id
@@ -229,10 +229,13 @@ class Application:
                 entries.append({"name": printable(image.name), "error": printable(str(answer))})
                 continue
             row, name, bundle = answer
-            top = best_labels(row, bundle.labels_of(name), top_k, image.name)
+            adapter = bundle.entry(name)
+            ranked = best_labels(row, adapter, len(adapter["labels"]), image.name)
+            given = given_labels(ranked, adapter)
             entry: dict[str, Any] = {"name": printable(image.name), "adapter": name}
-            entry |= {"label": top[0][0], "score": top[0][1]}
-            entry["top"] = [{"label": label, "score": score} for label, score in top]
+            entry |= {"label": ranked[0][0], "score": ranked[0][1], "top": _listed(ranked[:top_k])}
+            if given is not None:
+                entry["labels"] = _listed(given)
             entries.append(entry)
         broken = [answer for answer in answers if isinstance(answer, HttpError)]
         if len(broken) == len(answers):
@@ -532,6 +535,10 @@ async def _files(request: Request, body: bytes) -> list[UploadedImage]:
     if not found:
         raise HttpError(400, "no file in the form, expected one or more, as -F file=@photo.jpg")
     return found
+
+
+def _listed(pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in pairs]
 
 
 def _seconds(request: InferenceRequest, most: float) -> float:

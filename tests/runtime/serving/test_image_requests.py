@@ -8,10 +8,27 @@ import numpy as np
 import pytest
 
 from vptkit.runtime.serving.http_error import HttpError
-from vptkit.runtime.serving.image_requests import best_labels, outputs_of, require_adapter
+from vptkit.runtime.serving.image_requests import (
+    best_labels,
+    given_labels,
+    outputs_of,
+    require_adapter,
+)
 
-LABELS = {"two": ("a", "b"), "three": ("x", "y", "z")}
-BUNDLE = SimpleNamespace(labels_of=LABELS.get, adapter_names=tuple(LABELS))
+ENTRIES = {
+    name: {"name": name, "labels": list(labels)}
+    for name, labels in (("two", "ab"), ("three", "xyz"))
+}
+MANY = {"name": "many", "labels": ["x", "y", "z"], "thresholds": [0.97, 0.5, 0.6]}
+
+
+def bundle_of(entries):
+    return SimpleNamespace(
+        entry=entries.get, adapter_names=tuple(entries), manifest={"adapters": [*entries.values()]}
+    )
+
+
+BUNDLE = bundle_of(ENTRIES)
 LOGITS = np.float32([[1, 2, -np.inf, -np.inf], [3, 0, 1, -np.inf]])
 
 
@@ -31,7 +48,19 @@ def test_nan_is_the_images_own_fault():
     with pytest.raises(HttpError, match="image 1: the logits hold NaN") as caught:
         outputs_of(broken, ["two", "three"], BUNDLE)
     assert caught.value.status == 500
-    assert best_labels(LOGITS[1], LABELS["three"], 2, "i")[1][0] == "z"
+    assert best_labels(LOGITS[1], ENTRIES["three"], 2, "i")[1][0] == "z"
+
+
+def test_several_labels_have_a_score_each_and_are_given_from_their_thresholds_on():
+    found = outputs_of(LOGITS[1:], ["many"], bundle_of({"many": MANY}))
+    expected = 1 / (1 + np.exp(-np.float64([3, 0, 1])))
+    np.testing.assert_allclose(found["scores"].values[0], expected, rtol=1e-6)
+    assert found["label"].values == ["x"]
+    ranked = best_labels(LOGITS[1], MANY, 3, "i")
+    assert [label for label, _ in ranked] == ["x", "z", "y"]
+    assert [label for label, _ in given_labels(ranked, MANY)] == ["z", "y"]
+    assert given_labels(ranked, ENTRIES["three"]) is None
+    assert "scores" not in outputs_of(LOGITS[1:], ["three"], BUNDLE)
 
 
 def test_adapters_by_name_and_number():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from vptkit.cli.runtime_commands import serve as command
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+pytestmark = pytest.mark.slow  # together: whichever is first loads the server
 
 
 def test_others_may_not_ask_without_a_token(vptkit, make_bundle):
@@ -34,7 +37,7 @@ def test_two_of_one_name(vptkit, make_bundle, tmp_path):
 def test_the_extra_is_named(vptkit, make_bundle, monkeypatch):
     assert callable(command.serve)
     for name in ("vptkit.runtime.serving.server_process", "vptkit.runtime.serving.application"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, err = vptkit("serve", make_bundle())
     assert (code, 'pip install "vptkit[serve]"' in err) == (5, True)
