@@ -107,6 +107,38 @@ class Tables:
         self._room = room
 
 
+class ConstantTables:
+    """The adapters of a bank whose tables are constants of its graph, in the manifest's order."""
+
+    def __init__(self, shape: BankShape) -> None:
+        """Nothing is read: the graph has it all."""
+        self.shape = shape
+        self.places: dict[str, tuple[int, str]] = {}  # name → number of the place, digest
+
+    def views(self) -> dict[str, NDArray[Any]]:
+        """Nothing is fed."""
+        return {}
+
+    def update(self, bundle: Bundle) -> None:
+        """Hold the adapters of a bundle, always the same.
+
+        Raises:
+            BundleError: they are others; then nothing was altered.
+        """
+        listed = enumerate(bundle.manifest["adapters"])
+        places = {entry["name"]: (i, entry["sha256"]) for i, entry in listed}
+        if self.places and self.places != places:
+            raise BundleError(
+                f"{bundle.path}: its adapters changed, and they are constants of the graph. Open "
+                "it again."
+            )
+        self.places = places
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.places = {}
+
+
 @dataclass(slots=True)
 class _Turns:
     """Any number of calls at once, or one change of the tables, which waits for them to end."""
@@ -162,7 +194,11 @@ class BankSession(SessionBase):
         self._path, self._bundle = bundle.path, bundle
         self._stamp: tuple[int, ...] = ()
         shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
-        self._tables = Tables(shape, graph.table_types(), len(bundle.adapter_names))
+        self._tables: Tables | ConstantTables = (
+            ConstantTables(shape)
+            if bundle.constant_tables
+            else Tables(shape, graph.table_types(), len(bundle.adapter_names))
+        )
         self._resident: dict[str, Any] = {}
         self._refresh()
 

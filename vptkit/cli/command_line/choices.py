@@ -49,6 +49,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "export --fold": ("all", "none"),
     "export --last-block": ("auto", "absorbed", "query", "full"),
     "export --bank-layer-norms": ("auto", "yes", "no"),
+    "export --tables": ("inputs", "constant"),
     "build --backend": ("tensorrt", "tensorrt-rtx"),
     "bisect --precision": ("fp16", "bf16", "int8", "fp8"),
     "bisect --target": _TARGETS,

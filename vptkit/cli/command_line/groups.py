@@ -47,7 +47,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         _COMMON: "output weights precision calibration gate format force",
         "Precision": "target calibration-images island islands min-agreement allow-outside",
         "Graph": "input batch normalize-features reject-from fold last-block verify threads",
-        "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms",
+        "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms tables",
     },
     "build": {
         _COMMON: "backend batch workspace forecast force clean",
