@@ -28,6 +28,7 @@ from vptkit.cli.runtime_commands import (
     inspect,
     profile,
     run,
+    serve,
 )
 from vptkit.cli.shared.options import require_choice
 from vptkit.cli.tune_commands import analyze, backbones, import_adapter, sweep, tune
@@ -194,6 +195,7 @@ app.command()(bisect.bisect)
 app.command()(check.check)
 app.command("eval")(evaluate.evaluate_bundle)
 app.command()(run.run)
+app.command()(serve.serve)
 app.command()(inspect.inspect)
 app.command()(profile.profile)
 app.command()(doctor.doctor)

@@ -19,7 +19,7 @@ LAST_COMMANDS = "More"
 # Heading → commands, in their order on the page
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "Make a model": ("tune", "export", "build"),
-    "Use it": ("run", "eval", "check", "inspect", "profile"),
+    "Use it": ("run", "serve", "eval", "check", "inspect", "profile"),
     "What there is": ("backbones", "devices", "doctor"),
     LAST_COMMANDS: ("demo", "bank", "bisect", "sweep", "analyze", "import"),
 }
@@ -78,6 +78,14 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "run": {
         _COMMON: "top-k save features reject backend batch force",
         "Banks of adapters": "adapter",
+        "Hardware": "threads",
+        "Trust": "trust-engines",
+    },
+    "serve": {
+        _COMMON: "host port backend max-batch max-wait-ms queue-size timeout-ms log-requests force",
+        "Who may ask": "token-file open admin-token-file",
+        "Bounds": "max-body-mb decode-threads",
+        "NVIDIA Triton": "triton print-k8s",
         "Hardware": "threads",
         "Trust": "trust-engines",
     },
@@ -158,6 +166,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "run flowers.vptk photos/ --save answers.csv --top-k 3",
         "run flowers.vptk photo.jpg --json",
         "run both.vptk photos/ --features photos.npy",
+    ),
+    "serve": (
+        "serve flowers.vptk",
+        "serve bank.vptk --admin-token-file admin.txt",
+        "serve bank.vptk flowers.vptk --host 0.0.0.0 --token-file tokens.txt --log-requests",
     ),
     "inspect": (
         "inspect flowers.safetensors",

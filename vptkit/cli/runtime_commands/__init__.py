@@ -8,4 +8,5 @@
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `run`: `vptkit run`: predictions.
+- `serve`: `vptkit serve`: bundles behind HTTP.
 """

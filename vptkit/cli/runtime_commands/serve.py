@@ -1,0 +1,108 @@
+"""`vptkit serve`: bundles behind HTTP.
+
+No future import of annotations here: typer reads them at run time.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines
+from vptkit.cli.shared.output import needs_extra
+
+__all__ = ["serve"]
+
+
+def serve(
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE...", help="Folders NAME.vptk, a model each.")
+    ],
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Who has one of its tokens, one a line, may ask."),
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Other machines may ask without a token.")
+    ] = False,
+    admin_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Who has one of these may add, replace and remove adapters, too."
+        ),
+    ] = None,
+    backend: Backend = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Images of a run [8, or the bundle's own].")
+    ] = None,
+    max_wait_ms: Annotated[
+        float,
+        typer.Option(min=0, max=10_000, help="How long a run waits for images being decoded."),
+    ] = 2.0,
+    queue_size: Annotated[
+        int, typer.Option(min=1, help="Images of a bundle that may wait; others get 503.")
+    ] = 256,
+    timeout_ms: Annotated[
+        float, typer.Option(min=1, help="What a request may take, and its body before.")
+    ] = 10_000.0,
+    max_body_mb: Annotated[
+        float, typer.Option(min=0.001, max=2048, help="Of one request's body.")
+    ] = 32.0,
+    decode_threads: Annotated[
+        int | None, typer.Option(min=1, help="Images decoded at once [all usable cores].")
+    ] = None,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="One JSON line a request on standard error.")
+    ] = False,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write a model repository for NVIDIA Triton there instead."
+        ),
+    ] = None,
+    print_k8s: Annotated[
+        bool, typer.Option("--print-k8s", help="Of --triton: print what Kubernetes needs.")
+    ] = False,
+    force: Force = False,
+    threads: Threads = None,
+    trust_engines: TrustEngines = False,
+) -> None:
+    """Answer over HTTP: KServe v2, images as they are, many adapters in one batch."""
+    if triton is not None or print_k8s:
+        _write_for_triton(bundles, triton, print_k8s=print_k8s, force=force)
+        return
+    with needs_extra("serve", "vptkit serve"):
+        from vptkit.runtime.serving.server_process import ServerSettings, serve_bundles
+
+    from vptkit.export.bank import edit_bank
+
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        token_file=token_file,
+        open_to_all=open_to_all,
+        admin_token_file=admin_token_file,
+        backend=backend,
+        max_batch=max_batch,
+        max_wait_ms=max_wait_ms,
+        queue_size=queue_size,
+        timeout_ms=timeout_ms,
+        max_body_mb=max_body_mb,
+        decode_threads=decode_threads,
+        log_requests=log_requests,
+        threads=threads,
+        trust_engines=trust_engines,
+    )
+    serve_bundles(bundles, settings, editor=edit_bank)
+
+
+def _write_for_triton(
+    bundles: list[Path], folder: Path | None, *, print_k8s: bool, force: bool
+) -> None:
+    """The branch of --triton and --print-k8s: `vptkit.runtime.triton`."""
+    # TRITON: write_model_repository(bundles, folder, ...) stands here
+    from vptkit.errors import VptkitError
+
+    raise VptkitError("--triton and --print-k8s: not yet there")
