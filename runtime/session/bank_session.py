@@ -276,6 +276,14 @@ class BankSession(SessionBase):
             batch = graph_input(images, self._bundle)
             return self._graph.timed(batch, adapter=rows, tables=self._resident)[1]
 
+    def refresh(self) -> None:
+        """Take over what was added, replaced or removed on disk, as each run does.
+
+        Raises:
+            VptkitError, BundleError: see `SessionBase.refresh`.
+        """
+        self._refresh()
+
     def close(self) -> None:
         """Free the graph and the tables when calls that are on their way have ended."""
         with self._turns.change():

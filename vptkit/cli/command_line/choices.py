@@ -59,6 +59,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "eval --split": ("test", "val", "train", "ood"),
     "run --backend": _BACKENDS,
     "serve --backend": _BACKENDS,
+    "serve --triton-backend": ("python", "onnxruntime", "tensorrt"),
     "profile --backend": _BACKENDS,
     "profile --cuda-graph": ("on", "off", "both"),
     "analyze --tap": _TAPS,
