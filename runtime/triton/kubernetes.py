@@ -43,7 +43,7 @@ class ClusterOptions:
         gpu: each pod has one.
     """
 
-    image: str = "registry.example/vptkit-triton:1"
+    image: str = "registry/vptkit-triton:1"
     least: int = 2
     most: int = 10
     cores: int = 2
@@ -59,7 +59,7 @@ class ClusterOptions:
         if not _IMAGE.fullmatch(self.image):
             raise VptkitError(
                 f"--k8s-image {self.image[:100]!r}: expected the name of a container's image, as "
-                "registry.example/vptkit-triton:1"
+                "registry/vptkit-triton:1"
             )
 
 

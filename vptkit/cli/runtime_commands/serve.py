@@ -75,7 +75,7 @@ def serve(
     ] = 1,
     k8s_image: Annotated[
         str, typer.Option(metavar="NAME", help="Of --print-k8s: the container's image.")
-    ] = "registry.example/vptkit-triton:1",
+    ] = "registry/vptkit-triton:1",
     force: Force = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
