@@ -7,6 +7,7 @@
 - `measure`: one quantity a module.
 - `profile`: `vptkit profile`.
 - `remote`: `profile --on`.
+- `serving`: `vptkit serve`.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
 - `triton`: model repositories for NVIDIA Triton.

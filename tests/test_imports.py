@@ -45,6 +45,9 @@ EXCEPTIONS = {
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
+    "vptkit.runtime.serving.application": {"starlette"},
+    "vptkit.runtime.serving.metrics": {"prometheus_client"},
+    "vptkit.runtime.serving.server_process": {"uvicorn"},
     "vptkit.plot_text": {"matplotlib"},
     "vptkit.devices.drivers.nvml": {"pynvml"},
 }

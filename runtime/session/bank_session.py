@@ -1,7 +1,8 @@
 """A bank's session: tables that stay in memory, and one adapter for each image of a batch.
 
 Every call looks whether the manifest was replaced (one `stat`). If so, what changed is read, and
-written into its place in the tables; nothing else is loaded again.
+written into its place in the tables; nothing else is loaded again. Whoever decides himself when that
+happens, as a server does, calls `hold`, `changed` and `take`.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from .session_base import ClosedGraph, SessionBase, require_open
 from .session_protocol import graph_input, require_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from vptkit.formats.bank_tables import AdapterRows
     from vptkit.formats.bundle import Bundle
     from vptkit.runtime.backends.graph_protocol import BankGraph, Graph, Times
 
     from .session_protocol import Choice
 
-__all__ = ["BankSession", "Tables"]
+__all__ = ["BankSession", "Change", "Tables"]
 
 _SPARE = 8  # places that a small bank can grow into without moving
 _ATTEMPTS = 5
@@ -59,35 +61,47 @@ class Tables:
         rows = self.shape.rows()
         return {name: a[: self._used * rows[name][0]] for name, a in self._arrays.items()}
 
-    def update(self, bundle: Bundle) -> None:
-        """Hold exactly the adapters of a bundle; those whose digest is the same stay untouched.
+    def new_rows(self, bundle: Bundle) -> Iterable[tuple[str, AdapterRows]]:
+        """What `update` needs of a bundle: the rows of each adapter that is not held as it is.
+
+        Changes to an open bank are read before any is made; the first load goes one by one.
 
         Raises:
-            BundleError: a file is missing or changed; then nothing was altered.
+            BundleError: a file is missing or changed; of the first load while it is iterated.
         """
-        wanted = {e["name"]: (e["file"], e["sha256"]) for e in bundle.manifest["adapters"]}
-        kept = {
-            name: place
-            for name, place in self.places.items()
-            if name in wanted and wanted[name][1] == place[1]
-        }
-        new = [name for name in wanted if name not in kept]
-        # Changes to an open bank are read before any is made; the first load goes one by one.
-        first = not self.places
-        files = [wanted[name][0] for name in new]
-        read = (parse_rows(bundle.read(f), bundle.path / f, self.shape) for f in files)
-        rows = read if first else iter(list(read))
+        kept = self._kept(bundle)
+        files = {e["name"]: e["file"] for e in bundle.manifest["adapters"] if e["name"] not in kept}
+        read = (
+            (name, parse_rows(bundle.read(file), bundle.path / file, self.shape))
+            for name, file in files.items()
+        )
+        return list(read) if self.places else read
+
+    def update(self, bundle: Bundle, new: Iterable[tuple[str, AdapterRows]]) -> None:
+        """Hold exactly the adapters of a bundle; those whose digest is the same stay untouched.
+
+        Args:
+            bundle: the bank.
+            new: of `new_rows`.
+        """
+        digests = {e["name"]: e["sha256"] for e in bundle.manifest["adapters"]}
+        kept = self._kept(bundle)
         self._free += [place[0] for name, place in self.places.items() if name not in kept]
         self.places = kept
-        for name, row in zip(new, rows, strict=True):
+        for name, row in new:
             place = self._take()
             row.fill(self.shape, self._arrays, place)
-            self.places[name] = place, wanted[name][1]
+            self.places[name] = place, digests[name]
 
     def clear(self) -> None:
         """Forget all of them, and free the arrays."""
         self.places, self._arrays, self._free = {}, {}, []
         self._used = self._room = 0
+
+    def _kept(self, bundle: Bundle) -> dict[str, tuple[int, str]]:
+        """The places of the adapters that a bundle has as they are here."""
+        digests = {e["name"]: e["sha256"] for e in bundle.manifest["adapters"]}
+        return {name: at for name, at in self.places.items() if digests.get(name) == at[1]}
 
     def _take(self) -> int:
         if self._free:
@@ -119,24 +133,46 @@ class ConstantTables:
         """Nothing is fed."""
         return {}
 
-    def update(self, bundle: Bundle) -> None:
-        """Hold the adapters of a bundle, always the same.
+    def new_rows(self, bundle: Bundle) -> Iterable[tuple[str, AdapterRows]]:
+        """None: the adapters are always the same.
 
         Raises:
-            BundleError: they are others; then nothing was altered.
+            BundleError: they are others.
         """
-        listed = enumerate(bundle.manifest["adapters"])
-        places = {entry["name"]: (i, entry["sha256"]) for i, entry in listed}
-        if self.places and self.places != places:
+        if self.places and self.places != self._listed(bundle):
             raise BundleError(
                 f"{bundle.path}: its adapters changed, and they are constants of the graph. Open "
                 "it again."
             )
-        self.places = places
+        return ()
+
+    def update(self, bundle: Bundle, new: Iterable[tuple[str, AdapterRows]]) -> None:
+        """Hold the adapters of a bundle; there is nothing `new`."""
+        self.places = self._listed(bundle)
 
     def clear(self) -> None:
         """Forget all of them."""
         self.places = {}
+
+    @staticmethod
+    def _listed(bundle: Bundle) -> dict[str, tuple[int, str]]:
+        listed = enumerate(bundle.manifest["adapters"])
+        return {entry["name"]: (i, entry["sha256"]) for i, entry in listed}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was changed on disk, read and checked.
+
+    Attributes:
+        bundle: as it is now.
+        rows: of the adapters that are new, or others than before.
+        stamp: of the manifest.
+    """
+
+    bundle: Bundle
+    rows: Iterable[tuple[str, AdapterRows]] = field(repr=False)
+    stamp: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -193,6 +229,7 @@ class BankSession(SessionBase):
         self._turns = _Turns()
         self._path, self._bundle = bundle.path, bundle
         self._stamp: tuple[int, ...] = ()
+        self._held = False
         shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
         self._tables: Tables | ConstantTables = (
             ConstantTables(shape)
@@ -284,6 +321,32 @@ class BankSession(SessionBase):
         """
         self._refresh()
 
+    def hold(self) -> None:
+        """From now on what changes on disk is taken over by `take` alone."""
+        self._held = True
+
+    def changed(self) -> Change | None:
+        """What was changed on disk since it was last taken over; None if nothing was.
+
+        One thread at a time may ask, and the next only when the change was taken or forgotten.
+
+        Raises:
+            BundleError: a file is missing or changed, or the bundle needs reopening.
+        """
+        found: list[Change] = []
+        self._follow(found.append)
+        return found[0] if found else None
+
+    def take(self, change: Change) -> None:
+        """Answer as the bundle is after a change; calls that run end before.
+
+        Args:
+            change: of `changed`.
+        """
+        with self._turns.change():
+            require_open(self)
+            self._put(change)
+
     def close(self) -> None:
         """Free the graph and the tables when calls that are on their way have ended."""
         with self._turns.change():
@@ -333,27 +396,35 @@ class BankSession(SessionBase):
     def _refresh(self) -> None:
         """Take over what was added, replaced or removed since the last call."""
         require_open(self)
-        if self._stamp == _stamp(self._path):
+        if self._held or self._stamp == _stamp(self._path):
             return
         with self._turns.change():
             require_open(self)
-            for attempt in range(_ATTEMPTS):
-                stamp = _stamp(self._path)
-                if stamp == self._stamp:
-                    return
-                try:
-                    bundle = open_bundle(self._path, verify=False)
-                    _require_same(self._bundle, bundle)
-                    if bundle.digest == self._bundle.digest:
-                        bundle = self._bundle  # whose files are known already
-                    self._tables.update(bundle)
-                except BundleError:
-                    # a file may be gone because the manifest was replaced once more
-                    if attempt + 1 == _ATTEMPTS or stamp == _stamp(self._path):
-                        raise
-                else:
-                    self._resident = self._graph.resident(self._tables.views())
-                    self._bundle, self._stamp = bundle, stamp
+            self._follow(self._put)
+
+    def _follow(self, then: Callable[[Change], None]) -> None:
+        """Pass what was changed on disk on to `then`; once more where it was changed meanwhile."""
+        for attempt in range(_ATTEMPTS):
+            stamp = _stamp(self._path)
+            if stamp == self._stamp:
+                return
+            try:
+                bundle = open_bundle(self._path, verify=False)
+                _require_same(self._bundle, bundle)
+                if bundle.digest == self._bundle.digest:
+                    bundle = self._bundle  # whose files are known already
+                then(Change(bundle, self._tables.new_rows(bundle), stamp))
+            except BundleError:
+                # a file may be gone because the manifest was replaced once more
+                if attempt + 1 == _ATTEMPTS or stamp == _stamp(self._path):
+                    raise
+            else:
+                return
+
+    def _put(self, change: Change) -> None:
+        self._tables.update(change.bundle, change.rows)
+        self._resident = self._graph.resident(self._tables.views())
+        self._bundle, self._stamp = change.bundle, change.stamp
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -5,6 +5,6 @@
 - `model_config`: one model's `config.pbtxt`.
 - `model_names`: what a bundle is called there.
 - `model_repository`: the folder that Triton reads.
+- `python_models`: the classes that Triton's Python backend starts.
 - `request_images`: encoded images and pixels of a request, prepared.
-- `served_model`: the classes that Triton's Python backend starts.
 """

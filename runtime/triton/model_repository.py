@@ -2,7 +2,7 @@
 
     NAME/config.pbtxt            inputs, outputs, batching, instances, warm-up
     NAME/labels.txt              of a bundle with one adapter: one label a line
-    NAME/1/model.py              names a class of `served_model`
+    NAME/1/model.py              names a class of `python_models`
     NAME/1/NAME.vptk/            the bundle; `vptkit bank` changes a bank here, too
 
 With Triton's own ONNX Runtime or TensorRT NAME is an ensemble, of NAME_decode (Python), NAME_graph
@@ -25,7 +25,7 @@ from vptkit.shown_text import shown
 
 from .model_config import Batching, Step, Tensor, ensemble_config, model_config
 from .model_names import model_names
-from .served_model import BACKEND, BUNDLE, THREADS, TRUST
+from .python_models import BACKEND, BUNDLE, THREADS, TRUST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ TRITON_BACKENDS = ("python", "onnxruntime", "tensorrt")
 _ATTEMPTS = 20  # at a bundle that is exported or edited meanwhile
 _MODEL_PY = '''"""Written by vptkit serve --triton."""
 
-from vptkit.runtime.triton.served_model import {name} as TritonPythonModel
+from vptkit.runtime.triton.python_models import {name} as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''

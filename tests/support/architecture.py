@@ -73,6 +73,7 @@ TABLE: dict[str, str] = {
     " formats devices.drivers devices.power devices.probes",
     "runtime.triton": "runtime.backends runtime.session formats images scores devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",
+    "runtime.serving": "runtime.session formats images scores devices.probes",
     "runtime.doctor": "runtime.backends runtime.measure runtime.session formats devices.boards"
     " devices.drivers devices.probes",
 }

@@ -4,8 +4,10 @@ No future import of annotations here: typer reads them at run time.
 """
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -122,7 +124,21 @@ def serve(
         threads=threads,
         trust_engines=trust_engines,
     )
-    serve_bundles(bundles, settings, editor=edit_bank)
+    serve_bundles(bundles, settings, editor=edit_bank, ready=_say_ready)
+
+
+def _say_ready(application: Any, address: str) -> None:
+    """What is served where, and how to ask it."""
+    models = list(application.store)
+    for model in models:
+        names = model.bundle.adapter_names
+        what = f"{len(names)} adapters, {', '.join(names)}" if len(names) > 1 else "1 adapter"
+        tell(
+            f"serving {model.name} ({what}) at {address}/v2/models/{quote(model.name)}", sys.stdout
+        )
+    first = models[0].bundle.adapter_names
+    query = f"?adapter={quote(first[0])}" if len(first) > 1 or len(models) > 1 else ""
+    tell(f"try: curl --data-binary @photo.jpg '{address}/predict{query}'", sys.stdout)
 
 
 def _write_for_triton(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.stand_in_modules import fake_room
 from vptkit.runtime.triton.model_repository import write_model_repository
-from vptkit.runtime.triton.served_model import DecodingModel, LabellingModel, SessionModel
+from vptkit.runtime.triton.python_models import DecodingModel, LabellingModel, SessionModel
 
 
 @dataclass
