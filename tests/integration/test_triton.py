@@ -155,7 +155,7 @@ def serving(environment: Path, repository: Path, place: Path):
     shutil.copytree(wheel / "backends", place / "backends")
     stub = wheel / "python_backend_stubs" / site.parent.name.removeprefix("python")
     shutil.copy(stub / "triton_python_backend_stub", place / "backends" / "python")
-    ports = free_ports()
+    ports, shared = free_ports(), f"vptkit{os.getpid()}"
     names = zip(("http", "grpc", "metrics"), ports, strict=True)
     listen = [
         f"--{name}-{key}={value}"
@@ -166,7 +166,7 @@ def serving(environment: Path, repository: Path, place: Path):
         wheel / "bin" / "tritonserver",
         f"--model-repository={repository}",
         f"--backend-directory={place / 'backends'}",
-        f"--backend-config=python,shm-region-prefix-name=vptkit{os.getpid()}",
+        f"--backend-config=python,shm-region-prefix-name={shared}",
         "--disable-auto-complete-config",
         *listen,
     ]
@@ -182,24 +182,28 @@ def serving(environment: Path, repository: Path, place: Path):
         Child(command, limit=60, env=env, stdout=log, stderr=log) as child,
     ):
         try:
-            wait_until_ready(child, ports[0], place / "log")
+            wait_until_ready(child, ports, place / "log")
             yield Server(environment, place, ports)
             child.send_signal(signal.SIGTERM)
             assert child.wait() == 0
         finally:
             child.end()
+            for left in Path("/dev/shm").glob(f"{shared}*"):  # of one that had to be killed
+                left.unlink(missing_ok=True)
 
 
-def wait_until_ready(child: Child, port: int, log: Path) -> None:
-    while child.poll() is None:
+def wait_until_ready(child: Child, ports: tuple[int, int, int], log: Path) -> None:
+    """Models first; the metrics have a listener of their own, which comes last."""
+    waiting = [f"{ports[0]}/v2/health/ready", f"{ports[2]}/metrics"]
+    while waiting and child.poll() is None:
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5) as page,
+            urllib.request.urlopen(f"http://127.0.0.1:{waiting[0]}", timeout=5),
         ):
-            if page.status == 200:
-                return
+            waiting.pop(0)
         time.sleep(0.05)
-    pytest.fail(log.read_text()[-3000:])
+    if waiting:
+        pytest.fail(log.read_text()[-3000:])
 
 
 def free_ports() -> tuple[int, int, int]:
