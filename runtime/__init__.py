@@ -10,6 +10,7 @@
 - `serving`: `vptkit serve`.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
+- `triton`: model repositories for NVIDIA Triton.
 """
 
 from vptkit.runtime.session.factory import open_session

@@ -152,9 +152,10 @@ def _norms(bundle: Bundle, shape: BankShape) -> dict[str, NDArray[Any]]:
 @contextlib.contextmanager
 def _editing(path: Path) -> Iterator[Bundle]:
     """Yield the bundle as it is while nobody else edits or replaces it."""
-    open_bank(path)  # says what is wrong before anybody waits
+    _require_tables(open_bank(path))  # says what is wrong before anybody waits
     with locked_folder(path) as handle:
         bundle = open_bank(path)  # again: another editor may have been faster
+        _require_tables(bundle)
         require_closed(path, handle, bundle.manifest["files"])
         try:
             yield bundle
@@ -163,6 +164,18 @@ def _editing(path: Path) -> Iterator[Bundle]:
                 BundleError, OSError
             ):  # what was to be done is done, or failed
                 _sweep(path, bundle.manifest["files"])
+
+
+def _require_tables(bundle: Bundle) -> None:
+    """Refuse a bank whose graph, and engines, would have to be written again."""
+    if bundle.constant_tables:
+        names = ", ".join(bundle.adapter_names[:10])
+        raise BundleError(
+            f"{bundle.path}: its tables are constants of the graph, which stays as it was exported "
+            f"(adapters {names}). Export it again with the adapters that it shall have: vptkit "
+            "export ADAPTER... --layout bank --tables constant --force. Without --tables a bank "
+            "can be changed in place."
+        )
 
 
 def _write(bundle: Bundle, adapter: Adapter, name: str) -> tuple[dict[str, Any], str]:

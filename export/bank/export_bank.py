@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.bank_tables import AdapterRows
     from vptkit.progress import Phases
 
 __all__ = ["BankOptions", "export_bank"]
@@ -61,12 +62,15 @@ class BankOptions:
         layer_norms: "yes", "no", or "auto": as the given adapters need.
         rank: of low-rank weight deltas, in every linear that a given adapter changes so; the most
             of the adapters in that linear unless set.
+        tables: "inputs" of the graph, which can be changed, or "constant" in it, for servers whose
+            inputs all have a batch dimension; then the number of adapters is fixed too.
     """
 
     prompts: int | None = None
     classes: int | None = None
     layer_norms: Literal["auto", "yes", "no"] = "auto"
     rank: int | None = None
+    tables: Literal["inputs", "constant"] = "inputs"
 
 
 def export_bank(
@@ -109,14 +113,16 @@ def export_bank(
         members = _bank(adapters, spec, tensors, room, features=FEATURES in options.outputs)
         for adapter in adapters:
             require_member(adapter, members)
+        rows = [rows_of(adapter, members) for adapter in adapters]
+        constant = _filled(members.shape, rows) if room.tables == "constant" else None
         with phase("folding", None):
-            lowered = _write_graph(folder, first, members, tensors, options)
+            lowered = _write_graph(folder, first, members, tensors, options, constant)
         write_tensors(folder / NORMS, members.norms)
         entries = []
-        for adapter in adapters:
-            file, digest = write_rows(folder, adapter.name, rows_of(adapter, members))
+        for adapter, own in zip(adapters, rows, strict=True):
+            file, digest = write_rows(folder, adapter.name, own)
             entries.append({**adapter_entry(adapter), "file": file, "sha256": digest})
-        manifest = _bank_manifest(first, members, options, lowered)
+        manifest = _bank_manifest(first, members, options, lowered, constant is not None)
         manifest |= {"name": name or output.stem, "adapters": entries}
         files = write_manifest(folder, manifest)
         if verify is not None:
@@ -212,6 +218,7 @@ def _write_graph(
     bank: Bank,
     tensors: Mapping[str, NDArray[Any]],
     options: ExportOptions,
+    constant: Mapping[str, NDArray[Any]] | None,
 ) -> Lowered:
     """Write model.onnx; what the tables hold is taken out of the folds."""
     plain, spec, linears = dict(tensors), bank.spec, bank.shape.linears
@@ -227,7 +234,14 @@ def _write_graph(
     own = Tensors(tensors)
     affines = {graph: own.norm(timm) for graph, timm in opened.items() if graph not in slots}
     model = bank_graph(
-        spec, folded, bank.shape, bank.pool, bank.norm, options.graph(), affines=affines
+        spec,
+        folded,
+        bank.shape,
+        bank.pool,
+        bank.norm,
+        options.graph(),
+        affines=affines,
+        constant=constant,
     )
     lowered = lower(adapter.name, model, options.lowering, None)
     if bank.task == MULTILABEL:
@@ -236,15 +250,31 @@ def _write_graph(
     return lowered
 
 
+def _filled(shape: BankShape, rows: Sequence[AdapterRows]) -> dict[str, NDArray[np.float32]]:
+    """The tables of some adapters, in their order."""
+    tables = {
+        name: np.empty((len(rows) * count, *row), dtype=np.float32)
+        for name, (count, row) in shape.rows().items()
+    }
+    for slot, own in enumerate(rows):
+        own.fill(shape, tables, slot)
+    return tables
+
+
 def _bank_manifest(
-    adapter: Adapter, bank: Bank, options: ExportOptions, lowered: Lowered
+    adapter: Adapter, bank: Bank, options: ExportOptions, lowered: Lowered, constant: bool
 ) -> dict[str, Any]:
     """Fields that a bank shares with a baked bundle, and its further inputs."""
     manifest = manifest_of(adapter.without_prompts(), bank.spec, options, lowered)
     batch = manifest["batch"]
     dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(options.lowering.precision, "float32")
     tables = [
-        {"name": name, "dtype": dtype, "shape": list(shape)}
+        {
+            "name": name,
+            "dtype": dtype,
+            "shape": list(shape),
+            **({"constant": True} if constant else {}),
+        }
         for name, shape in bank.shape.signature().items()
     ]
     macs = dict(manifest["macs"])

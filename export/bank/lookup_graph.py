@@ -7,7 +7,7 @@ the table are masked. What differs from `graph` is where constants become look-u
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import onnx
+    from numpy.typing import NDArray
 
     from vptkit.export.fold.block_tensors import Array, Norm
     from vptkit.export.fold.folded_network import Attention, Folded
@@ -40,6 +41,7 @@ def bank_graph(
     options: GraphOptions,
     *,
     affines: Mapping[str, Norm] | None = None,
+    constant: Mapping[str, NDArray[Any]] | None = None,
 ) -> onnx.ModelProto:
     """Write the graph.
 
@@ -51,6 +53,7 @@ def bank_graph(
         options: as of `folded_graph`.
         affines: of norms that the fold was given with γ = 1, β = 0 and no table has: name in the
             graph → what stands behind x̂, for linears that an adapter can change.
+        constant: the tables, if they shall be constants instead of inputs.
 
     Returns:
         A model with the inputs images (or pixels), `adapter` int32 [B] and the tables, and the
@@ -60,11 +63,14 @@ def bank_graph(
     # prompt rows make keys and values but no queries, so there is no linear for all three
     options = replace(options, qkv="separate")
     writer = _BankWriter(spec, folded, options, shape, affines or {})
+    for name, table in (constant or {}).items():
+        writer.b.const(name, table)
     f = writer.own_features(writer.features("none", pool, norm))
     writer.head(f)
     signature = input_signature(spec, options)
     batch = signature[2][0]
-    tables = [(name, writer.b.elem, dims) for name, dims in shape.signature().items()]
+    signatures = {} if constant else shape.signature()
+    tables = [(name, writer.b.elem, dims) for name, dims in signatures.items()]
     inputs = [signature, ("adapter", TensorProto.INT32, (batch,)), *tables]
     outputs = [(LOGITS, (batch, shape.classes))]
     if options.features:

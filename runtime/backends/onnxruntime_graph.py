@@ -276,9 +276,8 @@ def _require_signature(bundle: Bundle, inputs: list[Any], outputs: list[Any]) ->
     found = ([(i.name, i.type) for i in inputs], [o.name for o in outputs])
     expected = ([(bundle.input, _TYPES.get(bundle.input))], [*bundle.outputs])
     if bundle.layout == "bank":
-        listed = [value["name"] for value in bundle.manifest["inputs"]]
         found[0][1:] = [(name, None) for name, _ in found[0][1:]]
-        expected[0].extend((name, None) for name in listed[1:])
+        expected[0].extend((name, None) for name in bundle.fed[1:])
     if found != expected:
         raise BundleError(
             f"{bundle.model}: the graph has inputs and outputs {found}, its manifest wants "

@@ -398,7 +398,7 @@ def _signature(
     """
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-    listed = [value["name"] for value in bundle.manifest["inputs"]]
+    listed = [*bundle.fed]
     if sorted(inputs) != sorted(listed) or set(names) - set(inputs) != set(bundle.outputs):
         raise TargetError(
             f"{bundle.path}: the engine has the tensors {names}, the manifest wants {listed} and "

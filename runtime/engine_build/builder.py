@@ -246,14 +246,14 @@ def profile_of(bundle: Bundle, options: BuildOptions) -> dict[str, list[list[int
     """
     present, most = len(bundle.adapter_names), _most_adapters(bundle, options)
     rows = table_rows(bundle)
-    if rows and most < present:
+    if rows and not bundle.constant_tables and most < present:
         raise VptkitError(
             f"--bank-max {most} is less than the {present} adapters that {bundle.path} holds"
         )
     profile = {}
     for value in bundle.manifest["inputs"]:
         shape = value["shape"]
-        if not isinstance(shape[0], str):
+        if not isinstance(shape[0], str) or value["name"] not in bundle.fed:
             continue
         each = rows.get(value["name"])
         sizes = options.batch if each is None else (each, most * each, most * each)

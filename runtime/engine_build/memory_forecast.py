@@ -275,7 +275,8 @@ def table_rows(bundle: Bundle) -> dict[str, int]:
 def _buffers(bundle: Bundle, batch: int, adapters: int) -> int:
     rows = table_rows(bundle)
     total = 0
-    for value in (*bundle.manifest["inputs"], *bundle.manifest["outputs"]):
+    fed = (value for value in bundle.manifest["inputs"] if value["name"] in bundle.fed)
+    for value in (*fed, *bundle.manifest["outputs"]):
         first = rows[value["name"]] * adapters if value["name"] in rows else batch
         sizes = [first, *value["shape"][1:]]
         total += math.prod(int(size) for size in sizes) * _WIDTHS.get(value["dtype"], 4)

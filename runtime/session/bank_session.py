@@ -122,6 +122,45 @@ class Tables:
         self._room = room
 
 
+class ConstantTables:
+    """The adapters of a bank whose tables are constants of its graph, in the manifest's order."""
+
+    def __init__(self, shape: BankShape) -> None:
+        """Nothing is read: the graph has it all."""
+        self.shape = shape
+        self.places: dict[str, tuple[int, str]] = {}  # name → number of the place, digest
+
+    def views(self) -> dict[str, NDArray[Any]]:
+        """Nothing is fed."""
+        return {}
+
+    def new_rows(self, bundle: Bundle) -> Iterable[tuple[str, AdapterRows]]:
+        """None: the adapters are always the same.
+
+        Raises:
+            BundleError: they are others.
+        """
+        if self.places and self.places != self._listed(bundle):
+            raise BundleError(
+                f"{bundle.path}: its adapters changed, and they are constants of the graph. Open "
+                "it again."
+            )
+        return ()
+
+    def update(self, bundle: Bundle, new: Iterable[tuple[str, AdapterRows]]) -> None:
+        """Hold the adapters of a bundle; there is nothing `new`."""
+        self.places = self._listed(bundle)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.places = {}
+
+    @staticmethod
+    def _listed(bundle: Bundle) -> dict[str, tuple[int, str]]:
+        listed = enumerate(bundle.manifest["adapters"])
+        return {entry["name"]: (i, entry["sha256"]) for i, entry in listed}
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What was changed on disk, read and checked.
@@ -193,7 +232,11 @@ class BankSession(SessionBase):
         self._stamp: tuple[int, ...] = ()
         self._held = False
         shape = BankShape.of_manifest(bundle.manifest, bundle.spec)
-        self._tables = Tables(shape, graph.table_types(), len(bundle.adapter_names))
+        self._tables: Tables | ConstantTables = (
+            ConstantTables(shape)
+            if bundle.constant_tables
+            else Tables(shape, graph.table_types(), len(bundle.adapter_names))
+        )
         self._resident: dict[str, Any] = {}
         self._refresh()
 
@@ -275,6 +318,14 @@ class BankSession(SessionBase):
             rows = self._rows(self._names(adapter, len(images)))
             batch = graph_input(images, self._bundle)
             return self._graph.timed(batch, adapter=rows, tables=self._resident)[1]
+
+    def refresh(self) -> None:
+        """Take over what was added, replaced or removed on disk, as each run does.
+
+        Raises:
+            VptkitError, BundleError: see `SessionBase.refresh`.
+        """
+        self._refresh()
 
     def hold(self) -> None:
         """From now on what changes on disk is taken over by `take` alone."""

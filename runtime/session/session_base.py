@@ -144,6 +144,15 @@ class SessionBase:
         self.bundle.require_output(SCORES)
         return self.answers(images, adapter)[SCORES]
 
+    def refresh(self: Session) -> None:
+        """See to it that `bundle` is what is on disk; only a bank's adapters change.
+
+        Raises:
+            VptkitError: the session was closed.
+            BundleError: the bundle was changed in a way that needs reopening.
+        """
+        require_open(self)
+
     def predict(
         self: Session,
         sources: Sources,

@@ -174,6 +174,9 @@ class Session(Protocol):
     ) -> Iterator[Prediction]:
         """The best labels of files, Pillow's images and arrays, in order, as they are ready."""
 
+    def refresh(self) -> None:
+        """See to it that `bundle` is what is on disk; every run does that itself."""
+
     def close(self) -> None:
         """Free the graph and its memory; every later call is an error."""
 

@@ -216,6 +216,17 @@ class Bundle:
         return str(self.manifest["inputs"][0]["name"])
 
     @property
+    def fed(self) -> tuple[str, ...]:
+        """Names of what the graph takes at each run: all its inputs but tables that are constant."""
+        values = self.manifest["inputs"]
+        return tuple(str(value["name"]) for value in values if not value.get("constant"))
+
+    @property
+    def constant_tables(self) -> bool:
+        """Whether it is a bank whose tables are constants of its graph."""
+        return len(self.fed) < len(self.manifest["inputs"])
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the graph gives: "logits" [B, C], "features" [B, f], or both.
 

@@ -76,6 +76,7 @@ MODEL = "model.onnx"
 MODEL_DATA = f"{MODEL}.data"  # constants of a graph that protobuf's 2 GB do not hold
 ENGINES = "engines"  # a cache of one machine, no part of what the manifest vouches for
 ADAPTERS = "adapters"  # the folder of a bank's rows
+_TABLES = "bank."  # begin the names of a bank's tables
 
 PROMPTS = 4096  # of an adapter, at most
 CLASSES = 1_000_000
@@ -114,7 +115,8 @@ _VALUE = record(
         "dtype": choice("uint8", "int32", "float16", "bfloat16", "float32"),
         "shape": list_of(one_of(integer(1, 1 << 31), text(40, least=1)), 8, least=1),
     },
-    {"normalized": flag()},  # of features: their length is one
+    # of features: their length is one; of a bank's tables: they are constants of the graph
+    {"normalized": flag(), "constant": flag()},
 )
 _ADAPTER = record(
     {"name": NAME, "labels": list_of(text(10_000), CLASSES, least=1)},
@@ -267,6 +269,13 @@ def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:
     for value in (*inputs, *outputs):
         if any(isinstance(size, str) for size in value["shape"][1:]):
             problems.append(f"{value['name'][:60]} has a free size behind the first")
+    tables = [value for value in inputs if value["name"].startswith(_TABLES)]
+    others = [value for value in (*inputs, *outputs) if value not in tables]
+    if (
+        any("constant" in value for value in others)
+        or len({value.get("constant", False) for value in tables}) > 1
+    ):
+        problems.append("constant is for the tables of a bank, all of them or none")
     if problems:
         return problems
     free, batch = manifest["batch"] == "dynamic", inputs[0]["shape"][0]

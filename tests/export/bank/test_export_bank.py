@@ -16,16 +16,18 @@ from tests.support.bank_cases import KINDS, family
 from tests.support.exported_banks import assert_bank_refused, export_family, worst_difference
 from tests.support.strategies import Setup, setups
 from tests.support.tolerances import CLEARLY, PARITY_FP32, largest_difference
-from vptkit.errors import AdapterError, TargetError, VptkitError
+from vptkit.errors import AdapterError, BundleError, TargetError, VptkitError
 from vptkit.export.bank import export_bank as bank_pipeline
 from vptkit.export.bank import lookup_graph
-from vptkit.export.bank.edit_bank import add
+from vptkit.export.bank.edit_bank import add, remove
+from vptkit.export.bank.edit_bank import replace as replace_adapter
 from vptkit.export.bank.export_bank import BankOptions, export_bank
 from vptkit.export.bundle.baselines import export_baselines
 from vptkit.export.bundle.export_bundle import export
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import write_adapter
+from vptkit.formats.bundle import open_bundle
 from vptkit.runtime import open_session
 
 # parity -------------------------------------------------------------------------------------------
@@ -308,3 +310,68 @@ def test_a_bank_holds_adapters_of_one_task(tmp_path):
     assert add(other, tmp_path / "several.safetensors") == "several"
     for path in export_baselines(other, tmp_path / "other").values():
         assert open_session(path, threads=1).scores(members.case.images).shape[1] == 5
+
+
+# tables as constants ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_constant_tables_answer_as_tables_that_are_fed(tmp_path, precision):
+    members, lowering = family(), Lowering(precision=precision)
+    options = ExportOptions(lowering=lowering)
+    fed = open_session(export_family(tmp_path, members, options), threads=1)
+    names = [name for name in members.adapters for _ in members.case.images]
+    images = np.tile(members.case.images, (len(members.adapters), 1, 1, 1))
+    expected = fed.run(images, names)
+    out = export_family(tmp_path, members, options, tables="constant")
+    model = onnx.load(out / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [value.name for value in model.graph.input] == ["images", "adapter"]
+    with open_session(out, threads=1) as session:
+        assert session.bundle.constant_tables
+        assert session.adapters == tuple(members.adapters)
+        np.testing.assert_allclose(session.run(images, names), expected, rtol=1e-5, atol=1e-5)
+        assert session.run(images[:1], "linear").shape == (1, 3)
+
+
+@pytest.mark.slow
+def test_constant_tables_are_not_edited_in_place(tmp_path):
+    members = family(kinds=("both", "linear"))
+    out = export_family(tmp_path, members, tables="constant")
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    linear = tmp_path / "linear.safetensors"
+    edits = (
+        lambda: add(out, linear, name="x"),
+        lambda: replace_adapter(out, linear),
+        lambda: remove(out, "linear"),
+    )
+    for edit in edits:
+        with pytest.raises(BundleError, match=r"constants of the graph.*--tables constant --force"):
+            edit()
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_a_session_does_not_follow_a_bank_of_constants_exported_again(tmp_path):
+    members = family(kinds=("both", "linear"))
+    out = export_family(tmp_path, members, tables="constant")
+    with open_session(out, threads=1) as session:
+        session.run(members.case.images, "linear")
+        paths = [tmp_path / f"{name}.safetensors" for name in ("linear", "both")]
+        weights, room = tmp_path / "weights.safetensors", BankOptions(tables="constant")
+        export_bank(paths, out, weights=weights, bank=room, force=True)
+        with pytest.raises(BundleError, match="exported again"):
+            session.run(members.case.images, "linear")
+
+
+@pytest.mark.slow
+def test_a_manifest_that_says_constant_of_something_else(tmp_path):
+    out = export_family(tmp_path, family(kinds=("both",)))
+    document = json.loads((out / "manifest.json").read_text())
+    for i in (1, 2):
+        forged = copy.deepcopy(document)
+        forged["inputs"][i]["constant"] = True
+        (out / "manifest.json").write_text(json.dumps(forged))
+        with pytest.raises(BundleError, match="constant is for the tables of a bank"):
+            open_bundle(out)

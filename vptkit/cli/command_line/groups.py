@@ -48,7 +48,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Precision": "target calibration-images island islands min-agreement",
         "Data": "columns skip-broken allow-outside",
         "Graph": "input batch normalize-features reject-from fold last-block verify threads",
-        "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms",
+        "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms tables",
     },
     "build": {
         _COMMON: "backend batch workspace forecast force clean",
@@ -86,7 +86,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         _COMMON: "host port backend max-batch max-wait-ms queue-size timeout-ms log-requests force",
         "Who may ask": "token-file open admin-token-file",
         "Bounds": "max-body-mb decode-threads",
-        "NVIDIA Triton": "triton print-k8s",
+        "NVIDIA Triton": "triton triton-backend instances print-k8s k8s-image",
         "Hardware": "threads",
         "Trust": "trust-engines",
     },
@@ -171,6 +171,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "serve": (
         "serve flowers.vptk",
         "serve bank.vptk --admin-token-file admin.txt",
+        "serve bank.vptk --triton models/ --print-k8s > k.yaml",
         "serve bank.vptk flowers.vptk --host 0.0.0.0 --token-file tokens.txt --log-requests",
     ),
     "inspect": (

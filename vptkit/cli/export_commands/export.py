@@ -62,6 +62,7 @@ _CHOICES = {
     "format": ("bundle", "onnx"),
     "layout": ("baked", "bank"),
     "bank_layer_norms": ("auto", "yes", "no"),
+    "tables": ("inputs", "constant"),
     "precision": ("fp32", "fp16", "bf16", "int8", "fp8"),
     "target": ("auto", "cpu", "tensorrt"),
     "input": ("uint8", "float32"),
@@ -139,6 +140,12 @@ def export(
     bank_layer_norms: Annotated[
         str, typer.Option(help="Whether a bank looks up LayerNorms: auto, yes or no")
     ] = "auto",
+    tables: Annotated[
+        str,
+        typer.Option(
+            help="Of a bank: inputs, which can be changed; constant, for servers such as Triton"
+        ),
+    ] = "inputs",
     verify: Annotated[
         bool, typer.Option(help="Compare with the adapter's golden answers before finishing.")
     ] = True,
@@ -236,6 +243,7 @@ def _export_bank(settings: dict[str, Any], output: Path, common: dict[str, Any])
         classes=settings["bank_classes"],
         layer_norms=settings["bank_layer_norms"],
         rank=settings["bank_rank"],
+        tables=settings["tables"],
     )
     return export_bank(settings["adapters"], output, bank=room, **common)
 

@@ -61,7 +61,7 @@ EXPORT_RULES = (
     ),
     Rule(("last_block",), "--fold all", lambda s: s["fold"] == "all"),
     Rule(
-        ("bank_prompts", "bank_classes", "bank_rank", "bank_layer_norms"),
+        ("bank_prompts", "bank_classes", "bank_rank", "bank_layer_norms", "tables"),
         "--layout bank",
         lambda s: s["layout"] == "bank",
     ),

@@ -3,6 +3,7 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +11,8 @@ from urllib.parse import quote
 
 import typer
 
-from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines
-from vptkit.shown_text import tell
+from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines, require_choice
+from vptkit.shown_text import shown, shown_lines, tell
 
 __all__ = ["serve"]
 
@@ -67,13 +68,38 @@ def serve(
     print_k8s: Annotated[
         bool, typer.Option("--print-k8s", help="Of --triton: print what Kubernetes needs.")
     ] = False,
+    triton_backend: Annotated[
+        str, typer.Option(help="Of --triton, what runs the graph: python, onnxruntime or tensorrt")
+    ] = "python",
+    instances: Annotated[
+        int, typer.Option(min=1, max=1000, help="Of --triton: copies of a model in one server.")
+    ] = 1,
+    k8s_image: Annotated[
+        str, typer.Option(metavar="NAME", help="Of --print-k8s: the container's image.")
+    ] = "registry/vptkit-triton:1",
     force: Force = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
 ) -> None:
     """Answer over HTTP: KServe v2, images as they are, many adapters in one batch."""
     if triton is not None or print_k8s:
-        _write_for_triton(bundles, triton, print_k8s=print_k8s, force=force)
+        _write_for_triton(
+            bundles,
+            triton,
+            k8s_image=k8s_image if print_k8s else None,
+            force=force,
+            triton_backend=triton_backend,
+            backend=backend,
+            threads=threads or 0,
+            trust_engines=trust_engines,
+            numbers={
+                "max_batch": max_batch or 8,
+                "delay_us": round(1000 * max_wait_ms),
+                "queue": queue_size,
+                "timeout_us": round(1000 * timeout_ms),
+                "instances": instances,
+            },
+        )
         return
     from vptkit.api.serving import serve as serve_bundles
 
@@ -113,10 +139,56 @@ def _say_ready(application: Any, address: str) -> None:
 
 
 def _write_for_triton(
-    bundles: list[Path], folder: Path | None, *, print_k8s: bool, force: bool
+    bundles: list[Path],
+    folder: Path | None,
+    *,
+    k8s_image: str | None,
+    force: bool,
+    triton_backend: str,
+    backend: str | None,
+    numbers: dict[str, int],
+    **session: Any,
 ) -> None:
     """The branch of --triton and --print-k8s: `vptkit.runtime.triton`."""
-    # TRITON: write_model_repository(bundles, folder, ...) stands here
-    from vptkit.errors import VptkitError
+    from vptkit.runtime.triton.kubernetes import ClusterOptions, cluster_yaml
+    from vptkit.runtime.triton.model_config import Batching
+    from vptkit.runtime.triton.model_repository import (
+        TRITON_BACKENDS,
+        TritonOptions,
+        instance_kind,
+        open_servable,
+        write_model_repository,
+    )
 
-    raise VptkitError("--triton and --print-k8s: not yet there")
+    require_choice("--triton-backend", triton_backend, TRITON_BACKENDS)
+    kind = instance_kind(triton_backend, backend)
+    options = TritonOptions(
+        backend=triton_backend,  # type: ignore[arg-type]
+        batching=Batching(kind=kind, **numbers),
+        session_backend=backend or "auto",
+        **session,
+    )
+    opened = open_servable(bundles, options)
+    text = ""
+    if k8s_image is not None:
+        cluster = ClusterOptions(image=k8s_image, gpu=kind == "KIND_GPU")
+        text = cluster_yaml(list(opened.values()), options.batching, cluster)
+    if folder is not None:
+        models = write_model_repository(bundles, folder, options, force=force)
+        said = _written(folder, models, triton_backend)
+        if text:
+            tell(said)
+        else:
+            text = said
+    typer.echo(text.removesuffix("\n"))
+
+
+def _written(folder: Path, models: dict[str, Any], triton_backend: str) -> str:
+    """What was written, a model a line, and how a server starts with it."""
+    lines = []
+    for name, model in models.items():
+        count = len(model["adapters"])
+        what = f"bank of {count} adapters" if model["layout"] == "bank" else "1 adapter"
+        lines.append(f"{shown(folder)}: model {name}, {what}, {triton_backend}")
+    lines.append(f"next: tritonserver --model-repository={shlex.quote(str(folder))}")
+    return shown_lines("\n".join(lines))
