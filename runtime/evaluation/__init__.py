@@ -7,5 +7,6 @@
 - `image_batches`: real images in batches, gone through more than once.
 - `mistakes_file`: the mistakes as CSV or JSON lines.
 - `parity`: difference from golden answers or the reference.
-- `rejection_rates`: what `--reject` does to images of the classes, and to others.
+- `rejection_evaluation`: what `--reject` does to images of the classes, and to others.
+- `rejection_rates`: the same, counted.
 """

@@ -69,7 +69,7 @@ class ClosedGraph:
 
     def look_up(
         self, batch: NDArray[Any], adapter: NDArray[np.int32], tables: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
+    ) -> dict[str, NDArray[np.float32]]:
         """Refuse."""
         self.refuse()
 
