@@ -71,7 +71,7 @@ def evaluate_with_rejection(
     place = None if ood is None else Path(ood)
     reading = {key: options.get(key) for key in ("allow_outside", "columns")}
     others = [] if place is None else _others(place, session.bundle.labels, **reading)
-    result = evaluate(watched, data, **options)  # type: ignore[arg-type]  # all of a session is there
+    result = evaluate(watched, data, **options)
     shares = np.concatenate(watched.shares)
     rates = RejectionRates(rate=rate, count=len(shares), rejected=int((shares <= rate).sum()))
     if place is not None:
@@ -151,7 +151,9 @@ def _others(
             classes = {"": image_files(found)}
     else:
         classes = found
-    paths = [path for name, files in classes.items() if name not in labels for path in files]
+    paths: list[ImageFile] = [
+        path for name, files in classes.items() if name not in labels for path in files
+    ]
     if not paths:
         why = (
             "all of its classes are labels of the bundle" if any(classes.values()) else "no images"
