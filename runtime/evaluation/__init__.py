@@ -10,5 +10,6 @@
 - `multilabel_result`: how right answers of several labels an image are.
 - `multilabel_text`: the same for people.
 - `parity`: difference from golden answers or the reference.
-- `rejection_rates`: what `--reject` does to images of the classes, and to others.
+- `rejection_evaluation`: what `--reject` does to images of the classes, and to others.
+- `rejection_rates`: the same, counted.
 """

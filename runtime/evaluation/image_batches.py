@@ -34,9 +34,13 @@ if TYPE_CHECKING:
     from vptkit.images.preprocess import Preprocess
     from vptkit.runtime.session.image_loader import Decoded
 
-__all__ = ["ImageBatches", "batches_of", "open_image_batches"]
+__all__ = ["ImageBatches", "NoneReadableError", "batches_of", "open_image_batches"]
 
 _KEPT_BYTES = 512 << 20  # prepared images that are kept in memory for the next pass
+
+
+class NoneReadableError(DataError):
+    """All of some images are broken."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,7 +124,7 @@ def batches_of(
         skip_broken: read all of them once now, and leave out those that cannot be.
 
     Raises:
-        DataError: of those that are to be left out, none is left; all are named.
+        NoneReadableError: of those that are to be left out, none is left; all are named.
     """
     broken: dict[int, str] = {}
     kept: list[NDArray[np.uint8]] = []
@@ -134,9 +138,12 @@ def batches_of(
                 elif keep:
                     kept.append(item)
         if len(broken) == len(paths):
-            require_whole(
-                "calibration or gate", [*broken.values()], len(paths), cure=" None is left"
-            )
+            try:
+                require_whole(
+                    "calibration or gate", [*broken.values()], len(paths), cure=" None is left"
+                )
+            except DataError as error:
+                raise NoneReadableError(str(error)) from None
     rows = [i for i in range(len(paths)) if i not in broken]
     return ImageBatches(
         paths=[paths[i] for i in rows],

@@ -91,7 +91,11 @@ def export(
     from vptkit.export.bundle.export_bundle import export as compile_adapter
 
     chosen = _options(precision, outputs, options, normalize_features=normalize_features)
-    reading = {"allow_outside": allow_outside, "columns": columns, "skip_broken": skip_broken}
+    reading: dict[str, Any] = {
+        "allow_outside": allow_outside,
+        "columns": columns,
+        "skip_broken": skip_broken,
+    }
     if evidence is None and chosen.lowering.precision != "fp32":
         asked = Asked(_path(calibration), _path(gate), most=calibration_images, **reading)
         evidence = evidence_of(asked, partial(runner, threads=threads), phase)

@@ -88,7 +88,7 @@ def evaluate(
         data, adapter, split, allow_outside, skip_broken, columns, batch, workers, progress: as of
             `vptkit.runtime.evaluation.accuracy.evaluate`.
         reject, ood: also measure what rejecting at this rate does to these images, and to those of
-            other things, of `vptkit.runtime.evaluation.rejection_rates.evaluate_with_rejection`.
+            other things, of `vptkit.runtime.evaluation.rejection_evaluation.evaluate_with_rejection`.
         backend, threads, trust_engines: as of `vptkit.open_session`, whose defaults they have.
 
     Returns:
@@ -100,7 +100,7 @@ def evaluate(
         GateError: the logits hold NaN or Inf.
     """
     from vptkit.runtime.evaluation.accuracy import evaluate as judge
-    from vptkit.runtime.evaluation.rejection_rates import evaluate_with_rejection
+    from vptkit.runtime.evaluation.rejection_evaluation import evaluate_with_rejection
     from vptkit.runtime.session.factory import open_session
 
     if reject is None and ood is not None:

@@ -522,7 +522,8 @@ def _is_of_version_2(name: str) -> bool:
 
 def _learned_shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
     """Of learned keys and values: as many of one as of the other, each as wide as the block's own."""
-    spec, shapes = adapter.backbone.spec, {}
+    spec = adapter.backbone.spec
+    shapes: dict[str, tuple[int, ...]] = {}
     for name in adapter.tensors:
         match = _LEARNED.fullmatch(name)
         i = int(match[1]) if match else _MOST_BLOCKS

@@ -17,7 +17,12 @@ from tests.support.exported_banks import export_family
 from tests.support.random_deltas import bank_deltas
 from tests.support.strategies import Setup, build
 from tests.support.tolerances import PRINTED_G
-from vptkit.export.analysis.macs import folded_macs, unfolded_macs
+from vptkit.export.analysis.macs import (
+    folded_macs,
+    folded_queries,
+    learned_macs,
+    unfolded_macs,
+)
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
@@ -148,6 +153,29 @@ def test_the_blocks_of_every_graph(setup, insert):
             expected = folded_macs(case.spec, m, insert, pool, form)
             assert counted(graphs(case, form))["blocks"] == expected, (pool, norm, form)
         assert counted(graphs(case, "unfolded"))["blocks"] == unfolded_macs(case.spec, m)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("insert", "depth"), [("deep", 2), ("none", 2), ("shallow", 1)])
+def test_what_learned_keys_and_values_add(insert, depth):
+    """Scores and mix, of as many queries as the block has."""
+    for pool, form in product(("token", "avg", "avg_prompts"), ("absorbed", "full", "unfolded")):
+        case = build(Setup(depth=depth, insert=insert, pool=pool, norm="after_pool"))
+        plain, spec, rng = case.adapter, case.spec, np.random.default_rng(0)
+        tensors = {
+            f"prefix.{i}.{kind}": rng.normal(size=(3 + i, spec.width))
+            for i in range(depth)
+            for kind in ("keys", "values")
+        }
+        adapter = replace(plain, tensors={**plain.tensors, **tensors})
+        before, after = (
+            counted(graphs(replace(case, adapter=one), form))["blocks"] for one in (plain, adapter)
+        )
+        m, learned = plain.prompt_length, adapter.learned_counts()
+        queries = [spec.tokens + m]
+        if form != "unfolded":
+            queries = folded_queries(spec, m, insert, pool, form)
+        assert after - before == learned_macs(spec, queries, learned), (pool, form)
 
 
 @pytest.mark.parametrize("feed", ["uint8", "float32"])

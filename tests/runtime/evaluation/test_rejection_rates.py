@@ -1,119 +1,39 @@
-"""`eval --reject`: what `run --reject` would say of labelled images, and of others."""
+"""Counts of `--reject` as shares with intervals, in JSON and in words."""
 
 from __future__ import annotations
 
 import json
-import shutil
+from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-
-from vptkit.api.judging import evaluate as api_evaluate
-from vptkit.errors import BundleError, DataError, VptkitError
-from vptkit.formats.bundle import write_manifest
-from vptkit.formats.tensor_file import write_tensors
-from vptkit.runtime.evaluation.rejection_rates import evaluate_with_rejection
-from vptkit.runtime.session.factory import open_session
+from vptkit.runtime.evaluation.rejection_rates import RejectionRates
 from vptkit.scores.score_interval import wilson
 
-RATE = 0.25
+
+def test_of_labelled_images_alone():
+    rates = RejectionRates(rate=0.05, count=200, rejected=8)
+    document = json.loads(json.dumps(rates.to_json()))
+    assert (document["false_reject"], document["ood"], document["false_accept"]) == (
+        0.04,
+        None,
+        None,
+    )
+    assert document["false_reject_interval"] == list(wilson(8, 200))
+    assert rates.text().startswith("--reject 0.05 rejects 4.0 % (8 of 200; ")
 
 
-@pytest.fixture
-def bundle(make_bundle, tiny_model):
-    """A bundle that knows the distances of four grey images from black."""
-    path = make_bundle(gives=("logits", "features"))
-    grey = np.arange(60, 180, 30, dtype=np.uint8)[:, None, None, None]
-    features = tiny_model.features(np.broadcast_to(grey, (4, 24, 16, 3)))
-    tensors = {"means": np.zeros((1, 3), np.float32), "whitening": np.eye(3, dtype=np.float32)}
-    known = np.linalg.norm(features, axis=1)
-    write_tensors(path / "rejection.safetensors", {**tensors, "known": np.sort(known)})
-    manifest = json.loads((path / "manifest.json").read_text())
-    write_manifest(path, {k: v for k, v in manifest.items() if k not in ("format", "files")})
-    return path
-
-
-@pytest.fixture
-def others(tmp_path):
-    """Black, grey and white images of no class of the bundle, beside a class of it."""
-    for k, colour in enumerate([(0, 0, 0), (125, 100, 75), (255, 255, 255)]):
-        folder = tmp_path / "others" / "flags"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 24), colour).save(folder / f"{k}.png")
-    return tmp_path / "others"
-
-
-def rejected(session, folder):
-    found = list(session.predict(folder, reject=RATE))
-    return sum(p.rejected for p in found), len(found)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 5])
-def test_the_same_images_are_rejected_as_by_run(bundle, colour_folders, others, batch):
-    with open_session(bundle) as session:
-        plain = evaluate_with_rejection(session, colour_folders, RATE, batch=batch)
-        found = evaluate_with_rejection(
-            session, colour_folders, RATE, ood=others / "flags", batch=batch
-        )
-        of_these = rejected(session, colour_folders)
-        of_others = rejected(session, others / "flags")
-    rates = found.rejection
-    assert (rates.rejected, rates.count) == of_these
-    assert (rates.ood_rejected, rates.ood_count) == of_others
-    assert 0 < of_others[0] < of_others[1]
-    assert plain.top1 == found.top1 == 11 / 12  # an evaluation as ever
-    document = found.to_json()["rejection"]
-    accepted = of_others[1] - of_others[0]
-    assert document["false_reject"] == of_these[0] / 12
-    assert document["false_accept"] == accepted / 3
-    assert document["false_accept_interval"] == list(wilson(accepted, 3))
-    assert plain.to_json()["rejection"]["false_accept"] is None
-
-
-@pytest.mark.slow
-def test_of_a_data_set_the_classes_that_are_no_labels(bundle, colour_folders, others):
-    """Held-out classes: what is a label is no image of other things."""
-    shutil.copytree(colour_folders / "red", others / "red")
-    with open_session(bundle) as session:
-        found = evaluate_with_rejection(session, colour_folders, RATE, ood=others).rejection
-        assert found.ood_count == 3
-        with pytest.raises(DataError, match="all of its classes are labels of the bundle; --ood"):
-            evaluate_with_rejection(session, colour_folders, RATE, ood=colour_folders)
-        with pytest.raises(DataError, match="no such folder"):
-            evaluate_with_rejection(session, colour_folders, RATE, ood=others / "nowhere")
-        (others / "flags" / "1.png").write_bytes(b"broken")
-        with pytest.raises(DataError, match="1 of 3 images cannot be read"):
-            evaluate_with_rejection(session, colour_folders, RATE, ood=others)
-        skipped = evaluate_with_rejection(
-            session, colour_folders, RATE, ood=others, skip_broken=True
-        )
-    assert skipped.rejection.ood_count == 2
-    (note,) = skipped.rejection.notes
-    assert "1 broken image was skipped: flags/1.png" in note
-    assert skipped.to_json()["rejection"]["ood_skipped"] == [str(others / "flags" / "1.png")]
-
-
-def test_what_is_refused(bundle, make_bundle, colour_folders, others):
-    with pytest.raises(BundleError, match="--reject-from DATA"):
-        api_evaluate(make_bundle(), colour_folders, reject=RATE, backend="cpu")
-    with pytest.raises(VptkitError, match="--reject 2: expected a share"):
-        api_evaluate(bundle, colour_folders, reject=2, backend="cpu")
-    with pytest.raises(VptkitError, match="ood goes with reject"):
-        api_evaluate(bundle, colour_folders, ood=others, backend="cpu")
-
-
-@pytest.mark.slow
-def test_the_command(vptkit, bundle, colour_folders, others):
-    command = ["eval", bundle, colour_folders, "--ood", others]
-    code, out, err = vptkit(*command, "--reject", RATE)
-    assert code == 0, err
-    lines = out.splitlines()
-    head = next(i for i, line in enumerate(lines) if line.startswith("--reject 0.25 rejects "))
-    assert "of these" in lines[head]
-    assert lines[head + 1].startswith("and accepts ")
-    code, out, err = vptkit(*command, "--reject", RATE, "--json")
-    assert json.loads(out)["rejection"]["ood_count"] == 3
-    code, _, err = vptkit(*command)
-    assert (code, "goes with --reject only" in err) == (2, True)
+def test_with_images_of_other_things():
+    ood = Path("others")
+    rates = RejectionRates(
+        rate=0.1,
+        count=10,
+        rejected=1,
+        ood=ood,
+        ood_count=4,
+        ood_rejected=3,
+        ood_skipped=(ood / "a",),
+    )
+    document = json.loads(json.dumps(rates.to_json()))
+    assert (document["ood"], document["ood_skipped"]) == ("others", ["others/a"])
+    assert (document["false_accept"], document["ood_rejected"]) == (0.25, 3)
+    assert rates.text().splitlines()[1].startswith("and accepts 25.0 % (1 of 4; ")
+    assert len(rates.notes) == 1

@@ -115,9 +115,10 @@ def test_images_for_a_lower_precision_are_passed_on_as_by_the_command(files, mon
     with pytest.raises(RuntimeError, match="enough"):
         export(
             files.adapter, files.out, precision="int8", calibration="a", gate="b", threads=1,
-            calibration_images=5,
+            calibration_images=5, columns="image=x,label=y", skip_broken=True,
         )  # fmt: skip
-    assert found == [(Asked(Path("a"), Path("b"), most=5), {"threads": 1})]
+    reading = {"columns": "image=x,label=y", "skip_broken": True}
+    assert found == [(Asked(Path("a"), Path("b"), most=5, **reading), {"threads": 1})]
 
 
 @pytest.mark.slow

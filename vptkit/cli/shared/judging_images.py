@@ -202,9 +202,9 @@ class _Reader:
         """Images of a split, prepared (`ImageBatches`).
 
         Raises:
-            DataError: there are none.
+            DataError: there are none, or all of them are broken.
         """
-        from vptkit.runtime.evaluation.image_batches import batches_of
+        from vptkit.runtime.evaluation.image_batches import NoneReadableError, batches_of
 
         found = self._images(data, split)
         bound = data.path if split == data.meant else data.root
@@ -224,13 +224,16 @@ class _Reader:
                 if found.files
                 else f"{bound}: no images. Expected some dozens at least."
             )
-        images = batches_of(
-            [found.files[i] for i in rows],
-            self.tuned.preprocess,
-            None if found.truth is None else found.truth[rows],
-            inside=inside,
-            skip_broken=self.asked.skip_broken,
-        )
+        try:
+            images = batches_of(
+                [found.files[i] for i in rows],
+                self.tuned.preprocess,
+                None if found.truth is None else found.truth[rows],
+                inside=inside,
+                skip_broken=self.asked.skip_broken,
+            )
+        except NoneReadableError as error:
+            raise _NoneLeftError(str(error)) from error
         if images.skipped:
             tell(f"note: {skipped_text(bound, images.skipped)}")
         return images

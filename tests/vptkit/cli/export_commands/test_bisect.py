@@ -20,6 +20,17 @@ def test_a_precision_that_is_none(make_bundle, tmp_path):
         bisect(make_bundle(), tmp_path, precision="fp32")
 
 
+def test_the_data_options_reach_the_reader(make_bundle, tmp_path, monkeypatch):
+    """What is read is tested where it is read (`judging_images`)."""
+
+    def look(asked, _tuned):
+        raise VptkitError(f"{asked.columns} {asked.skip_broken} {asked.allow_outside} {asked.gate}")
+
+    monkeypatch.setattr("vptkit.cli.shared.judging_images.judging_images", look)
+    with pytest.raises(VptkitError, match=f"image=a,label=b True False {tmp_path}"):
+        bisect(make_bundle(), tmp_path, columns="image=a,label=b", skip_broken=True)
+
+
 def test_without_onnx(make_bundle, tmp_path, monkeypatch):
     bundle = make_bundle()
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -224,6 +224,17 @@ def test_broken_images_are_skipped_where_that_was_asked(find, data, capsys):
     assert f"1 broken image was skipped: val/red/{image.name}" in capsys.readouterr().err
 
 
+def test_where_only_broken_images_are_left_there_is_no_judge(find, colour_folders):
+    """The calibration took all others: as where nothing is left."""
+    (colour_folders / "red" / "9.png").write_bytes(b"broken")
+    found = find(colour_folders, most=13, skip_broken=True)
+    assert (found.calibration.count, found.gate) == (12, None)
+    left = find(colour_folders, most=12, skip_broken=True)
+    assert left.calibration.count + (left.gate.count if left.gate else 0) == 12
+    with pytest.raises(DataError, match=r"None is left: .*9.png"):
+        find(colour_folders, colour_folders, most=13, skip_broken=True)
+
+
 def test_columns_of_a_table_that_calibrates(find, data):
     lines = ["photo,kind,part"]
     lines += [f"{p.relative_to(data)},{p.parent.name},{p.parts[-3]}" for p in data.rglob("*.png")]
