@@ -44,7 +44,7 @@ def _labels(result: MultilabelEvaluation) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else percent(value)
+    return "-" if value is None else percent(round(value, 9))  # a sum of floats may miss 1
 
 
 def _mistakes(result: MultilabelEvaluation) -> str:
@@ -70,7 +70,7 @@ def _few(names: list[str]) -> str:
 def _scores(result: MultilabelEvaluation) -> list[str]:
     name = "" if result.split is None else f"{shown(result.split)} "
     found = result.mean_average_precision
-    precision = "unknown: no image has a label" if found is None else percent(found)
+    precision = "unknown: no image has a label" if found is None else _share(found)
     interval = interval_text(result.micro_f1_interval)
     verdict = (
         f"{name}mAP {precision}, micro F1 {percent(result.micro_f1)} (95 % interval {interval}), "
