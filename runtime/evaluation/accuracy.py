@@ -17,7 +17,7 @@ from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
 from vptkit.formats.manifest_schema import LOGITS
 from vptkit.images.broken_images import require_whole
-from vptkit.images.image_file import class_folders
+from vptkit.images.image_file import class_folders, spelled
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
 from vptkit.paths.path_advice import advised
 from vptkit.progress import SILENT
@@ -184,7 +184,8 @@ def labelled_images(
     Raises:
         DataError: a class is none of the labels.
     """
-    unknown = sorted(set(classes) - set(labels))
+    places = {spelled(label): place for place, label in reversed([*enumerate(labels)])}
+    unknown = sorted(set(classes) - set(places))
     if unknown:
         splits = [name for name in unknown if split_of_name(name)]
         cure = f"--split {splits[0]} takes that folder as a split" if splits else _RENAME
@@ -193,7 +194,7 @@ def labelled_images(
             f"Its labels are {_few(labels)}{_nearest(unknown, labels)}; {cure}."
         )
     paths = [path for files in classes.values() for path in files]
-    truth = [labels.index(name) for name, files in classes.items() for _ in files]
+    truth = [places[name] for name, files in classes.items() for _ in files]
     return paths, np.asarray(truth, dtype=np.intp)
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "twice",
     "twice_record",
     "twice_text",
+    "whole_ones",
     "without_broken",
 ]
 
@@ -114,16 +115,24 @@ def without_broken(
     Raises:
         DataError: a class has no training image left.
     """
+    kept, left = whole_ones(sets, reading)
+    there = np.bincount(kept["train"].split.targets, minlength=len(labels))
+    if not there.all():
+        label = labels[int(there.argmin())]
+        raise DataError(f"{data}: of the class {label!r} no training image can be read")
+    return kept, left
+
+
+def whole_ones(
+    sets: Mapping[str, DataSet], reading: Reading
+) -> tuple[dict[str, DataSet], Reading]:
+    """As `without_broken`, whatever is left of a class."""
     kept: dict[str, DataSet] = {}
     looks: dict[str, NDArray[np.uint64]] = {}
     for name, images in sets.items():
         lost = [one.row for one in reading.broken if one.split == name]
         kept[name] = images.without(lost) if lost else images
         looks[name] = np.delete(reading.looks[name], lost)
-    there = np.bincount(kept["train"].split.targets, minlength=len(labels))
-    if not there.all():
-        label = labels[int(there.argmin())]
-        raise DataError(f"{data}: of the class {label!r} no training image can be read")
     return kept, Reading(reading.count, reading.broken, looks)
 
 
