@@ -17,7 +17,7 @@ from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
 from vptkit.formats.manifest_schema import LOGITS, SCORES
 from vptkit.images.broken_images import require_whole
-from vptkit.images.image_file import class_folders
+from vptkit.images.image_file import class_folders, spelled
 from vptkit.images.labelled_images import images_of, split_folders, split_of_name
 from vptkit.paths.path_advice import advised
 from vptkit.progress import SILENT
@@ -252,11 +252,12 @@ def labelled_images(
     Raises:
         DataError: a class is none of the labels.
     """
-    unknown = sorted(set(classes) - set(labels))
+    places = {spelled(label): place for place, label in reversed([*enumerate(labels)])}
+    unknown = sorted(set(classes) - set(places))
     if unknown:
         raise _unknown(place, unknown, labels)
     paths = [path for files in classes.values() for path in files]
-    truth = [labels.index(name) for name, files in classes.items() for _ in files]
+    truth = [places[name] for name, files in classes.items() for _ in files]
     return paths, np.asarray(truth, dtype=np.intp)
 
 

@@ -3,12 +3,11 @@
 Size on disk, resident memory, a mixed batch of 8 (interleaved with the baked graph), the time to
 add an adapter, and what switching adapters costs. Weights are random.
 
-    python tests/benchmarks/bank_cpu.py [--adapters 50] [--prompts 50] [--rounds 30]
+    python -m tests.benchmarks.bank_cpu [--adapters 50] [--prompts 50] [--rounds 30]
 """
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,8 @@ from vptkit.runtime import open_session
 from vptkit.runtime.measure.memory_footprint import measure_memory
 from vptkit.runtime.measure.timing import Budget, compare_medians, measure_latency, random_images
 from vptkit.tune.backbone.spec_from_timm import spec_from_model
+
+from .bank_arguments import bank_parser
 
 BATCH = 8
 
@@ -90,17 +91,8 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="vit_base_patch16_224")
-    parser.add_argument("--adapters", type=int, default=50)
+    parser = bank_parser(model="vit_base_patch16_224", adapters=50)
     parser.add_argument("--prompts", type=int, default=50)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count processor time: for a busy machine"
-    )
-    parser.add_argument("--last-block", default="auto")
-    parser.add_argument("--threads", type=int, default=detect_machine()["cores"])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

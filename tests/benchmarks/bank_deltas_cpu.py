@@ -5,12 +5,11 @@ all of the attention, or every linear. Interleaved, so that a busy machine hurts
 the ratio of medians. A bank whose adapters are only heads tells what the rest of a bank costs.
 Weights are random.
 
-    python tests/benchmarks/bank_deltas_cpu.py [--model vit_small_patch16_224] [--targets qv qkvo all]
+    python -m tests.benchmarks.bank_deltas_cpu [--model vit_small_patch16_224] [--targets qv qkvo all]
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +30,8 @@ from vptkit.images.preprocess import Preprocess
 from vptkit.runtime import open_session
 from vptkit.runtime.measure.timing import Budget, compare_medians, measure_latency, random_images
 from vptkit.tune.backbone.spec_from_timm import spec_from_model
+
+from .bank_arguments import bank_parser
 
 # name → timm modules that are changed, and which thirds of a fused qkv
 TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -125,20 +126,11 @@ def measure(args: Any, targets: str, folder: Path) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="vit_small_patch16_224")
+    parser = bank_parser(model="vit_small_patch16_224", adapters=8)
     parser.add_argument("--image", type=int, help="side of the images [the model's]")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--adapters", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count processor time: for a busy machine"
-    )
-    parser.add_argument("--last-block", default="auto")
-    parser.add_argument("--threads", type=int, default=detect_machine()["cores"])
     args = parser.parse_args()
     print(detect_machine())
     for targets in args.targets:

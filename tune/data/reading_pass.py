@@ -39,6 +39,7 @@ __all__ = [
     "twice",
     "twice_record",
     "twice_text",
+    "whole_ones",
     "without_broken",
 ]
 
@@ -116,17 +117,23 @@ def without_broken(
     Raises:
         DataError: a class has no training image left.
     """
+    kept, left = whole_ones(sets, reading)
+    targets = kept["train"].split.targets
+    there = counts_of(targets, len(labels))
+    if targets.ndim == 1 and not there.all():
+        label = labels[int(there.argmin())]
+        raise DataError(f"{data}: of the class {label!r} no training image can be read")
+    return kept, left
+
+
+def whole_ones(sets: Mapping[str, DataSet], reading: Reading) -> tuple[dict[str, DataSet], Reading]:
+    """As `without_broken`, whatever is left of a class."""
     kept: dict[str, DataSet] = {}
     looks: dict[str, NDArray[np.uint64]] = {}
     for name, images in sets.items():
         lost = [one.row for one in reading.broken if one.split == name]
         kept[name] = images.without(lost) if lost else images
         looks[name] = np.delete(reading.looks[name], lost)
-    targets = kept["train"].split.targets
-    there = counts_of(targets, len(labels))
-    if targets.ndim == 1 and not there.all():
-        label = labels[int(there.argmin())]
-        raise DataError(f"{data}: of the class {label!r} no training image can be read")
     return kept, Reading(reading.count, reading.broken, looks)
 
 

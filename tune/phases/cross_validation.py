@@ -229,20 +229,22 @@ def _chosen(
     epochs, held = _epochs(config), parts >= 0
     if not logits:
         return CrossValidation(0, epochs.stop - 1, [], torch.zeros(0, 0))
-    records, answers = [], []
-    for epoch in epochs:
+
+    def answers(epoch: int) -> NDArray[np.float32]:
+        """Logits of all that was held out, [images, C]; all epochs' at once may be gigabytes."""
         whole = np.zeros((len(parts), logits[0].shape[2]), np.float32)
         for part, by_epoch in enumerate(logits):
             whole[parts == part] = by_epoch[epoch - epochs.start].numpy()
-        answers.append(whole[held])
-        top1, loss = top1_and_log_loss(whole[held], targets[held])
+        return whole[held]
+
+    records = []
+    for epoch in epochs:
+        top1, loss = top1_and_log_loss(answers(epoch), targets[held])
         records.append({"epoch": epoch, "val_top1": top1, "val_loss": loss})
     choice = torch.tensor([_best_epoch(records, config) if leads() else 0])
     sum_over_processes([choice])  # one choice for all, were the last bits to differ
     best = int(choice)
-    return CrossValidation(
-        len(logits), best, records, torch.from_numpy(answers[best - epochs.start])
-    )
+    return CrossValidation(len(logits), best, records, torch.from_numpy(answers(best)))
 
 
 def _epochs(config: TuneConfig) -> range:

@@ -15,7 +15,7 @@ from vptkit.formats.adapter import BackboneRef
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.images.broken_images import require_whole, skipped_text
-from vptkit.progress import begin_phase, keep_line
+from vptkit.progress import SILENT, begin_phase, keep_line
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model
 from vptkit.tune.backbone.timm_backbone import load_backbone, preprocess_of
 from vptkit.tune.data.dataset import DataSet
@@ -26,6 +26,7 @@ from vptkit.tune.data.reading_pass import (
     read_all,
     twice,
     twice_text,
+    whole_ones,
     without_broken,
 )
 from vptkit.tune.data.splits import FEWEST, data_digest, load_splits, splits_line
@@ -33,7 +34,7 @@ from vptkit.tune.training.distributed import leads, share
 from vptkit.tune.training.run_files import require_free
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -48,6 +49,7 @@ __all__ = [
     "RunRequest",
     "load_run",
     "read_images",
+    "require_apart",
     "require_judges",
     "require_val",
 ]
@@ -230,7 +232,8 @@ def read_images(request: RunRequest, inputs: RunInputs) -> RunInputs:
     """Decode every image once: a broken one shall not end the run after an hour.
 
     Of torchrun's processes each reads its share, and nobody looks for what is in two splits, unless
-    `strict` asks for that.
+    `strict` asks for that. Without a look at test, as in a trial of a sweep, nobody does either: who
+    runs the trials looks once.
 
     Returns:
         The same, with what is in two splits.
@@ -243,13 +246,40 @@ def read_images(request: RunRequest, inputs: RunInputs) -> RunInputs:
     if not reading.looks:
         reading = read_all(inputs.sets, request.progress, (0, 1) if whole else share())
         require_whole(request.data, reading.reasons, reading.count)
-    inputs = replace(inputs, reading=reading, twice=twice(inputs.sets, reading) if whole else ())
-    if inputs.twice and config.strict:
-        text = twice_text(request.data, inputs.twice)
-        raise DataError(f"{request.data}: {text}. Take them out of one, or leave --strict away.")
+    looked = whole and request.test
+    inputs = replace(inputs, reading=reading, twice=twice(inputs.sets, reading) if looked else ())
+    if config.strict:
+        _refuse_copies(request.data, inputs.twice)
     for warning in inputs.warnings(request.data):
         keep_line(request.progress, f"warning: {warning}")
     return inputs
+
+
+def require_apart(
+    data: Path, splits: Mapping[str, Split], preprocess: Preprocess, *, skip_broken: bool
+) -> None:
+    """Refuse images in two splits: once for all trials of a sweep, which do not look themselves.
+
+    Args:
+        data: for messages.
+        splits: every one.
+        preprocess: of a backbone.
+        skip_broken: images that cannot be decoded are nobody's copies.
+
+    Raises:
+        DataError: there are such; or broken ones.
+    """
+    sets = {name: DataSet(split, preprocess) for name, split in splits.items()}
+    reading = read_all(sets, SILENT)
+    if not skip_broken:
+        require_whole(data, reading.reasons, reading.count)
+    _refuse_copies(data, twice(*whole_ones(sets, reading)))
+
+
+def _refuse_copies(data: Path, found: Sequence[Twice]) -> None:
+    if found:
+        text = twice_text(data, found)
+        raise DataError(f"{data}: {text}. Take them out of one, or leave --strict away.")
 
 
 def _digest(request: RunRequest, sets: Mapping[str, DataSet]) -> str:

@@ -79,7 +79,8 @@ def tune(
             already, of the same settings, data and weights, the result is returned.
         force: replace an existing adapter, forget an existing checkpoint.
         progress: told about each step.
-        test: also measure on test and ood; off, their results are None.
+        test: also measure on test and ood; off, their results are None, and nobody looks for images
+            in two splits.
         on_epoch: called with the checkpoint after each epoch; what it raises ends the run there,
             and the checkpoint stays.
         full: of `tune_full`; without it, a run with `full_data` calls that behind its own training.

@@ -17,11 +17,11 @@ from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, TrainingError, VptkitError
 from vptkit.formats.tensor_file import read_metadata
 from vptkit.strict_json import parse_json
-from vptkit.tune.backbone.timm_backbone import create_backbone
+from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.config import config_from_mapping
 from vptkit.tune.data.dataset_reader import read_splits
 from vptkit.tune.data.splits import load_splits
-from vptkit.tune.run.load_run import require_judges, require_val
+from vptkit.tune.run.load_run import require_apart, require_judges, require_val
 from vptkit.tune.run.tune_run import tune
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     Raises:
         VptkitError: a method is auto; seed or shares vary, and would draw another val split for each
             trial; or a setting asks for a val split that is not there.
-        DataError: the images are not there, or too few to compare trials by.
+        DataError: the images are not there, or too few to compare trials by; or, if one is `strict`,
+            some are in two splits.
         BackboneError: timm does not know the backbone, or its weights do not fit.
     """
     configs = list(configs)
@@ -77,8 +78,10 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     for found in splits.values():
         require_judges(data, found)
     backbones = {f"{c.backbone} {c.backbone_args} {c.weights}": c for c in configs}
-    for config in backbones.values():
-        create_backbone(config.backbone, config.backbone_args, config.weights)
+    models = [create_backbone(c.backbone, c.backbone_args, c.weights) for c in backbones.values()]
+    strict = [config for config in configs if config.strict]
+    for found in splits.values() if strict else ():
+        require_apart(data, found, preprocess_of(models[0]), skip_broken=strict[0].skip_broken)
 
 
 def run_trial(

@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import threading
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ __all__ = [
     "list_images",
     "open_image",
     "rgb_of",
+    "spelled",
 ]
 
 _ORIENTATION = 0x0112
@@ -310,16 +312,18 @@ def class_folders(
         raise DataError(f"{folder / odd[0]}: its name is not UTF-8; rename the class")
     for name in names:
         _require_no_splits(folder / name)
-    classes = {name: image_files(folder / name) for name in names}
+    classes: dict[str, list[Path]] = {}
+    for name in sorted(names, key=spelled):
+        classes.setdefault(spelled(name), []).extend(image_files(folder / name))
     empty = [name for name, files in classes.items() if not files]
-    if empty and not (empty_ones and (len(empty) < len(names) or not fewest)):
+    if empty and not (empty_ones and (len(empty) < len(classes) or not fewest)):
         raise DataError(
             f"{folder}: no images in the class folder {empty[0]!r}"
             f" (looked for {', '.join(readable_formats())})"
         )
-    if len(names) < fewest:
+    if len(classes) < fewest:
         raise DataError(
-            f"{folder}: only one class, {names[0]!r}: expected at least two class folders. To tell "
+            f"{folder}: only one class, {next(iter(classes))!r}: expected at least two class folders. To tell "
             "it from the rest, put other pictures into a second one, as other/"
         )
     return {name: files for name, files in classes.items() if files}
@@ -341,6 +345,14 @@ def _require_no_splits(folder: Path) -> None:
         f"{folder}: a class folder that holds {held}: expected the splits first and the classes in "
         f"them, as {folder.parent / inner[0].name / folder.name}"
     )
+
+
+def spelled(name: str) -> str:
+    """A class's name as Unicode composes it (NFC).
+
+    macOS writes a letter and its accent apart, others together; to people these are one name.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def is_utf8(text: str) -> bool:

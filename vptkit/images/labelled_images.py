@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.errors import DataError
 
-from .image_file import folders_in, is_utf8
+from .image_file import folders_in, is_utf8, spelled
 from .split_names import SPLIT_NAMES, split_of_name
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def split_of_file(file: Path, root: Path) -> str:
 def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = None) -> Splits:
     """Rows by split and class; images keep their order within a class.
 
-    Classes stand in the order of `names`, else by number, else by alphabet as folders do.
+    Classes stand in the order of `names`, else by number, else by alphabet as folders do; their names
+    are `image_file.spelled`.
 
     Args:
         place: what was read, for messages.
@@ -106,6 +107,7 @@ def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = N
     """
     for name in names or ():
         require_label(name, place)
+    names = None if names is None else [spelled(name) for name in names]
     for name, count in Counter(names or ()).items():
         if count > 1:
             raise DataError(f"{place}: {count} classes are called {name!r}; names must differ")
@@ -154,6 +156,7 @@ def _named(label: object, names: Sequence[str] | None, image: ImageFile) -> str 
     require_label(label, image)
     if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
         raise DataError(f"{image}: its label is {label!r}, expected a number or a name")
+    label = spelled(label) if isinstance(label, str) else label
     if names is None:
         if isinstance(label, int) and label < 0:  # what Hugging Face writes for "unlabelled"
             raise DataError(f"{image}: its label is {label}, expected 0 or more")

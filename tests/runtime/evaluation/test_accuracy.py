@@ -10,7 +10,7 @@ from vptkit.errors import DataError, GateError
 from vptkit.formats.bundle import open_bundle
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import prepare
-from vptkit.runtime.evaluation.accuracy import evaluate, split_folder
+from vptkit.runtime.evaluation.accuracy import evaluate, labelled_images, split_folder
 from vptkit.runtime.evaluation.image_batches import open_image_batches
 from vptkit.runtime.session.baked_session import GraphSession
 from vptkit.runtime.session.factory import open_session
@@ -288,6 +288,12 @@ def test_a_class_folder_without_images_is_reported(session, colour_folders):
     found = evaluate(session, colour_folders)
     assert (found.count, found.absent) == (8, ["red"])
     assert "no images of red" in found.notes[0]
+
+
+def test_a_label_with_its_accent_apart_is_the_composed_class(tmp_path):
+    """The bundle's labels may be as macOS writes them; class names of data are read composed."""
+    files, truth = labelled_images(tmp_path, {"caf\u00e9": [tmp_path / "a"]}, ("x", "cafe\u0301"))
+    assert (files, truth.tolist()) == ([tmp_path / "a"], [1])
 
 
 def test_columns_are_asked_for_and_answered(session, colour_folders):

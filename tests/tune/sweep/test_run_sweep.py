@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.serial_runner import Serial
 from vptkit.errors import DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
 from vptkit.progress import SILENT
 from vptkit.tune.idle_settings import without_idle
+from vptkit.tune.run import load_run
 from vptkit.tune.run.tune_run import tune
 from vptkit.tune.sweep import run_sweep
 from vptkit.tune.sweep import trial as sweep_trial
@@ -90,9 +94,13 @@ def test_test_images_are_looked_at_once(plan, tmp_path, monkeypatch):
         looks.append(test)
         return tune(*args, test=test, **named)
 
+    copies = []
+    real = load_run.twice
+    monkeypatch.setattr(load_run, "twice", lambda *given: copies.append(1) or real(*given))
     monkeypatch.setattr(sweep_trial, "tune", watched)
     sweep(plan({"lr": [1e-3, 1e-2]}), tmp_path / "out", Serial(tmp_path / "store"))
     assert looks == [False, False, True]
+    assert len(copies) == 1  # what is in two splits is looked for by the best one
     rows = json.loads((tmp_path / "out/leaderboard.json").read_text())["leaderboard"]
     assert not any("test" in key for row in rows for key in row)
 
@@ -124,6 +132,21 @@ def test_what_no_trial_can_have_is_told_before_anything_starts(plan, tmp_path, c
     with pytest.raises(VptkitError, match=message):
         sweep(plan(**changed), tmp_path / "out", Serial(tmp_path / "store"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_strict_sweep_looks_for_copies_before_its_trials(plan, splits, tmp_path):
+    for kind in ("train", "test"):  # one image, written anew into two splits
+        (splits / kind / "red" / "copy.png").write_bytes(picture_bytes())
+    with pytest.raises(DataError, match=r"test/red/copy\.png is train/red/copy\.png"):
+        require_inputs(splits, [plan(strict=True).config(0)])
+    require_inputs(splits, [plan().config(0)])
+
+
+def picture_bytes() -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).resize((96, 96)).save(stream, "png")
+    return stream.getvalue()
 
 
 def test_without_test_nothing_is_measured_on_it(splits, make_config, tmp_path):

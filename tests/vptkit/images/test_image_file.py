@@ -184,6 +184,15 @@ def test_class_folders(tmp_path):
     assert [p.name for p in found["cat"]] == ["1.jpg", "2.jpg"]
 
 
+def test_a_name_with_its_accent_apart_is_the_same_class(tmp_path):
+    """As macOS writes names, in one split, and others in another: nobody sees a difference."""
+    for name in ("cafe\u0301/1.jpg", "caf\u00e9/2.jpg", "\u732b/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    found = class_folders(tmp_path)
+    assert {name: len(files) for name, files in found.items()} == {"caf\u00e9": 2, "\u732b": 1}
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -59,6 +59,8 @@ def row(label: str | int, split: str = "", name: str = "x.png") -> Row:
         (("10", "9", "1"), None, ["1", "10", "9"]),  # words, as folders are called
         ((0, 2, 1), ("z", "y", "x"), ["z", "y", "x"]),
         (("x", 0), ("z", "y", "x"), ["z", "x"]),  # names without images are no classes
+        (("e\u0301", "z", "\u00e9"), None, ["z", "\u00e9"]),  # one name, composed or not
+        (("\u00e9", "x"), ("x", "e\u0301"), ["x", "\u00e9"]),
     ],
 )
 def test_the_order_of_classes(labels, names, order):
