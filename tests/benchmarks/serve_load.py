@@ -405,12 +405,23 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (
-        *(("model", "vit_tiny_patch16_224"), ("adapters", 16), ("prompts", 10), ("threads", 1)),
-        *(("batch", 8), ("queue", 256), ("clients", 24), ("calls", 100), ("rounds", 3)),
-        *(("churn", 0.0), ("churn-share", 0.8), ("token", "only-for-this-measurement")),
-        *(("seconds", 10.0), ("share", 0.6), ("cv", 1.0), ("alpha", 1.0), ("decode-threads", 2)),
+        *(
+            ("--model", "vit_tiny_patch16_224"),
+            ("--adapters", 16),
+            ("--prompts", 10),
+            ("--threads", 1),
+        ),
+        *(("--batch", 8), ("--queue", 256), ("--clients", 24), ("--calls", 100), ("--rounds", 3)),
+        *(("--churn", 0.0), ("--churn-share", 0.8), ("--token", "only-for-this-measurement")),
+        *(
+            ("--seconds", 10.0),
+            ("--share", 0.6),
+            ("--cv", 1.0),
+            ("--alpha", 1.0),
+            ("--decode-threads", 2),
+        ),
     ):
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+        parser.add_argument(name, type=type(default), default=default)
     parser.add_argument("--baked", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
