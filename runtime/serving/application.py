@@ -419,7 +419,7 @@ class _Endpoint:
             self._let_in(request)
             return await self.handler(request, record), None
         except HttpError as error:
-            return _refusal(error), str(error)
+            return _refusal(error, close=self.application.draining), str(error)
         except ClientDisconnect:
             return Response(status_code=499), "the client has left"
         except OutputError as error:
@@ -450,8 +450,9 @@ def _unexpected(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: this is a defect; the server's output has more"
 
 
-def _refusal(error: HttpError) -> Response:
-    headers = {"Connection": "close"} if error.status in (408, 413, 415, 503) else {}
+def _refusal(error: HttpError, *, close: bool = False) -> Response:
+    """The answer; the connection ends where a body is not waited for, or the server ends."""
+    headers = {"Connection": "close"} if close or error.status in (408, 413) else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:

@@ -283,11 +283,12 @@ class BatchingQueue(Generic[_State]):
         try:
             images = np.stack([job.images[i] for job, i in batch])
             rows = self._run(images, [job.adapters[i] for job, i in batch])
+            answered = list(zip(batch, rows, strict=True))
         except BaseException as error:
             for job, _ in batch:
                 _fail(job, error)
             return
-        for (job, _), row in zip(batch, rows, strict=True):
+        for (job, _), row in answered:
             job.rows.append(row)
             if len(job.rows) == len(job.images):
                 _finish(job)

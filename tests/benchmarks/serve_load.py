@@ -157,29 +157,27 @@ class Pool:
     async def ask(self, url: str, outcome: Outcome, begun: float | None = None) -> None:
         """One request; its time counts from when it was due."""
         begun = time.perf_counter() if begun is None else begun
-        try:
-            streams = (
-                self._free.pop() if self._free else await asyncio.open_connection(*self._place)
-            )
-            status = await post(*streams, url, self._body)
-            if status == 200:
-                self._free.append(streams)
-            else:
-                streams[1].close()
-        except (OSError, asyncio.IncompleteReadError):
-            status = 0
+        status = await self._status(url)
         outcome.statuses[status] += 1
         if status == 200:
             outcome.milliseconds.append(1000 * (time.perf_counter() - begun))
 
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection that the server has not closed, as it does with idle ones."""
-        while self._free:
-            streams = self._free.pop()
-            if not streams[0].at_eof():
-                return streams
-            streams[1].close()
-        return await asyncio.open_connection(*self._place)
+    async def _status(self, url: str) -> int:
+        """Of one request; 0 if there is none. What the server closed meanwhile as idle is not asked."""
+        while True:
+            fresh = not self._free
+            try:
+                streams = await asyncio.open_connection(*self._place) if fresh else self._free.pop()
+                status = await post(*streams, url, self._body)
+            except (OSError, asyncio.IncompleteReadError):
+                if fresh:
+                    return 0
+                continue
+            if status == 200:
+                self._free.append(streams)
+            else:
+                streams[1].close()
+            return status
 
     async def answer(self, url: str) -> tuple[int, float]:
         """The status and the score of one request on a connection of its own."""
@@ -386,7 +384,7 @@ def measure(bank: Path, photo: Path, paths: list[Path], args: Any) -> None:
                     print(f"open loop, {count:2} adapters: {outcome.row()}", flush=True)
             if args.churn:
                 admin = f"{host}:{port}", args.token
-                await churn(pool, urls, 0.8 * best, paths, admin, args)
+                await churn(pool, urls, args.churn_share * best, paths, admin, args)
             pool.close()
 
         asyncio.run(loads())
@@ -407,12 +405,23 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (
-        *(("model", "vit_tiny_patch16_224"), ("adapters", 16), ("prompts", 10), ("threads", 1)),
-        *(("batch", 8), ("queue", 256), ("clients", 24), ("calls", 100), ("rounds", 3)),
-        *(("churn", 0.0), ("token", "only-for-this-measurement")),
-        *(("seconds", 10.0), ("share", 0.6), ("cv", 1.0), ("alpha", 1.0), ("decode-threads", 2)),
+        *(
+            ("--model", "vit_tiny_patch16_224"),
+            ("--adapters", 16),
+            ("--prompts", 10),
+            ("--threads", 1),
+        ),
+        *(("--batch", 8), ("--queue", 256), ("--clients", 24), ("--calls", 100), ("--rounds", 3)),
+        *(("--churn", 0.0), ("--churn-share", 0.8), ("--token", "only-for-this-measurement")),
+        *(
+            ("--seconds", 10.0),
+            ("--share", 0.6),
+            ("--cv", 1.0),
+            ("--alpha", 1.0),
+            ("--decode-threads", 2),
+        ),
     ):
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+        parser.add_argument(name, type=type(default), default=default)
     parser.add_argument("--baked", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -118,7 +118,10 @@ def gone(pid: int) -> bool:
 
 # nothing else starts a child ----------------------------------------------------------------------
 
-MODULES = re.compile(r"subprocess|multiprocessing|pty|billiard|torch\.multiprocessing|asyncio")
+MODULES = re.compile(
+    r"subprocess|multiprocessing|pty|billiard|torch\.multiprocessing|asyncio\.\w*subprocess"
+)
+LOOPS = re.compile(r"(create_)?subprocess_(exec|shell)")  # of asyncio, whatever it is called
 CALLS = re.compile(r"(fork|forkpty|system|popen|posix_spawnp?|spawn[lv]p?e?|exec[lv]p?e?)")
 
 
@@ -133,6 +136,8 @@ def starts(tree: ast.AST) -> list[str]:
             names = [f"{node.module}.{name.name}" for name in node.names] + [str(node.module)]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             names = [f"{node.value.id}.{node.attr}"]
+        if isinstance(node, ast.Attribute) and LOOPS.fullmatch(node.attr):
+            found.append(f"line {node.lineno}: {node.attr}")
         for name in names:
             first, _, last = name.partition(".")
             pool = name.endswith("ProcessPoolExecutor")
@@ -176,11 +181,20 @@ def test_children_are_started_by_the_helper_alone():
         "import os; os.system('x')",
         "import os; os.fork()",
         "from os import posix_spawn",
+        "import asyncio; asyncio.create_subprocess_exec('x')",
+        "import asyncio as a; a.create_subprocess_shell('x')",
+        "from asyncio import create_subprocess_exec",
+        "from asyncio import subprocess",
+        "loop.subprocess_exec(None, 'x')",
         "def f():\n    import os\n    os.spawnvp(0, 'x', [])",
     ],
 )
 def test_each_way_past_it_would_be_noticed(line):
     assert starts(ast.parse(line))
+
+
+def test_a_loop_without_processes_is_none():
+    assert starts(ast.parse("import asyncio\nasyncio.run(asyncio.sleep(0))")) == []
 
 
 def test_what_only_types_need_is_no_way_past_it():
