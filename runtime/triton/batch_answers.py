@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     Answer = Mapping[str, NDArray[Any]] | VptkitError
     _Asked = tuple[NDArray[np.uint8], list[str]]  # images, and the adapter of each
 
-__all__ = ["BatchAnswers", "Request", "adapters_of", "labelled", "pixels_of"]
+__all__ = ["SCORES", "BatchAnswers", "Request", "adapters_of", "labelled", "pixels_of"]
+
+SCORES = "scores"  # of a graph whose labels do not exclude each other: each one's probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,12 @@ def adapters_of(request: Request, count: int, bundle: Bundle) -> list[str]:
         BundleError: there is no such adapter, or there are several and none is named.
     """
     given: list[str | None]
+    named = (request.adapter, request.adapter_index, request.named)
+    if sum(one is not None for one in named) > 1:
+        raise DataError(
+            "adapters came twice: expected one of the inputs adapter and adapter_index, or the "
+            "parameter adapter"
+        )
     if request.adapter is not None:
         given = [_text_of(one, i) for i, one in enumerate(request.adapter.flat)]
     elif request.adapter_index is not None:
@@ -170,13 +178,15 @@ def labelled(
     for i, name in enumerate(names):
         own = bundle.labels_of(name)
         for output, value in outputs.items():
-            row = value[i, : len(own)] if output == LOGITS else value[i]
+            row = value[i, : len(own)] if output in (LOGITS, SCORES) else value[i]
             if not np.isfinite(row).all():
                 raise DataError(
                     f"image[{i}]: the {output} hold NaN or Inf; the graph overflows on this image"
                 )
         if LOGITS in outputs:
             shares = softmax(outputs[LOGITS][i, : len(own)])
+            if SCORES in outputs:
+                shares = outputs[SCORES][i, : len(own)]
             best = int(shares.argmax())
             labels.append(own[best])
             scores[i] = shares[best]

@@ -83,6 +83,10 @@ def test_requests_of_several_adapters_are_one_run(answers, monkeypatch):
         (Request(image=files(), images=np.zeros((1, 16, 24, 3), np.uint8)), "both of the inputs"),
         (Request(images=np.zeros((1, 8, 8, 3), np.uint8), named="both"), r"expected uint8 \[B, 16"),
         (Request(images=np.zeros((2, 16, 24, 3), np.uint8), adapter=texts("both")), "1 came for 2"),
+        (
+            Request(images=np.zeros((1, 16, 24, 3), np.uint8), adapter=texts("both"), named="both"),
+            "adapters came twice",
+        ),
         (Request(images=np.zeros((1, 16, 24, 3), np.uint8)), "holds 2 adapters.*name one"),
         (
             Request(images=np.zeros((1, 16, 24, 3), np.uint8), adapter_index=np.int32([2])),
