@@ -184,15 +184,22 @@ def labelled(
                     f"image[{i}]: the {output} hold NaN or Inf; the graph overflows on this image"
                 )
         if LOGITS in outputs:
-            shares = softmax(outputs[LOGITS][i, : len(own)])
-            if SCORES in outputs:
-                shares = outputs[SCORES][i, : len(own)]
+            shares = _probabilities(outputs, i, len(own))
             best = int(shares.argmax())
             labels.append(own[best])
             scores[i] = shares[best]
     if LOGITS in outputs:
         found |= {"label": np.asarray(labels, dtype=object), "score": scores}
     return found
+
+
+def _probabilities(
+    outputs: Mapping[str, NDArray[np.float32]], i: int, classes: int
+) -> NDArray[Any]:
+    """Of image i: those that the graph gives, else softmax of its logits."""
+    if SCORES in outputs:
+        return outputs[SCORES][i, :classes]
+    return softmax(outputs[LOGITS][i, :classes])
 
 
 def _asked(request: Request, images: NDArray[np.uint8], bundle: Bundle) -> _Asked | VptkitError:
