@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from vptkit.api.callable_rooms import ExportRoom, TuneRoom
     from vptkit.api.compiling import export_bank
     from vptkit.api.judging import check, evaluate, profile
+    from vptkit.api.serving import serve as serve  # no example of it can end
     from vptkit.errors import VptkitError
     from vptkit.runtime.evaluation.evaluation_result import Evaluation
     from vptkit.runtime.evaluation.parity import Parity
@@ -94,6 +95,7 @@ _PLACES = {
     "open_session": "vptkit.runtime.session.factory",
     "profile": "vptkit.api.judging",
     "runtime": "vptkit.runtime",
+    "serve": "vptkit.api.serving",
     "tune": "vptkit.tune",
 }
 if not TYPE_CHECKING:  # else every name would be one to type checkers

@@ -29,11 +29,11 @@ from vptkit.shown_text import printable, tell
 
 from .http_error import HttpError
 from .image_requests import (
-    OUTPUTS,
     UploadedImage,
     adapters_of,
     best_labels,
     decode,
+    given_labels,
     images_of,
     outputs_of,
     require_adapter,
@@ -193,9 +193,9 @@ class Application:
                 lambda b: adapters_of(wanted, b, len(images), adapter),
             )
         found = outputs_of(logits, names, bundle)
-        asked = wanted.outputs or dict.fromkeys(OUTPUTS, wanted.binary)
+        asked = wanted.outputs or dict.fromkeys(found, wanted.binary)
         if unknown := [name for name in asked if name not in found]:
-            raise HttpError(400, f"no output {unknown[0][:60]!r}, expected {', '.join(OUTPUTS)}")
+            raise HttpError(400, f"no output {unknown[0][:60]!r}, expected {', '.join(found)}")
         head = {"model_name": request.path_params["model"], "model_version": "1"}
         if wanted.id is not None:
             head["id"] = wanted.id
@@ -223,22 +223,20 @@ class Application:
         self, model: ServedModel, images: list[UploadedImage], answers: list[Any], top_k: int
     ) -> Response:
         """One entry an image, broken ones with their error; the status is theirs if all are broken."""
-        entries = []
+        entries: list[dict[str, Any]] = []
         for image, answer in zip(images, answers, strict=True):
             if isinstance(answer, HttpError):
                 entries.append({"name": printable(image.name), "error": printable(str(answer))})
                 continue
             row, name, bundle = answer
-            top = best_labels(row, bundle.labels_of(name), top_k, image.name)
-            entries.append(
-                {
-                    "name": printable(image.name),
-                    "adapter": name,
-                    "label": top[0][0],
-                    "score": top[0][1],
-                    "top": [{"label": label, "score": score} for label, score in top],
-                }
-            )
+            adapter = bundle.entry(name)
+            ranked = best_labels(row, adapter, len(adapter["labels"]), image.name)
+            given = given_labels(ranked, adapter)
+            entry: dict[str, Any] = {"name": printable(image.name), "adapter": name}
+            entry |= {"label": ranked[0][0], "score": ranked[0][1], "top": _listed(ranked[:top_k])}
+            if given is not None:
+                entry["labels"] = _listed(given)
+            entries.append(entry)
         broken = [answer for answer in answers if isinstance(answer, HttpError)]
         if len(broken) == len(answers):
             raise broken[0]
@@ -385,7 +383,7 @@ class Application:
             for image in images
         ]
         gathered = asyncio.gather(*jobs, return_exceptions=True)
-        found = await _before(gathered, deadline)
+        found: list[Any] = await _before(gathered, deadline)
         for one in found:
             if isinstance(one, BaseException) and not isinstance(one, HttpError):
                 raise one
@@ -520,6 +518,8 @@ async def _files(request: Request, body: bytes) -> list[UploadedImage]:
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
+        if not parser.ended:
+            raise MultiPartException("it is cut off")
 
     parser = _Form(request.headers, stream(), max_files=_MOST_FILES, max_fields=16)
     parser.spool_max_size = len(body) + 1  # nothing goes to the disk
@@ -527,9 +527,7 @@ async def _files(request: Request, body: bytes) -> list[UploadedImage]:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise HttpError(400, f"the body is not multipart/form-data: {error}") from error
-    if not parser.ended:
-        raise HttpError(400, "the body is not multipart/form-data to its end: it is cut off")
-    found = []
+    found: list[UploadedImage] = []
     for _, part in form.multi_items():
         if isinstance(part, UploadFile):
             found.append(UploadedImage(part.filename or f"file {len(found)}", await part.read()))
@@ -537,6 +535,10 @@ async def _files(request: Request, body: bytes) -> list[UploadedImage]:
     if not found:
         raise HttpError(400, "no file in the form, expected one or more, as -F file=@photo.jpg")
     return found
+
+
+def _listed(pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in pairs]
 
 
 def _seconds(request: InferenceRequest, most: float) -> float:

@@ -2,7 +2,8 @@
 
 The inputs are `images` (UINT8 [B, H, W, 3], resized and cropped) or `image` (BYTES [B], encoded files;
 in JSON as base64), and `adapter` (BYTES [B], names, or INT32 [B], numbers; also `parameters.adapter`
-for all of them). The outputs are `logits` (FP32 [B, C]), `label` (BYTES [B]), `score` (FP32 [B]).
+for all of them). The outputs are `logits` (FP32 [B, C]), `label` (BYTES [B]), `score` (FP32 [B]); where
+an image may have several labels `scores` (FP32 [B, C]), too.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ if TYPE_CHECKING:
     from .inference_protocol import InferenceRequest, Tensor
 
 __all__ = [
-    "OUTPUTS",
     "UploadedImage",
     "adapters_of",
     "best_labels",
     "decode",
+    "given_labels",
     "images_of",
+    "output_names",
     "outputs_of",
     "require_adapter",
 ]
 
-OUTPUTS = ("logits", "label", "score")
 _INPUTS = ("images", "image", "adapter")
 _LOWEST = np.finfo(np.float32).min  # JSON has no infinity
 
@@ -172,6 +173,12 @@ def decode(image: UploadedImage, preprocess: Preprocess) -> NDArray[np.uint8]:
         raise HttpError(503, f"{image}: not enough memory to resize it", retry_after=1) from error
 
 
+def output_names(bundle: Bundle) -> tuple[str, ...]:
+    """What may be asked for."""
+    several = any("thresholds" in entry for entry in bundle.manifest["adapters"])
+    return ("logits", "label", "score", *(("scores",) if several else ()))
+
+
 def outputs_of(
     logits: NDArray[np.float32], adapters: Sequence[str], bundle: Bundle
 ) -> dict[str, OutputTensor]:
@@ -183,51 +190,76 @@ def outputs_of(
         bundle: as it is for this request.
 
     Returns:
-        Logits of as many columns as the largest of its adapters has labels; what the others lack is
-        the lowest number of FP32.
+        Logits and scores of as many columns as the largest of its adapters has labels; what the others
+        lack is the lowest number of FP32, and a score of 0.
 
     Raises:
         HttpError: 500: NaN or Inf.
     """
-    labels = {name: bundle.labels_of(name) for name in set(adapters)}
-    width = max(len(one) for one in labels.values())
+    entries = {name: bundle.entry(name) for name in set(adapters)}
+    width = max(len(entry["labels"]) for entry in entries.values())
     padded = np.full((len(logits), width), _LOWEST, dtype=np.float32)
-    best, scores = [], np.empty(len(logits), dtype=np.float32)
+    scores = np.zeros((len(logits), width), dtype=np.float32)
+    best = []
     for i, (row, name) in enumerate(zip(logits, adapters, strict=True)):
-        (label, score), *_ = best_labels(row, labels[name], 1, f"image {i}")
-        padded[i, : len(labels[name])] = row[: len(labels[name])]
-        best.append(label)
-        scores[i] = score
+        labels = entries[name]["labels"]
+        scores[i, : len(labels)] = _scores(row, entries[name], f"image {i}")
+        padded[i, : len(labels)] = row[: len(labels)]
+        best.append(labels[int(scores[i].argmax())])
     count = len(logits)
-    return {
+    found = {
         "logits": OutputTensor("logits", padded, padded.shape),
         "label": OutputTensor("label", best, (count,)),
-        "score": OutputTensor("score", scores, (count,)),
+        "score": OutputTensor("score", scores.max(axis=1), (count,)),
+        "scores": OutputTensor("scores", scores, scores.shape),
     }
+    return {name: found[name] for name in output_names(bundle)}
 
 
 def best_labels(
-    row: NDArray[np.float32], labels: Sequence[str], top_k: int, image: str
+    row: NDArray[np.float32], entry: Mapping[str, Any], top_k: int, image: str
 ) -> list[tuple[str, float]]:
     """The best labels of an image with their probabilities, best first.
 
     Args:
         row: logits, of which the first C are those of the labels.
-        labels: C.
+        entry: of the adapter in the manifest.
         top_k: how many, at most C.
         image: what messages call it.
 
     Raises:
         HttpError: 500: NaN or Inf.
     """
-    own = row[: len(labels)]
+    scores = _scores(row, entry, image)
+    order = np.argsort(-scores, kind="stable")[:top_k]  # equal scores: the first label first
+    return [(entry["labels"][i], float(scores[i])) for i in order]
+
+
+def given_labels(
+    ranked: Sequence[tuple[str, float]], entry: Mapping[str, Any]
+) -> list[tuple[str, float]] | None:
+    """Those of all labels that an image is given; None where it has exactly one.
+
+    Args:
+        ranked: of `best_labels`, all C.
+        entry: of the adapter in the manifest.
+    """
+    if "thresholds" not in entry:
+        return None
+    least = dict(zip(entry["labels"], entry["thresholds"], strict=True))
+    return [(label, score) for label, score in ranked if score >= np.float32(least[label])]
+
+
+def _scores(row: NDArray[np.float32], entry: Mapping[str, Any], image: str) -> NDArray[np.float32]:
+    """Probabilities of the labels [C]: of one among them, or of each where it may have several."""
+    own = row[: len(entry["labels"])]
     if not np.isfinite(own).all():
         raise HttpError(
             500, f"{image}: the logits hold NaN or Inf; the graph overflows on this image"
         )
-    probabilities = softmax(own)
-    order = np.argsort(-probabilities, kind="stable")[:top_k]  # equal scores: the first label first
-    return [(labels[i], float(probabilities[i])) for i in order]
+    if "thresholds" in entry:
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * own.astype(np.float64))), dtype=np.float32)
+    return softmax(own).astype(np.float32)
 
 
 def _of_input(tensor: Tensor, bundle: Bundle, count: int) -> list[str]:

@@ -274,7 +274,8 @@ def _of_bytes(
 
 
 def _elements(body: bytes, offset: int, size: int, count: int, place: str) -> list[bytes]:
-    found, at, end = [], offset, offset + size
+    found: list[bytes] = []
+    at, end = offset, offset + size
     while at < end and len(found) < count:
         if end - at < 4:
             break

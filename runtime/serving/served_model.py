@@ -10,7 +10,7 @@ from vptkit.formats.bundle import LOGITS
 from vptkit.runtime.session.bank_session import BankSession
 
 from .batching_queue import BatchingQueue
-from .image_requests import OUTPUTS
+from .image_requests import output_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,6 +125,7 @@ class ServedModel:
             "logits": ("FP32", [-1, classes]),
             "label": ("BYTES", [-1]),
             "score": ("FP32", [-1]),
+            "scores": ("FP32", [-1, classes]),
         }
         inputs = {"images": ("UINT8", [-1, height, width, 3]), "image": ("BYTES", [-1])}
         if bundle.layout == "bank" and adapter is None:
@@ -143,7 +144,7 @@ class ServedModel:
             "versions": ["1"],
             "platform": f"vptkit_{self.session.backend}",
             "inputs": [_tensor(name, *kind) for name, kind in inputs.items()],
-            "outputs": [_tensor(name, *outputs[name]) for name in OUTPUTS],
+            "outputs": [_tensor(name, *outputs[name]) for name in output_names(bundle)],
             **({"adapters": members} if adapter is None else members[0]),
         }
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .application import BankEditor
+    from .authentication import Access
 
 __all__ = ["ServerSettings", "bound_socket", "open_application", "serve_bundles", "uvicorn_server"]
 
@@ -101,6 +102,7 @@ def serve_bundles(
             name, or a bundle cannot be opened.
     """
     settings = settings or ServerSettings()
+    _access(settings)  # before anybody can ask
     listener = bound_socket(settings.host, settings.port)
     with contextlib.closing(listener), _opened(bundles, settings, editor) as application:
         server = uvicorn_server(application)
@@ -118,12 +120,7 @@ def open_application(
     Raises:
         VptkitError: see `serve_bundles`.
     """
-    access = access_of(
-        settings.host,
-        settings.token_file,
-        settings.admin_token_file,
-        open_to_all=settings.open_to_all,
-    )
+    access = _access(settings)
     metrics = Metrics()
     store = ModelStore((_model(path, settings, metrics) for path in bundles), metrics.change)
     threads = settings.decode_threads or usable_cores()
@@ -167,16 +164,19 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+            listener.listen(_CONNECTIONS)  # who comes before the models are loaded waits
+            stack.pop_all()
+            return listener
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise VptkitError(
             f"--host {host} --port {port}: cannot listen there: {why}. Pass another --port, 0 for any "
             "free one."
         ) from error
-    return listener
 
 
 def address_of(listener: socket.socket) -> str:
@@ -208,7 +208,7 @@ class _PatientProtocol(H11Protocol):
         """Stop waiting when the headers are there; of a further request on the connection, begin."""
         before = self.cycle
         super().data_received(data)
-        waits = self.cycle is None or self.cycle.response_complete
+        waits = getattr(self.cycle, "response_complete", True)  # there is none at first
         if self._clock is not None and not waits:
             self._clock.cancel()
             self._clock = None
@@ -232,6 +232,15 @@ def _opened(
     finally:
         application.store.close(timeout=settings.timeout_ms / 1000)
         application.decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _access(settings: ServerSettings) -> Access:
+    return access_of(
+        settings.host,
+        settings.token_file,
+        settings.admin_token_file,
+        open_to_all=settings.open_to_all,
+    )
 
 
 def _model(path: Path, settings: ServerSettings, metrics: Metrics) -> ServedModel:

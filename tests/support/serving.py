@@ -1,4 +1,7 @@
-"""A server's application asked without a network, and tiny pictures to ask it with."""
+"""A server's application asked without a network, and tiny pictures to ask it with.
+
+Tests take it by `pytest.importorskip("tests.support.serving")`: the extra `serve` may be missing.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,16 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pytest
-from PIL import Image
-
-for package in ("starlette", "uvicorn", "prometheus_client", "python_multipart", "httpx"):
-    pytest.importorskip(package, reason=f"{package} is not installed (the extras serve and test)")
-
 import httpx
+from PIL import Image
 
 from vptkit.runtime.serving.server_process import ServerSettings, open_application
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import numpy as np
 
     from vptkit.runtime.serving.application import Application
 

@@ -29,7 +29,9 @@ class Runs:
         assert self.go.wait(LONG)
         if "broken" in adapters:
             raise ValueError("broken")
-        return np.float32([[image.flat[0], len(name)] for image, name in zip(images, adapters)])
+        return np.float32(
+            [[image.flat[0], len(name)] for image, name in zip(images, adapters, strict=False)]
+        )
 
 
 @pytest.fixture

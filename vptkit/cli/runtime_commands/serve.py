@@ -12,7 +12,6 @@ from urllib.parse import quote
 import typer
 
 from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines, require_choice
-from vptkit.cli.shared.output import needs_extra
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, shown_lines, tell
 
@@ -111,12 +110,11 @@ def serve(
             },
         )
         return
-    with needs_extra("serve", "vptkit serve"):
-        from vptkit.runtime.serving.server_process import ServerSettings, serve_bundles
+    from vptkit.api.serving import serve as serve_bundles
 
-    from vptkit.export.bank import edit_bank
-
-    settings = ServerSettings(
+    serve_bundles(
+        bundles,
+        ready=_say_ready,
         host=host,
         port=port,
         token_file=token_file,
@@ -133,7 +131,6 @@ def serve(
         threads=threads,
         trust_engines=trust_engines,
     )
-    serve_bundles(bundles, settings, editor=edit_bank, ready=_say_ready)
 
 
 def _say_ready(application: Any, address: str) -> None:
