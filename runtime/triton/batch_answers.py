@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["SCORES", "BatchAnswers", "Request", "adapters_of", "labelled", "pixels_of"]
 
 SCORES = "scores"  # of a graph whose labels do not exclude each other: each one's probability
+# What stands where an image's adapter has no such class.
+_LACKING = {LOGITS: np.finfo(np.float32).min, SCORES: np.float32(0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,8 @@ class BatchAnswers:
         """Outputs by name, or an error, for each request.
 
         Outputs are what the graph gives, float32 [B, …], and of logits also `label` [B] (text) and
-        `score` [B] (float32). In a bank, logits that an image's adapter does not have are -inf.
+        `score` [B] (float32). In a bank, logits that an image's adapter does not have are the lowest
+        number of float32, as JSON has no infinity.
         """
         try:
             self.session.refresh()
@@ -173,6 +176,8 @@ def labelled(
         BundleError: an adapter was removed meanwhile.
     """
     found: dict[str, NDArray[Any]] = dict(outputs)
+    lacking = {name: low for name, low in _LACKING.items() if name in outputs}
+    found |= {name: np.array(outputs[name]) for name in lacking}  # copies, that are written to
     labels: list[str] = []
     scores = np.zeros(len(names), np.float32)
     for i, name in enumerate(names):
@@ -183,6 +188,8 @@ def labelled(
                 raise DataError(
                     f"image[{i}]: the {output} hold NaN or Inf; the graph overflows on this image"
                 )
+        for output, low in lacking.items():
+            found[output][i, len(own) :] = low
         if LOGITS in outputs:
             shares = _probabilities(outputs, i, len(own))
             best = int(shares.argmax())

@@ -165,12 +165,10 @@ class LabellingModel(_Model):
         return self.responses([self._one(request) for request in requests])
 
     def _one(self, request: Any) -> Answer:
-        logits = np.array(self.tensor(request, LOGITS), dtype=np.float32)  # [B, C], a copy
+        logits = self.tensor(request, LOGITS)  # [B, C]
         numbers = self.tensor(request, "adapter_index")
         try:
             names = _names(self.bundle, numbers, len(logits))
-            for row, name in zip(logits, names, strict=True):
-                row[len(self.bundle.labels_of(name)) :] = -np.inf
             scores = self.tensor(request, SCORES)
             known = {LOGITS: logits} if scores is None else {LOGITS: logits, SCORES: scores}
             found = labelled(known, names, self.bundle)
