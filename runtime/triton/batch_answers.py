@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     Answer = Mapping[str, NDArray[Any]] | VptkitError
     _Asked = tuple[NDArray[np.uint8], list[str]]  # images, and the adapter of each
 
-__all__ = ["BatchAnswers", "Request", "adapters_of", "labelled", "pixels_of"]
+__all__ = ["SCORES", "BatchAnswers", "Request", "adapters_of", "labelled", "pixels_of"]
+
+SCORES = "scores"  # of a graph whose labels do not exclude each other: each one's probability
+# What stands where an image's adapter has no such class.
+_LACKING = {LOGITS: np.finfo(np.float32).min, SCORES: np.float32(0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,8 @@ class BatchAnswers:
         """Outputs by name, or an error, for each request.
 
         Outputs are what the graph gives, float32 [B, …], and of logits also `label` [B] (text) and
-        `score` [B] (float32). In a bank, logits that an image's adapter does not have are -inf.
+        `score` [B] (float32). In a bank, logits that an image's adapter does not have are the lowest
+        number of float32, as JSON has no infinity.
         """
         try:
             self.session.refresh()
@@ -144,6 +149,12 @@ def adapters_of(request: Request, count: int, bundle: Bundle) -> list[str]:
         BundleError: there is no such adapter, or there are several and none is named.
     """
     given: list[str | None]
+    named = (request.adapter, request.adapter_index, request.named)
+    if sum(one is not None for one in named) > 1:
+        raise DataError(
+            "adapters came twice: expected one of the inputs adapter and adapter_index, or the "
+            "parameter adapter"
+        )
     if request.adapter is not None:
         given = [_text_of(one, i) for i, one in enumerate(request.adapter.flat)]
     elif request.adapter_index is not None:
@@ -165,24 +176,37 @@ def labelled(
         BundleError: an adapter was removed meanwhile.
     """
     found: dict[str, NDArray[Any]] = dict(outputs)
+    lacking = {name: low for name, low in _LACKING.items() if name in outputs}
+    found |= {name: np.array(outputs[name]) for name in lacking}  # copies, that are written to
     labels: list[str] = []
     scores = np.zeros(len(names), np.float32)
     for i, name in enumerate(names):
         own = bundle.labels_of(name)
         for output, value in outputs.items():
-            row = value[i, : len(own)] if output == LOGITS else value[i]
+            row = value[i, : len(own)] if output in (LOGITS, SCORES) else value[i]
             if not np.isfinite(row).all():
                 raise DataError(
                     f"image[{i}]: the {output} hold NaN or Inf; the graph overflows on this image"
                 )
+        for output, low in lacking.items():
+            found[output][i, len(own) :] = low
         if LOGITS in outputs:
-            shares = softmax(outputs[LOGITS][i, : len(own)])
+            shares = _probabilities(outputs, i, len(own))
             best = int(shares.argmax())
             labels.append(own[best])
             scores[i] = shares[best]
     if LOGITS in outputs:
         found |= {"label": np.asarray(labels, dtype=object), "score": scores}
     return found
+
+
+def _probabilities(
+    outputs: Mapping[str, NDArray[np.float32]], i: int, classes: int
+) -> NDArray[Any]:
+    """Of image i: those that the graph gives, else softmax of its logits."""
+    if SCORES in outputs:
+        return outputs[SCORES][i, :classes]
+    return softmax(outputs[LOGITS][i, :classes])
 
 
 def _asked(request: Request, images: NDArray[np.uint8], bundle: Bundle) -> _Asked | VptkitError:

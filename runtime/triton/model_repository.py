@@ -23,6 +23,7 @@ from vptkit.formats.bundle import LOGITS, open_bundle, read_steadily, write_mani
 from vptkit.runtime.backends.engine_cache import list_engines
 from vptkit.shown_text import shown
 
+from .batch_answers import SCORES
 from .model_config import Batching, Step, Tensor, ensemble_config, model_config
 from .model_names import model_names
 from .python_models import BACKEND, BUNDLE, THREADS, TRUST
@@ -219,8 +220,10 @@ def _write_ensemble(part: Path, name: str, bundle: Bundle, options: TritonOption
     _write_graph(part, f"{name}_graph", bundle, options)
     labelling = LOGITS in bundle.outputs
     if labelling:
-        logits = [tensor for tensor in _graph_outputs(bundle) if tensor.name == LOGITS]
-        takes, gives = [*logits, *decoded[1:]], [*logits, *_ANSWER]
+        outputs_of_graph = {tensor.name: tensor for tensor in _graph_outputs(bundle)}
+        logits = outputs_of_graph[LOGITS]
+        scores = [outputs_of_graph[SCORES]] if SCORES in outputs_of_graph else []
+        takes, gives = [logits, *scores, *decoded[1:]], [logits, *_ANSWER]
         _write_step(part, f"{name}_labels", "LabellingModel", bundle, (takes, gives), options)
     steps = _steps(name, bundle, inputs, labelling=labelling)
     _model_folder(part, name)  # an ensemble has no file, but a version
@@ -240,9 +243,10 @@ def _steps(name: str, bundle: Bundle, inputs: Sequence[Tensor], *, labelling: bo
     graph = Step(model=f"{name}_graph", inputs=taken, outputs=raw)
     if not labelling:
         return [decode, graph]
+    scores = {SCORES: SCORES} if SCORES in bundle.outputs else {}
     labels = Step(
         model=f"{name}_labels",
-        inputs={LOGITS: "graph_logits", **bank},
+        inputs={LOGITS: "graph_logits", **scores, **bank},
         outputs={LOGITS: LOGITS, "label": "label", "score": "score"},
     )
     return [decode, graph, labels]

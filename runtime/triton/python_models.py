@@ -19,7 +19,7 @@ from vptkit.formats.bundle import LOGITS, open_bundle
 from vptkit.runtime.session.factory import open_session
 from vptkit.runtime.session.session_protocol import graph_input
 
-from .batch_answers import BatchAnswers, Request, adapters_of, labelled, pixels_of
+from .batch_answers import SCORES, BatchAnswers, Request, adapters_of, labelled, pixels_of
 from .request_images import Decoder
 
 if TYPE_CHECKING:
@@ -165,13 +165,14 @@ class LabellingModel(_Model):
         return self.responses([self._one(request) for request in requests])
 
     def _one(self, request: Any) -> Answer:
-        logits = np.array(self.tensor(request, LOGITS), dtype=np.float32)  # [B, C], a copy
+        logits = self.tensor(request, LOGITS)  # [B, C]
         numbers = self.tensor(request, "adapter_index")
         try:
             names = _names(self.bundle, numbers, len(logits))
-            for row, name in zip(logits, names, strict=True):
-                row[len(self.bundle.labels_of(name)) :] = -np.inf
-            return labelled({LOGITS: logits}, names, self.bundle)
+            scores = self.tensor(request, SCORES)
+            known = {LOGITS: logits} if scores is None else {LOGITS: logits, SCORES: scores}
+            found = labelled(known, names, self.bundle)
+            return {name: value for name, value in found.items() if name != SCORES}
         except (BundleError, DataError) as error:
             return error
 

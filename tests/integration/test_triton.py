@@ -247,6 +247,7 @@ def test_clients_of_several_adapters(environment, tmp_path):
     with open_session(bundles["live"], "cpu", threads=1) as session:
         expected = {name: next(session.predict(picture, adapter=name)) for name in KINDS}
         mixed = session.run(pixels, ["linear", "both"])
+        mixed[np.isneginf(mixed)] = np.finfo(np.float32).min
     mine = out / "live" / "1" / "live.vptk"
     asked = [
         {"by": by, "model": model, "file": str(picture), "adapter": [name]}
@@ -270,7 +271,7 @@ def test_clients_of_several_adapters(environment, tmp_path):
             np.testing.assert_allclose(
                 answer["logits"][0][:own], right.logits, rtol=1e-5, atol=1e-5
             )
-            assert np.isneginf(answer["logits"][0][own:]).all()
+            assert (np.float32(answer["logits"][0][own:]) == np.finfo(np.float32).min).all()
             assert answer["label"] == [right.label]
             assert answer["score"][0] == pytest.approx([right.score], abs=1e-5)
             assert answer["shape"] == [1, 1]

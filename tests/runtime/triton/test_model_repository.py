@@ -146,6 +146,21 @@ def test_features_alone_have_no_labels(make_bundle, tmp_path):
         assert "label" not in (out / "tiny-0" / "config.pbtxt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--instances", 2), "--instances have no effect"),
+        (("--triton", "models", "--k8s-image", "a"), "--k8s-image has no effect"),
+        (("--triton", "models", "--token-file", "t"), "Triton asks for no token"),
+        (("--print-k8s", "--open"), "Triton asks for no token"),
+    ],
+)
+def test_options_without_effect(vptkit, words, said):
+    code, _, err = vptkit("serve", "x.vptk", *words)
+    assert code == 2
+    assert said in " ".join(err.split())
+
+
 @pytest.mark.slow
 def test_the_command(make_bundle, tmp_path, vptkit):
     bundle, out = make_bundle(), tmp_path / "models"

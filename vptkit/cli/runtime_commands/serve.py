@@ -12,9 +12,12 @@ from urllib.parse import quote
 import typer
 
 from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines, require_choice
+from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, shown_lines, tell
 
 __all__ = ["serve"]
+
+_K8S_IMAGE = "registry/vptkit-triton:1"
 
 
 def serve(
@@ -76,13 +79,19 @@ def serve(
     ] = 1,
     k8s_image: Annotated[
         str, typer.Option(metavar="NAME", help="Of --print-k8s: the container's image.")
-    ] = "registry/vptkit-triton:1",
+    ] = _K8S_IMAGE,
     force: Force = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
 ) -> None:
     """Answer over HTTP: KServe v2, images as they are, many adapters in one batch."""
+    _require_triton(triton_backend, instances, k8s_image, triton, print_k8s=print_k8s)
     if triton is not None or print_k8s:
+        if token_file is not None or admin_token_file is not None or open_to_all:
+            raise VptkitError(
+                "--token-file, --admin-token-file and --open do not go with --triton: Triton asks "
+                "for no token. Who may ask is up to its --http-restricted-api, or to the network."
+            )
         _write_for_triton(
             bundles,
             triton,
@@ -136,6 +145,18 @@ def _say_ready(application: Any, address: str) -> None:
     first = models[0].bundle.adapter_names
     query = f"?adapter={quote(first[0])}" if len(first) > 1 or len(models) > 1 else ""
     tell(f"try: curl --data-binary @photo.jpg '{address}/predict{query}'", sys.stdout)
+
+
+def _require_triton(
+    triton_backend: str, instances: int, k8s_image: str, triton: Path | None, *, print_k8s: bool
+) -> None:
+    """Refuse options of Triton where nothing is written for it."""
+    if triton is None and not print_k8s and (triton_backend != "python" or instances != 1):
+        raise VptkitError(
+            "--triton-backend and --instances have no effect here: they go with --triton DIR."
+        )
+    if k8s_image != _K8S_IMAGE and not print_k8s:
+        raise VptkitError("--k8s-image has no effect here: it goes with --print-k8s.")
 
 
 def _write_for_triton(
