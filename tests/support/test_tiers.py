@@ -47,6 +47,11 @@ def test_slow(): pass
 @pytest.mark.long
 def test_long(): pass
 """,
+    "test_y.py": """
+import pytest
+@pytest.mark.parametrize("case", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
+def test_cases(case): pass
+""",
     "pytest.ini": "[pytest]\ntestpaths = .\nmarkers =\n    slow: s\n    long: l\n",
 }
 
@@ -58,10 +63,13 @@ def test_who_names_nothing_gets_all_but_the_long(tmp_path):
         (tmp_path / name).write_text(text)
     code = """
 import sys, pytest
-for arguments in ([], ["--long"], ["-m", "not slow"], ["-m", "long"], ["test_x.py"], ["-n", "1"]):
+for arguments in (
+    [], ["--long"], ["-m", "not slow"], ["-m", "long"], ["test_x.py"], ["-n", "1"],
+    ["--one-case"], ["--one-case", "-m", "not slow"],
+):
     print("ran", arguments, flush=True)
     pytest.main(["-q", "-p", "no:cacheprovider", *arguments])
-    for name in ("conftest", "test_x"):
+    for name in ("conftest", "test_x", "test_y"):
         sys.modules.pop(name, None)
 """
     done = run_child(
@@ -70,10 +78,12 @@ for arguments in ([], ["--long"], ["-m", "not slow"], ["-m", "long"], ["test_x.p
     closing = [line for line in done.stdout.splitlines() if " passed" in line]
     counts = [line.partition(" in ")[0] for line in closing]
     assert counts == [
-        "2 passed, 1 deselected",
+        "5 passed, 1 deselected",
+        "6 passed",
+        "3 passed, 3 deselected",
+        "1 passed, 5 deselected",
         "3 passed",
-        "1 passed, 2 deselected",
-        "1 passed, 2 deselected",
-        "3 passed",
-        "2 passed",
+        "5 passed",
+        "4 passed, 2 deselected",
+        "2 passed, 4 deselected",
     ], done.stdout

@@ -2,7 +2,10 @@
 
 - quick: `pytest -m "not slow"`, a minute or two.
 - the suite: `pytest`, all but the long ones.
-- long: `pytest --long` runs them too, `pytest -m long` alone; `.ci/run` does both.
+- long: `pytest --long` runs them too, as `.ci/run` does; `pytest -m long` runs them alone.
+- one case: `pytest --one-case -m "not slow"`, for other versions of the packages (`.ci/lowest`): of
+  each quick test the first case, as the others make the same calls with other numbers. Only where
+  cases are names of models, which a release may lack, all are run.
 
 `tests/durations.tsv` holds the seconds of each test that is not quick;
 `python -m tests.support.tiers REPORT.xml…` writes it, of what `pytest -n 2 --long --junitxml` wrote.
@@ -27,6 +30,7 @@ __all__ = ["DURATIONS", "LONG", "SLOW", "durations", "pytest_addoption"]
 __all__ += ["pytest_collection_modifyitems", "pytest_configure"]
 
 DURATIONS = Path(__file__).resolve().parents[1] / "durations.tsv"
+ALL_CASES = ("tests/integration/", "tests/tune/backbone/")  # where they are names of models
 SLOW, LONG = 0.15, 1.5  # seconds of one of two workers on two cores, setup included
 
 
@@ -38,8 +42,9 @@ def durations() -> dict[str, float]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--long`."""
+    """`--long`, `--one-case`."""
     parser.addoption("--long", action="store_true", help="also the tests that take minutes in all")
+    parser.addoption("--one-case", action="store_true", help="of quick tests the first case alone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,6 +67,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+    if config.option.one_case:
+        seen: set[str] = set()
+        further = [item for item in items if _is_further_case(item, seen)]
+        config.hook.pytest_deselected(items=further)
+        left = set(further)
+        items[:] = [item for item in items if item not in left]
+
+
+def _is_further_case(item: pytest.Item, seen: set[str]) -> bool:
+    """Whether a quick case of the same test was seen, and only one is run."""
+    test = item.nodeid.partition("[")[0]
+    if item.get_closest_marker("slow") or test.startswith(ALL_CASES):
+        return False
+    if test in seen:
+        return True
+    seen.add(test)
+    return False
 
 
 def measured(reports: Iterable[Path]) -> dict[str, float]:

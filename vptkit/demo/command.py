@@ -37,7 +37,9 @@ def demo(
     ] = None,
     weights: Weights = None,
     image_size: Annotated[Int, option("Input size in pixels [the model's].")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="For each method.")] = 8,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="For each method; 8 are four times as long.")
+    ] = 2,
     columns: Columns = None,
     skip_broken: SkipBroken = False,
     allow_outside: AllowOutside = False,

@@ -31,7 +31,7 @@ class DemoSettings:
     backbone: str | None = None
     weights: Path | None = None
     image_size: int | None = None
-    epochs: int = 8
+    epochs: int = 2
     threads: int | None = None
     allow_outside: bool = False
     columns: str | None = None
