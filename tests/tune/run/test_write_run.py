@@ -109,7 +109,7 @@ def test_killed_at_its_last_steps_resume_completes_it(
     assert [path.name for path in result.plots] == ["a.shift.png", "a.lambda.png"]
 
 
-def draw(what: object, path: Path, name: str = "") -> None:
+def draw(what: object, path: Path, *names: str) -> None:
     assert what
     path.write_bytes(b"a picture")
 
