@@ -90,7 +90,7 @@ def test_killed_at_its_last_steps_resume_completes_it(
     whole = tune(splits, tmp_path / "whole.safetensors", config)
     place = "vptkit.tune.training.run_files" if "RunFiles" in step else "vptkit.tune.run.write_run"
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     output = tmp_path / "a.safetensors"
