@@ -117,7 +117,7 @@ def _pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
                 monkeypatch.setattr(f"{module}.{name}", _draw_a_pixel)
 
 
-def _draw_a_pixel(what: Any, path: Path, name: str = "") -> None:
+def _draw_a_pixel(what: Any, path: Path, *names: str) -> None:
     assert what
     Image.new("L", (1, 1)).save(path)
 

@@ -6,7 +6,7 @@ left is dealt out first, each image to the part that lacks most of that label.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ __all__ = ["label_strata"]
 
 
 def label_strata(
-    targets: NDArray[np.float32], shares: Sequence[float], rng: np.random.Generator
+    targets: NDArray[Any], shares: Sequence[float], rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Which part each image is in, int64 [images].
 

@@ -98,15 +98,15 @@ def _known_labels(
     if not there.any():
         raise DataError(f"{data}: no training image has a label")
     if not there.all():
-        odd = [labels[i] for i in np.flatnonzero(~there)]
+        odd = [labels[int(i)] for i in np.flatnonzero(~there)]
         notes.append(f"{data}: no training image has {_told(odd)}; left out")
     if truth.all(axis=0).any():
-        odd = [labels[i] for i in np.flatnonzero(truth.all(axis=0))]
+        odd = [labels[int(i)] for i in np.flatnonzero(truth.all(axis=0))]
         notes.append(
             f"{data}: every training image has {_told(odd)}: all other images will be said to have it, too"
         )
     kept = {name: LabelledImages(part.images, part.truth[:, there]) for name, part in found.items()}
-    return tuple(labels[i] for i in np.flatnonzero(there)), kept, notes
+    return tuple(labels[int(i)] for i in np.flatnonzero(there)), kept, notes
 
 
 def _drawn(

@@ -189,11 +189,13 @@ def load_run(request: RunRequest) -> RunInputs:
 def _splits(request: RunRequest) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Names of the classes, or labels, and the splits."""
     config = request.config
-    asked = {"allow_outside": config.allow_outside, "columns": config.columns}
-    shares = config.seed, config.val_share, config.test_share
+    drawn = config.seed, config.val_share, config.test_share
+    outside, columns = config.allow_outside, config.columns
     if config.task == MULTILABEL:
-        return load_label_splits(request.data, *shares, **asked)
-    return load_splits(request.data, *shares, shots=config.shots, **asked)
+        return load_label_splits(request.data, *drawn, allow_outside=outside, columns=columns)
+    return load_splits(
+        request.data, *drawn, shots=config.shots, allow_outside=outside, columns=columns
+    )
 
 
 def require_val(splits: Mapping[str, Split], config: TuneConfig) -> None:

@@ -80,5 +80,5 @@ def _figures(
         "micro_f1": f1.micro,
         "macro_f1": f1.macro,
         "images": len(scores),
-        "unjudged": [labels[i] for i in np.flatnonzero(~np.asarray(truth, bool).any(axis=0))],
+        "unjudged": [labels[int(i)] for i in np.flatnonzero(~np.asarray(truth, bool).any(axis=0))],
     }

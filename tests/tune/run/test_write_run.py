@@ -90,7 +90,7 @@ def test_killed_at_its_last_steps_resume_completes_it(
     whole = tune(splits, tmp_path / "whole.safetensors", config)
     place = "vptkit.tune.training.run_files" if "RunFiles" in step else "vptkit.tune.run.write_run"
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     output = tmp_path / "a.safetensors"
@@ -109,7 +109,7 @@ def test_killed_at_its_last_steps_resume_completes_it(
     assert [path.name for path in result.plots] == ["a.shift.png", "a.lambda.png"]
 
 
-def draw(what: object, path: Path, name: str = "") -> None:
+def draw(what: object, path: Path, *names: str) -> None:
     assert what
     path.write_bytes(b"a picture")
 

@@ -30,7 +30,7 @@ _COMMON = "Common options"
 # everybody needs. What is the same everywhere stands in LAST_OPTIONS without being listed.
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "tune": {
-        _COMMON: "output backbone weights method task budget epochs shots image-size device config resume"
+        _COMMON: "output backbone weights method budget epochs shots image-size device config resume"
         " force",
         "Prompts": "insert form prompts rank b-init tune-b-last whiten-images whiten-floor tap compat"
         " dropout lr wd",
@@ -39,7 +39,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Head": "head-init lr-head wd-head pool norm class-weights calibrate",
         "Training": "batch warmup clip patience select rescale refit-epochs augment crop-scale seed",
         "Backbone": "positions",
-        "Data": "val-share test-share full-data columns skip-broken strict allow-outside",
+        "Data": "task val-share test-share full-data columns skip-broken strict allow-outside",
         "Hardware": "precision accumulate compile threads",
         LAST_OPTIONS: "name golden allow-chance",
     },

@@ -91,7 +91,7 @@ def _scores(result: TuneResult) -> str:
 
 def _label_scores(several: Mapping[str, Any], judges: str) -> str:
     """As "test mAP 61.2 %, micro F1 58.0 %, macro F1 51.3 % (120 images); val mAP 63.0 %"."""
-    parts = []
+    parts: list[str] = []
     for split, name in (("test", "test"), ("ood", "ood"), ("val", judges)):
         found = several[split]
         if found is None or found["map"] is None:
