@@ -12,7 +12,9 @@ from tests.docs.pages import ROOT
 from tests.support.children import run_child
 
 # What a browser loads by itself when a page is opened
-_LOADED = re.compile(r'<(?:script|img|iframe)[^>]* src="(http[^"]+)"|<link[^>]* href="(http[^"]+)"')
+_LOADED = re.compile(
+    r'<(?:script|img|iframe)[^>]* src="(https?:[^"]+)"|<link[^>]* href="(https?:[^"]+)"'
+)
 
 
 @pytest.fixture(scope="module")
