@@ -54,6 +54,15 @@ for variable in FOREIGN:
 if visible_gpu() is not None:  # where tests name no backend, they mean the processor
     os.environ["VPTKIT_BACKEND"] = "cpu"
 
+
+def _not_waiting(handle: int) -> None:
+    os.fstat(handle)  # what is no open file is an error, as ever
+
+
+# What tests write need not outlive a power failure, and thousands of times the disk is waited for.
+# Who tests what happens there puts a function of its own in this place; children have the real one.
+os.fsync = _not_waiting
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

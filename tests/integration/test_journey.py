@@ -7,6 +7,7 @@ from machine to machine, words may not. After a change of words:
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ for module in ("torch", "timm", "onnx", "onnxruntime", "pyte"):
     pytest.importorskip(module)
 
 from tests.docs.scenes import Scenery, fill_hub  # noqa: E402
-from tests.support.terminal import in_a_terminal  # noqa: E402
+from tests.support.terminal import Seen, drawn, in_a_terminal  # noqa: E402
 
 HELD = Path(__file__).parent / "journey"
 WAY = """\
@@ -33,6 +34,20 @@ vptkit run flowers.vptk photos/ --save answers.csv
 vptkit inspect flowers.vptk
 vptkit run flowers.safetensors photos/
 vptkit export flowers.safetensors
+"""
+# All in one process, as each that imports torch takes seconds; behind each command its status.
+SEVERAL = """
+import json, os, sys
+from vptkit.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv, code = words, 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code or 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(1, f"\\x1e{code}\\x1e".encode())
 """
 
 
@@ -54,8 +69,8 @@ def start(tmp_path_factory) -> Path:
 def test_the_way_reads_as_it_is_held(start, tmp_path, columns, plain):
     shutil.copytree(start / "here", tmp_path / "here")
     told, coloured = [], False
-    for line in WAY.splitlines():
-        seen = _typed(line, start, tmp_path, columns, plain)
+    lines = WAY.splitlines()
+    for line, seen in zip(lines, _typed(lines, start, tmp_path, columns, plain), strict=True):
         assert b"Traceback" not in seen.raw, seen.text
         assert plain or seen.status in (0, 2)
         end = "" if seen.status == 0 else f"(exit code {seen.status})\n"
@@ -75,7 +90,8 @@ def test_words_are_compared_without_their_numbers():
     assert _words("test 86.8 %") != _words("val 86.8 %")
 
 
-def _typed(line: str, start: Path, folder: Path, columns: int, plain: bool):
+def _typed(lines: list[str], start: Path, folder: Path, columns: int, plain: bool) -> list[Seen]:
+    """What is seen of each command."""
     kept = ("PATH", "HOME", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH")
     env = {name: os.environ[name] for name in kept if name in os.environ}
     env |= {
@@ -88,8 +104,12 @@ def _typed(line: str, start: Path, folder: Path, columns: int, plain: bool):
     }
     if plain:
         env["NO_COLOR"] = "1"
-    words = [sys.executable, "-m", *shlex.split(line)]
-    return in_a_terminal(words, columns=columns, cwd=folder / "here", env=env, limit=300)
+    words = [sys.executable, "-c", SEVERAL, json.dumps([shlex.split(line) for line in lines])]
+    seen = in_a_terminal(words, columns=columns, cwd=folder / "here", env=env, limit=300)
+    *parts, rest = seen.raw.split(b"\x1e")
+    assert (rest, seen.status) == (b"", 0), seen.text
+    told = zip(parts[::2], parts[1::2], strict=True)
+    return [drawn(text, columns=columns, status=int(status)) for text, status in told]
 
 
 def _words(text: str) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
-peft = pytest.importorskip("peft", reason="peft is not installed: its adapters are not compared")
-transformers = pytest.importorskip(
-    "transformers", reason="transformers is not installed: nothing to compare"
-)
+# Imported by the tests alone: that takes ten seconds, and each worker collects each file.
+for module in ("peft", "transformers"):
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(
+            f"{module} is not installed: its adapters are not compared", allow_module_level=True
+        )
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -172,6 +177,9 @@ BY_PEFT: dict[str, tuple[str, dict[str, Any]]] = {
     "supertuning": ("Supertuning", {}),
 }
 FACTORED = {"vera", "adalora", "loha"}
+MODELS = ("vit", "dinov2", "timm")
+# PEFT merges them whatever the model; models differ in names, which the kinds above have on all.
+ONE_MODEL_EACH = list(zip(BY_PEFT, itertools.cycle(MODELS), strict=False))
 
 
 class Trained:
@@ -182,6 +190,7 @@ class Trained:
         base = make_base(model)
         save_file(timm_state(base), folder / "weights.safetensors")
         settings = {"modules_to_save": [HEADS[model]], **settings}
+        peft = importlib.import_module("peft")
         self.peft = adapted(base, getattr(peft, f"{kind}Config")(**settings))
         self.adapter_folder = saved(self.peft, folder / "peft")
 
@@ -208,7 +217,7 @@ def kinds_in(adapter: Any) -> set[str]:
     return {f"{parts[0]}.{parts[-1]}" for parts in names}
 
 
-@pytest.mark.parametrize("model", ["vit", "dinov2", "timm"])
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", NATIVE)
 def test_a_kind_with_a_formula(tmp_path, name, model):
     kind, settings, expected = NATIVE[name]
@@ -220,8 +229,7 @@ def test_a_kind_with_a_formula(tmp_path, name, model):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("model", ["vit", "dinov2", "timm"])
-@pytest.mark.parametrize("name", BY_PEFT)
+@pytest.mark.parametrize(("name", "model"), ONE_MODEL_EACH)
 def test_a_kind_that_peft_merges(tmp_path, name, model):
     kind, settings = BY_PEFT[name]
     trained = Trained(tmp_path, model, kind, target_modules=all_of(model), **settings)
@@ -270,9 +278,9 @@ def test_the_epsilon_of_the_model_that_was_trained(tmp_path, capsys):
             elif name.endswith(("o_proj.weight", "o_proj.bias", "fc2.weight", "fc2.bias")):
                 value.mul_(1e-2)
     save_file(timm_state(trained.peft.unload()), tmp_path / "weights.safetensors")
-    trained.peft = peft.PeftModel.from_pretrained(
-        trained.peft.get_base_model(), trained.adapter_folder
-    ).eval()
+    peft_model = importlib.import_module("peft").PeftModel
+    base = trained.peft.get_base_model()
+    trained.peft = peft_model.from_pretrained(base, trained.adapter_folder).eval()
     adapter = trained.imported()
     trained.require_parity(adapter)
     assert (adapter.backbone.args["norm_eps"], adapter.backbone.spec.norm_eps) == (1e-12, 1e-12)
@@ -346,6 +354,7 @@ def published(name: str) -> tuple[Any, str]:
         "Siglip": ("vit_base_patch16_siglip_224", siglip),
     }
     backbone, settings = kinds[name]
+    transformers = importlib.import_module("transformers")
     config = getattr(transformers, f"{name}Config")(**settings)
     return randomized(getattr(transformers, f"{name}ForImageClassification")(config)), backbone
 
@@ -357,7 +366,8 @@ def test_other_models_of_transformers(tmp_path, name):
     base, backbone = published(name)
     base.save_pretrained(tmp_path / "weights")
     settings = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"]}
-    model = adapted(base, peft.LoraConfig(r=2, bias="all", **settings))
+    config = importlib.import_module("peft").LoraConfig(r=2, bias="all", **settings)
+    model = adapted(base, config)
     saved(model, tmp_path / "peft")
     config = ImportConfig(
         backbone=backbone, backbone_args=dict(SIZES), weights=tmp_path / "weights"

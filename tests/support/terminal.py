@@ -13,7 +13,7 @@ from tests.support.children import Child
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Seen", "in_a_terminal"]
+__all__ = ["Seen", "drawn", "in_a_terminal"]
 
 _ROWS = 50  # of the window
 _KEPT = 2000  # rows that can be scrolled back
@@ -43,8 +43,6 @@ def in_a_terminal(command: Sequence[object], *, columns: int, **settings: Any) -
         columns: width of the window.
         settings: of `Child`: cwd, env, limit.
     """
-    import pyte
-
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
     child = Child(command, stdin=theirs, stdout=theirs, stderr=theirs, **settings)
@@ -55,6 +53,13 @@ def in_a_terminal(command: Sequence[object], *, columns: int, **settings: Any) -
     finally:
         os.close(ours)
         child.end()
+    return drawn(written, columns=columns, status=status)
+
+
+def drawn(written: bytes, *, columns: int, status: int) -> Seen:
+    """What a terminal shows of these bytes."""
+    import pyte
+
     screen = pyte.Screen(columns, _KEPT)
     pyte.ByteStream(screen).feed(written)
     rows = [row.rstrip() for row in screen.display]

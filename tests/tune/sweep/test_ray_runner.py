@@ -15,7 +15,6 @@ import pytest
 
 import vptkit
 from tests.support.children import DEVNULL, PIPE, Child, run_child
-from vptkit.python_child import python_command
 from vptkit.tune import tune
 from vptkit.tune.sweep.run_sweep import sweep_from_mapping
 
@@ -124,7 +123,7 @@ def cluster(tmp_path):
 @needs_ray
 def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
     address, node, kill = cluster
-    path, sweep = config({"lr": [0.003, 0.01, 0.03]}, epochs=25)
+    path, sweep = config({"lr": [0.003, 0.01]}, epochs=25)
     folder = tmp_path / "out"
 
     def there():
@@ -145,7 +144,7 @@ def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
     assert output.startswith("{"), output
     document = json.loads(output)
     assert {row["trial"]: row["state"] for row in document["leaderboard"]} == dict.fromkeys(
-        (0, 1, 2), "finished"
+        (0, 1), "finished"
     )
     history = trials(folder)[struck]["history"]
     assert [record["epoch"] for record in history] == list(range(1, 26))
@@ -157,16 +156,16 @@ def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
     # It went on as if nothing had happened.
     assert curve(trials(folder)[struck]) == curve_alone(sweep, struck, tmp_path)
     assert (folder / "best.safetensors").exists()
-    assert errors.splitlines()[-1].startswith("sweep: 75/75  3 of 3 trials")
+    assert errors.splitlines()[-1].startswith("sweep: 50/50  2 of 2 trials")
     assert all(line.startswith("sweep: ") for line in errors.splitlines())  # Ray is silent
 
 
 @needs_ray
 def test_a_driver_dies_twice_and_the_same_command_goes_on(config, tmp_path):
-    path, sweep = config({"lr": [0.003, 0.01]}, epochs=25)
+    path, sweep = config({"lr": [0.01]}, epochs=20)
     folder = tmp_path / "out"
     command = (path, "-o", folder, "--cpus", 1, "--json")
-    for number, epochs in ((signal.SIGINT, 3), (signal.SIGKILL, 10)):
+    for number, epochs in ((signal.SIGINT, 3), (signal.SIGKILL, 8)):
 
         def begun(n=epochs):
             return any(len(trial["history"]) > n for trial in trials(folder).values())
@@ -191,25 +190,6 @@ def test_a_driver_dies_twice_and_the_same_command_goes_on(config, tmp_path):
     begun = sorted({record["began"] for record in after["history"]})
     assert begun[0] == 0 < 2 <= begun[1] < begun[2]
     assert curve(after) == curve_alone(sweep, stopped, tmp_path)
-
-
-@needs_ray
-def test_workers_import_nothing_that_lies_in_the_current_folder(config, tmp_path, monkeypatch):
-    """Ray puts the folder in which the driver was started before all others on their path."""
-    path, _ = config({"lr": [0.01]}, epochs=1)
-    folder = tmp_path / "planted"
-    folder.mkdir()
-    mark = tmp_path / "mark"
-    for name in ("timm", "torch", "safetensors", "vptkit"):
-        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').write(__file__)\n")
-    command = python_command(
-        "vptkit.__main__", "sweep", str(path), "-o", str(tmp_path / "out"), "--cpus", "1"
-    )
-    package_path = str(Path(vptkit.__file__).parents[1])
-    environment = {**ENVIRONMENT, "PYTHONPATH": package_path}
-    run_child(command, env=environment, limit=LIMIT, cwd=folder)
-    assert (tmp_path / "out/best.safetensors").exists()
-    assert not mark.exists(), mark.read_text()
 
 
 @needs_ray
@@ -339,16 +319,18 @@ WORKER = """
 
 
 @needs_ray
-@pytest.mark.parametrize("script", [PRUNING, WORKER], ids=["pruning", "worker"])
-def test_inside_of_ray(script):
-    script = textwrap.dedent(script)
+def test_inside_of_ray():
+    """Pruning, then a worker, whose script puts others in Ray's place, in one process."""
+    script = textwrap.dedent(PRUNING) + textwrap.dedent(WORKER)
     done = run_child([sys.executable, "-c", script], check=False, env=ENVIRONMENT)
-    assert done.stdout == "good\n", done.stderr
+    assert done.stdout == "good\ngood\n", done.stderr
 
 
 # Several commands in one process, as importing torch and Ray takes the most time.
 RUN = """
-    import json, sys
+    import sys
+    sys.path[:] = [place for place in sys.path if place]  # not the current folder
+    import json
     from vptkit.cli import main
     if sys.argv[1] == "without":
         sys.modules["ray"] = None
@@ -361,11 +343,11 @@ RUN = """
 """
 
 
-def run(*commands, ray="with"):
+def run(*commands, ray="with", **settings):
     """What commands write to standard error, and how each exits."""
     commands = [[str(word) for word in command] for command in commands]
     command = [sys.executable, "-c", textwrap.dedent(RUN), ray, json.dumps(commands)]
-    done = run_child(command, check=False, env=ENVIRONMENT, limit=LIMIT)
+    done = run_child(command, check=False, limit=LIMIT, **{"env": ENVIRONMENT, **settings})
     return done.stderr.splitlines()
 
 
@@ -413,14 +395,25 @@ def test_faults_are_told_in_one_line(config, tmp_path):
 
 
 @needs_ray
-def test_two_sweeps_share_a_storage(config, tmp_path):
+def test_two_sweeps_share_a_storage_and_workers_import_nothing_of_the_current_folder(
+    config, tmp_path
+):
+    """Ray puts the folder in which the driver was started before all others on their path."""
     storage = ["--storage", tmp_path / "store", "--cpus", 1]
     commands, sweeps = [], {}
     for name, rate in (("one", 0.003), ("two", 0.03)):
         path, sweeps[name] = config({"lr": [rate]}, epochs=1)
         commands.append([path.rename(tmp_path / f"{name}.toml"), "-o", tmp_path / name, *storage])
-    lines = run(*commands, commands[0])  # again: the best is made once more of what is stored
+    planted, mark = tmp_path / "planted", tmp_path / "mark"
+    planted.mkdir()
+    for name in ("timm", "torch", "safetensors", "vptkit"):
+        (planted / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').write(__file__)\n")
+    # again: the best is made once more of what is stored
+    package_path = str(Path(vptkit.__file__).parents[1])
+    settings = {"cwd": planted, "env": {**ENVIRONMENT, "PYTHONPATH": package_path}}
+    lines = run(*commands, commands[0], **settings)
     assert [line for line in lines if not line.startswith("sweep: ")] == ["exit 0"] * 3
+    assert not mark.exists(), mark.read_text()
     for name, sweep in sweeps.items():
         best = tmp_path / "best.safetensors"
         tune(sweep.data, best, sweep.config(0), force=True)

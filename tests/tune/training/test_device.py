@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 
@@ -181,6 +182,7 @@ def test_without_the_option_nothing_is_compiled(make_tuned, monkeypatch):
 
 
 COMPILED = {
+    "all": {"method": "ln+lora+bpt", "form": "bilinear", "epochs": 1},
     "bpt": {"method": "bpt", "form": "bilinear", "epochs": 1},
     "ln": {"method": "ln", "epochs": 1},
     "lora": {"method": "lora", "epochs": 1},
@@ -189,7 +191,12 @@ COMPILED = {
 
 
 def require_the_same_compiled(splits, make_config, folder, **settings):
-    """Batches of several sizes, with and without gradients: none of them goes back to eager."""
+    """Batches of several sizes, with and without gradients: none of them goes back to eager.
+
+    Args:
+        splits, make_config, folder: images, a function that makes settings, where adapters go.
+        settings: of the run.
+    """
     torch._dynamo.utils.counters.clear()
     settings |= {"batch_size": 16, "head_init": "zero"}  # a probe's search ends within a tolerance
     plain = tune(splits, folder / "a.safetensors", make_config(**settings))
@@ -202,12 +209,34 @@ def require_the_same_compiled(splits, make_config, folder, **settings):
         assert abs(value.astype("float64") - b.tensors[name]).max() < 1e-3, name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch 2.15 about itself
 @pytest.mark.skipif(sys.platform != "linux", reason="needs g++")
-@pytest.mark.parametrize("name", ["bpt", "ln", pytest.param("lora", marks=pytest.mark.long)])
-def test_a_compiled_run_is_the_same_run(splits, make_config, tmp_path, name):
-    require_the_same_compiled(splits, make_config, tmp_path, **COMPILED[name])
+def test_a_compiled_run_is_the_same_run(splits, make_config, tmp_path, monkeypatch):
+    """All parts at once, as graphs that torch computes itself: g++ takes minutes for those.
+
+    That they can be traced and computed anew for each batch is ours; that C++ adds as torch does is
+    torch's, and tried on one of them below.
+    """
+    traced = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", traced)
+    require_the_same_compiled(splits, make_config, tmp_path, **COMPILED["all"])
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="needs g++")
+def test_a_forward_pass_is_compiled_to_cpp(make_tuned):
+    from torch._dynamo.utils import counters
+
+    tuned, config = make_tuned(compile=True)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = tuned(images)
+        counters.clear()
+        place(tuned, CPU, config)
+        compiled = tuned(images)
+    assert counters["inductor"]  # it was, and not only one line
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
 # ---- with a GPU ---------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ import vptkit.tune.phases.phase_trainer as trainer
 from vptkit.tune import config_from_mapping, tune
 from vptkit.tune.phases.phased_training import Trained
 torch.set_num_threads(1)
-data, folder, runs = sys.argv[1:]
+folder, runs = sys.argv[1:]
 trained = run.train_phases
 
 def train_phases(training, **options):
@@ -80,7 +80,7 @@ def feature_evaluation(model, data, config):
 
 cached_evaluation, trainer.feature_evaluation = trainer.feature_evaluation, feature_evaluation
 run.train_phases = train_phases
-for name, settings in json.loads(runs).items():
+for name, (data, settings) in json.loads(runs).items():
     if name == "broken":
         step.sum_over_processes = lambda tensors: None
     tune(Path(data), Path(folder, f"{name}.safetensors"), config_from_mapping(settings))
@@ -102,9 +102,17 @@ def settings_of(config: Any, **more: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(splits, make_config, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+@pytest.fixture(scope="module")
+def without_val(make_folders, tmp_path_factory):
+    """Images, four a class, and settings of a run that holds out parts of them."""
+    settings = {"method": "vpt", "select": "last", "device": "cpu", "golden": 2}
+    return make_folders(tmp_path_factory.mktemp("few") / "d", 4), settings
+
+
+@pytest.fixture(scope="module")
+def together(splits, make_config, without_val, tmp_path_factory):
+    """The folder that two processes leave: all runs after each other, as torch takes its time."""
+    folder = tmp_path_factory.mktemp("together")
     runs = {
         name: settings_of(
             make_config(**settings),
@@ -112,16 +120,25 @@ def test_two_processes_train_as_one(splits, make_config, tmp_path):
         )
         for name, settings in RUNS.items()
     }
-    runs["broken"] = runs["vpt"]
-    done = torchrun(tmp_path / "script.py", splits, tmp_path, json.dumps(runs))
+    planned = {name: (str(splits), settings) for name, settings in runs.items()}
+    images, settings = without_val
+    planned["few"] = str(images), settings_of(make_config(**settings))
+    planned["broken"] = str(splits), runs["vpt"]  # the last: what it breaks stays so
+    (folder / "script.py").write_text(SCRIPT)
+    done = torchrun(folder / "script.py", folder, json.dumps(planned))
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.long
+def test_two_processes_train_as_one(splits, make_config, together, tmp_path):
     (tmp_path / "alone").mkdir()
     for name, settings in RUNS.items():
         config = make_config(**settings, device="cpu")
         alone = tune(splits, tmp_path / "alone" / f"{name}.safetensors", config)
-        one, other = (load_file(tmp_path / f"{name}.{rank}.params") for rank in (0, 1))
+        one, other = (load_file(together / f"{name}.{rank}.params") for rank in (0, 1))
         assert all(np.array_equal(one[key], other[key]) for key in one), name
-        both, single = read_adapter(tmp_path / f"{name}.safetensors"), read_adapter(alone.adapter)
+        both, single = read_adapter(together / f"{name}.safetensors"), read_adapter(alone.adapter)
         assert both.train["computed"]["processes"] == 2
         assert both.train["val_top1"] == single.train["val_top1"], name
         assert both.train["best_epoch"] == single.train["best_epoch"], name
@@ -140,37 +157,32 @@ def test_two_processes_train_as_one(splits, make_config, tmp_path):
             near = {"linear": 1e-2, "lora": 1e-5}.get(name, 1e-6)
             bound = near * max(1.0, float(np.abs(value).max()))
             assert np.abs(both.tensors[key].astype(float) - value).max() <= bound, (name, key)
-        records = (tmp_path / f"{name}.metrics.jsonl").read_text().splitlines()
+        records = (together / f"{name}.metrics.jsonl").read_text().splitlines()
         for line, record in zip(records, alone.metrics.read_text().splitlines(), strict=True):
             one, other = json.loads(line), json.loads(record)
             for key in {"train_loss", "train_top1", "val_loss", "val_top1"} & set(other):
                 near = 1e-2 if name == "linear" else 1e-5
                 assert one[key] == pytest.approx(other[key], rel=near), (name, key)
-        assert not (tmp_path / f"{name}.checkpoint.safetensors").exists()
+        assert not (together / f"{name}.checkpoint.safetensors").exists()
     # Processes that do not exchange their gradients drift apart.
-    one, other = (load_file(tmp_path / f"broken.{rank}.params") for rank in (0, 1))
+    one, other = (load_file(together / f"broken.{rank}.params") for rank in (0, 1))
     assert any(np.abs(one[key] - other[key]).max() > 1e-3 for key in one)
 
 
-@pytest.mark.slow
-def test_two_processes_hold_out_the_same_parts(make_folders, make_config, tmp_path):
+@pytest.mark.long
+def test_two_processes_hold_out_the_same_parts(without_val, make_config, together, tmp_path):
     """Without val: the same epoch is chosen, and what is learned is the same but for rounding."""
-    folder = make_folders(tmp_path / "d", 4)
-    config = make_config(method="vpt", select="last", device="cpu", golden=2)
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = torchrun(
-        tmp_path / "script.py", folder, tmp_path, json.dumps({"few": settings_of(config)})
-    )
-    assert done.returncode == 0, done.stderr
-    alone = read_adapter(tune(folder, tmp_path / "alone.safetensors", config).adapter)
-    both = read_adapter(tmp_path / "few.safetensors")
+    images, settings = without_val
+    config = make_config(**settings)
+    alone = read_adapter(tune(images, tmp_path / "alone.safetensors", config).adapter)
+    both = read_adapter(together / "few.safetensors")
     for key in ("cross_validation", "best_epoch", "val_top1"):
         assert both.train[key] == alone.train[key], key
     assert both.train["cross_validation"]["folds"] == 4
     for key, value in alone.tensors.items():
         bound = 1e-2 * max(1.0, float(np.abs(value).max()))  # the probe's search ends within that
         assert np.abs(both.tensors[key].astype(float) - value).max() <= bound, key
-    one, other = (load_file(tmp_path / f"few.{rank}.params") for rank in (0, 1))
+    one, other = (load_file(together / f"few.{rank}.params") for rank in (0, 1))
     assert all(np.array_equal(one[key], other[key]) for key in one)
 
 

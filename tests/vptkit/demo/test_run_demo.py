@@ -35,9 +35,12 @@ def one_thread():
 
 @pytest.fixture
 def arguments(tmp_path) -> list[str]:
-    """`demo` on two classes of noise, and a backbone of random weights at 32 pixels."""
+    """`demo` on two classes of noise, and a backbone of random weights at 32 pixels.
+
+    With five of each in val: with fewer, parts of train would be held out, five trainings for one.
+    """
     random = np.random.default_rng(0)
-    for split, count in {"train": 6, "val": 3, "test": 3}.items():
+    for split, count in {"train": 4, "val": 5, "test": 3}.items():
         for name, colour in {"dark": 60, "light": 200}.items():
             folder = tmp_path / "data" / split / name
             folder.mkdir(parents=True)
