@@ -147,13 +147,16 @@ def _bank(scenery: Scenery, made: Path) -> None:
 
 
 def _demo(scenery: Scenery, made: Path) -> None:
-    """What the demo leaves behind, after one epoch on a few digits."""
+    """What the demo leaves behind, after one epoch on a few digits.
+
+    With five of each in val: with fewer, parts of train would be held out, five trainings for one.
+    """
     from vptkit.demo.digits import write_digits
 
     digits = scenery.kept / "digits"
     write_digits(digits)
     for folder in digits.glob("*/*"):
-        for image in sorted(folder.iterdir())[3:]:
+        for image in sorted(folder.iterdir())[_COUNTS[folder.parent.name] :]:
             image.unlink()
     scenery.run("demo", "--data", digits, "--epochs", 1, "--threads", 1, "-o", made)
     shutil.move(digits, made / "digits")
