@@ -26,9 +26,7 @@ __all__ = ["golden_features"]
 _TOLERANCE = 1e-4  # of the largest logit; that of an fp32 bundle's parity
 
 
-def golden_features(
-    adapter: Adapter, run: Run, *, normalized: bool
-) -> NDArray[np.float32] | None:
+def golden_features(adapter: Adapter, run: Run, *, normalized: bool) -> NDArray[np.float32] | None:
     """The features [G, f] of the adapter's golden images; None if it has none.
 
     Args:

@@ -123,9 +123,7 @@ def without_broken(
     return kept, left
 
 
-def whole_ones(
-    sets: Mapping[str, DataSet], reading: Reading
-) -> tuple[dict[str, DataSet], Reading]:
+def whole_ones(sets: Mapping[str, DataSet], reading: Reading) -> tuple[dict[str, DataSet], Reading]:
     """As `without_broken`, whatever is left of a class."""
     kept: dict[str, DataSet] = {}
     looks: dict[str, NDArray[np.uint64]] = {}
