@@ -134,6 +134,7 @@ def test_what_no_trial_can_have_is_told_before_anything_starts(plan, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_strict_sweep_looks_for_copies_before_its_trials(plan, splits, tmp_path):
     for kind in ("train", "test"):  # one image, written anew into two splits
         (splits / kind / "red" / "copy.png").write_bytes(picture_bytes())
