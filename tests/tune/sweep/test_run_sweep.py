@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -136,11 +137,12 @@ def test_what_no_trial_can_have_is_told_before_anything_starts(plan, tmp_path, c
 
 @pytest.mark.slow
 def test_a_strict_sweep_looks_for_copies_before_its_trials(plan, splits, tmp_path):
+    data = shutil.copytree(splits, tmp_path / "data")
     for kind in ("train", "test"):  # one image, written anew into two splits
-        (splits / kind / "red" / "copy.png").write_bytes(picture_bytes())
+        (data / kind / "red" / "copy.png").write_bytes(picture_bytes())
     with pytest.raises(DataError, match=r"test/red/copy\.png is train/red/copy\.png"):
-        require_inputs(splits, [plan(strict=True).config(0)])
-    require_inputs(splits, [plan().config(0)])
+        require_inputs(data, [plan(strict=True).config(0)])
+    require_inputs(data, [plan().config(0)])
 
 
 def picture_bytes() -> bytes:
