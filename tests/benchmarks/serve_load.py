@@ -8,10 +8,11 @@ A bank of deep-prompt adapters on one backbone of random weights, asked over loo
 - open loop: the same offered rate for 1, 2, 4 … adapters, arrivals Poisson (--cv 1) or bursty (Gamma of
   a larger coefficient of variation), adapters drawn by a power law as S-LoRA's benchmark does;
 - with --churn SECONDS: at 80 % of saturation, while an adapter is added, replaced and removed, a change
-  a second; every answer is compared with the one before;
+  a second; every answer is compared with the one before, and resident memory is looked at;
 - with --baked: saturation of as many baked bundles in one server, and the memory of both.
 
     python tests/benchmarks/serve_load.py [--adapters 16] [--seconds 10] [--rounds 3] [--baked]
+        [--churn 600] [--plot adapters.png]
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.preprocess import Preprocess
+from vptkit.plot_text import new_figure, plain_pictures, require_plot
 from vptkit.runtime import open_session
 from vptkit.tune.backbone.spec_from_timm import spec_from_model
 
@@ -61,11 +63,21 @@ class Outcome:
     milliseconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
 
-    def row(self) -> str:
-        """One line."""
+    @property
+    def percentiles(self) -> tuple[float, float]:
+        """The 50th and the 99th of the answered, ms."""
         ms = sorted(self.milliseconds) or [float("nan")]
         p50, p99 = (ms[min(len(ms) - 1, int(share * len(ms)))] for share in (0.5, 0.99))
-        served = self.statuses[200] / self.seconds
+        return p50, p99
+
+    @property
+    def served(self) -> float:
+        """Answers a second."""
+        return self.statuses[200] / self.seconds
+
+    def row(self) -> str:
+        """One line."""
+        (p50, p99), served = self.percentiles, self.served
         lost = {status: n for status, n in self.statuses.items() if status != 200}
         return (
             f"offered {self.offered:6.1f}/s served {served:6.1f}/s p50 {p50:7.1f} ms p99 {p99:7.1f} ms "
@@ -179,8 +191,8 @@ class Pool:
                 streams[1].close()
             return status
 
-    async def answer(self, url: str) -> tuple[int, float]:
-        """The status and the score of one request on a connection of its own."""
+    async def answer(self, url: str) -> tuple[int, dict[str, float]]:
+        """The status and the best labels' scores of one request on a connection of its own."""
         reader, writer = await asyncio.open_connection(*self._place)
         head = f"POST {url} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         writer.write(f"{head}Content-Length: {len(self._body)}\r\n\r\n".encode() + self._body)
@@ -188,7 +200,8 @@ class Pool:
         writer.close()
         status = int(content.split()[1])
         document = json.loads(content.partition(b"\r\n\r\n")[2])
-        return status, document["predictions"][0]["score"] if status == 200 else 0.0
+        top = document["predictions"][0]["top"] if status == 200 else []
+        return status, {one["label"]: one["score"] for one in top}
 
     def close(self) -> None:
         """Close those that are free."""
@@ -234,33 +247,53 @@ async def churn(
     rate: float,
     paths: Sequence[Path],
     admin: tuple[str, str],
+    pid: int,
     args: Any,
 ) -> None:
-    """Requests while an adapter is added, replaced and removed; each answer is checked by its score."""
-    golden: dict[str, float] = {}
+    """Requests while an adapter is added, replaced and removed; each answer is checked by its scores."""
+    golden: dict[str, dict[str, float]] = {}
     for url in urls:
         golden[url] = (await pool.answer(url))[1]
     wrong, outcome = Counter[str](), Outcome(rate, 0.0)
-    end = time.perf_counter() + args.churn
+    begun = time.perf_counter()
+    end = begun + args.churn
+    resident = [(0.0, memory(pid))]
     changes = asyncio.ensure_future(asyncio.to_thread(change_adapters, paths, admin, end))
     rng = np.random.default_rng(2)
 
     async def one(url: str) -> None:
         status, score = await pool.answer(url)
         outcome.statuses[status] += 1
-        if status == 200 and abs(score - golden[url]) > 1e-5:
+        if status == 200 and not same(score, golden[url]):
             wrong[url] += 1
 
     tasks = []
     while time.perf_counter() < end:
         await asyncio.sleep(rng.exponential(1 / rate))
         tasks.append(asyncio.ensure_future(one(urls[rng.integers(len(urls))])))
+        if time.perf_counter() - begun > resident[-1][0] + 5:
+            resident.append((time.perf_counter() - begun, memory(pid)))
     await asyncio.gather(*tasks)
     print(
         f"churn, {args.churn:g} s: {await changes} changes, answers by status {dict(outcome.statuses)}, "
-        f"by the wrong adapter {sum(wrong.values())}",
+        f"by the wrong adapter {sum(wrong.values())}; offered {rate:.1f}/s; {growth(resident)}",
         flush=True,
     )
+
+
+def same(found: dict[str, float], golden: dict[str, float]) -> bool:
+    """Whether two answers are one adapter's."""
+    return found.keys() == golden.keys() and all(
+        abs(found[label] - score) <= 1e-5 for label, score in golden.items()
+    )
+
+
+def growth(resident: Sequence[tuple[float, float]]) -> str:
+    """Resident memory over the last four fifths of the time: means of its first and last quarter."""
+    late = [value for at, value in resident if at >= resident[-1][0] / 5]
+    quarter = max(1, len(late) // 4)
+    first, last = statistics.fmean(late[:quarter]), statistics.fmean(late[-quarter:])
+    return f"resident {first:.1f} MB, then {last:.1f} MB ({last / first - 1:+.1%}), most {max(late):.1f}"
 
 
 def change_adapters(paths: Sequence[Path], admin: tuple[str, str], end: float) -> Counter[str]:
@@ -365,30 +398,62 @@ def measure(bank: Path, photo: Path, paths: list[Path], args: Any) -> None:
                     rates.append(load.statuses[200] / load.seconds)
                 alone, own = await asyncio.to_thread(bare, bank, photo, args)
                 best = max(best, rates[0])
-                found = {
+                ratio = {
                     "images/s, many adapters over one": rates[1] / rates[0],
                     "images/s, one adapter over the bare session": rates[0] / alone,
                     "processor an image, many adapters over one": spent[1] / spent[0],
                     "processor an image, one adapter over the bare session": spent[0] / own,
                 }
-                for what, ratio in found.items():
-                    ratios.setdefault(what, []).append(ratio)
+                for what, value in ratio.items():
+                    ratios.setdefault(what, []).append(value)
                 print(f"{rates[0]:.1f} {rates[1]:.1f} {alone:.1f}/s {spent} {own}", flush=True)
             for what, values in ratios.items():
                 middle = statistics.median(values)
                 print(f"saturation, {what}: {middle:.3f} [{min(values):.3f}, {max(values):.3f}]")
             counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= args.adapters]
+            found: dict[int, list[Outcome]] = {count: [] for count in counts}
             for _ in range(args.rounds):
                 for count in counts:
                     outcome = await open_loop(pool, urls[:count], args.share * best, args)
+                    found[count].append(outcome)
                     print(f"open loop, {count:2} adapters: {outcome.row()}", flush=True)
+            if args.plot:
+                draw(found, Path(args.plot))
             if args.churn:
                 admin = f"{host}:{port}", args.token
-                await churn(pool, urls, args.churn_share * best, paths, admin, args)
+                await churn(pool, urls, args.churn_share * best, paths, admin, pid, args)
             pool.close()
 
         asyncio.run(loads())
         print(f"resident: {memory(pid):.0f} MB")
+
+
+@plain_pictures()
+def draw(found: dict[int, list[Outcome]], path: Path) -> None:
+    """Latency and answers a second over the number of adapters: points are rounds, lines medians."""
+    counts = list(found)
+    figure = new_figure(8.0, 3.4)
+    left, right = figure.subplots(1, 2)
+    panels = (
+        (left, "99th percentile", "#b8623b", lambda one: one.percentiles[1]),
+        (left, "median", "#2a6f97", lambda one: one.percentiles[0]),
+        (right, "answered", "#2a6f97", lambda one: one.served),
+    )
+    for panel, label, colour, value in panels:
+        values = [[value(one) for one in found[count]] for count in counts]
+        for i, ones in enumerate(values):
+            panel.plot([i] * len(ones), ones, "o", color=colour, alpha=0.35, markersize=4)
+        panel.plot([statistics.median(ones) for ones in values], color=colour, label=label)
+    offered = statistics.fmean(one.offered for ones in found.values() for one in ones)
+    right.axhline(offered, color="#6b7078", linestyle=":", label="offered")
+    for panel, title in ((left, "latency, ms"), (right, "images a second")):
+        panel.set_xticks(range(len(counts)), [str(count) for count in counts])
+        panel.set_xlabel("adapters asked for")
+        panel.set_title(title, loc="left")
+        panel.set_ylim(bottom=0)
+        panel.legend(frameon=False)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
 
 
 def measure_baked(bundles: list[Path], photo: Path, args: Any) -> None:
@@ -423,7 +488,10 @@ def main() -> None:
     ):
         parser.add_argument(name, type=type(default), default=default)
     parser.add_argument("--baked", action="store_true")
+    parser.add_argument("--plot", metavar="FILE", help="draw the open loop")
     args = parser.parse_args()
+    if args.plot:
+        require_plot(Path(args.plot), force=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths, weights = adapters(args, folder)
