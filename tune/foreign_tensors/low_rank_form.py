@@ -70,6 +70,6 @@ def _leading(delta: Array, rank: int) -> tuple[Array, Array, Array]:
     if min(delta.shape) <= 2 * size:
         return np.linalg.svd(delta, full_matrices=False)
     sketch = delta @ np.random.default_rng(0).standard_normal((delta.shape[1], size))
-    basis = np.linalg.qr(delta @ (delta.T @ np.linalg.qr(sketch).Q)).Q
+    basis = np.linalg.qr(delta @ (delta.T @ np.linalg.qr(sketch)[0]))[0]
     u, s, vt = np.linalg.svd(basis.T @ delta, full_matrices=False)
     return basis @ u, s, vt

@@ -14,7 +14,7 @@ MORE = np.asarray([[True, True, False], [True, False, False]])
 
 def test_a_label_at_its_threshold_is_given():
     """0.1 in float32 is no 0.1 in float64: both sides are float32, as files have them."""
-    scores = np.asarray([[np.float32(0.1), 0.5, np.nextafter(np.float32(0.9), 0)]])
+    scores = np.asarray([[np.float32(0.1), 0.5, np.nextafter(np.float32(0.9), np.float32(0))]])
     assert decided(scores, np.asarray([0.1, 0.5, 0.9])).tolist() == [[True, True, False]]
 
 

@@ -69,7 +69,7 @@ def test_losses_and_probabilities(answers):
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
 def test_the_temperature_is_at_the_minimum(answers, scale):
-    logits, truth = answers[0] * scale, answers[1]
+    logits, truth = answers[0].astype(np.float64) * scale, answers[1]
 
     def cost(factor: float) -> float:
         return float(label_losses(factor * logits, truth).sum()) + 2 * (factor - 1 - np.log(factor))
