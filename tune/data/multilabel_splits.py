@@ -15,7 +15,7 @@ from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError
 from vptkit.paths.path_advice import advised
 
-from .dataset_reader import read_splits
+from .dataset_reader import read_label_archives, read_splits
 from .label_strata import label_strata
 from .splits import FEWEST, Split, require_use
 
@@ -60,6 +60,7 @@ def load_label_splits(
         labels, found = read_multilabel(
             data,
             lambda: read_splits(data, allow_outside=allow_outside, columns=columns),
+            archived=lambda: read_label_archives(data, allow_outside=allow_outside),
             allow_outside=allow_outside,
             columns=parse_columns(columns),
         )
