@@ -150,8 +150,8 @@ def _others(
     """
     allow = bool(allow_outside)
     with advised(data, "data", DataError):
-        if several and (paths := _of_no_label(data, labels, allow_outside=allow, columns=columns)):
-            return paths
+        if several and (free := _of_no_label(data, labels, allow_outside=allow, columns=columns)):
+            return free
         listed = read_data_files(data, allow_outside=allow, columns=parse_columns(columns))
         if listed is None and not is_folder(data):
             raise DataError(f"{data}: no such folder")
@@ -191,9 +191,9 @@ def _of_no_label(
     name = next(name for name in ("test", "val", *found.splits) if name in found.splits)
     known = [i for i, label in enumerate(found.labels) if label in {*map(spelled, labels)}]
     part = found.splits[name]
-    others = ~part.truth[:, known].any(axis=1)
-    if not others.any():
+    others = np.flatnonzero(part.truth[:, known].sum(axis=1) == 0)
+    if not len(others):
         raise DataError(
             f"{data}: all of its images have labels of the bundle; --ood takes images of other things"
         )
-    return [image for image, other in zip(part.images, others, strict=True) if other]
+    return [part.images[i] for i in others]
