@@ -126,7 +126,7 @@ def _pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
                 monkeypatch.setattr(f"{module}.{name}", _draw_a_pixel)
 
 
-def _draw_a_pixel(what: Any, path: Path, *names: str) -> None:
+def _draw_a_pixel(what: Any, path: Path, *names: str, score: str = "") -> None:
     assert what
     Image.new("L", (1, 1)).save(path)
 

@@ -9,6 +9,7 @@ import numpy as np
 from vptkit.datasets.dataset_files import read_data_files
 from vptkit.datasets.multilabel_dataset import read_multilabel
 from vptkit.errors import DataError
+from vptkit.images.image_file import spelled
 from vptkit.paths.path_advice import advised
 
 if TYPE_CHECKING:
@@ -68,15 +69,16 @@ def in_order(found: SeveralLabels, labels: tuple[str, ...]) -> NDArray[np.bool_]
     A column of the data that no image has is no fault.
     """
     used = np.atleast_1d(found.truth.any(axis=0))
-    places = {label: place for place, label in enumerate(labels)}
+    places = {spelled(label): place for place, label in reversed([*enumerate(labels)])}
+    names = [*map(spelled, found.labels)]
     unknown = tuple(
-        label for label, has in zip(found.labels, used, strict=True) if has and label not in places
+        label for label, has in zip(names, used, strict=True) if has and label not in places
     )
     if unknown:
         return unknown
     truth = np.zeros((len(found.images), len(labels)), dtype=bool)
     for column in np.flatnonzero(used):
-        truth[:, places[found.labels[column]]] = found.truth[:, column]
+        truth[:, places[names[column]]] = found.truth[:, column]
     return truth
 
 

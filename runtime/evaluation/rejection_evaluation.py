@@ -15,10 +15,11 @@ import numpy as np
 
 from vptkit.datasets.dataset_bounds import inside_of, require_inside
 from vptkit.datasets.dataset_files import read_data_files
+from vptkit.datasets.multilabel_dataset import read_multilabel
 from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError, GateError
-from vptkit.formats.manifest_schema import FEATURES, LOGITS
-from vptkit.images.image_file import class_folders, image_files
+from vptkit.formats.manifest_schema import FEATURES, LOGITS, MULTILABEL
+from vptkit.images.image_file import class_folders, image_files, spelled
 from vptkit.images.labelled_images import split_folders
 from vptkit.paths.path_advice import advised
 from vptkit.regular_files import is_folder
@@ -58,7 +59,8 @@ def evaluate_with_rejection(
         data: labelled images.
         rate: T, the share of images like those of `val` that may be rejected.
         ood: images of other things: a plain folder, or a data set, of which (its test, else val) those
-            classes are taken that are no labels.
+            classes are taken that are no labels; where an image may have several labels, those
+            images that have none of the bundle's.
         options: of `evaluate`.
 
     Raises:
@@ -71,7 +73,10 @@ def evaluate_with_rejection(
     watched = _Watched(session, known)
     place = None if ood is None else Path(ood)
     reading = {key: options.get(key) for key in ("allow_outside", "columns")}
-    others = [] if place is None else _others(place, session.bundle.labels, **reading)
+    several = session.bundle.task == MULTILABEL
+    others = (
+        [] if place is None else _others(place, session.bundle.labels, several=several, **reading)
+    )
     result = evaluate(watched, data, **options)
     shares = np.concatenate(watched.shares)
     rates = RejectionRates(rate=rate, count=len(shares), rejected=int((shares <= rate).sum()))
@@ -131,7 +136,12 @@ def _shares(
 
 
 def _others(
-    data: Path, labels: tuple[str, ...], *, allow_outside: bool | None, columns: str | None
+    data: Path,
+    labels: tuple[str, ...],
+    *,
+    several: bool,
+    allow_outside: bool | None,
+    columns: str | None,
 ) -> list[ImageFile]:
     """Images of a data set whose classes are no labels, or of a plain folder.
 
@@ -140,6 +150,8 @@ def _others(
     """
     allow = bool(allow_outside)
     with advised(data, "data", DataError):
+        if several and (free := _of_no_label(data, labels, allow_outside=allow, columns=columns)):
+            return free
         listed = read_data_files(data, allow_outside=allow, columns=parse_columns(columns))
         if listed is None and not is_folder(data):
             raise DataError(f"{data}: no such folder")
@@ -163,3 +175,25 @@ def _others(
     if listed is None:
         require_inside(data, paths, allow_outside=allow)
     return paths
+
+
+def _of_no_label(
+    data: Path, labels: tuple[str, ...], *, allow_outside: bool, columns: str | None
+) -> list[ImageFile]:
+    """Images of a list that have none of some labels; none where there is no list.
+
+    Raises:
+        DataError: all images of the list have one.
+    """
+    found = read_multilabel(data, dict, allow_outside=allow_outside, columns=parse_columns(columns))
+    if not found.splits:
+        return []
+    name = next(name for name in ("test", "val", *found.splits) if name in found.splits)
+    known = [i for i, label in enumerate(found.labels) if label in {*map(spelled, labels)}]
+    part = found.splits[name]
+    others = np.flatnonzero(part.truth[:, known].sum(axis=1) == 0)
+    if not len(others):
+        raise DataError(
+            f"{data}: all of its images have labels of the bundle; --ood takes images of other things"
+        )
+    return [part.images[i] for i in others]

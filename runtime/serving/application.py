@@ -185,14 +185,14 @@ class Application:
             record.id = wanted.id
             images = images_of(wanted, model.bundle.preprocess)
             seconds = _seconds(wanted, self.seconds)
-            logits, names, bundle = await self._ask(
+            answers, names, bundle = await self._ask(
                 model,
                 images,
                 record,
                 seconds,
                 lambda b: adapters_of(wanted, b, len(images), adapter),
             )
-        found = outputs_of(logits, names, bundle)
+        found = outputs_of(answers, names, bundle)
         asked = wanted.outputs or dict.fromkeys(found, wanted.binary)
         if unknown := [name for name in asked if name not in found]:
             raise HttpError(400, f"no output {unknown[0][:60]!r}, expected {', '.join(found)}")
@@ -317,7 +317,7 @@ class Application:
         seconds: float,
         choose: Callable[[Bundle], Sequence[str]],
     ) -> tuple[NDArray[np.float32], Sequence[str], Bundle]:
-        """The logits of a request's images, the adapter of each, and the bundle that answered.
+        """The answers to a request's images, the adapter of each, and the bundle that answered.
 
         Raises:
             HttpError: an image is broken, the queue is full, or the time is up.
@@ -350,7 +350,7 @@ class Application:
         seconds: float,
         choose: Callable[[Bundle], Sequence[str]],
     ) -> list[Any]:
-        """For each image its row of logits, its adapter and the bundle; or why there are none."""
+        """For each image its row of answers, its adapter and the bundle; or why there are none."""
         import numpy as np
 
         deadline = time.monotonic() + seconds

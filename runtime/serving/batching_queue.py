@@ -83,7 +83,7 @@ class BatchingQueue(Generic[_State]):
         """Start the thread.
 
         Args:
-            run: images [B, H, W, 3] and B adapters → [B, C]; called by that thread alone.
+            run: images [B, H, W, 3] and B adapters → an answer each, [B, ...]; called by that thread alone.
             state: of the first tickets.
             max_batch: images of a run.
             max_wait: seconds that an image waits for others that are coming.
@@ -158,7 +158,7 @@ class BatchingQueue(Generic[_State]):
             deadline: of `time.monotonic`; what has not begun by then is refused.
 
         Returns:
-            Of [n, C]; HttpError 503 if the deadline passed, or what `run` raised. May be cancelled.
+            Of [n, ...]; HttpError 503 if the deadline passed, or what `run` raised. May be cancelled.
         """
         job = _Job(images, adapters, ticket.generation, deadline, time.monotonic())
         with self._changed:

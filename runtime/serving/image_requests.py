@@ -180,12 +180,13 @@ def output_names(bundle: Bundle) -> tuple[str, ...]:
 
 
 def outputs_of(
-    logits: NDArray[np.float32], adapters: Sequence[str], bundle: Bundle
+    answers: NDArray[np.float32], adapters: Sequence[str], bundle: Bundle
 ) -> dict[str, OutputTensor]:
     """All outputs of a request, by name.
 
     Args:
-        logits: [B, C of the bank].
+        answers: logits [B, 1, C of the bank]; where an image may have several labels logits and scores,
+            [B, 2, C].
         adapters: of each image.
         bundle: as it is for this request.
 
@@ -198,15 +199,15 @@ def outputs_of(
     """
     entries = {name: bundle.entry(name) for name in set(adapters)}
     width = max(len(entry["labels"]) for entry in entries.values())
-    padded = np.full((len(logits), width), _LOWEST, dtype=np.float32)
-    scores = np.zeros((len(logits), width), dtype=np.float32)
+    padded = np.full((len(answers), width), _LOWEST, dtype=np.float32)
+    scores = np.zeros((len(answers), width), dtype=np.float32)
     best = []
-    for i, (row, name) in enumerate(zip(logits, adapters, strict=True)):
+    for i, (row, name) in enumerate(zip(answers, adapters, strict=True)):
         labels = entries[name]["labels"]
         scores[i, : len(labels)] = _scores(row, entries[name], f"image {i}")
-        padded[i, : len(labels)] = row[: len(labels)]
+        padded[i, : len(labels)] = row[0, : len(labels)]
         best.append(labels[int(scores[i].argmax())])
-    count = len(logits)
+    count = len(answers)
     found = {
         "logits": OutputTensor("logits", padded, padded.shape),
         "label": OutputTensor("label", best, (count,)),
@@ -222,7 +223,7 @@ def best_labels(
     """The best labels of an image with their probabilities, best first.
 
     Args:
-        row: logits, of which the first C are those of the labels.
+        row: of the answers of `outputs_of`, of which the first C are those of the labels.
         entry: of the adapter in the manifest.
         top_k: how many, at most C.
         image: what messages call it.
@@ -251,15 +252,16 @@ def given_labels(
 
 
 def _scores(row: NDArray[np.float32], entry: Mapping[str, Any], image: str) -> NDArray[np.float32]:
-    """Probabilities of the labels [C]: of one among them, or of each where it may have several."""
-    own = row[: len(entry["labels"])]
+    """Probabilities of the labels [C]: of one among them, or of each, as the graph gives them."""
+    own = row[:, : len(entry["labels"])]
     if not np.isfinite(own).all():
         raise HttpError(
             500, f"{image}: the logits hold NaN or Inf; the graph overflows on this image"
         )
     if "thresholds" in entry:
-        return np.asarray(0.5 * (1 + np.tanh(0.5 * own.astype(np.float64))), dtype=np.float32)
-    return softmax(own).astype(np.float32)
+        scores: NDArray[np.float32] = own[1]
+        return scores
+    return softmax(own[0]).astype(np.float32)
 
 
 def _of_input(tensor: Tensor, bundle: Bundle, count: int) -> list[str]:

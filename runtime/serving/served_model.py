@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vptkit.errors import BundleError
-from vptkit.formats.bundle import LOGITS
+from vptkit.formats.bundle import LOGITS, SCORES
 from vptkit.runtime.session.bank_session import BankSession
 
 from .batching_queue import BatchingQueue
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from vptkit.formats.bundle import Bundle
@@ -154,7 +155,9 @@ class ServedModel:
         self.session.close()
 
     def _run(self, images: NDArray[np.uint8], adapters: Sequence[str]) -> NDArray[np.float32]:
-        return self.session.run(images, adapters)
+        """Logits [B, 1, C], and behind them, where an image may have several labels, the scores [B, 2, C]."""
+        found = self.session.answers(images, adapters)
+        return np.stack([found[name] for name in (LOGITS, SCORES) if name in found], axis=1)
 
 
 def _tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 - `cross_validation_parts`: what is held out in turns where there is no val.
 - `dataset`: a split: decoding, augmentation, batches.
 - `dataset_reader`: which kind of data set lies at a path.
+- `label_column`: which column of a Parquet file or a saved data set holds the labels, one or lists.
 - `label_strata`: parts in which every label has its share.
 - `multilabel_splits`: train, val, test and ood where an image has several labels.
 - `parquet_bounds`: what a Parquet file would become in memory.

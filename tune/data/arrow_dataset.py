@@ -2,7 +2,7 @@
 
 Read with pyarrow; the package `datasets` is not needed. Of its formats are read: an image column
 (a struct of bytes and path, or bytes alone), a label column (numbers, whose names stand in the
-schema's metadata, or names), and splits told by the files' names. A saved data set is mapped into
+schema's metadata, or names; or lists of them: `label_column`), and splits told by the files' names. A saved data set is mapped into
 memory. Parquet is compressed, so its images are copied, as they are encoded, into an unnamed
 temporary file (in $TMPDIR, one for each process) that is mapped likewise.
 """
@@ -23,10 +23,8 @@ from vptkit.datasets.dataset_bounds import require_inside
 from vptkit.errors import DataError, MissingExtraError, OutputError
 from vptkit.images.labelled_images import (
     SPLIT_NAMES,
+    Listing,
     Row,
-    Splits,
-    group_rows,
-    images_of,
     require_label,
     split_of_file,
     split_of_name,
@@ -34,12 +32,15 @@ from vptkit.images.labelled_images import (
 from vptkit.regular_files import is_file, is_plain_name, read_regular, require_regular
 from vptkit.strict_json import parse_json
 
+from .label_column import find_label_column, listed_feature
 from .parquet_bounds import most_bytes, require_sane_footer, rows_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vptkit.images.image_file import ImageFile
+
+    from .label_column import LabelColumn
 
 __all__ = ["read_parquet", "read_saved"]
 
@@ -73,11 +74,10 @@ class _MappedImage:
 
 
 class _Columns(NamedTuple):
-    """Which columns hold the images and the labels, and what numbers mean."""
+    """Which columns hold the images and the labels."""
 
     image: str
-    label: str
-    names: tuple[str, ...] | None
+    label: LabelColumn
 
 
 class _Place(NamedTuple):
@@ -98,12 +98,13 @@ class _Cell(NamedTuple):
     label: object
 
 
-def read_parquet(files: Sequence[Path], root: Path) -> Splits:
+def read_parquet(files: Sequence[Path], root: Path, *, multilabel: bool = False) -> Listing:
     """The images of Parquet files, in the order of their rows.
 
     Args:
         files: their names or folders may tell the split.
         root: the folder that they lie in.
+        multilabel: a column of lists is meant, if there is one beside one of single labels.
 
     Raises:
         DataError: not a Parquet file, no such columns, or a row without image or label.
@@ -116,26 +117,32 @@ def read_parquet(files: Sequence[Path], root: Path) -> Splits:
     for file in files:
         split = split_of_file(file, root)
         require_sane_footer(file)
-        with _readable(file), parquet.ParquetFile(file, buffer_size=_BUFFER) as table:
-            columns = _find_columns(file, table.schema_arrow)
-            wanted = [columns.image, columns.label]
+        with _readable(file), parquet.ParquetFile(file) as table:
+            columns = _find_columns(file, table.schema_arrow, multilabel=multilabel)
+            words = columns.label.words_in(table.metadata)
+        with (
+            _readable(file),
+            parquet.ParquetFile(file, buffer_size=_BUFFER, read_dictionary=words) as table,
+        ):
+            wanted = [columns.image, columns.label.name]
             batches = table.iter_batches(rows_at_once(file, table.metadata, wanted), columns=wanted)
             found = _spooled(file, _cells(file, columns, batches))
-        names = _same_names(file, names, columns.names, first=not rows)
+        names = _same_names(file, names, columns.label.classes, first=not rows)
         rows += [Row(split, label, image) for label, image in found]
-    return group_rows(root, rows, names)
+    return Listing(root, rows, names)
 
 
-def read_saved(folder: Path, *, allow_outside: bool = False) -> Splits:
+def read_saved(folder: Path, *, allow_outside: bool = False, multilabel: bool = False) -> Listing:
     """The images of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
 
     Args:
         folder: that holds state.json or dataset_dict.json.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
+        multilabel: of `read_parquet`.
 
     Raises:
         DataError: a file is missing or broken, no such columns, a row without image or label, or
-            files that lie outside of the folder.
+            tables that lie outside of the folder. Images may still.
         MissingExtraError: pyarrow is not installed.
     """
     parts = {"": folder}
@@ -150,21 +157,19 @@ def read_saved(folder: Path, *, allow_outside: bool = False) -> Splits:
     rows: list[Row] = []
     names: tuple[str, ...] | None = None
     for split, file in tables:
-        columns, found = _read_arrow(file)
-        names = _same_names(file, names, columns.names, first=not rows)
+        columns, found = _read_arrow(file, multilabel=multilabel)
+        names = _same_names(file, names, columns.label.classes, first=not rows)
         rows += [Row(split, label, image) for label, image in found]
-    splits = group_rows(folder, rows, names)
-    require_inside(folder, images_of(splits), allow_outside=allow_outside)
-    return splits
+    return Listing(folder, rows, names)
 
 
-def _read_arrow(file: Path) -> tuple[_Columns, list[tuple[object, ImageFile]]]:
+def _read_arrow(file: Path, *, multilabel: bool) -> tuple[_Columns, list[tuple[object, ImageFile]]]:
     pyarrow = _pyarrow()
     require_regular(file, DataError)
     with _readable(file):
         _require_plain(file, pyarrow.memory_map(str(file)))
     with _readable(file), pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))) as stream:
-        columns = _find_columns(file, stream.schema)
+        columns = _find_columns(file, stream.schema, multilabel=multilabel)
         found: list[tuple[object, ImageFile]] = []
         for number, cell in enumerate(_cells(file, columns, stream)):
             if cell.content is None:
@@ -240,18 +245,17 @@ def _cells(file: Path, columns: _Columns, batches: Iterator[Any]) -> Iterator[_C
     number = 0
     for batch in batches:
         # Offsets beyond the file would be followed: pyarrow checks them only if it is asked to.
-        used = batch.select([columns.image, columns.label])
+        used = batch.select([columns.image, columns.label.name])
         used.validate(full=True)
         images, paths = _contents(used.column(columns.image))
-        for content, path, label in zip(
-            images, paths, used.column(columns.label).to_pylist(), strict=True
-        ):
+        labels = columns.label.values(_Place(file, number), used.column(columns.label.name))
+        for content, path, label in zip(images, paths, labels, strict=True):
             if not content.is_valid and not path:
                 raise DataError(f"{file}: row {number}: no image")
             if path and len(path) > _LONGEST_PATH:
                 raise DataError(f"{file}: row {number}: a path of {len(path)} characters")
-            if isinstance(label, str):
-                require_label(label, _Place(file, number))
+            for one in label if isinstance(label, list) else [label]:
+                require_label(one, _Place(file, number))
             yield _Cell(content.as_buffer() if content.is_valid else None, path, label)
             number += 1
 
@@ -268,7 +272,7 @@ def _contents(column: Any) -> tuple[Any, list[str | None]]:
     return parts["bytes"], paths.to_pylist()
 
 
-def _find_columns(file: Path, schema: Any) -> _Columns:
+def _find_columns(file: Path, schema: Any, *, multilabel: bool) -> _Columns:
     features = _features(file, schema)
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
@@ -276,20 +280,17 @@ def _find_columns(file: Path, schema: Any) -> _Columns:
     images = [
         field.name for field in schema if _holds_images(field.type, features.get(field.name, {}))
     ]
-    labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    image, label = _one(images, "image"), _one(labels, "label")
-    if label is None and "label" in schema.names:
-        label = "label"
+    image, label = (
+        _one(images, "image"),
+        find_label_column(file, schema, features, multilabel=multilabel),
+    )
     if image is None or label is None:
         raise DataError(
             f"{file}: expected one column of images (bytes, or a struct of bytes and path) and one "
             "of labels; called image and label if there are several. It has "
             + ", ".join(f"{field.name} ({field.type})" for field in schema)
         )
-    names = features.get(label, {}).get("names")
-    if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
-        raise DataError(f"{file}: its huggingface metadata has names that are no list of names")
-    return _Columns(image, label, None if names is None else tuple(names))
+    return _Columns(image, label)
 
 
 def _one(found: list[str], usual: str) -> str | None:
@@ -324,6 +325,7 @@ def _features(file: Path, schema: Any) -> dict[str, Any]:
         found = found.get(key) or {}
         if not isinstance(found, dict):
             raise DataError(f"{file}: its huggingface metadata is broken: {key} is no object")
+    found = {name: listed_feature(entry) for name, entry in found.items()}
     return {name: entry for name, entry in found.items() if isinstance(entry, dict)}
 
 

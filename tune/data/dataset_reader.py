@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vptkit.datasets.dataset_bounds import require_inside
-from vptkit.datasets.dataset_files import ARCHIVES, read_data_files
+from vptkit.datasets.dataset_files import ARCHIVES, read_archives, read_data_files
 from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError
 from vptkit.images.image_file import class_folders, folders_in
-from vptkit.images.labelled_images import Splits, images_of, split_folders
+from vptkit.images.labelled_images import Splits, group_rows, images_of, split_folders
 from vptkit.paths.path_advice import advised
 from vptkit.regular_files import is_file, is_folder
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["read_splits"]
+    from vptkit.images.labelled_images import Listing
+
+__all__ = ["read_label_archives", "read_splits"]
+
+_ARCHIVES = {".parquet": read_parquet, **ARCHIVES}
 
 
 def read_splits(data: Path, *, allow_outside: bool = False, columns: str | None = None) -> Splits:
@@ -41,12 +45,32 @@ def read_splits(data: Path, *, allow_outside: bool = False, columns: str | None 
         return _read_splits(data, allow_outside=allow_outside, columns=parse_columns(columns))
 
 
-def _read_splits(data: Path, *, allow_outside: bool, columns: Mapping[str, str]) -> Splits:
+def read_label_archives(data: Path, *, allow_outside: bool = False) -> Listing | None:
+    """Images with several labels in archives or a saved Hugging Face data set; None if there is none.
+
+    Args:
+        data, allow_outside: of `read_splits`.
+
+    Raises:
+        DataError: broken, or files that lie outside of the data set.
+        MissingExtraError: pyarrow is not installed.
+    """
+    if _is_saved(data):
+        return read_saved(data, allow_outside=allow_outside, multilabel=True)
+    return read_archives(data, _ARCHIVES, allow_outside=allow_outside, multilabel=True)
+
+
+def _is_saved(data: Path) -> bool:
     saved = "state.json", "dataset_info.json"
-    if is_file(data / "dataset_dict.json") or all(is_file(data / name) for name in saved):
-        return read_saved(data, allow_outside=allow_outside)
-    archives = {".parquet": read_parquet, **ARCHIVES}
-    found = read_data_files(data, archives, allow_outside=allow_outside, columns=columns)
+    return is_file(data / "dataset_dict.json") or all(is_file(data / name) for name in saved)
+
+
+def _read_splits(data: Path, *, allow_outside: bool, columns: Mapping[str, str]) -> Splits:
+    if _is_saved(data):
+        saved = group_rows(*read_saved(data, allow_outside=allow_outside))
+        require_inside(data, images_of(saved), allow_outside=allow_outside)
+        return saved
+    found = read_data_files(data, _ARCHIVES, allow_outside=allow_outside, columns=columns)
     if found is not None:
         return found
     if not is_folder(data):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.datasets.dataset_bounds import inside_of
-from vptkit.datasets.multilabel_dataset import LabelledImages, read_multilabel
+from vptkit.datasets.multilabel_dataset import LabelledImages, LabelSets, read_multilabel
 from vptkit.datasets.table_columns import parse_columns
 from vptkit.errors import DataError
 from vptkit.paths.path_advice import advised
 
-from .dataset_reader import read_splits
+from .dataset_reader import read_label_archives, read_splits
 from .label_strata import label_strata
 from .splits import FEWEST, Split, require_use
 
@@ -25,10 +25,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["load_label_splits"]
+__all__ = ["load_label_splits", "read_label_sets"]
 
 _STREAM = 5  # apart from the other streams of the seed
 _TOLD = 5  # labels
+
+
+def read_label_sets(
+    data: Path, *, allow_outside: bool = False, columns: str | None = None
+) -> LabelSets:
+    """All images with their labels, in the splits that the data names.
+
+    Args:
+        data: of `vptkit.datasets.multilabel_dataset.read_multilabel`, or what has one label an image.
+        allow_outside, columns: of `dataset_reader.read_splits`.
+
+    Raises:
+        DataError: no images, no label, or broken.
+    """
+    with advised(data, "data", DataError):
+        return read_multilabel(
+            data,
+            lambda: read_splits(data, allow_outside=allow_outside, columns=columns),
+            archived=lambda: read_label_archives(data, allow_outside=allow_outside),
+            allow_outside=allow_outside,
+            columns=parse_columns(columns),
+        )
 
 
 def load_label_splits(
@@ -46,7 +68,7 @@ def load_label_splits(
     (`label_strata`), if that gives five images a label in the mean. A named val with fewer joins train.
 
     Args:
-        data: of `vptkit.datasets.multilabel_dataset.read_multilabel`, or what has one label an image.
+        data: of `read_label_sets`.
         seed, val_share, test_share, allow_outside, columns: of `splits.load_splits`.
 
     Labels that no training image has are left out, which `notes` of train say; so do they of labels that
@@ -56,13 +78,7 @@ def load_label_splits(
         DataError: no images, no label, no training images, or a share other than the usual one of a
             split that is not drawn.
     """
-    with advised(data, "data", DataError):
-        labels, found = read_multilabel(
-            data,
-            lambda: read_splits(data, allow_outside=allow_outside, columns=columns),
-            allow_outside=allow_outside,
-            columns=parse_columns(columns),
-        )
+    labels, found = read_label_sets(data, allow_outside=allow_outside, columns=columns)
     if "" not in found and "train" not in found:
         raise DataError(f"{data}: no training images, only {', '.join(sorted(found))}")
     named = "val" in found

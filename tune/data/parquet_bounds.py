@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from vptkit.errors import DataError
@@ -69,7 +70,7 @@ def rows_at_once(file: Path, metadata: Any, columns: Collection[str]) -> int:
     size = file.stat().st_size
     if min((g.num_rows for g in groups), default=0) < 0 or rows > min(size, _MOST_ROWS):
         raise DataError(f"{file}: {rows} rows in {size} bytes, which no such file has")
-    whole, sizes = 0, _Sizes()
+    whole, sizes, values = 0, _Sizes(), Counter[str]()
     with open_regular(file, DataError) as stream:
         for group in groups:
             for chunk in map(group.column, range(group.num_columns)):
@@ -87,6 +88,14 @@ def rows_at_once(file: Path, metadata: Any, columns: Collection[str]) -> int:
                             f"{file}: {size} bytes would be unpacked to {whole} or more"
                         )
                     pages.append(page)
+                # A list may have any number of values, which take no room in the file.
+                values[chunk.path_in_schema] += sum(
+                    max(p.values, 0) for p in pages if p.kind != _DICTIONARY
+                )
+                if values[chunk.path_in_schema] > _MOST_ROWS:
+                    raise DataError(
+                        f"{file}: more than {_MOST_ROWS:,} values of {chunk.path_in_schema}"
+                    )
                 sizes.add(pages)
     return sizes.rows()
 

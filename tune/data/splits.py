@@ -16,6 +16,7 @@ from vptkit.datasets.dataset_bounds import inside_of
 from vptkit.datasets.dataset_summary import dataset_line, skipped_files
 from vptkit.errors import DataError
 from vptkit.images.image_file import digest_of_image
+from vptkit.images.split_names import SPLIT_NAMES
 
 from .dataset_reader import read_splits
 
@@ -154,11 +155,13 @@ def splits_line(
 ) -> str:
     """What was read, and what was passed over; with shots, images that were not drawn are no such."""
     used = [image for split in splits.values() for image in split.images]
-    counts = {name: len(split.images) for name, split in splits.items()}
-    skipped = skipped_files(data, used)
+    names = sorted(splits, key=[*SPLIT_NAMES].index)
+    counts = {name: len(splits[name].images) for name in names}
+    several = splits["train"].targets.ndim == 2
+    skipped = skipped_files(data, used, multilabel=several)
     if shots:
         del skipped["image in no class"], skipped["image not listed"]
-    line = dataset_line(data, labels, counts, skipped)
+    line = dataset_line(data, labels, counts, skipped, multilabel=several)
     joined = splits["train"].joined
     return line + (
         f"; the {joined} images of val, too few to choose by, are in train" if joined else ""

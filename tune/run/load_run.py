@@ -48,6 +48,7 @@ __all__ = [
     "RunInputs",
     "RunRequest",
     "load_run",
+    "load_splits_of",
     "read_images",
     "require_apart",
     "require_judges",
@@ -146,7 +147,7 @@ def load_run(request: RunRequest) -> RunInputs:
     if not finished and leads():
         require_writable(files.adapter)
     begin_phase(request.progress, "reading")
-    labels, splits = _splits(request)
+    labels, splits = load_splits_of(request.data, config)
     if leads():
         line = splits_line(request.data, labels, splits, shots=config.shots is not None)
         keep_line(request.progress, line)
@@ -186,16 +187,17 @@ def load_run(request: RunRequest) -> RunInputs:
     )
 
 
-def _splits(request: RunRequest) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Names of the classes, or labels, and the splits."""
-    config = request.config
+def load_splits_of(data: Path, config: TuneConfig) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Names of the classes, or labels, and the splits, as the settings ask for them.
+
+    Raises:
+        DataError: of `load_splits` or `load_label_splits`.
+    """
     drawn = config.seed, config.val_share, config.test_share
     outside, columns = config.allow_outside, config.columns
     if config.task == MULTILABEL:
-        return load_label_splits(request.data, *drawn, allow_outside=outside, columns=columns)
-    return load_splits(
-        request.data, *drawn, shots=config.shots, allow_outside=outside, columns=columns
-    )
+        return load_label_splits(data, *drawn, allow_outside=outside, columns=columns)
+    return load_splits(data, *drawn, shots=config.shots, allow_outside=outside, columns=columns)
 
 
 def require_val(splits: Mapping[str, Split], config: TuneConfig) -> None:

@@ -69,13 +69,14 @@ def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
 
 
 @plain_pictures()
-def plot_line(line: Mapping[str, Any], path: Path, name: str) -> None:
+def plot_line(line: Mapping[str, Any], path: Path, name: str, score: str = "top-1") -> None:
     """Along α: the log-loss on val, which chooses, and below it the accuracies as of `plot_lambda`.
 
     Args:
         line: `vptkit.tune.phases.choose_line.Line.to_json`.
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
+        score: what is called top1 in there, as "mAP".
     """
     figure = new_figure(6.4, 6.0, dpi=130)
     above, below = figure.subplots(2, 1, sharex=True)
@@ -88,7 +89,7 @@ def plot_line(line: Mapping[str, Any], path: Path, name: str) -> None:
     _mark_chosen(above, line, "val_loss")
     above.set_ylabel("log-loss, each α tempered")
     above.set_title(in_plot(name), loc="left", fontsize="medium")
-    _draw_top1(below, line)
+    _draw_top1(below, line, score)
     below.set_xlabel(
         f"α on {_way(line)}\n"
         "chosen: the smallest log-loss; bars: standard error of the difference to it"
@@ -100,7 +101,7 @@ def plot_line(line: Mapping[str, Any], path: Path, name: str) -> None:
 
 
 @plain_pictures()
-def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
+def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str, score: str = "top-1") -> None:
     """Test accuracy (ID) against ood accuracy along λ or α, which is written beside each point.
 
     Args:
@@ -108,6 +109,7 @@ def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
             `ood_top1` in its curve.
         path: of the PNG; replaced if it exists.
         name: of the adapter, for the title.
+        score: of `plot_line`.
     """
     key, letter = _key(rescale)
     figure = new_figure(5.6, 4.6, dpi=130)
@@ -134,8 +136,8 @@ def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str) -> None:
             axes.plot(*place, marker, ms=13, mfc="none", mec="k", mew=1.5, ls="", label=label)
     axes.margins(0.15)
     _widen(axes)
-    axes.set_xlabel("ID: top-1 on test")
-    axes.set_ylabel("OOD: top-1 on ood")
+    axes.set_xlabel(f"ID: {score} on test")
+    axes.set_ylabel(f"OOD: {score} on ood")
     axes.set_title(f"{in_plot(name)}: {letter} on {_way(rescale)}", loc="left", fontsize="medium")
     axes.legend(frameon=False)
     _plain(axes)
@@ -154,7 +156,7 @@ def _way(rescale: Mapping[str, Any]) -> str:
     return {"gamma": "γ", "beta": "β", "both": "γ and β"}[rescale["what"]]
 
 
-def _draw_top1(axes: Axes, rescale: Mapping[str, Any]) -> None:
+def _draw_top1(axes: Axes, rescale: Mapping[str, Any], score: str = "top-1") -> None:
     """Accuracies along λ or α, plain tuning as a line, and the chosen point."""
     key, _ = _key(rescale)
     styles = {"val": ("C0", "-"), "test": ("C2", "--"), "ood": ("C3", ":")}
@@ -164,7 +166,7 @@ def _draw_top1(axes: Axes, rescale: Mapping[str, Any]) -> None:
             label = split if split == "val" else f"{split} (not used to choose)"
             axes.plot(*zip(*points, strict=True), line, color=color, marker=".", label=label)
     _mark_chosen(axes, rescale, "val_top1")
-    axes.set_ylabel("top-1")
+    axes.set_ylabel(score)
     _plain(axes)
 
 

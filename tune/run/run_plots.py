@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from vptkit.plot_text import can_draw
@@ -72,7 +73,7 @@ def _draw(
     rescale = norms["rescale"] if norms is not None else None
     for document, ending, plot in (
         (rescale, "lambda.png", rescale_plots.plot_lambda),
-        (line, "line.png", rescale_plots.plot_line),
+        (line, "line.png", functools.partial(rescale_plots.plot_line, score=score)),
     ):
         if not document or len(document["curve"]) < 2:  # a line that ends where it starts
             continue
@@ -80,5 +81,5 @@ def _draw(
         plot(document, plots[-1], name)
         if any("ood_top1" in row for row in document["curve"]):
             plots.append(files.beside("id-ood.png"))
-            rescale_plots.plot_id_ood(document, plots[-1], name)
+            rescale_plots.plot_id_ood(document, plots[-1], name, score=score)
     return plots

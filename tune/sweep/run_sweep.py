@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vptkit.atomic_files import atomic_file, require_writable
 from vptkit.errors import AdapterError, DataError, OutputError, VptkitError
 from vptkit.formats.adapter import read_adapter
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.part_files import remove_dead_parts
 from vptkit.plot_text import can_draw
 from vptkit.private_files import locked
@@ -30,9 +31,10 @@ from .trial import adapter_from_checkpoint, require_inputs
 from .trial_store import Book, Trial, open_book
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from vptkit.progress import Progress
+    from vptkit.tune.run.run_result import TuneResult
 
 __all__ = ["Runner", "leaderboard_table", "sweep", "sweep_from_mapping"]
 
@@ -104,14 +106,15 @@ def sweep(
 def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
     """The leaderboard as text: the best trials, those that failed, and where the adapter is."""
     rows, swept = document["leaderboard"], list(document["space"])
-    header = ["trial", "state", *swept, "val log-loss", "val top-1", "epochs"]
+    score, name = ("val_map", "val mAP") if _several(rows) else ("val_top1", "val top-1")
+    header = ["trial", "state", *swept, "val log-loss", name, "epochs"]
     cells = [
         [
             str(row["trial"]),
             row["state"] + (f" ({row['workers']} workers)" if row["workers"] > 1 else ""),
             *(_cell(row["settings"][name]) for name in swept),
             _cell(row["val_loss"], ".4f"),
-            _cell(row["val_top1"], ".4f"),
+            _cell(row[score], ".4f"),
             str(row["epochs"]),
         ]
         for row in rows[:limit]
@@ -122,10 +125,10 @@ def leaderboard_table(document: dict[str, Any], *, limit: int = 20) -> str:
     lines += [f"trial {r['trial']} {r['state']}: {r['error']}" for r in rows if r["error"]]
     best = document["best"]
     if best is not None:
-        test = "" if best["test_top1"] is None else f", test {best['test_top1']:.4f}"
-        lines.append(
-            f"best: trial {best['trial']}, val {best['val_top1']:.4f}{test}: {best['adapter']}"
-        )
+        val, test = best[score], best[score.replace("val", "test")]
+        what = "mAP " if score == "val_map" else ""
+        told = f"{what}{val:.4f}" + ("" if test is None else f", test {test:.4f}")
+        lines.append(f"best: trial {best['trial']}, val {told}: {best['adapter']}")
     return "\n".join([lines[0], *map(shown, lines[1:])])  # the table is shown already
 
 
@@ -161,6 +164,7 @@ def _best(plan: Sweep, book: Book, trial: Trial, runner: Runner) -> dict[str, An
         "settings": trial.settings,
         "val_top1": result.val_top1,
         "test_top1": result.test_top1,
+        **_maps(result),
         "best_epoch": result.best_epoch,
         "trainable": result.trainable,
         "adapter": str(output),
@@ -174,13 +178,35 @@ def _document(plan: Sweep, book: Book, best: dict[str, Any] | None) -> dict[str,
         **{key: value for key, value in plan.to_json().items() if key != "trials"},
         "chosen_by": "val_loss",
         "best": best,
-        "leaderboard": [trial.to_json() for trial in book.ranked()],
+        "leaderboard": [_row(plan, trial) for trial in book.ranked()],
     }
+
+
+def _row(plan: Sweep, trial: Trial) -> dict[str, Any]:
+    """A line of the leaderboard; of several labels an image the score is mAP, and called so."""
+    row = trial.to_json()
+    if plan.config(trial.number).task == MULTILABEL:
+        row |= {"val_top1": None, "val_map": row["val_top1"]}
+    return row
+
+
+def _maps(result: TuneResult) -> dict[str, float | None]:
+    """Of several labels an image, mAP on val and test."""
+    if result.multilabel is None:
+        return {}
+    parts = {split: result.multilabel[split] for split in ("val", "test")}
+    return {f"{split}_map": part["map"] if part else None for split, part in parts.items()}
+
+
+def _several(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any("val_map" in row for row in rows)
 
 
 def _write_leaderboard(document: dict[str, Any], folder: Path) -> None:
     names = list(document["space"])
     plain = ["state", "val_loss", "val_top1", "best_epoch", "epochs", "workers", "error"]
+    if _several(document["leaderboard"]):
+        plain.insert(3, "val_map")
     with (
         atomic_file(folder / "leaderboard.csv") as part,
         part.open("w", encoding="utf-8", newline="") as stream,

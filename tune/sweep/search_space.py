@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.errors import VptkitError
-from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.tune.config import PATHS, TuneConfig, config_from_mapping
 from vptkit.tune.idle_settings import idle_settings, without_idle
 
@@ -155,12 +154,7 @@ class Sweep:
         Raises:
             VptkitError: a setting is out of range, or for single runs only.
         """
-        config = config_from_mapping(self.settings(number))
-        if config.task == MULTILABEL:
-            raise VptkitError(
-                "settings: task is multilabel, which sweeps do not have: call vptkit tune for each trial"
-            )
-        return config
+        return config_from_mapping(self.settings(number))
 
     def to_json(self) -> dict[str, Any]:
         """What makes it this sweep and no other: not how it is run."""

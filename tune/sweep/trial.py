@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_file
 from vptkit.errors import DataError, TrainingError, VptkitError
+from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.formats.tensor_file import read_metadata
 from vptkit.strict_json import parse_json
 from vptkit.tune.backbone.timm_backbone import create_backbone, preprocess_of
 from vptkit.tune.config import config_from_mapping
 from vptkit.tune.data.dataset_reader import read_splits
-from vptkit.tune.data.splits import load_splits
-from vptkit.tune.run.load_run import require_apart, require_judges, require_val
+from vptkit.tune.data.multilabel_splits import read_label_sets
+from vptkit.tune.run.load_run import load_splits_of, require_apart, require_judges, require_val
 from vptkit.tune.run.tune_run import tune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.splits import Split
@@ -54,9 +55,10 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
         )
     drawing = ("seed", "val_share", "test_share")
     varied = [key for key in drawing if len({getattr(config, key) for config in configs}) > 1]
+    if len({config.task for config in configs}) > 1:
+        raise VptkitError("[space] varies task: losses of one label and of several compare nothing")
     outside = any(config.allow_outside for config in configs)
-    columns = configs[0].columns
-    if varied and "val" not in read_splits(data, allow_outside=outside, columns=columns):
+    if varied and "val" not in _named_splits(data, replace(configs[0], allow_outside=outside)):
         raise VptkitError(
             f"{data} has no val split of its own, it is drawn by seed, val_share and test_share, "
             f"and the sweep varies {', '.join(varied)}: its trials would be judged on different "
@@ -65,15 +67,7 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     splits: dict[int | None, dict[str, Split]] = {}
     for config in configs:
         if config.shots not in splits:
-            shares, shots = (config.val_share, config.test_share), config.shots
-            splits[shots] = load_splits(
-                data,
-                config.seed,
-                *shares,
-                shots=shots,
-                allow_outside=outside,
-                columns=config.columns,
-            )[1]
+            splits[config.shots] = load_splits_of(data, replace(config, allow_outside=outside))[1]
         require_val(splits[config.shots], config)
     for found in splits.values():
         require_judges(data, found)
@@ -82,6 +76,14 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
     strict = [config for config in configs if config.strict]
     for found in splits.values() if strict else ():
         require_apart(data, found, preprocess_of(models[0]), skip_broken=strict[0].skip_broken)
+
+
+def _named_splits(data: Path, config: TuneConfig) -> Collection[str]:
+    """The splits that the data itself names."""
+    outside, columns = config.allow_outside, config.columns
+    if config.task == MULTILABEL:
+        return read_label_sets(data, allow_outside=outside, columns=columns).splits
+    return read_splits(data, allow_outside=outside, columns=columns)
 
 
 def run_trial(
@@ -97,8 +99,8 @@ def run_trial(
         start: a checkpoint to go on from.
         report: called after each epoch with `record_of` the checkpoint and the checkpoint's file,
             which is gone after the call; and once more at the end, with finished = true and what
-            the adapter itself has on val: accuracy, and log-loss with its temperature. What it
-            raises ends the trial.
+            the adapter itself has on val: accuracy (of several labels an image mAP), and log-loss
+            with its temperature. What it raises ends the trial.
 
     Raises:
         VptkitError: the settings or the data do not allow it.
@@ -125,6 +127,9 @@ def run_trial(
             reason = "; ".join(result.warnings) or "the training had no epoch"
             raise VptkitError(reason.removeprefix("the training diverged: "))
         judged = {"best_top1": result.val_top1}
+        if result.multilabel is not None:  # it is left as it was where no image has a label
+            part = result.multilabel["val"] or {}
+            judged = {"best_top1": part.get("map") or last["best_top1"]}
         if result.confidence is not None:
             judged["best_loss"] = result.confidence["val_loss"][1]
         report({**last, **judged, "finished": True}, None)
@@ -152,7 +157,7 @@ def record_of(checkpoint: Path) -> dict[str, Any]:
     """How far a checkpoint has come: a flat document.
 
     {"epoch", "val_top1", "val_loss", ... of the last epoch; "best_epoch", "best_top1", "best_loss";
-    "finished": false}.
+    "finished": false}. Of several labels an image all that is called top1 is mAP.
 
     Raises:
         DataError: not a checkpoint.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from vptkit.errors import DataError
 from vptkit.images.image_file import folders_in, image_files
@@ -20,13 +19,20 @@ from .table_dataset import has_labels, read_table, table_rows
 from .webdataset import CLASS_NAMES, read_shards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from vptkit.images.labelled_images import Splits
+    from vptkit.images.labelled_images import Listing, Splits
 
-__all__ = ["ARCHIVES", "TABLES", "Reader", "read_data_files"]
+__all__ = ["ARCHIVES", "TABLES", "Reader", "read_archives", "read_data_files"]
 
-Reader = Callable[[Sequence[Path], Path], "Splits"]  # files, the folder they lie in → images
+
+class Reader(Protocol):
+    """Reads archives of one kind."""
+
+    def __call__(self, files: Sequence[Path], root: Path, *, multilabel: bool = False) -> Listing:
+        """The images of files that lie in the folder `root`; each may have several labels, or one."""
+
+
 ARCHIVES: Mapping[str, Reader] = {".tar": read_shards}
 TABLES = (".csv", ".tsv", ".jsonl")
 
@@ -57,22 +63,41 @@ def read_data_files(
         found = _read_file(data, archives, columns or {}, allow_outside=allow_outside)
     elif is_folder(data):
         found = _read_lists(data, columns or {}, allow_outside=allow_outside)
-        found = found or _read_folder(data, archives, allow_outside=allow_outside)
+        listing = None if found else read_archives(data, archives, allow_outside=allow_outside)
+        found = found if listing is None else group_rows(*listing)
     if found is not None:
         require_inside(data, images_of(found), allow_outside=allow_outside)
     return found
 
 
-def _read_folder(
-    data: Path, archives: Mapping[str, Reader], *, allow_outside: bool
-) -> Splits | None:
+def read_archives(
+    data: Path,
+    archives: Mapping[str, Reader] = ARCHIVES,
+    *,
+    allow_outside: bool = False,
+    multilabel: bool = False,
+) -> Listing | None:
+    """The images of an archive, or of the archives in a folder; None if there is none.
+
+    Args:
+        data, archives, allow_outside: of `read_data_files`.
+        multilabel: an image may have several labels.
+
+    Raises:
+        DataError: an archive that is broken, or that only `vptkit tune` reads.
+    """
+    if is_file(data):
+        if (suffix := data.suffix.lower()) not in archives:
+            return None
+        require_inside(data, _class_names(data.parent), allow_outside=allow_outside)
+        return archives[suffix]([data], data.parent, multilabel=multilabel)
     for suffix in dict.fromkeys((*archives, ".parquet")):  # a board has no pyarrow
         files = _files(data, suffix)
         if not files or _has_image_folders(data):
             continue
         if suffix in archives:
             require_inside(data, [*files, *_class_names(data)], allow_outside=allow_outside)
-            return archives[suffix](files, data)
+            return archives[suffix](files, data, multilabel=multilabel)
         raise DataError(
             f"{files[0]}: only vptkit tune reads {suffix} files; expected folders of images, a CSV "
             f"file, or files that end in {', '.join(archives)}"
@@ -117,9 +142,8 @@ def _read_file(
         return read_table(file, columns)
     if suffix == ".json":
         return group_rows(file, read_coco(file))
-    if suffix in archives:
-        require_inside(file, _class_names(file.parent), allow_outside=allow_outside)
-        return archives[suffix]([file], file.parent)
+    if listing := read_archives(file, archives, allow_outside=allow_outside):
+        return group_rows(*listing)
     raise DataError(
         f"{file}: not a data set that is read here: expected a folder, or a file that ends in "
         f"{', '.join((*TABLES, '.json', *archives))}"

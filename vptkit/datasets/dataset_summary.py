@@ -25,7 +25,12 @@ _ABOUT = (".json", ".md", ".txt", ".yaml", ".yml")  # what describes archives th
 
 
 def dataset_line(
-    data: Path, labels: Sequence[str], counts: Mapping[str, int], skipped: Mapping[str, int]
+    data: Path,
+    labels: Sequence[str],
+    counts: Mapping[str, int],
+    skipped: Mapping[str, int],
+    *,
+    multilabel: bool = False,
 ) -> str:
     """As "flowers5: 5 classes (daisy, roses, …), train 400, test 250; 3 files skipped (.heic 3)".
 
@@ -34,11 +39,13 @@ def dataset_line(
         labels: of the classes.
         counts: split → number of its images.
         skipped: of `skipped_files`.
+        multilabel: an image may have several: then they are no classes.
     """
     names = ", ".join([*labels[:_NAMES], *(["…"] if len(labels) > _NAMES else [])])
     images = ", ".join(f"{name or 'images'} {count:,}" for name, count in counts.items())
     name = data.name or data.resolve().name
-    classes = f"{len(labels)} class" + ("es" if len(labels) != 1 else "")
+    one, many = ("label", "s") if multilabel else ("class", "es")
+    classes = f"{len(labels)} {one}" + (many if len(labels) != 1 else "")
     parts = [f"{name}: {classes} ({names}), {images}", skipped_text(skipped)]
     return "; ".join(filter(None, parts))
 
@@ -54,7 +61,9 @@ def skipped_text(skipped: Mapping[str, int]) -> str:
     return f"{count:,} file{'s' if count != 1 else ''} skipped ({', '.join(told)})"
 
 
-def skipped_files(data: Path, used: Iterable[ImageFile]) -> Counter[str]:
+def skipped_files(
+    data: Path, used: Iterable[ImageFile], *, multilabel: bool = False
+) -> Counter[str]:
     """How many files of a data set are in none of its splits and classes, by kind.
 
     Of a folder all that lies below counts; of a CSV or of archives what lies in the folders of what
@@ -63,6 +72,7 @@ def skipped_files(data: Path, used: Iterable[ImageFile]) -> Counter[str]:
     Args:
         data: what the user named.
         used: the images that were read.
+        multilabel: they were read as having any number of labels.
     """
     images = list(used)
     archives = {image.file for image in images if isinstance(image, PackedImage)}
@@ -80,7 +90,7 @@ def skipped_files(data: Path, used: Iterable[ImageFile]) -> Counter[str]:
         left = sum(str(image) not in files for image in listing.images)
         found["image in no class"] += left
     found["link to a folder"] -= len(places) - 1  # those were followed
-    for list_of_images in lists_in(data):
+    for list_of_images in lists_in(data, multilabel=multilabel):
         found[list_of_images.suffix.lower()] -= 1  # that was read
     return +found
 

@@ -79,6 +79,11 @@ def labels_in(where: str, cell: Any, separator: str) -> tuple[str | int, ...]:
     for value in values:
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise DataError(f"{where}: {value!r} among its labels, expected names or numbers")
+    if len(set(values)) < len(values) and set(values) <= {0, 1}:
+        raise DataError(
+            f"{where}: its labels are {str(values[:8])[1:-1]}, which may be a 0 or 1 for each label. Expected "
+            "the numbers or names of those that it has, each once"
+        )
     return tuple(dict.fromkeys(value for value in values if value != ""))
 
 

@@ -1,4 +1,4 @@
-"""Images with any number of labels, also none: tables, COCO, {file: [labels]}, and whatever has one each.
+"""Images with any number of labels, also none: tables, COCO, {file: [labels]}, archives, and what has one each.
 
 A table has several labels in a cell (`label_cells`), a column of 0 and 1 for each label, or a line for
 each label of an image.
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vptkit.errors import DataError
-from vptkit.images.image_file import folders_in, image_files
-from vptkit.images.labelled_images import Row, require_label
+from vptkit.images.image_file import folders_in, image_files, spelled
+from vptkit.images.labelled_images import Row, named_label, spelled_names
 from vptkit.images.split_names import split_of_name
 from vptkit.regular_files import is_file, is_folder, read_regular
 from vptkit.strict_json import parse_json
 
 from .coco_dataset import read_coco_labels
 from .dataset_bounds import require_inside
+from .dataset_files import read_archives
 from .label_cells import is_uncertain, labels_in, separator_of, yes_or_no
 from .list_places import ONE_HOT, lists_in, split_of_list
 from .listed_images import ListedImages
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.images.image_file import ImageFile
-    from vptkit.images.labelled_images import Splits
+    from vptkit.images.labelled_images import Listing, Splits
 
     from .table_columns import Columns
     from .table_dataset import Line
@@ -72,6 +73,7 @@ def read_multilabel(
     data: Path,
     single: Callable[[], Splits],
     *,
+    archived: Callable[[], Listing | None] | None = None,
     allow_outside: bool = False,
     columns: Mapping[str, str] | None = None,
 ) -> LabelSets:
@@ -81,6 +83,8 @@ def read_multilabel(
         data: a table, a JSON of COCO or of {file: [labels]}, or a folder with such a list in it, or in each
             of its splits (`list_places`; `labels.json` for the second kind of JSON).
         single: reads whatever else there is; each image has one label there.
+        archived: reads archives, None if there is none; without it, those of
+            `vptkit.datasets.dataset_files.ARCHIVES` are read.
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         columns: of `vptkit.datasets.table_columns.parse_columns`.
 
@@ -90,10 +94,17 @@ def read_multilabel(
     """
     asked = columns or {}
     rows, declared = _rows(data, asked, allow_outside=allow_outside)
+    names = None
     if rows is None:
-        return _one_each(single())
+        if archived is None:
+            listing = read_archives(data, allow_outside=allow_outside, multilabel=True)
+        else:
+            listing = archived()
+        if listing is None:
+            return _one_each(single())
+        rows, names = [_several(row) for row in listing.rows], listing.names
     require_inside(data, (row.image for row in rows), allow_outside=allow_outside)
-    return _grouped(data, rows, declared)
+    return _grouped(data, rows, declared, spelled_names(data, names))
 
 
 def _rows(
@@ -173,8 +184,7 @@ def _table_rows(
         if columns.label is None or known.split != told:
             odd = "in another split" if known.split != told else "already"
             raise DataError(f"{where}: {name} stands in an earlier line {odd}")
-        assert isinstance(known.label, tuple)  # noqa: S101 - as above
-        rows[name] = known._replace(label=tuple(dict.fromkeys((*known.label, *labels))))
+        rows[name] = known._replace(label=tuple(dict.fromkeys((*_labels_of(known), *labels))))
     return list(rows.values()), tuple(name.strip() for name in columns.classes)
 
 
@@ -219,8 +229,25 @@ def _json_rows(file: Path, split: str = "") -> Iterator[Row]:
             yield Row(own, labels, found.find(where, name, repr(name)))
 
 
-def _grouped(place: Path, rows: Sequence[Row], declared: Sequence[str]) -> LabelSets:
+def _several(row: Row) -> Row:
+    """A row of an archive with a tuple of labels."""
+    if row.label is None:
+        raise DataError(
+            f"{row.image}: its label is null; an image without labels has an empty list"
+        )
+    return row._replace(label=labels_in(str(row.image), row.label, ""))
+
+
+def _grouped(
+    place: Path, rows: Sequence[Row], declared: Sequence[str], names: Sequence[str] | None = None
+) -> LabelSets:
     """Rows by split, with their labels as a matrix.
+
+    Args:
+        place: what was read, for messages.
+        rows: the images, with tuples of labels.
+        declared: labels that have columns.
+        names: of labels that are numbers.
 
     Raises:
         DataError: no images or labels, labels that are partly numbers and partly names, or images of
@@ -235,16 +262,12 @@ def _grouped(place: Path, rows: Sequence[Row], declared: Sequence[str]) -> Label
             f"{image}: nothing says which split this is of, though other images have one"
             f" ({', '.join(sorted(splits - {''}))})"
         )
-    given: set[str | int] = set()
-    for row in rows:
-        assert isinstance(row.label, tuple)  # noqa: S101 - of our own making
-        for label in row.label:
-            require_label(label, row.image)
-        given |= set(row.label)
+    rows = [_named(row, names) for row in rows]
+    given = {label for row in rows for label in _labels_of(row)}
     if len({type(label) for label in given}) > 1:
         told = ", ".join(sorted(map(repr, given))[:4])
         raise DataError(f"{place}: some labels are numbers, some are names, as {told}")
-    order: list[str | int] = list(declared) or sorted(given)
+    order: list[str | int] = list(names or dict.fromkeys(map(spelled, declared))) or sorted(given)
     if not order:
         raise DataError(f"{place}: no image has a label")
     return LabelSets(
@@ -257,9 +280,19 @@ def _some(order: Sequence[str | int], rows: Sequence[Row]) -> LabelledImages:
     places = {label: place for place, label in enumerate(order)}
     truth = np.zeros((len(rows), len(order)), dtype=bool)
     for number, row in enumerate(rows):
-        assert isinstance(row.label, tuple)  # noqa: S101 - of our own making
-        truth[number, [places[label] for label in row.label]] = True
+        truth[number, [places[label] for label in _labels_of(row)]] = True
     return LabelledImages(tuple(row.image for row in rows), truth)
+
+
+def _named(row: Row, names: Sequence[str] | None) -> Row:
+    return row._replace(
+        label=tuple(named_label(label, names, row.image) for label in _labels_of(row))
+    )
+
+
+def _labels_of(row: Row) -> tuple[str | int, ...]:
+    assert isinstance(row.label, tuple)  # noqa: S101 - of our own making
+    return row.label
 
 
 def _one_each(splits: Splits) -> LabelSets:

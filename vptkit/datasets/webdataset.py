@@ -3,7 +3,8 @@
 Read with the standard library: an image is a place in its shard, opened at random. So compressed
 shards are refused, and nothing is fetched from addresses. Of the format are read: keys, images of
 Pillow's formats, labels in .cls (a number or a name), else in .json ({"label": ...}), and
-classnames.txt beside the shards or their folders, one name a line.
+classnames.txt beside the shards or their folders, one name a line. Where an image may have several
+labels, the .json counts first, which may have a list of them ({"labels": [...]}, or "label").
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from vptkit.decoding.image_formats import IMAGE_SUFFIXES
 from vptkit.errors import DataError
 from vptkit.images.image_file import PackedImage
-from vptkit.images.labelled_images import Row, Splits, group_rows, require_label, split_of_file
+from vptkit.images.labelled_images import Listing, Row, require_label, split_of_file
 from vptkit.regular_files import open_regular, read_regular
 
 if TYPE_CHECKING:
@@ -32,23 +33,24 @@ _LONGEST_TEXT = 1 << 20  # bytes of a .cls or .json
 _LONGEST_HEADER = 16 << 10  # tarfile takes the square of it in time
 
 
-def read_shards(files: Sequence[Path], root: Path) -> Splits:
+def read_shards(files: Sequence[Path], root: Path, *, multilabel: bool = False) -> Listing:
     """The images of some shards, in order.
 
     Args:
         files: the shards; their names or folders may tell the split.
         root: the folder that they lie in.
+        multilabel: an image may have several labels.
 
     Raises:
-        DataError: not a plain tar file, or a sample without image or label.
+        DataError: on the way through the rows: not a plain tar file, or a sample without image or label.
     """
     rows = (
         Row(split, label, image)
         for file in files
         for split in [split_of_file(file, root)]
-        for label, image in _samples(file)
+        for label, image in _samples(file, multilabel=multilabel)
     )
-    return group_rows(root, rows, _class_names(root / CLASS_NAMES))
+    return Listing(root, rows, _class_names(root / CLASS_NAMES))
 
 
 class _Bounded:
@@ -74,10 +76,11 @@ def _class_names(file: Path) -> list[str] | None:
     return [line.strip() for line in text.rstrip().splitlines()]
 
 
-def _samples(file: Path) -> Iterator[tuple[object, PackedImage]]:
+def _samples(file: Path, *, multilabel: bool) -> Iterator[tuple[object, PackedImage]]:
     """Label and image of each sample."""
     labels: dict[str, object] = {}
     images: dict[str, PackedImage] = {}
+    first = ".json" if multilabel else ".cls"
     for key, suffix, member in _members(file):
         if isinstance(member, PackedImage):
             if key in images:
@@ -85,7 +88,7 @@ def _samples(file: Path) -> Iterator[tuple[object, PackedImage]]:
                     f"{file}: {key} has two images, {images[key].name} and {member.name}"
                 )
             images[key] = member
-        elif member is not None and (suffix == ".cls" or key not in labels):
+        elif member is not None and (suffix == first or key not in labels):
             labels[key] = member
     for key in sorted(set(images) ^ set(labels)):
         lacks = "no label (.cls, or .json with label)" if key in images else "no image"
@@ -134,14 +137,24 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _label(file: Path, member: tarfile.TarInfo, stream: BinaryIO, suffix: str) -> object:
-    """What a .cls or .json says; None for a .json without "label"."""
+    """What a .cls or .json says; None for a .json without "label" and "labels"."""
     if member.size > _LONGEST_TEXT:
         raise DataError(f"{file}: {member.name} has {member.size} bytes, which no label has")
     stream.seek(member.offset_data)
     try:
         text = stream.read(member.size).decode("utf-8").strip()
-        label = json.loads(text).get("label") if suffix == ".json" else text
-        require_label(label, f"{file}: {member.name}")
-        return int(label) if isinstance(label, str) and label.isdecimal() else label
+        label = _label_of(json.loads(text)) if suffix == ".json" else text
+        for one in label if isinstance(label, list) else [label]:
+            require_label(one, f"{file}: {member.name}")
+        return [*map(_number, label)] if isinstance(label, list) else _number(label)
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: {member.name} is broken: {error}") from error
+
+
+def _label_of(document: dict[str, object]) -> object:
+    label = document.get("label")
+    return document.get("labels") if label is None else label
+
+
+def _number(label: object) -> object:
+    return int(label) if isinstance(label, str) and label.isdecimal() else label

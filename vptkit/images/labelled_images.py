@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.errors import DataError
@@ -13,7 +13,7 @@ from .image_file import folders_in, is_utf8, spelled
 from .split_names import SPLIT_NAMES, split_of_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .image_file import ImageFile
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 __all__ = [
     "SPLIT_NAMES",
     "Classes",
+    "Listing",
     "Row",
     "Splits",
     "group_rows",
     "images_of",
+    "named_label",
     "require_label",
+    "spelled_names",
     "split_folders",
     "split_of_file",
     "split_of_name",
@@ -43,13 +46,27 @@ class Row(NamedTuple):
     Attributes:
         split: train, val, test, ood, or "" if nothing says.
         label: the class's name, or its number; `group_rows` refuses what is neither. Where an image may
-            have several labels: a tuple of such.
+            have several labels: a tuple of such, or a list as a file has it.
         image: where its bytes are.
     """
 
     split: str
     label: object
     image: ImageFile
+
+
+class Listing(NamedTuple):
+    """Labelled images as archives have them.
+
+    Attributes:
+        place: what was read, for messages.
+        rows: the images; to be gone through once.
+        names: of the classes, for labels that are numbers; None if there are none.
+    """
+
+    place: Path
+    rows: Iterable[Row]
+    names: Sequence[str] | None = None
 
 
 def images_of(splits: Splits) -> Iterator[ImageFile]:
@@ -105,15 +122,10 @@ def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = N
             name, a name that is unknown or of two classes, labels that are partly numbers and
             partly names, or images of which only some have a split.
     """
-    for name in names or ():
-        require_label(name, place)
-    names = None if names is None else [spelled(name) for name in names]
-    for name, count in Counter(names or ()).items():
-        if count > 1:
-            raise DataError(f"{place}: {count} classes are called {name!r}; names must differ")
+    names = spelled_names(place, names)
     found: dict[str, dict[str | int, list[ImageFile]]] = {}
     for split, label, image in rows:
-        found.setdefault(split, {}).setdefault(_named(label, names, image), []).append(image)
+        found.setdefault(split, {}).setdefault(named_label(label, names, image), []).append(image)
     if not found:
         raise DataError(f"{place}: no images in there")
     if "" in found and len(found) > 1:
@@ -136,6 +148,23 @@ def group_rows(place: Path, rows: Iterable[Row], names: Sequence[str] | None = N
     }
 
 
+def spelled_names(place: object, names: Sequence[str] | None) -> list[str] | None:
+    """Names of classes as `image_file.spelled` has them, for labels that are numbers.
+
+    Raises:
+        DataError: a name that is none, or two that are the same.
+    """
+    if names is None:
+        return None
+    for name in names:
+        require_label(name, place)
+    found = [spelled(name) for name in names]
+    for name, count in Counter(found).items():
+        if count > 1:
+            raise DataError(f"{place}: {count} classes are called {name!r}; names must differ")
+    return found
+
+
 def require_label(label: object, image: object) -> None:
     """Refuse what is no name of a class, before many of them are kept.
 
@@ -152,7 +181,22 @@ def require_label(label: object, image: object) -> None:
         raise DataError(f"{image}: its label {label!r} is not UTF-8; rename the class")
 
 
-def _named(label: object, names: Sequence[str] | None, image: ImageFile) -> str | int:
+def named_label(label: object, names: Sequence[str] | None, image: ImageFile) -> str | int:
+    """A class's name, or its number where it has none.
+
+    Args:
+        label: as a file has it.
+        names: of `spelled_names`.
+        image: for messages.
+
+    Raises:
+        DataError: neither a number nor a name, a list, or one that is not among the names.
+    """
+    if isinstance(label, list | tuple):
+        raise DataError(
+            f"{image}: its label is {str(label)[:80]}; several labels an image, or none, need "
+            "--task multilabel"
+        )
     require_label(label, image)
     if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
         raise DataError(f"{image}: its label is {label!r}, expected a number or a name")

@@ -19,6 +19,13 @@ def test_the_order_is_the_bundles_and_unused_columns_are_no_fault():
     assert truth.tolist() == [[True, False, True], [True, False, False]]
 
 
+def test_names_are_one_however_they_are_spelled():
+    found = FOUND._replace(labels=("dog", "owl", "cafe\u0301"))
+    assert in_order(found, ("caf\u00e9", "dog")).tolist() == [[True, True], [True, False]]
+    found = FOUND._replace(labels=("dog", "owl", "caf\u00e9"))
+    assert in_order(found, ("cafe\u0301", "dog")).tolist() == [[True, True], [True, False]]
+
+
 def test_labels_that_images_have_and_the_bundle_does_not_know():
     assert in_order(FOUND, ("cat", "owl")) == ("dog",)
 

@@ -23,7 +23,10 @@ RATE = 0.25
 @pytest.fixture
 def bundle(make_bundle, tiny_model):
     """A bundle that knows the distances of four grey images from black."""
-    path = make_bundle(gives=("logits", "features"))
+    return that_knows_distances(make_bundle(gives=("logits", "features")), tiny_model)
+
+
+def that_knows_distances(path, tiny_model):
     grey = np.arange(60, 180, 30, dtype=np.uint8)[:, None, None, None]
     features = tiny_model.features(np.broadcast_to(grey, (4, 24, 16, 3)))
     tensors = {"means": np.zeros((1, 3), np.float32), "whitening": np.eye(3, dtype=np.float32)}
@@ -93,6 +96,27 @@ def test_of_a_data_set_the_classes_that_are_no_labels(bundle, colour_folders, ot
     (note,) = skipped.rejection.notes
     assert "1 broken image was skipped: flags/1.png" in note
     assert skipped.to_json()["rejection"]["ood_skipped"] == [str(others / "flags" / "1.png")]
+
+
+def test_of_images_with_several_labels_those_that_have_none_of_the_bundles(
+    make_bundle, tiny_model, colour_folders, others
+):
+    bundle = that_knows_distances(
+        make_bundle(gives=("logits", "scores", "features"), thresholds=(0.5, 0.5, 0.5)), tiny_model
+    )
+    table = others / "flags" / "list.csv"
+    with open_session(bundle) as session:
+
+        def count(text):
+            table.write_text(f"path,labels\n{text}")
+            found = evaluate_with_rejection(session, colour_folders, RATE, ood=table)
+            return found.rejection.ood_count
+
+        assert count("0.png,flag;pole\n1.png,red;flag\n2.png,\n") == 2
+        with pytest.raises(DataError, match="all of its images have labels of the bundle; --ood"):
+            count("0.png,red\n1.png,green;flag\n2.png,blue\n")
+        plain = evaluate_with_rejection(session, colour_folders, RATE, ood=others / "flags")
+    assert plain.rejection.ood_count == 3
 
 
 def test_what_is_refused(bundle, make_bundle, colour_folders, others):

@@ -72,6 +72,22 @@ def test_logits_labels_and_scores_are_the_sessions(ask, tiny_model):
     assert found["score"]["shape"] == [3]
 
 
+def test_several_labels_have_the_graphs_scores(make_bundle):
+    bundle = make_bundle(gives=("logits", "scores"), thresholds=(0.2, 0.999, 0.5))
+    with served([bundle]) as ask:
+        found = {
+            o["name"]: o
+            for o in ask("POST", f"/v2/models/{bundle.stem}/infer", json=inputs()).json()["outputs"]
+        }
+        expected = ask.model.session.answers(PIXELS)
+        for name in ("logits", "scores"):
+            values = np.float32(found[name]["data"]).reshape(found[name]["shape"])
+            np.testing.assert_array_equal(values, expected[name])
+        (entry,) = ask("POST", "/predict", content=encoded(PIXELS[0])).json()["predictions"]
+        (told,) = ask.model.session.predict(PIXELS[:1])
+    assert [one["label"] for one in entry["labels"]] == [label for label, _ in told.labels]
+
+
 def test_binary_in_and_out_is_the_same(ask):
     answer = ask("POST", INFER, **in_binary(("images", PIXELS), outputs=[
         {"name": "logits", "parameters": {"binary_data": True}}]))  # fmt: skip

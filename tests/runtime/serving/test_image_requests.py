@@ -29,7 +29,7 @@ def bundle_of(entries):
 
 
 BUNDLE = bundle_of(ENTRIES)
-LOGITS = np.float32([[1, 2, -np.inf, -np.inf], [3, 0, 1, -np.inf]])
+LOGITS = np.float32([[[1, 2, -np.inf, -np.inf]], [[3, 0, 1, -np.inf]]])
 
 
 def test_outputs_are_as_wide_as_the_widest_and_finite():
@@ -44,7 +44,7 @@ def test_outputs_are_as_wide_as_the_widest_and_finite():
 
 def test_nan_is_the_images_own_fault():
     broken = LOGITS.copy()
-    broken[1, 0] = np.nan
+    broken[1, 0, 0] = np.nan
     with pytest.raises(HttpError, match="image 1: the logits hold NaN") as caught:
         outputs_of(broken, ["two", "three"], BUNDLE)
     assert caught.value.status == 500
@@ -52,11 +52,13 @@ def test_nan_is_the_images_own_fault():
 
 
 def test_several_labels_have_a_score_each_and_are_given_from_their_thresholds_on():
-    found = outputs_of(LOGITS[1:], ["many"], bundle_of({"many": MANY}))
-    expected = 1 / (1 + np.exp(-np.float64([3, 0, 1])))
-    np.testing.assert_allclose(found["scores"].values[0], expected, rtol=1e-6)
+    """They are the graph's, and not computed anew from its logits."""
+    answers = np.float32([[[3, 0, 1, -np.inf], [0.9, 0.5, 0.75, 0]]])
+    found = outputs_of(answers, ["many"], bundle_of({"many": MANY}))
+    assert found["scores"].values.tolist() == np.float32([[0.9, 0.5, 0.75]]).tolist()
+    assert found["logits"].values.tolist() == [[3, 0, 1]]
     assert found["label"].values == ["x"]
-    ranked = best_labels(LOGITS[1], MANY, 3, "i")
+    ranked = best_labels(answers[0], MANY, 3, "i")
     assert [label for label, _ in ranked] == ["x", "z", "y"]
     assert [label for label, _ in given_labels(ranked, MANY)] == ["z", "y"]
     assert given_labels(ranked, ENTRIES["three"]) is None

@@ -11,7 +11,7 @@ from vptkit.errors import DataError
 from vptkit.tune.data.cross_validation_parts import NEVER, cross_validation_parts
 from vptkit.tune.data.label_strata import label_strata
 from vptkit.tune.data.multilabel_splits import load_label_splits
-from vptkit.tune.data.splits import class_counts, data_digest
+from vptkit.tune.data.splits import class_counts, data_digest, splits_line
 
 LABELS = ("a", "b", "c")
 
@@ -55,6 +55,14 @@ def test_drawn_splits_have_every_label_by_its_share(listed):
     assert data_digest(load_label_splits(listed(all=range(120)), 1, 0.15, 0.15)[1]) != data_digest(
         splits
     )
+
+
+def test_the_line_of_what_was_read(listed, tmp_path):
+    """The list of the labels is no file that was skipped."""
+    listed(train=range(4), test=range(4, 7)).rename(tmp_path / "labels.json")
+    labels, splits = load_label_splits(tmp_path, 0, 0.15, 0.15)
+    line = splits_line(tmp_path, labels, splits)
+    assert line == f"{tmp_path.name}: 3 labels (a, b, c), train 4, test 3"
 
 
 def test_few_images_are_all_for_training(listed):

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 from tests.support.dataset_formats import assert_unreadable  # noqa: E402
 from vptkit.errors import DataError  # noqa: E402
+from vptkit.images.labelled_images import group_rows  # noqa: E402
 from vptkit.tune.data import parquet_bounds  # noqa: E402
 from vptkit.tune.data.arrow_dataset import read_parquet  # noqa: E402
 from vptkit.tune.data.parquet_bounds import rows_at_once  # noqa: E402
@@ -62,7 +63,7 @@ def test_every_page_is_found(tmp_path, version, compression, dictionary):
     values = [page.values for page in found if page.kind != 2]
     assert sum(values) == 2 * 300
     assert rows_at_once(file, metadata, ["image", "label"]) == 64
-    (rows,) = read_parquet([file], tmp_path).values()
+    (rows,) = group_rows(*read_parquet([file], tmp_path)).values()
     assert sorted(i.read_bytes() for images in rows.values() for i in images) == sorted(images)
 
 
@@ -71,7 +72,7 @@ def test_large_images_are_unpacked_one_at_a_time(tmp_path, monkeypatch):
     file = written(tmp_path, [bytes(9 << 20), b"x"])
     assert rows_at_once(file, parquet.ParquetFile(file).metadata, ["image", "label"]) == 1
     assert rows_at_once(file, parquet.ParquetFile(file).metadata, ["label"]) == 64
-    (rows,) = read_parquet([file], tmp_path).values()
+    (rows,) = group_rows(*read_parquet([file], tmp_path)).values()
     assert len(rows["0"][0].read_bytes()) == 9 << 20
 
 

@@ -241,6 +241,18 @@ def test_end_to_end(several, weights, make_config, tmp_path):
 
 
 @pytest.mark.long
+def test_cycles_and_the_line_of_several_labels(several, make_config, tmp_path):
+    settings = {"cycles": 1, "head_epochs": 1, "ln_epochs": 1, "rescale": "all"}
+    config = make_config(method="ln", task="multilabel", **settings)
+    result = tune(several, tmp_path / "a.safetensors", config)
+    rows = {row["alpha"]: row for row in result.line["curve"]}
+    chosen = rows[result.line["alpha"]]
+    assert chosen["val_map"] == pytest.approx(result.multilabel["val"]["map"], abs=1e-6)
+    assert chosen["val_loss"] == min(row["val_loss"] for row in rows.values())
+    assert "val_top1" not in chosen
+
+
+@pytest.mark.long
 def test_without_val_cross_validation_chooses_thresholds_too(
     several, weights, make_config, tmp_path
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 pytest.importorskip("torch")
@@ -121,7 +123,9 @@ def line_of(chosen, *, outside=True):
 @pytest.mark.slow
 @pytest.mark.parametrize("outside", [True, False])
 def test_the_line_shows_the_loss_that_chose_and_below_it_accuracies(drawn, outside):
-    above, below = drawn(rescale_plots.plot_line, line_of(0.5, outside=outside)).axes
+    plot = functools.partial(rescale_plots.plot_line, score="mAP" if outside else "top-1")
+    above, below = drawn(plot, line_of(0.5, outside=outside)).axes
+    assert below.get_ylabel() == ("mAP" if outside else "top-1")
     ((curve, caps, (bars,)),) = above.containers
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([0, 0.5, 1], [0.5, 0.3, 0.4])
     assert len(caps) == 2
@@ -139,7 +143,9 @@ def test_the_line_shows_the_loss_that_chose_and_below_it_accuracies(drawn, outsi
 
 @pytest.mark.slow
 def test_id_against_ood_along_the_line(drawn):
-    (axes,) = drawn(rescale_plots.plot_id_ood, line_of(0.5)).axes
+    plot = functools.partial(rescale_plots.plot_id_ood, score="mAP")
+    (axes,) = drawn(plot, line_of(0.5)).axes
+    assert axes.get_xlabel() == "ID: mAP on test"
     labelled = {line.get_label(): line for line in axes.lines}
     chosen, plain = labelled["α = 0.5, chosen on val"], labelled["α = 1, plain tuning"]
     assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([0.75], [0.275])

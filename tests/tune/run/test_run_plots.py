@@ -37,6 +37,20 @@ def test_a_line_of_one_point_is_not_drawn(tmp_path):
     assert drawn == (files.curves, ())
 
 
+def test_a_line_of_several_labels_is_of_map(tmp_path, monkeypatch):
+    scores = []
+    for name in ("plot_line", "plot_id_ood"):
+        monkeypatch.setattr(
+            run_plots.rescale_plots, name, lambda *_, score: scores.append(score), raising=True
+        )
+    monkeypatch.setattr(run_plots.learning_curves, "plot_curves", lambda *_: None)
+    rows = [{"alpha": a, "val_top1": 0.5, "test_top1": 0.5, "ood_top1": 0.5} for a in (0.0, 1.0)]
+    state = TrainState({}, start={"epoch": 0})
+    files = run_files(tmp_path / "a.safetensors")
+    plot_run(state, None, files, "a", line={"alpha": 0.0, "curve": rows}, several=True)
+    assert scores == ["mAP", "mAP"]
+
+
 @pytest.mark.usefixtures("pictures")
 def test_without_matplotlib_old_pictures_go_all_the_same(tmp_path, monkeypatch):
     """They would be taken for the new adapter's."""

@@ -88,6 +88,36 @@ def test_a_sweep_ranks_by_val_and_makes_the_best_adapter(plan, splits, tmp_path)
     assert f"best: trial {best['trial']}" in text
 
 
+@pytest.mark.long
+def test_a_sweep_of_several_labels_stopped_between_epochs(plan, splits, tmp_path):
+    """Ranked by log-loss too; what it shows is mAP. It goes on to the adapter of one run."""
+    swept = plan({"lr_ln": [1e-3, 1e-1]}, method="ln", task="multilabel", epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(swept, tmp_path / "out", Serial(tmp_path / "store", stop_after=1))
+    runner = Serial(tmp_path / "store")
+    document = sweep(swept, tmp_path / "out", runner)
+    assert runner.began[0] == 1
+    alone = tmp_path / "best.safetensors"
+    result = tune(splits, alone, swept.config(document["best"]["trial"]))
+    assert (tmp_path / "out/best.safetensors").read_bytes() == alone.read_bytes()
+    first, second = document["leaderboard"]
+    assert first["val_loss"] < second["val_loss"]
+    assert first["val_top1"] is None
+    assert first["val_map"] == document["best"]["val_map"] == result.multilabel["val"]["map"]
+    assert document["best"]["test_map"] == result.multilabel["test"]["map"]
+    text = leaderboard_table(document)
+    assert "val mAP" in text.splitlines()[0]
+    assert f"val mAP {first['val_map']:.4f}, test {document['best']['test_map']:.4f}" in text
+    with (tmp_path / "out/leaderboard.csv").open() as stream:
+        assert next(csv.DictReader(stream))["val_map"] == str(first["val_map"])
+    assert sweep(swept, tmp_path / "out", Serial(tmp_path / "store")) == document
+
+
+def test_one_label_and_several_are_not_compared(plan, tmp_path):
+    with pytest.raises(VptkitError, match="varies task"):
+        sweep(plan({"task": ["single", "multilabel"]}), tmp_path / "out", Serial(tmp_path))
+
+
 def test_test_images_are_looked_at_once(plan, tmp_path, monkeypatch):
     looks = []
 
@@ -210,7 +240,13 @@ def test_a_finished_sweep_stays_as_it_is(plan, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "space", [{"seed": [0, 1]}, {"val_share": [0.2, 0.3]}, {"test_share": [0.2, 0.3], "wd": [0.0]}]
+    "space",
+    [
+        {"seed": [0, 1]},
+        {"seed": [0, 1], "task": ["multilabel"]},
+        {"val_share": [0.2, 0.3]},
+        {"test_share": [0.2, 0.3], "wd": [0.0]},
+    ],
 )
 def test_trials_are_judged_on_the_same_images(plan, make_folders, make_config, tmp_path, space):
     (key, *_), swept = space, plan(space)

@@ -23,6 +23,8 @@ def test_a_line_says_what_was_read():
         "flowers: 4 classes (daisy, rose, tulip, …), train 1,400, val 100; 3 files skipped (.heic 3)"
     )
     assert dataset_line(Path("a"), labels[:1], {"": 2}, {}) == "a: 1 class (daisy), images 2"
+    several = dataset_line(Path("a"), labels[:2], {"": 2}, {}, multilabel=True)
+    assert several == "a: 2 labels (daisy, rose), images 2"
 
 
 def test_the_most_frequent_kinds_come_first():

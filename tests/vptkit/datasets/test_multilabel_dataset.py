@@ -107,6 +107,11 @@ def test_columns_keep_their_order_and_labels_that_no_image_has(images):
     assert read_multilabel(images / "x.csv", nothing).labels == ("zebra", "cat")
 
 
+def test_one_name_spelled_in_two_ways_is_one_label(images):
+    (images / "x.json").write_text(json.dumps({"a.png": ["caf\u00e9"], "b.png": ["cafe\u0301"]}))
+    assert read_multilabel(images / "x.json", nothing).labels == ("caf\u00e9",)
+
+
 def test_images_with_one_label_each(images):
     one = {"train": {"cat": [images / "a.png"], "dog": [images / "b.png"]}}
     found = read_multilabel(images, lambda: one)

@@ -11,9 +11,11 @@ import pytest
 
 from tests.support.image_archives import png, write_tar
 from vptkit.datasets.dataset_files import read_data_files
+from vptkit.datasets.multilabel_dataset import read_multilabel
 from vptkit.datasets.webdataset import read_shards
 from vptkit.errors import DataError
 from vptkit.images.image_file import PackedImage, open_image
+from vptkit.images.labelled_images import group_rows
 
 
 def test_shards(tmp_path):
@@ -69,27 +71,27 @@ def shard(folder, **members):
 )
 def test_a_sample_that_is_wrong_is_named(tmp_path, members, message):
     with pytest.raises(DataError, match=rf"s\.tar: .*{message}"):
-        read_shards([shard(tmp_path, **members)], tmp_path)
+        group_rows(*read_shards([shard(tmp_path, **members)], tmp_path))
 
 
 def test_names_stand_beside_the_shards(tmp_path):
     """A .cls counts before a .json; numbers point into classnames.txt."""
     file = shard(tmp_path, a_png=png(1), a_json=b'{"label": 0}', a_cls=b" 1\n")
-    assert list(read_shards([file], tmp_path)[""]) == ["1"]
+    assert list(group_rows(*read_shards([file], tmp_path))[""]) == ["1"]
     (tmp_path / "classnames.txt").write_text("cat\ndog\n")
-    assert list(read_shards([file], tmp_path)[""]["dog"])
+    assert list(group_rows(*read_shards([file], tmp_path))[""]["dog"])
     (tmp_path / "classnames.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"classnames\.txt: not a text in UTF-8"):
-        read_shards([file], tmp_path)
+        group_rows(*read_shards([file], tmp_path))
 
 
 def test_a_compressed_shard(tmp_path):
     with tarfile.open(tmp_path / "s.tar", "w:gz"):
         pass
     with pytest.raises(DataError, match=r"not a whole plain tar file: .*decompress it"):
-        read_shards([tmp_path / "s.tar"], tmp_path)
+        group_rows(*read_shards([tmp_path / "s.tar"], tmp_path))
     with pytest.raises(DataError, match=r"t\.tar: no such file"):
-        read_shards([tmp_path / "t.tar"], tmp_path)
+        group_rows(*read_shards([tmp_path / "t.tar"], tmp_path))
 
 
 # ---- archives from strangers --------------------------------------------------------------------
@@ -129,7 +131,7 @@ def test_a_hole_of_a_terabyte_is_not_read(tmp_path, kind):
         stream.write(header(name, size, letter))
         stream.truncate(size + (1 << 20))
     with pytest.raises(DataError, match=r"s\.tar"):
-        next(iter(read_shards([tmp_path / "s.tar"], tmp_path)[""]["0"])).read_bytes()
+        next(iter(group_rows(*read_shards([tmp_path / "s.tar"], tmp_path))[""]["0"])).read_bytes()
 
 
 @pytest.mark.parametrize("size", [-512, -1024, -(1 << 40), 1 << 80])
@@ -137,14 +139,14 @@ def test_a_hole_of_a_terabyte_is_not_read(tmp_path, kind):
 def test_a_size_that_leads_back_or_nowhere(tmp_path, size, letter):
     (tmp_path / "s.tar").write_bytes(header("a.cls", size, letter) + bytes(4096))
     with pytest.raises(DataError, match=r"s\.tar: not a whole plain tar file|no images in there"):
-        read_shards([tmp_path / "s.tar"], tmp_path)
+        group_rows(*read_shards([tmp_path / "s.tar"], tmp_path))
 
 
 def test_headers_on_headers_deeper_than_pythons_stack(tmp_path):
     one = header("././@LongLink", 2, b"L") + b"a\0".ljust(512, b"\0")
     (tmp_path / "s.tar").write_bytes(one * 3000 + bytes(1024))
     with pytest.raises(DataError, match=r"s\.tar: not a whole plain tar file"):
-        read_shards([tmp_path / "s.tar"], tmp_path)
+        group_rows(*read_shards([tmp_path / "s.tar"], tmp_path))
 
 
 def sparse(tmp_path):
@@ -163,7 +165,7 @@ def sparse(tmp_path):
 
 def test_a_sparse_label_is_refused_as_a_sparse_image_is(tmp_path):
     with pytest.raises(DataError, match="sparse"):
-        read_shards([sparse(tmp_path)], tmp_path)
+        group_rows(*read_shards([sparse(tmp_path)], tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -181,20 +183,66 @@ def test_a_sparse_label_is_refused_as_a_sparse_image_is(tmp_path):
 def test_labels_that_are_none(tmp_path, members, message):
     (tmp_path / "classnames.txt").write_text("cat\n")
     with pytest.raises(DataError, match=message):
-        read_shards([shard(tmp_path, a_png=png(1), **members)], tmp_path)
+        group_rows(*read_shards([shard(tmp_path, a_png=png(1), **members)], tmp_path))
 
 
 def test_shards_and_class_names_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "s.tar")
     with pytest.raises(DataError, match=r"s\.tar: a FIFO, expected a regular file"):
-        read_shards([tmp_path / "s.tar"], tmp_path)
+        group_rows(*read_shards([tmp_path / "s.tar"], tmp_path))
     (tmp_path / "s.tar").unlink()
     file = shard(tmp_path, a_png=png(1), a_cls=b"0")
     (tmp_path / "classnames.txt").symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"classnames\.txt: a device, expected a regular file"):
-        read_shards([file], tmp_path)
+        group_rows(*read_shards([file], tmp_path))
     (tmp_path / "classnames.txt").unlink()
     with (tmp_path / "classnames.txt").open("wb") as stream:
         stream.truncate(1 << 40)
     with pytest.raises(DataError, match=r"classnames\.txt: more than 16777216 bytes"):
-        read_shards([file], tmp_path)
+        group_rows(*read_shards([file], tmp_path))
+
+
+def test_several_labels_a_sample(tmp_path):
+    """A list counts before a .cls then; one that is missing is no empty one."""
+    members = {
+        "a.json": b'{"labels": [1, "0"]}',
+        "b.json": b'{"label": [1]}',
+        "b.cls": b"0",
+        "c.json": b'{"labels": []}',
+        "d.cls": b"0",
+    }
+    images = {f"{name}.png": png(1) for name in "abcd"}
+    (tmp_path / "classnames.txt").write_text("cat\ndog\nbird\n")
+    file = write_tar(tmp_path / "s.tar", members | images)
+    found = read_multilabel(file, dict)
+    assert found.labels == ("cat", "dog", "bird")
+    (part,) = found.splits.values()
+    said = {i.name[0]: row.tolist() for i, row in zip(part.images, part.truth, strict=True)}
+    assert said == {
+        "a": [True, True, False],
+        "b": [False, True, False],
+        "c": [False, False, False],
+        "d": [True, False, False],
+    }
+    with pytest.raises(DataError, match=r"a\.png: its label is \[1, 0\]; .* --task multilabel"):
+        read_data_files(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"labels": null}', "the sample a has no label"),
+        (b'{"labels": [null]}', r"a\.png: None among its labels"),
+        (b'{"labels": [3]}', r"a\.png: its label is 3, expected 0 to 1"),
+        (
+            b'{"labels": [1, 0, 0]}',
+            r"a\.png: its labels are 1, 0, 0, which may be a 0 or 1 for each",
+        ),
+        (b'{"labels": {"cat": 1}}', r"a\.png: .* among its labels, expected names or numbers"),
+    ],
+)
+def test_several_labels_that_are_wrong(tmp_path, text, message):
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    write_tar(tmp_path / "s.tar", {"a.png": png(1), "a.json": text})
+    with pytest.raises(DataError, match=rf"s\.tar: .*{message}"):
+        read_multilabel(tmp_path, dict)
