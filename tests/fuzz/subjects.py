@@ -190,7 +190,9 @@ def _evaluate(name: str) -> Callable[[Path, Path], Outcome]:
 def _read_data(name: str) -> Callable[[Path, Path], Outcome]:
     def read(data: Path) -> None:
         from vptkit.tune.data.dataset_reader import read_splits
+        from vptkit.tune.data.multilabel_splits import read_label_sets
 
+        read_label_sets(data)
         for classes in read_splits(data).values():
             for images in classes.values():
                 for image in images[:2]:
@@ -331,8 +333,10 @@ def _write_arrow(folder: Path, rows: list[tuple[str, str]]) -> None:
     images = [{"bytes": (folder / path).read_bytes(), "path": path} for path, _ in rows]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(images, kind), "label": list(range(len(rows)))})
+    table = table.append_column("labels", pa.array([[0], *([0, 1] for _ in rows[1:])]))
     label = {"names": names, "_type": "ClassLabel"}
-    features = {"image": {"_type": "Image"}, "label": label}
+    several = {"feature": label, "_type": "Sequence"}
+    features = {"image": {"_type": "Image"}, "label": label, "labels": several}
     about = {"huggingface": json.dumps({"info": {"features": features}})}
     table = table.replace_schema_metadata(about)
     (folder / "parquet").mkdir()

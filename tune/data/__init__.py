@@ -8,6 +8,8 @@
 - `label_strata`: parts in which every label has its share.
 - `multilabel_splits`: train, val, test and ood where an image has several labels.
 - `parquet_bounds`: what a Parquet file would become in memory.
+- `parquet_footer`: where a Parquet file's columns lie.
 - `reading_pass`: every image once, before the training: the broken ones, and those that are in two splits.
 - `splits`: train, val, test and ood, and their digest.
+- `thrift_compact`: the protocol of Parquet's footers.
 """

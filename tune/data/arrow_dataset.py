@@ -33,7 +33,8 @@ from vptkit.regular_files import is_file, is_plain_name, read_regular, require_r
 from vptkit.strict_json import parse_json
 
 from .label_column import find_label_column, listed_feature
-from .parquet_bounds import most_bytes, require_sane_footer, rows_at_once
+from .parquet_bounds import most_bytes, rows_at_once
+from .parquet_footer import read_row_groups, require_sane_footer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,13 +120,16 @@ def read_parquet(files: Sequence[Path], root: Path, *, multilabel: bool = False)
         require_sane_footer(file)
         with _readable(file), parquet.ParquetFile(file) as table:
             columns = _find_columns(file, table.schema_arrow, multilabel=multilabel)
-            words = columns.label.words_in(table.metadata)
+            schema = table.metadata.schema
+            paths = [schema.column(i).path for i in range(len(schema))]
+            groups = read_row_groups(file, paths)
+            words = columns.label.words_in(paths)
         with (
             _readable(file),
             parquet.ParquetFile(file, buffer_size=_BUFFER, read_dictionary=words) as table,
         ):
             wanted = [columns.image, columns.label.name]
-            batches = table.iter_batches(rows_at_once(file, table.metadata, wanted), columns=wanted)
+            batches = table.iter_batches(rows_at_once(file, groups, wanted), columns=wanted)
             found = _spooled(file, _cells(file, columns, batches))
         names = _same_names(file, names, columns.label.classes, first=not rows)
         rows += [Row(split, label, image) for label, image in found]

@@ -12,7 +12,7 @@ from vptkit.errors import DataError
 from vptkit.images.labelled_images import require_label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["LabelColumn", "find_label_column", "listed_feature"]
@@ -34,16 +34,14 @@ class LabelColumn(NamedTuple):
     kind: Any
     classes: tuple[str, ...] | None
 
-    def words_in(self, metadata: Any) -> list[str]:
-        """The paths of a Parquet file's columns of which dictionaries are to be read, not words.
+    def words_in(self, paths: Sequence[str]) -> list[str]:
+        """Those of a Parquet file's columns of which dictionaries are to be read, not words.
 
         Args:
-            metadata: its footer, pyarrow's FileMetaData.
+            paths: of all columns, as LABELS.list.element.
         """
         if not _is_list(self.kind) or not _is_text(self.kind.value_type):
             return []
-        schema = metadata.schema
-        paths = [schema.column(i).path for i in range(len(schema))]
         return [path for path in paths if path.partition(".")[0] == self.name]
 
     def values(self, first: object, column: Any) -> list[object]:
