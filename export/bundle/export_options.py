@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from vptkit.errors import VptkitError
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.precision.lowering import Lowering
-from vptkit.formats.manifest_schema import LOGITS, OUTPUT_CHOICES, OUTPUTS
+from vptkit.formats.manifest_schema import FEATURES, LOGITS, OUTPUT_CHOICES
 
 if TYPE_CHECKING:
     from vptkit.export.fold.last_block import LastBlock
@@ -58,7 +58,7 @@ class ExportOptions:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs."""
-        return OUTPUTS if self.output == "both" else (self.output,)
+        return (LOGITS, FEATURES) if self.output == "both" else (self.output,)
 
     def graph(self) -> GraphOptions:
         """For the graph writers."""

@@ -36,7 +36,11 @@ _PACKAGES = {
     "vptkit/devices": "vptkit.devices",
     "tomli": "tomllib" if sys.version_info >= (3, 11) else "tomli",
 }
-_ROOMS = ("tune", "export", "runtime", "devices")
+# What runs here only; the rooms, if they lie below vptkit/, come apart.
+_STAY = {
+    "vptkit": ("tune", "export", "runtime", "devices", "checkpoints", "cli", "demo"),
+    "vptkit/runtime": ("serving", "triton"),
+}
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk
 
 
@@ -65,14 +69,9 @@ def code_items() -> list[Item]:
         items += [
             _item(f"{place}/{path}", folder / path, sha256_of_file(folder / path))
             for path in sorted(file.relative_to(folder) for file in folder.rglob("*"))
-            if path.suffix in (".py", ".toml") and not (place == "vptkit" and _stays(path))
+            if path.suffix in (".py", ".toml") and path.parts[0] not in _STAY.get(place, ())
         ]
     return items
-
-
-def _stays(path: Path) -> bool:
-    """Whether a module of vptkit/ runs here only; the rooms, if they lie below it, come apart."""
-    return path.parts[0] in (*_ROOMS, "checkpoints", "cli", "demo")
 
 
 def bundle_items(bundle: Path, folder: str) -> list[Item]:

@@ -316,7 +316,7 @@ def _images(folder: Path) -> Path:
     return folder
 
 
-def _pixel(what: Any, path: Path, name: str = "") -> None:
+def _pixel(what: Any, path: Path, name: str = "", *words: str) -> None:
     from vptkit.atomic_files import atomic_file
 
     with atomic_file(path) as place:

@@ -61,7 +61,8 @@ import importlib, json, pathlib, sys, vptkit
 home = pathlib.Path(vptkit.__file__).parent
 names = [".".join(("vptkit", *path.relative_to(home).with_suffix("").parts))
          for room in ("runtime", "devices")
-         for path in sorted((home / room).rglob("*.py")) if path.stem != "__init__"]
+         for path in sorted((home / room).rglob("*.py"))
+         if path.stem != "__init__" and path.parent.name != "serving"]  # of the extra serve
 for name in names:
     importlib.import_module(name)
 from vptkit.devices.drivers.cuda import probe
