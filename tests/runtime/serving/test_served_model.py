@@ -174,12 +174,12 @@ def test_requests_end_with_what_they_began_with(ask, bank, made):
     image = family().case.images[:1]
     after = model.queue.submit(late, image, ["bilinear"], soon)
     before = model.queue.submit(early, image, ["linear"], soon).result(30)
-    assert largest_difference(before[0, :3], family().reference("linear")[0]) <= PARITY_FP32
+    assert largest_difference(before[0, 0, :3], family().reference("linear")[0]) <= PARITY_FP32
     assert not after.done()
     model.queue.release(early)
     following.join(30)
     expected = family().reference("both")[0]
-    assert largest_difference(after.result(30)[0, : len(expected)], expected) <= PARITY_FP32
+    assert largest_difference(after.result(30)[0, 0, : len(expected)], expected) <= PARITY_FP32
     model.queue.release(late)
 
 
