@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .rejection_rates import RejectionRates
 
-__all__ = ["ANSWER", "Confused", "Evaluation", "Mistake", "answers_to", "judge"]
+__all__ = ["ANSWER", "Confused", "Evaluation", "Mistake", "answers_to", "few", "judge", "notes_of"]
 
 ANSWER = np.dtype(
     [("label", np.intp), ("probability", "f8"), ("log_loss", "f8"), ("among_five", "?")]
@@ -147,22 +147,13 @@ class Evaluation:
     @property
     def notes(self) -> list[str]:
         """What a reader of the accuracy must know."""
-        notes = []
-        if self.skipped:
-            notes.append(f"{self.data}: {skipped_text(self.data, self.skipped)}")
+        told = None
         if self.absent:
-            missing, names = len(self.absent), ", ".join(self.absent[:10])
-            more = ", …" if missing > 10 else ""
-            judged = len(self.labels) - missing
-            notes.append(
-                f"{self.data}: judged on {judged} of {len(self.labels)} classes; no images of "
-                f"{names}{more}"
+            judged = len(self.labels) - len(self.absent)
+            told = (
+                f"judged on {judged} of {len(self.labels)} classes; no images of {few(self.absent)}"
             )
-        if self.split is not None and split_of_name(self.split) == "train":
-            notes.append(
-                f"{self.data}: what was learned from; on other images it is right less often"
-            )
-        return notes
+        return notes_of(self.data, self.split, self.skipped, told)
 
     def to_json(self) -> dict[str, Any]:
         """As `vptkit eval --json` prints it, without the bundle."""
@@ -240,3 +231,25 @@ def judge(
             for i in wrong[np.argsort(-sure[wrong], kind="stable")]
         ),
     )
+
+
+def notes_of(
+    data: Path, split: str | None, skipped: Sequence[ImageFile], absent: str | None
+) -> list[str]:
+    """What a reader of figures must know: broken images, absent labels, and what was learned from.
+
+    Args:
+        data, split, skipped: of `Evaluation`.
+        absent: what is to be said of labels without an image, if there are any.
+    """
+    told = [skipped_text(data, skipped)] if skipped else []
+    if absent is not None:
+        told.append(absent)
+    if split is not None and split_of_name(split) == "train":
+        told.append("what was learned from; on other images it is right less often")
+    return [f"{data}: {text}" for text in told]
+
+
+def few(names: Sequence[str]) -> str:
+    """The first ten of some names."""
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

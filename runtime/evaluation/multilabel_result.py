@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vptkit.images.broken_images import skipped_text
-from vptkit.images.labelled_images import split_of_name
 from vptkit.scores.label_sets import decided, f1_interval
 from vptkit.scores.multilabel import average_precisions, f1_scores, mean_average_precision
 from vptkit.scores.score_interval import wilson
+
+from .evaluation_result import few, notes_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,21 +177,14 @@ class MultilabelEvaluation:
     @property
     def notes(self) -> list[str]:
         """What a reader of the figures must know."""
-        notes = []
-        if self.skipped:
-            notes.append(f"{self.data}: {skipped_text(self.data, self.skipped)}")
+        told = None
         if self.absent:
-            names = ", ".join(self.absent[:10]) + (", …" if len(self.absent) > 10 else "")
             judged = len(self.labels) - len(self.absent)
-            notes.append(
-                f"{self.data}: no image has {names}: mean average precision is of {judged} of "
+            told = (
+                f"no image has {few(self.absent)}: mean average precision is of {judged} of "
                 f"{len(self.labels)} labels"
             )
-        if self.split is not None and split_of_name(self.split) == "train":
-            notes.append(
-                f"{self.data}: what was learned from; on other images it is right less often"
-            )
-        return notes
+        return notes_of(self.data, self.split, self.skipped, told)
 
     def to_json(self) -> dict[str, Any]:
         """As `vptkit eval --json` prints it, without the bundle."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -45,7 +46,6 @@ from .request_log import RequestRecord
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from vptkit.formats.bundle import Bundle
@@ -216,8 +216,14 @@ class Application:
         async with self.limits.body(request.stream(), request.headers) as body:
             record.size = len(body)
             images = await _files(request, body) if kind == _FORM else [UploadedImage("body", body)]
-            pixels = await self._pixels_each(model, images, record, adapter)
-        return self._predictions(model, images, pixels, top_k)
+            answers = await self._answers(
+                model,
+                images,
+                record,
+                self.seconds,
+                lambda b: [require_adapter(b, adapter)] * len(images),
+            )
+        return self._predictions(model, images, answers, top_k)
 
     def _predictions(
         self, model: ServedModel, images: list[UploadedImage], answers: list[Any], top_k: int
@@ -326,21 +332,7 @@ class Application:
         for answer in answers:
             if isinstance(answer, HttpError):
                 raise answer
-        import numpy as np
-
         return np.stack([row for row, _, _ in answers]), [n for _, n, _ in answers], answers[0][2]
-
-    async def _pixels_each(
-        self,
-        model: ServedModel,
-        images: list[UploadedImage],
-        record: RequestRecord,
-        adapter: str | None,
-    ) -> list[Any]:
-        def choose(bundle: Bundle) -> Sequence[str]:
-            return [require_adapter(bundle, adapter)] * len(images)
-
-        return await self._answers(model, images, record, self.seconds, choose)
 
     async def _answers(
         self,
@@ -351,8 +343,6 @@ class Application:
         choose: Callable[[Bundle], Sequence[str]],
     ) -> list[Any]:
         """For each image its row of answers, its adapter and the bundle; or why there are none."""
-        import numpy as np
-
         deadline = time.monotonic() + seconds
         record.images = len(images)
         ticket = model.queue.ticket(len(images))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from vptkit.scores.multilabel import best_label_factor, mean_average_precision
+from vptkit.scores.multilabel import mean_average_precision
+from vptkit.scores.temperature import best_factor
 
 from .fit_probe import FIXED_STRENGTH, Probe, Rows, StrengthPoint, held_out
 from .label_regression import LabelRegression
@@ -76,7 +77,7 @@ def _held_out_point(pairs: Sequence[tuple[Solution, Rows]], *, tempered: bool) -
     answers = [torch.addmm(one.bias, rows.features, one.weight.T) for one, rows in pairs]
     logits, targets = torch.cat(answers), torch.cat([rows.targets for _, rows in pairs])
     values, truth = logits.cpu().numpy(), targets.cpu().numpy()
-    factor = best_label_factor(values, truth) if tempered else 1.0
+    factor = best_factor(values, truth) if tempered else 1.0
     loss = binary_cross_entropy_with_logits(factor * logits.double(), targets.double())
     return StrengthPoint(
         strength=pairs[0][0].strength,

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = [
     "F1",
     "average_precisions",
-    "best_label_factor",
     "best_thresholds",
     "f1_scores",
     "label_calibration_error",
+    "label_derivatives",
     "label_losses",
     "mean_auc_deviation",
     "mean_average_precision",
@@ -30,8 +30,6 @@ __all__ = [
 
 _USUAL = 0.5  # threshold where val says nothing
 _EDGE = 1e-6  # thresholds stay so far from 0 and 1
-_FEWEST, _PULL = 15, 2.0  # as for single labels, see `temperature`
-_LOWEST, _HIGHEST, _STEPS = 0.05, 20.0, 60
 
 
 class F1(NamedTuple):
@@ -118,31 +116,21 @@ def best_thresholds(probabilities: NDArray[Any], truth: NDArray[Any]) -> NDArray
     return np.clip(np.array(found, np.float32), np.float32(_EDGE), np.float32(1 - _EDGE))
 
 
-def best_label_factor(logits: NDArray[Any], truth: NDArray[Any]) -> float:
-    """1/T: what all logits are to be multiplied by; see `temperature.fit_temperature`.
-
-    The same sum, with `label_losses`. Newton's steps, within an interval that is halved where they leave
-    it.
+def label_derivatives(
+    logits: NDArray[Any], truth: NDArray[Any], factor: float
+) -> tuple[float, float]:
+    """First and second of Σ `label_losses`(factor · logits) by the factor.
 
     Args:
         logits: finite, [images, C].
         truth: 0 or 1, [images, C].
+        factor: 1/T, of `temperature.best_factor`.
     """
-    if len(logits) < _FEWEST:
-        return 1.0
-    values, factor = np.asarray(logits, dtype=np.float64), 1.0
-    low, high = 1 / _HIGHEST, 1 / _LOWEST
-    for _ in range(_STEPS):
-        answers = sigmoid(factor * values)
-        slope = (values * (answers - truth)).mean(axis=1).sum() + _PULL * (1 - 1 / factor)
-        curve = (values**2 * answers * (1 - answers)).mean(axis=1).sum() + _PULL / factor**2
-        low, high = (low, factor) if slope > 0 else (factor, high)
-        stepped = factor - slope / curve
-        inside = low < stepped < high
-        factor, before = float(stepped if inside else np.sqrt(low * high)), factor
-        if abs(factor - before) <= 1e-10 * before:
-            break
-    return factor
+    values = np.asarray(logits, dtype=np.float64)
+    answers = sigmoid(factor * values)
+    first = (values * (answers - truth)).mean(axis=1).sum()
+    second = (values**2 * answers * (1 - answers)).mean(axis=1).sum()
+    return float(first), float(second)
 
 
 def label_calibration_error(logits: NDArray[Any], truth: NDArray[Any]) -> float:

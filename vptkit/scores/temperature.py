@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .calibration_error import expected_calibration_error
-from .multilabel import best_label_factor, label_calibration_error
+from .multilabel import label_calibration_error, label_derivatives
 from .probabilities import log_loss, softmax
 
 if TYPE_CHECKING:
@@ -86,8 +86,6 @@ def best_factor(logits: NDArray[Any], truth: NDArray[Any]) -> float:
         logits: finite, [images, C].
         truth: of `fit_temperature`.
     """
-    if truth.ndim == 2:
-        return best_label_factor(logits, truth)
     if len(logits) < _FEWEST:
         return 1.0
     low, high, factor = 1 / _HIGHEST, 1 / _LOWEST, 1.0
@@ -117,8 +115,11 @@ def best_factor(logits: NDArray[Any], truth: NDArray[Any]) -> float:
 def _derivatives(logits: NDArray[Any], truth: NDArray[Any], factor: float) -> tuple[float, float]:
     """First and second of Σ log-loss(factor · logits) by the factor.
 
-    Σ (mean logit under the softmax - the true one), and Σ variance of the logits under the softmax.
+    With one label an image these are Σ (mean logit under the softmax - the true one), and Σ variance of
+    the logits under the softmax.
     """
+    if truth.ndim == 2:
+        return label_derivatives(logits, truth, factor)
     first = second = 0.0
     rows = max(1, _VALUES // logits.shape[1])
     for begin in range(0, len(logits), rows):

@@ -9,7 +9,6 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc
 
 from vptkit.scores.multilabel import (
     average_precisions,
-    best_label_factor,
     best_thresholds,
     f1_scores,
     label_losses,
@@ -18,7 +17,7 @@ from vptkit.scores.multilabel import (
     sigmoid,
 )
 from vptkit.scores.probabilities import top1_and_log_loss
-from vptkit.scores.temperature import fit_temperature
+from vptkit.scores.temperature import best_factor, fit_temperature
 
 
 @pytest.fixture
@@ -75,12 +74,12 @@ def test_the_temperature_is_at_the_minimum(answers, scale):
         return float(label_losses(factor * logits, truth).sum()) + 2 * (factor - 1 - np.log(factor))
 
     expected = minimize_scalar(cost, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9}).x
-    assert best_label_factor(logits, truth) == pytest.approx(expected, rel=1e-5)
+    assert best_factor(logits, truth) == pytest.approx(expected, rel=1e-5)
     fitted = fit_temperature(logits, truth)
     assert fitted is not None
     assert fitted.temperature == pytest.approx(1 / expected, rel=1e-5)
     assert fitted.val_loss[1] <= fitted.val_loss[0] + 1e-12
-    assert best_label_factor(logits[:14], truth[:14]) == 1.0
+    assert best_factor(logits[:14], truth[:14]) == 1.0
 
 
 def test_thresholds_have_the_largest_f1(answers):
