@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -92,6 +93,24 @@ def test_slow_clients_are_let_go_and_others_are_answered(make_bundle, monkeypatc
         assert slow_body.recv(1000).endswith(b'2 bytes came"}') or b"2 bytes came" in answer
         slow_headers.close()
         slow_body.close()
+
+
+def test_an_answer_does_not_wait_for_the_clients_acknowledgement():
+    async def nodelay() -> int:
+        found = asyncio.get_running_loop().create_future()
+        with contextlib.closing(bound_socket("127.0.0.1", 0)) as listener:
+
+            def answer(_, writer):
+                own = writer.get_extra_info("socket")
+                found.set_result(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                writer.close()
+
+            async with await asyncio.start_server(answer, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.close()
+                return await asyncio.wait_for(found, 10)
+
+    assert asyncio.run(nodelay())
 
 
 def test_a_port_that_is_taken_is_named():
