@@ -11,7 +11,7 @@ A bank of deep-prompt adapters on one backbone of random weights, asked over loo
   a second; every answer is compared with the one before, and resident memory is looked at;
 - with --baked: saturation of as many baked bundles in one server, and the memory of both.
 
-    python tests/benchmarks/serve_load.py [--adapters 16] [--seconds 10] [--rounds 3] [--baked]
+    python -m tests.benchmarks.serve_load [--adapters 16] [--seconds 10] [--rounds 3] [--baked]
         [--churn 600] [--plot adapters.png]
 """
 
@@ -450,8 +450,8 @@ def draw(found: dict[int, list[Outcome]], path: Path) -> None:
         panel.set_xticks(range(len(counts)), [str(count) for count in counts])
         panel.set_xlabel("adapters asked for")
         panel.set_title(title, loc="left")
-        panel.set_ylim(bottom=0)
-        panel.legend(frameon=False)
+        panel.set_ylim(0, 1.25 * panel.get_ylim()[1])  # room for the legend
+        panel.legend(frameon=False, loc="upper right")
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
