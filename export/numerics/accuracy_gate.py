@@ -58,6 +58,7 @@ class GateResult:
         split: "train", "val", "test" or "ood"; None where nothing names one.
         too_kind: the images flatter the graph: on what was trained on, every precision looks good.
         too_kind_because: why, in words.
+        decode: how the images were decoded, "exact" or "fast"; None where they came decoded.
         features: how far they are from fp32's; None of a graph without.
         min_cosine: the bound on their mean cosine.
         multilabel: an image may have several labels.
@@ -77,6 +78,7 @@ class GateResult:
     split: str | None = None
     too_kind: bool = False
     too_kind_because: str | None = None
+    decode: str | None = None
     features: FeatureDistance | None = None
     min_cosine: float | None = None
     multilabel: bool = False
@@ -160,12 +162,13 @@ def compare(
 
 
 def with_split(result: GateResult, evidence: Evidence) -> GateResult:
-    """The result with the split of the images that judged, and whether these are too kind."""
+    """The result with the split of the images that judged, how they were read, and whether too kind."""
     return replace(
         result,
         split=evidence.gate_split,
         too_kind=evidence.too_kind is not None,
         too_kind_because=evidence.too_kind,
+        decode=evidence.decode,
     )
 
 

@@ -59,6 +59,7 @@ class Evidence:
         calibration_split, gate_split: "train", "val", "test" or "ood"; None where nothing names one.
         too_kind: why the gate's images flatter every graph, as "they are training images"; None
             where they do not.
+        decode: how the images are decoded, "exact" or "fast"; None where they come decoded.
         phase: is told what is done, image by image.
     """
 
@@ -68,6 +69,7 @@ class Evidence:
     calibration_split: str | None = None
     gate_split: str | None = None
     too_kind: str | None = None
+    decode: str | None = None
     phase: Phases = no_phases
 
     def calibration_record(self) -> dict[str, Any] | None:
@@ -78,6 +80,7 @@ class Evidence:
             "split": self.calibration_split,
             "count": self.calibration.count,
             "images": self.calibration.digest,
+            "decode": self.decode,
         }
 
 

@@ -22,7 +22,7 @@ from vptkit.images.labelled_images import images_of, split_folders, split_of_nam
 from vptkit.paths.path_advice import advised
 from vptkit.progress import SILENT
 from vptkit.regular_files import is_folder
-from vptkit.runtime.session.image_loader import decode
+from vptkit.runtime.session.image_loader import decoded
 
 from .evaluation_result import answers_to, judge
 from .multilabel_images import in_order, read_several
@@ -71,6 +71,7 @@ def evaluate(
     allow_outside: bool = False,
     skip_broken: bool = False,
     columns: str | None = None,
+    decode: str | None = None,
     batch: int = 8,
     workers: int | None = None,
     progress: Progress = SILENT,
@@ -87,6 +88,7 @@ def evaluate(
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         skip_broken: judge without the images that cannot be read; else all of them are named.
         columns: of `vptkit.datasets.table_columns.parse_columns`.
+        decode: how files are decoded, "exact" or "fast" (`vptkit.images.image_pixels`).
         batch: images for each run; a fixed-batch bundle takes its own.
         workers: decoding threads, one for each usable core unless given.
         progress: told about each portion.
@@ -110,9 +112,9 @@ def evaluate(
     broken: dict[int, str] = {}
     done = 0
     with contextlib.closing(
-        decode(
+        decoded(
             paths,
-            session.bundle.preprocess,
+            session.bundle.preprocess.reading(decode),
             workers=workers,
             read_ahead=max(32, 2 * size),
             inside=inside_of(data, allow_outside=allow_outside),

@@ -18,7 +18,7 @@ from vptkit.images.image_file import class_folders, digest_of_image, image_files
 from vptkit.images.labelled_images import split_folders
 from vptkit.paths.path_advice import advised
 from vptkit.regular_files import is_folder
-from vptkit.runtime.session.image_loader import decode
+from vptkit.runtime.session.image_loader import decoded
 
 from .accuracy import choose_split, labelled_images, split_folder
 from .multilabel_images import listed_images
@@ -74,6 +74,11 @@ class ImageBatches:
         self.digest = total.hexdigest()
 
     @property
+    def decode(self) -> str:
+        """How they are decoded, "exact" or "fast"."""
+        return self.preprocess.decode
+
+    @property
     def count(self) -> int:
         """How many images."""
         return len(self.paths)
@@ -90,9 +95,9 @@ class ImageBatches:
         height, width = self.preprocess.size
         keep = self.count * height * width * 3 <= _KEPT_BYTES
         kept: list[NDArray[np.uint8]] = []
-        with contextlib.closing(decode(self.paths, self.preprocess, inside=self.inside)) as decoded:
-            while part := list(islice(decoded, self.batch)):
-                self._require_whole(part, decoded)
+        with contextlib.closing(decoded(self.paths, self.preprocess, inside=self.inside)) as images:
+            while part := list(islice(images, self.batch)):
+                self._require_whole(part, images)
                 batch = np.stack([pixels for _, pixels in part])  # type: ignore[misc]
                 if keep:
                     kept.append(batch)
@@ -131,8 +136,8 @@ def batches_of(
     if skip_broken:
         height, width = preprocess.size
         keep = len(paths) * height * width * 3 <= _KEPT_BYTES
-        with contextlib.closing(decode(paths, preprocess, inside=inside)) as decoded:
-            for i, (_, item) in enumerate(decoded):
+        with contextlib.closing(decoded(paths, preprocess, inside=inside)) as images:
+            for i, (_, item) in enumerate(images):
                 if isinstance(item, DataError):
                     broken[i] = str(item)
                 elif keep:
@@ -167,6 +172,7 @@ def open_image_batches(
     allow_outside: bool = False,
     columns: str | None = None,
     skip_broken: bool = False,
+    decode: str | None = None,
     batch: int = 8,
     several: bool = False,
 ) -> ImageBatches:
@@ -183,6 +189,7 @@ def open_image_batches(
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         columns: of `vptkit.datasets.table_columns.parse_columns`.
         skip_broken: leave out images that cannot be read (`batches_of`).
+        decode: how files are decoded, "exact" or "fast" (`vptkit.images.image_pixels`).
         batch: images of one batch.
         several: images may have several labels, which do not matter: `truth` is unknown.
 
@@ -204,7 +211,7 @@ def open_image_batches(
         raise DataError(f"{place}: no images. Expected some dozens at least.")
     return batches_of(
         [paths[i] for i in rows],
-        preprocess,
+        preprocess.reading(decode),
         None if truth is None else truth[rows],
         batch=batch,
         inside=inside_of(folder, allow_outside=allow_outside),

@@ -123,7 +123,7 @@ def _shares(
     allow = bool(options.get("allow_outside"))
     images = batches_of(
         paths,
-        watched.bundle.preprocess,
+        watched.bundle.preprocess.reading(options.get("decode")),
         None,
         batch=watched.bundle.batch or options.get("batch") or 8,
         inside=inside_of(place, allow_outside=allow),

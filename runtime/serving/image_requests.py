@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.errors import DataError
-from vptkit.images.image_file import open_image
-from vptkit.images.preprocess import prepare
+from vptkit.images.image_pixels import pixels_of
 from vptkit.schema import abridged
 from vptkit.scores.probabilities import softmax
 
@@ -166,7 +165,7 @@ def decode(image: UploadedImage, preprocess: Preprocess) -> NDArray[np.uint8]:
     if not image.content:
         raise _refused(f"{image}: is empty, expected an encoded image, as a JPEG")
     try:
-        return prepare(open_image(image), preprocess, image)
+        return pixels_of(image, preprocess)
     except DataError as error:
         raise _refused(str(error)) from error
     except MemoryError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import DataError
-from vptkit.images.image_file import open_image
+from vptkit.images.image_pixels import pixels_of
 from vptkit.images.preprocess import prepare
 
 from .image_inputs import HeldImage
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from vptkit.images.image_file import ImageFile
     from vptkit.images.preprocess import Preprocess
 
-__all__ = ["Decoded", "decode"]
+__all__ = ["Decoded", "decoded"]
 
 Source = TypeVar("Source", bound="ImageFile | HeldImage")
 # A file and its pixels, uint8 [H, W, 3], or the reason why there are none.
 Decoded = tuple[Source, "NDArray[np.uint8] | DataError"]
 
 
-def decode(
+def decoded(
     paths: Iterable[Source],
     preprocess: Preprocess,
     *,
@@ -41,7 +41,7 @@ def decode(
 
     Args:
         paths: image files, or images in memory; taken one by one, so they may be endless.
-        preprocess: the target size, filter and crop share.
+        preprocess: the target size, filter and crop share, and how to decode.
         workers: decoding threads, one for each usable core unless given.
         read_ahead: images that may be decoded before they are asked for; bounds the memory. With 0
             an image is done before the next one is taken.
@@ -65,8 +65,9 @@ def decode(
 
 def _decode_one(path: Source, preprocess: Preprocess, inside: str | None) -> Decoded[Source]:
     try:
-        image = path.rgb() if isinstance(path, HeldImage) else open_image(path, inside=inside)
-        return path, prepare(image, preprocess, path)
+        if isinstance(path, HeldImage):
+            return path, prepare(path.rgb(), preprocess, path)
+        return path, pixels_of(path, preprocess, inside=inside)
     except DataError as error:
         return path, error
     except MemoryError:

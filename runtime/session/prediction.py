@@ -17,7 +17,7 @@ from vptkit.scores.probabilities import softmax
 from vptkit.scores.typicality import typicality_of
 
 from .image_inputs import HeldImage, inputs_of, is_live
-from .image_loader import Decoded, decode
+from .image_loader import Decoded, decoded
 from .session_protocol import Prediction
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def predict(
     batch: int | None = None,
     workers: int | None = None,
     reject: float | None = None,
+    decode: str | None = None,
 ) -> Iterator[Prediction]:
     """Classify images; a broken image becomes a result with an error, and the work goes on.
 
@@ -69,6 +70,7 @@ def predict(
         workers: decoding threads, one for each usable core unless given.
         reject: the share of images like those of `val` that may be called none of the labels;
             needs a bundle that was exported with `--reject-from`.
+        decode: how files are decoded, "exact" or "fast" (`vptkit.images.image_pixels`).
 
     Returns:
         One prediction for each image, in the order of the sources, as they become ready.
@@ -84,9 +86,8 @@ def predict(
     live = is_live(sources)
     size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
     ahead = 0 if live else max(_READ_AHEAD, 2 * size)
-    images = decode(
-        inputs_of(sources), session.bundle.preprocess, workers=workers, read_ahead=ahead
-    )
+    preprocess = session.bundle.preprocess.reading(decode)
+    images = decoded(inputs_of(sources), preprocess, workers=workers, read_ahead=ahead)
     known = None if reject is None else open_typicality(session.bundle, reject)
     found = _predictions(session, name, images, top_k, size)
     return found if known is None or reject is None else _judged(found, known, reject)

@@ -10,8 +10,8 @@ import numpy as np
 
 from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import DataError
-from vptkit.images.image_file import MAX_BYTES, open_image
-from vptkit.images.preprocess import prepare
+from vptkit.images.image_file import MAX_BYTES
+from vptkit.images.image_pixels import pixels_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,7 @@ class Decoder:
         try:
             if not image.content:
                 return DataError(f"{image}: empty, expected an encoded image, as of a JPEG file")
-            return prepare(open_image(image), self._preprocess, image)
+            return pixels_of(image, self._preprocess)
         except DataError as error:
             return error
         except MemoryError:

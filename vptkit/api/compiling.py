@@ -43,6 +43,7 @@ def export(
     allow_outside: bool = False,
     columns: str | None = None,
     skip_broken: bool = False,
+    decode: str | None = None,
     threads: int | None = None,
     verify: Verify = True,
     force: bool = False,
@@ -69,6 +70,7 @@ def export(
         columns: which columns of a table are image, label and split
             (`vptkit.datasets.table_columns.parse_columns`).
         skip_broken: go on without images that cannot be read; else all of them are named.
+        decode: how these images are decoded, "exact" or "fast" (`vptkit.images.image_pixels`).
         threads: of that judgement, and of verifying.
         verify: compare with the adapter's golden answers before finishing; or a function that is
             called with the finished folder.
@@ -95,6 +97,7 @@ def export(
         "allow_outside": allow_outside,
         "columns": columns,
         "skip_broken": skip_broken,
+        "decode": decode,
     }
     if evidence is None and chosen.lowering.precision != "fp32":
         asked = Asked(_path(calibration), _path(gate), most=calibration_images, **reading)

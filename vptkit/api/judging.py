@@ -72,6 +72,7 @@ def evaluate(
     allow_outside: bool = False,
     skip_broken: bool = False,
     columns: str | None = None,
+    decode: str | None = None,
     reject: float | None = None,
     ood: str | Path | None = None,
     batch: int = 8,
@@ -85,7 +86,7 @@ def evaluate(
 
     Args:
         bundle: its folder, or an open session. A folder is opened and closed here.
-        data, adapter, split, allow_outside, skip_broken, columns, batch, workers, progress: as of
+        data, adapter, split, allow_outside, skip_broken, columns, decode, batch, workers, progress: as of
             `vptkit.runtime.evaluation.accuracy.evaluate`.
         reject, ood: also measure what rejecting at this rate does to these images, and to those of
             other things, of `vptkit.runtime.evaluation.rejection_evaluation.evaluate_with_rejection`.
@@ -111,6 +112,7 @@ def evaluate(
         "allow_outside": allow_outside,
         "skip_broken": skip_broken,
         "columns": columns,
+        "decode": decode,
         "batch": batch,
         "workers": workers,
         "progress": progress,

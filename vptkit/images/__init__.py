@@ -2,6 +2,7 @@
 
 - `broken_images`: those that cannot be read: named at once, or left out.
 - `image_file`: one image: found, decoded, upright, RGB, of a sane size.
+- `image_pixels`: a file → the pixels that a graph takes, decoded exactly or fast.
 - `image_sketch`: which images something was trained on, in few bytes.
 - `labelled_images`: images by split and class, whatever lists them.
 - `preprocess`: resize, centre crop, normalise, as the adapter says.

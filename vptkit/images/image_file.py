@@ -50,8 +50,11 @@ __all__ = [
     "kind_of_file",
     "list_images",
     "open_image",
+    "opened_image",
     "rgb_of",
     "spelled",
+    "turn_of",
+    "upright_rgb",
 ]
 
 _ORIENTATION = 0x0112
@@ -166,6 +169,20 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
             MAX_BYTES, as much work as that, or lies elsewhere; or the decoder failed, whatever it
             raised.
     """
+    with opened_image(path, inside=inside) as image:
+        return upright_rgb(image, path)
+
+
+@contextlib.contextmanager
+def opened_image(path: ImageFile, *, inside: str | None = None) -> Iterator[Image.Image]:
+    """An image whose header was read, and whose pixels were not: of a sane size, to be decoded inside.
+
+    Args:
+        path, inside: of `open_image`.
+
+    Raises:
+        DataError: see `open_image`; also for what a decoder raises inside.
+    """
     from PIL import Image
 
     with (
@@ -175,9 +192,7 @@ def open_image(path: ImageFile, *, inside: str | None = None) -> Image.Image:
     ):
         cost = _require_sane_size(image, stream, path)
         with _one_large if cost > _LARGE_PIXELS else contextlib.nullcontext():
-            image.load()
-            image.info.pop("transparency", None)  # convert drops it too, but with a warning
-            return _upright_rgb(image, path)
+            yield image
 
 
 def rgb_of(image: Image.Image, name: object) -> Image.Image:
@@ -198,8 +213,7 @@ def rgb_of(image: Image.Image, name: object) -> Image.Image:
                 f"{name}: {image.width} x {image.height} pixels is more than {MAX_PIXELS:,}. "
                 "Shrink the image first."
             )
-        image.load()
-        return _upright_rgb(image, name)
+        return upright_rgb(image, name)
 
 
 @contextlib.contextmanager
@@ -403,11 +417,25 @@ def _stream(image: ImageFile, inside: str | None) -> BinaryIO:
     return io.BytesIO(image.read_bytes())
 
 
-def _upright_rgb(image: Image.Image, name: object) -> Image.Image:
-    """What both readers give; of a loaded image, which stays as it is."""
+def turn_of(image: Image.Image) -> str | None:
+    """What turns an image upright, one of Pillow's `Transpose`, by its EXIF orientation."""
+    return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+
+
+def upright_rgb(image: Image.Image, name: object) -> Image.Image:
+    """Decode what `opened_image` or somebody else opened; the image stays as it is.
+
+    Args:
+        image: of any mode.
+        name: what messages call it.
+
+    Raises:
+        DataError: of a mode that has no meaning here. Of a broken one whatever the decoder raises.
+    """
     from PIL import Image
 
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    image.load()
+    turn = turn_of(image)
     image = eight_bits(image, name)
     if turn is not None:
         image = image.transpose(Image.Transpose[turn])

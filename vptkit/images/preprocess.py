@@ -8,12 +8,12 @@ it: a bundle opens, and runs on prepared pixels, without it.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vptkit.errors import AdapterError, DataError
+from vptkit.errors import AdapterError, DataError, VptkitError
 from vptkit.schema import abridged, integer, list_of, number, record, require, text
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from vptkit.schema import Kind
 
-__all__ = ["Preprocess", "normalize", "prepare"]
+__all__ = ["DECODE", "DECODINGS", "Preprocess", "normalize", "prepare", "resized"]
 
 # Of the whole image after it was resized, of which the centre is cut out: so many may be read, too.
 MAX_RESIZED_PIXELS = 89_478_485
+DECODINGS: tuple[Literal["exact", "fast"], ...] = ("exact", "fast")
+DECODE: Literal["exact", "fast"] = "exact"  # unless asked for; why: docs/benchmarks.md
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 _SIDE = 8192  # pixels of the longer side, at most
 _CROP = 0.1  # of timm's models the least is 0.875
@@ -52,6 +54,8 @@ class Preprocess:
         mean, std: per channel, for pixels in 0..1.
         interpolation: the resampling filter; always antialiased.
         crop_pct: the shorter side is resized to input / crop_pct, then the centre is cut out.
+        decode: how files are decoded (`vptkit.images.image_pixels`). A choice of whoever reads
+            them: no part of an adapter or a bundle, nor of what makes two of these equal.
     """
 
     input_size: tuple[int, int, int]
@@ -59,6 +63,7 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     crop_pct: float = 0.875
+    decode: Literal["exact", "fast"] = field(default=DECODE, compare=False)
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -97,9 +102,22 @@ class Preprocess:
         """(H, W)."""
         return self.input_size[1], self.input_size[2]
 
+    def reading(self, decode: str | None) -> Preprocess:
+        """The same with files decoded in this way, or as they are where none is given.
+
+        Raises:
+            VptkitError: it is none of DECODINGS.
+        """
+        if decode is None:
+            return self
+        if decode not in DECODINGS:
+            raise VptkitError(f"decode is {decode!r}, expected one of {', '.join(DECODINGS)}")
+        return replace(self, decode=decode)
+
     def to_json(self) -> dict[str, Any]:
         """As the adapter file and the manifest write it."""
         fields = asdict(self)
+        del fields["decode"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
     @classmethod
@@ -128,7 +146,12 @@ class Preprocess:
 
 
 def prepare(
-    image: Image.Image, preprocess: Preprocess, source: object = "the image"
+    image: Image.Image,
+    preprocess: Preprocess,
+    source: object = "the image",
+    *,
+    whole: tuple[int, int] | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """Resize and cut out the centre, as timm does in evaluation.
 
@@ -136,6 +159,9 @@ def prepare(
         image: an RGB image of any size.
         preprocess: the target size, filter and crop share.
         source: the image's name, for the message.
+        whole: (W, H) of the picture, where `image` is a smaller copy of it.
+        box: the part of `image` that is the picture: left, upper, right, lower, in pixels; all of it
+            unless given.
 
     Returns:
         uint8 [H, W, 3].
@@ -146,14 +172,14 @@ def prepare(
     from PIL import Image
 
     height, width = preprocess.size
-    size = _resized(image.size, preprocess)
+    size = resized(whole or image.size, preprocess)
     if size[0] * size[1] > MAX_RESIZED_PIXELS:
         raise DataError(
             f"{source}: {image.width} x {image.height} pixels would be resized to {size[0]} x "
             f"{size[1]}, more than {MAX_RESIZED_PIXELS:,} pixels. Cut the image into parts first."
         )
     if image.size != size:
-        image = image.resize(size, Image.Resampling[preprocess.interpolation.upper()])
+        image = image.resize(size, Image.Resampling[preprocess.interpolation.upper()], box)
     return np.asarray(_centre(image, height, width), dtype=np.uint8)
 
 
@@ -173,8 +199,8 @@ def normalize(images: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.f
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def _resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """(W, H) of the whole image, of which the centre will be cut out."""
+def resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """(W, H) to which a picture of (W, H) is resized, before the centre is cut out."""
     height, width = preprocess.size
     target_h = math.floor(height / preprocess.crop_pct)
     target_w = math.floor(width / preprocess.crop_pct)

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from vptkit.errors import DataError
+from vptkit.images import image_pixels as module
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import prepare
-from vptkit.runtime.session import image_loader as module
-from vptkit.runtime.session.image_loader import decode
+from vptkit.runtime.session.image_loader import decoded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def images(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("read_ahead", [0, 1, 100])
 def test_order_and_pixels_are_those_of_one_thread(images, tiny_model, workers, read_ahead):
-    found = list(decode(images, tiny_model.preprocess, workers=workers, read_ahead=read_ahead))
+    found = list(decoded(images, tiny_model.preprocess, workers=workers, read_ahead=read_ahead))
     assert [path for path, _ in found] == images
     for path, pixels in found:
         np.testing.assert_array_equal(pixels, prepare(open_image(path), tiny_model.preprocess))
@@ -44,7 +44,7 @@ def test_order_and_pixels_are_those_of_one_thread(images, tiny_model, workers, r
 
 def test_a_broken_image_is_returned_as_its_error_in_its_place(images, tiny_model):
     images[3].write_bytes(images[3].read_bytes()[:60])
-    found = list(decode(images, tiny_model.preprocess))
+    found = list(decoded(images, tiny_model.preprocess))
     assert isinstance(found[3][1], DataError)
     assert str(images[3]) in str(found[3][1])
     assert not any(isinstance(item, DataError) for i, (_, item) in enumerate(found) if i != 3)
@@ -58,7 +58,7 @@ def test_reading_ahead_is_bounded(images, tiny_model):
             taken.append(i)
             yield images[0]
 
-    stream = decode(endless(), tiny_model.preprocess, read_ahead=5)
+    stream = decoded(endless(), tiny_model.preprocess, read_ahead=5)
     for _ in range(3):
         next(stream)
     stream.close()
@@ -68,7 +68,7 @@ def test_reading_ahead_is_bounded(images, tiny_model):
 @pytest.mark.parametrize("size", [(3_000_000, 1), (1, 3_000_000)])
 def test_an_image_that_would_be_huge_when_resized_is_its_own_error(images, tiny_model, size):
     Image.new("L", size).save(images[3])
-    found = list(decode(images, tiny_model.preprocess))
+    found = list(decoded(images, tiny_model.preprocess))
     assert re.search(r"03\.png: .* would be resized to .*Cut the image", str(found[3][1]))
     assert sum(isinstance(item, DataError) for _, item in found) == 1
 
@@ -80,7 +80,7 @@ def test_memory_that_ends_while_resizing_is_the_images_error(images, tiny_model,
         return prepare(image, preprocess, source)
 
     monkeypatch.setattr(module, "prepare", fail)
-    found = list(decode(images, tiny_model.preprocess))
+    found = list(decoded(images, tiny_model.preprocess))
     assert "03.png: not enough memory" in str(found[3][1])
     assert sum(isinstance(item, DataError) for _, item in found) == 1
 
@@ -91,7 +91,7 @@ def test_an_error_that_is_not_the_image_is_not_swallowed(images, tiny_model, mon
 
     monkeypatch.setattr(module, "open_image", fail)
     with pytest.raises(ZeroDivisionError):
-        list(decode(images, tiny_model.preprocess))
+        list(decoded(images, tiny_model.preprocess))
 
 
 def test_stopping_early_leaves_no_threads_and_does_not_finish_the_work(
@@ -105,7 +105,7 @@ def test_stopping_early_leaves_no_threads_and_does_not_finish_the_work(
         return open_image(path)
 
     monkeypatch.setattr(module, "open_image", slow)
-    stream = decode(images * 20, tiny_model.preprocess, workers=2, read_ahead=150)
+    stream = decoded(images * 20, tiny_model.preprocess, workers=2, read_ahead=150)
     next(stream)
     stream.close()
     assert len(opened) < 150
@@ -120,4 +120,4 @@ def test_decoding_is_parallel(images, tiny_model, monkeypatch):
         return open_image(path)
 
     monkeypatch.setattr(module, "open_image", meet)
-    assert len(list(decode(images, tiny_model.preprocess, workers=3))) == 12
+    assert len(list(decoded(images, tiny_model.preprocess, workers=3))) == 12

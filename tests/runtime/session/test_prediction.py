@@ -72,7 +72,7 @@ def test_results_are_streamed(session, tmp_path, monkeypatch):
     """The first result comes out while most of the images are not even opened."""
     opened = []
     monkeypatch.setattr(
-        "vptkit.runtime.session.image_loader.open_image", lambda p, **_: opened.append(p) or RED
+        "vptkit.images.image_pixels.open_image", lambda p, **_: opened.append(p) or RED
     )
     for i in range(100):
         (tmp_path / f"{i:03}.jpg").touch()

@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "export": {
         _COMMON: "output weights precision calibration gate format force",
         "Precision": "target calibration-images island islands min-agreement",
-        "Data": "columns skip-broken allow-outside",
+        "Data": "columns skip-broken decode allow-outside",
         "Graph": "input batch normalize-features reject-from fold last-block verify threads",
         "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms tables",
     },
@@ -59,25 +59,25 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "bisect": {
         _COMMON: "precision target images island min-agreement",
-        "Data": "calibration calibration-images columns skip-broken allow-outside",
+        "Data": "calibration calibration-images columns skip-broken decode allow-outside",
         "Hardware": "threads",
     },
     "check": {
         _COMMON: "backend reference weights tolerance",
         "What TensorRT makes of it": "oracle sm trt layers",
-        "Overflow": "overflow columns skip-broken allow-outside",
+        "Overflow": "overflow columns skip-broken decode allow-outside",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "trust-engines",
     },
     "eval": {
-        _COMMON: "split save plot backend batch reject ood columns skip-broken force",
+        _COMMON: "split save plot backend batch reject ood columns skip-broken decode force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "allow-outside trust-engines",
     },
     "run": {
-        _COMMON: "top-k save features reject backend batch force",
+        _COMMON: "top-k save features reject decode backend batch force",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
         "Trust": "trust-engines",

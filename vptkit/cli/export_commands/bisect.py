@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.options import AllowOutside, AsJson, Columns, SkipBroken, Threads, Verbose
+from vptkit.cli.shared.options import (
+    AllowOutside,
+    AsJson,
+    Columns,
+    Decode,
+    SkipBroken,
+    Threads,
+    Verbose,
+)
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
     lowering_of,
@@ -50,6 +58,7 @@ def bisect(
     min_agreement: Annotated[float | None, typer.Option(help="Bound [by precision].")] = None,
     columns: Columns = None,
     skip_broken: SkipBroken = False,
+    decode: Decode = None,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     verbose: Verbose = False,
@@ -88,6 +97,7 @@ def bisect(
         allow_outside=allow_outside,
         columns=columns,
         skip_broken=skip_broken,
+        decode=decode,
     )
     judging = judging_images(asked, _tuned(opened))
     evidence = judging.evidence(runner(opened.preprocess, threads), no_phases)

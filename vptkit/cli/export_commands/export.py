@@ -13,6 +13,7 @@ from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
     Columns,
+    Decode,
     Float,
     Force,
     Int,
@@ -124,6 +125,7 @@ def export(
     ] = None,
     columns: Columns = None,
     skip_broken: SkipBroken = False,
+    decode: Decode = None,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     input: Annotated[
@@ -262,6 +264,7 @@ def _export_one(settings: dict[str, Any], output: Path, common: dict[str, Any]) 
         "allow_outside": settings["allow_outside"],
         "columns": settings["columns"],
         "skip_broken": settings["skip_broken"],
+        "decode": settings["decode"],
         "reject_from": settings["reject_from"],
         **common,
     }

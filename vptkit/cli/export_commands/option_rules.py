@@ -48,7 +48,7 @@ EXPORT_RULES = (
     Rule(("islands",), "--precision fp16, fp8, or int8 with --target tensorrt", _holds_fp16),
     Rule(("islands", "min_agreement"), "--gate or --calibration", _judged),
     Rule(
-        ("allow_outside", "columns", "skip_broken"),
+        ("allow_outside", "columns", "skip_broken", "decode"),
         "--gate, --calibration or --reject-from",
         lambda s: _judged(s) or s["reject_from"] is not None,
     ),

@@ -14,6 +14,7 @@ from vptkit.cli.shared.options import (
     Backend,
     BundleArgument,
     Columns,
+    Decode,
     OneAdapter,
     SkipBroken,
     Threads,
@@ -61,6 +62,7 @@ def check(
     ] = None,
     columns: Columns = None,
     skip_broken: SkipBroken = False,
+    decode: Decode = None,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
@@ -69,11 +71,18 @@ def check(
 ) -> None:
     """Compare a bundle's answers with its golden ones, and its files with their digests."""
     if overflow is not None:
-        reading = {"allow_outside": allow_outside, "columns": columns, "skip_broken": skip_broken}
+        reading = {
+            "allow_outside": allow_outside,
+            "columns": columns,
+            "skip_broken": skip_broken,
+            "decode": decode,
+        }
         report_overflow(bundle, overflow, threads, as_json, **reading)
         return
-    if columns is not None or skip_broken:
-        raise typer.BadParameter("goes with --overflow only", param_hint="--columns, --skip-broken")
+    if columns is not None or skip_broken or decode is not None:
+        raise typer.BadParameter(
+            "goes with --overflow only", param_hint="--columns, --skip-broken, --decode"
+        )
     if oracle is not None:
         from vptkit.cli.shared.oracle_report import consult
 
@@ -161,7 +170,7 @@ def report_overflow(
     centre_pixels(model)
     with progress("overflow", total=images.count) as bar:
         found = overflow_map(model, runner(opened.preprocess, threads), images, bar.update)
-    document = {"bundle": str(bundle), **found.to_json()}
+    document = {"bundle": str(bundle), "decode": images.decode, **found.to_json()}
     header = ["block", *KINDS, "headroom"]
     rows = [[_cell(row[name]) for name in header] for row in document["blocks"]]
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]

@@ -14,6 +14,7 @@ from vptkit.cli.shared.options import (
     Backend,
     BundleArgument,
     Columns,
+    Decode,
     Force,
     SkipBroken,
     Threads,
@@ -63,6 +64,7 @@ def evaluate_bundle(
     force: Force = False,
     columns: Columns = None,
     skip_broken: SkipBroken = False,
+    decode: Decode = None,
     allow_outside: AllowOutside = False,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
@@ -102,6 +104,7 @@ def evaluate_bundle(
             allow_outside=allow_outside,
             skip_broken=skip_broken,
             columns=columns,
+            decode=decode,
             reject=reject,
             ood=ood,
             batch=batch,
@@ -115,7 +118,12 @@ def evaluate_bundle(
         write_mistakes(result.mistakes, save, several=several)
     if plot is not None and not isinstance(result, MultilabelEvaluation):
         plot_confusion(result, plot, adapter or session.bundle.name)
-    document = {"bundle": str(bundle), "backend": session.backend, **result.to_json()}
+    document = {
+        "bundle": str(bundle),
+        "backend": session.backend,
+        "decode": session.bundle.preprocess.reading(decode).decode,
+        **result.to_json(),
+    }
     rates = [result.rejection.text()] if result.rejection else []
     written = [path for path in (save, plot) if path is not None]
     ending = [wrote(*written)] if written else []

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.options import Backend, BundleArgument, Force, Threads, TrustEngines
+from vptkit.cli.shared.options import Backend, BundleArgument, Decode, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import announce
 from vptkit.errors import BundleError, DataError
 from vptkit.formats.manifest_schema import MULTILABEL
@@ -42,6 +42,7 @@ def run(
         float | None,
         typer.Option(help="Say 'none of these', at most of this share of images like val's."),
     ] = None,
+    decode: Decode = None,
     force: Force = False,
     backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
@@ -86,7 +87,13 @@ def run(
             writers.append(jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout))
         found = _look_up(sources)
         predictions = predict(
-            session, found.images, adapter=adapter, top_k=top_k, batch=batch, reject=reject
+            session,
+            found.images,
+            adapter=adapter,
+            top_k=top_k,
+            batch=batch,
+            reject=reject,
+            decode=decode,
         )
         if (bar := _bar(stack, len(found.images), printed=printed)) is not None:
             writers.append(lambda _: bar.update())

@@ -50,6 +50,7 @@ class Asked(NamedTuple):
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         columns: of `vptkit.datasets.table_columns.parse_columns`.
         skip_broken: go on without images that cannot be read, and say which.
+        decode: how files are decoded, "exact" or "fast" (`vptkit.images.image_pixels`).
     """
 
     calibration: Path | None
@@ -60,6 +61,7 @@ class Asked(NamedTuple):
     allow_outside: bool = False
     columns: str | None = None
     skip_broken: bool = False
+    decode: str | None = None
 
 
 class Tuned(NamedTuple):
@@ -99,6 +101,7 @@ class Judging:
             calibration_split=self.calibration_split,
             gate_split=self.gate_split,
             too_kind=self.too_kind,
+            decode=next((x.decode for x in (self.gate, self.calibration) if x), None),
             phase=phase,
         )
 
@@ -227,7 +230,7 @@ class _Reader:
         try:
             images = batches_of(
                 [found.files[i] for i in rows],
-                self.tuned.preprocess,
+                self.tuned.preprocess.reading(self.asked.decode),
                 None if found.truth is None else found.truth[rows],
                 inside=inside,
                 skip_broken=self.asked.skip_broken,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vptkit.errors import VptkitError
+from vptkit.images.preprocess import DECODE
 from vptkit.strict_json import read_toml
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Bool",
     "BundleArgument",
     "Columns",
+    "Decode",
     "Float",
     "Force",
     "Int",
@@ -58,6 +60,13 @@ Columns = Annotated[
     typer.Option(
         metavar="ROLE=NAME",
         help="Of a table: image=NAME,label=NAME,split=NAME [known by their names].",
+    ),
+]
+Decode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help=f"exact, or fast: large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size [{DECODE}].",
     ),
 ]
 SkipBroken = Annotated[

@@ -18,6 +18,7 @@ def rejection_images(
     allow_outside: bool = False,
     columns: str | None = None,
     skip_broken: bool = False,
+    decode: str | None = None,
 ) -> tuple[Any, Any]:
     """Prepared images of the splits train and val of a data set.
 
@@ -27,6 +28,7 @@ def rejection_images(
         allow_outside: of `vptkit.datasets.dataset_bounds.require_inside`.
         columns: of `vptkit.datasets.table_columns.parse_columns`.
         skip_broken: go on without images that cannot be read, and say which.
+        decode: how files are decoded, "exact" or "fast".
 
     Raises:
         DataError: one of the splits is missing, or a class is none of the labels.
@@ -62,6 +64,7 @@ def rejection_images(
             allow_outside=allow_outside,
             columns=columns,
             skip_broken=skip_broken,
+            decode=decode,
             several=several,
         )
         for name in ("train", "val")
