@@ -10,6 +10,10 @@ time     by SIGKILL at a random time;
 full     by ENOSPC at its n-th file operation there that needs space, and at all that follow;
 size     by EFBIG at the n-th byte of any file, also where a library writes it.
 
+With --served, commands that edit a bank are killed under a server: after each kill a server is started
+on what is left (in this process; each `--real-every`-th time `vptkit serve` in one of its own), and
+every adapter that it lists must answer over HTTP with the logits of the old bank or of the new one.
+
 After each the folder must hold what it held, or what the command makes, each whole, and bundles
 must open. A command that was told of a full disk has to say so, and leaves nothing else. Then the
 command runs once more, with --resume or --force as a user would: its folder must be byte for byte
@@ -43,6 +47,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.benchmarks.served_banks import ServedBank, answers_in_process, same_answers
 from tests.support.bank_cases import family, write_family
 from tests.support.serial_runner import Serial
 from tests.support.strategies import Setup
@@ -231,6 +236,7 @@ class Trial:
         spacious = forked(lambda: command.act(folder, False), folder, full_at=1 << 30)
         self.needing = spacious.operations
         self.seconds = min(whole.seconds, spacious.seconds)  # one of them found cold files
+        self.served: ServedBank | None = None
         self.largest = max(
             (path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=1
         )
@@ -266,6 +272,21 @@ class Trial:
             (self.folder / name).write_bytes(content)
         return tree(self.folder)
 
+    def serve(self, real_every: int) -> None:
+        """From now on also serve what is left; golden answers are those of undisturbed banks.
+
+        Args:
+            real_every: each so many servers one is a process of its own; 0 for none.
+        """
+        (name,) = self.command.banks
+        self._fresh()
+        golden = {"old": answers_in_process(self.folder / name)}
+        ended = forked(lambda: self.command.act(self.folder, False), self.folder)
+        assert not ended.status, ended.error
+        golden["new"] = answers_in_process(self.folder / name)
+        assert not same_answers(golden["old"], golden["new"]), "nothing would be seen"
+        self.served = ServedBank(golden, real_every)
+
     def _look(self, ended: Ended) -> str:
         """What the folder holds after an early end.
 
@@ -290,6 +311,8 @@ class Trial:
             manifest = f"{name}/manifest.json"
             assert found[manifest] in (self.before[manifest], self.after[manifest]), manifest
             states.append("new" if found[manifest] == self.after[manifest] else "old")
+            if self.served is not None:
+                self.served.check(self.folder / name, states[-1])
         if ended.status == -signal.SIGKILL:
             return f"{' '.join(sorted(set(states)))}{', parts' if temporary(found) else ''}"
         if ended.status:
@@ -482,8 +505,15 @@ def _careless(folder: Path, again: bool) -> None:
             stream.write(half)
 
 
-def measured(rounds: int, seed: int, chosen: list[str], every: bool) -> dict[str, Any]:
-    """Kill each command, `rounds` times in each mode.
+def measured(
+    rounds: int,
+    seed: int,
+    chosen: list[str],
+    every: bool,
+    modes: Sequence[str] = MODES,
+    real_every: int | None = None,
+) -> dict[str, Any]:
+    """Kill each command, `rounds` times in each mode; of banks, serve what is left unless None.
 
     Returns:
         command → {"operations" of it, "states" that were found, "failures"}.
@@ -500,10 +530,12 @@ def measured(rounds: int, seed: int, chosen: list[str], every: bool) -> dict[str
             if chosen and title not in chosen:
                 continue
             trial = Trial(title, command, place / f"work-{number}")
+            if real_every is not None and command.banks:
+                trial.serve(real_every)
             draw = random.Random(f"{seed} {title}")
             for at in range(1, trial.operations + 1) if every else ():
                 trial.once("op", draw, at)
-            for mode in MODES:
+            for mode in modes:
                 for _ in range(rounds):
                     trial.once(mode, draw)
             document[title] = {
@@ -511,6 +543,8 @@ def measured(rounds: int, seed: int, chosen: list[str], every: bool) -> dict[str
                 "states": dict(sorted(trial.states.items())),
                 "failures": trial.failures,
             }
+            if trial.served is not None:
+                document[title]["servers"] = trial.served.servers
             print(title, json.dumps(document[title]), file=sys.stderr, flush=True)
     return document
 
@@ -521,9 +555,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60, help="of each command and mode")
     parser.add_argument("--every", action="store_true", help="also at each operation once")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--served", action="store_true", help="serve each bank that is left")
+    parser.add_argument("--real-every", type=int, default=20, help="a server's own process [20]")
     parser.add_argument("commands", nargs="*", help="some of them [all]")
     options = parser.parse_args()
-    document = measured(options.rounds, options.seed, options.commands, options.every)
+    document = measured(
+        options.rounds,
+        options.seed,
+        options.commands,
+        options.every,
+        options.modes,
+        options.real_every if options.served else None,
+    )
     print(json.dumps(document, indent=1))
     sys.exit(any(found["failures"] for found in document.values()))
 

@@ -140,6 +140,8 @@ def server(bundles: Sequence[Path], args: Any) -> Iterator[tuple[str, int, int]]
     with Child(command, limit=3600, stdout=PIPE) as child:
         line = child.stdout.readline()
         while not line.startswith("try:"):
+            if not line:
+                raise SystemExit("the server does not start; its standard error says why")
             line = child.stdout.readline()
         host, port = line.split("http://")[1].split("/")[0].split(":")
         yield host, int(port), child.pid
@@ -249,8 +251,12 @@ async def churn(
     admin: tuple[str, str],
     pid: int,
     args: Any,
-) -> None:
-    """Requests while an adapter is added, replaced and removed; each answer is checked by its scores."""
+) -> tuple[Counter[int], int, Counter[str]]:
+    """Requests while an adapter is added, replaced and removed; each answer is checked by its scores.
+
+    Returns:
+        Answers by status, how many of them are of the wrong adapter, and changes by method and status.
+    """
     golden: dict[str, dict[str, float]] = {}
     for url in urls:
         golden[url] = (await pool.answer(url))[1]
@@ -270,15 +276,17 @@ async def churn(
     tasks = []
     while time.perf_counter() < end:
         await asyncio.sleep(rng.exponential(1 / rate))
-        tasks.append(asyncio.ensure_future(one(urls[rng.integers(len(urls))])))
+        tasks.append(asyncio.ensure_future(one(urls[int(rng.power(args.alpha) * len(urls))])))
         if time.perf_counter() - begun > resident[-1][0] + 5:
             resident.append((time.perf_counter() - begun, memory(pid)))
     await asyncio.gather(*tasks)
+    changed = await changes
     print(
-        f"churn, {args.churn:g} s: {await changes} changes, answers by status {dict(outcome.statuses)}, "
+        f"churn, {args.churn:g} s: {changed} changes, answers by status {dict(outcome.statuses)}, "
         f"by the wrong adapter {sum(wrong.values())}; offered {rate:.1f}/s; {growth(resident)}",
         flush=True,
     )
+    return outcome.statuses, sum(wrong.values()), changed
 
 
 def same(found: dict[str, float], golden: dict[str, float]) -> bool:

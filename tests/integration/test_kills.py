@@ -30,3 +30,14 @@ def test_kills_and_full_disks():
         assert found["failures"] == []
         assert sum(found["states"].values()) == 4  # of each way one
         assert any(state.startswith(("op: old", "op: new")) for state in found["states"])
+
+
+@pytest.mark.long
+def test_a_server_is_started_on_each_bank_that_is_left():
+    pytest.importorskip("tests.support.serving")
+    script = [sys.executable, "-m", "tests.benchmarks.kills", "--served", "--real-every", "3"]
+    chosen = ["--modes", "op", "--rounds", "3", "--seed", "5"]
+    done = run_child([*script, *chosen, "bank add", "bank remove"], cwd=ROOT)
+    for found in json.loads(done.stdout).values():
+        assert found["failures"] == []
+        assert found["servers"] == {"this process": 2, "own process": 1}

@@ -18,8 +18,12 @@ import os
 import shutil
 import signal
 import socket
+import threading
 import time
+import urllib.error
 import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +33,7 @@ from PIL import Image
 
 from tests.support.architecture import ROOT
 from tests.support.bank_cases import family
-from tests.support.children import Child, run_child
+from tests.support.children import Child, descendants, run_child
 from tests.support.exported_banks import export_family
 from vptkit.export.bank.edit_bank import add, remove
 from vptkit.runtime import open_session
@@ -128,6 +132,17 @@ class Server:
     environment: Path
     place: Path
     ports: tuple[int, int, int]
+    pid: int
+
+    def stubs(self) -> list[int]:
+        """The processes of the Python backend, in which the models run."""
+        found = []
+        for pid in descendants(self.pid):
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(b"triton_python_backend_stub"):
+                    found.append(pid)
+        return found
 
     def ask(self, *asked: dict, **arrays: np.ndarray) -> list[dict]:
         """Answers of one client, in the order of what it asks; gRPC's are concurrent."""
@@ -148,8 +163,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(environment: Path, repository: Path, place: Path):
-    """Start the server as pytriton does: its backend's stub for this Python, its libraries."""
+def serving(environment: Path, repository: Path, place: Path, *options: str, drains: bool = True):
+    """Start the server as pytriton does: its backend's stub for this Python, its libraries.
+
+    One that lost a stub waits 30 s for it at its end; it is killed unless it `drains`.
+    """
     (site,) = environment.glob("lib/python*/site-packages")
     wheel = site / "pytriton" / "tritonserver"
     shutil.copytree(wheel / "backends", place / "backends")
@@ -168,6 +186,7 @@ def serving(environment: Path, repository: Path, place: Path):
         f"--backend-directory={place / 'backends'}",
         f"--backend-config=python,shm-region-prefix-name={shared}",
         "--disable-auto-complete-config",
+        *options,
         *listen,
     ]
     env = os.environ | {
@@ -183,9 +202,10 @@ def serving(environment: Path, repository: Path, place: Path):
     ):
         try:
             wait_until_ready(child, ports, place / "log")
-            yield Server(environment, place, ports)
-            child.send_signal(signal.SIGTERM)
-            assert child.wait() == 0
+            yield Server(environment, place, ports, child.pid)
+            if drains:
+                child.send_signal(signal.SIGTERM)
+                assert child.wait() == 0
         finally:
             child.end()
             for left in Path("/dev/shm").glob(f"{shared}*"):  # of one that had to be killed
@@ -295,3 +315,73 @@ def test_clients_of_several_adapters(environment, tmp_path):
         for answer in (both, numbers):
             np.testing.assert_allclose(answer["logits"], mixed, rtol=1e-5, atol=1e-5)
         remove(mine, "new")
+
+
+def posted(port: int, path: str, body: bytes = b"") -> tuple[int, dict]:
+    """The status of a request by HTTP, and the JSON that came."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.loads(answer.read() or "{}")
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_a_backend_killed_under_load_is_told_and_loaded_again(environment, tmp_path):
+    """Triton tells each request that its stub is gone; it starts a new one when the model is loaded."""
+    (tmp_path / "live").mkdir()
+    (tmp_path / "server").mkdir()
+    members = family(kinds=KINDS)
+    bundle = export_family(tmp_path / "live", members).rename(tmp_path / "live.vptk")
+    write_model_repository(
+        [bundle], tmp_path / "models", TritonOptions(session_backend="cpu", threads=1)
+    )
+    pixels, bodies, golden = members.case.images[:1], {}, {}
+    with open_session(bundle, "cpu", threads=1) as session:
+        for name in KINDS:
+            golden[name] = session.run(pixels, [name])[0]
+            images = {"name": "images", "shape": list(pixels.shape), "datatype": "UINT8"}
+            images["data"] = pixels.ravel().tolist()
+            adapter = {"name": "adapter", "shape": [1, 1], "datatype": "BYTES", "data": [name]}
+            bodies[name] = json.dumps({"inputs": [images, adapter]}).encode()
+
+    def ask(name: str) -> str:
+        status, found = posted(server.ports[0], "/v2/models/live/infer", bodies[name])
+        if status != 200:
+            return found["error"]
+        logits = next(one["data"] for one in found["outputs"] if one["name"] == "logits")
+        own = np.isfinite(golden[name])
+        same = np.allclose(np.float32(logits)[own], golden[name][own], rtol=1e-5, atol=1e-5)
+        return "right" if same else "wrong"
+
+    def ask_on(name: str) -> Counter[str]:
+        found = Counter()
+        while not ended.is_set():
+            found[ask(name)] += 1
+        return found
+
+    ended, explicit = threading.Event(), ("--model-control-mode=explicit", "--load-model=live")
+    with (
+        serving(
+            environment, tmp_path / "models", tmp_path / "server", *explicit, drains=False
+        ) as server,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        try:
+            load = [pool.submit(ask_on, KINDS[i % len(KINDS)]) for i in range(4)]
+            while server.metric("nv_inference_request_success", "live") < 50:
+                time.sleep(0.01)
+            (stub,) = server.stubs()
+            os.kill(stub, signal.SIGKILL)
+            while ask("both") == "right":
+                time.sleep(0.01)
+            assert posted(server.ports[0], "/v2/repository/models/live/load")[0] == 200
+            assert ask("both") == "right"
+            assert stub not in server.stubs()
+        finally:
+            ended.set()
+        found = sum((one.result() for one in load), Counter())
+    told = found.pop("Stub process 'live_0_0' is not healthy.")
+    assert told > 0
+    assert found.pop("right") >= 50
+    assert not found, "each request is answered rightly, or told why not"
