@@ -23,7 +23,19 @@ needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed (the extra sweep)"
 )
 COMMAND = [sys.executable, "-m", "vptkit", "sweep"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# Ray's own patience with a silent node is 5 × 3 s and more; nothing here waits for a slow network.
+IMPATIENT = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "4",
+}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    **IMPATIENT,
+}
 LIMIT = 240  # seconds; only a hung Ray takes so long
 
 
@@ -123,7 +135,7 @@ def cluster(tmp_path):
 @needs_ray
 def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
     address, node, kill = cluster
-    path, sweep = config({"lr": [0.003, 0.01]}, epochs=25)
+    path, sweep = config({"lr": [0.003, 0.01]}, epochs=18)
     folder = tmp_path / "out"
 
     def there():
@@ -131,7 +143,7 @@ def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
         for trial in trials(folder).values():
             if trial["state"] == "running" and trial["checkpoint"] and trial["history"]:
                 last = trial["history"][-1]
-                if last["node"] == node and 3 <= last["epoch"] <= 15:
+                if last["node"] == node and 3 <= last["epoch"] <= 10:
                     return trial["number"]
         return None
 
@@ -147,7 +159,7 @@ def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
         (0, 1), "finished"
     )
     history = trials(folder)[struck]["history"]
-    assert [record["epoch"] for record in history] == list(range(1, 26))
+    assert [record["epoch"] for record in history] == list(range(1, 19))
     first, last = history[0], history[-1]
     assert (first["node"], first["began"]) == (node, 0)
     assert last["node"] != node
@@ -156,14 +168,14 @@ def test_a_node_dies_and_nothing_is_lost(config, cluster, tmp_path):
     # It went on as if nothing had happened.
     assert curve(trials(folder)[struck]) == curve_alone(sweep, struck, tmp_path)
     assert (folder / "best.safetensors").exists()
-    assert errors.splitlines()[-1].startswith("sweep: 50/50  2 of 2 trials")
+    assert errors.splitlines()[-1].startswith("sweep: 36/36  2 of 2 trials")
     assert all(line.startswith("sweep: ") for line in errors.splitlines())  # Ray is silent
 
 
 @needs_ray
 def test_a_driver_dies_and_the_same_command_goes_on(config, tmp_path):
     """By SIGKILL; what SIGINT does is that of any runner, and held by test_run_sweep."""
-    path, sweep = config({"lr": [0.01]}, epochs=20)
+    path, sweep = config({"lr": [0.01]}, epochs=12)
     folder = tmp_path / "out"
     command = (path, "-o", folder, "--cpus", 1, "--json")
 
