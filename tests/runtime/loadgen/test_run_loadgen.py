@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from tests.support.command_errors import assert_error
+from vptkit.errors import MissingExtraError
+from vptkit.runtime.loadgen.run_loadgen import require_loadgen
 
 RUN = ("--rounds", 2, "--threads", 1, "--no-memory", "--backend", "cpu")
 
@@ -82,5 +84,7 @@ def test_what_is_refused(vptkit, make_bundle, options, told):
 
 def test_without_the_package(vptkit, make_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    with pytest.raises(MissingExtraError, match="mlcommons-loadgen"):
+        require_loadgen()
     found = vptkit("profile", make_bundle(), "--loadgen", "Offline")
     assert_error(found, 5, 'pip install "vptkit[loadgen]"')
