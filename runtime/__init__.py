@@ -4,6 +4,7 @@
 - `doctor`: `vptkit doctor`.
 - `engine_build`: `vptkit build`.
 - `evaluation`: parity and accuracy.
+- `loadgen`: MLPerf's load generator asks a bundle.
 - `measure`: one quantity a module.
 - `profile`: `vptkit profile`.
 - `remote`: `profile --on`.

@@ -46,6 +46,7 @@ EXCEPTIONS = {
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
+    "vptkit.runtime.loadgen.run_loadgen": {"mlperf_loadgen"},
     "vptkit.runtime.serving.application": {"starlette"},
     "vptkit.runtime.serving.metrics": {"prometheus_client"},
     "vptkit.runtime.serving.server_process": {"uvicorn"},

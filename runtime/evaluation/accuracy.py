@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from .evaluation_result import Evaluation
 
-__all__ = ["choose_split", "evaluate", "labelled_images", "split_folder"]
+__all__ = ["choose_split", "evaluate", "labelled_data", "labelled_images", "split_folder"]
 
 _RENAME = "rename the folders, or name the folder that holds the classes"
 
@@ -151,6 +151,28 @@ def evaluate(
         truth=truth[kept],
         skipped=skipped,
     )
+
+
+def labelled_data(
+    session: Session,
+    data: Path,
+    *,
+    adapter: str | None = None,
+    split: str | None = None,
+) -> tuple[Path, str | None, list[ImageFile], NDArray[Any]]:
+    """The images that `evaluate` judges a bundle of one label an image by.
+
+    Args:
+        session, data, adapter, split: as for `evaluate`.
+
+    Returns:
+        Where they lie, their split or None, the files, and the index of each one's class, [N].
+
+    Raises:
+        DataError, BundleError: see `evaluate`.
+    """
+    labels = session.bundle.labels_of(adapter)
+    return _with_one_label(data, split, parse_columns(None), labels, allow_outside=False)
 
 
 def _with_one_label(

@@ -69,6 +69,7 @@ TABLE: dict[str, str] = {
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
     "runtime.evaluation": "runtime.session datasets formats images paths scores",
+    "runtime.loadgen": "runtime.evaluation runtime.measure runtime.session datasets formats images",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.triton": "runtime.backends runtime.session formats images scores devices.probes",

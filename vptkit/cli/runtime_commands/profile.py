@@ -3,8 +3,9 @@
 No future import of annotations here: typer reads them at run time.
 """
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,6 +61,34 @@ def profile(
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Memory, each in a process of its own.")
     ] = True,
+    loadgen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCENARIO",
+            help="Also MLPerf's LoadGen: SingleStream, MultiStream, Server or Offline.",
+        ),
+    ] = None,
+    loadgen_logs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of --loadgen: its files [loadgen-logs].")
+    ] = None,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="Of --loadgen: its accuracy mode alone, on --data.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Of --loadgen: images [the golden ones, or noise].")
+    ] = None,
+    latency_bound_ms: Annotated[
+        float | None, typer.Option(help="Of --loadgen Server: for 99 % of the queries [15].")
+    ] = None,
+    queries: Annotated[int | None, typer.Option(help="Of --loadgen: at least so many.")] = None,
+    min_duration: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Of --loadgen [10; with --queries 0]."),
+    ] = None,
+    target_qps: Annotated[
+        float | None,
+        typer.Option(help="Of --loadgen Server and Offline: images a second [measured before]."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
     force: Force = False,
     threads: Threads = None,
@@ -68,6 +97,8 @@ def profile(
 ) -> None:
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
     from vptkit.api.judging import baselines_of
+    from vptkit.atomic_files import require_absent
+    from vptkit.cli.shared.loadgen_text import loadgen_text
     from vptkit.cli.shared.profile_table import profile_table
     from vptkit.plot_text import require_plot
     from vptkit.progress import progress
@@ -81,6 +112,27 @@ def profile(
         return
     if not bundles:
         raise VptkitError("BUNDLE is missing: name one or more to profile")
+    asked = _loadgen_settings(
+        loadgen,
+        given={
+            "accuracy": accuracy or None,
+            "latency_bound_ms": latency_bound_ms,
+            "queries": queries,
+            "min_duration": min_duration,
+            "target_qps": target_qps,
+        },
+        others={"--loadgen-logs": loadgen_logs, "--data": data},
+        refused={
+            "--on": on,
+            "--power": power,
+            "--baseline": baseline or None,
+            "a second BUNDLE": bundles[1:] or None,
+        },
+        batch=batch,
+    )
+    logs = loadgen_logs or Path("loadgen-logs")
+    if asked is not None:
+        require_absent(logs, force=force)  # before anything is measured
     if plot is not None:
         require_plot(plot, force=force)
     settings = ProfileSettings(
@@ -99,6 +151,10 @@ def profile(
         pin_clocks=pin_clocks,
         trust_engines=trust_engines,
     )
+    if asked is not None and asked.accuracy:
+        found = _with_loadgen(bundles[0], settings, asked, logs, data, force=force)
+        emit({"loadgen": found}, as_json, text=loadgen_text(found))
+        return
     with baselines_of(bundles if baseline else []) as named:
         if on is not None:
             from vptkit.runtime.remote.remote_profile import profile_on
@@ -118,9 +174,80 @@ def profile(
                 document = profile_bundles(
                     bundles, settings, baselines=named, board=board, progress=bar
                 )
+    text = profile_table(document)
+    if asked is not None:
+        found = _with_loadgen(bundles[0], settings, asked, logs, data, force=force)
+        document["loadgen"] = found
+        text = f"{text}\n\n{loadgen_text(found)}"
     if plot is not None:
         plot_profile(document, plot)
-    emit(document, as_json, text=profile_table(document))
+    emit(document, as_json, text=text)
+
+
+def _loadgen_settings(
+    scenario: str | None,
+    *,
+    given: dict[str, Any],
+    others: dict[str, Any],
+    refused: dict[str, Any],
+    batch: str | None,
+) -> Any:
+    """LoadGen's settings, or None without --loadgen; what would have no effect is refused.
+
+    Args:
+        scenario: of --loadgen.
+        given: name of a setting → its value, None of those that were not given.
+        others: the same of LoadGen's other options.
+        refused: what does not go with --loadgen, the same way.
+        batch: of --batch.
+    """
+    if scenario is None:
+        names = {f"--{name.replace('_', '-')}": value for name, value in given.items()} | others
+        for name, value in names.items():
+            if value is not None:
+                raise VptkitError(
+                    f"{name} has no effect without --loadgen. Add it, as --loadgen Server"
+                )
+        return None
+    from vptkit.runtime.loadgen.loadgen_settings import LoadGenSettings
+    from vptkit.runtime.loadgen.run_loadgen import require_loadgen
+
+    for name, value in refused.items():
+        if value is not None:
+            raise VptkitError(
+                f"--loadgen does not go with {name}: it asks one bundle, here and now"
+            )
+    sizes = _sizes(batch) or (None,)
+    if len(sizes) > 1:
+        raise VptkitError("--loadgen takes one --batch")
+    settings = LoadGenSettings(
+        scenario=scenario, batch=sizes[0], **{k: v for k, v in given.items() if v is not None}
+    )
+    if others["--data"] is not None and not others["--data"].exists():
+        raise VptkitError(f"--data {others['--data']}: no such file or folder")
+    if settings.accuracy and others["--data"] is None:
+        raise VptkitError("--accuracy needs --data FOLDER: images whose classes are known")
+    require_loadgen()
+    return settings
+
+
+def _with_loadgen(
+    bundle: Path, settings: Any, asked: Any, logs: Path, data: Path | None, *, force: bool
+) -> dict[str, Any]:
+    """One run of LoadGen; Ctrl-C ends the process at once, as LoadGen's clock cannot be stopped."""
+    from vptkit.runtime.loadgen.run_loadgen import run_loadgen
+    from vptkit.runtime.session.factory import open_session
+
+    with open_session(
+        bundle, settings.backend, settings.threads, trust_engines=settings.trust_engines
+    ) as session:
+        try:
+            return run_loadgen(
+                session, asked, logs, adapter=settings.adapter, data=data, force=force
+            )
+        except KeyboardInterrupt:
+            tell("interrupted")
+            os._exit(130)
 
 
 def _backend(named: str | None, on: str | None) -> str:
