@@ -50,10 +50,10 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify images, or write their features; a broken one is reported and the others go on."""
+    from vptkit.runtime.bulk.feature_files import saving_features
+    from vptkit.runtime.bulk.prediction_writers import deliver, jsonl_writer, saving, text_writer
     from vptkit.runtime.session.factory import open_session
-    from vptkit.runtime.session.feature_files import saving_features
     from vptkit.runtime.session.prediction import predict
-    from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
 
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
@@ -117,7 +117,7 @@ def _require_outputs(
 def _look_up(sources: list[str]) -> Any:
     """The images, with a line on standard error for what gave none."""
     from vptkit.datasets.dataset_summary import skipped_text
-    from vptkit.runtime.session.named_sources import name_images
+    from vptkit.runtime.bulk.named_sources import name_images
 
     found = name_images(sources, getattr(sys.stdin, "buffer", None))
     for fault in (*found.missing, *found.empty):

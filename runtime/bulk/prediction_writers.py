@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
-    from .session_protocol import Prediction
+    from vptkit.runtime.session.session_protocol import Prediction
 
 __all__ = ["csv_writer", "deliver", "given_cells", "jsonl_writer", "saving", "text_writer"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO, TextIO
 
-    from .session_protocol import Prediction
+    from vptkit.runtime.session.session_protocol import Prediction
 
     Write = Callable[[Prediction], None]
 

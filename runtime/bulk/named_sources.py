@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder
-
-from .image_sources import listing_of
+from vptkit.runtime.session.image_sources import listing_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

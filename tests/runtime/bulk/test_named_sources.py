@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vptkit.errors import DataError
-from vptkit.runtime.session.named_sources import name_images
+from vptkit.runtime.bulk.named_sources import name_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,6 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tree):
 
 
 def test_endless_names_end(tree, monkeypatch):
-    monkeypatch.setattr("vptkit.runtime.session.named_sources._MAX_BYTES", 5)
+    monkeypatch.setattr("vptkit.runtime.bulk.named_sources._MAX_BYTES", 5)
     with pytest.raises(DataError, match="more than 5 bytes of names"):
         named("-", given=b"a.jpg\nb")
