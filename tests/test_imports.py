@@ -34,7 +34,7 @@ EXCEPTIONS = {
     "vptkit.strict_json": {"tomli"},
     "vptkit.tune.data.arrow_dataset": {"pyarrow"},
     "vptkit.tune.data.label_column": {"pyarrow"},
-    "vptkit.runtime.session.feature_files": {"pyarrow"},
+    "vptkit.runtime.bulk.parquet_file": {"pyarrow"},
     "vptkit.tune.backbone.hub_weights": {"huggingface_hub"},  # which timm brings
     "vptkit.tune.peft_adapters.merged_by_peft": {"peft"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},

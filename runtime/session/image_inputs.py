@@ -20,15 +20,29 @@ if TYPE_CHECKING:
     from PIL import Image
 
     One = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
-    # To a type checker a list of several kinds is one of objects; what they are is seen in `_images`.
-    Sources = One | Iterable[object]
 
-__all__ = ["HeldImage", "inputs_of", "is_live"]
+__all__ = ["FoundImages", "HeldImage", "inputs_of", "is_live"]
 
 _WANTED = (
     "expected a path, a folder or a glob, an image of Pillow, or a uint8 array, RGB, of [H, W, 3] "
     "or [B, H, W, 3]"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """Files that were looked up already: taken one by one as they are wanted, and not live.
+
+    Attributes:
+        files: each once.
+    """
+
+    files: Iterable[Path]
+
+
+if TYPE_CHECKING:
+    # To a type checker a list of several kinds is one of objects; what they are is seen in `_images`.
+    Sources = One | Iterable[object] | FoundImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,8 @@ def inputs_of(sources: Sources) -> Iterable[Path | HeldImage]:
             is none of the above. Of what is live this is raised when it comes, and of a path that
             cannot be read whoever opens it says so.
     """
+    if isinstance(sources, FoundImages):
+        return sources.files
     if is_live(sources):
         return _as_they_come(sources)  # type: ignore[arg-type]
     whole: Any = sources

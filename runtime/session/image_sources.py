@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from vptkit.decoding.image_formats import IMAGE_SUFFIXES, is_image, readable_formats
 from vptkit.errors import DataError
-from vptkit.images.image_file import Listing, kind_of_file, list_images
+from vptkit.images.image_file import kind_of_file, walk_images
 from vptkit.paths.path_advice import advice
 from vptkit.paths.path_kind import kind_of
 from vptkit.regular_files import is_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["find_images", "images_of", "listing_of"]
+__all__ = ["find_images", "images_of", "walk_source"]
 
 # A file of another suffix may be an image all the same; these are known to be none.
 _NO_IMAGES = ("adapter", "weights", "graph", "torch", "engine", "archive", "video", "part")
@@ -47,44 +47,46 @@ def images_of(source: str | os.PathLike[str]) -> list[Path]:
     Raises:
         DataError: it does not exist, or holds no images.
     """
-    return listing_of(source).images
+    return list(walk_source(source, Counter()))
 
 
-def listing_of(source: str | os.PathLike[str]) -> Listing:
-    """The images of one file, folder or glob, and what of a folder or glob was passed over.
+def walk_source(source: str | os.PathLike[str], skipped: Counter[str]) -> Iterator[Path]:
+    """The images of one file, folder or glob, one by one.
+
+    Args:
+        source: as the user named it.
+        skipped: what of a folder or glob is passed over is counted there on the way.
 
     Raises:
-        DataError: it does not exist, or holds no images.
+        DataError: on the way: it does not exist, or holds no images.
     """
     if not os.fspath(source):
         raise DataError("a source is the empty text: expected an image, a folder or a glob")
     path = Path(source)
     if is_folder(path):
-        found = list_images(path)
+        found = walk_images(path, skipped)
     elif os.path.lexists(path):  # a link to nothing, too: whoever opens it says so
         if path.suffix.lower() not in IMAGE_SUFFIXES and kind_of(path).kind in _NO_IMAGES:
             raise DataError(advice(path, "images"))
-        return Listing([path], Counter())
+        yield path
+        return
     elif glob.has_magic(str(source)):
-        matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
-        found = _of_matches(matches)
+        found = _of_matches(str(source), skipped)
     else:
         raise DataError(advice(path, "images") or f"{source}: no such file or folder")
-    if not found.images:
+    first = next(found, None)
+    if first is None:
         plain = f"{source}: no images there (looked for {', '.join(readable_formats())})"
         raise DataError((is_folder(path) and advice(path, "images")) or plain)
-    return found
+    yield first
+    yield from found
 
 
-def _of_matches(matches: list[Path]) -> Listing:
-    images, skipped = [], Counter[str]()
-    for match in matches:
+def _of_matches(pattern: str, skipped: Counter[str]) -> Iterator[Path]:
+    for match in sorted(map(Path, glob.iglob(pattern, recursive=True))):  # noqa: PTH207 -- Path.glob takes no absolute pattern
         if is_folder(match):
-            found = list_images(match)
-            images += found.images
-            skipped += found.skipped
+            yield from walk_images(match, skipped)
         elif is_image(match):
-            images.append(match)
+            yield match
         else:
             skipped[kind_of_file(match)] += 1
-    return Listing(images, skipped)

@@ -59,11 +59,11 @@ from vptkit.export.bundle.export_bundle import export
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends.engine_cache import list_engines
+from vptkit.runtime.bulk.prediction_writers import deliver, saving
 from vptkit.runtime.engine_build import builder
 from vptkit.runtime.engine_build.worker_process import Outcome
 from vptkit.runtime.session.factory import open_session
 from vptkit.runtime.session.prediction import predict
-from vptkit.runtime.session.prediction_writers import deliver, saving
 from vptkit.tune import config_from_mapping, tune
 from vptkit.tune.idle_settings import without_idle
 from vptkit.tune.run import learning_curves, rescale_plots

@@ -17,7 +17,7 @@ from tests.support.tuning_runs import Count  # noqa: E402
 from vptkit.errors import OutputError  # noqa: E402
 from vptkit.export.bundle.export_bundle import export  # noqa: E402
 from vptkit.plot_text import require_plot  # noqa: E402
-from vptkit.runtime.session.prediction_writers import saving  # noqa: E402
+from vptkit.runtime.bulk.prediction_writers import saving  # noqa: E402
 from vptkit.tune import tune  # noqa: E402
 from vptkit.tune.burstiness.analyze_burstiness import AnalyzeConfig, analyze  # noqa: E402
 from vptkit.tune.idle_settings import without_idle  # noqa: E402

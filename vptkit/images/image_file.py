@@ -55,6 +55,7 @@ __all__ = [
     "spelled",
     "turn_of",
     "upright_rgb",
+    "walk_images",
 ]
 
 _ORIENTATION = 0x0112
@@ -269,24 +270,51 @@ def list_images(folder: Path) -> Listing:
     Raises:
         DataError: the folder does not exist, or one below may not be read.
     """
+    skipped: Counter[str] = Counter()
+    return Listing(list(walk_images(folder, skipped)), skipped)
+
+
+def walk_images(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """The same one by one, sorted by path: of each folder on the way down the names are in memory.
+
+    Args:
+        folder: where they lie.
+        skipped: what is passed over is counted there on the way.
+
+    Raises:
+        DataError: see `list_images`.
+    """
     if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
-    found, skipped, waiting = [], Counter[str](), [folder]
-    while waiting:  # not recursive: folders may be nested deeper than Python's stack is
-        place = waiting.pop()
-        try:
-            inner, images, others = _listed(place)
-        except PermissionError as error:
-            if place == folder:
-                raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
-            skipped["folder not readable"] += 1  # as lost+found of a disk
+    waiting = [iter([(folder.name, True)])]  # not recursive: folders may be nested deeper than
+    places = [folder.parent if folder.name else folder]  # Python's stack is
+    while waiting:
+        name, inner = next(waiting[-1], ("", None))
+        if inner is None:
+            waiting.pop()
+            places.pop()
             continue
-        except OSError as error:
+        path = folder if len(waiting) == 1 else places[-1] / name
+        if not inner:
+            yield path
+            continue
+        waiting.append(iter(_entries(path, skipped, top=path is folder)))
+        places.append(path)
+
+
+def _entries(place: Path, skipped: Counter[str], *, top: bool) -> list[tuple[str, bool]]:
+    """Name, and whether it is a folder, of what is walked; none of a folder that is closed to us."""
+    try:
+        inner, images, others = _listed(place)
+    except PermissionError as error:
+        if top:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
-        waiting += inner
-        found += images
-        skipped += others
-    return Listing(sorted(found), skipped)
+        skipped["folder not readable"] += 1  # as lost+found of a disk
+        return []
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read: {error.strerror}") from error
+    skipped.update(others)
+    return sorted([*((name, True) for name in inner), *((name, False) for name in images)])
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -378,8 +406,8 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[Path], Counter[str]]:
-    """The folders, the images and what else is in a folder, hidden ones left out."""
+def _listed(folder: Path) -> tuple[list[str], list[str], Counter[str]]:
+    """The names of the folders, of the images and what else is in a folder, hidden ones left out."""
     folders, images, others = [], [], Counter[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -387,11 +415,11 @@ def _listed(folder: Path) -> tuple[list[Path], list[Path], Counter[str]]:
                 continue
             path = folder / entry.name
             if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
+                folders.append(entry.name)
             elif _is_folder(entry):
                 others["link to a folder"] += 1
             elif is_image(path):
-                images.append(path)
+                images.append(entry.name)
             else:
                 others[kind_of_file(path)] += 1
     return folders, images, others

@@ -5,9 +5,12 @@ No future import of annotations here: typer reads them at run time.
 
 import contextlib
 import sys
+import threading
 import time
+from collections.abc import Container, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,6 +21,8 @@ from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.shown_text import shown, tell
 
 __all__ = ["run"]
+
+_FIRST = 1000  # images that are looked up before the first is answered
 
 
 def run(
@@ -32,7 +37,9 @@ def run(
     top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
     save: Annotated[
         Path | None,
-        typer.Option("-o", "--save", "--output", help="Write to this .jsonl or .csv file."),
+        typer.Option(
+            "-o", "--save", "--output", help="Write to this .jsonl, .csv or .parquet file."
+        ),
     ] = None,
     features: Annotated[
         Path | None,
@@ -43,6 +50,10 @@ def run(
         typer.Option(help="Say 'none of these', at most of this share of images like val's."),
     ] = None,
     decode: Decode = None,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Go on where a run of the same command was killed, or begin anew."),
+    ] = True,
     force: Force = False,
     backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
@@ -52,58 +63,232 @@ def run(
 ) -> None:
     """Classify images, or write their features; a broken one is reported and the others go on."""
     from vptkit.runtime.session.factory import open_session
-    from vptkit.runtime.session.feature_files import saving_features
-    from vptkit.runtime.session.prediction import predict
-    from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
 
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     _require_outputs(session.bundle, save, features, as_json=as_json)
-    several = session.bundle.task == MULTILABEL
-    written = [path for path in (save, features) if path is not None]
-    printed = as_json or not written
+    asked = _Asked(adapter, top_k, session.bundle.batch or batch, reject, decode)
+    files = _Files(save, features, force=force, resume=resume)
+    printed = as_json or not files.written
+    begun = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        writers = []
-        if features is not None:
-            width = session.bundle.features or 0
-            writers.append(
-                stack.enter_context(
-                    saving_features(features, width=width, several=several, force=force)
-                )
-            )
-        if save is not None:
-            writers.append(
-                stack.enter_context(
-                    saving(
-                        save,
-                        top_k=top_k,
-                        rejects=reject is not None,
-                        several=several,
-                        force=force,
-                    )
-                )
-            )
-        if printed:
-            writers.append(jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout))
-        found = _look_up(sources)
-        predictions = predict(
-            session,
-            found.images,
-            adapter=adapter,
-            top_k=top_k,
-            batch=batch,
-            reject=reject,
-            decode=decode,
-        )
-        if (bar := _bar(stack, len(found.images), printed=printed)) is not None:
-            writers.append(lambda _: bar.update())
-        begun = time.perf_counter()
-        broken, count = deliver(predictions, writers)
-        seconds = time.perf_counter() - begun
+        journal = _journal(stack, session, sources, asked, files)
+        found = _Found(sources)
+        predictions = _answers(stack, session, found, asked, journal, printed=printed)
+        broken, count = _deliver(predictions, _printer(as_json=as_json) if printed else None)
+        if journal is not None:
+            _write(session, asked, files, journal)
+    seconds = time.perf_counter() - begun
+    found.tell()
     if not as_json:
-        verdict = _verdict(count, len(broken), seconds, session.backend, written)
+        verdict = _verdict(count, len(broken), seconds, session.backend, files.written)
         tell(verdict, sys.stderr if printed else sys.stdout)
     _require_all(found.missing, broken, count, shown_above=printed and not as_json)
+
+
+class _Asked(NamedTuple):
+    """What is asked of each image."""
+
+    adapter: str | None
+    top_k: int
+    batch: int
+    reject: float | None
+    decode: str | None
+
+
+class _Files:
+    """What is written."""
+
+    def __init__(
+        self, save: Path | None, features: Path | None, *, force: bool, resume: bool
+    ) -> None:
+        self.save, self.features, self.force, self.resume = save, features, force, resume
+        self.written = [path for path in (save, features) if path is not None]
+
+    def require(self) -> None:
+        """Refuse early what cannot be written."""
+        from vptkit.runtime.bulk.feature_files import require_features_file
+        from vptkit.runtime.bulk.prediction_writers import require_predictions_file
+
+        if self.save is not None:
+            require_predictions_file(self.save)
+        if self.features is not None:
+            require_features_file(self.features, force=True)
+
+
+class _Found:
+    """The images of the sources, one by one; the first thousand are looked up at once.
+
+    What gave none is told on standard error as soon as all is known.
+    """
+
+    def __init__(self, sources: list[str]) -> None:
+        from vptkit.runtime.bulk.named_sources import NamedImages
+
+        self._named = NamedImages(sources, getattr(sys.stdin, "buffer", None))
+        self._told = False
+
+    @property
+    def missing(self) -> list[str]:
+        """Why sources that were named themselves gave nothing."""
+        return self._named.missing
+
+    def look(self, passed: Container[Path]) -> tuple[Iterator[Path], int | None]:
+        """The images that are not passed over, and their number if it is known by now."""
+        images = (path for path in self._named if path not in passed)
+        first = list(islice(images, _FIRST))
+        if len(first) < _FIRST:
+            self.tell()
+            return iter(first), len(first)
+        return chain(first, images), None
+
+    def count(self, bar: Any, done: int) -> None:
+        """Tell a bar the number of images as soon as a look through all of them is over."""
+
+        def look() -> None:
+            with contextlib.suppress(DataError):
+                bar.total = sum(1 for _ in named) - done
+
+        named = self._named.again()
+        threading.Thread(target=look, name="vptkit-count", daemon=True).start()
+
+    def tell(self) -> None:
+        """Say, once, what gave none."""
+        from vptkit.datasets.dataset_summary import skipped_text
+
+        if self._told:
+            return
+        self._told = True
+        for fault in (*self._named.missing, *self._named.empty):
+            tell(f"warning: {fault}; the others are done")
+        if skipped := self._named.skipped:
+            phones = sum(skipped[kind] for kind in (".heic", ".heif"))
+            hint = "; HEIC is not read, convert it to JPEG first" if phones else ""
+            tell(f"note: {skipped_text(skipped)}{hint}")
+
+
+def _journal(
+    stack: contextlib.ExitStack, session: Any, sources: list[str], asked: _Asked, files: _Files
+) -> Any:
+    """Where finished images are kept until the outputs are written; None where none is."""
+    from vptkit.atomic_files import require_absent
+    from vptkit.runtime.bulk.run_journal import opened_journal
+
+    if not files.written:
+        return None
+    files.require()
+    folder = str(Path.cwd())
+    run = {"bundle": session.bundle.digest, "sources": sources, "folder": folder}
+    run |= {"adapter": str(session.bundle.entry(asked.adapter)["name"]), "top_k": asked.top_k}
+    run |= {"reject": asked.reject, "batch": asked.batch, "backend": session.backend}
+    run |= {"decode": session.bundle.preprocess.reading(asked.decode).decode}
+    run |= {"outputs": [str(path) for path in files.written]}
+    journal = stack.enter_context(
+        opened_journal(
+            files.written[0],
+            run,
+            batch=asked.batch,
+            features=files.features is not None,
+            resume=files.resume,
+            force=files.force,
+        )
+    )
+    for path in files.written:
+        require_absent(path, force=files.force or journal.ended)
+    if journal.count:
+        tell(f"note: {journal.path}: {journal.count:,} images are done, the run goes on there")
+    return journal
+
+
+def _answers(
+    stack: contextlib.ExitStack,
+    session: Any,
+    found: _Found,
+    asked: _Asked,
+    journal: Any,
+    *,
+    printed: bool,
+) -> Iterator[Any]:
+    """What an earlier run finished, then the rest, which is kept as it comes."""
+    from vptkit.runtime.bulk.seen_paths import SeenPaths
+    from vptkit.runtime.session.image_inputs import FoundImages
+    from vptkit.runtime.session.prediction import predict
+
+    passed = stack.enter_context(contextlib.closing(SeenPaths()))
+    done = 0 if journal is None else journal.count
+    if done:
+        for prediction in journal.finished():
+            passed.add(prediction.source)
+            yield prediction
+    if journal is not None and journal.ended:
+        return
+    images, total = found.look(passed)
+    given = asked._asdict()
+    bar = _bar(stack, total, printed=printed)
+    if bar is not None and total is None:
+        found.count(bar, done)
+    for prediction in predict(session, FoundImages(images), **given):
+        if journal is not None:
+            journal.add(prediction)
+        if bar is not None:
+            bar.update()
+        yield prediction
+    if journal is not None:
+        journal.end()
+
+
+def _printer(*, as_json: bool) -> Any:
+    from vptkit.runtime.bulk.prediction_writers import jsonl_writer, text_writer
+
+    return jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout)
+
+
+def _deliver(predictions: Iterator[Any], printer: Any) -> tuple[list[Any], int]:
+    from vptkit.runtime.bulk.prediction_writers import deliver
+
+    return deliver(predictions, [] if printer is None else [printer])
+
+
+def _write(session: Any, asked: _Asked, files: _Files, journal: Any) -> None:
+    """The outputs, whole, of all that is finished; then the journal goes."""
+    from vptkit.runtime.bulk.feature_files import saving_features
+    from vptkit.runtime.bulk.prediction_writers import saving
+
+    several, force = session.bundle.task == MULTILABEL, True  # `_journal` looked whether they may
+    with contextlib.ExitStack() as stack:
+        writers = []
+        if files.features is not None:
+            width = session.bundle.features or 0
+            features = saving_features(files.features, width=width, several=several, force=force)
+            writers.append(stack.enter_context(features))
+        if files.save is not None:
+            rejects, about = asked.reject is not None, _about(session, asked)
+            saved = saving(
+                files.save,
+                top_k=asked.top_k,
+                rejects=rejects,
+                several=several,
+                force=force,
+                about=about,
+            )
+            writers.append(stack.enter_context(saved))
+        for prediction in journal.finished():
+            for write in writers:
+                write(prediction)
+    journal.remove()
+
+
+def _about(session: Any, asked: _Asked) -> dict[str, Any]:
+    """What a Parquet file says of the run that wrote it."""
+    adapter = str(session.bundle.entry(asked.adapter)["name"])
+    return {
+        "bundle": session.bundle.digest,
+        "adapter": adapter,
+        "labels": list(session.bundle.labels_of(adapter)),
+        "backend": session.backend,
+        "reject": asked.reject,
+        "decode": session.bundle.preprocess.reading(asked.decode).decode,
+    }
 
 
 def _require_outputs(
@@ -121,26 +306,13 @@ def _require_outputs(
         bundle.require_output("logits")
 
 
-def _look_up(sources: list[str]) -> Any:
-    """The images, with a line on standard error for what gave none."""
-    from vptkit.datasets.dataset_summary import skipped_text
-    from vptkit.runtime.session.named_sources import name_images
-
-    found = name_images(sources, getattr(sys.stdin, "buffer", None))
-    for fault in (*found.missing, *found.empty):
-        tell(f"warning: {fault}; the others are done")
-    if found.skipped:
-        phones = sum(found.skipped[kind] for kind in (".heic", ".heif"))
-        hint = "; HEIC is not read, convert it to JPEG first" if phones else ""
-        tell(f"note: {skipped_text(found.skipped)}{hint}")
-    return found
-
-
-def _bar(stack: contextlib.ExitStack, total: int, *, printed: bool) -> Any:
+def _bar(stack: contextlib.ExitStack, total: int | None, *, printed: bool) -> Any:
     """A bar where it does not run into the results: they go to a file, or this is one of them."""
     from vptkit.progress import progress
 
-    if total < 2 or (printed and (sys.stdout.isatty() or not sys.stderr.isatty())):
+    if (total is not None and total < 2) or (
+        printed and (sys.stdout.isatty() or not sys.stderr.isatty())
+    ):
         return None
     return stack.enter_context(progress("run", total=total))
 

@@ -190,3 +190,74 @@ def test_run_of_several_labels_an_image(vptkit, make_bundle, colour_folders, tmp
     assert code == 0
     row = next(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
     assert (json.loads(row["labels"]), row["error"]) == (document["labels"], "")
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet"])
+def test_a_run_that_stopped_goes_on(
+    vptkit, make_bundle, colour_folders, tmp_path, monkeypatch, name
+):
+    """Stopped behind each image in turn; the file is the one of an undisturbed run."""
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    bundle, save = make_bundle(), tmp_path / name
+    asked = ("run", bundle, colour_folders, "--batch", 2, "--save", save)
+    assert vptkit(*asked)[0] == 0
+    whole = save.read_bytes()
+    save.unlink()
+    for stop in (1, 2, 5, 11, 12):
+        with monkeypatch.context() as patch:
+            _stop_behind(patch, stop)
+            assert vptkit(*asked)[0] == 130
+        assert not save.exists()
+        code, _, err = vptkit(*asked)
+        assert (code, save.read_bytes()) == (0, whole)
+        assert (f"{stop // 2 * 2} images are done" in err) == (stop > 1)
+        assert list(tmp_path.glob("x.*")) == [save]
+        save.unlink()
+
+
+def _stop_behind(patch, count):
+    from vptkit.runtime.bulk.run_journal import RunJournal
+
+    add = RunJournal.add
+
+    def stop(self, prediction):
+        add(self, prediction)
+        if self.count == count:
+            raise KeyboardInterrupt
+
+    patch.setattr(RunJournal, "add", stop)
+
+
+def test_a_folder_that_grew_is_taken_up(vptkit, make_bundle, colour_folders, tmp_path, monkeypatch):
+    bundle, save = make_bundle(), tmp_path / "x.jsonl"
+    asked = ("run", bundle, colour_folders, "--batch", 2, "--save", save)
+    with monkeypatch.context() as patch:
+        _stop_behind(patch, 6)
+        vptkit(*asked)
+    first = colour_folders / "blue" / "00.png"
+    first.write_bytes((colour_folders / "blue" / "0.png").read_bytes())
+    assert vptkit(*asked)[0] == 0
+    paths = [json.loads(line)["path"] for line in save.read_text().splitlines()]
+    assert len(paths) == len(set(paths)) == 13
+    assert str(first) in paths
+
+
+def test_other_options_do_not_go_on(vptkit, make_bundle, colour_folders, tmp_path, monkeypatch):
+    bundle, save = make_bundle(), tmp_path / "x.jsonl"
+    asked = ("run", bundle, colour_folders, "--batch", 2, "--save", save)
+    with monkeypatch.context() as patch:
+        _stop_behind(patch, 6)
+        vptkit(*asked)
+    assert_error(vptkit(*asked, "--top-k", 1), 2, "unfinished run with top_k 5, this one has 1")
+    code, _, err = vptkit(*asked, "--top-k", 1, "--force")
+    assert (code, "images are done" in err) == (0, False)
+
+
+def test_more_images_than_are_looked_up_first(vptkit, make_bundle, colour_folders, monkeypatch):
+    monkeypatch.setattr("vptkit.cli.runtime_commands.run._FIRST", 5)
+    (colour_folders / "red" / "5.HEIC").touch()
+    code, out, err = vptkit("run", make_bundle(), colour_folders, "gone.png", "--json")
+    assert (code, len(out.splitlines())) == (2, 12)
+    assert err.count("gone.png: no such file") == 2  # the warning, and the error at the end
+    assert "1 file skipped (.heic 1)" in err

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from vptkit.errors import OutputError
-from vptkit.runtime.session.prediction_writers import deliver, jsonl_writer, saving, text_writer
+from vptkit.runtime.bulk.prediction_writers import deliver, jsonl_writer, saving, text_writer
 from vptkit.runtime.session.session_protocol import Prediction
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vptkit.errors import DataError
-from vptkit.runtime.session.named_sources import name_images
+from vptkit.runtime.bulk.named_sources import NamedImages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,12 +25,12 @@ def tree(tmp_path: Path, monkeypatch) -> Path:
 
 
 def named(*sources: str, given: bytes = b"") -> list[str]:
-    return [str(path) for path in name_images(sources, io.BytesIO(given)).images]
+    return [str(path) for path in NamedImages(sources, io.BytesIO(given))]
 
 
 def test_what_gives_nothing_is_told_and_the_others_go_on(tree):
-    found = name_images(["a.jpg", "*.bmp", "empty", "nowhere.jpg", "in", "a.jpg"])
-    assert [str(path) for path in found.images] == ["a.jpg", "in/c.jpg"]
+    found = NamedImages(["a.jpg", "*.bmp", "empty", "nowhere.jpg", "in", "a.jpg"])
+    assert [str(path) for path in found] == ["a.jpg", "in/c.jpg"]
     assert [text.split(":")[0] for text in found.empty] == ["*.bmp", "empty"]
     assert [text.split(":")[0] for text in found.missing] == ["nowhere.jpg"]
     assert found.skipped == {".heic": 2}
@@ -51,7 +51,7 @@ def test_what_gives_nothing_is_told_and_the_others_go_on(tree):
 )
 def test_nothing_at_all_is_an_error(tree, sources, message):
     with pytest.raises(DataError, match=message):
-        name_images(sources)
+        list(NamedImages(sources))
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])
@@ -70,6 +70,6 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tree):
 
 
 def test_endless_names_end(tree, monkeypatch):
-    monkeypatch.setattr("vptkit.runtime.session.named_sources._MAX_BYTES", 5)
+    monkeypatch.setattr("vptkit.runtime.bulk.named_sources._MAX_BYTES", 5)
     with pytest.raises(DataError, match="more than 5 bytes of names"):
         named("-", given=b"a.jpg\nb")

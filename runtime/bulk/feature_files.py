@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
-from vptkit.errors import MissingExtraError, OutputError
+from vptkit.errors import OutputError
 from vptkit.shown_text import spreadsheet_rows
 
+from .parquet_file import pyarrow_and_parquet
 from .prediction_writers import given_cells
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO, TextIO
 
-    from .session_protocol import Prediction
+    from vptkit.runtime.session.session_protocol import Prediction
 
     Write = Callable[[Prediction], None]
 
@@ -173,9 +174,4 @@ def _arrow() -> tuple[Any, Any]:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "data", "writing .parquet (.npy needs none)") from error
-    return pa, parquet
+    return pyarrow_and_parquet("writing .parquet (.npy needs none)")

@@ -1,4 +1,4 @@
-"""Predictions as JSONL or CSV: to a file that appears whole or not at all, or to a stream."""
+"""Predictions as JSONL, CSV or Parquet: to a file that appears whole or not at all, or to a stream."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from vptkit.errors import OutputError
 from vptkit.shown_text import spreadsheet_rows, tell
 from vptkit.strict_json import json_text
 
+from .parquet_file import parquet_writer, pyarrow_and_parquet
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import TextIO
+    from typing import Any, TextIO
 
-    from .session_protocol import Prediction
+    from vptkit.runtime.session.session_protocol import Prediction
 
-__all__ = ["csv_writer", "deliver", "given_cells", "jsonl_writer", "saving", "text_writer"]
+__all__ = [
+    "csv_writer",
+    "deliver",
+    "given_cells",
+    "jsonl_writer",
+    "require_predictions_file",
+    "saving",
+    "text_writer",
+]
+
+_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 def jsonl_writer(stream: TextIO) -> Callable[[Prediction], None]:
@@ -113,27 +125,56 @@ def deliver(
     return broken, count
 
 
+def require_predictions_file(path: Path) -> None:
+    """Refuse early what `saving` would refuse in the end.
+
+    Raises:
+        OutputError: another suffix, or the file cannot be written.
+        MissingExtraError: pyarrow is not installed, and the file is .parquet.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise OutputError(
+            f"{path}: predictions are saved as {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}, not "
+            f"{path.suffix!r}"
+        )
+    if path.suffix == ".parquet":
+        pyarrow_and_parquet()
+    require_absent(path, force=True)  # its folder is there
+    require_writable(path)
+
+
 @contextlib.contextmanager
 def saving(
-    path: Path, *, top_k: int, rejects: bool = False, several: bool = False, force: bool = False
+    path: Path,
+    *,
+    top_k: int,
+    rejects: bool = False,
+    several: bool = False,
+    force: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> Iterator[Callable[[Prediction], None]]:
-    """Yield a writer for a .jsonl or .csv file that appears when the block ends well.
+    """Yield a writer for a .jsonl, .csv or .parquet file that appears when the block ends well.
 
     Args:
         path: the file; its suffix decides the format.
         top_k: number of label columns of a CSV file.
-        rejects: whether a CSV file says which images were rejected.
+        rejects: whether a CSV or Parquet file says which images were rejected.
         several: whether images may have several labels (`csv_writer`).
         force: replace a file that exists.
+        about: what a Parquet file says of the run, values of JSON.
 
     Raises:
-        OutputError: another suffix, the file exists, or it cannot be written.
+        OutputError, MissingExtraError: see `require_predictions_file`; or the file exists.
     """
-    if path.suffix not in (".jsonl", ".csv"):
-        raise OutputError(f"{path}: predictions are saved as .jsonl or .csv, not {path.suffix!r}")
     require_absent(path, force=force)
-    require_writable(path)
-    with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+    require_predictions_file(path)
+    with atomic_file(path) as part, contextlib.ExitStack() as stack:
+        if path.suffix == ".parquet":
+            yield stack.enter_context(
+                parquet_writer(part, rejects=rejects, several=several, about=about or {})
+            )
+            return
+        stream = stack.enter_context(part.open("w", encoding="utf-8", newline=""))
         if path.suffix == ".jsonl":
             yield jsonl_writer(stream)
         else:

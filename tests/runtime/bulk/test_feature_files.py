@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vptkit.errors import MissingExtraError, OutputError
-from vptkit.runtime.session import feature_files
-from vptkit.runtime.session.feature_files import require_features_file, saving_features
+from vptkit.runtime.bulk import feature_files
+from vptkit.runtime.bulk.feature_files import require_features_file, saving_features
 from vptkit.runtime.session.session_protocol import Prediction
 
 

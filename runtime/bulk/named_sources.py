@@ -1,0 +1,109 @@
+"""What the user named on the command line → images, and what of it gave none.
+
+Among good sources, one that gives nothing does not end the run: it is said, and the others go on.
+No list is made of them: of a million images only the folder that is walked is in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from vptkit.errors import DataError
+from vptkit.regular_files import is_folder
+from vptkit.runtime.session.image_sources import walk_source
+
+from .seen_paths import SeenPaths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["STANDARD_INPUT", "NamedImages"]
+
+STANDARD_INPUT = "-"
+_MAX_BYTES = 64 << 20  # of names on standard input; a million long ones
+
+
+class NamedImages:
+    """What several sources give: images one by one, and what gave none as soon as it is known.
+
+    Attributes:
+        missing: why a source that was named itself gave none; a fault.
+        empty: why a glob or a folder gave none; perhaps it is meant to be so.
+        skipped: files of folders and globs that are no images, by suffix.
+    """
+
+    def __init__(self, sources: Iterable[str], standard_input: BinaryIO | None = None) -> None:
+        """Take files, folders and globs, and the names on standard input for "-".
+
+        Args:
+            sources: as the user typed them.
+            standard_input: names of further sources, one a line, or ended by NUL (as of
+                `find -print0`).
+
+        Raises:
+            DataError: standard input holds no names, or too many.
+        """
+        self.sources = tuple(_with_names(sources, standard_input))
+        self.missing: list[str] = []
+        self.empty: list[str] = []
+        self.skipped: Counter[str] = Counter()
+
+    def again(self) -> NamedImages:
+        """The same sources, not looked at yet."""
+        return NamedImages(self.sources)
+
+    def __iter__(self) -> Iterator[Path]:
+        """Look them up: each image once, in the order of the sources.
+
+        Raises:
+            DataError: at the end, if no source gave an image.
+        """
+        count = 0
+        with contextlib.closing(SeenPaths()) as seen:
+            for source in self.sources:
+                for path in self._walk(source):
+                    if len(self.sources) == 1 or seen.add(path):
+                        count += 1
+                        yield path
+        if not count:
+            faults = [*self.missing, *self.empty]
+            faults = faults or ["no sources: name at least one image, folder or glob"]
+            more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+            raise DataError("; ".join(faults[:3]) + more)
+
+    def _walk(self, source: str) -> Iterator[Path]:
+        first = True
+        try:
+            for path in walk_source(source, self.skipped):
+                first = False
+                yield path
+        except DataError as error:
+            if not first:  # a folder that went away while it was walked
+                raise
+            several = is_folder(Path(source)) or glob.has_magic(source)
+            (self.empty if several else self.missing).append(str(error))
+
+
+def _with_names(sources: Iterable[str], standard_input: BinaryIO | None) -> Iterator[str]:
+    for source in sources:
+        if source == STANDARD_INPUT:
+            yield from _names(standard_input)
+        else:
+            yield source
+
+
+def _names(stream: BinaryIO | None) -> list[str]:
+    """One name a line; ended by NUL where there is one."""
+    text = b"" if stream is None else stream.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise DataError(f"-: more than {_MAX_BYTES} bytes of names on standard input")
+    lines = text.split(b"\0") if b"\0" in text else text.splitlines()
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise DataError("-: no names on standard input: expected one a line, as ls and find print")
+    return names

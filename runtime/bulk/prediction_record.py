@@ -1,0 +1,48 @@
+"""A prediction as one line of text, and back: equal in all that is written of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vptkit.runtime.session.session_protocol import Prediction
+
+__all__ = ["line_of", "prediction_of", "record_of"]
+
+_PLAIN = ("index", "adapter", "error", "typicality", "rejected")
+
+
+def record_of(prediction: Prediction, *, features: bool) -> dict[str, Any]:
+    """What is kept of a prediction: no logits and scores, and features only if wanted.
+
+    Numbers come back as they are, for JSON has the shortest text that gives the same float64; and
+    so do names that are not UTF-8.
+    """
+    record: dict[str, Any] = {"path": None if prediction.path is None else str(prediction.path)}
+    record |= {name: getattr(prediction, name) for name in _PLAIN}
+    record |= {"top": prediction.top, "labels": prediction.labels}
+    if features and prediction.features is not None:
+        numbers = np.ascontiguousarray(prediction.features, dtype="<f4")
+        record["features"] = base64.b64encode(numbers.tobytes()).decode("ascii")
+    return record
+
+
+def prediction_of(record: dict[str, Any]) -> Prediction:
+    """What `record_of` made the record of."""
+    given, features = record["labels"], record.get("features")
+    return Prediction(
+        path=None if record["path"] is None else Path(record["path"]),
+        top=tuple((label, score) for label, score in record["top"]),
+        labels=None if given is None else tuple((label, score) for label, score in given),
+        features=None if features is None else np.frombuffer(base64.b64decode(features), "<f4"),
+        **{name: record[name] for name in _PLAIN},
+    )
+
+
+def line_of(record: dict[str, Any]) -> bytes:
+    """A record as ASCII without line ends."""
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode("ascii")
