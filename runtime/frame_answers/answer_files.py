@@ -130,4 +130,3 @@ def _csv(send: Callable[[str], None], *, several: bool) -> Write:
         row(["" if cell is None else cell for cell in (*cells, *more)])
 
     return write
-

@@ -84,10 +84,10 @@ class _State:
 class StreamRun:
     """Answers to the frames of several sources, as they become ready; iterated once.
 
-        with StreamRun(session, feeds, changed, adapters) as run:
-            for answer in run:
-                print(answer.frame.source, answer.prediction.label, answer.age)
-        print(run.reports())
+    with StreamRun(session, feeds, changed, adapters) as run:
+        for answer in run:
+            print(answer.frame.source, answer.prediction.label, answer.age)
+    print(run.reports())
     """
 
     def __init__(
@@ -115,7 +115,9 @@ class StreamRun:
         self.settings = settings or StreamSettings()
         self._policies = {feed.name: feed.policy for feed in self._feeds}
         self._reports = {
-            feed.name: SourceReport(name=feed.name, adapter=adapters[feed.name], live=feed.source.live)
+            feed.name: SourceReport(
+                name=feed.name, adapter=adapters[feed.name], live=feed.source.live
+            )
             for feed in self._feeds
         }
         smooth, on_change = self.settings.smooth, self.settings.on_change
@@ -152,6 +154,10 @@ class StreamRun:
                 report.dropped["stale"] += late
             report.error = None if feed.error is None else str(feed.error)
         return list(self._reports.values())
+
+    def failures(self) -> list[Exception]:
+        """Why sources gave up."""
+        return [feed.error for feed in self._feeds if feed.error is not None]
 
     def __iter__(self) -> Iterator[FrameAnswer]:
         """Answers of each source in order; with `on_change` the events alone.
