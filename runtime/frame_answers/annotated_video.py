@@ -128,7 +128,10 @@ class _Video:
             str(self._path),
             "w",
             format="mp4",
-            options={"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+            options={
+                "movflags": "frag_keyframe+empty_moov+default_base_moof",
+                "flush_packets": "1",
+            },
         )
         self._stream = self._container.add_stream(_encoder(), rate=_RATE)
         self._stream.width, self._stream.height = width - width % 2 or 2, height - height % 2 or 2

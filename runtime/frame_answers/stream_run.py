@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,7 +21,8 @@ from .smoothing import LabelChanges, Smoothing, SourceClock
 from .source_report import SourceReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    import threading
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -159,7 +159,7 @@ class StreamRun:
         """Why sources gave up."""
         return [feed.error for feed in self._feeds if feed.error is not None]
 
-    def __iter__(self) -> Iterator[FrameAnswer]:
+    def __iter__(self) -> Generator[FrameAnswer, None, None]:
         """Answers of each source in order; with `on_change` the events alone.
 
         Raises:

@@ -67,11 +67,17 @@ class Webhook:
 
     def _work(self) -> None:
         while (body := self._queue.get()) is not None:
-            try:
-                request = urllib.request.Request(  # noqa: S310 -- http(s), looked at above
-                    self._url, data=body, headers={"Content-Type": "application/json"}
-                )
-                with urllib.request.urlopen(request, timeout=self._timeout):  # noqa: S310
-                    self.sent += 1
-            except (OSError, ValueError, HTTPException):  # HTTPError, URLError are OSErrors
+            if self._post(body):
+                self.sent += 1
+            else:
                 self.failed += 1
+
+    def _post(self, body: bytes) -> bool:
+        try:
+            request = urllib.request.Request(  # noqa: S310 -- http(s), looked at above
+                self._url, data=body, headers={"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=self._timeout):  # noqa: S310
+                return True
+        except (OSError, ValueError, HTTPException):  # HTTPError, URLError are OSErrors
+            return False

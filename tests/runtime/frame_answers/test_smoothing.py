@@ -29,7 +29,9 @@ def test_after_a_long_gap_the_new_answer_stands_alone_and_other_classes_begin_an
     smoothing.add(A, 0.0)
     assert smoothing.add(B, 60.0) == pytest.approx(B)
     assert smoothing.add(np.array([0.2, 0.3, 0.5]), 0.01) == pytest.approx([0.2, 0.3, 0.5])
-    assert smoothing.add(np.array([0.5, 0.3, 0.2]), 0.01, "others") == pytest.approx([0.5, 0.3, 0.2])
+    assert smoothing.add(np.array([0.5, 0.3, 0.2]), 0.01, "others") == pytest.approx(
+        [0.5, 0.3, 0.2]
+    )
 
 
 def test_the_clock_is_the_sources_own_where_it_runs_on():
@@ -46,7 +48,14 @@ def test_the_clock_is_the_sources_own_where_it_runs_on():
 def test_news_are_changes_and_say_how_long_the_label_before_held():
     changes = LabelChanges()
     told = [changes.is_news(label, 0.5) for label in ("a", "a", "b", "b", "b", "a")]
-    assert told == [(True, None), (False, None), (True, 1.0), (False, None), (False, None), (True, 1.5)]
+    assert told == [
+        (True, None),
+        (False, None),
+        (True, 1.0),
+        (False, None),
+        (False, None),
+        (True, 1.5),
+    ]
 
 
 def test_no_label_at_first_is_news_too():

@@ -102,11 +102,11 @@ def run_on_streams(
         printed = as_json or not written
         if printed:
             writers.append(_printer(as_json=as_json))
+        stack.callback(_tell_reports, run, hook, as_json=as_json)  # below the bar's last line
         if not printed or (not sys.stdout.isatty() and sys.stderr.isatty()):
             display.append(stack.enter_context(progress("run")))
             writers.append(lambda answer: display[0].update(1, _status(answer)))
-        stack.callback(_tell_reports, run, hook, as_json=as_json)
-        for answer in run:
+        for answer in stack.enter_context(contextlib.closing(iter(run))):
             for write in writers:
                 write(answer)
     _require_all(run)
