@@ -149,7 +149,7 @@ class StreamRun:
             report, counts = self._reports[feed.name], feed.counts
             report.captured, report.reconnects = counts.captured, counts.reconnects
             report.dropped.clear()
-            report.dropped.update(counts.dropped)
+            report.dropped.update({cause: n for cause, n in counts.dropped.items() if n})
             if late := self._late[feed.name]:
                 report.dropped["stale"] += late
             report.error = None if feed.error is None else str(feed.error)
