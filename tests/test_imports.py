@@ -49,6 +49,8 @@ EXCEPTIONS = {
     "vptkit.runtime.serving.application": {"starlette"},
     "vptkit.runtime.serving.metrics": {"prometheus_client"},
     "vptkit.runtime.serving.server_process": {"uvicorn"},
+    "vptkit.runtime.streams.pyav_source": {"av"},
+    "vptkit.runtime.streams.gstreamer_library": {"gi"},
     "vptkit.plot_text": {"matplotlib"},
     "vptkit.devices.drivers.nvml": {"pynvml"},
 }
@@ -65,6 +67,8 @@ LAZY = {
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.plot_text": {"matplotlib"},
+    "vptkit.runtime.streams.pyav_source": {"av"},
+    "vptkit.runtime.streams.gstreamer_library": {"gi"},
     "vptkit.formats.bank_tables": {"safetensors"},
     "vptkit.images.image_file": {"PIL"},
     "vptkit.images.preprocess": {"PIL"},
