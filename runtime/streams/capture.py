@@ -175,7 +175,10 @@ class Capture:
         if not self._waiting:
             return None
         waiting = self._waiting.popleft()
-        if self.policy.keep == "newest" and now - waiting.picture.captured > self.policy.max_staleness:
+        if (
+            self.policy.keep == "newest"
+            and now - waiting.picture.captured > self.policy.max_staleness
+        ):
             self._counts.dropped["stale"] += 1
             return None
         return waiting
@@ -186,7 +189,7 @@ class Capture:
         try:
             while self._try_once():
                 pass
-        except Exception as error:  # noqa: BLE001 -- of any library; the consumer raises what is a defect
+        except Exception as error:  # of any library; the consumer raises what is a defect
             self.error = error
             self._tell("failed", f"{self.name}: {type(error).__name__}")
         finally:
@@ -200,10 +203,9 @@ class Capture:
             for picture in self.source.frames():
                 if not self._keep(picture):
                     return False
-            if not self.source.live and not self._closing:
+            if not self._closing:
                 self._tell("ended", f"{self.name}: ended")
-                return False
-            error = StreamError(f"{self.name}: the stream ended")
+            return False  # noqa: TRY300 -- beside what leads to it
         except StreamError as lost:
             error = lost
         except VptkitError as missing:  # a package: it won't come by itself

@@ -78,7 +78,7 @@ class BackOff:
 
     def pause(self) -> float:
         """Seconds to wait before the next try."""
-        base = self.first * 2 ** min(self.tries, 32)
+        base = self.first * float(1 << min(self.tries, 32))
         self.tries += 1
         return min(self.most, base * (1 + self.chance.random() / 4))
 

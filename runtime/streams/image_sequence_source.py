@@ -76,7 +76,11 @@ def _part(text: str) -> str:
         return re.escape("%" if text == "%%" else text)
     width = int(number[2] or "1")
     longer = rf"[1-9]\d{{{width},}}"
-    return rf"(\d{{{width}}}|{longer})" if number[1] or width == 1 else rf"( *\d{{1,{width}}}|{longer})"
+    return (
+        rf"(\d{{{width}}}|{longer})"
+        if number[1] or width == 1
+        else rf"( *\d{{1,{width}}}|{longer})"
+    )
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:

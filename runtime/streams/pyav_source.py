@@ -6,11 +6,13 @@ import functools
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from vptkit.errors import MissingExtraError
+from vptkit.paths.path_kind import VIDEO_SUFFIXES
 from vptkit.regular_files import is_file
 
 from .frame import StreamError
@@ -40,7 +42,7 @@ class PyavSource:
 
     def __init__(self, target: str, name: str, options: SourceOptions, place: str) -> None:
         self.name = name
-        self.live = place != "file"
+        self.live = place != "file" and not _is_clip(target)
         self._target = target
         self._options = options
         self._place = place
@@ -49,7 +51,7 @@ class PyavSource:
     def frames(self) -> Iterator[Picture]:
         """Its pictures; see `Source`."""
         av = _pyav()
-        if not self.live:
+        if self._place == "file":
             self._require_file()
         count = 0
         try:
@@ -59,8 +61,12 @@ class PyavSource:
                     yield picture
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from None  # its text and its traceback hold the URL
-        if not count and not self._closed.is_set() and not self.live:
-            raise StreamError(f"{self.name}: no frames in this video", lasting=True)
+        if self._closed.is_set():
+            return
+        if not count:
+            raise StreamError(f"{self.name}: no frames in this video", lasting=not self.live)
+        if self.live and not self._target.startswith("http"):  # a list of HLS says when it is over
+            raise StreamError(f"{self.name}: the stream ended")
 
     def close(self) -> None:
         """End after the frame that is awaited, or its time limit; see `Source`."""
@@ -76,8 +82,14 @@ class PyavSource:
             listed = target.lower().endswith(".m3u8")
             options["protocol_whitelist"] = _LIST_PROTOCOLS if listed else _FILE_PROTOCOLS
             target = f"file:{target}"  # a name may hold what looks like a scheme
-        limits = (self._options.open_timeout, self._options.read_timeout) if self.live else None
-        return av.open(target, format=form, options=options, timeout=limits, metadata_errors="replace")
+        limits = (
+            (self._options.open_timeout, self._options.read_timeout)
+            if self._place != "file"
+            else None
+        )
+        return av.open(
+            target, format=form, options=options, timeout=limits, metadata_errors="replace"
+        )
 
     def _pictures(self, av: Any, container: Any) -> Iterator[Picture]:
         stream = self._video(container)
@@ -157,6 +169,12 @@ def _pyav() -> Any:
     except ImportError as error:
         raise MissingExtraError("av", "streams", "reading a video or a camera") from error
     return av
+
+
+def _is_clip(target: str) -> bool:
+    """Whether a URL names a file, which waits for its reader, and not what happens now."""
+    suffix = Path(urlsplit(target).path).suffix.lower()
+    return target.startswith("http") and suffix in VIDEO_SUFFIXES and suffix != ".m3u8"
 
 
 def _network_options(url: str, options: SourceOptions) -> dict[str, str]:

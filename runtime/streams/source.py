@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .frame import StreamError
-from .gstreamer_library import has_element
+from .gstreamer_library import has_board_decoder
 from .gstreamer_source import GstreamerSource, camera_pipeline
 from .image_sequence_source import ImageSequenceSource
 from .pyav_source import PyavSource
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .source_address import Address
 
 __all__ = ["Picture", "Source", "SourceOptions", "is_stream", "open_source", "open_sources"]
-
-_BOARD_DECODER = "nvv4l2decoder"
 
 
 def is_stream(text: str) -> bool:
@@ -83,7 +81,7 @@ def _source(address: Address, options: SourceOptions) -> Source:
     if place == "csi":
         return GstreamerSource(camera_pipeline(int(target), options), name, options)
     gstreamer = options.decoder == "gstreamer" or (
-        options.decoder == "auto" and place != "v4l2" and has_element(_BOARD_DECODER)
+        options.decoder == "auto" and has_board_decoder()
     )
     if gstreamer and place != "v4l2":
         return GstreamerSource(target, name, options, decodes=place)

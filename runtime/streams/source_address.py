@@ -25,12 +25,12 @@ _NUMBERED = re.compile(r"(?<!%)(?:%%)*%(0\d{1,2}|\d{0,2})d")
 _HIDDEN = "***"
 # From :// to the last @ of the word: a password may hold /, ? and @ of its own.
 _USER = re.compile(r"(://)([^\s\"'<>]*)@")
-_SECRET_KEY = (
+_PRIVATE_KEY = (
     r"[\w.-]*(?:pass|pwd|pw|token|secret|key|auth|sig|signature|credential|user|login|session|access)"
     r"[\w.-]*"
 )
-_SECRET_VALUE = re.compile(
-    rf"(?<![\w.-])({_SECRET_KEY}\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s&;#!\"']+)", re.IGNORECASE
+_PRIVATE_VALUE = re.compile(
+    rf"(?<![\w.-])({_PRIVATE_KEY}\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s&;#!\"']+)", re.IGNORECASE
 )
 
 
@@ -56,14 +56,18 @@ def source_address(text: str) -> Address | None:
     Raises:
         StreamError: it begins like a stream, and isn't one (`csi://front`, `gst:` alone).
     """
-    found = _place(text)
-    if found is not None:
-        return Address(*found, redacted(text))
     named = _NAMED.fullmatch(text)
-    if named is None or os.path.lexists(text):
-        return None
-    inner = _place(named[2])
-    return None if inner is None else Address(*inner, named[1])
+    if named is not None and not _is_there(text):
+        inner = _place(named[2])
+        return None if inner is None else Address(*inner, named[1])
+    found = _place(text)
+    return None if found is None else Address(*found, redacted(text))
+
+
+def _is_there(text: str) -> bool:
+    """Whether a text with = in it is a path: it exists, or its folder does (`run=1/%d.png`)."""
+    folder = os.path.dirname(text)  # noqa: PTH120 -- of a URL, too
+    return os.path.lexists(text) or ("=" in folder and os.path.lexists(folder))
 
 
 def redacted(text: str) -> str:
@@ -71,7 +75,7 @@ def redacted(text: str) -> str:
 
     Rather one word too much than a password: an @ in a path hides what stands before it.
     """
-    return _SECRET_VALUE.sub(rf"\1{_HIDDEN}", _USER.sub(rf"\1{_HIDDEN}@", text))
+    return _PRIVATE_VALUE.sub(rf"\1{_HIDDEN}", _USER.sub(rf"\1{_HIDDEN}@", text))
 
 
 def without_secrets(message: str, source: str) -> str:
@@ -82,7 +86,7 @@ def without_secrets(message: str, source: str) -> str:
         source: as it was written.
     """
     secrets = [part for match in _USER.findall(source) for part in match[1].split(":", 1)]
-    secrets += [match[1].strip("\"'") for match in _SECRET_VALUE.findall(source)]
+    secrets += [match[1].strip("\"'") for match in _PRIVATE_VALUE.findall(source)]
     for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         if len(secret) > 2:  # shorter ones are in every word; what holds them is no URL
             message = message.replace(secret, _HIDDEN)
@@ -107,7 +111,9 @@ def _place(text: str) -> tuple[Place, str] | None:
 
 def _of_scheme(scheme: str, rest: str, text: str) -> tuple[Place, str] | None:
     if scheme == "gst":
-        return "gst", _required(rest.strip(), text, "a pipeline, as gst:videotestsrc ! videoconvert")
+        return "gst", _required(
+            rest.strip(), text, "a pipeline, as gst:videotestsrc ! videoconvert"
+        )
     if scheme == "seq":
         return "sequence", _required(rest.removeprefix("//"), text, "a folder of images")
     if scheme == "csi":

@@ -46,7 +46,7 @@ class Source(Protocol):
         """Open it and give its pictures, up to its end. May be called again when it was lost.
 
         Raises:
-            StreamError: it cannot be opened, or was lost.
+            StreamError: it cannot be opened, or was lost; a camera that ends was lost.
             MissingError: a package or a plug-in that it needs is not installed.
         """
 

@@ -15,7 +15,7 @@ from vptkit.runtime.frame_answers.frame_answer import FrameAnswer
 from vptkit.runtime.session.session_protocol import Prediction
 
 pytest.importorskip("av")
-from tests.support.videos import read_video
+from tests.support.coloured_videos import read_video
 
 
 def answer(source="cam", number=0, size=(65, 97), **fields):

@@ -17,7 +17,7 @@ from vptkit.errors import VptkitError
 from vptkit.runtime import open_session
 
 pytest.importorskip("av")
-from tests.support.videos import make_video, read_video
+from tests.support.coloured_videos import make_video, read_video
 
 COLOURS = ["red"] * 4 + ["blue"] * 3 + ["green"] * 3
 
