@@ -64,7 +64,6 @@ TABLE: dict[str, str] = {
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
     "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
-    "runtime.streams": "decoding images paths",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
