@@ -6,12 +6,14 @@
 - `engine_build`: `vptkit build`.
 - `evaluation`: parity and accuracy.
 - `loadgen`: MLPerf's load generator asks a bundle.
+- `frame_answers`: videos and cameras, answered.
 - `measure`: one quantity a module.
 - `profile`: `vptkit profile`.
 - `remote`: `profile --on`.
 - `serving`: `vptkit serve`.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
+- `streams`: videos and cameras, captured.
 - `triton`: model repositories for NVIDIA Triton.
 """
 

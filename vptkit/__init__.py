@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vptkit.api.compiling import export_bank
     from vptkit.api.judging import check, evaluate, profile
     from vptkit.api.serving import serve as serve  # no example of it can end
+    from vptkit.api.streaming import run_streams
     from vptkit.errors import VptkitError
     from vptkit.runtime.evaluation.evaluation_result import Evaluation
     from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
@@ -75,6 +76,7 @@ __all__ = [
     "export_bank",
     "open_session",
     "profile",
+    "run_streams",
     "tune",
 ]
 
@@ -97,6 +99,7 @@ _PLACES = {
     "export_bank": "vptkit.api.compiling",
     "open_session": "vptkit.runtime.session.factory",
     "profile": "vptkit.api.judging",
+    "run_streams": "vptkit.api.streaming",
     "runtime": "vptkit.runtime",
     "serve": "vptkit.api.serving",
     "tune": "vptkit.tune",

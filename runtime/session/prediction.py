@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     _Ranked = tuple[tuple[str, float], ...]
 
-__all__ = ["open_typicality", "predict"]
+__all__ = ["open_typicality", "predict", "ranked", "told"]
 
 _BATCH, _READ_AHEAD = 8, 32  # images
 
@@ -182,25 +182,43 @@ def _classify(
             error = f"{image}: the {broken[0]} hold NaN or Inf; the graph overflows on this image"
             yield Prediction(path=path, index=index, adapter=adapter, error=error)
             continue
-        top, given = _told(found, labels, thresholds, top_k)
+        top, given = told(found, labels, thresholds, top_k)
         yield Prediction(path=path, index=index, adapter=adapter, top=top, labels=given, **found)
 
 
-def _told(
+def told(
     found: Mapping[str, NDArray[np.float32]],
     labels: tuple[str, ...],
     thresholds: NDArray[np.float32] | None,
     top_k: int,
 ) -> tuple[_Ranked, _Ranked | None]:
-    """The best labels of an image, and those that it is given where it may have several."""
+    """The best labels of an image, and those that it is given where it may have several.
+
+    Args:
+        found: what the graph gives for it, by name: logits and scores [C].
+        labels: C names.
+        thresholds: float32 [C] where it may have several labels.
+        top_k: labels that are told.
+    """
     if LOGITS not in found:
         return (), None
     if thresholds is None:
-        return _best(softmax(found[LOGITS]), labels, top_k), None
-    scores = found[SCORES]
-    ranked = _best(scores.astype(np.float64), labels, len(labels))
+        return ranked(softmax(found[LOGITS]), labels, None, top_k)
+    return ranked(found[SCORES], labels, thresholds, top_k)
+
+
+def ranked(
+    scores: NDArray[np.floating[Any]],
+    labels: tuple[str, ...],
+    thresholds: NDArray[np.float32] | None,
+    top_k: int,
+) -> tuple[_Ranked, _Ranked | None]:
+    """The same of probabilities [C], as `told`."""
+    if thresholds is None:
+        return _best(scores.astype(np.float64), labels, top_k), None
+    every = _best(scores.astype(np.float64), labels, len(labels))
     given = {labels[i] for i in np.flatnonzero(decided(scores, thresholds))}
-    return ranked[:top_k], tuple(pair for pair in ranked if pair[0] in given)
+    return every[:top_k], tuple(pair for pair in every if pair[0] in given)
 
 
 def _best(scores: NDArray[np.float64], labels: tuple[str, ...], top_k: int) -> _Ranked:

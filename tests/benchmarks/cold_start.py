@@ -51,7 +51,7 @@ marks = {"interpreter": time.monotonic()}
 import vptkit.cli.entry
 marks["command line"] = time.monotonic()
 import vptkit.runtime.session.factory, vptkit.runtime.session.prediction
-import vptkit.runtime.session.prediction_writers, vptkit.runtime.session.feature_files
+import vptkit.runtime.bulk.prediction_writers, vptkit.runtime.bulk.feature_files
 marks["imports of run"] = time.monotonic()
 import onnxruntime
 marks["import onnxruntime"] = time.monotonic()

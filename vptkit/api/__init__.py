@@ -8,5 +8,6 @@ calls these functions too. Users find them as `vptkit.tune`, `vptkit.export`, â€
 - `judging`: `check`, `evaluate`, `profile`.
 - `lazy_names`: names that are imported when they are asked for.
 - `serving`: `serve`.
+- `streaming`: `run_streams`.
 - `tuning`: `tune`.
 """

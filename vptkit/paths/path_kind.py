@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import BinaryIO
 
-__all__ = ["Found", "Kind", "inner_tensors", "kind_of", "names_below"]
+__all__ = ["VIDEO_SUFFIXES", "Found", "Kind", "inner_tensors", "kind_of", "names_below"]
 
 Kind = Literal[
     "missing",
@@ -50,6 +50,13 @@ Kind = Literal[
     "file",
 ]
 
+# Containers that FFmpeg reads; the last is a list of pieces.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
+    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".y4m", ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg"),
+    ".m3u8",
+)
+
 _MOST_HEADER = 16 << 20  # bytes of a safetensors header; of a ViT-g it has 100 kB
 _MOST_MANIFEST = 32 << 20
 _MOST_NAMES = 2000  # of a folder; more are not looked at
@@ -68,7 +75,7 @@ _SUFFIXES: dict[str, tuple[Kind, str]] = {
     **dict.fromkeys((".engine", ".plan", ".trt"), ("engine", "a TensorRT engine")),
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pkl"), ("torch", "a PyTorch file")),
     **dict.fromkeys((".zip", ".7z", ".rar", ".gz", ".tgz", ".xz", ".bz2"), ("archive", "")),
-    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), ("video", "a video")),
+    **dict.fromkeys(VIDEO_SUFFIXES, ("video", "a video")),
     **dict.fromkeys((".csv", ".tsv"), ("data file", "a table of images")),
     **dict.fromkeys((".tar", ".parquet"), ("data file", "a file of a data set")),
     **dict.fromkeys((*IMAGE_SUFFIXES, ".heic", ".heif"), ("image", "an image")),

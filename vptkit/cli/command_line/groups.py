@@ -79,6 +79,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "run": {
         _COMMON: "top-k save features reject decode backend batch force",
         "Banks of adapters": "adapter",
+        "Videos and cameras": "every fps all-frames max-staleness max-wait-ms smooth on-change"
+        " duration frames annotate webhook",
         "Hardware": "threads",
         "Trust": "trust-engines",
     },
@@ -168,6 +170,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "run flowers.vptk photos/ --save answers.csv --top-k 3",
         "run flowers.vptk photo.jpg --json",
         "run both.vptk photos/ --features photos.npy",
+        "run bank.vptk cam1=rtsp://10.0.0.7/live cam2=0 --adapter cam1=birds,cam2=cars",
     ),
     "serve": (
         "serve flowers.vptk",

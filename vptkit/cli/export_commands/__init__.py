@@ -4,6 +4,6 @@
 - `bisect`: `vptkit bisect`: the smallest set of fp32 islands.
 - `export`: `vptkit export`: an adapter becomes a bundle.
 - `export_verdict`: how they end: how good it is, what to type next.
-- `option_rules`: which option goes with which; what has no effect is refused.
+- `option_rules`: which option goes with which.
 - `output_name`: where an export goes, and names that promise another kind of file.
 """

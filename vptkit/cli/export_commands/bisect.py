@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vptkit.cli.shared.option_effect import require_effect
 from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
@@ -30,7 +31,7 @@ from vptkit.shown_text import shown
 from vptkit.text_table import fields
 
 from .export_verdict import gate_text
-from .option_rules import BISECT_RULES, require_effect
+from .option_rules import BISECT_RULES
 
 __all__ = ["bisect"]
 

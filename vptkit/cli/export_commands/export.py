@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vptkit.cli.shared.option_effect import given_options, require_effect
 from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
@@ -39,7 +40,7 @@ from .export_verdict import (
     onnx_verdict,
     rejection_report,
 )
-from .option_rules import EXPORT_RULES, given_options, require_effect
+from .option_rules import EXPORT_RULES
 from .output_name import output_path, outputs_of
 
 __all__ = ["export"]

@@ -9,4 +9,5 @@
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `run`: `vptkit run`: predictions.
 - `serve`: `vptkit serve`: bundles behind HTTP.
+- `stream_run`: `vptkit run` on videos and cameras.
 """

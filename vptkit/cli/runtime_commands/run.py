@@ -30,10 +30,17 @@ def run(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Images, folders, globs; - reads names, one a line."
+            metavar="SOURCE...",
+            help="Images, folders, globs; - reads names, one a line. Or videos and cameras: "
+            "clip.mp4, rtsp://…, /dev/video0, csi://0, gst:PIPELINE; NAME=SOURCE names one.",
         ),
     ],
-    adapter: Annotated[str | None, typer.Option(help="Which adapter of the bundle.")] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="Which adapter of the bundle; of several videos also SOURCE=ADAPTER,SOURCE=ADAPTER."
+        ),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
     save: Annotated[
         Path | None,
@@ -59,13 +66,53 @@ def run(
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
     threads: Threads = None,
     trust_engines: TrustEngines = False,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Of the frames each N-th.", show_default=False)
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="At most so many frames a second of each source.")
+    ] = None,
+    all_frames: Annotated[
+        bool,
+        typer.Option("--all-frames", help="Drop no frame of live sources, however old it gets."),
+    ] = False,
+    max_staleness: Annotated[
+        str | None, typer.Option(help="A live frame that is older is dropped [500ms].")
+    ] = None,
+    max_wait_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1000, help="A batch waits so long for frames of other sources [5]."
+        ),
+    ] = None,
+    smooth: Annotated[
+        str | None, typer.Option(help="Mean of a source's answers over such a time, as 0.5s.")
+    ] = None,
+    on_change: Annotated[
+        bool, typer.Option("--on-change", help="Tell only frames with another label than before.")
+    ] = False,
+    duration: Annotated[str | None, typer.Option(help="End after such a time, as 10s.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.")] = None,
+    annotate: Annotated[
+        Path | None, typer.Option(help="Write the frames, labels drawn on them, to this .mp4.")
+    ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="Post each answer as JSON to this URL.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Classify images, or write their features; a broken one is reported and the others go on."""
+    """Classify images and videos, or write features; a broken one is reported, the others go on."""
+    options = dict(locals())
     from vptkit.runtime.session.factory import open_session
 
+    from .stream_run import any_stream, run_on_streams
+
+    streams = any_stream(sources, options)
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
+    if streams:
+        run_on_streams(session, sources, options, as_json=as_json)
+        return
     _require_outputs(session.bundle, save, features, as_json=as_json)
     asked = _Asked(adapter, top_k, session.bundle.batch or batch, reject, decode)
     files = _Files(save, features, force=force, resume=resume)

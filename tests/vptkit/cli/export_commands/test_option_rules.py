@@ -9,12 +9,8 @@ import pytest
 
 from vptkit.cli.export_commands.bisect import bisect
 from vptkit.cli.export_commands.export import export
-from vptkit.cli.export_commands.option_rules import (
-    BISECT_RULES,
-    EXPORT_RULES,
-    given_options,
-    require_effect,
-)
+from vptkit.cli.export_commands.option_rules import BISECT_RULES, EXPORT_RULES
+from vptkit.cli.shared.option_effect import given_options, require_effect
 from vptkit.errors import VptkitError
 
 EXPORT = {
