@@ -10,6 +10,7 @@
 - `serving`: `vptkit serve`.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
+- `streams`: videos and cameras.
 - `triton`: model repositories for NVIDIA Triton.
 """
 
