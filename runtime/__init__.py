@@ -13,7 +13,7 @@
 - `serving`: `vptkit serve`.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
-- `streams`: videos and cameras, captured.
+- `streams`: videos and cameras.
 - `triton`: model repositories for NVIDIA Triton.
 """
 

@@ -155,6 +155,8 @@ class PyavSource:
             reason = f"no such camera; there are: {', '.join(_cameras()) or 'none'}"
         if kind == "InvalidDataError" and not self.live:
             reason = "no video that FFmpeg can read, or a truncated one"
+        if kind == "EOFError" and not self.live:
+            reason = "no frames in this video"
         text = without_secrets(f"{self.name}: {reason}", self._target)
         return StreamError(text, lasting=not self.live or kind in _REFUSED)
 
