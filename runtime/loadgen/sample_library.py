@@ -9,7 +9,7 @@ import numpy as np
 from vptkit.errors import DataError
 from vptkit.images.broken_images import require_whole
 from vptkit.runtime.measure.timing import random_images
-from vptkit.runtime.session.image_loader import decode
+from vptkit.runtime.session.image_loader import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +91,7 @@ class FileSamples:
         wanted = [i for i in dict.fromkeys(numbers) if i not in self._ready]
         paths = [self._paths[i] for i in wanted]
         broken = []
-        decoded = decode(paths, self._preprocess, inside=self._inside)
+        decoded = decoded(paths, self._preprocess, inside=self._inside)
         for i, (_, item) in zip(wanted, decoded, strict=True):
             if isinstance(item, DataError):
                 broken.append(str(item))
