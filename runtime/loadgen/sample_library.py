@@ -91,8 +91,8 @@ class FileSamples:
         wanted = [i for i in dict.fromkeys(numbers) if i not in self._ready]
         paths = [self._paths[i] for i in wanted]
         broken = []
-        decoded = decoded(paths, self._preprocess, inside=self._inside)
-        for i, (_, item) in zip(wanted, decoded, strict=True):
+        images = decoded(paths, self._preprocess, inside=self._inside)
+        for i, (_, item) in zip(wanted, images, strict=True):
             if isinstance(item, DataError):
                 broken.append(str(item))
             else:
