@@ -217,37 +217,3 @@ def test_names_of_leftovers(tmp_path):
         assert not is_leftover(handle, "x.part")
         with pytest.raises(BundleError, match="does not list"):
             verify_files(tmp_path, handle, {})
-
-
-def test_a_graph_that_was_not_compared_yet_is_compared_while_it_is_loaded(make_bundle):
-    path = make_bundle()
-    bundle = open_bundle(path, graph_later=True)
-    assert "model.onnx" not in bundle.stamps
-    with bundle.graph() as graph:
-        assert graph.read_bytes() == (path / "model.onnx").read_bytes()
-        assert "model.onnx" not in bundle.stamps
-    assert bundle.stamps["model.onnx"] == open_bundle(path).stamps["model.onnx"]
-
-
-def loaded(bundle, step):
-    with bundle.graph():
-        step()
-
-
-@pytest.mark.parametrize("step", [lambda: None, lambda: int("")])
-def test_a_damaged_graph_is_said_to_be_damaged_though_it_did_not_load(make_bundle, step):
-    path = make_bundle()
-    model = path / "model.onnx"
-    model.write_bytes(model.read_bytes()[:-1] + b"\x01")
-    bundle = open_bundle(path, graph_later=True)
-    with pytest.raises(BundleError, match="differs from its digest"):
-        loaded(bundle, step)
-    assert "model.onnx" not in bundle.stamps
-
-
-def test_a_graph_that_changes_while_it_is_loaded_is_refused(make_bundle):
-    path = make_bundle()
-    model = path / "model.onnx"
-    bundle = open_bundle(path, graph_later=True)
-    with pytest.raises(BundleError, match="differs from its digest"), bundle.graph():
-        model.write_bytes(model.read_bytes()[:-1] + b"\x01")

@@ -77,7 +77,7 @@ def things(tmp_path, make_bundle, tiny_adapter, colour_folders, monkeypatch) -> 
         ("run empty flat", ["an empty folder, not a bundle"]),
         ("run good.vptk f.vptk", ["a baked bundle, not images"]),
         ("run good.vptk photos.zip", ["an archive (.zip), not images", "unzip photos.zip"]),
-        ("run good.vptk v.mp4", ["a video, not images", "ffmpeg"]),
+        ("run good.vptk v.mp4", ["v.mp4", "no video that FFmpeg can read"]),
         ("run good.vptk a.safetensors", ["an adapter, not images"]),
         ("run good.vptk flot", ["vptkit run good.vptk flat"]),
         ("export f.vptk -o g.vptk", ["exported already", "vptkit run f.vptk"]),

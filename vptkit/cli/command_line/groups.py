@@ -77,7 +77,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "allow-outside trust-engines",
     },
     "run": {
-        _COMMON: "top-k save features reject decode backend batch force",
+        _COMMON: "top-k save features reject decode resume backend batch force",
         "Banks of adapters": "adapter",
         "Videos and cameras": "every fps all-frames max-staleness max-wait-ms smooth on-change"
         " duration frames annotate webhook",

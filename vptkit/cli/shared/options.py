@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from vptkit.errors import VptkitError
-from vptkit.images.preprocess import DECODE
 from vptkit.strict_json import read_toml
 
 __all__ = [
@@ -66,7 +65,7 @@ Decode = Annotated[
     str | None,
     typer.Option(
         metavar="HOW",
-        help=f"exact, or fast: large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size [{DECODE}].",
+        help="exact, or fast: large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size [exact].",
     ),
 ]
 SkipBroken = Annotated[
