@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -56,9 +57,12 @@ class PyavSource:
         count = 0
         try:
             with self._container(av) as container:
-                for picture in self._pictures(av, container):
-                    count += 1
-                    yield picture
+                try:
+                    for picture in self._pictures(av, container):
+                        count += 1
+                        yield picture
+                finally:
+                    _let_threads_rest(av, container)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from None  # its text and its traceback hold the URL
         if self._closed.is_set():
@@ -162,6 +166,17 @@ class PyavSource:
 
 
 _ATTACHED, _DEFAULT = 0x400, 0x1  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC and _DEFAULT
+
+
+def _let_threads_rest(av: Any, container: Any) -> None:
+    """Wait for the decoder's threads, with Python's lock open.
+
+    PyAV ends them with the lock held, and one that was still at work may want it to give back what it
+    held: both would wait for ever (seen once with PyAV 16.0.0).
+    """
+    for stream in container.streams.video:
+        with contextlib.suppress(av.error.FFmpegError, ValueError):
+            stream.codec_context.flush_buffers()
 
 
 def _pyav() -> Any:
