@@ -74,7 +74,7 @@ TABLE: dict[str, str] = {
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.streams": "decoding images paths",
-    "runtime.frame_answers": "runtime.measure runtime.session runtime.streams formats images scores"
+    "runtime.frame_answers": "runtime.bulk runtime.measure runtime.session runtime.streams formats images scores"
     " devices.probes",
     "runtime.triton": "runtime.backends runtime.session formats images scores devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",

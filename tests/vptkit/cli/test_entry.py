@@ -53,7 +53,9 @@ PROGRAM = (sys.executable, "-c", "from vptkit.cli import main; main()")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_130_and_leaves_nothing(make_bundle, colour_folders, tmp_path, number):
+def test_a_signal_is_130_and_leaves_what_the_next_run_goes_on_from(
+    make_bundle, colour_folders, tmp_path, number
+):
     out = tmp_path / "out"
     out.mkdir()
     big = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
@@ -69,7 +71,7 @@ def test_a_signal_is_130_and_leaves_nothing(make_bundle, colour_folders, tmp_pat
         process.send_signal(number)
         _, err = process.communicate()
     assert (process.returncode, err) == (130, "interrupted\n")
-    assert list(out.iterdir()) == []
+    assert [path.name for path in out.iterdir()] == ["x.jsonl.partial"]
 
 
 def test_a_reader_that_leaves_is_no_traceback(make_bundle, colour_folders):
