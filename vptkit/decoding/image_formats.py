@@ -12,7 +12,7 @@ import contextlib
 import functools
 import importlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vptkit.regular_files import head_of
 
@@ -134,12 +134,10 @@ def readable_formats() -> tuple[str, ...]:
     return (*(name for name in found if name not in lacking), *_heif())
 
 
-def _has(features: object, part: str) -> bool:
-    """Whether a Pillow was built with a part; an older one does not know of some."""
-    try:
-        return bool(features.check(part))  # type: ignore[attr-defined]
-    except ValueError:
-        return False
+def _has(features: Any, part: str) -> bool:
+    """Whether a Pillow was built with a part; an older one does not know of some, and warns if asked."""
+    known = (features.modules, features.codecs, features.features)
+    return any(part in parts for parts in known) and bool(features.check(part))
 
 
 def _heif() -> tuple[str, ...]:
