@@ -11,7 +11,7 @@ import numpy as np
 
 from vptkit.errors import DataError, VptkitError
 from vptkit.formats.bundle import LOGITS, SCORES
-from vptkit.runtime.session.prediction import ranked, told
+from vptkit.runtime.session.prediction import answered, ranked
 from vptkit.runtime.session.session_protocol import Prediction
 from vptkit.scores.probabilities import softmax
 
@@ -242,13 +242,9 @@ class StreamRun:
             name: (value[: len(labels)] if name in (LOGITS, SCORES) else value).copy()
             for name, value in row.items()
         }
-        head = {"path": None, "index": frame.number, "adapter": adapter}
-        if broken := [name for name, value in own.items() if not np.isfinite(value).all()]:
-            where = f"{frame.source} frame {frame.number}"
-            error = f"{where}: the {broken[0]} hold NaN or Inf; the graph overflows on this image"
-            return Prediction(**head, error=error)  # type: ignore[arg-type]
-        top, given = told(own, labels, thresholds, self.settings.top_k)
-        return Prediction(**head, top=top, labels=given, **own)  # type: ignore[arg-type]
+        head = Prediction(path=None, index=frame.number, adapter=adapter)
+        where = f"{frame.source} frame {frame.number}"
+        return answered(head, own, labels, thresholds, self.settings.top_k, where)
 
     def _over_time(self, answer: FrameAnswer, bundle: Bundle) -> FrameAnswer | None:
         """Smoothed, and None of what is no news where only news is asked for."""

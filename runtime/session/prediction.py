@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     _Ranked = tuple[tuple[str, float], ...]
 
-__all__ = ["open_typicality", "predict", "ranked", "told"]
+__all__ = ["answered", "open_typicality", "predict", "ranked"]
 
 _BATCH, _READ_AHEAD = 8, 32  # images
 
@@ -177,16 +177,36 @@ def _classify(
             continue
         row = next(rows)  # [C], [f]; copies, for a view would keep the whole batch
         found = {name: value[row].copy() for name, value in answers.items()}
-        broken = [name for name, value in found.items() if not np.isfinite(value).all()]
-        if broken:
-            error = f"{image}: the {broken[0]} hold NaN or Inf; the graph overflows on this image"
-            yield Prediction(path=path, index=index, adapter=adapter, error=error)
-            continue
-        top, given = told(found, labels, thresholds, top_k)
-        yield Prediction(path=path, index=index, adapter=adapter, top=top, labels=given, **found)
+        head = Prediction(path=path, index=index, adapter=adapter)
+        yield answered(head, found, labels, thresholds, top_k, str(image))
 
 
-def told(
+def answered(
+    head: Prediction,
+    found: Mapping[str, NDArray[np.float32]],
+    labels: tuple[str, ...],
+    thresholds: NDArray[np.float32] | None,
+    top_k: int,
+    name: str,
+) -> Prediction:
+    """A prediction with what a graph gave for its image; with an error where that is not finite.
+
+    Args:
+        head: says which image, and which adapter.
+        found: output → [C] or [f], which the prediction keeps.
+        labels, thresholds: of the adapter.
+        top_k: of `predict`.
+        name: what the error calls the image.
+    """
+    broken = [output for output, value in found.items() if not np.isfinite(value).all()]
+    if broken:
+        error = f"{name}: the {broken[0]} hold NaN or Inf; the graph overflows on this image"
+        return replace(head, error=error)
+    top, given = _told(found, labels, thresholds, top_k)
+    return replace(head, top=top, labels=given, **found)  # type: ignore[arg-type]
+
+
+def _told(
     found: Mapping[str, NDArray[np.float32]],
     labels: tuple[str, ...],
     thresholds: NDArray[np.float32] | None,
@@ -213,7 +233,7 @@ def ranked(
     thresholds: NDArray[np.float32] | None,
     top_k: int,
 ) -> tuple[_Ranked, _Ranked | None]:
-    """The same of probabilities [C], as `told`."""
+    """The same of probabilities [C], as `_told`."""
     if thresholds is None:
         return _best(scores.astype(np.float64), labels, top_k), None
     every = _best(scores.astype(np.float64), labels, len(labels))
