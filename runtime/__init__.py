@@ -5,6 +5,7 @@
 - `doctor`: `vptkit doctor`.
 - `engine_build`: `vptkit build`.
 - `evaluation`: parity and accuracy.
+- `layers`: `vptkit profile --layers`.
 - `loadgen`: MLPerf's load generator asks a bundle.
 - `frame_answers`: videos and cameras, answered.
 - `measure`: one quantity a module.

@@ -71,6 +71,8 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.evaluation": "runtime.session datasets formats images paths scores",
     "runtime.loadgen": "runtime.evaluation runtime.measure runtime.session datasets formats images",
+    "runtime.layers": "runtime.backends runtime.engine_build runtime.measure runtime.session formats"
+    " devices.drivers devices.probes",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.streams": "decoding images paths",
