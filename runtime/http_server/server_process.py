@@ -60,6 +60,7 @@ class ServerSettings:
         max_body_mb: of one request.
         decode_threads: None for all usable cores.
         log_requests: a line each on standard error.
+        page: a page for browsers at /ui/.
     """
 
     host: str = "127.0.0.1"
@@ -77,6 +78,7 @@ class ServerSettings:
     max_body_mb: float = 32.0
     decode_threads: int | None = None
     log_requests: bool = False
+    page: bool = False
 
 
 def serve_bundles(
@@ -134,6 +136,7 @@ def open_application(
         seconds=seconds,
         decoders=ThreadPoolExecutor(threads, thread_name_prefix="vptkit-decode"),
         editor=editor if settings.admin_token_file is not None else None,
+        page=settings.page,
     )
 
 

@@ -85,7 +85,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "serve": {
-        _COMMON: "host port backend max-batch max-wait-ms queue-size timeout-ms log-requests force",
+        _COMMON: "ui host port backend max-batch max-wait-ms queue-size timeout-ms log-requests force",
         "Who may ask": "token-file open admin-token-file",
         "Bounds": "max-body-mb decode-threads",
         "NVIDIA Triton": "triton triton-backend instances print-k8s k8s-image",
@@ -174,7 +174,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "run bank.vptk cam1=rtsp://10.0.0.7/live cam2=0 --adapter cam1=birds,cam2=cars",
     ),
     "serve": (
-        "serve flowers.vptk",
+        "serve flowers.vptk --ui",
         "serve bank.vptk --admin-token-file admin.txt",
         "serve bank.vptk --triton models/ --print-k8s > k.yaml",
         "serve bank.vptk flowers.vptk --host 0.0.0.0 --token-file tokens.txt --log-requests",
