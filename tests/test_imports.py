@@ -32,7 +32,7 @@ THIRD_PARTIES = {
 EXCEPTIONS = {
     "vptkit.progress": {"rich"},
     "vptkit.strict_json": {"tomli"},
-    "vptkit.tune.data.arrow_dataset": {"pyarrow"},
+    "vptkit.arrow_files.arrow_library": {"pyarrow"},
     "vptkit.tune.data.label_column": {"pyarrow"},
     "vptkit.runtime.bulk.parquet_file": {"pyarrow"},
     "vptkit.tune.backbone.hub_weights": {"huggingface_hub"},  # which timm brings

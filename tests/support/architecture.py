@@ -26,6 +26,7 @@ TABLE: dict[str, str] = {
     "images": "decoding",
     "scores": "",
     "datasets": "decoding images",
+    "arrow_files": "datasets images",
     "paths": "decoding images",
     "backbones": "",
     "formats": "backbones images paths",
@@ -38,7 +39,7 @@ TABLE: dict[str, str] = {
     # tune/
     "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
-    "tune.data": "datasets images paths",
+    "tune.data": "arrow_files datasets images paths",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.foreign_tensors": "checkpoints formats",
     "tune.peft_adapters": "tune.foreign_tensors checkpoints formats",
