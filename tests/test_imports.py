@@ -35,6 +35,8 @@ EXCEPTIONS = {
     "vptkit.arrow_files.arrow_library": {"pyarrow"},
     "vptkit.tune.data.label_column": {"pyarrow"},
     "vptkit.runtime.bulk.parquet_file": {"pyarrow"},
+    "vptkit.runtime.inputs.store_listing": {"fsspec"},
+    "vptkit.runtime.stores.object_stores": {"fsspec"},
     "vptkit.tune.backbone.hub_weights": {"huggingface_hub"},  # which timm brings
     "vptkit.tune.peft_adapters.merged_by_peft": {"peft"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},

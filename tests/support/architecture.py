@@ -64,8 +64,11 @@ TABLE: dict[str, str] = {
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
-    "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
-    "runtime.bulk": "runtime.session images",
+    "runtime.stores": "images paths",
+    "runtime.inputs": "runtime.stores arrow_files datasets decoding images paths",
+    "runtime.session": "runtime.backends runtime.inputs runtime.stores formats images scores"
+    " devices.probes",
+    "runtime.bulk": "runtime.inputs runtime.session images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
