@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from vptkit.errors import OutputError
 from vptkit.paths.hidden_secrets import redacted
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "Scheme",
     "address_of",
     "is_address",
+    "require_local",
     "shown_address",
     "shown_source",
     "suffix_of",
@@ -82,6 +85,20 @@ def suffix_of(file: Path | str) -> str:
     if file.startswith(("http://", "https://")):
         path = path.partition("?")[0].partition("#")[0]
     return posixpath.splitext(path)[1].lower() if "/" in path else ""
+
+
+def require_local(output: Path) -> None:
+    """Refuse to write into a store.
+
+    Raises:
+        OutputError: the path is an address, and no folder here is called so.
+    """
+    address = address_of(str(output))
+    if address is not None and not os.path.lexists(output.parts[0]):
+        raise OutputError(
+            f"{shown_address(address)}: outputs are written to this machine's disk, from which a run "
+            "that is killed goes on. Write there, then copy the file."
+        )
 
 
 def shown_source(text: str) -> str:

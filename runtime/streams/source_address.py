@@ -20,6 +20,8 @@ __all__ = ["Address", "Place", "source_address"]
 Place = Literal["file", "network", "v4l2", "csi", "gst", "sequence"]
 
 _NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http", "https")
+# Of lists and archives of images (`vptkit.runtime.inputs.data_files`)
+_DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".tar", ".parquet")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 _NUMBERED = re.compile(r"(?<!%)(?:%%)*%(0\d{1,2}|\d{0,2})d")
@@ -108,7 +110,10 @@ def _of_url(scheme: str, text: str) -> tuple[Place, str] | None:
         path = parts.path
     except ValueError:  # brackets that are no address of IPv6
         raise StreamError(f"{redacted(text)}: not a URL") from None
-    if scheme.startswith("http") and Path(path).suffix.lower() in IMAGE_SUFFIXES:
+    if scheme.startswith("http") and Path(path).suffix.lower() in (
+        *IMAGE_SUFFIXES,
+        *_DATA_SUFFIXES,
+    ):
         return None
     return "network", f"{scheme}:{text.partition(':')[2]}"
 

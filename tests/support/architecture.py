@@ -68,7 +68,7 @@ TABLE: dict[str, str] = {
     "runtime.inputs": "runtime.stores arrow_files datasets decoding images paths",
     "runtime.session": "runtime.backends runtime.inputs runtime.stores formats images scores"
     " devices.probes",
-    "runtime.bulk": "runtime.inputs runtime.session images",
+    "runtime.bulk": "runtime.inputs runtime.session runtime.stores images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from vptkit.errors import OutputError
 from vptkit.runtime.stores.store_address import (
     address_of,
     is_address,
+    require_local,
     shown_address,
     shown_source,
     suffix_of,
@@ -67,3 +69,14 @@ def test_a_path_is_called_what_it_is():
 )
 def test_suffixes(file, suffix):
     assert suffix_of(file) == suffix
+
+
+@pytest.mark.parametrize("name", ["s3://b/x.jsonl", "gs://b/x.csv", "https://joe:pw@h/x.csv"])
+def test_nothing_is_written_into_a_store(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="outputs are written to this machine's disk") as caught:
+        require_local(Path(name))
+    assert str(caught.value).startswith(name.replace("joe:pw", "***"))
+    require_local(Path("s3.jsonl"))
+    (tmp_path / Path(name).parts[0]).mkdir()
+    require_local(Path(name))
