@@ -25,6 +25,7 @@ __all__ = ["walk_store"]
 _MAGIC = re.compile(r"[*?\[]")
 _MOST_ARCHIVES = 1_000_000
 _LONGEST_SUFFIX = 12
+_PAGE = 1000  # objects that S3 lists at once
 
 
 class _Object(NamedTuple):
@@ -165,7 +166,8 @@ def _objects(store: Any, prefix: str, address: str, *, flat: bool = False) -> It
 
 def _pages_of_s3(store: Any, prefix: str, address: str, *, flat: bool) -> Iterator[_Object]:
     bucket, _, key = prefix.partition("/")
-    asked = {"Bucket": bucket, "Prefix": key} | ({"Delimiter": "/"} if flat else {})
+    asked = {"Bucket": bucket, "Prefix": key, "MaxKeys": _PAGE}
+    asked |= {"Delimiter": "/"} if flat else {}
     while True:
         with store_errors(address):
             page = store.call_s3("list_objects_v2", **asked)
