@@ -38,15 +38,12 @@ _PACKAGES = {
 }
 # What runs here only; the rooms, if they lie below vptkit/, come apart.
 _STAY = {
-    "vptkit": ("tune", "export", "runtime", "devices", "checkpoints", "cli", "demo"),
+    "vptkit": (
+        *("tune", "export", "runtime", "devices"),
+        *("arrow_files", "checkpoints", "cli", "demo"),
+    ),
     "vptkit/runtime": (
-        "frame_answers",
-        "http_server",
-        "layers",
-        "loadgen",
-        "serving",
-        "streams",
-        "triton",
+        *("frame_answers", "http_server", "layers", "loadgen", "serving", "streams", "triton"),
     ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk
