@@ -238,8 +238,6 @@ PRUNING = """
 
 
 WORKER = """
-    import signal
-    import sys
     from pathlib import Path
     from types import SimpleNamespace
     import pytest
@@ -250,10 +248,9 @@ WORKER = """
     told = []
     ray_runner.ray = SimpleNamespace(
         get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "a"),
-        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}],
         tune=SimpleNamespace(report=told.append, get_checkpoint=lambda: None),
-        job_config=SimpleNamespace(JobConfig=SimpleNamespace),
     )
+    ray_runner.living_nodes = lambda: [{"Resources": {"CPU": 8.0, "GPU": 2.0}}]
 
     def failing(error):
         def run_trial(*args):
@@ -293,20 +290,6 @@ WORKER = """
     room({}, {"device": ["cpu", "cuda"]})
     with pytest.raises(TargetError, match="asks for 9 CPUs and 1 GPUs"):
         room({}, gpus=1.0, cpus=9.0)
-
-    # Ray takes SIGTERM and makes an exit of it.
-    def init(**named):
-        signal.signal(signal.SIGTERM, lambda *about: sys.exit(15))
-        if early:
-            signal.raise_signal(signal.SIGTERM)
-
-    ray_runner.ray.init = init
-    ray_runner.ray.shutdown = lambda: told.append("shut down")
-    for early in (True, False):
-        with pytest.raises(KeyboardInterrupt), ray_runner._connected(None, 1):
-            signal.raise_signal(signal.SIGTERM)
-        assert told.pop() == "shut down"
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     print("good")
 """
 
