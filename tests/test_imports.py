@@ -31,7 +31,7 @@ THIRD_PARTIES = {
 # Further packages, for one module each.
 EXCEPTIONS = {
     "vptkit.progress": {"rich"},
-    "vptkit.ray_cluster": {"ray"},
+    "vptkit.cluster.connection": {"ray"},
     "vptkit.strict_json": {"tomli"},
     "vptkit.tune.data.arrow_dataset": {"pyarrow"},
     "vptkit.tune.data.label_column": {"pyarrow"},
@@ -77,7 +77,7 @@ LAZY = {
     "vptkit.images.image_file": {"PIL"},
     "vptkit.images.preprocess": {"PIL"},
     "vptkit.progress": {"rich"},
-    "vptkit.ray_cluster": {"ray"},
+    "vptkit.cluster.connection": {"ray"},
     "vptkit.strict_json": {"tomli"},
 }
 # Two modules of one name, each pair with the reason why a reader is not misled.

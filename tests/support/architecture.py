@@ -28,6 +28,7 @@ TABLE: dict[str, str] = {
     "datasets": "decoding images",
     "paths": "decoding images",
     "backbones": "",
+    "cluster": "",
     "formats": "backbones images paths",
     "checkpoints": "backbones formats paths",
     # devices/
@@ -50,7 +51,7 @@ TABLE: dict[str, str] = {
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
-    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run formats",
+    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run cluster formats",
     # export/
     "export.fold": "formats images",
     "export.graph": "export.fold formats",

@@ -22,8 +22,10 @@ import ray.tune
 import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
+from vptkit.cluster.cluster_address import require_address
+from vptkit.cluster.connection import connected, living_nodes
+from vptkit.cluster.quiet_ray import quiet
 from vptkit.errors import MissingError, OutputError, TargetError, VptkitError
-from vptkit.ray_cluster import connected, living_nodes, quiet, require_address
 
 from .trial import CHECKPOINT, record_of, run_trial
 
@@ -60,7 +62,7 @@ class RayRunner:
             cpus: of this machine, if Ray is started here; None: all.
 
         Raises:
-            VptkitError: no such address (`vptkit.ray_cluster.require_address`).
+            VptkitError: no such address (`vptkit.cluster.cluster_address.require_address`).
         """
         if address is not None:
             require_address(address)
