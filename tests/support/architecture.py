@@ -66,6 +66,7 @@ TABLE: dict[str, str] = {
     "runtime.backends": "formats images devices.drivers devices.probes",
     "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
     "runtime.bulk": "runtime.session",
+    "runtime.ray_data": "runtime.bulk runtime.session cluster formats images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
