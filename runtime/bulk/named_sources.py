@@ -22,6 +22,8 @@ from .seen_paths import SeenPaths
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from vptkit.images.image_file import ImageFile
+
 __all__ = ["STANDARD_INPUT", "NamedImages"]
 
 STANDARD_INPUT = "-"
@@ -57,7 +59,7 @@ class NamedImages:
         """The same sources, not looked at yet."""
         return NamedImages(self.sources)
 
-    def __iter__(self) -> Iterator[Path]:
+    def __iter__(self) -> Iterator[ImageFile]:
         """Look them up: each image once, in the order of the sources.
 
         Raises:
@@ -76,7 +78,7 @@ class NamedImages:
             more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
             raise DataError("; ".join(faults[:3]) + more)
 
-    def _walk(self, source: str) -> Iterator[Path]:
+    def _walk(self, source: str) -> Iterator[ImageFile]:
         first = True
         try:
             for path in walk_source(source, self.skipped):

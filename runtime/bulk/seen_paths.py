@@ -1,4 +1,4 @@
-"""Which paths came already: kept in a temporary database, so that millions take no memory."""
+"""Which images came already: kept in a temporary database, so that millions take no memory."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
-    from pathlib import Path
+
+    from vptkit.images.image_file import ImageFile
 
 __all__ = ["SeenPaths"]
 
 
 class SeenPaths:
-    """A set of paths on the disk, which goes when it is closed. Of one thread."""
+    """A set of images, by what they are called, on the disk; it goes when it is closed. Of one thread."""
 
     def __init__(self) -> None:
         self._database: sqlite3.Connection | None = None
 
-    def add(self, path: Path | str) -> bool:
-        """Whether a path is new; from now on it is not."""
+    def add(self, path: ImageFile | str) -> bool:
+        """Whether an image is new; from now on it is not."""
         row = self._opened().execute("insert or ignore into seen values (?)", (_key(path),))
         return row.rowcount == 1
 

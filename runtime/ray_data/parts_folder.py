@@ -67,11 +67,8 @@ class PartsFolder:
 
     def begin(self, *, resume: bool, force: bool) -> None:
         """Take what an earlier run left, or clear the folder; see `opened_parts`."""
-        others = sorted(set(os.listdir(self.path)) - _OURS - _dead(self.path))
-        if others:
-            raise OutputError(
-                f"{self.path}: not of vptkit run: it holds {others[0]}. Move it away."
-            )
+        if strange := _strange(self.path):
+            raise OutputError(f"{self.path}: not of vptkit run: it holds {strange}. Move it away.")
         old = self._read()
         if old is not None and resume:
             other = [name for name, value in self._run.items() if old["run"].get(name) != value]

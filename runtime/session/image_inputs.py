@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from vptkit.images.image_file import ImageFile
+
     One = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 __all__ = ["FoundImages", "HeldImage", "inputs_of", "is_live"]
@@ -37,7 +39,7 @@ class FoundImages:
         files: each once.
     """
 
-    files: Iterable[Path]
+    files: Iterable[ImageFile]
 
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def is_live(sources: Sources) -> bool:
     return isinstance(sources, Iterable) and not isinstance(sources, whole) and not _odd(sources)
 
 
-def inputs_of(sources: Sources) -> Iterable[Path | HeldImage]:
+def inputs_of(sources: Sources) -> Iterable[ImageFile | HeldImage]:
     """All images of what is there as a whole, files once each; of what is live, as they come.
 
     Args:

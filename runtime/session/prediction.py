@@ -22,11 +22,11 @@ from .session_protocol import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vptkit.formats.bundle import Bundle
+    from vptkit.images.image_file import ImageFile
     from vptkit.scores.typicality import Typicality
 
     from .image_inputs import Sources
@@ -147,7 +147,7 @@ def _judged(
 def _predictions(
     session: Session,
     adapter: str,
-    images: Generator[Decoded[Path | HeldImage], None, None],
+    images: Generator[Decoded[ImageFile | HeldImage], None, None],
     top_k: int,
     batch: int,
 ) -> Iterator[Prediction]:
@@ -161,7 +161,7 @@ def _predictions(
 def _classify(
     session: Session,
     adapter: str,
-    portion: list[Decoded[Path | HeldImage]],
+    portion: list[Decoded[ImageFile | HeldImage]],
     top_k: int,
     first: int,
 ) -> Iterator[Prediction]:

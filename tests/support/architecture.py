@@ -65,7 +65,7 @@ TABLE: dict[str, str] = {
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
     "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
-    "runtime.bulk": "runtime.session",
+    "runtime.bulk": "runtime.session images",
     "runtime.ray_data": "runtime.bulk runtime.session cluster formats images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",

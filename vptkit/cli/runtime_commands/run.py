@@ -180,7 +180,7 @@ class _Found:
         """Why sources that were named themselves gave nothing."""
         return self._named.missing
 
-    def look(self, passed: Container[Path]) -> tuple[Iterator[Path], int | None]:
+    def look(self, passed: Container[Any]) -> tuple[Iterator[Any], int | None]:
         """The images that are not passed over, and their number if it is known by now."""
         images = (path for path in self._named if path not in passed)
         first = list(islice(images, _FIRST))
