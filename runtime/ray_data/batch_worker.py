@@ -58,7 +58,7 @@ class WorkOrder:
     top_k: int
     reject: float | None
     decode: str | None
-    backend: str | None
+    backend: str
     threads: int
     trust_engines: bool
 

@@ -80,6 +80,9 @@ class ImageList:
             DataError: it has fewer batches here: the folder is another one on this machine.
         """
         self._names = folder / _NAMES
+        self._found = np.empty((0, _ROW), np.uint64)
+        if not batches:
+            return
         try:
             self._found = _ends_of(folder / _ENDS)[:batches]
         except OSError as error:
@@ -90,6 +93,10 @@ class ImageList:
     def first(self, batch: int) -> int:
         """The number of a batch's first image among all."""
         return int(self._found[batch - 1, 1]) if batch else 0
+
+    def size(self, batch: int) -> int:
+        """How many images a batch has."""
+        return int(self._found[batch, 1]) - self.first(batch)
 
     def batch(self, batch: int) -> list[ImageFile]:
         """The images of a batch."""
@@ -102,6 +109,8 @@ class ImageList:
     def __iter__(self) -> Iterator[ImageFile]:
         """All images, one by one."""
         count = self.first(len(self._found))
+        if not count:
+            return
         with self._names.open("rb") as stream:
             yield from map(_image_of, islice(stream, count))
 

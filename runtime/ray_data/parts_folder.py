@@ -48,12 +48,11 @@ class PartsFolder:
     Attributes:
         path: the folder.
         batches, images: so many are listed.
-        resumed: an earlier run of the same command left it.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
         self.path, self._run = path, dict(run)
-        self.batches, self.images, self.resumed = 0, 0, False
+        self.batches, self.images = 0, 0
 
     @property
     def answers(self) -> Path:
@@ -74,7 +73,6 @@ class PartsFolder:
             other = [name for name, value in self._run.items() if old["run"].get(name) != value]
             if not other:
                 self.batches, self.images = old["batches"], old["images"]
-                self.resumed = True
                 return
             if not force:
                 raise OutputError(other_run(self.path, old["run"], self._run, other))
@@ -95,6 +93,10 @@ class PartsFolder:
         with atomic_file(self.path / _RUN) as part:
             part.write_bytes(canonical_json(head | counts).encode("ascii"))
         self.batches, self.images = writer.batches, writer.images
+
+    def images_of(self, batches: Iterable[int]) -> int:
+        """How many images some batches have."""
+        return sum(map(self.listed().size, batches))
 
     def listed(self) -> ImageList:
         """The images that are listed."""
@@ -149,11 +151,11 @@ def opened_parts(
     handle = _locked(path)
     try:
         parts = PartsFolder(path, run)
+        parts.begin(resume=resume, force=force)
         try:
-            parts.begin(resume=resume, force=force)
             yield parts
         finally:
-            if not parts.batches and _strange(path) is None:
+            if not parts.batches:
                 parts.remove()
     finally:
         os.close(handle)
