@@ -9,6 +9,7 @@
 - `frame_answers`: videos and cameras, answered.
 - `measure`: one quantity a module.
 - `profile`: `vptkit profile`.
+- `ray_data`: a run on many machines.
 - `remote`: `profile --on`.
 - `serving`: `vptkit serve`.
 - `session`: a bundle that answers: `open_session`.

@@ -45,6 +45,7 @@ EXCEPTIONS = {
     "vptkit.tune.sweep.ray_runner": {"ray"},
     "vptkit.runtime.backends.onnxruntime_library": {"onnxruntime"},
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
+    "vptkit.runtime.ray_data.dataset_run": {"ray"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.runtime.loadgen.run_loadgen": {"mlperf_loadgen"},

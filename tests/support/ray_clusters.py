@@ -37,18 +37,19 @@ ENVIRONMENT = {
 }
 LIMIT = 240  # seconds; only a hung Ray takes so long
 
-# Two nodes of one CPU; says their ids, and kills the second when told to.
+# Two nodes; says the address and the second's id, and kills that when told to.
 _CLUSTER = """
     import os
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import sys
     from ray.cluster_utils import Cluster
 
+    cpus = int(sys.argv[1])
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False},
+        head_node_args={"num_cpus": cpus, "include_dashboard": False},
     )
-    second = cluster.add_node(num_cpus=1)
+    second = cluster.add_node(num_cpus=cpus)
     print(cluster.address, second.node_id, flush=True)
     sys.stdin.readline()
     cluster.remove_node(second, allow_graceful=False)
@@ -73,9 +74,9 @@ class TwoNodes(NamedTuple):
 
 
 @contextlib.contextmanager
-def two_nodes() -> Iterator[TwoNodes]:
-    """A cluster with two nodes while the block runs."""
-    command = [sys.executable, "-c", textwrap.dedent(_CLUSTER)]
+def two_nodes(cpus: int = 1) -> Iterator[TwoNodes]:
+    """A cluster with two nodes of so many CPUs while the block runs."""
+    command = [sys.executable, "-c", textwrap.dedent(_CLUSTER), str(cpus)]
     streams = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
 
     def kill() -> None:

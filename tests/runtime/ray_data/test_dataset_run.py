@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,89 @@ def workers():
     return count
 
 
+# In Ray's place stand functions that lose what they were given.
+LOSING = """
+    import contextlib
+    import json
+    import sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    import pyarrow
+    import pytest
+    import ray
+    from pyarrow import parquet
+    from vptkit.errors import DataError, OutputError
+    from vptkit.progress import SILENT
+    from vptkit.runtime.ray_data import dataset_run
+    from vptkit.runtime.ray_data.batch_worker import WorkOrder
+    from vptkit.runtime.ray_data.gathered_answers import GatheredAnswers
+    from vptkit.runtime.ray_data.parts_folder import opened_parts
+
+    folder, told = Path(sys.argv[1]), []
+    node = {"NodeID": "a", "Resources": {"CPU": 2.0}}
+    order = WorkOrder(
+        bundle=folder, digest="", parts=folder / "x.csv.parts", batches=5, folder=folder, batch=2,
+        adapter=None, top_k=1, reject=None, decode=None, backend="cpu", threads=1,
+        trust_engines=False,
+    )
+    dataset_run.connected = lambda *_: contextlib.nullcontext()
+    dataset_run.living_nodes = lambda: [node]
+    dataset_run._require_nodes = lambda order, share: told.append((order.threads, share.actors))
+
+    def losing(parts, batches, *losses):
+        for name in ("checkpoint", "answers"):
+            (parts.path / name).mkdir(exist_ok=True)
+        losses = iter(losses)
+
+        def write(order, parts, share):
+            lost = next(losses)
+            notes = [parquet.read_table(f)["id"].to_pylist() for f in parts.checkpoint.iterdir()]
+            told.append(sorted(sum(notes, [])))
+            for batch in set(range(batches)) - set(told[-1]):
+                table = pyarrow.table({"id": [batch]})
+                parquet.write_table(table, parts.checkpoint / f"{batch}.parquet")
+                columns = {"answers": ["{}"], "backend": ["cpu"]}
+                if batch not in lost:
+                    for name, column in columns.items():
+                        table = table.append_column(name, [column])
+                    parquet.write_table(table, parts.answers / f"{batch}.parquet")
+
+        dataset_run._write_answers = write
+
+    def answer(parts, **asked):
+        asked = {"address": "auto", "threads": None, "actors": None, "progress": SILENT, **asked}
+        dataset_run.answer_batches(order, parts, **asked)
+
+    with opened_parts(folder / "x.csv", {}) as parts:
+        parts.take_up([Path(f"{i}.png") for i in range(9)], 2)
+        # What is noted and not there is answered again, and that alone.
+        losing(parts, 5, {1, 3}, {3}, {})
+        answer(parts, threads=2)
+        assert told == [(2, 1), [], [0, 2, 4], [0, 1, 2, 4]], told
+        assert GatheredAnswers(parts.answers, 5).missing == 0
+        parts.remove()
+    with opened_parts(folder / "x.csv", {}) as parts:
+        parts.take_up([Path(f"{i}.png") for i in range(9)], 2)
+        losing(parts, 5, {4}, {4}, {4})
+        with pytest.raises(OutputError, match="1 of 5 batches are in no part"):
+            answer(parts)
+
+    # What a worker raised comes out of what Ray makes of it.
+    with pytest.raises(DataError, match="^node a: gone$"), dataset_run._causes():
+        inner = ray.exceptions.RayTaskError("f", "trace", DataError("node a: gone"))
+        raise ray.exceptions.RayTaskError("g", "trace", inner)
+    with pytest.raises(ray.exceptions.RayTaskError), dataset_run._causes():
+        raise ray.exceptions.RayTaskError("f", "trace", ZeroDivisionError())
+    print("good")
+"""
+
+
+def test_what_is_lost_is_answered_again(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(LOSING), tmp_path]
+    done = run_child(command, check=False, env=ENVIRONMENT)
+    assert done.stdout == "good\n", done.stderr
+
+
 def test_a_driver_dies_and_then_a_node_and_the_output_is_that_of_one_process(
     make_bundle, photos, tmp_path
 ):
@@ -79,9 +163,9 @@ def test_a_driver_dies_and_then_a_node_and_the_output_is_that_of_one_process(
     package = str(Path(vptkit.__file__).parents[1])
     settings = {"cwd": planted, "env": ENVIRONMENT | {"PYTHONPATH": package}, "limit": LIMIT}
     settings |= {"stdout": PIPE, "stderr": PIPE}
-    with two_nodes() as cluster:
+    with two_nodes(cpus=2) as cluster:  # room for two actors, and for that which reads the notes
         arguments = [bundle, "../photos", "-o", output, "--ray-address", cluster.address]
-        command = [sys.executable, "-c", MAIN, "run", *arguments]
+        command = [sys.executable, "-c", MAIN, "run", *arguments, "--actors", 2]
         with Child(command, **settings) as process:
             wait_for(lambda: len(noted(output)) >= 2, process)
             process.send_signal(signal.SIGKILL)

@@ -7,7 +7,9 @@
 - `evaluate`: `vptkit eval`: accuracy, and where it fails.
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `profile`: `vptkit profile`: latency, memory, energy.
+- `ray_run`: `vptkit run` on many machines.
 - `run`: `vptkit run`: predictions.
+- `run_outcome`: how that ends.
 - `serve`: `vptkit serve`: bundles behind HTTP.
 - `stream_run`: `vptkit run` on videos and cameras.
 """

@@ -8,53 +8,31 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
-import numpy as np
 import pytest
 
 from tests.support.command_errors import assert_error
+from tests.support.serial_cluster import SerialCluster
+from vptkit.cli.runtime_commands.ray_run import ray_given
 
 pytest.importorskip("onnxruntime")
-arrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
+pytest.importorskip("pyarrow")
 
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """A stand-in of one actor in this process: what it was asked, and how many batches it lasts."""
-    from vptkit.runtime.ray_data.batch_worker import BatchWorker
-    from vptkit.runtime.ray_data.gathered_answers import GatheredAnswers
-
-    about = SimpleNamespace(asked=[], answered=[], lasts=1000)
-
-    def answer_batches(order, parts, *, address, threads, actors, progress):
-        about.asked.append((address, threads, actors))
-        there = GatheredAnswers(parts.answers, parts.batches).ids
-        left = sorted(set(range(parts.batches)) - set(there.tolist()))
-        worker = BatchWorker(order)
-        parts.answers.mkdir(exist_ok=True)
-        for batch in left:
-            if not about.lasts:
-                raise KeyboardInterrupt
-            about.lasts -= 1
-            about.answered.append(batch)
-            columns = worker({"id": np.array([batch])})
-            table = arrow.table({name: list(column) for name, column in columns.items()})
-            parquet.write_table(table, parts.answers / f"{batch}.parquet")
-            progress.update(order.batch)
-
+    """A stand-in of one actor in this process."""
     names = ("ray", "ray.data", "ray.data.checkpoint")
     stand_ins = {name: ModuleType(name) for name in names}
     stand_ins["ray"].data = stand_ins["ray.data"]
-    stand_ins["vptkit.runtime.ray_data.dataset_run"] = SimpleNamespace(
-        answer_batches=answer_batches
-    )
     for name, module in stand_ins.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.chdir(Path.cwd())  # put back, for a worker goes elsewhere
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    return about
+    found = SerialCluster()
+    monkeypatch.setitem(sys.modules, "vptkit.runtime.ray_data.dataset_run", found)
+    return found
 
 
 def on_ray(vptkit, *arguments, address="auto"):
@@ -213,6 +191,7 @@ def test_what_does_not_go_together(vptkit, make_bundle, colour_folders, tmp_path
     assert_error(vptkit("run", bundle, "x.png", "--actors", 2), 2, "goes with --ray-address")
     assert cluster.asked == []
     assert not (tmp_path / "x.jsonl.parts").exists()
+    assert not ray_given({"ray_address": None, "actors": None})
 
 
 def test_without_ray_the_extra_is_named(
