@@ -5,6 +5,7 @@
 - `doctor`: `vptkit doctor`.
 - `engine_build`: `vptkit build`.
 - `evaluation`: parity and accuracy.
+- `inputs`: what users name → images: lists, archives, stores.
 - `loadgen`: MLPerf's load generator asks a bundle.
 - `frame_answers`: videos and cameras, answered.
 - `measure`: one quantity a module.
@@ -14,6 +15,7 @@
 - `serving`: `vptkit serve`.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
+- `stores`: object stores through fsspec.
 - `streams`: videos and cameras.
 - `triton`: model repositories for NVIDIA Triton.
 """

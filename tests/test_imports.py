@@ -33,9 +33,11 @@ EXCEPTIONS = {
     "vptkit.progress": {"rich"},
     "vptkit.cluster.connection": {"ray"},
     "vptkit.strict_json": {"tomli"},
-    "vptkit.tune.data.arrow_dataset": {"pyarrow"},
+    "vptkit.arrow_files.arrow_library": {"pyarrow"},
     "vptkit.tune.data.label_column": {"pyarrow"},
     "vptkit.runtime.bulk.parquet_file": {"pyarrow"},
+    "vptkit.runtime.inputs.store_listing": {"fsspec"},
+    "vptkit.runtime.stores.object_stores": {"fsspec"},
     "vptkit.tune.backbone.hub_weights": {"huggingface_hub"},  # which timm brings
     "vptkit.tune.peft_adapters.merged_by_peft": {"peft"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},

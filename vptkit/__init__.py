@@ -8,6 +8,7 @@ Shape alphabet, used in every docstring:
     d width, h heads, e width of a head, L depth, C classes, G golden images.
 
 - `api`: the functions below, `vptkit.tune` to `vptkit.profile`.
+- `arrow_files`: images in columns: Parquet, and what Hugging Face saves.
 - `backbones`: what is known of timm's backbones without timm; whose weights a file holds.
 - `checkpoints`: weights as others publish them, in timm's names.
 - `cli`: the command line.

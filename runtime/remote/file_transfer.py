@@ -38,7 +38,10 @@ _PACKAGES = {
 }
 # What runs here only; the rooms, if they lie below vptkit/, come apart.
 _STAY = {
-    "vptkit": ("tune", "export", "runtime", "devices", "checkpoints", "cli", "cluster", "demo"),
+    "vptkit": (
+        *("tune", "export", "runtime", "devices"),
+        *("arrow_files", "checkpoints", "cli", "cluster", "demo"),
+    ),
     "vptkit/runtime": ("frame_answers", "loadgen", "ray_data", "serving", "streams", "triton"),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk

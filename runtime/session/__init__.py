@@ -5,7 +5,6 @@
 - `factory`: `open_session`.
 - `image_inputs`: what `predict` is given: files, Pillow's images, arrays.
 - `image_loader`: images decoded by threads, in order.
-- `image_sources`: files, folders and globs that the user named.
 - `prediction`: the best labels of each image.
 - `session_base`: labels, predictions, `with`, `repr`.
 - `session_protocol`: what every session offers.

@@ -26,6 +26,7 @@ TABLE: dict[str, str] = {
     "images": "decoding",
     "scores": "",
     "datasets": "decoding images",
+    "arrow_files": "datasets images",
     "paths": "decoding images",
     "backbones": "",
     "cluster": "",
@@ -39,7 +40,7 @@ TABLE: dict[str, str] = {
     # tune/
     "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
-    "tune.data": "datasets images paths",
+    "tune.data": "arrow_files datasets images paths",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.foreign_tensors": "checkpoints formats",
     "tune.peft_adapters": "tune.foreign_tensors checkpoints formats",
@@ -64,9 +65,12 @@ TABLE: dict[str, str] = {
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
-    "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
-    "runtime.bulk": "runtime.session images",
-    "runtime.ray_data": "runtime.bulk runtime.session cluster formats images",
+    "runtime.stores": "images paths",
+    "runtime.inputs": "runtime.stores arrow_files datasets decoding images paths",
+    "runtime.session": "runtime.backends runtime.inputs runtime.stores formats images scores"
+    " devices.probes",
+    "runtime.bulk": "runtime.inputs runtime.session runtime.stores images",
+    "runtime.ray_data": "runtime.bulk runtime.inputs runtime.session runtime.stores cluster formats images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vptkit.runtime.ray_data.gathered_answers import GatheredAnswers
     from vptkit.runtime.ray_data.parts_folder import PartsFolder
 
+    from .found_images import FoundImages
+
 __all__ = ["ray_given", "run_on_ray"]
 
 _NOT_THERE = ("features", *STREAM_OPTIONS)
@@ -39,7 +41,8 @@ def ray_given(settings: Mapping[str, Any]) -> bool:
         VptkitError: such an option, a video or a camera, no address, or no --save.
     """
     from vptkit.cluster.cluster_address import require_address
-    from vptkit.runtime.streams.source_address import redacted, source_address
+    from vptkit.paths.hidden_secrets import redacted
+    from vptkit.runtime.streams.source_address import source_address
 
     if settings["ray_address"] is None:
         if settings["actors"] is not None:
@@ -63,12 +66,14 @@ def ray_given(settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def run_on_ray(path: Path, found: Any, settings: Mapping[str, Any], *, as_json: bool) -> None:
+def run_on_ray(
+    path: Path, found: FoundImages, settings: Mapping[str, Any], *, as_json: bool
+) -> None:
     """Answer the images on all nodes, then write the output as a run on this machine does.
 
     Args:
         path: the bundle.
-        found: the images of the sources (`run._Found`).
+        found: the images of the sources.
         settings: the command's options by name.
         as_json: print the answers, too, as JSON lines.
 
@@ -81,7 +86,7 @@ def run_on_ray(path: Path, found: Any, settings: Mapping[str, Any], *, as_json: 
     from vptkit.runtime.ray_data.parts_folder import opened_parts
 
     bundle, save, begun = open_bundle(path), settings["save"], time.perf_counter()
-    order, run = _asked(bundle, settings)
+    order, run = _asked(bundle, found, settings)
     with opened_parts(save, run, resume=settings["resume"], force=settings["force"]) as parts:
         answers = _answers(order, parts, found, settings)
         broken, count = _written(bundle, order, answers, save, as_json=as_json)
@@ -90,10 +95,12 @@ def run_on_ray(path: Path, found: Any, settings: Mapping[str, Any], *, as_json: 
     if not as_json:
         seconds = time.perf_counter() - begun
         tell(verdict(count, len(broken), seconds, _backend(answers), [save]), sys.stdout)
-    require_all(found.missing, broken, count, shown_above=False)
+    require_all(found.faults, broken, count, shown_above=False)
 
 
-def _asked(bundle: Bundle, settings: Mapping[str, Any]) -> tuple[WorkOrder, dict[str, Any]]:
+def _asked(
+    bundle: Bundle, found: FoundImages, settings: Mapping[str, Any]
+) -> tuple[WorkOrder, dict[str, Any]]:
     """What the nodes are told, and what says which run it is; all that can be refused early is."""
     from vptkit.runtime.backends.selection import default_backend
     from vptkit.runtime.bulk.prediction_writers import require_predictions_file
@@ -125,12 +132,12 @@ def _asked(bundle: Bundle, settings: Mapping[str, Any]) -> tuple[WorkOrder, dict
         trust_engines=settings["trust_engines"],
         **answer,
     )
-    about = {"sources": settings["sources"], "folder": str(Path.cwd()), "outputs": [str(save)]}
-    return order, {"bundle": bundle.digest, **about, **answer}
+    about = {"bundle": bundle.digest, **found.described(), "folder": str(Path.cwd())}
+    return order, {**about, **answer, "outputs": [str(save)]}
 
 
 def _answers(
-    order: WorkOrder, parts: PartsFolder, found: Any, settings: Mapping[str, Any]
+    order: WorkOrder, parts: PartsFolder, found: FoundImages, settings: Mapping[str, Any]
 ) -> GatheredAnswers:
     """What an earlier run left, and the rest from the cluster."""
     from dataclasses import replace
@@ -159,7 +166,7 @@ def _answers(
     return answers
 
 
-def _list(parts: PartsFolder, found: Any, batch: int) -> None:
+def _list(parts: PartsFolder, found: FoundImages, batch: int) -> None:
     """Look the sources up; what an earlier run listed keeps its place."""
     from vptkit.runtime.bulk.seen_paths import SeenPaths
 

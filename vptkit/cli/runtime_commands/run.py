@@ -5,24 +5,28 @@ No future import of annotations here: typer reads them at run time.
 
 import contextlib
 import sys
-import threading
 import time
-from collections.abc import Container, Iterator
-from itertools import chain, islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from vptkit.cli.shared.options import Backend, BundleArgument, Decode, Force, Threads, TrustEngines
+from vptkit.cli.shared.options import (
+    AllowOutside,
+    Backend,
+    BundleArgument,
+    Columns,
+    Decode,
+    Force,
+    Threads,
+    TrustEngines,
+)
 from vptkit.cli.shared.output import announce
-from vptkit.errors import DataError
 from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.shown_text import tell
 
 __all__ = ["run"]
-
-_FIRST = 1000  # images that are looked up before the first is answered
 
 
 def run(
@@ -31,8 +35,9 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Images, folders, globs; - reads names, one a line. Or videos and cameras: "
-            "clip.mp4, rtsp://…, /dev/video0, csi://0, gst:PIPELINE; NAME=SOURCE names one.",
+            help="Images, folders, globs; lists (.csv, .json, .jsonl), shards (.tar), .parquet; "
+            "s3://…, https://…; - reads names, one a line. Or videos and cameras: clip.mp4, "
+            "rtsp://…, /dev/video0, csi://0, gst:PIPELINE; NAME=SOURCE names one.",
         ),
     ],
     adapter: Annotated[
@@ -57,6 +62,8 @@ def run(
         typer.Option(help="Say 'none of these', at most of this share of images like val's."),
     ] = None,
     decode: Decode = None,
+    columns: Columns = None,
+    allow_outside: AllowOutside = False,
     resume: Annotated[
         bool,
         typer.Option(help="Go on where a run of the same command was killed, or begin anew."),
@@ -113,12 +120,14 @@ def run(
     options = dict(locals())
     from vptkit.runtime.session.factory import open_session
 
+    from .found_images import FoundImages
     from .ray_run import ray_given, run_on_ray
     from .run_outcome import require_all, require_outputs, verdict
     from .stream_run import any_stream, run_on_streams
 
     if ray_given(options):
-        run_on_ray(bundle, _Found(sources), options, as_json=as_json)
+        found = FoundImages(sources, columns, allow_outside=allow_outside)
+        run_on_ray(bundle, found, options, as_json=as_json)
         return
     streams = any_stream(sources, options)
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
@@ -132,8 +141,8 @@ def run(
     printed = as_json or not files.written
     begun = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        journal = _journal(stack, session, sources, asked, files)
-        found = _Found(sources)
+        found = FoundImages(sources, columns, allow_outside=allow_outside)
+        journal = _journal(stack, session, found, asked, files)
         predictions = _answers(stack, session, found, asked, journal, printed=printed)
         broken, count = _deliver(predictions, _printer(as_json=as_json) if printed else None)
         if journal is not None:
@@ -143,7 +152,7 @@ def run(
     if not as_json:
         line = verdict(count, len(broken), seconds, session.backend, files.written)
         tell(line, sys.stderr if printed else sys.stdout)
-    require_all(found.missing, broken, count, shown_above=printed and not as_json)
+    require_all(found.faults, broken, count, shown_above=printed and not as_json)
 
 
 class _Asked(NamedTuple):
@@ -176,59 +185,8 @@ class _Files:
             require_features_file(self.features, force=True)
 
 
-class _Found:
-    """The images of the sources, one by one; the first thousand are looked up at once.
-
-    What gave none is told on standard error as soon as all is known.
-    """
-
-    def __init__(self, sources: list[str]) -> None:
-        from vptkit.runtime.bulk.named_sources import NamedImages
-
-        self._named = NamedImages(sources, getattr(sys.stdin, "buffer", None))
-        self._told = False
-
-    @property
-    def missing(self) -> list[str]:
-        """Why sources that were named themselves gave nothing."""
-        return self._named.missing
-
-    def look(self, passed: Container[Any]) -> tuple[Iterator[Any], int | None]:
-        """The images that are not passed over, and their number if it is known by now."""
-        images = (path for path in self._named if path not in passed)
-        first = list(islice(images, _FIRST))
-        if len(first) < _FIRST:
-            self.tell()
-            return iter(first), len(first)
-        return chain(first, images), None
-
-    def count(self, bar: Any, done: int) -> None:
-        """Tell a bar the number of images as soon as a look through all of them is over."""
-
-        def look() -> None:
-            with contextlib.suppress(DataError):
-                bar.total = sum(1 for _ in named) - done
-
-        named = self._named.again()
-        threading.Thread(target=look, name="vptkit-count", daemon=True).start()
-
-    def tell(self) -> None:
-        """Say, once, what gave none."""
-        from vptkit.datasets.dataset_summary import skipped_text
-
-        if self._told:
-            return
-        self._told = True
-        for fault in (*self._named.missing, *self._named.empty):
-            tell(f"warning: {fault}; the others are done")
-        if skipped := self._named.skipped:
-            phones = sum(skipped[kind] for kind in (".heic", ".heif"))
-            hint = "; HEIC is not read, convert it to JPEG first" if phones else ""
-            tell(f"note: {skipped_text(skipped)}{hint}")
-
-
 def _journal(
-    stack: contextlib.ExitStack, session: Any, sources: list[str], asked: _Asked, files: _Files
+    stack: contextlib.ExitStack, session: Any, found: Any, asked: _Asked, files: _Files
 ) -> Any:
     """Where finished images are kept until the outputs are written; None where none is."""
     from vptkit.atomic_files import require_absent
@@ -238,7 +196,7 @@ def _journal(
         return None
     files.require()
     folder = str(Path.cwd())
-    run = {"bundle": session.bundle.digest, "sources": sources, "folder": folder}
+    run = {"bundle": session.bundle.digest, **found.described(), "folder": folder}
     run |= {"adapter": str(session.bundle.entry(asked.adapter)["name"]), "top_k": asked.top_k}
     run |= {"reject": asked.reject, "batch": asked.batch, "backend": session.backend}
     run |= {"decode": session.bundle.preprocess.reading(asked.decode).decode}
@@ -263,7 +221,7 @@ def _journal(
 def _answers(
     stack: contextlib.ExitStack,
     session: Any,
-    found: _Found,
+    found: Any,
     asked: _Asked,
     journal: Any,
     *,

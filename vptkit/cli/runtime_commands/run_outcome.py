@@ -40,13 +40,10 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def require_all(missing: list[str], broken: list[Any], count: int, *, shown_above: bool) -> None:
+def require_all(faults: list[str], broken: list[Any], count: int, *, shown_above: bool) -> None:
     """Fail at the end if a source was missing or an image broken; the results are out by now."""
-    faults = []
     if broken:
         first = broken[0].path if shown_above else broken[0].error
-        faults.append(f"{len(broken)} of {count} images failed; the first: {first}")
-    if missing:
-        faults.append(f"{len(missing)} of the sources is missing: {missing[0]}")
+        faults = [f"{len(broken)} of {count} images failed; the first: {first}", *faults]
     if faults:
         raise DataError("; ".join(faults))

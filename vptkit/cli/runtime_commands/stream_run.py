@@ -34,7 +34,11 @@ _RULES = (
         "a video or a camera as SOURCE (clip.mp4, rtsp://…, /dev/video0)",
         lambda settings: settings["streams"],
     ),
-    Rule(("features", "reject"), "images as SOURCE", lambda settings: not settings["streams"]),
+    Rule(
+        ("allow_outside", "columns", "features", "reject"),
+        "images as SOURCE",
+        lambda settings: not settings["streams"],
+    ),
     Rule(("max_staleness",), "live sources without --all-frames", lambda s: not s["all_frames"]),
 )
 _SECONDS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -51,7 +55,8 @@ def any_stream(sources: list[str], settings: Mapping[str, Any]) -> bool:
         VptkitError: such an option; or videos and images side by side.
         StreamError: a source begins like a stream, and isn't one.
     """
-    from vptkit.runtime.streams.source_address import redacted, source_address
+    from vptkit.paths.hidden_secrets import redacted
+    from vptkit.runtime.streams.source_address import source_address
 
     others = [text for text in sources if source_address(text) is None]
     streams = len(others) < len(sources)

@@ -24,7 +24,7 @@ def test_faults_in_the_end():
         require_all([], broken, 3, shown_above=True)
     both = r"first: x\.png: no image; 1 of the sources is missing: y: no such file"
     with pytest.raises(DataError, match=both):
-        require_all(["y: no such file"], broken, 3, shown_above=False)
+        require_all(["1 of the sources is missing: y: no such file"], broken, 3, shown_above=False)
 
 
 def test_what_a_bundle_does_not_give(make_bundle):

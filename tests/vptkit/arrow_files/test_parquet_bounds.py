@@ -12,12 +12,12 @@ parquet = pytest.importorskip("pyarrow.parquet")
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 from tests.support.dataset_formats import assert_unreadable  # noqa: E402
+from vptkit.arrow_files import parquet_bounds  # noqa: E402
+from vptkit.arrow_files.parquet_bounds import rows_at_once  # noqa: E402
+from vptkit.arrow_files.parquet_footer import read_row_groups  # noqa: E402
 from vptkit.errors import DataError  # noqa: E402
 from vptkit.images.labelled_images import group_rows  # noqa: E402
-from vptkit.tune.data import parquet_bounds  # noqa: E402
 from vptkit.tune.data.arrow_dataset import read_parquet  # noqa: E402
-from vptkit.tune.data.parquet_bounds import rows_at_once  # noqa: E402
-from vptkit.tune.data.parquet_footer import read_row_groups  # noqa: E402
 
 
 def written(tmp_path, images, **options):

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from vptkit.tune.data import thrift_compact
-from vptkit.tune.data.thrift_compact import Compact
+from vptkit.arrow_files import thrift_compact
+from vptkit.arrow_files.thrift_compact import Compact
 
 # 1: 3, 2: true, 3: "ab", 4: [{1: -1}, {}], 6: a double, 7: {1: {}} as a map of bytes to structs
 WHOLE = bytes.fromhex("1506 11 18026162 192c 150100 00 27 0000000000000000 1b 01 3c 01 00 00")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vptkit.errors import DataError
-from vptkit.runtime.session.image_sources import find_images
+from vptkit.runtime.inputs.image_sources import find_images
 
 if TYPE_CHECKING:
     from pathlib import Path

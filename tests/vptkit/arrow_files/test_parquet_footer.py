@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 from tests.support.children import run_child  # noqa: E402
 from tests.support.dataset_formats import assert_unreadable  # noqa: E402
-from vptkit.tune.data.parquet_footer import read_row_groups  # noqa: E402
+from vptkit.arrow_files.parquet_footer import read_row_groups  # noqa: E402
 
 
 def written(file, **options):
