@@ -12,6 +12,7 @@
 - `frame_answers`: videos and cameras, answered.
 - `measure`: one quantity a module.
 - `profile`: `vptkit profile`.
+- `ray_data`: a run on many machines.
 - `remote`: `profile --on`.
 - `serving`: models that many ask at once.
 - `session`: a bundle that answers: `open_session`.

@@ -31,6 +31,7 @@ THIRD_PARTIES = {
 # Further packages, for one module each.
 EXCEPTIONS = {
     "vptkit.progress": {"rich"},
+    "vptkit.cluster.connection": {"ray"},
     "vptkit.strict_json": {"tomli"},
     "vptkit.arrow_files.arrow_library": {"pyarrow"},
     "vptkit.tune.data.label_column": {"pyarrow"},
@@ -46,6 +47,7 @@ EXCEPTIONS = {
     "vptkit.tune.sweep.ray_runner": {"ray"},
     "vptkit.runtime.backends.onnxruntime_library": {"onnxruntime"},
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
+    "vptkit.runtime.ray_data.dataset_run": {"ray"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.runtime.loadgen.run_loadgen": {"mlperf_loadgen"},
@@ -83,6 +85,7 @@ LAZY = {
     "vptkit.images.image_file": {"PIL"},
     "vptkit.images.preprocess": {"PIL"},
     "vptkit.progress": {"rich"},
+    "vptkit.cluster.connection": {"ray"},
     "vptkit.strict_json": {"tomli"},
 }
 # Two modules of one name, each pair with the reason why a reader is not misled.

@@ -12,6 +12,7 @@ Shape alphabet, used in every docstring:
 - `backbones`: what is known of timm's backbones without timm; whose weights a file holds.
 - `checkpoints`: weights as others publish them, in timm's names.
 - `cli`: the command line.
+- `cluster`: Ray, started or joined, and quiet.
 - `datasets`: what lists labelled images: tables, COCO, archives.
 - `decoding`: what stands between an image's bytes and its 8-bit pixels.
 - `demo`: `vptkit demo`.

@@ -40,10 +40,11 @@ _PACKAGES = {
 _STAY = {
     "vptkit": (
         *("tune", "export", "runtime", "devices"),
-        *("arrow_files", "checkpoints", "cli", "demo"),
+        *("arrow_files", "checkpoints", "cli", "cluster", "demo", "report"),
     ),
     "vptkit/runtime": (
-        *("frame_answers", "http_server", "layers", "loadgen", "serving", "streams", "triton"),
+        *("frame_answers", "http_server", "layers", "loadgen", "ray_data", "serving", "streams"),
+        *("triton",),
     ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk

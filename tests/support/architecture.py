@@ -29,6 +29,7 @@ TABLE: dict[str, str] = {
     "arrow_files": "datasets images",
     "paths": "decoding images",
     "backbones": "",
+    "cluster": "",
     "formats": "backbones images paths",
     "checkpoints": "backbones formats paths",
     # devices/
@@ -51,7 +52,7 @@ TABLE: dict[str, str] = {
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
-    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run formats",
+    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run cluster formats",
     # export/
     "export.fold": "formats images",
     "export.graph": "export.fold formats",
@@ -69,6 +70,7 @@ TABLE: dict[str, str] = {
     "runtime.session": "runtime.backends runtime.inputs runtime.stores formats images scores"
     " devices.probes",
     "runtime.bulk": "runtime.inputs runtime.session runtime.stores images",
+    "runtime.ray_data": "runtime.bulk runtime.inputs runtime.session runtime.stores cluster formats images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"

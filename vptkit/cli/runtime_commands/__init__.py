@@ -9,7 +9,9 @@
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `layers_profile`: `vptkit profile --layers`.
 - `profile`: `vptkit profile`: latency, memory, energy.
+- `ray_run`: `vptkit run` on many machines.
 - `run`: `vptkit run`: predictions.
+- `run_outcome`: how that ends.
 - `serve`: `vptkit serve`: bundles behind HTTP.
 - `stream_run`: `vptkit run` on videos and cameras.
 """

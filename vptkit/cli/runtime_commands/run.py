@@ -23,9 +23,8 @@ from vptkit.cli.shared.options import (
     TrustEngines,
 )
 from vptkit.cli.shared.output import announce
-from vptkit.errors import BundleError, DataError
 from vptkit.formats.manifest_schema import MULTILABEL
-from vptkit.shown_text import shown, tell
+from vptkit.shown_text import tell
 
 __all__ = ["run"]
 
@@ -107,6 +106,14 @@ def run(
     webhook: Annotated[
         str | None, typer.Option(help="Post each answer as JSON to this URL.")
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Run on a Ray cluster: HOST:PORT, auto, or local to start Ray here."),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sessions on the cluster [one for each GPU, else for each CPU]."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify images and videos, or write features; a broken one is reported, the others go on."""
@@ -114,15 +121,21 @@ def run(
     from vptkit.runtime.session.factory import open_session
 
     from .found_images import FoundImages
+    from .ray_run import ray_given, run_on_ray
+    from .run_outcome import require_all, require_outputs, verdict
     from .stream_run import any_stream, run_on_streams
 
+    if ray_given(options):
+        found = FoundImages(sources, columns, allow_outside=allow_outside)
+        run_on_ray(bundle, found, options, as_json=as_json)
+        return
     streams = any_stream(sources, options)
     session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     if streams:
         run_on_streams(session, sources, options, as_json=as_json)
         return
-    _require_outputs(session.bundle, save, features, as_json=as_json)
+    require_outputs(session.bundle, save, features, as_json=as_json)
     asked = _Asked(adapter, top_k, session.bundle.batch or batch, reject, decode)
     files = _Files(save, features, force=force, resume=resume)
     printed = as_json or not files.written
@@ -137,9 +150,9 @@ def run(
     seconds = time.perf_counter() - begun
     found.tell()
     if not as_json:
-        verdict = _verdict(count, len(broken), seconds, session.backend, files.written)
-        tell(verdict, sys.stderr if printed else sys.stdout)
-    _require_all(found.faults, broken, count, shown_above=printed and not as_json)
+        line = verdict(count, len(broken), seconds, session.backend, files.written)
+        tell(line, sys.stderr if printed else sys.stdout)
+    require_all(found.faults, broken, count, shown_above=printed and not as_json)
 
 
 class _Asked(NamedTuple):
@@ -296,21 +309,6 @@ def _about(session: Any, asked: _Asked) -> dict[str, Any]:
     }
 
 
-def _require_outputs(
-    bundle: Any, save: Path | None, features: Path | None, *, as_json: bool
-) -> None:
-    """Refuse what a bundle does not give, before an image is read."""
-    if features is not None:
-        bundle.require_output("features")
-    if features is None and "logits" not in bundle.outputs:
-        raise BundleError(
-            f"{bundle.path}: gives features and no logits, so no labels: --features FILE.npy (or "
-            ".parquet) writes them. Export with --output both for labels, too."
-        )
-    if save is not None or as_json:
-        bundle.require_output("logits")
-
-
 def _bar(stack: contextlib.ExitStack, total: int | None, *, printed: bool) -> Any:
     """A bar where it does not run into the results: they go to a file, or this is one of them."""
     from vptkit.progress import progress
@@ -320,24 +318,3 @@ def _bar(stack: contextlib.ExitStack, total: int | None, *, printed: bool) -> An
     ):
         return None
     return stack.enter_context(progress("run", total=total))
-
-
-def _verdict(count: int, broken: int, seconds: float, backend: str, written: list[Path]) -> str:
-    """As "750 images in 2.3 s (3.1 ms each, cpu), 0 broken → p.csv"."""
-    images = f"{count:,} image{'s' if count != 1 else ''}"
-    each = f"{_short(1000 * seconds / max(count, 1))} ms each, {backend}"
-    place = f" → {', '.join(map(shown, written))}" if written else ""
-    return f"{images} in {_short(seconds)} s ({each}), {broken} broken{place}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _require_all(faults: list[str], broken: list[Any], count: int, *, shown_above: bool) -> None:
-    """Fail at the end if a source was missing or an image broken; the results are out by now."""
-    if broken:
-        first = broken[0].path if shown_above else broken[0].error
-        faults = [f"{len(broken)} of {count} images failed; the first: {first}", *faults]
-    if faults:
-        raise DataError("; ".join(faults))
