@@ -8,6 +8,7 @@
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `run`: `vptkit run`: predictions.
+- `run_cores`: how many of them `vptkit run` gives to each batch.
 - `serve`: `vptkit serve`: bundles behind HTTP.
 - `stream_run`: `vptkit run` on videos and cameras.
 """

@@ -105,16 +105,18 @@ def run(
     options = dict(locals())
     from vptkit.runtime.session.factory import open_session
 
+    from .run_cores import cores_of_run
     from .stream_run import any_stream, run_on_streams
 
     streams = any_stream(sources, options)
-    session = open_session(bundle, backend, threads, trust_engines=trust_engines)
+    cores = cores_of_run(sources, threads, streams=streams)
+    session = open_session(bundle, backend, cores.threads, trust_engines=trust_engines)
     announce(session, backend)
     if streams:
         run_on_streams(session, sources, options, as_json=as_json)
         return
     _require_outputs(session.bundle, save, features, as_json=as_json)
-    asked = _Asked(adapter, top_k, session.bundle.batch or batch, reject, decode)
+    asked = _Asked(adapter, top_k, session.bundle.batch or batch, reject, decode, cores.runs)
     files = _Files(save, features, force=force, resume=resume)
     printed = as_json or not files.written
     begun = time.perf_counter()
@@ -141,6 +143,7 @@ class _Asked(NamedTuple):
     batch: int
     reject: float | None
     decode: str | None
+    runs: int
 
 
 class _Files:
