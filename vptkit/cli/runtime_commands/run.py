@@ -124,15 +124,17 @@ def run(
         journal = _journal(stack, session, sources, asked, files)
         found = _Found(sources)
         predictions = _answers(stack, session, found, asked, journal, printed=printed)
-        broken, count = _deliver(predictions, _printer(as_json=as_json) if printed else None)
+        delivered = _deliver(predictions, _printer(as_json=as_json) if printed else None)
         if journal is not None:
             _write(session, asked, files, journal)
     seconds = time.perf_counter() - begun
     found.tell()
     if not as_json:
-        verdict = _verdict(count, len(broken), seconds, session.backend, files.written)
+        verdict = _verdict(
+            delivered.count, delivered.broken, seconds, session.backend, files.written
+        )
         tell(verdict, sys.stderr if printed else sys.stdout)
-    _require_all(found.missing, broken, count, shown_above=printed and not as_json)
+    _require_all(found.missing, delivered, shown_above=printed and not as_json)
 
 
 class _Asked(NamedTuple):
@@ -293,7 +295,7 @@ def _printer(*, as_json: bool) -> Any:
     return jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout)
 
 
-def _deliver(predictions: Iterator[Any], printer: Any) -> tuple[list[Any], int]:
+def _deliver(predictions: Iterator[Any], printer: Any) -> Any:
     from vptkit.runtime.bulk.prediction_writers import deliver
 
     return deliver(predictions, [] if printer is None else [printer])
@@ -379,12 +381,12 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _require_all(missing: list[str], broken: list[Any], count: int, *, shown_above: bool) -> None:
+def _require_all(missing: list[str], delivered: Any, *, shown_above: bool) -> None:
     """Fail at the end if a source was missing or an image broken; the results are out by now."""
     faults = []
-    if broken:
-        first = broken[0].path if shown_above else broken[0].error
-        faults.append(f"{len(broken)} of {count} images failed; the first: {first}")
+    if delivered.broken:
+        first = delivered.first.path if shown_above else delivered.first.error
+        faults.append(f"{delivered.broken} of {delivered.count} images failed; the first: {first}")
     if missing:
         faults.append(f"{len(missing)} of the sources is missing: {missing[0]}")
     if faults:
