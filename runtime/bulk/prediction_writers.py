@@ -112,12 +112,12 @@ class Delivered(NamedTuple):
     """How many predictions there were.
 
     Attributes:
-        count: all of them.
+        images: all of them.
         broken: those that are errors.
         first: of these the first; of a million no more are kept.
     """
 
-    count: int
+    images: int
     broken: int
     first: Prediction | None
 

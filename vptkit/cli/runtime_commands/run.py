@@ -131,7 +131,7 @@ def run(
     found.tell()
     if not as_json:
         verdict = _verdict(
-            delivered.count, delivered.broken, seconds, session.backend, files.written
+            delivered.images, delivered.broken, seconds, session.backend, files.written
         )
         tell(verdict, sys.stderr if printed else sys.stdout)
     _require_all(found.missing, delivered, shown_above=printed and not as_json)
@@ -386,7 +386,7 @@ def _require_all(missing: list[str], delivered: Any, *, shown_above: bool) -> No
     faults = []
     if delivered.broken:
         first = delivered.first.path if shown_above else delivered.first.error
-        faults.append(f"{delivered.broken} of {delivered.count} images failed; the first: {first}")
+        faults.append(f"{delivered.broken} of {delivered.images} images failed; the first: {first}")
     if missing:
         faults.append(f"{len(missing)} of the sources is missing: {missing[0]}")
     if faults:
