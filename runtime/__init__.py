@@ -5,12 +5,14 @@
 - `doctor`: `vptkit doctor`.
 - `engine_build`: `vptkit build`.
 - `evaluation`: parity and accuracy.
+- `http_server`: `vptkit serve`.
+- `layers`: `vptkit profile --layers`.
 - `loadgen`: MLPerf's load generator asks a bundle.
 - `frame_answers`: videos and cameras, answered.
 - `measure`: one quantity a module.
 - `profile`: `vptkit profile`.
 - `remote`: `profile --on`.
-- `serving`: `vptkit serve`.
+- `serving`: models that many ask at once.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
 - `streams`: videos and cameras.

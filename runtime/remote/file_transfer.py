@@ -39,7 +39,15 @@ _PACKAGES = {
 # What runs here only; the rooms, if they lie below vptkit/, come apart.
 _STAY = {
     "vptkit": ("tune", "export", "runtime", "devices", "checkpoints", "cli", "demo"),
-    "vptkit/runtime": ("frame_answers", "loadgen", "serving", "streams", "triton"),
+    "vptkit/runtime": (
+        "frame_answers",
+        "http_server",
+        "layers",
+        "loadgen",
+        "serving",
+        "streams",
+        "triton",
+    ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk
 

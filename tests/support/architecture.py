@@ -71,6 +71,8 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.evaluation": "runtime.session datasets formats images paths scores",
     "runtime.loadgen": "runtime.evaluation runtime.measure runtime.session datasets formats images",
+    "runtime.layers": "runtime.backends runtime.engine_build runtime.measure runtime.session formats"
+    " devices.drivers devices.probes",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.streams": "decoding images paths",
@@ -78,7 +80,8 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.triton": "runtime.backends runtime.session formats images scores devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",
-    "runtime.serving": "runtime.session formats images scores devices.probes",
+    "runtime.serving": "runtime.session formats images scores",
+    "runtime.http_server": "runtime.serving runtime.session formats devices.probes",
     "runtime.doctor": "runtime.backends runtime.measure runtime.session formats devices.boards"
     " devices.drivers devices.probes",
 }

@@ -6,6 +6,7 @@
 - `doctor`: `vptkit doctor`: what is here, what is missing.
 - `evaluate`: `vptkit eval`: accuracy, and where it fails.
 - `inspect`: `vptkit inspect`: what a file or bundle is.
+- `layers_profile`: `vptkit profile --layers`.
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `run`: `vptkit run`: predictions.
 - `run_cores`: how many of them `vptkit run` gives to each batch.

@@ -89,6 +89,27 @@ def profile(
         float | None,
         typer.Option(help="Of --loadgen Server and Offline: images a second [measured before]."),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Instead: the time of each layer, by part of the model."),
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Of --layers: write a trace for Perfetto to this .json.")
+    ] = None,
+    export_profile: Annotated[
+        Path | None,
+        typer.Option("--export-profile", "--exportProfile", help="Of --layers: trtexec's file."),
+    ] = None,
+    export_times: Annotated[
+        Path | None,
+        typer.Option("--export-times", "--exportTimes", help="Of --layers: trtexec's file."),
+    ] = None,
+    export_layer_info: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-layer-info", "--exportLayerInfo", help="Of --layers: trtexec's file."
+        ),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
     force: Force = False,
     threads: Threads = None,
@@ -96,6 +117,7 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
+    given = dict(locals())
     from vptkit.api.judging import baselines_of
     from vptkit.atomic_files import require_absent
     from vptkit.cli.shared.loadgen_text import loadgen_text
@@ -107,11 +129,17 @@ def profile(
     from vptkit.runtime.profile.run_profile import profile_bundles
     from vptkit.runtime.profile.settings import ProfileSettings
 
+    from .layers_profile import emit_layers, require_layer_options
+
     if clean:
         _clean(on, bundles, python, ssh_option or [], as_json)
         return
     if not bundles:
         raise VptkitError("BUNDLE is missing: name one or more to profile")
+    require_layer_options(given)
+    if layers:
+        emit_layers(bundles, given)
+        return
     asked = _loadgen_settings(
         loadgen,
         given={

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from vptkit.runtime.http_server.request_limits import BodyLimits, require_type
 from vptkit.runtime.serving.http_error import HttpError
-from vptkit.runtime.serving.request_limits import BodyLimits, require_type
 
 
 async def parts(*contents, pause=0.0):

@@ -21,9 +21,9 @@ import httpx
 from tests.support.children import PIPE, Child
 from tests.support.serving import encoded, served
 from vptkit.errors import VptkitError
-from vptkit.runtime.serving import server_process
-from vptkit.runtime.serving.request_limits import BodyLimits
-from vptkit.runtime.serving.server_process import address_of, bound_socket, uvicorn_server
+from vptkit.runtime.http_server import server_process
+from vptkit.runtime.http_server.request_limits import BodyLimits
+from vptkit.runtime.http_server.server_process import address_of, bound_socket, uvicorn_server
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 24, 16, 3), dtype=np.uint8)
 

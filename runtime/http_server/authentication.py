@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from vptkit.errors import VptkitError
 from vptkit.regular_files import read_regular
-
-from .http_error import HttpError
+from vptkit.runtime.serving.http_error import HttpError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

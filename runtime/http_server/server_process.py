@@ -20,23 +20,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import VptkitError
+from vptkit.runtime.serving.metrics import Metrics
+from vptkit.runtime.serving.model_store import ModelStore, model_name
+from vptkit.runtime.serving.served_model import ServedModel
 from vptkit.runtime.session.factory import open_session
 from vptkit.shown_text import tell
 
 from .application import Application
 from .authentication import access_of
-from .metrics import Metrics
-from .model_store import ModelStore, model_name
 from .request_limits import BodyLimits
 from .request_log import RequestLog
-from .served_model import ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from .application import BankEditor
     from .authentication import Access
+    from .server_state import BankEditor
 
 __all__ = ["ServerSettings", "bound_socket", "open_application", "serve_bundles", "uvicorn_server"]
 

@@ -15,10 +15,10 @@ pytest.importorskip("tests.support.serving")
 
 from tests.support.serving import encoded, huge_png, served
 from vptkit.runtime import open_session
-from vptkit.runtime.serving.application import Application
+from vptkit.runtime.http_server.application import Application
+from vptkit.runtime.http_server.request_log import RequestLog
 from vptkit.runtime.serving.inference_protocol import HEADER_LENGTH
 from vptkit.runtime.serving.metrics import Metrics
-from vptkit.runtime.serving.request_log import RequestLog
 
 SIZE = (24, 16, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, *SIZE), dtype=np.uint8)

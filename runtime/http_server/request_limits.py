@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from .http_error import HttpError
+from vptkit.runtime.serving.http_error import HttpError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

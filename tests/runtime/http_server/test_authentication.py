@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vptkit.errors import VptkitError
-from vptkit.runtime.serving.authentication import access_of, is_loopback, read_tokens
+from vptkit.runtime.http_server.authentication import access_of, is_loopback, read_tokens
 from vptkit.runtime.serving.http_error import HttpError
 
 USER, ADMIN = "u" * 16, "a" * 16
