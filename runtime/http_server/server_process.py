@@ -58,6 +58,7 @@ class ServerSettings:
         queue_size: images of a model.
         timeout_ms: for a body, and for the answer behind it.
         max_body_mb: of one request.
+        decode: how images are decoded, "exact" or "fast"; exactly unless given.
         decode_threads: None for all usable cores.
         log_requests: a line each on standard error.
         page: a page for browsers at /ui/.
@@ -76,6 +77,7 @@ class ServerSettings:
     queue_size: int = 256
     timeout_ms: float = 10_000.0
     max_body_mb: float = 32.0
+    decode: str | None = None
     decode_threads: int | None = None
     log_requests: bool = False
     page: bool = False
@@ -261,6 +263,7 @@ def _model(path: Path, settings: ServerSettings, metrics: Metrics) -> ServedMode
         name,
         session,
         max_batch=settings.max_batch,
+        decode=settings.decode,
         max_wait=settings.max_wait_ms / 1000,
         size=settings.queue_size,
         observed=metrics.runs_of(name),

@@ -19,6 +19,7 @@ from vptkit.scores.typicality import typicality_of
 
 from .image_inputs import HeldImage, inputs_of, is_live
 from .image_loader import Decoded, decoded
+from .ordered_work import in_order
 from .session_protocol import Prediction
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def predict(
     workers: int | None = None,
     reject: float | None = None,
     decode: str | None = None,
+    runs: int = 1,
 ) -> Iterator[Prediction]:
     """Classify images; a broken image becomes a result with an error, and the work goes on.
 
@@ -72,6 +74,8 @@ def predict(
         reject: the share of images like those of `val` that may be called none of the labels;
             needs a bundle that was exported with `--reject-from`.
         decode: how files are decoded, "exact" or "fast" (`vptkit.images.image_pixels`).
+        runs: batches that are run at once on the processor, beside the decoding (`run_threads`);
+            of what is live one image after the other.
 
     Returns:
         One prediction for each image, in the order of the sources, as they become ready.
@@ -82,16 +86,19 @@ def predict(
             while it is iterated.
     """
     name = str(session.bundle.entry(adapter)["name"])
-    if top_k < 1 or (batch is not None and batch < 1):
-        raise VptkitError(f"top_k is {top_k} and batch is {batch}, expected at least 1 each")
+    if min(top_k, 1 if batch is None else batch, runs) < 1:
+        raise VptkitError(
+            f"top_k is {top_k}, batch is {batch} and runs is {runs}, expected at least 1 each"
+        )
     live = is_live(sources)
     size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
-    ahead = 0 if live else max(_READ_AHEAD, 2 * size)
+    ahead = 0 if live else max(_READ_AHEAD, 2 * size * runs)
     preprocess = session.bundle.preprocess.reading(decode)
     inputs = inputs_of(sources) if live else fetched_ahead(inputs_of(sources))
     images = decoded(inputs, preprocess, workers=workers, read_ahead=ahead)
     known = None if reject is None else open_typicality(session.bundle, reject)
-    found = _predictions(session, name, images, top_k, size)
+    at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
+    found = _predictions(session, name, images, top_k, size, at_once)
     return found if known is None or reject is None else _judged(found, known, reject)
 
 
@@ -152,12 +159,30 @@ def _predictions(
     images: Generator[Decoded[ImageFile | HeldImage], None, None],
     top_k: int,
     batch: int,
+    runs: int,
 ) -> Iterator[Prediction]:
-    done = 0
+    """Answers to decoded images.
+
+    Args:
+        session, adapter, images, top_k: of `predict`.
+        batch: images of one run.
+        runs: runs at once, in threads: 0 where each is over before the next image is taken.
+    """
+
+    def answer(portion: tuple[int, list[Decoded[ImageFile | HeldImage]]]) -> list[Prediction]:
+        return list(_classify(session, adapter, portion[1], top_k, portion[0] * batch))
+
     with contextlib.closing(images):  # whoever stops early must not leave decoding threads behind
-        while portion := list(islice(images, batch)):
-            yield from _classify(session, adapter, portion, top_k, done)
-            done += len(portion)
+        portions = enumerate(iter(lambda: list(islice(images, batch)), []))
+        if not runs:
+            for portion in portions:
+                yield from answer(portion)
+            return
+        # One more than is run, so that none waits for its images.
+        running = in_order(answer, portions, threads=runs, ahead=runs, name="vptkit-run")
+        with contextlib.closing(running):
+            for predictions in running:
+                yield from predictions
 
 
 def _classify(

@@ -98,9 +98,10 @@ ASSEMBLERS: dict[str, str] = {
     "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
+    "cli.run_command": "cli.shared",
     "cli.runtime_commands": "api cli.shared",
     "demo": "cli.shared",
-    "cli": "cli.command_line cli.export_commands cli.runtime_commands cli.shared"
+    "cli": "cli.command_line cli.export_commands cli.run_command cli.runtime_commands cli.shared"
     " cli.tune_commands demo",
 }
 # The faces: what `import vptkit.ROOM` shows. Nothing below imports them.

@@ -4,7 +4,8 @@
 - `interrupts`: Ctrl-C and SIGTERM, from the first line on.
 - `failures`: what an exception is called, and its exit code.
 - `export_commands`: export, bank, bisect.
-- `runtime_commands`: run, eval, check, inspect, build, profile, doctor, devices.
+- `run_command`: run.
+- `runtime_commands`: eval, check, inspect, build, profile, doctor, devices.
 - `shared`: options, output and reports that commands share.
 - `command_line`: help pages, suggestions, completion: how the line is read and explained.
 - `tune_commands`: tune, sweep, analyze, import.

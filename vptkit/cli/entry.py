@@ -19,6 +19,7 @@ from vptkit import __version__
 from vptkit.cli.command_line import completion, shell_scripts
 from vptkit.cli.command_line.classes import adopt
 from vptkit.cli.export_commands import bank, bisect, export
+from vptkit.cli.run_command import run
 from vptkit.cli.runtime_commands import (
     build,
     check,
@@ -27,7 +28,6 @@ from vptkit.cli.runtime_commands import (
     evaluate,
     inspect,
     profile,
-    run,
     serve,
 )
 from vptkit.cli.shared.options import require_choice

@@ -14,11 +14,13 @@ import pytest
 pytest.importorskip("tests.support.serving")
 
 from tests.support.serving import encoded, huge_png, served
+from vptkit.errors import VptkitError
 from vptkit.runtime import open_session
 from vptkit.runtime.http_server.application import Application
 from vptkit.runtime.http_server.request_log import RequestLog
 from vptkit.runtime.serving.inference_protocol import HEADER_LENGTH
 from vptkit.runtime.serving.metrics import Metrics
+from vptkit.runtime.session.prediction import predict
 
 SIZE = (24, 16, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, *SIZE), dtype=np.uint8)
@@ -111,6 +113,31 @@ def test_encoded_images_are_decoded_as_the_sessions_are(ask, tmp_path, as_text):
     (expected,) = ask.model.session.predict(tmp_path / "one.png")
     assert found["label"][1] == expected.label
     assert found["logits"][3:6] == expected.logits.tolist()
+
+
+def test_large_jpegs_are_decoded_as_the_server_was_told(make_bundle, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    (tmp_path / "a.jpg").write_bytes(encoded(noise, "JPEG"))
+    found = {}
+    for decode in ("exact", "fast"):
+        with served([make_bundle()], decode=decode) as ask:
+            name = ask.model.name
+            assert ask("GET", f"/v2/models/{name}").json()["decode"] == decode
+            (expected,) = predict(ask.model.session, tmp_path / "a.jpg", decode=decode)
+            answer = ask("POST", "/predict?top_k=3", content=(tmp_path / "a.jpg").read_bytes())
+            (found[decode],) = answer.json()["predictions"]
+            found[decode] = {one["label"]: one["score"] for one in found[decode]["top"]}
+            assert found[decode] == pytest.approx(dict(expected.top), abs=1e-7)  # float32
+    assert found["exact"] != pytest.approx(found["fast"], abs=1e-6)
+
+
+def test_another_way_to_decode_is_refused_before_anybody_asks(make_bundle):
+    bundle = make_bundle()
+    with (
+        pytest.raises(VptkitError, match="decode is 'quick', expected one of exact, fast"),
+        served([bundle], decode="quick"),
+    ):
+        pass
 
 
 def test_predict_takes_a_file_as_the_body_or_files_as_a_form(ask):

@@ -86,7 +86,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "serve": {
-        _COMMON: "ui host port backend max-batch max-wait-ms queue-size timeout-ms log-requests force",
+        _COMMON: "ui host port backend decode max-batch max-wait-ms queue-size timeout-ms log-requests"
+        " force",
         "Who may ask": "token-file open admin-token-file",
         "Bounds": "max-body-mb decode-threads",
         "NVIDIA Triton": "triton triton-backend instances print-k8s k8s-image",

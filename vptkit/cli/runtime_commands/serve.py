@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines, require_choice
+from vptkit.cli.shared.options import Backend, Decode, Force, Threads, TrustEngines, require_choice
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, shown_lines, tell
 
@@ -56,6 +56,7 @@ def serve(
     max_body_mb: Annotated[
         float, typer.Option(min=0.001, max=2048, help="Of one request's body.")
     ] = 32.0,
+    decode: Decode = None,
     decode_threads: Annotated[
         int | None, typer.Option(min=1, help="Images decoded at once [all usable cores].")
     ] = None,
@@ -104,6 +105,7 @@ def serve(
             force=force,
             triton_backend=triton_backend,
             backend=backend,
+            decode=decode or "exact",
             threads=threads or 0,
             trust_engines=trust_engines,
             numbers={
@@ -131,6 +133,7 @@ def serve(
         queue_size=queue_size,
         timeout_ms=timeout_ms,
         max_body_mb=max_body_mb,
+        decode=decode,
         decode_threads=decode_threads,
         log_requests=log_requests,
         page=ui,

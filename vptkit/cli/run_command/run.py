@@ -122,6 +122,7 @@ def run(
 
     from .found_images import FoundImages
     from .ray_run import ray_given, run_on_ray
+    from .run_cores import cores_of_run
     from .run_outcome import require_all, require_outputs, verdict
     from .stream_run import any_stream, run_on_streams
 
@@ -130,13 +131,14 @@ def run(
         run_on_ray(bundle, found, options, as_json=as_json)
         return
     streams = any_stream(sources, options)
-    session = open_session(bundle, backend, threads, trust_engines=trust_engines)
+    cores = cores_of_run(sources, threads, streams=streams)
+    session = open_session(bundle, backend, cores.threads, trust_engines=trust_engines)
     announce(session, backend)
     if streams:
         run_on_streams(session, sources, options, as_json=as_json)
         return
     require_outputs(session.bundle, save, features, as_json=as_json)
-    asked = _Asked(adapter, top_k, session.bundle.batch or batch, reject, decode)
+    asked = _Asked(adapter, top_k, session.bundle.batch or batch, reject, decode, cores.runs)
     files = _Files(save, features, force=force, resume=resume)
     printed = as_json or not files.written
     begun = time.perf_counter()
@@ -144,15 +146,15 @@ def run(
         found = FoundImages(sources, columns, allow_outside=allow_outside)
         journal = _journal(stack, session, found, asked, files)
         predictions = _answers(stack, session, found, asked, journal, printed=printed)
-        broken, count = _deliver(predictions, _printer(as_json=as_json) if printed else None)
+        delivered = _deliver(predictions, _printer(as_json=as_json) if printed else None)
         if journal is not None:
             _write(session, asked, files, journal)
     seconds = time.perf_counter() - begun
     found.tell()
     if not as_json:
-        line = verdict(count, len(broken), seconds, session.backend, files.written)
+        line = verdict(delivered, seconds, session.backend, files.written)
         tell(line, sys.stderr if printed else sys.stdout)
-    require_all(found.faults, broken, count, shown_above=printed and not as_json)
+    require_all(found.faults, delivered, shown_above=printed and not as_json)
 
 
 class _Asked(NamedTuple):
@@ -163,6 +165,7 @@ class _Asked(NamedTuple):
     batch: int
     reject: float | None
     decode: str | None
+    runs: int
 
 
 class _Files:
@@ -261,7 +264,7 @@ def _printer(*, as_json: bool) -> Any:
     return jsonl_writer(sys.stdout) if as_json else text_writer(sys.stdout)
 
 
-def _deliver(predictions: Iterator[Any], printer: Any) -> tuple[list[Any], int]:
+def _deliver(predictions: Iterator[Any], printer: Any) -> Any:
     from vptkit.runtime.bulk.prediction_writers import deliver
 
     return deliver(predictions, [] if printer is None else [printer])

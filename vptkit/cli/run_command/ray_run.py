@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vptkit.formats.bundle import Bundle
+    from vptkit.runtime.bulk.prediction_writers import Delivered
     from vptkit.runtime.ray_data.batch_worker import WorkOrder
     from vptkit.runtime.ray_data.gathered_answers import GatheredAnswers
     from vptkit.runtime.ray_data.parts_folder import PartsFolder
@@ -89,13 +90,13 @@ def run_on_ray(
     order, run = _asked(bundle, found, settings)
     with opened_parts(save, run, resume=settings["resume"], force=settings["force"]) as parts:
         answers = _answers(order, parts, found, settings)
-        broken, count = _written(bundle, order, answers, save, as_json=as_json)
+        delivered = _written(bundle, order, answers, save, as_json=as_json)
         parts.remove()
     found.tell()
     if not as_json:
         seconds = time.perf_counter() - begun
-        tell(verdict(count, len(broken), seconds, _backend(answers), [save]), sys.stdout)
-    require_all(found.faults, broken, count, shown_above=False)
+        tell(verdict(delivered, seconds, _backend(answers), [save]), sys.stdout)
+    require_all(found.faults, delivered, shown_above=False)
 
 
 def _asked(
@@ -180,8 +181,8 @@ def _list(parts: PartsFolder, found: FoundImages, batch: int) -> None:
 
 def _written(
     bundle: Bundle, order: WorkOrder, answers: GatheredAnswers, save: Path, *, as_json: bool
-) -> tuple[list[Any], int]:
-    """The output, whole; the errors among the answers, and the number of all."""
+) -> Delivered:
+    """The output, whole; how many answers there are, and how many of them errors."""
     from vptkit.runtime.bulk.prediction_writers import deliver, jsonl_writer, saving
 
     about = {
