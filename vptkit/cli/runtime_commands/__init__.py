@@ -6,6 +6,7 @@
 - `doctor`: `vptkit doctor`: what is here, what is missing.
 - `evaluate`: `vptkit eval`: accuracy, and where it fails.
 - `inspect`: `vptkit inspect`: what a file or bundle is.
+- `loadgen_run`: `vptkit profile --loadgen`: its options, one run.
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `run`: `vptkit run`: predictions.
 - `serve`: `vptkit serve`: bundles behind HTTP.
