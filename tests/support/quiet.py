@@ -53,6 +53,9 @@ def quiet_turns(
 
     Returns:
         Name → values, and how many calls were left out.
+
+    Raises:
+        TimeoutError: nobody kept still for as long as one call of each takes.
     """
     rng, others, left_out = np.random.default_rng(1), Others(), 0
     found: dict[str, list[Any]] = {name: [] for name in calls}
@@ -66,6 +69,8 @@ def quiet_turns(
                     found[name].append(value)
                     break
                 left_out += 1
+    if not all(found.values()):
+        raise TimeoutError(f"others worked for {patience:.0f} s: measure when they have ended")
     return found, left_out
 
 

@@ -22,6 +22,11 @@ from vptkit.shown_text import shown, tell
 
 __all__ = ["run"]
 
+# What the first image needs, imported while the graph is loaded
+_SOON = (
+    *("PIL.JpegImagePlugin", "vptkit.runtime.bulk.named_sources"),
+    "vptkit.runtime.bulk.prediction_writers",
+)
 _FIRST = 1000  # images that are looked up before the first is answered
 
 
@@ -103,12 +108,14 @@ def run(
 ) -> None:
     """Classify images and videos, or write features; a broken one is reported, the others go on."""
     options = dict(locals())
+    from vptkit.runtime.session.background_imports import importing
     from vptkit.runtime.session.factory import open_session
 
     from .stream_run import any_stream, run_on_streams
 
     streams = any_stream(sources, options)
-    session = open_session(bundle, backend, threads, trust_engines=trust_engines)
+    with importing(*_SOON):
+        session = open_session(bundle, backend, threads, trust_engines=trust_engines)
     announce(session, backend)
     if streams:
         run_on_streams(session, sources, options, as_json=as_json)
