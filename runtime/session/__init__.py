@@ -1,5 +1,6 @@
 """A bundle that answers: images in, logits or labels out.
 
+- `background_imports`: what is needed soon, imported while a graph is loaded.
 - `baked_session`: a bundle with one adapter.
 - `bank_session`: a bank: one adapter for each image.
 - `factory`: `open_session`.

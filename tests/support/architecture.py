@@ -153,11 +153,16 @@ def modules() -> dict[str, Module]:
 
 
 def imported(module: Module, known: dict[str, Module]) -> set[str]:
-    """Modules of ours that a module imports, anywhere in it: dotted names."""
+    """Modules of ours that a module imports, anywhere in it: dotted names.
+
+    "module:name" is an import, too, which `vptkit.cli.command_line.lazy_commands` does.
+    """
     found = set()
     for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value.partition(":")[0] if ":" in node.value else "")
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:

@@ -28,6 +28,12 @@ from vptkit.shown_text import tell
 
 __all__ = ["run"]
 
+# What the first image needs, imported while the graph is loaded
+_SOON = (
+    *("PIL.JpegImagePlugin", "vptkit.runtime.bulk.named_sources"),
+    "vptkit.runtime.bulk.prediction_writers",
+)
+
 
 def run(
     bundle: BundleArgument,
@@ -118,6 +124,7 @@ def run(
 ) -> None:
     """Classify images and videos, or write features; a broken one is reported, the others go on."""
     options = dict(locals())
+    from vptkit.runtime.session.background_imports import importing
     from vptkit.runtime.session.factory import open_session
 
     from .found_images import FoundImages
@@ -132,7 +139,8 @@ def run(
         return
     streams = any_stream(sources, options)
     cores = cores_of_run(sources, threads, streams=streams)
-    session = open_session(bundle, backend, cores.threads, trust_engines=trust_engines)
+    with importing(*_SOON):
+        session = open_session(bundle, backend, cores.threads, trust_engines=trust_engines)
     announce(session, backend)
     if streams:
         run_on_streams(session, sources, options, as_json=as_json)

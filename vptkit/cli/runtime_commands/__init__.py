@@ -7,6 +7,7 @@
 - `evaluate`: `vptkit eval`: accuracy, and where it fails.
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `layers_profile`: `vptkit profile --layers`.
+- `loadgen_run`: `vptkit profile --loadgen`: its options, one run.
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `serve`: `vptkit serve`: bundles behind HTTP.
 """
