@@ -38,7 +38,7 @@ _PACKAGES = {
 }
 # What runs here only; the rooms, if they lie below vptkit/, come apart.
 _STAY = {
-    "vptkit": ("tune", "export", "runtime", "devices", "checkpoints", "cli", "demo"),
+    "vptkit": ("tune", "export", "runtime", "devices", "checkpoints", "cli", "demo", "report"),
     "vptkit/runtime": ("frame_answers", "loadgen", "serving", "streams", "triton"),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk

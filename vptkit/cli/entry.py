@@ -27,6 +27,7 @@ from vptkit.cli.runtime_commands import (
     evaluate,
     inspect,
     profile,
+    report,
     run,
     serve,
 )
@@ -198,6 +199,7 @@ app.command()(run.run)
 app.command()(serve.serve)
 app.command()(inspect.inspect)
 app.command()(profile.profile)
+app.command()(report.report)
 app.command()(doctor.doctor)
 app.command()(command.demo)
 app.command()(backbones.backbones)

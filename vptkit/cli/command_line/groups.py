@@ -19,7 +19,7 @@ LAST_COMMANDS = "More"
 # Heading → commands, in their order on the page
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "Make a model": ("tune", "export", "build"),
-    "Use it": ("run", "serve", "eval", "check", "inspect", "profile"),
+    "Use it": ("run", "serve", "eval", "check", "inspect", "profile", "report"),
     "What there is": ("backbones", "devices", "doctor"),
     LAST_COMMANDS: ("demo", "bank", "bisect", "sweep", "analyze", "import"),
 }
@@ -100,6 +100,9 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Another machine": "on python ssh-option clean",
         "Banks of adapters": "adapter",
         "Trust": "trust-engines",
+    },
+    "report": {
+        _COMMON: "output force",
     },
     "demo": {
         _COMMON: "output data backbone weights image-size epochs force",
@@ -187,6 +190,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "profile flowers.vptk --baseline",
         "profile flowers.vptk int8.vptk --batch 1,8 --plot latency.png",
         "profile flowers.vptk --on user@board",
+    ),
+    "report": (
+        "report flowers.vptk",
+        "report flowers.vptk -o flowers.html",
+        "report flowers.vptk int8.vptk -o both.html --force",
     ),
     "doctor": ("doctor", "doctor flowers.vptk", "doctor --json"),
     "demo": (
