@@ -6,5 +6,10 @@ What a part says is gathered first, as plain data; templates and figures only sh
 - `bundle_facts`: what a bundle is, from its manifest.
 - `fold_savings`: what each fold took out of the graph.
 - `make_report`: the parts in order, and the file.
+- `nearest_images`: the training image that is most like another one.
 - `page`: the template, and what it lets through.
+- `quality_facts`: how good a bundle is on labelled images.
+- `quality_plots`: accuracy by class, and what was said with which confidence.
+- `report_settings`: what a report is asked for.
+- `thumbnails`: small pictures of images, inside the page.
 """

@@ -12,6 +12,7 @@ pytest.importorskip("matplotlib")
 from tests.support.report_pages import read_page
 from vptkit.errors import OutputError
 from vptkit.report.make_report import make_report, require_page
+from vptkit.report.report_settings import ReportSettings
 
 EVIL = (
     '<script>alert("1")</script><img src=http://x.invalid/a onerror=a()> $\\frac$ \u202e{{ 7*7 }}'
@@ -44,3 +45,15 @@ def test_a_strangers_words_are_only_words(make_bundle, tmp_path):
 def test_where_a_page_cannot_be_written(tmp_path):
     with pytest.raises(OutputError, match="does not exist"):
         require_page(tmp_path / "no" / "r.html", force=False)
+
+
+@pytest.mark.slow
+def test_a_page_that_judges_stays_small(make_bundle, colour_folders, tmp_path):
+    pytest.importorskip("onnxruntime")
+    bundles = [make_bundle(), make_bundle("other", shift=3.0)]
+    make_report(bundles, tmp_path / "r.html", ReportSettings(data=colour_folders, backend="cpu"))
+    page = read_page(tmp_path / "r.html")
+    assert page.text.count("91.7 %") > 1
+    assert "green answered as blue" in page.text
+    assert page.tags.count("img") > 0
+    assert (tmp_path / "r.html").stat().st_size < 1_000_000

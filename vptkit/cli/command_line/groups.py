@@ -102,7 +102,11 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "report": {
-        _COMMON: "output force",
+        _COMMON: "output data split mistakes backend batch force",
+        "Data": "columns skip-broken decode allow-outside",
+        "Banks of adapters": "adapter",
+        "Hardware": "threads",
+        "Trust": "trust-engines",
     },
     "demo": {
         _COMMON: "output data backbone weights image-size epochs force",
@@ -193,7 +197,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "report": (
         "report flowers.vptk",
-        "report flowers.vptk -o flowers.html",
+        "report flowers.vptk --data flowers/ -o flowers.html",
         "report flowers.vptk int8.vptk -o both.html --force",
     ),
     "doctor": ("doctor", "doctor flowers.vptk", "doctor --json"),

@@ -7,7 +7,6 @@
 - `evaluate`: `vptkit eval`: accuracy, and where it fails.
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `profile`: `vptkit profile`: latency, memory, energy.
-- `report`: one HTML page about bundles.
 - `report`: `vptkit report`: one HTML page about bundles.
 - `run`: `vptkit run`: predictions.
 - `serve`: `vptkit serve`: bundles behind HTTP.

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from vptkit.cli.shared.options import AsJson, Force
+from vptkit.cli.shared.options import (
+    AllowOutside,
+    AsJson,
+    Backend,
+    Columns,
+    Decode,
+    Force,
+    SkipBroken,
+    Threads,
+    TrustEngines,
+)
 from vptkit.cli.shared.output import emit
 from vptkit.cli.shared.verdict import wrote
 
@@ -22,12 +32,45 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path(
         "report.html"
     ),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled images to judge by, as of vptkit eval [judge nothing]."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of --data [test].")] = None,
+    mistakes: Annotated[
+        int, typer.Option(min=0, max=100, help="How many mistakes are shown.")
+    ] = 12,
+    adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
+    backend: Backend = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
+    columns: Columns = None,
+    skip_broken: SkipBroken = False,
+    decode: Decode = None,
+    allow_outside: AllowOutside = False,
+    threads: Threads = None,
+    trust_engines: TrustEngines = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page: what bundles are, how good, how fast, and on which boards."""
+    from vptkit.progress import progress
     from vptkit.report.make_report import make_report, require_page
+    from vptkit.report.report_settings import ReportSettings
 
     require_page(output, force=force)
-    document = make_report(bundles, output)
+    settings = ReportSettings(
+        data=data,
+        split=split,
+        adapter=adapter,
+        columns=columns,
+        skip_broken=skip_broken,
+        decode=decode,
+        allow_outside=allow_outside,
+        batch=batch,
+        mistakes=mistakes,
+        backend=backend,
+        threads=threads,
+        trust_engines=trust_engines,
+    )
+    document = make_report(bundles, output, settings, phases=progress)
     emit({"report": str(output), **document}, as_json, text=wrote(output))
