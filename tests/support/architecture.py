@@ -91,7 +91,7 @@ ASSEMBLERS: dict[str, str] = {
     "cli.export_commands": "cli.shared",
     "cli.runtime_commands": "api cli.shared report",
     "demo": "cli.shared",
-    "report": "cli.shared",
+    "report": "api cli.shared",
     "cli": "cli.command_line cli.export_commands cli.runtime_commands cli.shared"
     " cli.tune_commands demo",
 }

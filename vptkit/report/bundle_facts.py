@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.cli.shared.inspect_text import bundle_lines, made_of, size_text
 
-from .block_steps import block_steps
-from .fold_savings import count_text, fold_rows
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -25,13 +22,15 @@ def bundle_facts(path: Path) -> dict[str, Any]:
 
     Returns:
         "name"; "path"; "lines", heading → text; "work", bars of multiply-accumulates; "folds" of
-        `fold_savings.fold_rows`; "block" of `block_steps.block_steps`; "files" with their digests;
+        `vptkit.export.analysis.fold_savings.fold_rows`; "block" of `vptkit.export.analysis.block_steps.block_steps`; "files" with their digests;
         "adapters" of a bank; "manifest", its digest; "bytes"; "train", what the adapter notes of its
         making.
 
     Raises:
         BundleError: no bundle, or one that was changed.
     """
+    from vptkit.export.analysis.block_steps import block_steps
+    from vptkit.export.analysis.fold_savings import fold_rows
     from vptkit.formats.bundle import open_bundle
     from vptkit.formats.summary import summarize
 
@@ -70,6 +69,8 @@ def _stored(bundle: Bundle) -> dict[str, str]:
 
 def _work(macs: Mapping[str, int]) -> list[dict[str, Any]]:
     """The blocks' multiply-accumulates an image: bars that share a scale."""
+    from vptkit.export.analysis.fold_savings import count_text
+
     known = {
         "bare backbone": macs.get("backbone"),
         "adapter, not folded": macs.get("unfolded"),

@@ -11,7 +11,9 @@ from vptkit.errors import OutputError, VptkitError
 from vptkit.plot_text import require_matplotlib
 from vptkit.progress import no_phases
 
+from .board_predictions import chosen_boards, predictions
 from .bundle_facts import bundle_facts
+from .measured_speed import given_profiles, measured_profile, require_names, speed_facts
 from .page import filled, require_jinja
 from .quality_facts import noted_scores, quality_facts
 from .report_settings import ReportSettings
@@ -63,7 +65,7 @@ def make_report(
 
     Raises:
         BundleError: no bundle, or one that was changed.
-        DataError: the images cannot be read, or are of other classes.
+        DataError: the images cannot be read, or are of other classes; or a file is no profile.
         MissingExtraError: Jinja or matplotlib is not installed.
         OutputError: the file cannot be written.
     """
@@ -71,16 +73,25 @@ def make_report(
         raise VptkitError("BUNDLE is missing: name one or more to report on")
     settings = settings or ReportSettings()
     facts = [bundle_facts(path) for path in bundles]  # all, before anything is run
+    profiles = given_profiles(settings.profiles)
+    boards = chosen_boards(settings.boards)
+    if settings.measure:
+        require_names([one["name"] for one in facts])
     judged = [
         {"facts": one, **_judged(path, one, settings, phases)}
         for path, one in zip(bundles, facts, strict=True)
     ]
+    if settings.measure:
+        with phases("profile", None) as bar:
+            profiles.insert(0, measured_profile(bundles, settings, bar))
     document = {
         "title": ", ".join(one["name"] for one in facts),
         "version": vptkit.__version__,
         "made": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
         "bundles": judged,
         "settings": {"data": str(settings.data)},
+        "speed": [speed_facts(title, profile) for title, profile in profiles],
+        "boards": predictions(bundles, boards),
         "together": None,
     }
     page = filled("page.html.jinja", document)

@@ -8,7 +8,6 @@ from vptkit.errors import DataError
 from vptkit.progress import SILENT
 
 from .quality_plots import calibration_figure, class_figure
-from .thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,6 +143,7 @@ def _mistakes(
 ) -> dict[str, Any]:
     """The most confident ones as thumbnails, each with the nearest training image where that is known."""
     from vptkit.datasets.dataset_bounds import inside_of
+    from vptkit.images.thumbnails import thumbnail
     from vptkit.runtime.evaluation.evaluation_text import short_name, within
     from vptkit.scores.score_interval import percent
 

@@ -102,7 +102,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "report": {
-        _COMMON: "output data split mistakes backend batch force",
+        _COMMON: "output data split mistakes profile profiles backend batch force",
+        "What is measured": "seconds batches boards",
         "Data": "columns skip-broken decode allow-outside",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
@@ -198,7 +199,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "report": (
         "report flowers.vptk",
         "report flowers.vptk --data flowers/ -o flowers.html",
-        "report flowers.vptk int8.vptk -o both.html --force",
+        "report flowers.vptk int8.vptk --data flowers/ --profile -o both.html",
     ),
     "doctor": ("doctor", "doctor flowers.vptk", "doctor --json"),
     "demo": (

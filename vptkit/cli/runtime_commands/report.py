@@ -40,6 +40,26 @@ def report(
     mistakes: Annotated[
         int, typer.Option(min=0, max=100, help="How many mistakes are shown.")
     ] = 12,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Measure latency now, beside the bare backbone."),
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Of --profile: time for each batch size.")
+    ] = 10.0,
+    batches: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Of --profile: as 1,8 [1].")
+    ] = None,
+    profiles: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--profiles", metavar="FILE", help="What vptkit profile --json printed; again for more."
+        ),
+    ] = None,
+    boards: Annotated[
+        str | None,
+        typer.Option(metavar="KEYS", help="Predict for these, as orin-nano-8gb,l4 [all]."),
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="Which adapter of a bank.")] = None,
     backend: Backend = None,
     batch: Annotated[int, typer.Option(min=1, help="Images for each run.")] = 8,
@@ -57,6 +77,8 @@ def report(
     from vptkit.report.make_report import make_report, require_page
     from vptkit.report.report_settings import ReportSettings
 
+    if batches is not None and not profile:
+        raise typer.BadParameter("goes with --profile only", param_hint="--batches")
     require_page(output, force=force)
     settings = ReportSettings(
         data=data,
@@ -71,6 +93,20 @@ def report(
         backend=backend,
         threads=threads,
         trust_engines=trust_engines,
+        measure=seconds if profile else 0.0,
+        batches=_sizes(batches),
+        profiles=tuple(profiles or ()),
+        boards=tuple(filter(None, (boards or "").split(","))),
     )
     document = make_report(bundles, output, settings, phases=progress)
     emit({"report": str(output), **document}, as_json, text=wrote(output))
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    try:
+        sizes = (1,) if text is None else tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise typer.BadParameter(f"{text!r}: expected numbers, as 1,8", param_hint="--batches")
+    return sizes

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from vptkit.export.analysis.block_steps import block_steps
 from vptkit.formats.bundle import open_bundle
-from vptkit.report.block_steps import block_steps
 
 FOLDS = ["deep prompts → constant key/value prefixes", "LayerNorm affine → next linear"]
 ENTRY = {"name": "a", "labels": ["x", "y", "z"], "insert": "deep", "prompt_length": 3}

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from vptkit.errors import DataError
 
+from .image_file import open_image
+
 if TYPE_CHECKING:
-    from vptkit.images.image_file import ImageFile
+    from .image_file import ImageFile
 
 __all__ = ["thumbnail"]
 
@@ -26,8 +28,6 @@ def thumbnail(image: ImageFile, *, inside: str | None = None) -> str | None:
         image: the file.
         inside: of `vptkit.datasets.dataset_bounds.inside_of`.
     """
-    from vptkit.images.image_file import open_image
-
     try:
         small = open_image(image, inside=inside).convert("RGB")
     except DataError:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vptkit.export.analysis.fold_savings import count_text, fold_rows
 from vptkit.formats.bundle import open_bundle
-from vptkit.report.fold_savings import count_text, fold_rows
 
 DEEP, LAST = "deep prompts → constant key/value prefixes", "last block: one query (absorbed)"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .macs import folded_macs, unfolded_macs
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,8 +48,6 @@ def count_text(count: float) -> str:
 
 def _macs_saved(bundle: Bundle) -> dict[str, int]:
     """How a fold's name begins → multiply-accumulates; what the last block saves is the rest."""
-    from vptkit.export.analysis.macs import folded_macs, unfolded_macs
-
     macs: Mapping[str, Any] = bundle.manifest["macs"]
     entry = bundle.manifest["adapters"][0]
     insert, pool, prompts = (entry.get(key) for key in ("insert", "pool", "prompt_length"))

@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from vptkit.report.thumbnails import thumbnail
+from vptkit.images.thumbnails import thumbnail
 
 
 def test_a_thumbnail_is_small_and_holds_pixels_only(tmp_path):
