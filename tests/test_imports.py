@@ -48,6 +48,7 @@ EXCEPTIONS = {
     "vptkit.runtime.backends.onnxruntime_library": {"onnxruntime"},
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
     "vptkit.runtime.ray_data.dataset_run": {"ray"},
+    "vptkit.runtime.profile.latency_plots": {"matplotlib"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.runtime.loadgen.run_loadgen": {"mlperf_loadgen"},
@@ -75,6 +76,7 @@ LAZY = {
     "vptkit.tune.run.learning_curves": {"matplotlib"},
     "vptkit.tune.run.rescale_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
+    "vptkit.runtime.profile.latency_plots": {"matplotlib"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.plot_text": {"matplotlib"},
@@ -134,7 +136,7 @@ def forbidden(name: str, source: str) -> set[str]:
     tree = ast.parse(source)
     found, loaded = names_in(tree), eager(tree)
     wrong = {n.partition(".")[0] for n in found} & BANNED
-    if name.startswith(("vptkit.api.", "vptkit.cli.", "vptkit.demo.")):
+    if name.startswith(("vptkit.api.", "vptkit.cli.", "vptkit.demo.", "vptkit.report.")):
         return wrong | rooms(loaded) | (third_parties(loaded) - {"typer"})
     wrong |= third_parties(found) - THIRD_PARTIES[room_of(name)] - EXCEPTIONS.get(name, set())
     return wrong | (third_parties(loaded) & LAZY.get(name, set()))
@@ -187,6 +189,7 @@ def test_modules_keep_to_their_third_parties(name):
         ("vptkit.runtime.session.factory", "import torch", "torch"),
         ("vptkit.runtime.session.factory", "def f():\n import onnx.helper", "onnx"),
         ("vptkit.runtime.session.factory", "from onnxruntime import Session", "onnxruntime"),
+        ("vptkit.runtime.profile.latency_plots", "import matplotlib.pyplot", "matplotlib"),
         ("vptkit.runtime.profile.profile_plot", "import matplotlib.pyplot", "matplotlib"),
         ("vptkit.export.fold.equations", "def f():\n import torch", "torch"),
         ("vptkit.cli.entry", "import numpy", "numpy"),
@@ -235,7 +238,7 @@ def test_no_module_name_occurs_twice():
     names = Counter(
         name.rpartition(".")[2]
         for name in CODE
-        if not name.startswith(("vptkit.cli", "vptkit.demo"))
+        if not name.startswith(("vptkit.cli", "vptkit.demo", "vptkit.report"))
     )
     assert {name for name, count in names.items() if count > 1} == set(SAME_NAME)
 

@@ -99,8 +99,9 @@ ASSEMBLERS: dict[str, str] = {
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
     "cli.run_command": "cli.shared",
-    "cli.runtime_commands": "api cli.shared",
+    "cli.runtime_commands": "api cli.shared report",
     "demo": "cli.shared",
+    "report": "api cli.shared",
     "cli": "cli.command_line cli.export_commands cli.run_command cli.runtime_commands cli.shared"
     " cli.tune_commands demo",
 }
@@ -267,7 +268,7 @@ def draw() -> str:
         left += width + 20
     whole = left - 20
     parts.append(_box(20, 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
-    top = "vptkit/ api · cli · demo   where the rooms meet: they import any room, inside functions only"
+    top = "vptkit/ api · cli · demo · report   where the rooms meet: they import any room, inside functions only"
     parts.append(_text(20 + (whole - 20) / 2, 43, top, 13, "bold"))
     parts.append(_box(20, bottom + 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
     base = (

@@ -37,6 +37,7 @@ COMMANDS = {
     "serve": "vptkit.cli.runtime_commands.serve:serve",
     "inspect": "vptkit.cli.runtime_commands.inspect:inspect",
     "profile": "vptkit.cli.runtime_commands.profile:profile",
+    "report": "vptkit.cli.runtime_commands.report:report",
     "doctor": "vptkit.cli.runtime_commands.doctor:doctor",
     "demo": "vptkit.demo.command:demo",
     "backbones": "vptkit.cli.tune_commands.backbones:backbones",

@@ -19,7 +19,7 @@ LAST_COMMANDS = "More"
 # Heading → commands, in their order on the page
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "Make a model": ("tune", "export", "build"),
-    "Use it": ("run", "serve", "eval", "check", "inspect", "profile"),
+    "Use it": ("run", "serve", "eval", "check", "inspect", "profile", "report"),
     "What there is": ("backbones", "devices", "doctor"),
     LAST_COMMANDS: ("demo", "bank", "bisect", "sweep", "analyze", "import"),
 }
@@ -102,6 +102,14 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Jetson": "power pin-clocks",
         "Another machine": "on python ssh-option clean",
         "Banks of adapters": "adapter",
+        "Trust": "trust-engines",
+    },
+    "report": {
+        _COMMON: "output data split mistakes profile profiles backend batch force",
+        "What is measured": "seconds batches boards",
+        "Data": "columns skip-broken decode allow-outside",
+        "Banks of adapters": "adapter",
+        "Hardware": "threads",
         "Trust": "trust-engines",
     },
     "demo": {
@@ -190,6 +198,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "profile flowers.vptk --baseline",
         "profile flowers.vptk int8.vptk --batch 1,8 --plot latency.png",
         "profile flowers.vptk --on user@board",
+    ),
+    "report": (
+        "report flowers.vptk",
+        "report flowers.vptk --data flowers/ -o flowers.html",
+        "report flowers.vptk int8.vptk --data flowers/ --profile -o both.html",
     ),
     "doctor": ("doctor", "doctor flowers.vptk", "doctor --json"),
     "demo": (

@@ -9,5 +9,6 @@
 - `layers_profile`: `vptkit profile --layers`.
 - `loadgen_run`: `vptkit profile --loadgen`: its options, one run.
 - `profile`: `vptkit profile`: latency, memory, energy.
+- `report`: `vptkit report`: one HTML page about bundles.
 - `serve`: `vptkit serve`: bundles behind HTTP.
 """
