@@ -42,7 +42,9 @@ _STAY = {
         *("tune", "export", "runtime", "devices"),
         *("arrow_files", "checkpoints", "cli", "demo"),
     ),
-    "vptkit/runtime": ("frame_answers", "loadgen", "serving", "streams", "triton"),
+    "vptkit/runtime": (
+        *("bulk", "frame_answers", "inputs", "loadgen", "serving", "stores", "streams", "triton"),
+    ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk
 
