@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,4 +49,5 @@ class SeenPaths:
 
 
 def _key(path: object) -> bytes:
-    return os.fsencode(str(path))
+    # Of halves of surrogates, too, as which Python reads names that are not UTF-8.
+    return str(path).encode("utf-8", "surrogatepass")
