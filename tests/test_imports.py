@@ -56,6 +56,7 @@ EXCEPTIONS = {
     "vptkit.runtime.http_server.application": {"starlette"},
     "vptkit.runtime.http_server.bank_routes": {"starlette"},
     "vptkit.runtime.http_server.endpoint": {"starlette"},
+    "vptkit.runtime.http_server.page_routes": {"starlette"},
     "vptkit.runtime.http_server.server_process": {"uvicorn"},
     "vptkit.runtime.http_server.server_state": {"starlette"},
     "vptkit.runtime.http_server.upload_form": {"starlette"},

@@ -43,8 +43,8 @@ _STAY = {
         *("arrow_files", "checkpoints", "cli", "cluster", "demo", "report"),
     ),
     "vptkit/runtime": (
-        *("frame_answers", "http_server", "layers", "loadgen", "ray_data", "serving", "streams"),
-        *("triton",),
+        *("bulk", "frame_answers", "http_server", "inputs", "layers", "loadgen", "ray_data"),
+        *("serving", "stores", "streams", "triton"),
     ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk

@@ -11,7 +11,6 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError, VptkitError
 from vptkit.formats.bundle import LOGITS, REJECTION, SCORES
-from vptkit.runtime.stores.stored_image import fetched_ahead
 from vptkit.schema import abridged
 from vptkit.scores.label_sets import decided
 from vptkit.scores.probabilities import softmax
@@ -23,7 +22,7 @@ from .ordered_work import in_order
 from .session_protocol import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -94,12 +93,21 @@ def predict(
     size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
     ahead = 0 if live else max(_READ_AHEAD, 2 * size * runs)
     preprocess = session.bundle.preprocess.reading(decode)
-    inputs = inputs_of(sources) if live else fetched_ahead(inputs_of(sources))
-    images = decoded(inputs, preprocess, workers=workers, read_ahead=ahead)
+    inputs = inputs_of(sources)
+    images = decoded(
+        inputs if live else _fetched(inputs), preprocess, workers=workers, read_ahead=ahead
+    )
     known = None if reject is None else open_typicality(session.bundle, reject)
     at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
     found = _predictions(session, name, images, top_k, size, at_once)
     return found if known is None or reject is None else _judged(found, known, reject)
+
+
+def _fetched(inputs: Iterable[ImageFile | HeldImage]) -> Iterable[ImageFile | HeldImage]:
+    # Boards that only measure have no such room.
+    from vptkit.runtime.stores.stored_image import fetched_ahead
+
+    return fetched_ahead(inputs)
 
 
 def open_typicality(bundle: Bundle, rate: float) -> Typicality:

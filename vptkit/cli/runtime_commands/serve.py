@@ -89,7 +89,7 @@ def serve(
     """Answer over HTTP: KServe v2, images as they are, many adapters in one batch."""
     _require_triton(triton_backend, instances, k8s_image, triton, print_k8s=print_k8s)
     if triton is not None or print_k8s:
-        if ui:
+        if page:
             raise VptkitError(
                 "--ui does not go with --triton: the page is part of vptkit's own server"
             )
@@ -136,7 +136,7 @@ def serve(
         decode=decode,
         decode_threads=decode_threads,
         log_requests=log_requests,
-        page=ui,
+        page=page,
         threads=threads,
         trust_engines=trust_engines,
     )
