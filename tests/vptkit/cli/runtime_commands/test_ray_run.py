@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -62,6 +63,26 @@ def test_the_output_is_that_of_a_plain_run(
     assert cluster.asked == [("auto", None, 3)]
     assert save.read_bytes() == plainly(vptkit, tmp_path / name, bundle, colour_folders)
     assert os.listdir(save.parent) == [name]  # noqa: PTH208
+
+
+def test_images_in_other_things(
+    vptkit, make_bundle, colour_folders, tmp_path, cluster, monkeypatch
+):
+    """A list, an archive and a table, named from the folder of the command."""
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open("photos.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.add(colour_folders / "red", "red")
+    Path("list.csv").write_text("image\ncolours/green/0.png\ncolours/green/no.png\n")
+    images = [(colour_folders / "blue" / f"{i}.png").read_bytes() for i in range(3)]
+    table = pytest.importorskip("pyarrow").table({"image": images})
+    pytest.importorskip("pyarrow.parquet").write_table(table, "table.parquet")
+    bundle, sources = make_bundle(), ("photos.tar", "list.csv", "table.parquet")
+    assert on_ray(vptkit, bundle, *sources, "--save", "ray.jsonl")[0] == 2  # one is not there
+    monkeypatch.chdir(tmp_path)
+    expected = plainly(vptkit, Path("plain.jsonl"), bundle, *sources)
+    assert Path("ray.jsonl").read_bytes() == expected
+    assert len(expected.splitlines()) == 9
+    assert b"photos.tar: red/0.png" in expected
 
 
 def test_answers_are_printed_too(vptkit, make_bundle, colour_folders, tmp_path, cluster):
