@@ -95,7 +95,8 @@ ASSEMBLERS: dict[str, str] = {
     "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
-    "cli.runtime_commands": "api cli.shared",
+    "cli.run_command": "api cli.shared",
+    "cli.runtime_commands": "api cli.run_command cli.shared",
     "demo": "cli.shared",
     "cli": "cli.command_line cli.export_commands cli.runtime_commands cli.shared"
     " cli.tune_commands demo",

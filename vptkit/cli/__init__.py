@@ -4,6 +4,7 @@
 - `interrupts`: Ctrl-C and SIGTERM, from the first line on.
 - `failures`: what an exception is called, and its exit code.
 - `export_commands`: export, bank, bisect.
+- `run_command`: what `run` does with images, with streams, and on many machines.
 - `runtime_commands`: run, eval, check, inspect, build, profile, doctor, devices.
 - `shared`: options, output and reports that commands share.
 - `command_line`: help pages, suggestions, completion: how the line is read and explained.

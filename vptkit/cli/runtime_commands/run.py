@@ -118,12 +118,11 @@ def run(
 ) -> None:
     """Classify images and videos, or write features; a broken one is reported, the others go on."""
     options = dict(locals())
+    from vptkit.cli.run_command.found_images import FoundImages
+    from vptkit.cli.run_command.ray_run import ray_given, run_on_ray
+    from vptkit.cli.run_command.run_outcome import require_all, require_outputs, verdict
+    from vptkit.cli.run_command.stream_run import any_stream, run_on_streams
     from vptkit.runtime.session.factory import open_session
-
-    from .found_images import FoundImages
-    from .ray_run import ray_given, run_on_ray
-    from .run_outcome import require_all, require_outputs, verdict
-    from .stream_run import any_stream, run_on_streams
 
     if ray_given(options):
         found = FoundImages(sources, columns, allow_outside=allow_outside)

@@ -255,7 +255,7 @@ def test_other_options_do_not_go_on(vptkit, make_bundle, colour_folders, tmp_pat
 
 
 def test_more_images_than_are_looked_up_first(vptkit, make_bundle, colour_folders, monkeypatch):
-    monkeypatch.setattr("vptkit.cli.runtime_commands.found_images._FIRST", 5)
+    monkeypatch.setattr("vptkit.cli.run_command.found_images._FIRST", 5)
     (colour_folders / "red" / "5.HEIC").touch()
     code, out, err = vptkit("run", make_bundle(), colour_folders, "gone.png", "--json")
     assert (code, len(out.splitlines())) == (2, 12)

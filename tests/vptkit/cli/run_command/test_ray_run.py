@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.command_errors import assert_error
 from tests.support.serial_cluster import SerialCluster
-from vptkit.cli.runtime_commands.ray_run import ray_given
+from vptkit.cli.run_command.ray_run import ray_given
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pyarrow")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.children import PIPE, Child
 from tests.support.command_errors import assert_error
-from vptkit.cli.runtime_commands.stream_run import any_stream, seconds_of
+from vptkit.cli.run_command.stream_run import any_stream, seconds_of
 from vptkit.errors import VptkitError
 from vptkit.runtime import open_session
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vptkit.cli.runtime_commands.run_outcome import require_all, require_outputs, verdict
+from vptkit.cli.run_command.run_outcome import require_all, require_outputs, verdict
 from vptkit.errors import BundleError, DataError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.session.session_protocol import Prediction
