@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vptkit.errors import DataError, OutputError
 
+from .image_lines import image_of, line_of_image
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -49,14 +50,14 @@ class ImageListWriter:
         """Add images, `batch` of them each time; the last batch may be smaller.
 
         Raises:
-            DataError: an image is no file of its own.
+            DataError: an image lies nowhere that another machine could read.
             OutputError: the disk is full.
         """
         rest = iter(images)
         try:
             with self._names.open("ab") as names, self._ends.open("ab") as ends:
                 while portion := list(islice(rest, batch)):
-                    lines = b"".join(_line_of(image) for image in portion)
+                    lines = b"".join(line_of_image(image) for image in portion)
                     names.write(lines)
                     self._size += len(lines)
                     self.images += len(portion)
@@ -104,7 +105,7 @@ class ImageList:
         with self._names.open("rb") as stream:
             stream.seek(begin)
             lines = stream.read(int(self._found[batch, 0]) - begin).splitlines()
-        return [_image_of(line) for line in lines]
+        return [image_of(line) for line in lines]
 
     def __iter__(self) -> Iterator[ImageFile]:
         """All images, one by one."""
@@ -112,23 +113,10 @@ class ImageList:
         if not count:
             return
         with self._names.open("rb") as stream:
-            yield from map(_image_of, islice(stream, count))
+            yield from map(image_of, islice(stream, count))
 
 
 def _ends_of(file: Path) -> NDArray[Any]:
     """uint64 [n, 2] of whole rows."""
     numbers = np.fromfile(file, "<u8")
     return numbers[: len(numbers) // _ROW * _ROW].reshape(-1, _ROW)
-
-
-def _line_of(image: ImageFile) -> bytes:
-    """A path as JSON, in which names that are not UTF-8 and line ends come back as they were."""
-    if not isinstance(image, Path):
-        raise DataError(
-            f"{image}: no file of its own. --ray-address takes images that are files: unpack it first."
-        )
-    return json.dumps(str(image)).encode("ascii") + b"\n"
-
-
-def _image_of(line: bytes) -> ImageFile:
-    return Path(json.loads(line))

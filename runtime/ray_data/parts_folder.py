@@ -165,7 +165,7 @@ def _locked(path: Path) -> int:
     """A descriptor of the folder, which is made, and locked where there are locks."""
     try:
         with contextlib.suppress(FileExistsError):
-            path.mkdir()
+            path.mkdir(mode=0o700)  # addresses in stores may hold what opens them
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}.") from error

@@ -31,6 +31,7 @@ _IMPATIENT = {
 }
 ENVIRONMENT = {
     **os.environ,
+    "RAY_worker_niceness": "0",  # by default 15: whoever shares the machine would starve them
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     **_IMPATIENT,

@@ -14,11 +14,11 @@ import pytest
 from vptkit.errors import BundleError, DataError, MissingError, MissingExtraError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.bulk.prediction_record import prediction_of
+from vptkit.runtime.inputs.image_sources import find_images
 from vptkit.runtime.ray_data import batch_worker
 from vptkit.runtime.ray_data.batch_worker import BatchWorker, WorkOrder, require_shared
 from vptkit.runtime.ray_data.image_list import ImageListWriter
 from vptkit.runtime.session.factory import open_session
-from vptkit.runtime.session.image_sources import find_images
 from vptkit.runtime.session.prediction import predict
 
 pytest.importorskip("onnxruntime")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vptkit.errors import DataError, OutputError
-from vptkit.images.image_file import PackedImage
 from vptkit.runtime.ray_data.image_list import ImageList, ImageListWriter
 
 NAMES = [Path(name) for name in ("a.png", "ä/ö.png", "odd\n\udcff.png", "b c.png", "x'\"\\.png")]
@@ -59,9 +58,3 @@ def test_of_many_only_what_is_asked_is_read(tmp_path):
     for i in (0, 700, 1249):
         assert found.batch(i) == names[8 * i : 8 * i + 8]
     assert np.fromfile(tmp_path / "batches.bin", "<u8").shape == (2500,)
-
-
-def test_what_is_no_file_is_refused(tmp_path):
-    image = PackedImage(Path("a.tar"), "x.png", 0, 1)
-    with pytest.raises(DataError, match=r"a\.tar: x\.png: no file of its own"):
-        listed(tmp_path, [image])

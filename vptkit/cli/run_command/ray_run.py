@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
     from .found_images import FoundImages
 
-__all__ = ["ray_given", "run_on_ray"]
+__all__ = ["require_ray_options", "run_on_ray"]
 
 _NOT_THERE = ("features", *STREAM_OPTIONS)
 
 
-def ray_given(settings: Mapping[str, Any]) -> bool:
-    """Whether the run is one on Ray; refuses options that do not go with that.
+def require_ray_options(settings: Mapping[str, Any]) -> None:
+    """Refuse options that do not go with a run on Ray.
 
     Args:
-        settings: the command's options by name, None or False where they were not given.
+        settings: the command's options by name, None or False where they were not given;
+            "ray_address" or "actors" is among them.
 
     Raises:
         VptkitError: such an option, a video or a camera, no address, or no --save.
@@ -46,9 +47,7 @@ def ray_given(settings: Mapping[str, Any]) -> bool:
     from vptkit.runtime.streams.source_address import source_address
 
     if settings["ray_address"] is None:
-        if settings["actors"] is not None:
-            raise VptkitError("--actors has no effect here: it goes with --ray-address")
-        return False
+        raise VptkitError("--actors has no effect here: it goes with --ray-address")
     for name in _NOT_THERE:
         if settings[name] is not None and settings[name] is not False:
             raise VptkitError(
@@ -64,7 +63,6 @@ def ray_given(settings: Mapping[str, Any]) -> bool:
             "--ray-address needs --save: the nodes write their parts beside that file"
         )
     require_address(settings["ray_address"])
-    return True
 
 
 def run_on_ray(

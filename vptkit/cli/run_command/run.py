@@ -128,12 +128,14 @@ def run(
     from vptkit.runtime.session.factory import open_session
 
     from .found_images import FoundImages
-    from .ray_run import ray_given, run_on_ray
     from .run_cores import cores_of_run
     from .run_outcome import require_all, require_outputs, verdict
     from .stream_run import any_stream, run_on_streams
 
-    if ray_given(options):
+    if ray_address is not None or actors is not None:
+        from .ray_run import require_ray_options, run_on_ray  # Ray's options load its room
+
+        require_ray_options(options)
         found = FoundImages(sources, columns, allow_outside=allow_outside)
         run_on_ray(bundle, found, options, as_json=as_json)
         return

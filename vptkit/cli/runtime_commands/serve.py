@@ -63,7 +63,7 @@ def serve(
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="One JSON line a request on standard error.")
     ] = False,
-    ui: Annotated[bool, typer.Option("--ui", help="Also a page for browsers, at /ui/.")] = False,
+    page: Annotated[bool, typer.Option("--ui", help="Also a page for browsers, at /ui/.")] = False,
     triton: Annotated[
         Path | None,
         typer.Option(

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.image_archives import png, write_tar
+from vptkit.cli.run_command import found_images
 from vptkit.cli.run_command.found_images import FoundImages
-from vptkit.cli.runtime_commands import found_images
 from vptkit.errors import DataError
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,8 @@ import pytest
 
 from tests.support.command_errors import assert_error
 from tests.support.serial_cluster import SerialCluster
-from vptkit.cli.run_command.ray_run import ray_given
+from vptkit.cli.run_command.ray_run import require_ray_options
+from vptkit.errors import VptkitError
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pyarrow")
@@ -62,6 +64,26 @@ def test_the_output_is_that_of_a_plain_run(
     assert cluster.asked == [("auto", None, 3)]
     assert save.read_bytes() == plainly(vptkit, tmp_path / name, bundle, colour_folders)
     assert os.listdir(save.parent) == [name]  # noqa: PTH208
+
+
+def test_images_in_other_things(
+    vptkit, make_bundle, colour_folders, tmp_path, cluster, monkeypatch
+):
+    """A list, an archive and a table, named from the folder of the command."""
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open("photos.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.add(colour_folders / "red", "red")
+    Path("list.csv").write_text("image\ncolours/green/0.png\ncolours/green/no.png\n")
+    images = [(colour_folders / "blue" / f"{i}.png").read_bytes() for i in range(3)]
+    table = pytest.importorskip("pyarrow").table({"image": images})
+    pytest.importorskip("pyarrow.parquet").write_table(table, "table.parquet")
+    bundle, sources = make_bundle(), ("photos.tar", "list.csv", "table.parquet")
+    assert on_ray(vptkit, bundle, *sources, "--save", "ray.jsonl")[0] == 2  # one is not there
+    monkeypatch.chdir(tmp_path)
+    expected = plainly(vptkit, Path("plain.jsonl"), bundle, *sources)
+    assert Path("ray.jsonl").read_bytes() == expected
+    assert len(expected.splitlines()) == 9
+    assert b"photos.tar: red/0.png" in expected
 
 
 def test_answers_are_printed_too(vptkit, make_bundle, colour_folders, tmp_path, cluster):
@@ -189,9 +211,10 @@ def test_what_does_not_go_together(vptkit, make_bundle, colour_folders, tmp_path
     for address in ("head", "ray://head:1", ""):
         assert_error(on_ray(vptkit, bundle, "x.png", *save, address=address), 2, "--ray-address")
     assert_error(vptkit("run", bundle, "x.png", "--actors", 2), 2, "goes with --ray-address")
+    with pytest.raises(VptkitError, match="--actors"):
+        require_ray_options({"ray_address": None, "actors": 2})
     assert cluster.asked == []
     assert not (tmp_path / "x.jsonl.parts").exists()
-    assert not ray_given({"ray_address": None, "actors": None})
 
 
 def test_without_ray_the_extra_is_named(

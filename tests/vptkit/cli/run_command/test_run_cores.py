@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from vptkit.cli.run_command import run_cores as module
 from vptkit.cli.run_command.run_cores import cores_of_run
-from vptkit.cli.runtime_commands import run_cores as module
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,13 @@ import pytest
 
 from tests.support.command_errors import assert_error
 from tests.support.command_tree import COMMANDS
+from vptkit.cli.runtime_commands.layers_profile import LAYER_OPTIONS
 from vptkit.cli.runtime_commands.loadgen_run import LOADGEN_RULES, loadgen_run
 
 ACCURACY = ("--loadgen", "SingleStream", "--accuracy", "--data", ".")
 # What counts with --accuracy, too, or is refused with a word of its own
 _COUNT = {"bundles", "backend", "adapter", "batch", "threads", "trust_engines", "force", "as_json"}
-_REFUSED = {"on", "python", "ssh_option", "clean", "help"}
+_REFUSED = {"on", "python", "ssh_option", "clean", "help", "layers", *LAYER_OPTIONS}
 
 
 @pytest.mark.parametrize(
