@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from vptkit.formats.bundle import Bundle
-    from vptkit.images.preprocess import Preprocess
     from vptkit.runtime.serving.inference_protocol import InferenceRequest
     from vptkit.runtime.serving.served_model import ServedModel
 
@@ -198,8 +197,7 @@ async def _answers(
         bundle = ticket.state
         names = choose(bundle)
         record.adapters = frozenset(names)
-        reading = bundle.preprocess.reading(model.decode)
-        pixels = await _decoded(state, images, reading, deadline)
+        pixels = await _decoded(state, images, bundle, model.decode, deadline)
         good = [i for i, one in enumerate(pixels) if not isinstance(one, HttpError)]
         found: list[Any] = list(pixels)
         if good:
@@ -214,12 +212,12 @@ async def _answers(
 
 
 async def _decoded(
-    state: ServerState, images: Images, preprocess: Preprocess, deadline: float
+    state: ServerState, images: Images, bundle: Bundle, how: str, deadline: float
 ) -> list[Any]:
     """The pixels of each image, uint8 [H, W, 3], or why there are none."""
     if not isinstance(images, list):
         return list(images)
-    loop = asyncio.get_running_loop()
+    loop, preprocess = asyncio.get_running_loop(), bundle.preprocess.reading(how)
     jobs = [loop.run_in_executor(state.decoders, decode, image, preprocess) for image in images]
     gathered = asyncio.gather(*jobs, return_exceptions=True)
     found: list[Any] = await _before(gathered, deadline)
