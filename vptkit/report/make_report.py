@@ -91,7 +91,7 @@ def make_report(
         "made": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
         "bundles": judged,
         "settings": {"data": str(settings.data)},
-        "speed": [speed_facts(title, profile) for title, profile in profiles],
+        "speed": [speed_facts(profile) for profile in profiles],
         "boards": predictions(bundles, boards),
         "together": side_by_side(judged, profiles),
     }

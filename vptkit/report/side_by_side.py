@@ -8,13 +8,12 @@ from vptkit.cli.shared.inspect_text import size_text
 from vptkit.scores.score_interval import percent
 from vptkit.text_table import milliseconds
 
-from .measured_speed import rows_of
+from .measured_speed import Profile, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     Judged = Sequence[Mapping[str, Any]]
-    Profiles = Sequence[tuple[str, dict[str, Any]]]
 
 __all__ = ["front", "side_by_side"]
 
@@ -22,12 +21,12 @@ _MODEL = "model.onnx"
 _MORE_IS_BETTER = (True, False, False)  # accuracy, latency, size
 
 
-def side_by_side(judged: Judged, profiles: Profiles) -> dict[str, Any] | None:
+def side_by_side(judged: Judged, profiles: Sequence[Profile]) -> dict[str, Any] | None:
     """What is shown of several bundles together.
 
     Args:
         judged: {"facts", "quality", "noted", …} of each bundle.
-        profiles: titles and documents.
+        profiles: what was measured.
 
     Returns:
         "head" and "rows" of the table; "pictures", one for each profile in which two bundles or more
@@ -72,11 +71,11 @@ def _beats(one: Sequence[Any], other: Sequence[Any]) -> bool:
     return bool(min(signed) >= 0 and max(signed) > 0)
 
 
-def _figures(one: Mapping[str, Any], profiles: Profiles) -> dict[str, Any]:
+def _figures(one: Mapping[str, Any], profiles: Sequence[Profile]) -> dict[str, Any]:
     """What is compared of a bundle; the latency is of the first profile that has it."""
     facts, quality = one["facts"], one["quality"]
     found = rows_of(profiles, _graph(facts))
-    smallest = min((row for _, row in found), key=lambda row: int(row["batch"]), default=None)
+    smallest = min(found, key=lambda row: int(row["batch"]), default=None)
     judged = None if quality is None else quality["top1"]
     return {
         "name": facts["name"],
@@ -104,14 +103,14 @@ def _graph(facts: Mapping[str, Any]) -> str:
 
 
 def _pictures(
-    judged: Judged, figures: Sequence[Mapping[str, Any]], profiles: Profiles
+    judged: Judged, figures: Sequence[Mapping[str, Any]], profiles: Sequence[Profile]
 ) -> list[dict[str, str]]:
     from vptkit.plot_text import inline_svg
 
     from .accuracy_latency_plot import accuracy_latency_figure
 
     pictures = []
-    for title, document in profiles:
+    for title, document, _ in profiles:
         batch = min(row["batch"] for row in document["rows"])
         rows = _rows(judged, figures, title, document, batch)
         if sum(row["kind"] == "adapter" for row in rows) > 1:
@@ -131,8 +130,8 @@ def _rows(
     """As `accuracy_latency_plot.accuracy_latency_figure` takes them: bundles, then baselines."""
     rows = []
     for style, (one, f) in enumerate(zip(judged, figures, strict=True)):
-        found = rows_of([(title, document)], _graph(one["facts"]))
-        row = next((row for _, row in found if row["batch"] == batch), None)
+        found = rows_of([Profile(title, document)], _graph(one["facts"]))
+        row = next((row for row in found if row["batch"] == batch), None)
         if row is None or f["top1"] is None:
             continue
         bare = row["ratio"] is not None and row["ratio"]["to"].startswith("backbone")

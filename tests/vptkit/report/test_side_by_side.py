@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from vptkit.report.measured_speed import Profile
 from vptkit.report.side_by_side import front, side_by_side
 
 
@@ -54,7 +55,7 @@ def test_the_front():
 def test_a_table_and_a_picture():
     bundles = [one("<a>", "1", 0.9), one("b", "2", 0.8, size=10)]
     profile = document(row("1", 2.0), row("2", 1.0), row("9", 3.0, "baseline", "backbone"))
-    found = side_by_side(bundles, [("here", profile)])
+    found = side_by_side(bundles, [Profile("here", profile)])
     assert [r[0] for r in found["rows"]] == ["<a>", "b"]
     assert found["rows"][0][2:4] == ["90.0 %", "2.00 ms"]
     assert [r[-1] for r in found["rows"]] == ["yes", "yes"]
@@ -64,13 +65,13 @@ def test_a_table_and_a_picture():
 
 def test_without_a_baseline():
     bundles = [one("a", "1", 0.9), one("b", "2", 0.8)]
-    found = side_by_side(bundles, [("here", document(row("1", 2.0), row("2", 1.0)))])
+    found = side_by_side(bundles, [Profile("here", document(row("1", 2.0), row("2", 1.0)))])
     assert len(found["pictures"]) == 1
 
 
 def test_what_is_not_known():
     bundles = [one("a", "1", noted=[["test (ID)", "70.0 %"]]), one("b", "2")]
-    found = side_by_side(bundles, [("here", document(row("1", 2.0, batch=4)))])
+    found = side_by_side(bundles, [Profile("here", document(row("1", 2.0, batch=4)))])
     assert [r[2:4] for r in found["rows"]] == [["70.0 % (noted)", "2.00 ms"], ["-", "-"]]
     assert [r[-1] for r in found["rows"]] == ["not known", "not known"]
     assert found["pictures"] == []
