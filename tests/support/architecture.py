@@ -100,7 +100,7 @@ ASSEMBLERS: dict[str, str] = {
     "cli.export_commands": "cli.shared",
     "cli.run_command": "cli.shared",
     "cli.runtime_commands": "api cli.shared report",
-    "demo": "cli.shared",
+    "demo": "cli.shared report",
     "report": "api cli.shared",
     "cli": "cli.command_line cli.export_commands cli.run_command cli.runtime_commands cli.shared"
     " cli.tune_commands demo",

@@ -2,6 +2,7 @@
 
 What a part says is gathered first, as plain data; templates and figures only show it.
 
+- `accuracy_latency_plot`: accuracy over latency, of the demo and of bundles side by side.
 - `board_predictions`: latency on boards that nobody measured, and how far that is off.
 - `bundle_facts`: what a bundle is, from its manifest.
 - `make_report`: the parts in order, and the file.
@@ -11,4 +12,5 @@ What a part says is gathered first, as plain data; templates and figures only sh
 - `quality_facts`: how good a bundle is on labelled images.
 - `quality_plots`: accuracy by class, and what was said with which confidence.
 - `report_settings`: what a report is asked for.
+- `side_by_side`: several bundles in one table and one picture.
 """

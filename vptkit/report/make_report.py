@@ -17,6 +17,7 @@ from .measured_speed import given_profiles, measured_profile, require_names, spe
 from .page import filled, require_jinja
 from .quality_facts import noted_scores, quality_facts
 from .report_settings import ReportSettings
+from .side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,9 +91,9 @@ def make_report(
         "made": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
         "bundles": judged,
         "settings": {"data": str(settings.data)},
-        "speed": [speed_facts(title, profile) for title, profile in profiles],
+        "speed": [speed_facts(profile) for profile in profiles],
         "boards": predictions(bundles, boards),
-        "together": None,
+        "together": side_by_side(judged, profiles),
     }
     page = filled("page.html.jinja", document)
     with atomic_file(output) as part:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.cli.shared.profile_table import profile_cells, profile_notes
 from vptkit.errors import VptkitError
@@ -16,56 +16,78 @@ if TYPE_CHECKING:
 
     from .report_settings import ReportSettings
 
-__all__ = ["given_profiles", "measured_profile", "require_names", "rows_of", "speed_facts"]
+__all__ = [
+    "Profile",
+    "given_profiles",
+    "measured_profile",
+    "require_names",
+    "rows_of",
+    "speed_facts",
+]
 
 
-def given_profiles(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and document of each file.
+class Profile(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        title: of its section.
+        document: of `vptkit.runtime.profile.benchmark.profile`.
+        note: what a reader must know besides, or "".
+    """
+
+    title: str
+    document: dict[str, Any]
+    note: str = ""
+
+
+def given_profiles(files: Sequence[Path]) -> list[Profile]:
+    """One for each file.
 
     Raises:
         DataError: one is no profile (`vptkit.runtime.profile.profile_file.read_profile`).
     """
     from vptkit.runtime.profile.profile_file import read_profile
 
-    return [(path.name, read_profile(path)) for path in files]
+    return [Profile(path.name, read_profile(path)) for path in files]
 
 
 def measured_profile(
     bundles: Sequence[Path], settings: ReportSettings, progress: Progress
-) -> tuple[str, dict[str, Any]]:
+) -> Profile:
     """Profile bundles now, interleaved in one process with the bare backbone of each.
 
-    Without onnx, which writes the baselines, the bundles are measured alone.
+    Without onnx, which writes the baselines, or without what they are made of, the bundles are measured
+    alone, and the note says so.
 
     Raises:
-        VptkitError: two bundles of one name, or see `vptkit.api.judging.profile`.
+        MissingError, TargetError: see `vptkit.runtime.profile.run_profile.profile_bundles`.
     """
-    from vptkit.api.judging import profile
+    from vptkit.api.judging import baselines_of
+    from vptkit.runtime.backends.selection import default_backend
+    from vptkit.runtime.profile.run_profile import profile_bundles
+    from vptkit.runtime.profile.settings import ProfileSettings
 
-    given = {
-        "adapter": settings.adapter,
-        "threads": settings.threads,
-        "backend": settings.backend,
-    }
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    document = profile(
-        bundles,
-        baseline=find_spec("onnx") is not None,
-        progress=progress,
+    asked = ProfileSettings(
+        backend=settings.backend or default_backend(),
+        threads=settings.threads,
+        adapter=settings.adapter,
+        batches=settings.batches,
         seconds=settings.measure,
         trust_engines=settings.trust_engines,
-        batches=settings.batches,
-        **changes,
     )
-    return "measured for this report", document
+    named: Sequence[Mapping[str, Path]] = []
+    note = ""
+    with contextlib.ExitStack() as stack:
+        try:
+            named = stack.enter_context(baselines_of(bundles))
+        except VptkitError as error:
+            note = f"measured without the bare backbone: {error}"
+        document = profile_bundles(bundles, asked, baselines=named, progress=progress)
+    return Profile("measured for this report", document, note)
 
 
-def speed_facts(title: str, document: dict[str, Any]) -> dict[str, Any]:
+def speed_facts(profile: Profile) -> dict[str, Any]:
     """What is shown of a profile.
-
-    Args:
-        title: of the section.
-        document: of `vptkit.runtime.profile.benchmark.profile`.
 
     Returns:
         "title"; "head" and "rows" of the table, its "notes"; "machine" in words; the pictures
@@ -75,6 +97,7 @@ def speed_facts(title: str, document: dict[str, Any]) -> dict[str, Any]:
     from vptkit.runtime.profile.latency_plots import batch_figure, distribution_figure
     from vptkit.runtime.profile.profile_plot import profile_figure
 
+    title, document, note = profile
     head, rows = profile_cells(document)
     drawn = {
         "medians": profile_figure(document),
@@ -85,7 +108,7 @@ def speed_facts(title: str, document: dict[str, Any]) -> dict[str, Any]:
         "title": title,
         "head": head,
         "rows": rows,
-        "notes": profile_notes(document),
+        "notes": [*filter(None, [note]), *profile_notes(document)],
         "machine": _machine(document["machine"]),
         **{
             name: None if figure is None else inline_svg(figure, f"{name}, {title}")
@@ -94,19 +117,17 @@ def speed_facts(title: str, document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rows_of(
-    profiles: Sequence[tuple[str, dict[str, Any]]], graph: str
-) -> list[tuple[str, dict[str, Any]]]:
-    """Machine and row of each measurement of a graph, whatever its bundle was called there.
+def rows_of(profiles: Sequence[Profile], graph: str) -> list[dict[str, Any]]:
+    """The rows of a graph, whatever its bundle was called there.
 
     Args:
-        profiles: titles and documents.
+        profiles: where they may stand.
         graph: digest of model.onnx.
     """
     return [
-        (_machine(document["machine"]), row)
-        for _, document in profiles
-        for row in document["rows"]
+        row
+        for profile in profiles
+        for row in profile.document["rows"]
         if row.get("graph_sha256") == graph and row["kind"] == "adapter"
     ]
 

@@ -10,7 +10,9 @@ pytest.importorskip("matplotlib")
 
 from tests.runtime.profile.test_profile_file import DOCUMENT, MACHINE, ROW
 from vptkit.errors import VptkitError
+from vptkit.progress import SILENT
 from vptkit.report.measured_speed import (
+    Profile,
     given_profiles,
     measured_profile,
     require_names,
@@ -22,9 +24,9 @@ from vptkit.report.report_settings import ReportSettings
 
 def test_a_file_is_shown(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps(DOCUMENT))
-    ((title, document),) = given_profiles([tmp_path / "p.json"])
-    facts = speed_facts(title, document)
-    assert title == "p.json"
+    (profile,) = given_profiles([tmp_path / "p.json"])
+    facts = speed_facts(profile)
+    assert facts["title"] == "p.json"
     assert facts["rows"][0][:2] == ["a", "1"]
     assert "6 threads" in facts["machine"]
     assert facts["medians"].startswith("<svg")
@@ -34,9 +36,9 @@ def test_a_file_is_shown(tmp_path):
 def test_rows_are_found_by_their_graph():
     rows = [ROW, ROW | {"kind": "adapter", "graph_sha256": "ab"}]
     document = DOCUMENT | {"rows": rows, "machine": MACHINE | {"cpu": None}}
-    (found,) = rows_of([("p", document)], "ab")
-    assert found[1] is rows[1]
-    assert rows_of([("p", document)], "cd") == []
+    (found,) = rows_of([Profile("p", document)], "ab")
+    assert found is rows[1]
+    assert rows_of([Profile("p", document)], "cd") == []
 
 
 def test_two_of_one_name_are_refused():
@@ -46,19 +48,17 @@ def test_two_of_one_name_are_refused():
 
 
 @pytest.mark.slow
-def test_measured_now(make_bundle, monkeypatch):
+def test_measured_now_without_what_baselines_are_made_of(make_bundle):
+    """A bundle without its adapter: the backbone cannot be exported bare, the bundle is measured."""
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("vptkit.report.measured_speed.find_spec", lambda name: None)
-    from vptkit.progress import SILENT
-
     settings = ReportSettings(measure=0.1, batches=(1, 2), backend="cpu", threads=1)
-    title, document = measured_profile([make_bundle()], settings, SILENT)
-    assert [row["batch"] for row in document["rows"]] == [1, 2]
-    facts = speed_facts(title, document)
+    profile = measured_profile([make_bundle()], settings, SILENT)
+    rows = profile.document["rows"]
+    assert [row["batch"] for row in rows] == [1, 2]
+    facts = speed_facts(profile)
     assert facts["batches"].startswith("<svg")
-    percents = [percent for percent, _ in document["rows"][0]["distribution"]]
-    assert percents[0] == 0
-    assert percents[-1] == 100
-    assert document["rows"][0]["distribution"][percents.index(50)][1] == pytest.approx(
-        document["rows"][0]["ms"]["p50"]
-    )
+    assert facts["notes"][0].startswith("measured without the bare backbone: ")
+    percents = dict(rows[0]["distribution"])
+    assert min(percents) == 0
+    assert max(percents) == 100
+    assert percents[50] == pytest.approx(rows[0]["ms"]["p50"])

@@ -8,7 +8,7 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.figure import Figure
 
-from vptkit.demo.accuracy_latency_plot import plot_accuracy_latency
+from vptkit.report.accuracy_latency_plot import plot_accuracy_latency
 
 POINTS = {"linear": (3.0, 0.7), "ln": (3.1, 0.9), "vpt-deep": (3.4, 0.8), "bpt-deep": (3.4, 0.8)}
 LINES = {"backbone (no adapter)": 4.0, "unfolded": 5.0}
