@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import GeneratorType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -56,4 +57,6 @@ def in_order(
         if failure is not None:
             raise failure
     finally:
+        if isinstance(coming, GeneratorType):
+            coming.close()  # work may wait for what it fetches ahead
         pool.shutdown(wait=True, cancel_futures=True)
