@@ -91,11 +91,11 @@ def predict(
         )
     live = is_live(sources)
     size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
-    ahead = 0 if live else max(_READ_AHEAD, 2 * size * runs)
+    at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
+    ahead = max(_READ_AHEAD, (at_once + 1) * size) if at_once else 0
     preprocess = session.bundle.preprocess.reading(decode)
     images = decoded(inputs_of(sources), preprocess, workers=workers, read_ahead=ahead)
     known = None if reject is None else open_typicality(session.bundle, reject)
-    at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
     found = _predictions(session, name, images, top_k, size, at_once)
     return found if known is None or reject is None else _judged(found, known, reject)
 
