@@ -8,15 +8,18 @@ Shape alphabet, used in every docstring:
     d width, h heads, e width of a head, L depth, C classes, G golden images.
 
 - `api`: the functions below, `vptkit.tune` to `vptkit.profile`.
+- `arrow_files`: images in columns: Parquet, and what Hugging Face saves.
 - `backbones`: what is known of timm's backbones without timm; whose weights a file holds.
 - `checkpoints`: weights as others publish them, in timm's names.
 - `cli`: the command line.
+- `cluster`: Ray, started or joined, and quiet.
 - `datasets`: what lists labelled images: tables, COCO, archives.
 - `decoding`: what stands between an image's bytes and its 8-bit pixels.
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.
 - `images`: image files, labelled sets of them, pixels.
 - `paths`: what lies at a path, and what was meant where it is something else.
+- `report`: one HTML page about bundles, for `vptkit report`.
 - `scores`: how good answers are, and how sure that is.
 - `atomic_files`: files that appear whole or not at all.
 - `part_files`: where those are made, and what killed runs left of them.

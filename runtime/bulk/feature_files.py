@@ -14,6 +14,7 @@ import numpy as np
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import OutputError
+from vptkit.runtime.stores.store_address import require_local
 from vptkit.shown_text import spreadsheet_rows
 
 from .parquet_file import pyarrow_and_parquet
@@ -44,6 +45,7 @@ def require_features_file(path: Path, *, force: bool = False) -> None:
         OutputError: another suffix, the file exists, or it cannot be written.
         MissingExtraError: pyarrow is not installed, and the file is .parquet.
     """
+    require_local(path)
     if path.suffix not in _SUFFIXES:
         raise OutputError(
             f"{path}: features are saved as {' or '.join(_SUFFIXES)}, not {path.suffix!r}"

@@ -7,20 +7,24 @@ No list is made of them: of a million images only the folder that is walked is i
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder
-from vptkit.runtime.session.image_sources import walk_source
+from vptkit.runtime.inputs.data_files import DATA_SUFFIXES
+from vptkit.runtime.inputs.image_sources import is_several, walk_source
+from vptkit.runtime.inputs.lookup import Lookup, NotFetchedError
+from vptkit.runtime.stores.store_address import suffix_of
 
 from .seen_paths import SeenPaths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections import Counter
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from vptkit.images.image_file import ImageFile
 
 __all__ = ["STANDARD_INPUT", "NamedImages"]
 
@@ -33,60 +37,95 @@ class NamedImages:
 
     Attributes:
         missing: why a source that was named itself gave none; a fault.
+        broken: why a list or an archive gave none, or not all; a fault.
         empty: why a glob or a folder gave none; perhaps it is meant to be so.
-        skipped: files of folders and globs that are no images, by suffix.
     """
 
-    def __init__(self, sources: Iterable[str], standard_input: BinaryIO | None = None) -> None:
-        """Take files, folders and globs, and the names on standard input for "-".
+    def __init__(
+        self,
+        sources: Iterable[str],
+        standard_input: BinaryIO | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        allow_outside: bool = False,
+    ) -> None:
+        """Take sources as `vptkit.runtime.inputs.image_sources`, and for "-" the names on standard input.
 
         Args:
             sources: as the user typed them.
             standard_input: names of further sources, one a line, or ended by NUL (as of
                 `find -print0`).
+            columns, allow_outside: of `vptkit.runtime.inputs.lookup.Lookup`.
 
         Raises:
             DataError: standard input holds no names, or too many.
         """
         self.sources = tuple(_with_names(sources, standard_input))
         self.missing: list[str] = []
+        self.broken: list[str] = []
         self.empty: list[str] = []
-        self.skipped: Counter[str] = Counter()
+        self._lookup = Lookup(allow_outside=allow_outside, columns=columns or {})
 
-    def again(self) -> NamedImages:
-        """The same sources, not looked at yet."""
-        return NamedImages(self.sources)
+    @property
+    def skipped(self) -> Counter[str]:
+        """Files of folders, globs and archives that are no images, by suffix."""
+        return +self._lookup.skipped
 
-    def __iter__(self) -> Iterator[Path]:
+    def count(self) -> int | None:
+        """Look through all of the sources for their number; None where archives would be fetched for it.
+
+        Raises:
+            DataError: no source gives an image.
+        """
+        other = NamedImages(
+            self.sources,
+            columns=self._lookup.columns,
+            allow_outside=self._lookup.allow_outside,
+        )
+        other._lookup.fetch = False
+        try:
+            return sum(1 for _ in other)
+        except NotFetchedError:
+            return None
+
+    def __iter__(self) -> Iterator[ImageFile]:
         """Look them up: each image once, in the order of the sources.
 
         Raises:
             DataError: at the end, if no source gave an image.
         """
         count = 0
+        alone = self.sources[0] if len(self.sources) == 1 else ""
+        folder = bool(alone) and is_folder(Path(alone))
         with contextlib.closing(SeenPaths()) as seen:
             for source in self.sources:
                 for path in self._walk(source):
-                    if len(self.sources) == 1 or seen.add(path):
+                    if folder or seen.add(path):
                         count += 1
                         yield path
+                    elif suffix_of(Path(alone)) in DATA_SUFFIXES:  # others may well overlap
+                        self._lookup.skipped["named twice"] += 1
         if not count:
-            faults = [*self.missing, *self.empty]
+            faults = [*self.missing, *self.broken, *self.empty]
             faults = faults or ["no sources: name at least one image, folder or glob"]
             more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
             raise DataError("; ".join(faults[:3]) + more)
 
-    def _walk(self, source: str) -> Iterator[Path]:
+    def _walk(self, source: str) -> Iterator[ImageFile]:
         first = True
         try:
-            for path in walk_source(source, self.skipped):
+            for path in walk_source(source, self._lookup):
                 first = False
                 yield path
+        except NotFetchedError:
+            raise
         except DataError as error:
-            if not first:  # a folder that went away while it was walked
+            if not first and is_folder(Path(source)):  # it went away while it was walked
                 raise
-            several = is_folder(Path(source)) or glob.has_magic(source)
-            (self.empty if several else self.missing).append(str(error))
+            faults = self.missing if first and not os.path.lexists(source) else self.broken
+            (self.empty if is_several(source) else faults).append(str(error))
+        self.broken += self._lookup.broken
+        self._lookup.broken.clear()
 
 
 def _with_names(sources: Iterable[str], standard_input: BinaryIO | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import OutputError
+from vptkit.runtime.stores.store_address import require_local
 from vptkit.shown_text import spreadsheet_rows, tell
 from vptkit.strict_json import json_text
 
@@ -145,6 +146,7 @@ def require_predictions_file(path: Path) -> None:
         OutputError: another suffix, or the file cannot be written.
         MissingExtraError: pyarrow is not installed, and the file is .parquet.
     """
+    require_local(path)
     if path.suffix not in _SUFFIXES:
         raise OutputError(
             f"{path}: predictions are saved as {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}, not "

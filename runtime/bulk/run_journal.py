@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from vptkit.runtime.session.session_protocol import Prediction
 
-__all__ = ["RunJournal", "journal_of", "opened_journal"]
+__all__ = ["RunJournal", "journal_of", "opened_journal", "other_run"]
 
 _MAGIC = b"vptkit.run/1 "
 _END = {"end": True}
@@ -72,7 +72,7 @@ class RunJournal:
                 self._recover(len(there), batch)
                 return
             if not force:
-                raise OutputError(_refusal(self.path, old, run, other))
+                raise OutputError(other_run(self.path, old, run, other))
         self._stream.truncate(0)
         self._stream.seek(0)
         self._write(head)
@@ -218,7 +218,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _refusal(path: Path, old: Mapping[str, Any], run: Mapping[str, Any], other: list[str]) -> str:
+def other_run(path: Path, old: Mapping[str, Any], run: Mapping[str, Any], other: list[str]) -> str:
+    """What to say where what is kept is of another run.
+
+    Args:
+        path: where it is kept.
+        old, run: what the answers of either depend on.
+        other: what of it they do not agree in.
+    """
     name = other[0]
     was, now = (json.dumps(each.get(name)) for each in (old, run))
     was, now = (text if len(text) <= 60 else f"{text[:57]}..." for text in (was, now))

@@ -15,6 +15,7 @@ from vptkit.runtime.serving.http_error import HttpError
 from .answer_routes import found_model, infer, predict
 from .bank_routes import delete_adapter, put_adapter
 from .endpoint import Endpoint, no_route
+from .page_routes import PLACE, page, state_of, to_page
 from .server_state import ServerState
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ _MODEL = "/v2/models/{model}"
 _VERSION = _MODEL + "/versions/{version}"
 
 
+# Of the page itself everybody gets the files: what it asks for has its own rule.
+_PAGE: tuple[tuple[str, str, Handler, str], ...] = (
+    ("/", "GET", to_page, "anyone"),
+    (PLACE, "GET", page, "anyone"),
+    (PLACE + "state", "GET", state_of, "user"),
+    (PLACE + "{file}", "GET", page, "anyone"),
+)
+
+
 class Application(ServerState):
     """What the routes share, and the routes."""
 
@@ -39,7 +49,7 @@ class Application(ServerState):
         return Starlette(
             routes=[
                 Route(path, Endpoint(self, handler, who).answer, methods=[method])
-                for path, method, handler, who in _routes()
+                for path, method, handler, who in [*_routes(), *(_PAGE if self.page else ())]
             ],
             exception_handlers={HTTPException: no_route},
         )

@@ -45,6 +45,7 @@ class Endpoint:
             state.active -= counted
         seconds = time.monotonic() - begun
         state.metrics.request(record.model, response.status_code, seconds, record.images)
+        state.recent.add(seconds, record.images, response.status_code)
         state.log.write(record, response.status_code, seconds, message)
         return response
 

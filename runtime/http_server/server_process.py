@@ -61,6 +61,7 @@ class ServerSettings:
         decode: how images are decoded, "exact" or "fast"; exactly unless given.
         decode_threads: None for all usable cores.
         log_requests: a line each on standard error.
+        page: a page for browsers at /ui/.
     """
 
     host: str = "127.0.0.1"
@@ -79,6 +80,7 @@ class ServerSettings:
     decode: str | None = None
     decode_threads: int | None = None
     log_requests: bool = False
+    page: bool = False
 
 
 def serve_bundles(
@@ -136,6 +138,7 @@ def open_application(
         seconds=seconds,
         decoders=ThreadPoolExecutor(threads, thread_name_prefix="vptkit-decode"),
         editor=editor if settings.admin_token_file is not None else None,
+        page=settings.page,
     )
 
 

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from .recent_requests import RecentRequests
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
@@ -50,6 +52,8 @@ class ServerState:
         seconds: that a request may take behind its body.
         decoders: threads that decode.
         editor: changes banks; None where nobody may.
+        page: whether there is one at /ui/.
+        recent: told of each request, too, for that page.
         draining: no further work is taken.
         active: requests that are on their way, those of probes left out.
     """
@@ -62,5 +66,7 @@ class ServerState:
     seconds: float = 10.0
     decoders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     editor: BankEditor | None = None
+    page: bool = False
+    recent: RecentRequests = field(default_factory=RecentRequests)
     draining: bool = False
     active: int = 0

@@ -38,15 +38,13 @@ _PACKAGES = {
 }
 # What runs here only; the rooms, if they lie below vptkit/, come apart.
 _STAY = {
-    "vptkit": ("tune", "export", "runtime", "devices", "checkpoints", "cli", "demo"),
+    "vptkit": (
+        *("tune", "export", "runtime", "devices"),
+        *("arrow_files", "checkpoints", "cli", "cluster", "demo", "report"),
+    ),
     "vptkit/runtime": (
-        "frame_answers",
-        "http_server",
-        "layers",
-        "loadgen",
-        "serving",
-        "streams",
-        "triton",
+        *("bulk", "frame_answers", "http_server", "inputs", "layers", "loadgen", "ray_data"),
+        *("serving", "stores", "streams", "triton"),
     ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk

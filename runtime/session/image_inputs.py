@@ -13,11 +13,11 @@ import numpy as np
 from vptkit.errors import DataError
 from vptkit.images.image_file import MAX_PIXELS, rgb_of
 
-from .image_sources import find_images, images_of
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
+
+    from vptkit.images.image_file import ImageFile
 
     One = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
@@ -37,7 +37,7 @@ class FoundImages:
         files: each once.
     """
 
-    files: Iterable[Path]
+    files: Iterable[ImageFile]
 
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def is_live(sources: Sources) -> bool:
     return isinstance(sources, Iterable) and not isinstance(sources, whole) and not _odd(sources)
 
 
-def inputs_of(sources: Sources) -> Iterable[Path | HeldImage]:
+def inputs_of(sources: Sources) -> Iterable[ImageFile | HeldImage]:
     """All images of what is there as a whole, files once each; of what is live, as they come.
 
     Args:
@@ -102,20 +102,23 @@ def inputs_of(sources: Sources) -> Iterable[Path | HeldImage]:
     several = isinstance(whole, Sequence | Set) and not isinstance(whole, str) and not _odd(whole)
     given = list(whole) if several else [whole]
     if all(isinstance(source, str | os.PathLike) for source in given):
+        # Here and below, for boards that only measure have no such room
+        from vptkit.runtime.inputs.image_sources import find_images
+
         return find_images(given)
-    found: dict[Path | int, Path | HeldImage] = {}
+    found: dict[ImageFile | int, ImageFile | HeldImage] = {}
     for source in given:
         for one in _images(source, len(found)):
-            if isinstance(one, Path):
-                found.setdefault(one, one)
-            else:
+            if _is_held(one):
                 found[len(found)] = HeldImage(len(found), one)
+            else:
+                found.setdefault(one, one)
     if not found:
         raise DataError("no images: an array of the shape [0, H, W, 3]")
     return list(found.values())
 
 
-def _as_they_come(sources: Iterable[object]) -> Iterator[Path | HeldImage]:
+def _as_they_come(sources: Iterable[object]) -> Iterator[ImageFile | HeldImage]:
     number = 0
     for source in sources:
         try:
@@ -125,15 +128,17 @@ def _as_they_come(sources: Iterable[object]) -> Iterator[Path | HeldImage]:
                 raise
             images = [Path(source)]  # whoever opens it says what is wrong, and the others go on
         for one in images:
-            yield one if isinstance(one, Path) else HeldImage(number, one)
+            yield HeldImage(number, one) if _is_held(one) else one
             number += 1
 
 
-def _images(source: Any, number: int) -> Iterable[Path | Image.Image | NDArray[np.uint8]]:
+def _images(source: Any, number: int) -> Iterable[Any]:
     """The images of one source; `number` is that of the first, for messages."""
     if isinstance(source, str | os.PathLike):
         if isinstance(os.fspath(source), bytes):
             raise DataError(f"images[{number}]: a path came as bytes, expected text")
+        from vptkit.runtime.inputs.image_sources import images_of
+
         return images_of(source)
     if isinstance(source, np.ndarray):
         return _frames(source, f"images[{number}]")
@@ -176,6 +181,11 @@ def _cure_of_array(array: NDArray[Any]) -> str:
     if array.ndim in (3, 4) and array.shape[-3] == 3:
         return ". Channels last: np.moveaxis(x, -3, -1)"
     return ""
+
+
+def _is_held(one: object) -> bool:
+    """Whether it is an image in memory, and not one that is read."""
+    return isinstance(one, np.ndarray) or _is_pillow(one)
 
 
 def _is_pillow(source: object) -> bool:

@@ -22,12 +22,12 @@ from .ordered_work import in_order
 from .session_protocol import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from vptkit.formats.bundle import Bundle
+    from vptkit.images.image_file import ImageFile
     from vptkit.scores.typicality import Typicality
 
     from .image_inputs import Sources
@@ -94,10 +94,20 @@ def predict(
     at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
     ahead = max(_READ_AHEAD, (at_once + 1) * size) if at_once else 0
     preprocess = session.bundle.preprocess.reading(decode)
-    images = decoded(inputs_of(sources), preprocess, workers=workers, read_ahead=ahead)
+    inputs = inputs_of(sources)
+    images = decoded(
+        inputs if live else _fetched(inputs), preprocess, workers=workers, read_ahead=ahead
+    )
     known = None if reject is None else open_typicality(session.bundle, reject)
     found = _predictions(session, name, images, top_k, size, at_once)
     return found if known is None or reject is None else _judged(found, known, reject)
+
+
+def _fetched(inputs: Iterable[ImageFile | HeldImage]) -> Iterable[ImageFile | HeldImage]:
+    # Boards that only measure have no such room.
+    from vptkit.runtime.stores.stored_image import fetched_ahead
+
+    return fetched_ahead(inputs)
 
 
 def open_typicality(bundle: Bundle, rate: float) -> Typicality:
@@ -154,7 +164,7 @@ def _judged(
 def _predictions(
     session: Session,
     adapter: str,
-    images: Generator[Decoded[Path | HeldImage], None, None],
+    images: Generator[Decoded[ImageFile | HeldImage], None, None],
     top_k: int,
     batch: int,
     runs: int,
@@ -167,7 +177,7 @@ def _predictions(
         runs: runs at once, in threads: 0 where each is over before the next image is taken.
     """
 
-    def answer(portion: tuple[int, list[Decoded[Path | HeldImage]]]) -> list[Prediction]:
+    def answer(portion: tuple[int, list[Decoded[ImageFile | HeldImage]]]) -> list[Prediction]:
         return list(_classify(session, adapter, portion[1], top_k, portion[0] * batch))
 
     with contextlib.closing(images):  # whoever stops early must not leave decoding threads behind
@@ -186,7 +196,7 @@ def _predictions(
 def _classify(
     session: Session,
     adapter: str,
-    portion: list[Decoded[Path | HeldImage]],
+    portion: list[Decoded[ImageFile | HeldImage]],
     top_k: int,
     first: int,
 ) -> Iterator[Prediction]:

@@ -12,11 +12,11 @@ from vptkit.images.preprocess import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vptkit.formats.bundle import Bundle
+    from vptkit.images.image_file import ImageFile
     from vptkit.runtime.backends.graph_protocol import Graph, Times
 
     from .image_inputs import Sources
@@ -31,7 +31,9 @@ class Prediction:
     """What a bundle says about one image, or why it says nothing.
 
     Attributes:
-        path: the image file; None of an image that was in memory.
+        path: the image: a Path, or of one in a larger file or a store what is read like a Path
+            (`vptkit.images.image_file.ImageFile`: name, read_bytes(), and as text what it is called);
+            None of an image that was in memory.
         index: number of the image among those of the call, from 0.
         adapter: the name of the adapter that was asked.
         top: (label, score), best first; scores are softmax probabilities, with several labels an
@@ -47,7 +49,7 @@ class Prediction:
         rejected: with `reject`: that share is at most the rate, so it is none of the labels.
     """
 
-    path: Path | None
+    path: ImageFile | None
     index: int = 0
     adapter: str
     top: tuple[tuple[str, float], ...] = ()

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vptkit.paths.hidden_secrets import without_secrets
+
 from .frame import StreamError
 from .gstreamer_library import gstreamer, missing_element
-from .source_address import without_secrets
 from .source_protocol import Picture
 
 if TYPE_CHECKING:

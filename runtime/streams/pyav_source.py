@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from vptkit.errors import MissingExtraError
+from vptkit.paths.hidden_secrets import without_secrets
 from vptkit.paths.path_kind import VIDEO_SUFFIXES
 from vptkit.regular_files import is_file
 
 from .frame import StreamError
-from .source_address import without_secrets
 from .source_protocol import Picture
 
 if TYPE_CHECKING:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from vptkit.paths.hidden_secrets import redacted
+
 from .frame import StreamError
 from .gstreamer_library import has_board_decoder
 from .gstreamer_source import GstreamerSource, camera_pipeline
 from .image_sequence_source import ImageSequenceSource
 from .pyav_source import PyavSource
-from .source_address import redacted, source_address
+from .source_address import source_address
 from .source_protocol import Picture, Source, SourceOptions
 
 if TYPE_CHECKING:

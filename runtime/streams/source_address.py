@@ -1,4 +1,4 @@
-"""What users write for a source, taken apart; and the same without credentials."""
+"""What users write for a source, taken apart, and called without credentials."""
 
 from __future__ import annotations
 
@@ -9,29 +9,22 @@ from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from vptkit.decoding.image_formats import IMAGE_SUFFIXES
+from vptkit.paths.hidden_secrets import redacted
 from vptkit.paths.path_kind import VIDEO_SUFFIXES
 from vptkit.regular_files import is_folder
 
 from .frame import StreamError
 
-__all__ = ["Address", "Place", "redacted", "source_address", "without_secrets"]
+__all__ = ["Address", "Place", "source_address"]
 
 Place = Literal["file", "network", "v4l2", "csi", "gst", "sequence"]
 
 _NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http", "https")
+# Of lists and archives of images (`vptkit.runtime.inputs.data_files`)
+_DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".tar", ".parquet")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 _NUMBERED = re.compile(r"(?<!%)(?:%%)*%(0\d{1,2}|\d{0,2})d")
-_HIDDEN = "***"
-# From :// to the last @ of the word: a password may hold /, ? and @ of its own.
-_USER = re.compile(r"(://)([^\s\"'<>]*)@")
-_PRIVATE_KEY = (
-    r"[\w.-]*(?:pass|pwd|pw|token|secret|key|auth|sig|signature|credential|user|login|session|access)"
-    r"[\w.-]*"
-)
-_PRIVATE_VALUE = re.compile(
-    rf"(?<![\w.-])({_PRIVATE_KEY}\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s&;#!\"']+)", re.IGNORECASE
-)
 
 
 class Address(NamedTuple):
@@ -68,29 +61,6 @@ def _is_there(text: str) -> bool:
     """Whether a text with = in it is a path: it exists, or its folder does (`run=1/%d.png`)."""
     folder = os.path.dirname(text)  # noqa: PTH120 -- of a URL, too
     return os.path.lexists(text) or ("=" in folder and os.path.lexists(folder))
-
-
-def redacted(text: str) -> str:
-    """A text with user names, passwords and tokens hidden: of URLs, their queries, and pipelines.
-
-    Rather one word too much than a password: an @ in a path hides what stands before it.
-    """
-    return _PRIVATE_VALUE.sub(rf"\1{_HIDDEN}", _USER.sub(rf"\1{_HIDDEN}@", text))
-
-
-def without_secrets(message: str, source: str) -> str:
-    """A library's message on a source, without what is secret in the source's text.
-
-    Args:
-        message: of FFmpeg or GStreamer, which may repeat URLs, or parts of them decoded.
-        source: as it was written.
-    """
-    secrets = [part for match in _USER.findall(source) for part in match[1].split(":", 1)]
-    secrets += [match[1].strip("\"'") for match in _PRIVATE_VALUE.findall(source)]
-    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
-        if len(secret) > 2:  # shorter ones are in every word; what holds them is no URL
-            message = message.replace(secret, _HIDDEN)
-    return redacted(message)
 
 
 def _place(text: str) -> tuple[Place, str] | None:
@@ -140,7 +110,10 @@ def _of_url(scheme: str, text: str) -> tuple[Place, str] | None:
         path = parts.path
     except ValueError:  # brackets that are no address of IPv6
         raise StreamError(f"{redacted(text)}: not a URL") from None
-    if scheme.startswith("http") and Path(path).suffix.lower() in IMAGE_SUFFIXES:
+    if scheme.startswith("http") and Path(path).suffix.lower() in (
+        *IMAGE_SUFFIXES,
+        *_DATA_SUFFIXES,
+    ):
         return None
     return "network", f"{scheme}:{text.partition(':')[2]}"
 

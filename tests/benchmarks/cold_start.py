@@ -3,7 +3,7 @@
 Processes, one at a time, in turns (docs/profiling.md). The bare one is `python -c`: it imports ONNX
 Runtime and Pillow, opens the model with ONNX Runtime's defaults, and runs it once on the image,
 scaled to the model's size. It checks no digest, knows no labels, and prints one number.
-`--before` adds another checkout of vptkit.
+`--before` adds another checkout of vptkit. Rounds in which others worked are left out (`quiet`).
 
 The parts come from runs of their own: `vptkit run` with the clock read at a few places.
 
@@ -13,6 +13,7 @@ The parts come from runs of their own: `vptkit run` with the clock read at a few
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -26,7 +27,8 @@ import onnxruntime
 from PIL import Image
 
 from tests.benchmarks.opening import bundle_of
-from tests.support.checkouts import in_turns, ratios
+from tests.support.checkouts import ratios
+from tests.support.quiet import SHARE, quiet_turns
 from vptkit.devices.probes.machine import detect_machine
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -109,16 +111,17 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="This one instead.")
     parser.add_argument("--before", type=Path, help="Another checkout of vptkit.")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--patience", type=float, default=600.0, help="Seconds.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = args.bundle or bundle_of(args.model, 1, Path(folder))
         image = Path(folder) / "image.jpg"
         pixels = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(image)
-        measure(bundle, image, args.before, args.rounds)
+        measure(bundle, image, args.before, args.rounds, args.patience)
 
 
-def measure(bundle: Path, image: Path, before: Path | None, rounds: int) -> None:
+def measure(bundle: Path, image: Path, before: Path | None, rounds: int, patience: float) -> None:
     """Print medians, ratios to the bare program, and the parts."""
     ours = [sys.executable, "-m", "vptkit", "run", str(bundle), str(image), "--backend", "cpu"]
     bare = [sys.executable, "-c", BARE, str(bundle / "model.onnx"), str(image)]
@@ -133,12 +136,15 @@ def measure(bundle: Path, image: Path, before: Path | None, rounds: int) -> None
     load = os.getloadavg()[0]
     print(f"onnxruntime {onnxruntime.__version__}, {rounds} rounds, load {load:.2f} at the start")
     print(f"{detect_machine()}\n")
-    found = in_turns(calls, rounds)
-    for name, seconds in found.items():
-        against = "" if name == "bare" else f" | {ratios(found['bare'], seconds)}"
-        print(f"{name}: {1000 * np.median(seconds):.0f} ms{against}")
-    for name, checkout in checkouts.items():
-        taken = [parts_of(bundle, image, checkout) for _ in range(max(rounds // 2, 3))]
+    found, left_out = quiet_turns(calls, rounds, patience=patience)
+    print(f"{left_out} runs left out, in which others took more than {SHARE} of a core")
+    kept = min(map(len, found.values()))
+    seconds = {name: np.array(values[:kept]) for name, values in found.items()}
+    for name in calls:
+        against = "" if name == "bare" else f" | {ratios(seconds['bare'], seconds[name])}"
+        print(f"{name}: {1000 * np.median(seconds[name]):.0f} ms of {kept} rounds{against}")
+    parts = {name: functools.partial(parts_of, bundle, image, c) for name, c in checkouts.items()}
+    for name, taken in quiet_turns(parts, max(rounds // 2, 3), patience=patience)[0].items():
         print(f"\nparts of {name}, median ms:")
         for part in taken[0]:
             print(f"  {part}: {1000 * np.median([one[part] for one in taken]):.0f}")

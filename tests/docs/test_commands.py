@@ -39,6 +39,7 @@ def scenery(kept, vptkit, monkeypatch, tmp_path) -> Iterator[Scenery]:
     import torch
     from huggingface_hub import constants
 
+    from tests.support.serial_cluster import SerialCluster
     from tests.support.serial_runner import Serial
     from vptkit.runtime.measure.timing import Budget
 
@@ -52,9 +53,10 @@ def scenery(kept, vptkit, monkeypatch, tmp_path) -> Iterator[Scenery]:
     whole = Budget.__init__
     short = {"rounds": 3, "warm_up_least": 0.01, "warm_up_calls": 2}
     monkeypatch.setattr(Budget, "__init__", lambda self, **_: whole(self, **short))
-    # Trials in this process: Ray takes a minute to start, and tests/tune/sweep has it.
+    # In this process: Ray takes a minute to start; tests/tune/sweep and runtime/ray_data have it.
     serial = SimpleNamespace(RayRunner=lambda **_: Serial(tmp_path / "trials"))
     monkeypatch.setitem(sys.modules, "vptkit.tune.sweep.ray_runner", serial)
+    monkeypatch.setitem(sys.modules, "vptkit.runtime.ray_data.dataset_run", SerialCluster())
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so few images are not worth two

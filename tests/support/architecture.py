@@ -26,8 +26,10 @@ TABLE: dict[str, str] = {
     "images": "decoding",
     "scores": "",
     "datasets": "decoding images",
+    "arrow_files": "datasets images",
     "paths": "decoding images",
     "backbones": "",
+    "cluster": "",
     "formats": "backbones images paths",
     "checkpoints": "backbones formats paths",
     # devices/
@@ -38,7 +40,7 @@ TABLE: dict[str, str] = {
     # tune/
     "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
-    "tune.data": "datasets images paths",
+    "tune.data": "arrow_files datasets images paths",
     "tune.methods": "tune tune.backbone formats scores",
     "tune.foreign_tensors": "checkpoints formats",
     "tune.peft_adapters": "tune.foreign_tensors checkpoints formats",
@@ -50,7 +52,7 @@ TABLE: dict[str, str] = {
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
-    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run formats",
+    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run cluster formats",
     # export/
     "export.fold": "formats images",
     "export.graph": "export.fold formats",
@@ -63,8 +65,12 @@ TABLE: dict[str, str] = {
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
-    "runtime.session": "runtime.backends decoding formats images paths scores devices.probes",
-    "runtime.bulk": "runtime.session",
+    "runtime.stores": "images paths",
+    "runtime.inputs": "runtime.stores arrow_files datasets decoding images paths",
+    "runtime.session": "runtime.backends runtime.inputs runtime.stores formats images scores"
+    " devices.probes",
+    "runtime.bulk": "runtime.inputs runtime.session runtime.stores images",
+    "runtime.ray_data": "runtime.bulk runtime.inputs runtime.session runtime.stores cluster formats images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
@@ -92,9 +98,11 @@ ASSEMBLERS: dict[str, str] = {
     "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
-    "cli.runtime_commands": "api cli.shared",
-    "demo": "cli.shared",
-    "cli": "cli.command_line cli.export_commands cli.runtime_commands cli.shared"
+    "cli.run_command": "cli.shared",
+    "cli.runtime_commands": "api cli.shared report",
+    "demo": "cli.shared report",
+    "report": "api cli.shared",
+    "cli": "cli.command_line cli.export_commands cli.run_command cli.runtime_commands cli.shared"
     " cli.tune_commands demo",
 }
 # The faces: what `import vptkit.ROOM` shows. Nothing below imports them.
@@ -146,11 +154,16 @@ def modules() -> dict[str, Module]:
 
 
 def imported(module: Module, known: dict[str, Module]) -> set[str]:
-    """Modules of ours that a module imports, anywhere in it: dotted names."""
+    """Modules of ours that a module imports, anywhere in it: dotted names.
+
+    "module:name" is an import, too, which `vptkit.cli.command_line.lazy_commands` does.
+    """
     found = set()
     for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value.partition(":")[0] if ":" in node.value else "")
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -255,7 +268,7 @@ def draw() -> str:
         left += width + 20
     whole = left - 20
     parts.append(_box(20, 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
-    top = "vptkit/ api · cli · demo   where the rooms meet: they import any room, inside functions only"
+    top = "vptkit/ api · cli · demo · report   where the rooms meet: they import any room, inside functions only"
     parts.append(_text(20 + (whole - 20) / 2, 43, top, 13, "bold"))
     parts.append(_box(20, bottom + 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
     base = (

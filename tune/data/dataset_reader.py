@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vptkit.arrow_files.saved_folders import is_saved
 from vptkit.datasets.dataset_bounds import require_inside
 from vptkit.datasets.dataset_files import ARCHIVES, read_archives, read_data_files
 from vptkit.datasets.table_columns import parse_columns
@@ -11,7 +12,7 @@ from vptkit.errors import DataError
 from vptkit.images.image_file import class_folders, folders_in
 from vptkit.images.labelled_images import Splits, group_rows, images_of, split_folders
 from vptkit.paths.path_advice import advised
-from vptkit.regular_files import is_file, is_folder
+from vptkit.regular_files import is_folder
 
 from .arrow_dataset import read_parquet, read_saved
 
@@ -55,18 +56,13 @@ def read_label_archives(data: Path, *, allow_outside: bool = False) -> Listing |
         DataError: broken, or files that lie outside of the data set.
         MissingExtraError: pyarrow is not installed.
     """
-    if _is_saved(data):
+    if is_saved(data):
         return read_saved(data, allow_outside=allow_outside, multilabel=True)
     return read_archives(data, _ARCHIVES, allow_outside=allow_outside, multilabel=True)
 
 
-def _is_saved(data: Path) -> bool:
-    saved = "state.json", "dataset_info.json"
-    return is_file(data / "dataset_dict.json") or all(is_file(data / name) for name in saved)
-
-
 def _read_splits(data: Path, *, allow_outside: bool, columns: Mapping[str, str]) -> Splits:
-    if _is_saved(data):
+    if is_saved(data):
         saved = group_rows(*read_saved(data, allow_outside=allow_outside))
         require_inside(data, images_of(saved), allow_outside=allow_outside)
         return saved

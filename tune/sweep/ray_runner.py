@@ -10,44 +10,36 @@ checkpoints; the scheduler is told again what the earlier runs had reported.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import shutil
-import signal
-import socket
 import tempfile
-import threading
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.job_config
 import ray.tune
 import torch
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
+from vptkit.cluster.cluster_address import require_address
+from vptkit.cluster.connection import connected, living_nodes
+from vptkit.cluster.quiet_ray import quiet
 from vptkit.errors import MissingError, OutputError, TargetError, VptkitError
-from vptkit.python_child import child_environment
 
 from .trial import CHECKPOINT, record_of, run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from .search_space import Search, Sweep
     from .trial_store import Book, Trial
 
 __all__ = ["RayRunner"]
 
-# Ray shall not talk, phone home, or write a second set of logs.
+# Ray Tune shall not talk, or write a second set of logs.
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table even if it is told to be quiet
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails reports no accuracy
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -70,13 +62,10 @@ class RayRunner:
             cpus: of this machine, if Ray is started here; None: all.
 
         Raises:
-            VptkitError: an address of Ray's client, which runs our code elsewhere.
+            VptkitError: no such address (`vptkit.cluster.cluster_address.require_address`).
         """
-        if address is not None and address.startswith("ray://"):
-            raise VptkitError(
-                f"--ray-address {address}: Ray's client does not do. Run the command on a node of "
-                "the cluster and pass HOST:PORT (of the head's GCS, often 6379), or auto."
-            )
+        if address is not None:
+            require_address(address)
         self._address, self._cpus = address, cpus
         self._storage = storage if storage is None or "://" in storage else _absolute(storage)
 
@@ -91,7 +80,7 @@ class RayRunner:
         """
         storage = self._place(book)
         _require_storage(storage)
-        with _quiet(), _connected(self._address, self._cpus):
+        with quiet(_ENVIRONMENT), connected(self._address, self._cpus):
             _require_room(sweep)
             starts = {
                 trial.number: f"{storage}/{trial.checkpoint}" if trial.checkpoint else None
@@ -291,7 +280,7 @@ def _absolute(path: str | Path) -> str:
 def _require_room(sweep: Sweep) -> None:
     """Ray would wait for ever for a node that is large enough."""
     search = sweep.search
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in living_nodes()]
     if not search.gpus and "device" not in {**sweep.fixed, **sweep.space}:
         there = sum(node.get("GPU", 0) for node in nodes)
         if there:
@@ -322,98 +311,3 @@ def _require_storage(storage: str) -> None:
         raise OutputError(
             f"{storage}: checkpoints cannot be stored there: {error}. Pass another --storage."
         ) from error
-
-
-@contextlib.contextmanager
-def _connected(address: str | None, cpus: int | None) -> Iterator[None]:
-    if address is not None and address not in ("auto", "local"):
-        _require_answer(address)
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    main = threading.current_thread() is threading.main_thread()  # which alone may take signals
-    try:
-        _start(address, cpus)
-        if main:
-            # Ray ends its loop in good order at SIGINT; an exception amid it can crash the process.
-            signal.signal(signal.SIGTERM, _as_interrupt)
-        yield
-    except SystemExit as error:
-        raise KeyboardInterrupt from error  # what Ray, while it starts, makes of SIGTERM
-    finally:
-        ray.shutdown()
-        for number, handler in kept.items() if main else ():
-            signal.signal(number, handler)
-
-
-class _Closed(list[str]):
-    """Folders that Ray would have its workers import from: the current one, before all others."""
-
-    def extend(self, _folders: Iterable[str]) -> None:
-        """Take none."""
-
-
-def _start(address: str | None, cpus: int | None) -> None:
-    job = ray.job_config.JobConfig()
-    job._py_driver_sys_path = _Closed()  # noqa: SLF001 -- there is no other way to say so
-    local: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            job_config=job,
-            **({} if address else local),
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MissingError(
-            f"Ray cannot be reached at {address or 'this machine'}: {error}. Is it running "
-            "(ray status), and of this version of Ray and Python?"
-        ) from error
-
-
-def _require_answer(address: str) -> None:
-    """Find out within seconds what Ray finds out within minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise VptkitError(f"--ray-address {address!r}: expected HOST:PORT, or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise MissingError(
-            f"--ray-address {address}: nothing answers there ({error}). Start a cluster with ray "
-            "start --head, or leave the option out to run on this machine."
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray's own words go nowhere, its settings are put back afterwards."""
-    # Ray starts its processes with our environment: no search path leads to the current folder.
-    clean = child_environment()
-    searched = {"PATH": clean.get("PATH", os.defpath), "PYTHONPATH": clean.get("PYTHONPATH", "")}
-    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, *searched)}
-    os.environ.update({**_ENVIRONMENT, **searched})
-    logger = logging.getLogger("ray")
-    level, disabled = logger.level, logging.root.manager.disable
-    logger.setLevel(logging.CRITICAL)
-    logging.disable(logging.ERROR)  # Ray sets levels of its own loggers while it starts
-    try:
-        # What nodes say, as the last words of one that died, Ray prints, whatever it was told.
-        # Our progress keeps the stream that it began with.
-        with (
-            Path(os.devnull).open("w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
-        ):
-            yield
-    finally:
-        logging.disable(disabled)
-        logger.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _as_interrupt(signum: int, frame: FrameType | None) -> None:
-    signal.raise_signal(signal.SIGINT)

@@ -12,5 +12,6 @@ Used where torch and pyarrow are not; `tune.data` adds Parquet and training batc
 - `multilabel_dataset`: images with any number of labels, from any of these and {file: [labels]}.
 - `table_columns`: which column of a table is the image, the label, the split.
 - `table_dataset`: a CSV or JSON lines, a row an image.
+- `tar_members`: a stranger's tar file, member by member.
 - `webdataset`: tar shards of NAME.jpg and NAME.cls.
 """

@@ -15,7 +15,7 @@ from vptkit.images.image_file import list_images
 from vptkit.regular_files import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["ListedImages"]
 
@@ -53,14 +53,22 @@ class ListedImages:
         self._seen[key] = place
         return image
 
+    def named(self, name: str) -> list[Path]:
+        """The images below the list's folder that a name may mean: with or without ending and folders."""
+        return sorted(set(self._images().get(os.path.normpath(name), [])))
+
     def _only(self, where: str, name: str) -> Path:
-        found = sorted(set(self._images().get(os.path.normpath(name), [])))
+        found = self.named(name)
         if len(found) == 1:
             return found[0]
         if not found:
             raise DataError(f"{where}: {name}: no such file below {self._folder}")
+        raise DataError(f"{where}: {self.choice(name, found)}")
+
+    def choice(self, name: str, found: Sequence[Path]) -> str:
+        """As "7 may be one of 2 images: a/7.jpg, b/7.jpg"."""
         named = ", ".join(str(path.relative_to(self._folder)) for path in found[:3])
-        raise DataError(f"{where}: {name} may be one of {len(found)} images: {named}")
+        return f"{name} may be one of {len(found)} images: {named}"
 
     def _images(self) -> dict[str, list[Path]]:
         """Each image below the list by its name and by its path, both also without the ending."""

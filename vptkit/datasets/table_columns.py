@@ -13,7 +13,7 @@ from vptkit.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Columns", "columns_of", "is_known", "not_one_hot", "parse_columns"]
+__all__ = ["Columns", "columns_of", "image_column_of", "is_known", "not_one_hot", "parse_columns"]
 
 _OURS = {"image": "path", "label": "label", "split": "split"}
 _NAMES = {
@@ -98,6 +98,25 @@ def columns_of(
     return Columns(image, None, found["split"], others)
 
 
+def image_column_of(where: object, names: Sequence[str], asked: Mapping[str, str]) -> str:
+    """The column of images of a table that needs no labels.
+
+    Args:
+        where, names, asked: of `columns_of`.
+
+    Raises:
+        DataError: it is not there or there twice, or nothing says which one is meant.
+    """
+    found = _column(where, names, "image", asked)
+    if found is None:
+        held = ", ".join(name.strip()[:40] for name in names[:12])
+        raise DataError(
+            f"{where}: no column of images is known. Say --columns image=NAME, or call it path. Its "
+            f"columns are {held}{', …' if len(names) > 12 else ''}"
+        )
+    return found
+
+
 def is_known(names: Sequence[str], role: str, asked: Mapping[str, str]) -> bool:
     """Whether a column may be the image, the label or the split, by its name."""
     wanted = [asked[role].lower()] if asked.get(role) else _NAMES[role].split()
@@ -157,6 +176,6 @@ def _question(
     option = ",".join(f"{key}={value}" for key, value in said.items())
     held = ", ".join(name.strip()[:40] for name in names[:12]) + (", …" if len(names) > 12 else "")
     return (
-        f"{where}: {why}. Say --columns {option} (vptkit tune, eval), or call them path, label and "
+        f"{where}: {why}. Say --columns {option} (vptkit tune, eval, run), or call them path, label and "
         f"split. Its columns are {held}"
     )

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from typing import TYPE_CHECKING
 
 from vptkit.decoding.image_formats import IMAGE_SUFFIXES
 from vptkit.errors import DataError
 from vptkit.images.image_file import PackedImage
 from vptkit.images.labelled_images import Listing, Row, require_label, split_of_file
-from vptkit.regular_files import open_regular, read_regular
+from vptkit.regular_files import read_regular
+
+from .tar_members import key_and_suffix, tar_members
 
 if TYPE_CHECKING:
+    import tarfile
     from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
@@ -30,7 +32,6 @@ __all__ = ["CLASS_NAMES", "read_shards"]
 CLASS_NAMES = "classnames.txt"
 _MOST_NAMES = 16 << 20  # bytes of it
 _LONGEST_TEXT = 1 << 20  # bytes of a .cls or .json
-_LONGEST_HEADER = 16 << 10  # tarfile takes the square of it in time
 
 
 def read_shards(files: Sequence[Path], root: Path, *, multilabel: bool = False) -> Listing:
@@ -51,19 +52,6 @@ def read_shards(files: Sequence[Path], root: Path, *, multilabel: bool = False) 
         for label, image in _samples(file, multilabel=multilabel)
     )
     return Listing(root, rows, _class_names(root / CLASS_NAMES))
-
-
-class _Bounded:
-    """An archive as tarfile reads it: it reads headers whole, of the size that they say."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.seek, self.tell = stream.seek, stream.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _LONGEST_HEADER:
-            raise tarfile.ReadError(f"it has a header of {size} bytes")
-        return self._stream.read(size)
 
 
 def _class_names(file: Path) -> list[str] | None:
@@ -98,42 +86,13 @@ def _samples(file: Path, *, multilabel: bool) -> Iterator[tuple[object, PackedIm
 
 def _members(file: Path) -> Iterator[tuple[str, str, object]]:
     """Key, suffix, and a PackedImage or a label, of what belongs to samples."""
-    with open_regular(file, DataError) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        try:
-            with tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive:  # type: ignore[call-overload]
-                for member in archive:
-                    archive.members = []  # tarfile would keep them all
-                    _require_within(file, member, size)
-                    key, suffix = _parts(member.name)
-                    if not member.isreg():
-                        continue
-                    if suffix in IMAGE_SUFFIXES:
-                        name = member.name.rpartition("/")[2]
-                        yield key, suffix, PackedImage(file, name, member.offset_data, member.size)
-                    elif suffix in (".cls", ".json"):
-                        yield key, suffix, _label(file, member, stream, suffix)
-        except (tarfile.TarError, RecursionError, ValueError, OverflowError) as error:
-            raise DataError(
-                f"{file}: not a whole plain tar file: {error}. If it is compressed, decompress it."
-            ) from error
-        except OSError as error:
-            raise DataError(f"{file}: {error.strerror}") from error
-
-
-def _require_within(file: Path, member: tarfile.TarInfo, size: int) -> None:
-    """A member is what it says, and is in the file: no holes, no negative size that leads back."""
-    if member.issparse():
-        raise DataError(f"{file}: {member.name} is sparse; write the archive without --sparse")
-    if member.size < 0 or (member.isreg() and member.offset_data + member.size > size):
-        raise tarfile.ReadError(f"{member.name} would have {member.size} bytes")
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """a/b.c.jpg → the key a/b and .c.jpg: the suffix begins at the first dot of the last part."""
-    folder, _, last = name.rpartition("/")
-    key, dot, suffix = last.partition(".")
-    return f"{folder}/{key}" if folder else key, dot + suffix.lower()
+    for member, stream in tar_members(file):
+        key, suffix = key_and_suffix(member.name)
+        if suffix in IMAGE_SUFFIXES:
+            name = member.name.rpartition("/")[2]
+            yield key, suffix, PackedImage(file, name, member.offset_data, member.size)
+        elif suffix in (".cls", ".json"):
+            yield key, suffix, _label(file, member, stream, suffix)
 
 
 def _label(file: Path, member: tarfile.TarInfo, stream: BinaryIO, suffix: str) -> object:

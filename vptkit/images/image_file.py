@@ -41,6 +41,7 @@ __all__ = [
     "ImageFile",
     "Listing",
     "PackedImage",
+    "RecalledImage",
     "class_folders",
     "digest_of_image",
     "encoded",
@@ -79,9 +80,10 @@ _one_large = threading.Lock()
 
 
 class ImageFile(Protocol):
-    """An encoded image: a Path, or a part of a larger file that is read like one.
+    """An encoded image: a Path, or what is read like one: a part of a larger file, an object in a store.
 
-    As text it is what messages call it.
+    As text it is what messages and outputs call it: the same whenever it is looked up, and of no other
+    image. Small, and can be sent to another process.
     """
 
     @property
@@ -124,6 +126,30 @@ class PackedImage:
         if len(content) < self.size:
             raise DataError(f"{self}: the archive ends within this image")
         return content
+
+
+@dataclass(frozen=True, slots=True)
+class RecalledImage:
+    """An image of which an earlier run kept what it is called, and not where it lies.
+
+    Attributes:
+        title: what messages and outputs call it.
+        name: without folders.
+    """
+
+    title: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.title
+
+    def read_bytes(self) -> bytes:
+        """There are none.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(f"{self}: was read by an earlier run, which kept its name alone")
 
 
 class Listing(NamedTuple):

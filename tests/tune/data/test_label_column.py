@@ -11,9 +11,10 @@ parquet = pytest.importorskip("pyarrow.parquet")
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 from tests.support.image_archives import png  # noqa: E402
+from vptkit.arrow_files import parquet_bounds  # noqa: E402
 from vptkit.datasets.multilabel_dataset import read_multilabel  # noqa: E402
 from vptkit.errors import DataError  # noqa: E402
-from vptkit.tune.data import label_column, parquet_bounds  # noqa: E402
+from vptkit.tune.data import label_column  # noqa: E402
 from vptkit.tune.data.dataset_reader import read_label_archives, read_splits  # noqa: E402
 
 NAMES = ["cat", "dog", "bird"]

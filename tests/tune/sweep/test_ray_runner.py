@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import signal
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
 import vptkit
-from tests.support.children import DEVNULL, PIPE, Child, run_child
+from tests.support.children import PIPE, Child, run_child
+from tests.support.ray_clusters import ENVIRONMENT, LIMIT, needs_ray, two_nodes, wait_for
 from vptkit.tune import tune
 from vptkit.tune.sweep.run_sweep import sweep_from_mapping
 
 pytestmark = pytest.mark.long
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="ray is not installed (the extra sweep)"
-)
 COMMAND = [sys.executable, "-m", "vptkit", "sweep"]
-# Ray's own patience with a silent node is 5 × 3 s and more; nothing here waits for a slow network.
-IMPATIENT = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "3000",
-    "RAY_health_check_failure_threshold": "4",
-}
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    **IMPATIENT,
-}
-LIMIT = 240  # seconds; only a hung Ray takes so long
 
 
 @pytest.fixture
@@ -77,13 +58,6 @@ def trials(folder):
     return {trial["number"]: trial for trial in found}
 
 
-def wait_for(held, process):
-    """Poll until something holds, or the process is over."""
-    while not held():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
 def curve(trial):
     return [(record["epoch"], record["val_loss"]) for record in trial["history"]]
 
@@ -94,42 +68,11 @@ def curve_alone(sweep, number, folder):
     return [(record["epoch"], record["val_loss"]) for record in records if record["epoch"]]
 
 
-# Two nodes of one CPU; says their ids, and kills the second when told to.
-CLUSTER = """
-    import os
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import sys
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False},
-    )
-    second = cluster.add_node(num_cpus=1)
-    print(cluster.address, second.node_id, flush=True)
-    sys.stdin.readline()
-    cluster.remove_node(second, allow_graceful=False)
-    print("killed", flush=True)
-    sys.stdin.readline()
-    cluster.shutdown()
-"""
-
-
 @pytest.fixture
-def cluster(tmp_path):
+def cluster():
     """A real Ray cluster with two nodes: its address, the second node's id, how to kill that."""
-    command = [sys.executable, "-c", textwrap.dedent(CLUSTER)]
-    streams = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
-
-    def kill():
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "killed\n"
-
-    with Child(command, **streams, env=ENVIRONMENT, limit=2 * LIMIT) as process:
-        address, node = process.stdout.readline().split()
-        yield address, node, kill
-        process.communicate()
+    with two_nodes() as nodes:
+        yield nodes
 
 
 @needs_ray
@@ -238,8 +181,6 @@ PRUNING = """
 
 
 WORKER = """
-    import signal
-    import sys
     from pathlib import Path
     from types import SimpleNamespace
     import pytest
@@ -250,10 +191,9 @@ WORKER = """
     told = []
     ray_runner.ray = SimpleNamespace(
         get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "a"),
-        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}],
         tune=SimpleNamespace(report=told.append, get_checkpoint=lambda: None),
-        job_config=SimpleNamespace(JobConfig=SimpleNamespace),
     )
+    ray_runner.living_nodes = lambda: [{"Resources": {"CPU": 8.0, "GPU": 2.0}}]
 
     def failing(error):
         def run_trial(*args):
@@ -293,20 +233,6 @@ WORKER = """
     room({}, {"device": ["cpu", "cuda"]})
     with pytest.raises(TargetError, match="asks for 9 CPUs and 1 GPUs"):
         room({}, gpus=1.0, cpus=9.0)
-
-    # Ray takes SIGTERM and makes an exit of it.
-    def init(**named):
-        signal.signal(signal.SIGTERM, lambda *about: sys.exit(15))
-        if early:
-            signal.raise_signal(signal.SIGTERM)
-
-    ray_runner.ray.init = init
-    ray_runner.ray.shutdown = lambda: told.append("shut down")
-    for early in (True, False):
-        with pytest.raises(KeyboardInterrupt), ray_runner._connected(None, 1):
-            signal.raise_signal(signal.SIGTERM)
-        assert told.pop() == "shut down"
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     print("good")
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.cli.shared.option_effect import Rule, require_effect
+from vptkit.cli.shared.option_effect import Rule
 from vptkit.errors import VptkitError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vptkit.runtime.layers.layer_time import LayerProfile
     from vptkit.runtime.layers.profile_layers import LayerOptions
 
-__all__ = ["LAYER_OPTIONS", "emit_layers", "profile_by_layer", "require_layer_options"]
+__all__ = ["LAYER_OPTIONS", "LAYER_RULES", "emit_layers", "profile_by_layer"]
 
 LAYER_OPTIONS = ("trace", "export_profile", "export_times", "export_layer_info")
 _OTHERS = (
@@ -22,26 +22,15 @@ _OTHERS = (
     *("loadgen_logs", "min_duration", "on", "pin_clocks", "plot", "power", "python", "queries"),
     *("ssh_option", "streams", "target_qps"),
 )
-_RULES = (
+LAYER_RULES = (
     Rule(LAYER_OPTIONS, "--layers", lambda settings: bool(settings["layers"])),
-    Rule(_OTHERS, "a profile without --layers", lambda settings: not settings["layers"]),
+    Rule(
+        _OTHERS,
+        "a profile of whole runs, and --layers takes them apart",
+        lambda settings: not settings["layers"],
+        "Leave it or --layers away.",
+    ),
 )
-
-
-def require_layer_options(given: Mapping[str, Any]) -> None:
-    """Refuse options of --layers without it, and others with it.
-
-    Args:
-        given: the command's options by name.
-
-    Raises:
-        VptkitError: an option that has no effect.
-    """
-    usual = {"energy": 0.0, "streams": 1, "python": "python3"}
-    named = {
-        name for name, value in given.items() if value not in (None, False, [], usual.get(name))
-    }
-    require_effect(named, given, _RULES)
 
 
 def emit_layers(bundles: Sequence[Path], given: Mapping[str, Any]) -> None:

@@ -63,6 +63,7 @@ def serve(
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="One JSON line a request on standard error.")
     ] = False,
+    page: Annotated[bool, typer.Option("--ui", help="Also a page for browsers, at /ui/.")] = False,
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -88,6 +89,10 @@ def serve(
     """Answer over HTTP: KServe v2, images as they are, many adapters in one batch."""
     _require_triton(triton_backend, instances, k8s_image, triton, print_k8s=print_k8s)
     if triton is not None or print_k8s:
+        if page:
+            raise VptkitError(
+                "--ui does not go with --triton: the page is part of vptkit's own server"
+            )
         if token_file is not None or admin_token_file is not None or open_to_all:
             raise VptkitError(
                 "--token-file, --admin-token-file and --open do not go with --triton: Triton asks "
@@ -131,6 +136,7 @@ def serve(
         decode=decode,
         decode_threads=decode_threads,
         log_requests=log_requests,
+        page=page,
         threads=threads,
         trust_engines=trust_engines,
     )
@@ -148,6 +154,8 @@ def _say_ready(application: Any, address: str) -> None:
     first = models[0].bundle.adapter_names
     query = f"?adapter={quote(first[0])}" if len(first) > 1 or len(models) > 1 else ""
     tell(f"try: curl --data-binary @photo.jpg '{address}/predict{query}'", sys.stdout)
+    if application.page:
+        tell(f"page: {address}/ui/", sys.stdout)
 
 
 def _require_triton(

@@ -44,3 +44,9 @@ def test_the_extra_is_named(vptkit, make_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, err = vptkit("serve", make_bundle())
     assert (code, 'pip install "vptkit[serve]"' in err) == (5, True)
+
+
+def test_the_page_is_not_tritons(vptkit, make_bundle, tmp_path):
+    code, _, err = vptkit("serve", make_bundle(), "--ui", "--triton", tmp_path / "models")
+    assert (code, "--ui does not go with --triton" in err) == (2, True)
+    assert not (tmp_path / "models").exists()

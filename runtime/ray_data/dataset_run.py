@@ -1,0 +1,221 @@
+"""Batches on Ray Data: numbers → actors that hold sessions → parts of answers.
+
+Ray Data hands out the batches, starts an actor again whose node has died, writes the parts, and
+notes which batches are in them (its checkpoint, in two phases from Ray 2.55 on). What is noted is
+not answered again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.checkpoint import CheckpointConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vptkit.cluster.cluster_address import LOCAL
+from vptkit.cluster.connection import connected, living_nodes
+from vptkit.cluster.quiet_ray import quiet
+from vptkit.errors import OutputError, VptkitError
+from vptkit.runtime.bulk.parquet_file import pyarrow_and_parquet
+
+from .actor_share import share_of
+from .batch_worker import BatchWorker, require_shared
+from .gathered_answers import GatheredAnswers, remember
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vptkit.progress import Progress
+
+    from .actor_share import ActorShare
+    from .batch_worker import WorkOrder
+    from .parts_folder import PartsFolder
+
+__all__ = ["answer_batches"]
+
+_ID = "id"
+_BLOCK = (
+    512  # images that are answered in one go and lie in one part: what a kill can cost an actor
+)
+_BLOCKS = 4  # for each actor at least, so that none waits long for the last one
+_TRIES = 3
+_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # C++ that writes past our standard error
+_FILTER = 256 << 20  # bytes of memory of the actor that reads Ray's notes; by default 1 GiB
+_LOOK_S = 0.5  # seconds between two looks at how far the work is
+
+
+def answer_batches(
+    order: WorkOrder,
+    parts: PartsFolder,
+    *,
+    address: str,
+    threads: int | None,
+    actors: int | None,
+    progress: Progress,
+) -> None:
+    """Answer the batches that are not answered yet.
+
+    Args:
+        order: what the nodes are told; its threads are not looked at.
+        parts: their images, and where the answers go.
+        address: of the cluster (`vptkit.cluster.connection.connected`).
+        threads, actors: of `vptkit.runtime.ray_data.actor_share.share_of`.
+        progress: is told of finished images, those of earlier runs among them.
+
+    Raises:
+        MissingError: no cluster answers.
+        TargetError: no node can hold an actor.
+        VptkitError: a node lacks something that it needs.
+        OutputError: parts go away again and again.
+    """
+    cpus = len(os.sched_getaffinity(0)) if address == LOCAL else None
+    with quiet(_ENVIRONMENT), connected(address, cpus):
+        share = share_of(living_nodes(), order.backend, threads, actors)
+        order = replace(order, threads=share.cpus)
+        _require_nodes(order, share)
+        for _ in range(_TRIES):
+            with _watched(parts, order.batch, progress), _causes():
+                _write_answers(order, parts, share)
+            answers = GatheredAnswers(parts.answers, parts.batches)
+            if not answers.missing:
+                return
+            remember(answers, parts.checkpoint, _ID)
+    raise OutputError(
+        f"{parts.answers}: {answers.missing} of {parts.batches} batches are in no part, though Ray "
+        "has written them. Do all nodes reach this folder? The same command goes on."
+    )
+
+
+def _require_nodes(order: WorkOrder, share: ActorShare) -> None:
+    """Ask each node whether it has what it needs; one that dies meanwhile is Ray's business."""
+    look = ray.remote(require_shared)
+    asked = [
+        look.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(order)
+        for node in share.nodes
+    ]
+    for answer in asked:
+        with _causes(), contextlib.suppress(ray.exceptions.RaySystemError):
+            ray.get(answer)
+
+
+def _write_answers(order: WorkOrder, parts: PartsFolder, share: ActorShare) -> None:
+    context = ray.data.DataContext.get_current()
+    before = context.checkpoint_config, context.enable_progress_bars
+    context.checkpoint_config = _notes(order.parts / parts.checkpoint.name)
+    context.enable_progress_bars = False
+    batches = max(1, min(_BLOCK // order.batch, parts.batches // (_BLOCKS * share.actors)))
+    blocks = -(-parts.batches // batches)
+    try:
+        # What is not an actor takes no CPU: on a small cluster Ray would wait for one for ever.
+        numbers = ray.data.read_datasource(
+            _Batches(parts.batches), override_num_blocks=blocks, num_cpus=0, concurrency=1
+        )
+        answers = numbers.map_batches(
+            BatchWorker,
+            fn_constructor_args=(order,),
+            batch_size=None,
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            # Not a fixed number: one whose node died may find no other.
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=share.actors, initial_size=share.actors
+            ),
+        )
+        answers.write_parquet(
+            str(order.parts / parts.answers.name),
+            ray_remote_args={"num_cpus": 0},
+            concurrency=len(share.nodes),
+        )
+    finally:
+        context.checkpoint_config, context.enable_progress_bars = before
+
+
+def _notes(folder: Path) -> CheckpointConfig:
+    folder.mkdir(exist_ok=True)
+    config = CheckpointConfig(_ID, str(folder), delete_checkpoint_on_success=False)
+    config.checkpoint_actor_memory_bytes = _FILTER  # eight bytes a batch
+    config.checkpoint_actor_pool_max_size = 1
+    return config
+
+
+class _Batches(ray.data.Datasource):  # type: ignore[misc]  # Ray has no types
+    """The numbers 0 to n - 1; as `ray.data.range`, which cannot do without a CPU."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes."""
+        return 8 * self._count
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **_named: Any) -> list[ray.data.ReadTask]:
+        """One for each block."""
+        tasks = []
+        for numbers in np.array_split(np.arange(self._count), parallelism):
+            about = {"num_rows": len(numbers), "size_bytes": numbers.nbytes}
+            metadata = BlockMetadata(**about, input_files=None, exec_stats=None)
+            block = functools.partial(_block, int(numbers[0]), len(numbers))
+            tasks.append(ray.data.ReadTask(block, metadata))
+        return tasks
+
+
+def _block(first: int, count: int) -> list[Any]:
+    return [pyarrow_and_parquet()[0].table({_ID: np.arange(first, first + count)})]
+
+
+@contextlib.contextmanager
+def _causes() -> Iterator[None]:
+    """What a worker raised, instead of what Ray makes of it."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, VptkitError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+@contextlib.contextmanager
+def _watched(parts: PartsFolder, batch: int, progress: Progress) -> Iterator[None]:
+    """Tell of what Ray has noted while the block runs."""
+    over, known, told = threading.Event(), {}, 0
+
+    def look() -> None:
+        nonlocal told
+        while not over.wait(_LOOK_S):
+            with contextlib.suppress(OSError, ValueError):
+                for file in parts.checkpoint.glob("*.parquet"):
+                    if file.name not in known and ".pending." not in file.name:
+                        known[file.name] = _rows(file)
+            done = min(sum(known.values()) * batch, parts.images)
+            if done > told:
+                progress.update(done - told)
+                told = done
+
+    watch = threading.Thread(target=look, name="vptkit-ray-progress", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def _rows(file: Path) -> int:
+    _, parquet = pyarrow_and_parquet()
+    return int(parquet.read_metadata(file).num_rows)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+
+from vptkit.cluster.quiet_ray import nowhere, quiet
+
+
+def test_quiet_is_over_afterwards(capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"relative{os.pathsep}/absolute")
+    monkeypatch.setenv("RAY_X", "old")
+    before = dict(os.environ)
+    with contextlib.suppress(KeyError), quiet({"RAY_X": "new"}):
+        assert os.environ["RAY_X"] == "new"
+        assert os.environ["PYTHONPATH"] == "/absolute"
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        sys.stdout.write("out")
+        sys.stderr.write("error")
+        logging.getLogger("ray").error("logged")
+        raise KeyError
+    assert capsys.readouterr() == ("", "")
+    assert dict(os.environ) == before
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_nowhere_is_for_a_moment(capfd):
+    with contextlib.suppress(KeyError), nowhere():
+        os.write(2, b"lost")
+        raise KeyError
+    os.write(2, b"kept")
+    assert capfd.readouterr().err == "kept"
