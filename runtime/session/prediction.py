@@ -91,14 +91,14 @@ def predict(
         )
     live = is_live(sources)
     size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
-    ahead = 0 if live else max(_READ_AHEAD, 2 * size * runs)
+    at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
+    ahead = max(_READ_AHEAD, (at_once + 1) * size) if at_once else 0
     preprocess = session.bundle.preprocess.reading(decode)
     inputs = inputs_of(sources)
     images = decoded(
         inputs if live else _fetched(inputs), preprocess, workers=workers, read_ahead=ahead
     )
     known = None if reject is None else open_typicality(session.bundle, reject)
-    at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
     found = _predictions(session, name, images, top_k, size, at_once)
     return found if known is None or reject is None else _judged(found, known, reject)
 
@@ -201,9 +201,8 @@ def _classify(
     first: int,
 ) -> Iterator[Prediction]:
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
-    answers = session.answers(np.stack(pixels), adapter) if pixels else {}
-    labels = session.bundle.labels_of(adapter)  # behind the run: it may have been replaced
-    thresholds = session.bundle.thresholds_of(adapter)
+    answers, bundle = _steadily(session, pixels, adapter)
+    labels, thresholds = bundle.labels_of(adapter), bundle.thresholds_of(adapter)
     rows = iter(range(len(pixels)))
     for index, (image, item) in enumerate(portion, first):
         path = None if isinstance(image, HeldImage) else image
@@ -214,6 +213,20 @@ def _classify(
         found = {name: value[row].copy() for name, value in answers.items()}
         head = Prediction(path=path, index=index, adapter=adapter)
         yield answered(head, found, labels, thresholds, top_k, str(image))
+
+
+def _steadily(
+    session: Session, pixels: list[NDArray[np.uint8]], adapter: str
+) -> tuple[dict[str, NDArray[np.float32]], Bundle]:
+    """Answers, and the bundle that they are of: a run takes over a bank's change, also for others."""
+    if not pixels:
+        return {}, session.bundle
+    batch = np.stack(pixels)
+    while True:
+        bundle = session.bundle
+        answers = session.answers(batch, adapter)
+        if session.bundle is bundle:
+            return answers, bundle
 
 
 def answered(

@@ -208,6 +208,26 @@ def test_images_are_decoded_while_a_batch_is_run(make_bundle, colour_folders, mo
     assert len(list(predict(session, [colour_folders], batch=2))) == 12
 
 
+def test_a_batch_whose_bundle_changes_meanwhile_is_run_again_with_the_new_labels(
+    make_bundle, colour_folders
+):
+    old, new = (open_bundle(make_bundle(labels=labels)) for labels in (("a", "b", "c"), "def"))
+
+    class Replaced(Meeting):
+        calls = 0
+
+        def __call__(self, batch):
+            self.calls += 1
+            if self.calls == 1:
+                session.bundle = new  # as another run does that sees the change first
+            return np.zeros((len(batch), 3), np.float32)
+
+    session = GraphSession(bundle=old, backend="cpu", graph=Replaced(1))
+    (found,) = predict(session, [colour_folders / "red" / "0.png"])
+    assert [label for label, _ in found.top] == ["d", "e", "f"]
+    assert session.graph.calls == 2
+
+
 def test_what_a_run_raises_is_raised(make_bundle, colour_folders):
     class Failing(Meeting):
         def __call__(self, batch):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.support.command_errors import assert_error
 from vptkit.cli.run_command.run import run
+from vptkit.runtime.session.prediction import predict
 
 CPU = "backend cpu: there is no GPU to use\n"
 
@@ -26,6 +27,23 @@ def test_run_prints_one_object_a_line(vptkit, make_bundle, colour_folders):
     assert (code, err, len(documents)) == (0, CPU, 8)
     assert [d["top"][0]["label"] for d in documents] == ["red"] * 4 + ["blue"] * 4
     assert documents[0]["adapter"] == "tiny"
+
+
+@pytest.mark.parametrize(("folder", "expected"), [(True, (1, 2)), (False, (2, 1))])
+def test_a_folder_is_answered_in_several_batches_at_once(
+    vptkit, make_bundle, colour_folders, monkeypatch, folder, expected
+):
+    seen = []
+
+    def watched(session, sources, **options):
+        seen.append((session.threads, options["runs"]))
+        return predict(session, sources, **options)
+
+    monkeypatch.setattr("vptkit.runtime.session.prediction.predict", watched)
+    sources = [colour_folders] if folder else [colour_folders / "red" / "0.png"]
+    code, out, _ = vptkit("run", make_bundle(), *sources, "--threads", "2", "--json")
+    assert (code, seen) == (0, [expected])
+    assert len(out.splitlines()) == (12 if folder else 1)
 
 
 def test_run_for_people(vptkit, make_bundle, colour_folders):
