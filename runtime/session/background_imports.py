@@ -20,7 +20,7 @@ def importing(*names: str) -> Iterator[None]:
     What cannot be imported is left to whoever needs it, and hears why.
 
     Args:
-        names: modules that import nothing which the block imports, and nothing in a circle.
+        names: modules that are part of no circle of imports; the block may import them, too.
     """
     thread = threading.Thread(target=_import, args=(names,), name="vptkit-imports", daemon=True)
     thread.start()

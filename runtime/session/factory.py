@@ -9,9 +9,6 @@ from vptkit.errors import VptkitError
 from vptkit.formats.bundle import open_bundle, read_steadily
 from vptkit.runtime.backends.selection import means_cpu, open_graph
 
-from .baked_session import GraphSession
-from .bank_session import BankSession
-
 if TYPE_CHECKING:
     from vptkit.formats.bundle import Bundle
 
@@ -68,6 +65,10 @@ def open_session(
 
 def _session(bundle: Bundle, backend: str | None, threads: int | None, **options: bool) -> Session:
     opened = open_graph(bundle, backend, threads, **options)
+    # After the graph: `background_imports` may have loaded them meanwhile
+    from .baked_session import GraphSession
+    from .bank_session import BankSession
+
     if bundle.layout == "bank":
         return BankSession(bundle, opened.backend, opened.graph, opened.explanation)
     return GraphSession(

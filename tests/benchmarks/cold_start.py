@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -99,9 +100,15 @@ def parts_of(bundle: Path, image: Path, checkout: Path = _ROOT) -> dict[str, flo
 
 def _run(command: list[str], checkout: Path) -> subprocess.CompletedProcess[str]:
     # Byte code is written, as in an installation
-    environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": _BYTE_CODE}
+    environment = os.environ | {
+        "PYTHONPATH": str(checkout.resolve()),
+        "PYTHONPYCACHEPREFIX": _BYTE_CODE,
+    }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # Not from the present folder, where `python -m` would find another vptkit
+    return subprocess.run(
+        command, cwd="/", env=environment, capture_output=True, text=True, check=True
+    )
 
 
 def main() -> None:
@@ -112,16 +119,18 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="Another checkout of vptkit.")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--patience", type=float, default=600.0, help="Seconds.")
+    parser.add_argument("--others", type=float, default=SHARE, help="Cores that others may take.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = args.bundle or bundle_of(args.model, 1, Path(folder))
+        bundle = (args.bundle or bundle_of(args.model, 1, Path(folder))).resolve()
         image = Path(folder) / "image.jpg"
         pixels = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(image)
-        measure(bundle, image, args.before, args.rounds, args.patience)
+        turns = functools.partial(quiet_turns, patience=args.patience, share=args.others)
+        measure(bundle, image, args.before, args.rounds, turns)
 
 
-def measure(bundle: Path, image: Path, before: Path | None, rounds: int, patience: float) -> None:
+def measure(bundle: Path, image: Path, before: Path | None, rounds: int, turns: Any) -> None:
     """Print medians, ratios to the bare program, and the parts."""
     ours = [sys.executable, "-m", "vptkit", "run", str(bundle), str(image), "--backend", "cpu"]
     bare = [sys.executable, "-c", BARE, str(bundle / "model.onnx"), str(image)]
@@ -136,15 +145,15 @@ def measure(bundle: Path, image: Path, before: Path | None, rounds: int, patienc
     load = os.getloadavg()[0]
     print(f"onnxruntime {onnxruntime.__version__}, {rounds} rounds, load {load:.2f} at the start")
     print(f"{detect_machine()}\n")
-    found, left_out = quiet_turns(calls, rounds, patience=patience)
-    print(f"{left_out} runs left out, in which others took more than {SHARE} of a core")
+    found, left_out = turns(calls, rounds)
+    print(f"{left_out} runs left out, in which others worked")
     kept = min(map(len, found.values()))
     seconds = {name: np.array(values[:kept]) for name, values in found.items()}
     for name in calls:
         against = "" if name == "bare" else f" | {ratios(seconds['bare'], seconds[name])}"
         print(f"{name}: {1000 * np.median(seconds[name]):.0f} ms of {kept} rounds{against}")
     parts = {name: functools.partial(parts_of, bundle, image, c) for name, c in checkouts.items()}
-    for name, taken in quiet_turns(parts, max(rounds // 2, 3), patience=patience)[0].items():
+    for name, taken in turns(parts, max(rounds // 2, 3))[0].items():
         print(f"\nparts of {name}, median ms:")
         for part in taken[0]:
             print(f"  {part}: {1000 * np.median([one[part] for one in taken]):.0f}")

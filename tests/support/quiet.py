@@ -40,7 +40,11 @@ class Others:
 
 
 def quiet_turns(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, *, patience: float = 600.0
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    patience: float = 600.0,
+    share: float = SHARE,
 ) -> tuple[dict[str, list[Any]], int]:
     """What each call returned, in a random order, in rounds that nobody disturbed.
 
@@ -50,6 +54,8 @@ def quiet_turns(
         calls: name → what is measured.
         rounds: of each.
         patience: seconds; then it ends with fewer.
+        share: of a core that others may take; more than there are keeps every round, as of a process
+            that goes before all others.
 
     Returns:
         Name → values, and how many calls were left out.
@@ -62,10 +68,10 @@ def quiet_turns(
     end = time.monotonic() + patience
     for _ in range(rounds):
         for name in map(str, rng.permutation(list(calls))):
-            while _waits_for_stillness(end):
+            while _waits_for_stillness(end, share):
                 with others.watched():
                     value = calls[name]()
-                if others.cores <= SHARE:
+                if others.cores <= share:
                     found[name].append(value)
                     break
                 left_out += 1
@@ -74,13 +80,13 @@ def quiet_turns(
     return found, left_out
 
 
-def _waits_for_stillness(end: float) -> bool:
+def _waits_for_stillness(end: float, share: float) -> bool:
     """Whether others kept still for a moment before the end."""
     while time.monotonic() < end:
         others = Others()
         with others.watched():
             time.sleep(_PAUSE)
-        if others.cores <= SHARE:
+        if others.cores <= share:
             return True
     return False
 

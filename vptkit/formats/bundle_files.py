@@ -223,12 +223,14 @@ def _checked_meanwhile(
 
     with _regular(path, handle, name) as stream, ThreadPoolExecutor(1, "vptkit-digest") as pool:
         before = stamp_of(stream)
-        taken = pool.submit(sha256_of_stream, stream)
+        taken = None
         try:
             _require_closed(path, name, stream, files)
+            taken = pool.submit(sha256_of_stream, stream)  # its thread would hold the walk up
             yield stream
         finally:  # a graph that was damaged need not load: the digest says why
-            _require_digest(path, name, taken.result(), files[name])
+            found = sha256_of_stream(stream) if taken is None else taken.result()
+            _require_digest(path, name, found, files[name])
         if stamp_of(stream) != before:
             before = _verify(path, name, stream, files[name], files)
         stamps[name] = before

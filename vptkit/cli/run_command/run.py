@@ -30,6 +30,7 @@ __all__ = ["run"]
 
 # What the first image needs, imported while the graph is loaded
 _SOON = (
+    *("vptkit.runtime.session.baked_session", "vptkit.runtime.session.bank_session"),
     *("PIL.JpegImagePlugin", "vptkit.runtime.bulk.named_sources"),
     "vptkit.runtime.bulk.prediction_writers",
 )
