@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["noted_scores", "quality_facts"]
 
 _PAIRS = 10  # of classes that are confused
+_ROWS = 500  # of a table, so that a page of ImageNet-21k stays small; the worst come first
 _OOD = "ood"  # the split of the same classes, from elsewhere
 
 
@@ -85,7 +86,7 @@ def quality_facts(
         "headline": verdict(result),
         "scores": score_lines(result)[:-1],
         "notes": result.notes,
-        "table": {"head": head, "rows": rows},
+        "table": _table(head, rows),
         "pairs": pair_rows(result, _PAIRS),
         "confusion": inline_svg(confusion, f"confusion matrix of {name}"),
         "classes": inline_svg(class_figure(result), f"accuracy by class of {name}"),
@@ -211,6 +212,10 @@ def _of_several(result: MultilabelEvaluation) -> dict[str, Any]:
         "headline": headline,
         "scores": scores,
         "notes": result.notes,
-        "table": {"head": head, "rows": rows},
+        "table": _table(head, rows),
         "top1": None,
     }
+
+
+def _table(head: list[str], rows: list[list[str]]) -> dict[str, Any]:
+    return {"head": head, "rows": rows[:_ROWS], "left_out": max(0, len(rows) - _ROWS)}

@@ -11,6 +11,7 @@ from PIL import Image
 
 from vptkit.errors import OutputError
 from vptkit.plot_text import inline_svg
+from vptkit.runtime.evaluation import confusion_plot
 from vptkit.runtime.evaluation.confusion_plot import (
     _colours,
     _drawn,
@@ -79,6 +80,13 @@ def test_each_cell_says_what_it_is():
         "&lt;a&gt; answered as b: 1 of 4, 25.0 %",
         "b answered as b: 2 of 2, 100.0 %",
     ]
+
+
+def test_of_very_many_cells_those_that_count_most_have_a_text(monkeypatch):
+    monkeypatch.setattr(confusion_plot, "_EXPLAINED", 2)
+    figure = confusion_figure(judged([[3, 1], [2, 4]], "ab"), hovered=True)
+    titles = re.findall("<title>(.*?):", inline_svg(figure, "confusion"))
+    assert titles == ["a answered as a", "b answered as b"]
 
 
 def test_another_suffix(tmp_path):

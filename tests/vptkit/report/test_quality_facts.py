@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")
 
+from vptkit.report import quality_facts as quality_facts_module
 from vptkit.report.quality_facts import noted_scores, quality_facts
 from vptkit.report.report_settings import ReportSettings
 from vptkit.runtime.session.factory import open_session
@@ -45,6 +46,13 @@ def test_ood_and_nearest_where_they_are_known(make_bundle, colour_folders, tmp_p
     assert of.startswith("100.0 % (8 of 8;")
     assert found["mistakes"][0]["nearest"]["name"] == "train/green/3.png"
     assert found["compared"] == 12
+
+
+def test_a_table_of_very_many_classes_is_cut(make_bundle, colour_folders, monkeypatch):
+    monkeypatch.setattr(quality_facts_module, "_ROWS", 2)
+    table = facts(make_bundle(), colour_folders)["table"]
+    assert [row[0] for row in table["rows"]] == ["green", "red"]
+    assert table["left_out"] == 1
 
 
 def test_several_labels_have_their_figures(make_bundle, colour_folders):
