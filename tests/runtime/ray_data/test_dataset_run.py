@@ -80,7 +80,6 @@ LOSING = """
     import ray
     from pyarrow import parquet
     from vptkit.errors import DataError, OutputError
-    from vptkit.progress import SILENT
     from vptkit.runtime.ray_data import dataset_run
     from vptkit.runtime.ray_data.batch_worker import WorkOrder
     from vptkit.runtime.ray_data.gathered_answers import GatheredAnswers
@@ -102,7 +101,7 @@ LOSING = """
             (parts.path / name).mkdir(exist_ok=True)
         losses = iter(losses)
 
-        def write(order, parts, share):
+        def write(order, share):
             lost = next(losses)
             notes = [parquet.read_table(f)["id"].to_pylist() for f in parts.checkpoint.iterdir()]
             told.append(sorted(sum(notes, [])))
@@ -118,8 +117,7 @@ LOSING = """
         dataset_run._write_answers = write
 
     def answer(parts, **asked):
-        asked = {"address": "auto", "threads": None, "actors": None, "progress": SILENT, **asked}
-        dataset_run.answer_batches(order, parts, **asked)
+        dataset_run.run_dataset(order, address="auto", **asked)
 
     with opened_parts(folder / "x.csv", {}) as parts:
         parts.take_up([Path(f"{i}.png") for i in range(9)], 2)
