@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from ray.data.block import BlockMetadata
 from ray.data.checkpoint import CheckpointConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from vptkit import errors
 from vptkit.cluster.cluster_address import LOCAL
 from vptkit.cluster.connection import connected, living_nodes
 from vptkit.cluster.quiet_ray import quiet
@@ -46,6 +48,8 @@ _BLOCK = (
 )
 _BLOCKS = 4  # for each actor at least, so that none waits long for the last one
 _TRIES = 3
+# In a traceback: of ours, to the end of what it says
+_RAISED = re.compile(r"^vptkit\.errors\.(\w+): (node .*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _FILTER = 256 << 20  # bytes of memory of the actor that reads Ray's notes; by default 1 GiB
 
 
@@ -165,13 +169,17 @@ def _block(first: int, count: int) -> list[Any]:
 
 @contextlib.contextmanager
 def _causes() -> Iterator[None]:
-    """What a worker raised, instead of what Ray makes of it."""
+    """What a worker raised, instead of what Ray makes of it.
+
+    Ray Data wraps it into an exception of its own, of which only the text arrives here.
+    """
     try:
         yield
     except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, VptkitError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, VptkitError):
+            raise cause from None
+        if found := _RAISED.search(str(error)):
+            kind: type[VptkitError] = getattr(errors, found[1], VptkitError)
+            raise kind(found[2].strip()) from None
+        raise

@@ -133,10 +133,16 @@ LOSING = """
         with pytest.raises(OutputError, match="1 of 5 batches are in no part"):
             answer(parts)
 
-    # What a worker raised comes out of what Ray makes of it.
+    # What a worker raised comes out of what Ray makes of it: itself, or its text.
     with pytest.raises(DataError, match="^node a: gone$"), dataset_run._causes():
-        inner = ray.exceptions.RayTaskError("f", "trace", DataError("node a: gone"))
-        raise ray.exceptions.RayTaskError("g", "trace", inner)
+        raise ray.exceptions.RayTaskError("f", "trace", DataError("node a: gone"))
+    def failing(batch):
+        raise DataError("node a: gone, and more of it")
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    with pytest.raises(DataError, match="^node a: gone, and more of it$"), dataset_run._causes():
+        ray.data.range(1).map_batches(failing).materialize()
+    ray.shutdown()
     with pytest.raises(ray.exceptions.RayTaskError), dataset_run._causes():
         raise ray.exceptions.RayTaskError("f", "trace", ZeroDivisionError())
     print("good")
