@@ -5,6 +5,8 @@
 - `doctor`: `vptkit doctor`.
 - `engine_build`: `vptkit build`.
 - `evaluation`: parity and accuracy.
+- `http_server`: `vptkit serve`.
+- `layers`: `vptkit profile --layers`.
 - `inputs`: what users name → images: lists, archives, stores.
 - `loadgen`: MLPerf's load generator asks a bundle.
 - `frame_answers`: videos and cameras, answered.
@@ -12,7 +14,7 @@
 - `profile`: `vptkit profile`.
 - `ray_data`: a run on many machines.
 - `remote`: `profile --on`.
-- `serving`: `vptkit serve`.
+- `serving`: models that many ask at once.
 - `session`: a bundle that answers: `open_session`.
 - `settings`: the documented name of `profile_bundles`.
 - `stores`: object stores through fsspec.

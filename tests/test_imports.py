@@ -48,12 +48,19 @@ EXCEPTIONS = {
     "vptkit.runtime.backends.onnxruntime_library": {"onnxruntime"},
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
     "vptkit.runtime.ray_data.dataset_run": {"ray"},
+    "vptkit.runtime.profile.latency_plots": {"matplotlib"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.runtime.loadgen.run_loadgen": {"mlperf_loadgen"},
-    "vptkit.runtime.serving.application": {"starlette"},
+    "vptkit.runtime.http_server.answer_routes": {"starlette"},
+    "vptkit.runtime.http_server.application": {"starlette"},
+    "vptkit.runtime.http_server.bank_routes": {"starlette"},
+    "vptkit.runtime.http_server.endpoint": {"starlette"},
+    "vptkit.runtime.http_server.page_routes": {"starlette"},
+    "vptkit.runtime.http_server.server_process": {"uvicorn"},
+    "vptkit.runtime.http_server.server_state": {"starlette"},
+    "vptkit.runtime.http_server.upload_form": {"starlette"},
     "vptkit.runtime.serving.metrics": {"prometheus_client"},
-    "vptkit.runtime.serving.server_process": {"uvicorn"},
     "vptkit.runtime.streams.pyav_source": {"av"},
     "vptkit.runtime.frame_answers.annotated_video": {"av"},
     "vptkit.runtime.streams.gstreamer_library": {"gi"},
@@ -70,6 +77,7 @@ LAZY = {
     "vptkit.tune.run.learning_curves": {"matplotlib"},
     "vptkit.tune.run.rescale_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
+    "vptkit.runtime.profile.latency_plots": {"matplotlib"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
     "vptkit.runtime.evaluation.confusion_plot": {"matplotlib"},
     "vptkit.plot_text": {"matplotlib"},
@@ -129,7 +137,7 @@ def forbidden(name: str, source: str) -> set[str]:
     tree = ast.parse(source)
     found, loaded = names_in(tree), eager(tree)
     wrong = {n.partition(".")[0] for n in found} & BANNED
-    if name.startswith(("vptkit.api.", "vptkit.cli.", "vptkit.demo.")):
+    if name.startswith(("vptkit.api.", "vptkit.cli.", "vptkit.demo.", "vptkit.report.")):
         return wrong | rooms(loaded) | (third_parties(loaded) - {"typer"})
     wrong |= third_parties(found) - THIRD_PARTIES[room_of(name)] - EXCEPTIONS.get(name, set())
     return wrong | (third_parties(loaded) & LAZY.get(name, set()))
@@ -182,6 +190,7 @@ def test_modules_keep_to_their_third_parties(name):
         ("vptkit.runtime.session.factory", "import torch", "torch"),
         ("vptkit.runtime.session.factory", "def f():\n import onnx.helper", "onnx"),
         ("vptkit.runtime.session.factory", "from onnxruntime import Session", "onnxruntime"),
+        ("vptkit.runtime.profile.latency_plots", "import matplotlib.pyplot", "matplotlib"),
         ("vptkit.runtime.profile.profile_plot", "import matplotlib.pyplot", "matplotlib"),
         ("vptkit.export.fold.equations", "def f():\n import torch", "torch"),
         ("vptkit.cli.entry", "import numpy", "numpy"),
@@ -230,7 +239,7 @@ def test_no_module_name_occurs_twice():
     names = Counter(
         name.rpartition(".")[2]
         for name in CODE
-        if not name.startswith(("vptkit.cli", "vptkit.demo"))
+        if not name.startswith(("vptkit.cli", "vptkit.demo", "vptkit.report"))
     )
     assert {name for name, count in names.items() if count > 1} == set(SAME_NAME)
 

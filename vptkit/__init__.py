@@ -19,6 +19,7 @@ Shape alphabet, used in every docstring:
 - `formats`: what is written to disk: adapters, bundles, weights.
 - `images`: image files, labelled sets of them, pixels.
 - `paths`: what lies at a path, and what was meant where it is something else.
+- `report`: one HTML page about bundles, for `vptkit report`.
 - `scores`: how good answers are, and how sure that is.
 - `atomic_files`: files that appear whole or not at all.
 - `part_files`: where those are made, and what killed runs left of them.

@@ -8,8 +8,11 @@ So matplotlib is imported by this module only; `tests/test_imports.py` sees to i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
+import io
 import os
+import re
 import sys
 import warnings
 from importlib.util import find_spec
@@ -23,18 +26,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 __all__ = [
     "PLOT_SUFFIXES",
     "can_draw",
+    "hover",
     "in_plot",
+    "inline_svg",
     "new_figure",
     "plain_pictures",
+    "require_matplotlib",
     "require_plot",
 ]
 
 PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+_HOVER = "hover"  # the gid of what has a text; then one of its own, hover-0, hover-1, …
+# Our ink → the page's, light or dark; white and the colours of data stay
+_INKS = {
+    "#000000": "var(--ink)",
+    "#22262b": "var(--ink)",
+    "#6b7078": "var(--faint)",
+    "#b8bcc2": "var(--grey)",
+    "#e6e8ea": "var(--line)",
+    "#e6e8eb": "var(--line)",
+}
 _SETTINGS = "matplotlibrc"  # relative: the first place where matplotlib looks
 
 
@@ -49,8 +66,17 @@ def require_plot(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: plots are written as {', '.join(PLOT_SUFFIXES)}")
     require_absent(path, force=force)
     require_writable(path)
+    require_matplotlib("plot", "a plot")
+
+
+def require_matplotlib(extra: str, purpose: str) -> None:
+    """Find out, without importing it, whether matplotlib is there.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     if find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", "plot", "a plot")
+        raise MissingExtraError("matplotlib", extra, purpose)
 
 
 def in_plot(name: object, longest: int = 80) -> str:
@@ -100,6 +126,76 @@ def new_figure(width: float, height: float, *, dpi: int | None = None) -> Figure
         figsize=(width, height), dpi=dpi, layout="constrained"
     )
     return made
+
+
+def hover(artist: Artist, text: str) -> None:
+    """What `inline_svg` shows while the pointer is over a part of a figure."""
+    artist.set_gid(_HOVER)
+    artist.set_label(f"_{text}")  # with _ no legend has it
+
+
+@plain_pictures()
+def inline_svg(figure: Figure, title: str) -> str:
+    """A figure as an `<svg>` element for an HTML page: no size of its own, no id of another's.
+
+    Letters are text, in the page's font; ink and paper are the page's variables --ink, --faint, --grey
+    and --line. The page's own rule for `svg` sets the colour that matplotlib leaves out, black.
+
+    Args:
+        figure: what was drawn.
+        title: what the picture is, for those who do not see it.
+
+    Returns:
+        Well-formed XML, every text in it escaped.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    texts: dict[str, str] = {}
+    for number, artist in enumerate(figure.findobj(lambda a: a.get_gid() == _HOVER)):
+        artist.set_gid(f"{_HOVER}-{number}")
+        texts[f"{_HOVER}-{number}"] = str(artist.get_label())[1:]
+    written = io.StringIO()
+    plain = {"svg.fonttype": "none", "svg.hashsalt": title, "image.composite_image": False}
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with _import("matplotlib").rc_context(plain):
+        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
+    return _for_a_page(written.getvalue(), title, texts)
+
+
+def _for_a_page(written: str, title: str, texts: dict[str, str]) -> str:
+    """A file of matplotlib's as an element; `texts` has the hover texts by id."""
+    from xml.etree import ElementTree as ET
+
+    space, link = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+    meant = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', written))
+    root = ET.fromstring(written)  # noqa: S314 -- of what was written just now
+    own = hashlib.sha256(written.encode()).hexdigest()[:8]
+    for size in ("width", "height"):
+        root.attrib.pop(size, None)
+    root.attrib |= {"role": "img", "aria-label": title}
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(f"{{{space}}}")
+        name = element.attrib.pop("id", None)
+        if name in texts:
+            ET.SubElement(element, "title").text = texts[name]
+        elif name in meant:
+            element.set("id", f"{own}-{name}")
+        target = element.attrib.pop(f"{{{link}}}href", None)
+        if target is not None:
+            element.set("href", f"#{own}-{target[1:]}" if target.startswith("#") else target)
+        for key in ("style", "clip-path"):
+            if key in element.attrib:
+                value = element.attrib[key].replace("url(#", f"url(#{own}-")
+                element.set(key, re.sub("#[0-9a-f]{6}\\b", _ink, value))
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag.endswith("metadata")]:
+            parent.remove(child)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _ink(colour: re.Match[str]) -> str:
+    return _INKS.get(colour[0], colour[0])
 
 
 def _import(name: str) -> Any:

@@ -6,4 +6,6 @@ Bandwidth, memory, peaks, power modes and known troubles are looked up here.
 - `catalog`: all boards, by key, and which one this machine is.
 - `datasheet`: how a TOML of sourced figures is read.
 - `jetpacks`: what each JetPack brings, and what is known not to work.
+- `latency_model`: how long a ViT may take where nobody measured, and how far that is off.
+- `published_latencies`: latencies that others published, with their sources.
 """

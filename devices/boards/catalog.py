@@ -65,7 +65,7 @@ def boards(folder: Path = FOLDER) -> dict[str, Board]:
     Raises:
         VptkitError: a file breaks the schema; the message names the file and the key.
     """
-    names = {path.stem for path in folder.glob("*.toml")} - {"sources", "jetpacks"}
+    names = {path.stem for path in folder.glob("*.toml")} - {"sources", "jetpacks", "latencies"}
     loaded = [_board(name, folder) for name in names]
     return {entry.key: entry for entry in sorted(loaded, key=_order)}
 

@@ -126,6 +126,15 @@ class Table:
         )
         return tuple(table.phrase(name) for name in table.names())
 
+    def pairs(self, key: str) -> list[tuple[float, float]]:
+        """Take a list of pairs of positive numbers."""
+        values = self._take(key, list, "a list of [number, number]")
+        pairs = [tuple(pair) for pair in values if isinstance(pair, list) and len(pair) == 2]
+        numbers = [n for pair in pairs for n in pair if type(n) in (int, float) and 0 < n < 1e9]
+        if not values or len(numbers) != 2 * len(values):
+            raise self.wrong(key, f"is {values!r}, expected a list of [number, number]")
+        return [(float(one), float(other)) for one, other in pairs]
+
     def table(self, key: str) -> Table:
         """Take a table."""
         return Table(f"{self._place}: {key}", self._take(key, dict, "a table"), self._sources)

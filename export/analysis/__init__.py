@@ -6,4 +6,6 @@
 - `memory_estimate`: an engine's memory, from life times of values.
 - `qdq_placement`: lint of QuantizeLinear and DequantizeLinear.
 - `tensorrt_rules`: what each TensorRT takes, by rules.
+- `block_steps`: one block before and after the folds, step by step.
+- `fold_savings`: what each fold took out of a graph.
 """

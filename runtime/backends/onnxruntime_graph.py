@@ -59,7 +59,12 @@ class OrtGraph:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, provider: Provider = "cpu"
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        provider: Provider = "cpu",
+        profile: Path | None = None,
     ) -> None:
         """Load and optimise the graph; on a GPU also run it once.
 
@@ -67,6 +72,8 @@ class OrtGraph:
             bundle: the bundle.
             threads: CPU threads of one run; one for each usable core unless given.
             provider: what computes.
+            profile: of the processor alone: each run is profiled until `end_profile`; the file's name
+                begins so.
 
         Raises:
             MissingError: this ONNX Runtime has no such provider, or its libraries do not load.
@@ -83,12 +90,19 @@ class OrtGraph:
         options.log_severity_level = _ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         exact_int8(options)
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         if provider == "cpu":
             self._session = _load(bundle, options, ["CPUExecutionProvider"])
         else:
             self._session = _proven(bundle, options, provider)
         _require_signature(bundle, self._session.get_inputs(), self._session.get_outputs())
         self._input, self._outputs = bundle.input, bundle.outputs
+
+    def end_profile(self) -> Path:
+        """The file of a session that was opened to be profiled; its later runs are not."""
+        return Path(self._session.end_profiling())
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """One batch of the bundle's input → its first output, float32 [B, C] or [B, f].

@@ -22,7 +22,7 @@ from vptkit.errors import MissingError, TargetError
 
 from .engine_cache import open_engine
 from .graph_protocol import Times
-from .tensorrt_library import load, make_context, nptype, reasons, the_logger
+from .tensorrt_library import load, make_context, make_profiler, nptype, reasons, the_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,6 +119,8 @@ class TrtGraph:
         }
         self.cuda_graph, self.replayed = cuda_graph, False
         self._bundle, self._lock = bundle, threading.Lock()
+        self._trt: Any = trt
+        self._profiler: Any = None
         self._logger = the_logger(trt)
         with plan:
             self._device = open_device(gpu)
@@ -248,6 +250,20 @@ class TrtGraph:
             enqueue=1000 * enqueue, gpu=gpu, host=1000 * host, end_to_end=1000 * end_to_end
         )
         return answers[self._outputs[0]], times
+
+    def profile_layers(self) -> list[tuple[str, float]]:
+        """From now on runs add (layer, milliseconds) to this list; open it without CUDA graphs for that."""
+        with self._lock:
+            self._profiler = make_profiler(self._trt)
+            self._context.profiler = self._profiler
+            times: list[tuple[str, float]] = self._profiler.times
+            return times
+
+    def layer_information(self) -> str:
+        """The engine inspector's JSON of all layers."""
+        inspector = self._engine.create_engine_inspector()
+        found = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return str(found)
 
     @property
     def _most(self) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "find_module",
     "load",
     "make_context",
+    "make_profiler",
     "nptype",
     "reasons",
     "the_logger",
@@ -128,6 +129,20 @@ def reasons(logger: Any) -> str:
     """What TensorRT complained of since the last call, in one line."""
     said, logger.errors = "; ".join(logger.errors), []
     return said or "TensorRT gave no reason"
+
+
+def make_profiler(trt: Any) -> Any:
+    """An IProfiler which keeps (layer, milliseconds) in its list `times`, in the order of the calls."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.times: list[tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.times.append((layer_name, ms))
+
+    return Profiler()
 
 
 def make_context(trt: Any, engine: Any, *, cuda_graph: bool) -> tuple[Any, bool]:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from vptkit.errors import DataError
 from vptkit.regular_files import is_folder
+from vptkit.runtime.inputs.data_files import DATA_SUFFIXES
 from vptkit.runtime.inputs.image_sources import is_several, walk_source
 from vptkit.runtime.inputs.lookup import Lookup, NotFetchedError
+from vptkit.runtime.stores.store_address import suffix_of
 
 from .seen_paths import SeenPaths
 
@@ -93,13 +95,16 @@ class NamedImages:
             DataError: at the end, if no source gave an image.
         """
         count = 0
-        folder = len(self.sources) == 1 and is_folder(Path(self.sources[0]))
+        alone = self.sources[0] if len(self.sources) == 1 else ""
+        folder = bool(alone) and is_folder(Path(alone))
         with contextlib.closing(SeenPaths()) as seen:
             for source in self.sources:
                 for path in self._walk(source):
                     if folder or seen.add(path):
                         count += 1
                         yield path
+                    elif suffix_of(Path(alone)) in DATA_SUFFIXES:  # others may well overlap
+                        self._lookup.skipped["named twice"] += 1
         if not count:
             faults = [*self.missing, *self.broken, *self.empty]
             faults = faults or ["no sources: name at least one image, folder or glob"]

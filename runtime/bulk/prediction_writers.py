@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import OutputError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vptkit.runtime.session.session_protocol import Prediction
 
 __all__ = [
+    "Delivered",
     "csv_writer",
     "deliver",
     "given_cells",
@@ -108,22 +109,34 @@ def _matter(prediction: Prediction) -> str:
     return str(prediction.error).removeprefix(f"{prediction.source}: ")
 
 
+class Delivered(NamedTuple):
+    """How many predictions there were.
+
+    Attributes:
+        images: all of them.
+        broken: those that are errors.
+        first: of these the first; of a million no more are kept.
+    """
+
+    images: int
+    broken: int
+    first: Prediction | None
+
+
 def deliver(
     predictions: Iterable[Prediction], writers: Sequence[Callable[[Prediction], None]]
-) -> tuple[list[Prediction], int]:
-    """Hand each prediction to every writer as it comes.
-
-    Returns:
-        The predictions that are errors, and the number of all.
-    """
-    broken, count = [], 0
+) -> Delivered:
+    """Hand each prediction to every writer as it comes."""
+    count, broken = 0, 0
+    first: Prediction | None = None
     for prediction in predictions:
         count += 1
         if prediction.error is not None:
-            broken.append(prediction)
+            broken += 1
+            first = prediction if first is None else first
         for write in writers:
             write(prediction)
-    return broken, count
+    return Delivered(count, broken, first)
 
 
 def require_predictions_file(path: Path) -> None:

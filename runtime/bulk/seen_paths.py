@@ -1,8 +1,7 @@
-"""Which images came already: kept in a temporary database, so that millions take no memory."""
+"""Which images came already: of many in a temporary database, so that millions take no memory."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,26 +12,40 @@ if TYPE_CHECKING:
 __all__ = ["SeenPaths"]
 
 
+_FEW = 1000  # that are kept in memory
+
+
 class SeenPaths:
-    """A set of images, by what they are called, on the disk; it goes when it is closed. Of one thread."""
+    """A set of images, by what they are called; of many it lies on the disk, and goes when it is closed.
+
+    Of one thread.
+    """
 
     def __init__(self) -> None:
+        self._few: set[bytes] = set()
         self._database: sqlite3.Connection | None = None
 
     def add(self, path: ImageFile | str) -> bool:
         """Whether an image is new; from now on it is not."""
-        row = self._opened().execute("insert or ignore into seen values (?)", (_key(path),))
-        return row.rowcount == 1
+        if path in self:
+            return False
+        if self._database is None and len(self._few) < _FEW:
+            self._few.add(_key(path))
+        else:
+            self._opened().execute("insert into seen values (?)", (_key(path),))
+        return True
 
     def __contains__(self, path: object) -> bool:
         """Whether it was added."""
-        if self._database is None:
-            return False
-        found = self._database.execute("select 1 from seen where path = ?", (_key(path),))
+        key = _key(path)
+        if key in self._few or self._database is None:
+            return key in self._few
+        found = self._database.execute("select 1 from seen where path = ?", (key,))
         return found.fetchone() is not None
 
     def close(self) -> None:
-        """Remove what is on the disk."""
+        """Forget them, and remove what is on the disk."""
+        self._few.clear()
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -50,4 +63,5 @@ class SeenPaths:
 
 
 def _key(path: object) -> bytes:
-    return os.fsencode(str(path))
+    # Of halves of surrogates, too, as which Python reads names that are not UTF-8.
+    return str(path).encode("utf-8", "surrogatepass")

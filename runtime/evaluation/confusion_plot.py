@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, new_figure, plain_pictures, require_plot
+from vptkit.plot_text import hover, in_plot, new_figure, plain_pictures, require_plot
 
 from .evaluation_text import short_name, verdict
 
@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from .evaluation_result import Evaluation
 
-__all__ = ["plot_confusion"]
+__all__ = ["confusion_figure", "plot_confusion"]
 
 _RIGHT, _WRONG = (0x2A, 0x6F, 0x97), (0xC8, 0x55, 0x1B)
 _INK, _FAINT = "#22262b", "#6b7078"
 _MOST = 100  # classes
 _NUMBERED = 40  # up to so many, cells have numbers
+_EXPLAINED = 1200  # cells with a text of their own: each takes half a kB of a page
 _LONGEST = 28  # characters of a class name
 
 
-@plain_pictures()
 def plot_confusion(result: Evaluation, path: Path, name: str = "") -> None:
     """Draw the confusion matrix and write it atomically; an existing file is replaced.
 
@@ -46,6 +47,19 @@ def plot_confusion(result: Evaluation, path: Path, name: str = "") -> None:
         MissingExtraError: matplotlib is not installed.
     """
     require_plot(path, force=True)
+    figure = confusion_figure(result, name)
+    with atomic_file(path) as part, plain_pictures():
+        figure.savefig(part, format=path.suffix[1:], dpi=150)
+
+
+@plain_pictures()
+def confusion_figure(result: Evaluation, name: str = "", *, hovered: bool = False) -> Figure:
+    """The picture of `plot_confusion`.
+
+    Args:
+        result, name: of `plot_confusion`.
+        hovered: each cell says what it is, for `vptkit.plot_text.inline_svg`.
+    """
     drawn, left_out = _drawn(result.confusion)
     counts = result.confusion[np.ix_(drawn, drawn)]
     of_class = result.confusion.sum(axis=1)[drawn]
@@ -72,8 +86,10 @@ def plot_confusion(result: Evaluation, path: Path, name: str = "") -> None:
         fontsize=8,
         color=_FAINT,
     )
-    with atomic_file(path) as part:
-        figure.savefig(part, format=path.suffix[1:], dpi=150)
+    if hovered:
+        names = [short_name(result.labels[i]) for i in drawn]
+        _explain_cells(axes, counts, of_class, names)
+    return figure
 
 
 def _drawn(confusion: NDArray[np.intp]) -> tuple[NDArray[np.intp], bool]:
@@ -93,11 +109,11 @@ def _inches(classes: int) -> float:
 
 
 def _colours(counts: NDArray[np.intp], of_class: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """RGB of each cell, uint8 [C, C, 3]: white where there is nothing."""
+    """RGBA of each cell, uint8 [C, C, 4]: the paper is seen where there is nothing."""
     share = counts / np.maximum(of_class, 1)[:, None]
     depth = np.where(counts > 0, 0.12 + 0.88 * np.sqrt(share), 0.0)[..., None]
     full = np.where(np.eye(len(counts), dtype=bool)[..., None], _RIGHT, _WRONG)
-    return np.asarray(np.rint(255 - depth * (255 - full)), dtype=np.uint8)
+    return np.asarray(np.rint(np.concatenate([full, 255 * depth], axis=2)), dtype=np.uint8)
 
 
 def _name_classes(axes: Axes, labels: list[str], size: float) -> None:
@@ -131,6 +147,27 @@ def _tell_accuracies(
             color=_FAINT,
             annotation_clip=False,
         )
+
+
+def _explain_cells(
+    axes: Axes, counts: NDArray[np.intp], of_class: NDArray[np.intp], names: list[str]
+) -> None:
+    """Over each cell that is not empty, unseen: what it counts. Of very many those that count most."""
+    rows, columns = np.nonzero(counts)
+    most = np.argsort(-counts[rows, columns], kind="stable")[:_EXPLAINED]
+    for row, column in sorted(zip(rows[most], columns[most], strict=True)):
+        count, of = counts[row, column], of_class[row]
+        told = (
+            f"{names[row]} answered as {names[column]}: {count} of {of}, {100 * count / of:.1f} %"
+        )
+        (cell,) = axes.fill(*_square(row, column), alpha=0)
+        hover(cell, told)
+
+
+def _square(row: int, column: int) -> tuple[list[float], list[float]]:
+    """The corners of a cell: x, y."""
+    left, right, top, bottom = column - 0.5, column + 0.5, row - 0.5, row + 0.5
+    return [left, right, right, left], [top, top, bottom, bottom]
 
 
 def _number_cells(

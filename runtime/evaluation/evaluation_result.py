@@ -9,7 +9,7 @@ import numpy as np
 
 from vptkit.images.broken_images import skipped_text
 from vptkit.images.labelled_images import split_of_name
-from vptkit.scores.calibration_error import expected_calibration_error
+from vptkit.scores.calibration_error import calibration_bins, expected_calibration_error
 from vptkit.scores.probabilities import log_softmax
 from vptkit.scores.score_interval import wilson
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.images.image_file import ImageFile
+    from vptkit.scores.calibration_error import CalibrationBin
 
     from .rejection_rates import RejectionRates
 
@@ -77,6 +78,7 @@ class Evaluation:
         log_loss: mean cross-entropy, in nats.
         ece: expected calibration error (`vptkit.scores.calibration_error`).
         mistakes: every wrong answer, the most confident first.
+        calibration: the bins behind `ece`.
         skipped: broken images, which were left out.
         rejection: what `--reject` does to these images, where that was asked for.
     """
@@ -89,6 +91,7 @@ class Evaluation:
     log_loss: float
     ece: float
     mistakes: tuple[Mistake, ...]
+    calibration: tuple[CalibrationBin, ...] = ()
     skipped: tuple[ImageFile, ...] = ()
     rejection: RejectionRates | None = None
 
@@ -168,6 +171,7 @@ class Evaluation:
             "top5_interval": list(wilson(self.among_five, self.count)),
             "log_loss": self.log_loss,
             "ece": self.ece,
+            "calibration": [asdict(one) for one in self.calibration],
             "classes": self.classes,
             "absent": self.absent,
             "rejection": None if self.rejection is None else self.rejection.to_json(),
@@ -226,6 +230,7 @@ def judge(
         among_five=int(answers["among_five"].sum()),
         log_loss=float(answers["log_loss"].mean()),
         ece=expected_calibration_error(sure, answered == truth),
+        calibration=calibration_bins(sure, answered == truth),
         mistakes=tuple(
             Mistake(images[i], labels[truth[i]], labels[answered[i]], float(sure[i]))
             for i in wrong[np.argsort(-sure[wrong], kind="stable")]

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from .evaluation_result import Evaluation
 
-__all__ = ["evaluation_text", "short_name", "verdict", "within"]
+__all__ = [
+    "class_rows",
+    "evaluation_text",
+    "pair_rows",
+    "score_lines",
+    "short_name",
+    "verdict",
+    "within",
+]
 
 _CLASSES, _PAIRS, _MISTAKES = 20, 5, 5  # lines of each
 _LONGEST = 32  # characters of a class name
@@ -22,7 +30,7 @@ _LONGEST = 32  # characters of a class name
 
 def evaluation_text(result: Evaluation) -> str:
     """Some lines: classes, confused pairs, mistakes by file name, and the verdict last."""
-    parts = [_classes(result), _pairs(result), _mistakes(result), "\n".join(_scores(result))]
+    parts = [_classes(result), _pairs(result), _mistakes(result), "\n".join(score_lines(result))]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -39,7 +47,8 @@ def short_name(name: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: kept - kept // 2]}…{text[-(kept // 2) :]}"
 
 
-def _scores(result: Evaluation) -> list[str]:
+def score_lines(result: Evaluation) -> list[str]:
+    """Top-5 where it says anything, log-loss and calibration, and the verdict last."""
     five = f"top-5 {share_text(result.among_five, result.count)}"
     return [
         *([five] if len(result.labels) > 5 else []),  # else it is 100 % by definition
@@ -48,27 +57,37 @@ def _scores(result: Evaluation) -> list[str]:
     ]
 
 
-def _classes(result: Evaluation) -> str:
-    """A table, the worst class first."""
+def class_rows(result: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Heading and a row a class: name, images, top-1, interval; the worst class first."""
     ranked = sorted(result.classes.items(), key=lambda item: item[1]["top1"])
     rows = [
         [short_name(label), str(of["count"]), percent(of["top1"]), interval_text(of["interval"])]
-        for label, of in ranked[:_CLASSES]
+        for label, of in ranked
     ]
-    more = len(ranked) - _CLASSES
+    return ["class", "images", "top-1", "95 % interval"], rows
+
+
+def pair_rows(result: Evaluation, most: int) -> list[list[str]]:
+    """The pairs that are confused most often: "A as B", and of how many."""
+    classes = result.classes
+    return [
+        [
+            f"{short_name(pair.truth)} as {short_name(pair.answered)}",
+            f"{pair.count} of {classes[pair.truth]['count']}",
+        ]
+        for pair in result.confused[:most]
+    ]
+
+
+def _classes(result: Evaluation) -> str:
+    head, rows = class_rows(result)
+    more = len(rows) - _CLASSES
     tail = f"\nand {more} better ones: --json has all" if more > 0 else ""
-    return columns(["class", "images", "top-1", "95 % interval"], rows) + tail
+    return columns(head, rows[:_CLASSES]) + tail
 
 
 def _pairs(result: Evaluation) -> str:
-    classes = result.classes
-    rows = [
-        [
-            f"  {short_name(pair.truth)} as {short_name(pair.answered)}",
-            f"{pair.count} of {classes[pair.truth]['count']}",
-        ]
-        for pair in result.confused[:_PAIRS]
-    ]
+    rows = [[f"  {pair}", of] for pair, of in pair_rows(result, _PAIRS)]
     return columns(["most confused", ""], rows) if rows else ""
 
 

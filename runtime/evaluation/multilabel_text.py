@@ -13,19 +13,19 @@ from .evaluation_text import short_name, within
 if TYPE_CHECKING:
     from .multilabel_result import MultilabelEvaluation, MultilabelMistake
 
-__all__ = ["multilabel_text"]
+__all__ = ["label_rows", "multilabel_scores", "multilabel_text"]
 
 _LABELS, _MISTAKES, _NAMED = 20, 5, 4  # lines of each; labels of an image that are named
 
 
 def multilabel_text(result: MultilabelEvaluation) -> str:
     """Some lines: labels, mistakes by file name, and the verdict last."""
-    parts = [_labels(result), _mistakes(result), "\n".join(_scores(result))]
+    parts = [_labels(result), _mistakes(result), "\n".join(multilabel_scores(result))]
     return "\n\n".join(part for part in parts if part)
 
 
-def _labels(result: MultilabelEvaluation) -> str:
-    """A table, the label with the lowest F1 first; those without images and answers are left out."""
+def label_rows(result: MultilabelEvaluation) -> tuple[list[str], list[list[str]]]:
+    """Heading and a row a label, the lowest F1 first; those without images and answers are left out."""
     known = [(label, of) for label, of in result.classes.items() if of["f1"] is not None]
     ranked = sorted(known, key=lambda item: item[1]["f1"])
     rows = [
@@ -35,12 +35,17 @@ def _labels(result: MultilabelEvaluation) -> str:
             *(_share(of[name]) for name in ("precision", "recall", "f1", "average_precision")),
             f"{of['threshold']:.2g}",
         ]
-        for label, of in ranked[:_LABELS]
+        for label, of in ranked
     ]
-    more = len(ranked) - _LABELS
-    tail = f"\nand {more} better ones: --json has all" if more > 0 else ""
     head = ["label", "images", "given", "precision", "recall", "F1", "AP", "from"]
-    return columns(head, rows) + tail if rows else ""
+    return head, rows
+
+
+def _labels(result: MultilabelEvaluation) -> str:
+    head, rows = label_rows(result)
+    more = len(rows) - _LABELS
+    tail = f"\nand {more} better ones: --json has all" if more > 0 else ""
+    return columns(head, rows[:_LABELS]) + tail if rows else ""
 
 
 def _share(value: float | None) -> str:
@@ -67,7 +72,8 @@ def _few(names: list[str]) -> str:
     return ", ".join(map(short_name, names[:_NAMED])) + more
 
 
-def _scores(result: MultilabelEvaluation) -> list[str]:
+def multilabel_scores(result: MultilabelEvaluation) -> list[str]:
+    """The figures over all labels, the verdict last."""
     name = "" if result.split is None else f"{shown(result.split)} "
     found = result.mean_average_precision
     precision = "unknown: no image has a label" if found is None else _share(found)

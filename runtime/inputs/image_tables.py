@@ -39,7 +39,7 @@ __all__ = ["ImageTable", "forget_table", "opened_table"]
 
 _OPEN = 4
 _BUFFER = 1 << 20  # bytes of a Parquet file that are read at once (docs/benchmarks.md)
-_PORTION = 32 << 20  # bytes that are unpacked at once, if a row has no more
+_PORTION = 8 << 20  # bytes that are unpacked at once, if a row has no more
 _ROOM = 256 << 20  # bytes of rows that are unpacked and not taken
 
 _lock = threading.Lock()
@@ -170,7 +170,8 @@ def _opened_parquet(local: LocalFile, asked: str | None) -> ImageTable:
     parquet, file = pyarrow().parquet, local.path
     require_sane_footer(file)
     with readable(file):
-        table = parquet.ParquetFile(file, buffer_size=_BUFFER)
+        # Newer pyarrow reads row groups ahead unless it is told not to, and keeps them all.
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
         column = _column(file, table.schema_arrow, asked)
         schema = table.metadata.schema
         groups = read_row_groups(file, [schema.column(i).path for i in range(len(schema))])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Names", "names_beside"]
 
+_LONGEST_NAME = 4096  # bytes
 _PARENTS = 4096  # folders of which it is known where they are
 
 
@@ -62,6 +63,7 @@ class _LocalNames:
         self._real = functools.lru_cache(_PARENTS)(os.path.realpath)
 
     def find(self, where: str, name: str) -> ImageFile:
+        _require_name(where, name)
         if self.outside(name):
             raise DataError(_leads_out(where, name))
         if (address := address_of(name)) is not None:
@@ -81,7 +83,7 @@ class _LocalNames:
             return True
         path = self._folder / name
         place = os.path.join(self._real(path.parent), path.name)  # noqa: PTH118 -- for each line
-        if path.name == ".." or path.is_symlink():
+        if path.name == ".." or os.path.islink(path):  # noqa: PTH114 -- no error of a name that is too long
             place = os.path.realpath(path)
         return not place.startswith(self._inside)
 
@@ -91,6 +93,7 @@ class _StoredNames:
         self._folder, self._allowed = address.partition("?")[0].rpartition("/")[0], allow_outside
 
     def find(self, where: str, name: str) -> ImageFile:
+        _require_name(where, name)
         if self.outside(name):
             raise DataError(_leads_out(where, name))
         return StoredImage(address_of(name) or self._joined(name))
@@ -103,6 +106,16 @@ class _StoredNames:
     def _joined(self, name: str) -> str:
         scheme, _, place = self._folder.partition("://")
         return f"{scheme}://{posixpath.normpath(posixpath.join(place, name))}"
+
+
+def _require_name(where: str, name: str) -> None:
+    """Refuse what no file can be called, before the system is asked."""
+    try:
+        odd = "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME
+    except UnicodeEncodeError:  # half of a pair of surrogates, from JSON
+        odd = True
+    if odd:
+        raise DataError(f"{where}: {name[:40]!r} is not a name of a file")
 
 
 def _leads_out(where: str, name: str) -> str:

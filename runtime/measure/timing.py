@@ -97,6 +97,15 @@ class Timing:
         """Rounds."""
         return len(self.ms) if self.all_ms is None else self.all_ms.count
 
+    def distribution(self) -> list[list[float]]:
+        """[percent, milliseconds] from the fastest to the slowest round, in steps of five percent.
+
+        Of more than `percentiles.KEPT` rounds of those that are kept.
+        """
+        percents = [0, 1, *range(5, 100, 5), 99, 100]
+        found = np.percentile(self.ms, percents)
+        return [[percent, float(ms)] for percent, ms in zip(percents, found, strict=True)]
+
     def summary(self) -> dict[str, float]:
         """{"p50", "p90", "p99", "mean"} of all rounds, in milliseconds.
 

@@ -4,8 +4,10 @@
 - `latency_breakdown`: enqueue, GPU and host time.
 - `power_mode_sweep`: the same in every power mode of a Jetson.
 - `prerequisites`: one backend for all, and the engines it runs.
+- `profile_file`: a profile that was saved, read back.
 - `profile_plot`: as a picture.
 - `profiled_sessions`: bundles and baselines, opened.
 - `run_profile`: `profile_bundles`, from settings.
 - `settings`: the settings, as JSON.
+- `latency_plots`: latency as a distribution, and over the batch size.
 """

@@ -81,7 +81,8 @@ def profile(
         {"format", "rows", "machine", "state", "settings"}. Rows stand in the order of the
         candidates, batch by batch. "ratio" compares a row's median with that of the first baseline
         (without one: the first row) at the same batch. "times" are "enqueue", "gpu", "host" and
-        "end_to_end", each None where the backend has no such time. "energy" and "streams" say what
+        "end_to_end", each None where the backend has no such time. "distribution" is
+        [percent, ms], of all calls. "energy" and "streams" say what
         they hold, or None; "memory_mb" is as of `memory_footprint.Memory`, or with None for each figure and
         an "unavailable" that says why. "portions" is how often a batch goes through the engine;
         "cuda_graph" whether all of these launches were replayed. "unsteady" lists what makes the
@@ -238,6 +239,7 @@ def _row(
         "transfers": candidate.transfers,
         "batch": batch,
         "ms": ms,
+        "distribution": timing.distribution(),
         "images_per_s": 1000 * batch / ms["mean"] if ms["mean"] else None,
         "count": timing.count,
         "warm_up": timing.warm_up,

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["plot_profile"]
+__all__ = ["plot_profile", "profile_figure"]
 
 _COLORS = {"adapter": "#2a6f97", "baseline": "#b8bcc2"}
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -25,7 +26,6 @@ _MARKERS = "osD^vP*X"
 _INK, _FAINT = "#22262b", "#6b7078"
 
 
-@plain_pictures()
 def plot_profile(document: dict[str, Any], path: Path) -> None:
     """Draw a profile (`vptkit.runtime.profile.benchmark.profile`) and write it atomically.
 
@@ -34,6 +34,14 @@ def plot_profile(document: dict[str, Any], path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     require_plot(path, force=True)
+    figure = profile_figure(document)
+    with atomic_file(path) as part, plain_pictures():
+        figure.savefig(part, format=path.suffix[1:], dpi=150)
+
+
+@plain_pictures()
+def profile_figure(document: dict[str, Any]) -> Figure:
+    """The picture of `plot_profile`."""
     groups = _groups(document["rows"])
     paid: dict[int, list[dict[str, Any]]] = {}
     for row in document["rows"]:
@@ -56,8 +64,7 @@ def plot_profile(document: dict[str, Any], path: Path) -> None:
     title = "Latency and energy" if paid else "Latency of one call"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=_INK)
     figure.supxlabel(_circumstances(document), x=0.01, ha="left", fontsize=8, color=_FAINT)
-    with atomic_file(path) as part:
-        figure.savefig(part, format=path.suffix[1:], dpi=150)
+    return figure
 
 
 def _groups(

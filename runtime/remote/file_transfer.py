@@ -40,9 +40,12 @@ _PACKAGES = {
 _STAY = {
     "vptkit": (
         *("tune", "export", "runtime", "devices"),
-        *("arrow_files", "checkpoints", "cli", "cluster", "demo"),
+        *("arrow_files", "checkpoints", "cli", "cluster", "demo", "report"),
     ),
-    "vptkit/runtime": ("frame_answers", "loadgen", "ray_data", "serving", "streams", "triton"),
+    "vptkit/runtime": (
+        *("bulk", "frame_answers", "http_server", "inputs", "layers", "loadgen", "ray_data"),
+        *("serving", "stores", "streams", "triton"),
+    ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk
 

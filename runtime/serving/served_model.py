@@ -38,6 +38,7 @@ class ServedModel:
         session: the open bundle; of a bank it is changed by the queue's thread alone.
         queue: its state is the `Bundle` that a request is answered by.
         max_batch: images of a run.
+        decode: how images are decoded, "exact" or "fast".
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ServedModel:
         session: Session,
         *,
         max_batch: int | None = None,
+        decode: str | None = None,
         max_wait: float = 0.002,
         size: int = 256,
         observed: Observed | None = None,
@@ -56,14 +58,17 @@ class ServedModel:
             name: of the model.
             session: closed by `close`.
             max_batch: images of a run; the bundle's own batch, else 8, unless given.
+            decode: how images are decoded (`vptkit.images.image_pixels`); exactly unless given.
             max_wait, size, observed: of `BatchingQueue`.
 
         Raises:
             BundleError: the bundle gives no logits.
+            VptkitError: there is no such way to decode.
         """
         session.bundle.require_output(LOGITS)
         self.name, self.session = name, session
         self.max_batch = max_batch or session.bundle.batch or _BATCH
+        self.decode = session.bundle.preprocess.reading(decode).decode
         self._following = threading.Lock()
         if isinstance(session, BankSession):
             session.hold()
@@ -144,6 +149,7 @@ class ServedModel:
             "name": self.name,
             "versions": ["1"],
             "platform": f"vptkit_{self.session.backend}",
+            "decode": self.decode,
             "inputs": [_tensor(name, *kind) for name, kind in inputs.items()],
             "outputs": [_tensor(name, *outputs[name]) for name in output_names(bundle)],
             **({"adapters": members} if adapter is None else members[0]),

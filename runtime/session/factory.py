@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 from vptkit.errors import VptkitError
 from vptkit.formats.bundle import open_bundle, read_steadily
-from vptkit.runtime.backends.selection import open_graph
-
-from .baked_session import GraphSession
-from .bank_session import BankSession
+from vptkit.runtime.backends.selection import means_cpu, open_graph
 
 if TYPE_CHECKING:
     from vptkit.formats.bundle import Bundle
@@ -50,11 +47,13 @@ def open_session(
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
     place = Path(path)
+    # ONNX Runtime loads the graph, and its digest is taken meanwhile; an engine is loaded without it
+    later = means_cpu(backend)
     # Was it exported again between manifest and graph? Then all of the new one is opened.
     return read_steadily(
         place,
         lambda: _session(
-            open_bundle(place),
+            open_bundle(place, graph_later=later),
             backend,
             threads,
             cuda_graph=cuda_graph,
@@ -66,6 +65,10 @@ def open_session(
 
 def _session(bundle: Bundle, backend: str | None, threads: int | None, **options: bool) -> Session:
     opened = open_graph(bundle, backend, threads, **options)
+    # After the graph: `background_imports` may have loaded them meanwhile
+    from .baked_session import GraphSession
+    from .bank_session import BankSession
+
     if bundle.layout == "bank":
         return BankSession(bundle, opened.backend, opened.graph, opened.explanation)
     return GraphSession(

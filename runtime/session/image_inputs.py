@@ -12,7 +12,6 @@ import numpy as np
 
 from vptkit.errors import DataError
 from vptkit.images.image_file import MAX_PIXELS, rgb_of
-from vptkit.runtime.inputs.image_sources import find_images, images_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,6 +102,9 @@ def inputs_of(sources: Sources) -> Iterable[ImageFile | HeldImage]:
     several = isinstance(whole, Sequence | Set) and not isinstance(whole, str) and not _odd(whole)
     given = list(whole) if several else [whole]
     if all(isinstance(source, str | os.PathLike) for source in given):
+        # Here and below, for boards that only measure have no such room
+        from vptkit.runtime.inputs.image_sources import find_images
+
         return find_images(given)
     found: dict[ImageFile | int, ImageFile | HeldImage] = {}
     for source in given:
@@ -135,6 +137,8 @@ def _images(source: Any, number: int) -> Iterable[Any]:
     if isinstance(source, str | os.PathLike):
         if isinstance(os.fspath(source), bytes):
             raise DataError(f"images[{number}]: a path came as bytes, expected text")
+        from vptkit.runtime.inputs.image_sources import images_of
+
         return images_of(source)
     if isinstance(source, np.ndarray):
         return _frames(source, f"images[{number}]")

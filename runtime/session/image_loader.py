@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from vptkit.devices.probes.machine import usable_cores
@@ -12,6 +10,7 @@ from vptkit.images.image_pixels import pixels_of
 from vptkit.images.preprocess import prepare
 
 from .image_inputs import HeldImage
+from .ordered_work import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -47,20 +46,16 @@ def decoded(
             an image is done before the next one is taken.
         inside: of `vptkit.datasets.dataset_bounds.inside_of`, if they are a data set.
 
-    Yields:
+    Returns:
         The path and uint8 [H, W, 3] or a DataError, in the order of the paths.
     """
-    pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="vptkit-decode")
-    waiting: deque[Future[Decoded[Source]]] = deque()
-    try:
-        for path in paths:
-            waiting.append(pool.submit(_decode_one, path, preprocess, inside))
-            if len(waiting) > read_ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return in_order(
+        lambda path: _decode_one(path, preprocess, inside),
+        paths,
+        threads=workers or usable_cores(),
+        ahead=read_ahead,
+        name="vptkit-decode",
+    )
 
 
 def _decode_one(path: Source, preprocess: Preprocess, inside: str | None) -> Decoded[Source]:

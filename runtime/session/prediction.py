@@ -11,7 +11,6 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError, VptkitError
 from vptkit.formats.bundle import LOGITS, REJECTION, SCORES
-from vptkit.runtime.stores.stored_image import fetched_ahead
 from vptkit.schema import abridged
 from vptkit.scores.label_sets import decided
 from vptkit.scores.probabilities import softmax
@@ -19,10 +18,11 @@ from vptkit.scores.typicality import typicality_of
 
 from .image_inputs import HeldImage, inputs_of, is_live
 from .image_loader import Decoded, decoded
+from .ordered_work import in_order
 from .session_protocol import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -50,6 +50,7 @@ def predict(
     workers: int | None = None,
     reject: float | None = None,
     decode: str | None = None,
+    runs: int = 1,
 ) -> Iterator[Prediction]:
     """Classify images; a broken image becomes a result with an error, and the work goes on.
 
@@ -72,6 +73,8 @@ def predict(
         reject: the share of images like those of `val` that may be called none of the labels;
             needs a bundle that was exported with `--reject-from`.
         decode: how files are decoded, "exact" or "fast" (`vptkit.images.image_pixels`).
+        runs: batches that are run at once on the processor, beside the decoding (`run_threads`);
+            of what is live one image after the other.
 
     Returns:
         One prediction for each image, in the order of the sources, as they become ready.
@@ -82,17 +85,29 @@ def predict(
             while it is iterated.
     """
     name = str(session.bundle.entry(adapter)["name"])
-    if top_k < 1 or (batch is not None and batch < 1):
-        raise VptkitError(f"top_k is {top_k} and batch is {batch}, expected at least 1 each")
+    if min(top_k, 1 if batch is None else batch, runs) < 1:
+        raise VptkitError(
+            f"top_k is {top_k}, batch is {batch} and runs is {runs}, expected at least 1 each"
+        )
     live = is_live(sources)
     size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
-    ahead = 0 if live else max(_READ_AHEAD, 2 * size)
+    at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
+    ahead = max(_READ_AHEAD, (at_once + 1) * size) if at_once else 0
     preprocess = session.bundle.preprocess.reading(decode)
-    inputs = inputs_of(sources) if live else fetched_ahead(inputs_of(sources))
-    images = decoded(inputs, preprocess, workers=workers, read_ahead=ahead)
+    inputs = inputs_of(sources)
+    images = decoded(
+        inputs if live else _fetched(inputs), preprocess, workers=workers, read_ahead=ahead
+    )
     known = None if reject is None else open_typicality(session.bundle, reject)
-    found = _predictions(session, name, images, top_k, size)
+    found = _predictions(session, name, images, top_k, size, at_once)
     return found if known is None or reject is None else _judged(found, known, reject)
+
+
+def _fetched(inputs: Iterable[ImageFile | HeldImage]) -> Iterable[ImageFile | HeldImage]:
+    # Boards that only measure have no such room.
+    from vptkit.runtime.stores.stored_image import fetched_ahead
+
+    return fetched_ahead(inputs)
 
 
 def open_typicality(bundle: Bundle, rate: float) -> Typicality:
@@ -152,12 +167,30 @@ def _predictions(
     images: Generator[Decoded[ImageFile | HeldImage], None, None],
     top_k: int,
     batch: int,
+    runs: int,
 ) -> Iterator[Prediction]:
-    done = 0
+    """Answers to decoded images.
+
+    Args:
+        session, adapter, images, top_k: of `predict`.
+        batch: images of one run.
+        runs: runs at once, in threads: 0 where each is over before the next image is taken.
+    """
+
+    def answer(portion: tuple[int, list[Decoded[ImageFile | HeldImage]]]) -> list[Prediction]:
+        return list(_classify(session, adapter, portion[1], top_k, portion[0] * batch))
+
     with contextlib.closing(images):  # whoever stops early must not leave decoding threads behind
-        while portion := list(islice(images, batch)):
-            yield from _classify(session, adapter, portion, top_k, done)
-            done += len(portion)
+        portions = enumerate(iter(lambda: list(islice(images, batch)), []))
+        if not runs:
+            for portion in portions:
+                yield from answer(portion)
+            return
+        # One more than is run, so that none waits for its images.
+        running = in_order(answer, portions, threads=runs, ahead=runs, name="vptkit-run")
+        with contextlib.closing(running):
+            for predictions in running:
+                yield from predictions
 
 
 def _classify(
@@ -168,9 +201,8 @@ def _classify(
     first: int,
 ) -> Iterator[Prediction]:
     pixels = [item for _, item in portion if not isinstance(item, DataError)]
-    answers = session.answers(np.stack(pixels), adapter) if pixels else {}
-    labels = session.bundle.labels_of(adapter)  # behind the run: it may have been replaced
-    thresholds = session.bundle.thresholds_of(adapter)
+    answers, bundle = _steadily(session, pixels, adapter)
+    labels, thresholds = bundle.labels_of(adapter), bundle.thresholds_of(adapter)
     rows = iter(range(len(pixels)))
     for index, (image, item) in enumerate(portion, first):
         path = None if isinstance(image, HeldImage) else image
@@ -181,6 +213,20 @@ def _classify(
         found = {name: value[row].copy() for name, value in answers.items()}
         head = Prediction(path=path, index=index, adapter=adapter)
         yield answered(head, found, labels, thresholds, top_k, str(image))
+
+
+def _steadily(
+    session: Session, pixels: list[NDArray[np.uint8]], adapter: str
+) -> tuple[dict[str, NDArray[np.float32]], Bundle]:
+    """Answers, and the bundle that they are of: a run takes over a bank's change, also for others."""
+    if not pixels:
+        return {}, session.bundle
+    batch = np.stack(pixels)
+    while True:
+        bundle = session.bundle
+        answers = session.answers(batch, adapter)
+        if session.bundle is bundle:
+            return answers, bundle
 
 
 def answered(

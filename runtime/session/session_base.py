@@ -162,6 +162,8 @@ class SessionBase:
         batch: int | None = None,
         workers: int | None = None,
         reject: float | None = None,
+        decode: str | None = None,
+        runs: int = 1,
     ) -> Iterator[Prediction]:
         """The best labels of images; see `vptkit.runtime.session.prediction.predict`."""
         require_open(self)
@@ -173,6 +175,8 @@ class SessionBase:
             batch=batch,
             workers=workers,
             reject=reject,
+            decode=decode,
+            runs=runs,
         )
 
     def __enter__(self: _Own) -> _Own:

@@ -173,6 +173,8 @@ class Session(Protocol):
         batch: int | None = None,
         workers: int | None = None,
         reject: float | None = None,
+        decode: str | None = None,
+        runs: int = 1,
     ) -> Iterator[Prediction]:
         """The best labels of files, Pillow's images and arrays, in order, as they are ready."""
 

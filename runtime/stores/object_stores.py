@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_object", "read_range", "reading", "store_errors", "store_of"]
 
-_BLOCK = 8 << 20  # bytes of a large object that are asked for at once
+# A large object is asked for by ranges, each of which the library tries again if it must
+_IN_BLOCKS = {"block_size": 8 << 20, "cache_type": "readahead"}
 _LONGEST_REASON = 300
 # Stores whose listings the library would keep, all of them
 _KEPT = ("s3", "s3a", "gs", "gcs")
@@ -101,10 +102,9 @@ def reading(address: str) -> Iterator[BinaryIO]:
         DataError, MissingError: see `read_object`; also for what reading raises.
     """
     store, path = store_of(address)
-    with (
-        store_errors(address),
-        store.open(path, "rb", block_size=_BLOCK, cache_type="readahead") as stream,
-    ):
+    # Of HTTP a plain download: servers need not know ranges.
+    how = {"block_size": 0} if address.startswith("http") else _IN_BLOCKS
+    with store_errors(address), store.open(path, "rb", **how) as stream:
         yield stream
 
 
@@ -131,15 +131,30 @@ def _read_up_to(stream: BinaryIO, most: int) -> bytes:
     return b"".join(parts)
 
 
-def _reason(error: Exception, address: str) -> str:
+def _reason(error: BaseException, address: str) -> str:
     text = " ".join(without_secrets(str(error), address).split())
     text = re.sub(r"\w+://\S+", "…", text)[:_LONGEST_REASON]
     if isinstance(error, FileNotFoundError):
+        behind = _behind(error)
+        if behind is not None:
+            return _reason(behind, address)
         bucket = "bucket" in text.lower() and "exist" in text.lower()
         return text if bucket else "no such object"
-    if isinstance(error, PermissionError):
+    status = getattr(error, "status", None)
+    if isinstance(error, PermissionError) or status in (401, 403):
         return f"access denied ({text})" if text else "access denied"
     if "Credentials" in type(error).__name__:
         scheme = address.partition("://")[0]
         return f"no credentials were found ({text}){_ANYBODY.get(scheme, '')}"
     return f"cannot be read: {text or type(error).__name__}"
+
+
+def _behind(error: BaseException) -> BaseException | None:
+    """What fsspec takes for an object that is not there, and is none: a server that does not answer."""
+    cause = error.__cause__
+    while cause is not None:
+        network = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+        if network or getattr(cause, "status", 404) != 404:
+            return cause
+        cause = cause.__cause__
+    return None

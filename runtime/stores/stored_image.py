@@ -5,15 +5,20 @@ What waits for a network needs more threads than cores; decoding has its own.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
+
+from vptkit.errors import DataError
 
 from .store_address import shown_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from concurrent.futures import Future
 
 __all__ = ["StoredImage", "fetched_ahead"]
 
@@ -59,9 +64,9 @@ class StoredImage:
         """Its name without folders."""
         return str(self).partition("?")[0].rstrip("/").rpartition("/")[2]
 
-    def fetch(self, pool: ThreadPoolExecutor) -> None:
+    def fetch(self, fetchers: _Fetchers) -> None:
         """Begin to read it; what came is given once, to the first who asks."""
-        self._content = pool.submit(_read, self.address)
+        self._content = fetchers.submit(self.address)
 
     def read_bytes(self) -> bytes:
         """The encoded image.
@@ -80,15 +85,14 @@ def fetched_ahead(images: Iterable[Image]) -> Iterator[Image]:
     Args:
         images: of any kind, taken one by one. Where none is in a store nothing waits.
     """
-    pool: ThreadPoolExecutor | None = None
+    fetchers = _Fetchers()
     waiting: deque[tuple[Image, int]] = deque()
     held = 0
     try:
         for image in images:
             size = 0
             if isinstance(image, StoredImage):
-                pool = pool or ThreadPoolExecutor(_THREADS, thread_name_prefix="vptkit-fetch")
-                image.fetch(pool)
+                image.fetch(fetchers)
                 size = _GUESS if image.size is None else image.size
             waiting.append((image, size))
             held += size
@@ -99,11 +103,57 @@ def fetched_ahead(images: Iterable[Image]) -> Iterator[Image]:
         while waiting:
             yield waiting.popleft()[0]
     except BaseException:  # whoever stops early
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        fetchers.abandon()
         raise
-    if pool is not None:
-        pool.shutdown(wait=False)
+    finally:
+        fetchers.end()
+
+
+class _Fetchers:
+    """Threads that read objects, and do not hold up the end of a process whose network is gone.
+
+    Those of concurrent.futures would: whoever exits waits for each, up to a library's last retry.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[str, Future[bytes]] | None] = SimpleQueue()
+        self._threads = 0
+        self._wanted: WeakSet[Future[bytes]] = WeakSet()
+
+    def submit(self, address: str) -> Future[bytes]:
+        """Begin to read an object."""
+        found: Future[bytes] = Future()
+        self._wanted.add(found)
+        self._jobs.put((address, found))
+        if self._threads < _THREADS:
+            self._threads += 1
+            threading.Thread(target=self._work, name="vptkit-fetch", daemon=True).start()
+        return found
+
+    def abandon(self) -> None:
+        """Whoever waits need not any more."""
+        for found in list(self._wanted):
+            with contextlib.suppress(InvalidStateError):
+                found.set_exception(DataError("the run was stopped"))
+
+    def end(self) -> None:
+        """No more objects come: the threads end with what they have."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            address, found = job
+            if found.done():
+                continue
+            try:
+                content = _read(address)
+            except BaseException as error:
+                with contextlib.suppress(InvalidStateError):
+                    found.set_exception(error)
+            else:
+                with contextlib.suppress(InvalidStateError):
+                    found.set_result(content)
 
 
 def _read(address: str) -> bytes:

@@ -58,10 +58,12 @@ class Request:
 class BatchAnswers:
     """A session that answers requests together."""
 
-    def __init__(self, session: Session, workers: int | None = None) -> None:
-        """Keep the session, which is closed with this; `workers` decode."""
+    def __init__(
+        self, session: Session, workers: int | None = None, decode: str | None = None
+    ) -> None:
+        """Keep the session, which is closed with this; `workers` decode, "exact" or "fast"."""
         self.session = session
-        self._decoder = Decoder(session.bundle.preprocess, workers)
+        self._decoder = Decoder(session.bundle.preprocess.reading(decode), workers)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Outputs by name, or an error, for each request.

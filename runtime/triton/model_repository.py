@@ -26,7 +26,7 @@ from vptkit.shown_text import shown
 from .batch_answers import SCORES
 from .model_config import Batching, Step, Tensor, ensemble_config, model_config
 from .model_names import model_names
-from .python_models import BACKEND, BUNDLE, THREADS, TRUST
+from .python_models import BACKEND, BUNDLE, DECODE, THREADS, TRUST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,7 @@ class TritonOptions:
             "tensorrt".
         batching: how requests become batches.
         session_backend: of "python": one of `runtime.backends.selection.BACKENDS`, or "auto".
+        decode: how images are decoded (`vptkit.images.image_pixels`).
         threads: of "python": CPU threads of a run and of decoding; 0: all usable cores.
         trust_engines: of "python": as of `open_session`.
     """
@@ -72,6 +73,7 @@ class TritonOptions:
     backend: Literal["python", "onnxruntime", "tensorrt"] = "python"
     batching: Batching = field(default_factory=Batching)
     session_backend: str = "auto"
+    decode: Literal["exact", "fast"] = "exact"
     threads: int = 0
     trust_engines: bool = False
 
@@ -93,7 +95,7 @@ def write_model_repository(
 
     Returns:
         Name of each model → what a client needs to know: {"bundle", "layout", "adapters",
-        "inputs", "outputs", "backend"}.
+        "inputs", "outputs", "backend", "decode"}.
 
     Raises:
         VptkitError: a name that Triton does not take.
@@ -120,6 +122,7 @@ def open_servable(bundles: Sequence[Path], options: TritonOptions) -> dict[str, 
     opened = {name: open_bundle(path, verify=False) for name, path in model_names(bundles).items()}
     for bundle in opened.values():
         _require_servable(bundle, options)
+        bundle.preprocess.reading(options.decode)  # or there is no such way
     return opened
 
 
@@ -206,6 +209,7 @@ def _write_session(part: Path, name: str, bundle: Bundle, options: TritonOptions
             BACKEND: options.session_backend,
             THREADS: str(options.threads),
             TRUST: "yes" if options.trust_engines else "no",
+            DECODE: options.decode,
         },
     )
     _write_config(part / name, bundle, config)
@@ -291,7 +295,11 @@ def _write_step(
         {"backend": "python"},
         *tensors,
         batching,
-        parameters={BUNDLE: "manifest.vptk", THREADS: str(options.threads)},
+        parameters={
+            BUNDLE: "manifest.vptk",
+            THREADS: str(options.threads),
+            DECODE: options.decode,
+        },
     )
     (part / name / "config.pbtxt").write_text(config, encoding="ascii")
 
@@ -385,6 +393,7 @@ def _described(bundle: Bundle, options: TritonOptions) -> dict[str, Any]:
         "bundle": str(bundle.path),
         "layout": bundle.layout,
         "backend": options.backend,
+        "decode": options.decode,
         "adapters": list(bundle.adapter_names),
         "inputs": shapes(inputs),
         "outputs": shapes(_outputs(bundle)),

@@ -33,6 +33,7 @@ __all__ = ["DecodingModel", "LabellingModel", "SessionModel"]
 
 # Parameters of config.pbtxt that these classes read
 BUNDLE, BACKEND, THREADS, TRUST = "bundle", "session_backend", "threads", "trust_engines"
+DECODE = "decode"
 
 
 class _Model:
@@ -108,7 +109,7 @@ class SessionModel(_Model):
             threads or None,
             trust_engines=self.parameters[TRUST] == "yes",
         )
-        self.answers = BatchAnswers(session, threads or None)
+        self.answers = BatchAnswers(session, threads or None, self.parameters.get(DECODE))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer requests in one run."""
@@ -125,7 +126,8 @@ class DecodingModel(_Model):
     def open(self, path: Path) -> None:
         """Read the manifest."""
         self.bundle = open_bundle(path, verify=False)
-        self.decoder = Decoder(self.bundle.preprocess, int(self.parameters[THREADS]) or None)
+        reading = self.bundle.preprocess.reading(self.parameters.get(DECODE))
+        self.decoder = Decoder(reading, int(self.parameters[THREADS]) or None)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Decode all images at once."""

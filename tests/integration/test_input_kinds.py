@@ -191,3 +191,23 @@ def test_killed_within_a_shard(make_bundle, colour_folders, tmp_path):
         assert child.wait() == 0
     assert save.read_bytes() == whole
     assert list(save.parent.iterdir()) == [save]
+
+
+@pytest.mark.parametrize("option", ["--save", "--features"])
+def test_nothing_is_written_into_a_store(vptkit, make_bundle, colour_folders, option):
+    bundle = make_bundle(gives=("logits", "features"))
+    result = vptkit("run", bundle, colour_folders, option, "s3://bucket/out.parquet")
+    assert_error(result, 2, "s3://bucket/out.parquet: outputs are written to this machine's disk")
+
+
+def test_a_store_without_its_package(vptkit, make_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    result = vptkit("run", make_bundle(), "s3://bucket/photos/")
+    assert_error(
+        result, 5, "s3://bucket/photos/: reading s3:// needs s3fs", "pip install fsspec s3fs"
+    )
+
+
+def test_options_of_lists_have_no_effect_on_videos(vptkit, make_bundle):
+    result = vptkit("run", make_bundle(), "clip.mp4", "--columns", "image=x")
+    assert_error(result, 2, "--columns", "images as SOURCE")

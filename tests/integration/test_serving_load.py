@@ -28,7 +28,7 @@ from tests.benchmarks.serve_load import Pool, adapters, churn, photograph, serve
 from tests.support.children import PIPE, Child
 from vptkit.export.bank.export_bank import export_bank
 from vptkit.formats.bundle import open_bundle
-from vptkit.runtime.serving.server_process import bound_socket
+from vptkit.runtime.http_server.server_process import bound_socket
 
 pytestmark = pytest.mark.long
 ARGS = SimpleNamespace(

@@ -77,6 +77,8 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.evaluation": "runtime.session datasets formats images paths scores",
     "runtime.loadgen": "runtime.evaluation runtime.measure runtime.session datasets formats images",
+    "runtime.layers": "runtime.backends runtime.engine_build runtime.measure runtime.session formats"
+    " devices.drivers devices.probes",
     "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
     " formats devices.drivers devices.power devices.probes",
     "runtime.streams": "decoding images paths",
@@ -84,7 +86,8 @@ TABLE: dict[str, str] = {
     " devices.probes",
     "runtime.triton": "runtime.backends runtime.session formats images scores devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",
-    "runtime.serving": "runtime.session formats images scores devices.probes",
+    "runtime.serving": "runtime.session formats images scores",
+    "runtime.http_server": "runtime.serving runtime.session formats devices.probes",
     "runtime.doctor": "runtime.backends runtime.measure runtime.session formats devices.boards"
     " devices.drivers devices.probes",
 }
@@ -95,10 +98,11 @@ ASSEMBLERS: dict[str, str] = {
     "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
-    "cli.run_command": "api cli.shared",
-    "cli.runtime_commands": "api cli.run_command cli.shared",
-    "demo": "cli.shared",
-    "cli": "cli.command_line cli.export_commands cli.runtime_commands cli.shared"
+    "cli.run_command": "cli.shared",
+    "cli.runtime_commands": "api cli.shared report",
+    "demo": "cli.shared report",
+    "report": "api cli.shared",
+    "cli": "cli.command_line cli.export_commands cli.run_command cli.runtime_commands cli.shared"
     " cli.tune_commands demo",
 }
 # The faces: what `import vptkit.ROOM` shows. Nothing below imports them.
@@ -150,11 +154,16 @@ def modules() -> dict[str, Module]:
 
 
 def imported(module: Module, known: dict[str, Module]) -> set[str]:
-    """Modules of ours that a module imports, anywhere in it: dotted names."""
+    """Modules of ours that a module imports, anywhere in it: dotted names.
+
+    "module:name" is an import, too, which `vptkit.cli.command_line.lazy_commands` does.
+    """
     found = set()
     for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value.partition(":")[0] if ":" in node.value else "")
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -259,7 +268,7 @@ def draw() -> str:
         left += width + 20
     whole = left - 20
     parts.append(_box(20, 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
-    top = "vptkit/ api · cli · demo   where the rooms meet: they import any room, inside functions only"
+    top = "vptkit/ api · cli · demo · report   where the rooms meet: they import any room, inside functions only"
     parts.append(_text(20 + (whole - 20) / 2, 43, top, 13, "bold"))
     parts.append(_box(20, bottom + 14, whole - 20, 48, "#f2f2f2", "#c8c8c8"))
     base = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 from PIL import Image
 
-from vptkit.runtime.serving.server_process import ServerSettings, open_application
+from vptkit.runtime.http_server.server_process import ServerSettings, open_application
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vptkit.runtime.serving.application import Application
+    from vptkit.runtime.http_server.application import Application
 
 __all__ = ["Asker", "encoded", "huge_png", "served"]
 

@@ -40,11 +40,13 @@ CONVENTION = {
     "layer": "ILayer",
     "tensor": "ITensor",
     "monitor": "IProgressMonitor",
+    "profiler": "IProfiler",
 }
 # What a subclass must define, for TensorRT calls it; all of it pure virtual in C++.
 _ABSTRACT = {
     "ILogger": ("log",),
     "IProgressMonitor": ("phase_start", "step_complete", "phase_finish"),
+    "IProfiler": ("report_layer_time",),
 }
 # The name of a `getattr` that is not written in the source
 COMPUTED = "<computed>"

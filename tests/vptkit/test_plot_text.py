@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from tests.support.children import run_child
 from vptkit.errors import MissingExtraError, OutputError
-from vptkit.plot_text import in_plot, new_figure, plain_pictures, require_plot
+from vptkit.plot_text import (
+    hover,
+    in_plot,
+    inline_svg,
+    new_figure,
+    plain_pictures,
+    require_plot,
+)
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -142,3 +151,40 @@ def test_nobody_imports_matplotlib_before():
     """No library that training imports does either."""
     pytest.importorskip("timm")
     assert run_child([sys.executable, "-c", ROOMS]).stdout.strip() == "False"
+
+
+def _drawn(text="a"):
+    with plain_pictures():
+        figure = new_figure(3, 2)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], marker="o", color="#22262b", label=in_plot(text))
+        axes.bar([0], [1], color="#2a6f97", hatch="/")
+        axes.set_title(in_plot(text))
+        hover(axes.patches[0], text)
+        axes.imshow([[0, 1], [1, 0]])
+        axes.legend()
+    return inline_svg(figure, f"about {text}")
+
+
+def test_a_picture_for_a_page():
+    one, other = (ET.fromstring(_drawn(text)) for text in ("a", "b"))
+    ids = [{e.get("id") for e in tree.iter() if e.get("id")} for tree in (one, other)]
+    assert ids[0]
+    assert not ids[0] & ids[1], "two pictures of a page share no id"
+    links = [e.get("href") for e in one.iter() if e.get("href")]
+    assert {link[1:] for link in links if link.startswith("#")} <= ids[0]
+    assert all(link.startswith(("#", "data:image/png")) for link in links)
+    text = ET.tostring(one, encoding="unicode")
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= ids[0]
+    assert "width=" not in text[: text.index(">")]
+    assert "var(--ink)" in text
+    assert "metadata" not in text
+    assert "#2a6f97" in text
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "a & b ]]> --", "$x$", "é\u202e"])
+def test_texts_of_a_picture_are_escaped(text):
+    tree = ET.fromstring(_drawn(text))
+    assert tree.get("aria-label") == f"about {text}"
+    assert [e.text for e in tree.iter() if e.tag.endswith("title")] == [text]
+    assert not [e for e in tree.iter() if e.tag.endswith("script")]

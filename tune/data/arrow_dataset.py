@@ -121,7 +121,10 @@ def read_parquet(files: Sequence[Path], root: Path, *, multilabel: bool = False)
             words = columns.label.words_in(paths)
         with (
             readable(file),
-            parquet.ParquetFile(file, buffer_size=_BUFFER, read_dictionary=words) as table,
+            # Newer pyarrow reads row groups ahead unless it is told not to, and keeps them all.
+            parquet.ParquetFile(
+                file, buffer_size=_BUFFER, pre_buffer=False, read_dictionary=words
+            ) as table,
         ):
             wanted = [columns.image, columns.label.name]
             batches = table.iter_batches(rows_at_once(file, groups, wanted), columns=wanted)

@@ -11,8 +11,8 @@ from vptkit.errors import VptkitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vptkit.runtime.serving.application import Application
-    from vptkit.runtime.serving.server_process import ServerSettings
+    from vptkit.runtime.http_server.application import Application
+    from vptkit.runtime.http_server.server_process import ServerSettings
 
 __all__ = ["serve"]
 
@@ -35,12 +35,12 @@ def serve(
     Raises:
         MissingExtraError: the extra `serve` is not installed.
         VptkitError: a setting that does not exist; or see
-            `vptkit.runtime.serving.server_process.serve_bundles`.
+            `vptkit.runtime.http_server.server_process.serve_bundles`.
     """
     from vptkit.cli.shared.output import needs_extra
 
     with needs_extra("serve", "vptkit serve"):
-        from vptkit.runtime.serving.server_process import ServerSettings, serve_bundles
+        from vptkit.runtime.http_server.server_process import ServerSettings, serve_bundles
 
     from vptkit.export.bank import edit_bank
 

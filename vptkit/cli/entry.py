@@ -1,8 +1,8 @@
 """The command line: every command parses, calls the library, prints.
 
 Results go to standard output, `--json` makes them one document; everything else goes to standard
-error. Heavy imports stand inside the commands, so that `--help` is instant. No future import of
-annotations here: typer reads them at run time.
+error. A command loads its own module only, and heavy imports stand inside its function, so that
+`--help` is instant. No future import of annotations here: typer reads them at run time.
 """
 
 import contextlib
@@ -17,31 +17,40 @@ import typer
 
 from vptkit import __version__
 from vptkit.cli.command_line import completion, shell_scripts
-from vptkit.cli.command_line.classes import adopt
-from vptkit.cli.export_commands import bank, bisect, export
-from vptkit.cli.runtime_commands import (
-    build,
-    check,
-    devices,
-    doctor,
-    evaluate,
-    inspect,
-    profile,
-    run,
-    serve,
-)
-from vptkit.cli.shared.options import require_choice
-from vptkit.cli.tune_commands import analyze, backbones, import_adapter, sweep, tune
-from vptkit.demo import command
+from vptkit.cli.command_line.lazy_commands import lazy_group
 from vptkit.paths.command_line import remember
 from vptkit.shown_text import shown, shown_lines, tell
 
 from . import failures, interrupts
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+# In the order in which --help lists them; each is loaded when it is asked for
+COMMANDS = {
+    "tune": "vptkit.cli.tune_commands.tune:tune",
+    "export": "vptkit.cli.export_commands.export:export",
+    "build": "vptkit.cli.runtime_commands.build:build",
+    "bisect": "vptkit.cli.export_commands.bisect:bisect",
+    "check": "vptkit.cli.runtime_commands.check:check",
+    "eval": "vptkit.cli.runtime_commands.evaluate:evaluate_bundle",
+    "run": "vptkit.cli.run_command.run:run",
+    "serve": "vptkit.cli.runtime_commands.serve:serve",
+    "inspect": "vptkit.cli.runtime_commands.inspect:inspect",
+    "profile": "vptkit.cli.runtime_commands.profile:profile",
+    "report": "vptkit.cli.runtime_commands.report:report",
+    "doctor": "vptkit.cli.runtime_commands.doctor:doctor",
+    "demo": "vptkit.demo.command:demo",
+    "backbones": "vptkit.cli.tune_commands.backbones:backbones",
+    "sweep": "vptkit.cli.tune_commands.sweep:sweep",
+    "analyze": "vptkit.cli.tune_commands.analyze:analyze",
+    "import": "vptkit.cli.tune_commands.import_adapter:import_",
+    "devices": "vptkit.cli.runtime_commands.devices:devices",
+    "bank": "vptkit.cli.export_commands.bank:bank",
+}
 
 app = typer.Typer(
     name="vptkit",
+    cls=lazy_group(COMMANDS),
     help="Deploy Vision Transformers that were adapted by prompts or LayerNorm tuning.",
     add_completion=False,  # ours, see command_line/completion
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -150,6 +159,8 @@ def _install_completion(shell: str | None) -> None:
 
 
 def _known_shell(shell: str) -> str:
+    from vptkit.cli.shared.options import require_choice
+
     require_choice("--show-completion", shell, shell_scripts.SHELLS)
     return shell
 
@@ -185,25 +196,3 @@ def _root(
         ),
     ] = None,
 ) -> None: ...
-
-
-# in the order in which --help lists them
-app.command()(tune.tune)
-app.command()(export.export)
-app.command()(build.build)
-app.command()(bisect.bisect)
-app.command()(check.check)
-app.command("eval")(evaluate.evaluate_bundle)
-app.command()(run.run)
-app.command()(serve.serve)
-app.command()(inspect.inspect)
-app.command()(profile.profile)
-app.command()(doctor.doctor)
-app.command()(command.demo)
-app.command()(backbones.backbones)
-app.command()(sweep.sweep)
-app.command()(analyze.analyze)
-app.command("import")(import_adapter.import_)
-app.add_typer(devices.devices, name="devices")
-app.add_typer(bank.bank, name="bank")
-adopt(app)

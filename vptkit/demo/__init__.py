@@ -1,6 +1,5 @@
 """`vptkit demo`: the whole line on one machine, offline, and a report to look at.
 
-- `accuracy_latency_plot`: its picture: what each method gains, and costs.
 - `command`: its options.
 - `digits`: its images: scikit-learn's handwritten digits.
 - `report`: its table and report.html.

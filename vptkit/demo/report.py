@@ -8,11 +8,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vptkit.report.accuracy_latency_plot import plot_accuracy_latency
 from vptkit.shown_text import shown
 from vptkit.strict_json import json_text
 from vptkit.text_table import columns
-
-from .accuracy_latency_plot import plot_accuracy_latency
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -50,7 +50,7 @@ from .manifest_schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -98,7 +98,8 @@ class Bundle:
         spec: the backbone.
         preprocess: what to do to an image.
         digest: SHA-256 of the manifest itself.
-        stamps: name → stamp of each file that was compared with its digest (`bundle_files`).
+        stamps: name → stamp of each file that was compared with its digest (`bundle_files`);
+            `graph` adds those of its files.
     """
 
     path: Path
@@ -106,7 +107,7 @@ class Bundle:
     spec: BackboneSpec
     preprocess: Preprocess
     digest: str = field(default="", repr=False, compare=False)
-    stamps: Mapping[str, Stamp] = field(default_factory=dict, repr=False, compare=False)
+    stamps: dict[str, Stamp] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -340,11 +341,16 @@ class Bundle:
             )
 
 
-def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
+def open_bundle(path: Path, *, verify: bool = True, graph_later: bool = False) -> Bundle:
     """Open a bundle; with verify its files are compared with the manifest, all of them.
 
     An export or an edit at the same time does no harm: what is opened is the bundle before it, or
     the one after it.
+
+    Args:
+        path: the bundle.
+        verify: compare.
+        graph_later: but for the graph: whoever loads it through `Bundle.graph` compares it then.
 
     Raises:
         BundleError: not a bundle, another format, a manifest that says what none can; with verify
@@ -354,7 +360,10 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     def read() -> Bundle:
         with _folder(path) as handle:
             bundle = _parsed(path, _read_manifest(path, handle))
-            stamps = verify_files(path, handle, bundle.manifest["files"]) if verify else {}
+            if not verify:
+                return bundle
+            files = bundle.manifest["files"]
+            stamps = verify_files(path, handle, files, graph=not graph_later)
             return replace(bundle, stamps=stamps)
 
     return read_steadily(path, read, _ATTEMPTS)

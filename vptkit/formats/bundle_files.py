@@ -87,13 +87,16 @@ def stamp_of(stream: BinaryIO) -> Stamp:
     return _stamp(os.fstat(stream.fileno()))
 
 
-def verify_files(path: Path, handle: int, files: Mapping[str, str]) -> dict[str, Stamp]:
+def verify_files(
+    path: Path, handle: int, files: Mapping[str, str], *, graph: bool = True
+) -> dict[str, Stamp]:
     """Compare a folder with what its manifest lists: no file more, none less, each as it was.
 
     Args:
         path: the bundle, for messages.
         handle: its descriptor.
         files: name → digest.
+        graph: take the digests of the graph, too; else `graph_path` does, while it is loaded.
 
     Returns:
         Name → stamp of the file whose digest was taken.
@@ -107,6 +110,8 @@ def verify_files(path: Path, handle: int, files: Mapping[str, str]) -> dict[str,
     with contextlib.ExitStack() as stack:
         folders = {"": handle}  # each is opened once: a bank has many files in one
         for name, digest in files.items():
+            if not graph and name in (MODEL, MODEL_DATA):
+                continue
             folder, _, file = name.rpartition("/")
             if folder not in folders:
                 opened = opened_folder(path / folder, BundleError, within=handle, name=folder)
@@ -176,8 +181,12 @@ def checked_file(
 
 
 @contextlib.contextmanager
-def graph_path(path: Path, files: Mapping[str, str], stamps: Mapping[str, Stamp]) -> Iterator[Path]:
+def graph_path(path: Path, files: Mapping[str, str], stamps: dict[str, Stamp]) -> Iterator[Path]:
     """Yield a path of the graph for libraries that open by name, as long as the block lasts.
+
+    A digest that was not taken yet is taken while the block runs: a graph of some hundred megabytes
+    takes as long to hash as to load. It is compared at the end, also where the block failed, so
+    nothing of the graph may be used before; then its stamp is added.
 
     It leads through the folder's descriptor, so it is the same folder's file though that be
     exchanged meanwhile; processes of the same user can take it too. Its name is model.onnx, and its
@@ -192,9 +201,39 @@ def graph_path(path: Path, files: Mapping[str, str], stamps: Mapping[str, Stamp]
         through = proc if proc.is_dir() else path  # without /proc by name, and compared
         for name in (MODEL, MODEL_DATA):
             if name in files:
-                checked = checked_file(path, name, files, stamps.get(name), handle)
+                known = stamps.get(name)
+                checked = (
+                    _checked_meanwhile(path, name, files, stamps, handle)
+                    if known is None
+                    else checked_file(path, name, files, known, handle)
+                )
                 stack.enter_context(_pinned(path, through / name, checked))
         yield through / MODEL
+
+
+@contextlib.contextmanager
+def _checked_meanwhile(
+    path: Path, name: str, files: Mapping[str, str], stamps: dict[str, Stamp], handle: int
+) -> Iterator[BinaryIO]:
+    """As `checked_file`, of a file of the graph whose digest is taken by a thread meanwhile.
+
+    What it wants of other places is looked at before the block; the digest is compared behind it.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # only where a graph is loaded
+
+    with _regular(path, handle, name) as stream, ThreadPoolExecutor(1, "vptkit-digest") as pool:
+        before = stamp_of(stream)
+        taken = None
+        try:
+            _require_closed(path, name, stream, files)
+            taken = pool.submit(sha256_of_stream, stream)  # its thread would hold the walk up
+            yield stream
+        finally:  # a graph that was damaged need not load: the digest says why
+            found = sha256_of_stream(stream) if taken is None else taken.result()
+            _require_digest(path, name, found, files[name])
+        if stamp_of(stream) != before:
+            before = _verify(path, name, stream, files[name], files)
+        stamps[name] = before
 
 
 @contextlib.contextmanager
@@ -213,14 +252,23 @@ def _verify(
     path: Path, name: str, stream: BinaryIO, digest: str, files: Mapping[str, str]
 ) -> Stamp:
     before = stamp_of(stream)
-    if sha256_of_stream(stream) != digest:
+    _require_digest(path, name, sha256_of_stream(stream), digest)
+    _require_closed(path, name, stream, files)
+    return before
+
+
+def _require_digest(path: Path, name: str, found: str, digest: str) -> None:
+    if found != digest:
         raise BundleError(
             f"{path}: {name} differs from its digest in {MANIFEST}: it was changed or "
             "damaged. Export the bundle again."
         )
+
+
+def _require_closed(path: Path, name: str, stream: BinaryIO, files: Mapping[str, str]) -> None:
+    """Refuse a graph that wants files of other places."""
     if name == MODEL:
         require_closed_graph(stream, path / name, MODEL_DATA if MODEL_DATA in files else None)
-    return before
 
 
 def _regular(path: Path, handle: int | None, name: str) -> BinaryIO:

@@ -8,4 +8,5 @@
 - `preprocess`: resize, centre crop, normalise, as the adapter says.
 - `similar_images`: the same picture twice, also after another program has written it.
 - `split_names`: what the splits are called, by us and by others.
+- `thumbnails`: small pictures of images, as `data:` URIs.
 """

@@ -312,35 +312,38 @@ def walk_images(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
     """
     if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
-    waiting = [iter([(folder.name, True)])]  # not recursive: folders may be nested deeper than
-    places = [folder.parent if folder.name else folder]  # Python's stack is
+    # Not recursive: folders may be nested deeper than Python's stack is.
+    waiting = [(folder, *_entries(folder, skipped, top=True))]
     while waiting:
-        name, inner = next(waiting[-1], ("", None))
-        if inner is None:
+        place, names, inner = waiting[-1]
+        if not names:
             waiting.pop()
-            places.pop()
             continue
-        path = folder if len(waiting) == 1 else places[-1] / name
-        if not inner:
-            yield path
-            continue
-        waiting.append(iter(_entries(path, skipped, top=path is folder)))
-        places.append(path)
+        name = names.pop()
+        if name in inner:
+            waiting.append((place / name, *_entries(place / name, skipped, top=False)))
+        else:
+            yield place / name
 
 
-def _entries(place: Path, skipped: Counter[str], *, top: bool) -> list[tuple[str, bool]]:
-    """Name, and whether it is a folder, of what is walked; none of a folder that is closed to us."""
+def _entries(place: Path, skipped: Counter[str], *, top: bool) -> tuple[list[str], set[str]]:
+    """What is walked, the last first, and which of it are folders; none of a folder closed to us.
+
+    In a folder there may be a million: no more than their names is kept.
+    """
     try:
         inner, images, others = _listed(place)
     except PermissionError as error:
         if top:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from error
         skipped["folder not readable"] += 1  # as lost+found of a disk
-        return []
+        return [], set()
     except OSError as error:
         raise DataError(f"{place}: cannot be read: {error.strerror}") from error
     skipped.update(others)
-    return sorted([*((name, True) for name in inner), *((name, False) for name in images)])
+    images.extend(inner)
+    images.sort(reverse=True)
+    return images, set(inner)
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.image_archives import write_tar
 from vptkit.errors import DataError
 from vptkit.runtime.bulk.named_sources import NamedImages
 
@@ -73,3 +74,31 @@ def test_endless_names_end(tree, monkeypatch):
     monkeypatch.setattr("vptkit.runtime.bulk.named_sources._MAX_BYTES", 5)
     with pytest.raises(DataError, match="more than 5 bytes of names"):
         named("-", given=b"a.jpg\nb")
+
+
+def test_images_of_lists_and_archives(tree):
+    (tree / "l.csv").write_text("path\na.jpg\nin/c.jpg\na.jpg\n")
+    tar = write_tar(tree / "s.tar", {"x.png": b"1", "y.npy": b"2"})
+    assert named("l.csv") == ["a.jpg", "in/c.jpg"]
+    found = NamedImages(["l.csv"])
+    assert (len(list(found)), found.skipped) == (2, {"named twice": 1})
+    found = NamedImages(["in", "l.csv", "s.tar", "lost.tar", "*.tar"])
+    assert [str(one) for one in found] == ["in/c.jpg", "a.jpg", "s.tar: x.png"]
+    assert (len(found.missing), len(found.broken)) == (1, 0)
+    assert found.count() == 3
+    tar.write_bytes(tar.read_bytes()[:700])
+    found = NamedImages(["s.tar", "l.csv"])
+    assert [str(one) for one in found] == ["s.tar: x.png", "a.jpg", "in/c.jpg"]
+    assert [text.split(":")[0] for text in found.broken] == ["s.tar"]
+
+
+def test_names_of_objects_on_standard_input(tree, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/b/a.jpg", b"1")
+    store.pipe_file("/b/l.csv", b"path\na.jpg\n")
+    given = b"memory://b/a.jpg\nmemory://b/\nmemory://b/l.csv\n"
+    assert named("-", given=given) == ["memory://b/a.jpg"]
+    assert NamedImages(["memory://b/"]).count() == 1
+    assert NamedImages(["memory://b/l.csv"]).count() is None  # it is not fetched for that
+    store.rm("/b", recursive=True)

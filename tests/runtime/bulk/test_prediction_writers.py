@@ -23,7 +23,7 @@ def two(tmp_path):
 
 def test_jsonl(tmp_path, two):
     with saving(tmp_path / "out.jsonl", top_k=2) as write:
-        assert deliver(two, [write]) == ([two[1]], 2)
+        assert deliver(two, [write]) == (2, 1, two[1])
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [p.to_json() for p in two]
 
@@ -140,3 +140,8 @@ def test_text_of_several_labels(several, capsys):
     assert first.endswith("a.jpg  cat 0.750  a;b 0.250")
     assert second.endswith("b.jpg  no label (nearest: cat 0.750)")
     assert third.endswith("error: broken")
+
+
+def test_of_many_broken_images_the_first_is_kept(tmp_path):
+    many = (Prediction(path=tmp_path / f"{i}", adapter="x", error=f"{i}") for i in range(5))
+    assert deliver(many, []) == (5, 5, Prediction(path=tmp_path / "0", adapter="x", error="0"))

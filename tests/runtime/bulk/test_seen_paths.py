@@ -14,3 +14,9 @@ def test_each_path_is_new_once():
         assert not any(seen.add(Path(name)) for name in names)
         assert Path(names[7]) in seen
         assert "x" not in seen
+
+
+def test_any_text_is_known_again():
+    with contextlib.closing(SeenPaths()) as seen:
+        names = ["\ud800", "\udcff", "\x00", "ü", "", "u\u0308"]
+        assert [seen.add(name) for name in [*names, *names]] == [True] * 6 + [False] * 6

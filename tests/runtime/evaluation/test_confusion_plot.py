@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 from PIL import Image
 
 from vptkit.errors import OutputError
-from vptkit.runtime.evaluation.confusion_plot import _colours, _drawn, plot_confusion
+from vptkit.plot_text import inline_svg
+from vptkit.runtime.evaluation import confusion_plot
+from vptkit.runtime.evaluation.confusion_plot import (
+    _colours,
+    _drawn,
+    confusion_figure,
+    plot_confusion,
+)
 from vptkit.runtime.evaluation.evaluation_result import answers_to, judge
 
 pytest.importorskip("matplotlib")
@@ -44,10 +52,10 @@ def test_right_is_blue_wrong_is_orange_and_the_rest_is_white(tmp_path):
 
 def test_the_larger_the_share_of_a_row_the_deeper():
     colours = _colours(np.array([[1, 99], [0, 4]]), np.array([100, 4]))
-    assert colours.shape == (2, 2, 3)
-    assert (colours[1, 0] == 255).all()
-    assert (colours[1, 1] < colours[0, 0]).all()
-    assert colours[1, 1].tolist() == [0x2A, 0x6F, 0x97]
+    assert colours.shape == (2, 2, 4)
+    assert colours[1, 0, 3] == 0
+    assert colours[1, 1, 3] > colours[0, 0, 3] > 0
+    assert colours[1, 1].tolist() == [0x2A, 0x6F, 0x97, 255]
 
 
 def test_classes_that_have_no_say_are_left_out():
@@ -62,6 +70,23 @@ def test_of_many_classes_those_with_mistakes_are_drawn():
     assert (len(drawn), left_out) == (100, True)
     assert {7, 250} <= set(drawn)
     assert (np.diff(drawn) > 0).all()
+
+
+def test_each_cell_says_what_it_is():
+    figure = confusion_figure(judged([[3, 1], [0, 2]], ("<a>", "b")), hovered=True)
+    titles = re.findall("<title>(.*?)</title>", inline_svg(figure, "confusion"))
+    assert titles == [
+        "&lt;a&gt; answered as &lt;a&gt;: 3 of 4, 75.0 %",
+        "&lt;a&gt; answered as b: 1 of 4, 25.0 %",
+        "b answered as b: 2 of 2, 100.0 %",
+    ]
+
+
+def test_of_very_many_cells_those_that_count_most_have_a_text(monkeypatch):
+    monkeypatch.setattr(confusion_plot, "_EXPLAINED", 2)
+    figure = confusion_figure(judged([[3, 1], [2, 4]], "ab"), hovered=True)
+    titles = re.findall("<title>(.*?):", inline_svg(figure, "confusion"))
+    assert titles == ["a answered as a", "b answered as b"]
 
 
 def test_another_suffix(tmp_path):

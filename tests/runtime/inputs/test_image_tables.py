@@ -84,6 +84,23 @@ def test_what_is_never_taken_is_forgotten(tmp_path, monkeypatch):
     assert content(table, 1) == images[1]
 
 
+@pytest.mark.parametrize("group", [200, 5000])
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path, group):
+    """Of 20 MB some are: pyarrow would keep all row groups that it read, or a large one."""
+    file = written(
+        tmp_path / "a.parquet",
+        images_of(2000, 10_000),
+        row_group_size=group,
+        write_batch_size=64,
+        use_dictionary=False,
+    )
+    table, before, most = opened_table(file, None), pa.total_allocated_bytes(), 0
+    for row in range(table.rows):
+        table.take(row)
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 15 << 20
+
+
 def test_a_file_that_changes_is_read_as_it_is(tmp_path):
     file = written(tmp_path / "a.parquet", [b"one"])
     assert content(opened_table(file, None), 0) == b"one"

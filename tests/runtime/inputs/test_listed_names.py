@@ -90,3 +90,19 @@ def test_names_of_a_list_in_a_store(name, expected):
             names.find("line 2", name)
     else:
         assert str(names.find("line 2", name)) == expected
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "x\0y.png", "n" * 5000, "n/" * 3000])
+@pytest.mark.parametrize("place", ["list.csv", "s3://b/list.csv"])
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_what_no_file_is_called(folder, name, place, allow_outside):
+    file = place if place.startswith("s3") else folder / place
+    names = names_beside(file, Lookup(allow_outside=allow_outside))
+    with pytest.raises(DataError, match=r"line 2: .* is not a name of a file") as caught:
+        names.find("line 2", name)
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "dir/" * 300, "\udcff.png", "\u202egpj.exe"])
+def test_odd_names_are_files_that_are_not_there(folder, name):
+    assert names_beside(folder / "l.csv", Lookup()).find("line 2", name) == folder / name

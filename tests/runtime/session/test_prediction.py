@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from vptkit.errors import BundleError, DataError, VptkitError
+from vptkit.errors import BundleError, DataError, TargetError, VptkitError
 from vptkit.formats.bundle import open_bundle
 from vptkit.images.image_file import image_files, open_image
 from vptkit.images.preprocess import prepare
@@ -151,3 +153,91 @@ def test_an_image_at_its_threshold_and_one_without_labels(make_bundle):
     assert found.labels == (("red", exact),)
     (found,) = predict(open_session(make_bundle(thresholds=(0.999, 0.999, 0.999))), image)
     assert (found.labels, found.label, found.to_json()["labels"]) == ((), None, [])
+
+
+# batches that are run at once ---------------------------------------------------------------------
+
+
+class Meeting:
+    """A graph that answers only when so many runs are on their way, by the images' own colours."""
+
+    threads, versions = 1, {}
+
+    def __init__(self, runs):
+        self.barrier = threading.Barrier(runs, timeout=20)
+
+    def __call__(self, batch):
+        self.barrier.wait()
+        return batch.mean(axis=(1, 2)).astype(np.float32)
+
+
+def test_batches_are_run_at_once_and_answered_in_order(make_bundle):
+    frames = [np.full((24, 16, 3), i, np.uint8) for i in range(24)]
+    bundle = open_bundle(make_bundle())
+    session = GraphSession(bundle=bundle, backend="cpu", graph=Meeting(3))
+    found = list(predict(session, frames, batch=2, runs=3))  # or the barrier breaks
+    assert [p.index for p in found] == list(range(24))
+    assert [int(p.logits[0]) for p in found] == list(range(24))
+
+
+def test_a_gpu_has_one_run_at_a_time(make_bundle, colour_folders):
+    bundle = open_bundle(make_bundle())
+    session = GraphSession(bundle=bundle, backend="cuda", graph=Meeting(2))
+    session.graph.barrier = threading.Barrier(2, timeout=0.2)
+    with pytest.raises(threading.BrokenBarrierError):
+        list(predict(session, [colour_folders], batch=2, runs=3))
+
+
+def test_images_are_decoded_while_a_batch_is_run(make_bundle, colour_folders, monkeypatch):
+    """The graph waits for the last image, which is decoded behind the first batch or never."""
+    all_opened, opened = threading.Event(), []
+
+    def opening(path, **_):
+        opened.append(path)
+        if len(opened) == 12:
+            all_opened.set()
+        return RED
+
+    class Waiting(Meeting):
+        def __call__(self, batch):
+            assert all_opened.wait(20)
+            return np.zeros((len(batch), 3), np.float32)
+
+    monkeypatch.setattr("vptkit.images.image_pixels.open_image", opening)
+    session = GraphSession(bundle=open_bundle(make_bundle()), backend="cpu", graph=Waiting(1))
+    assert len(list(predict(session, [colour_folders], batch=2))) == 12
+
+
+def test_a_batch_whose_bundle_changes_meanwhile_is_run_again_with_the_new_labels(
+    make_bundle, colour_folders
+):
+    old, new = (open_bundle(make_bundle(labels=labels)) for labels in (("a", "b", "c"), "def"))
+
+    class Replaced(Meeting):
+        calls = 0
+
+        def __call__(self, batch):
+            self.calls += 1
+            if self.calls == 1:
+                session.bundle = new  # as another run does that sees the change first
+            return np.zeros((len(batch), 3), np.float32)
+
+    session = GraphSession(bundle=old, backend="cpu", graph=Replaced(1))
+    (found,) = predict(session, [colour_folders / "red" / "0.png"])
+    assert [label for label, _ in found.top] == ["d", "e", "f"]
+    assert session.graph.calls == 2
+
+
+def test_what_a_run_raises_is_raised(make_bundle, colour_folders):
+    class Failing(Meeting):
+        def __call__(self, batch):
+            raise TargetError("out of memory")
+
+    session = GraphSession(bundle=open_bundle(make_bundle()), backend="cpu", graph=Failing(1))
+    with pytest.raises(TargetError, match="out of memory"):
+        list(predict(session, [colour_folders], batch=2, runs=2))
+
+
+def test_runs_must_be_positive(session, colour_folders):
+    with pytest.raises(VptkitError, match="runs is 0, expected at least 1"):
+        predict(session, [colour_folders], runs=0)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -90,3 +93,49 @@ def test_no_error_tells_a_secret():
         raise error
     assert "hunter" not in str(caught.value)
     assert str(caught.value).startswith("https://***@h/x.jpg?token=***&v=1: cannot be read: ")
+
+
+class _Requests(SimpleHTTPRequestHandler):
+    """A server that knows no ranges, as Python's own."""
+
+    def do_GET(self):
+        if "closed" in self.path:
+            self.send_error(403)
+        else:
+            super().do_GET()
+
+    do_HEAD = do_GET  # noqa: N815 -- the name that http.server looks for
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Requests, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join(30)
+    server.server_close()
+
+
+def test_a_server_of_files(address, tmp_path):
+    (tmp_path / "x y.jpg").write_bytes(b"0123")
+    large = bytes(range(256)) * 50_000  # more than a block
+    (tmp_path / "s.tar").write_bytes(large)
+    assert read_object(f"{address}/x%20y.jpg?token=1") == b"0123"
+    with reading(f"{address}/s.tar") as stream:
+        assert b"".join(iter(lambda: stream.read(1 << 20), b"")) == large
+    with pytest.raises(DataError, match=r"/z\.jpg: no such object"):
+        read_object(f"{address}/z.jpg")
+    with pytest.raises(DataError, match=r"/closed\.jpg\?token=\*\*\*: access denied"):
+        read_object(f"{address}/closed.jpg?token=hunter2")
+
+
+def test_a_server_that_does_not_answer():
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    with pytest.raises(DataError, match=r"x\.jpg: cannot be read: .*(Cannot connect|refused)"):
+        read_object("http://127.0.0.1:1/x.jpg")

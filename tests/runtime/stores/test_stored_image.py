@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pickle  # noqa: TID251 -- images are sent to other processes
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 
 from vptkit.errors import DataError
+from vptkit.runtime.session.ordered_work import in_order
 from vptkit.runtime.stores import stored_image
 from vptkit.runtime.stores.stored_image import StoredImage, fetched_ahead
 
@@ -90,3 +92,32 @@ def test_many_are_read_at_once(monkeypatch):
     monkeypatch.setattr(stored_image, "_read", read)
     for one in fetched_ahead([image(number) for number in range(64)]):
         assert one.read_bytes() == b""
+
+
+def test_nobody_waits_for_a_network_that_is_gone(monkeypatch):
+    """Neither whoever decodes nor the end of the process."""
+    never = threading.Event()
+    monkeypatch.setattr(stored_image, "_read", lambda address: never.wait() and b"")
+
+    def stopped(one):
+        try:
+            return one.read_bytes()
+        except DataError as error:
+            return str(error)
+
+    results = in_order(
+        stopped, fetched_ahead(map(image, range(500))), threads=2, ahead=8, name="decode"
+    )
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    fetching = [thread for thread in threading.enumerate() if thread.name == "vptkit-fetch"]
+    assert len(fetching) == 32
+    assert all(thread.daemon for thread in fetching)
+    never.set()
+    for thread in fetching:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]

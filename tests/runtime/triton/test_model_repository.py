@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.bank_cases import family
 from tests.support.exported_banks import export_family
-from vptkit.errors import BundleError, MissingError, OutputError, TargetError
+from vptkit.errors import BundleError, MissingError, OutputError, TargetError, VptkitError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import engine_cache
 from vptkit.runtime.triton import model_repository
@@ -182,3 +182,9 @@ def test_the_command(make_bundle, tmp_path, vptkit):
     code, _, err = vptkit("serve", bundle, "--triton", out, "--triton-backend", "openvino")
     assert code == 2
     assert "--triton-backend" in err
+
+
+def test_there_is_no_other_way_to_decode(make_bundle, tmp_path):
+    with pytest.raises(VptkitError, match="decode is 'quick', expected one of exact, fast"):
+        write_model_repository([make_bundle()], tmp_path / "m", TritonOptions(decode="quick"))
+    assert not (tmp_path / "m").exists()

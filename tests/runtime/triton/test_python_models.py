@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.stand_in_modules import fake_room
-from vptkit.runtime.triton.model_repository import write_model_repository
+from vptkit.images.image_pixels import pixels_of
+from vptkit.runtime.triton.model_repository import TritonOptions, write_model_repository
 from vptkit.runtime.triton.python_models import DecodingModel, LabellingModel, SessionModel
 
 
@@ -100,6 +102,35 @@ def test_a_session_of_a_repository(make_bundle, tmp_path, tiny_model):
     model.finalize()
     (late,) = model.execute([Asked({"images": images})])
     assert "is closed" in late.error.message
+
+
+@pytest.mark.usefixtures("utils")
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_large_jpegs_are_decoded_as_the_repository_says(make_bundle, tmp_path, tiny_model, decode):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    encoded = np.array([[(tmp_path / "a.jpg").read_bytes()]], object)
+    pixels = {
+        how: pixels_of(tmp_path / "a.jpg", tiny_model.preprocess.reading(how))
+        for how in ("exact", "fast")
+    }
+    assert (pixels["exact"] != pixels["fast"]).any()
+    bundle = make_bundle()
+    write_model_repository([bundle], tmp_path / "models", TritonOptions(decode=decode))
+    folder = tmp_path / "models" / "tiny-0"
+    config = (folder / "config.pbtxt").read_text()
+    assert f'key: "decode"\n  value {{\n    string_value: "{decode}"\n' in config
+    place = {"session_backend": "cpu", "threads": "1", "trust_engines": "no", "decode": decode}
+    model = started(SessionModel(), folder, bundle="tiny-0.vptk", **place)
+    (answer,) = model.execute([Asked({"image": encoded})])
+    np.testing.assert_allclose(
+        answer["logits"][0], tiny_model.logits(pixels[decode][None])[0], rtol=1e-4
+    )
+    model.finalize()
+    first = started(DecodingModel(), folder, bundle="tiny-0.vptk", **place)
+    (given,) = first.execute([Asked({"image": encoded})])
+    np.testing.assert_array_equal(given["images"][0], pixels[decode])
+    first.finalize()
 
 
 @pytest.mark.usefixtures("utils")

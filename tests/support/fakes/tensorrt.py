@@ -68,6 +68,11 @@ class IProgressMonitor:
     def phase_finish(self, phase_name): ...
 
 
+class IProfiler:
+    def report_layer_time(self, layer_name, ms):
+        raise NotImplementedError
+
+
 _TYPES = {
     "tensor(float)": DataType.FLOAT,
     "tensor(float16)": DataType.HALF,
@@ -340,6 +345,7 @@ class ICudaEngine:
 class IExecutionContext:
     def __init__(self, engine):
         self._engine, self._shapes, self._addresses, self._kept = engine, {}, {}, []
+        self.profiler = None
 
     def set_input_shape(self, name, shape):
         limits = self._engine._profile.get(name)
@@ -378,4 +384,8 @@ class IExecutionContext:
 
         self._kept.append(work)  # a captured graph may call it as long as the context lives
         _CUDA.fake_enqueue(stream_handle, work, None)
+        if self.profiler is not None:
+            text = EngineInspector(engine).get_engine_information(LayerInformationFormat.JSON)
+            for number, layer in enumerate(json.loads(text)["Layers"], 1):
+                self.profiler.report_layer_time(layer["Name"], number / 1000)
         return True

@@ -14,7 +14,7 @@ from vptkit.api.serving import serve
 from vptkit.cli.runtime_commands import serve as command
 from vptkit.errors import VptkitError
 from vptkit.export.bank import edit_bank
-from vptkit.runtime.serving.server_process import ServerSettings
+from vptkit.runtime.http_server.server_process import ServerSettings
 
 
 def test_the_commands_options_and_defaults():
@@ -26,7 +26,7 @@ def test_the_commands_options_and_defaults():
 def test_a_setting_at_a_time(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "vptkit.runtime.serving.server_process.serve_bundles",
+        "vptkit.runtime.http_server.server_process.serve_bundles",
         lambda bundles, settings, **more: asked.append((bundles, settings, more["editor"])),
     )
     serve("a.vptk", ServerSettings(port=1, max_batch=4), port=2)

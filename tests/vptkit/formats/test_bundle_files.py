@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from vptkit.errors import BundleError
+from vptkit.errors import BundleError, TargetError
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.bundle_files import is_leftover, is_row_file, stamp_of, verify_files
 from vptkit.regular_files import opened_folder
@@ -171,6 +171,38 @@ def test_the_graph_is_that_of_the_opened_manifest(make_bundle, verify):
 
     with pytest.raises(BundleError, match="was exchanged while it was read"):
         exchange()
+
+
+def test_a_graph_whose_digest_is_taken_while_it_loads(make_bundle):
+    path = make_bundle()
+    bundle = open_bundle(path, graph_later=True)
+    assert MODEL not in bundle.stamps
+    assert GOLDEN in bundle.stamps
+    with bundle.graph():
+        pass
+    assert bundle.stamps == open_bundle(path).stamps
+    documented = (path / MODEL).read_bytes() + b"\x32\x01x"  # doc_string: a library loads it
+    (path / MODEL).write_bytes(documented)
+    loaded = []
+    bundle = open_bundle(path, graph_later=True)
+    with pytest.raises(BundleError, match="differs from its digest"), bundle.graph() as found:
+        loaded.append(found.read_bytes())
+    assert loaded
+    with pytest.raises(BundleError, match="differs from its digest"), bundle.graph():
+        raise TargetError("ONNX Runtime cannot load it")
+
+
+def test_what_a_graph_wants_of_other_places_is_refused_before_it_loads(make_bundle, edit_manifest):
+    path = make_bundle()
+    engine = helper.make_node("EPContext", [], ["y"], domain="com.microsoft")
+    content = helper.make_model(helper.make_graph([engine], "g", [], [])).SerializeToString()
+    (path / MODEL).write_bytes(content)
+    edit_manifest(path, files={**listed(path), MODEL: digest(content)})
+    bundle = open_bundle(path, graph_later=True)
+    loaded = []
+    with pytest.raises(BundleError, match="EPContext"), bundle.graph():
+        loaded.append(1)
+    assert not loaded
 
 
 def test_a_touched_file_is_read_again_and_still_good(make_bundle):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vptkit.scores.calibration_error import BINS, expected_calibration_error
+from vptkit.scores.calibration_error import BINS, calibration_bins, expected_calibration_error
 
 
 def test_by_hand():
@@ -45,3 +45,16 @@ def test_against_the_definition_read_word_by_word():
     assert expected_calibration_error(confidence.astype(np.float32), right) == pytest.approx(
         total, rel=1e-5
     )
+
+
+def test_the_bins_are_those_of_the_error():
+    random = np.random.default_rng(0)
+    said = np.concatenate([random.uniform(size=500), [0.0, 1.0, 1 / 15]])
+    right = random.uniform(size=len(said)) < said
+    bins = calibration_bins(said, right)
+    assert sum(one.count for one in bins) == len(said)
+    assert sum(one.right for one in bins) == right.sum()
+    gaps = [one.count * abs(one.right / one.count - one.confidence) for one in bins if one.count]
+    assert sum(gaps) / len(said) == pytest.approx(expected_calibration_error(said, right))
+    for i, one in enumerate(bins):
+        assert i / len(bins) <= one.confidence <= (i + 1) / len(bins) or not one.count

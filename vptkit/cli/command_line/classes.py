@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from .groups import OPTIONS
 from .help_page import argument_usage, arguments_of, command_page, root_page, shown_spellings
+from .plain_values import take_plain_values
 from .shell_scripts import SHELLS
 from .suggestions import command_meant, option_meant
 
@@ -17,6 +18,10 @@ __all__ = ["Command", "Group", "adopt"]
 
 class Command(TyperCommand):
     """A command whose page is in groups, and that knows what a wrong option meant."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Options and arguments, `--help` among them."""
+        return take_plain_values(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page, of a width that the terminal has."""
@@ -40,6 +45,10 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A command that has others below it."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Options and arguments, `--help` among them."""
+        return take_plain_values(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page, of a width that the terminal has."""

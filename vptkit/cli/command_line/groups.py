@@ -19,7 +19,7 @@ LAST_COMMANDS = "More"
 # Heading → commands, in their order on the page
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "Make a model": ("tune", "export", "build"),
-    "Use it": ("run", "serve", "eval", "check", "inspect", "profile"),
+    "Use it": ("run", "serve", "eval", "check", "inspect", "profile", "report"),
     "What there is": ("backbones", "devices", "doctor"),
     LAST_COMMANDS: ("demo", "bank", "bisect", "sweep", "analyze", "import"),
 }
@@ -86,7 +86,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "serve": {
-        _COMMON: "host port backend max-batch max-wait-ms queue-size timeout-ms log-requests force",
+        _COMMON: "ui host port backend decode max-batch max-wait-ms queue-size timeout-ms log-requests"
+        " force",
         "Who may ask": "token-file open admin-token-file",
         "Bounds": "max-body-mb decode-threads",
         "NVIDIA Triton": "triton triton-backend instances print-k8s k8s-image",
@@ -96,10 +97,19 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "profile": {
         _COMMON: "baseline backend batch seconds plot force",
         "What is measured": "rounds streams memory energy cuda-graph seed threads",
+        "Time by layer": "layers trace export-profile export-times export-layer-info",
         "MLPerf": "loadgen loadgen-logs accuracy data latency-bound-ms queries min-duration target-qps",
         "Jetson": "power pin-clocks",
         "Another machine": "on python ssh-option clean",
         "Banks of adapters": "adapter",
+        "Trust": "trust-engines",
+    },
+    "report": {
+        _COMMON: "output data split mistakes profile profiles backend batch force",
+        "What is measured": "seconds batches boards",
+        "Data": "columns skip-broken decode allow-outside",
+        "Banks of adapters": "adapter",
+        "Hardware": "threads",
         "Trust": "trust-engines",
     },
     "demo": {
@@ -174,7 +184,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "run bank.vptk cam1=rtsp://10.0.0.7/live cam2=0 --adapter cam1=birds,cam2=cars",
     ),
     "serve": (
-        "serve flowers.vptk",
+        "serve flowers.vptk --ui",
         "serve bank.vptk --admin-token-file admin.txt",
         "serve bank.vptk --triton models/ --print-k8s > k.yaml",
         "serve bank.vptk flowers.vptk --host 0.0.0.0 --token-file tokens.txt --log-requests",
@@ -188,6 +198,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "profile flowers.vptk --baseline",
         "profile flowers.vptk int8.vptk --batch 1,8 --plot latency.png",
         "profile flowers.vptk --on user@board",
+    ),
+    "report": (
+        "report flowers.vptk",
+        "report flowers.vptk --data flowers/ -o flowers.html",
+        "report flowers.vptk int8.vptk --data flowers/ --profile -o both.html",
     ),
     "doctor": ("doctor", "doctor flowers.vptk", "doctor --json"),
     "demo": (

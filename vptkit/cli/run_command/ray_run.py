@@ -20,22 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vptkit.formats.bundle import Bundle
+    from vptkit.runtime.bulk.prediction_writers import Delivered
     from vptkit.runtime.ray_data.batch_worker import WorkOrder
     from vptkit.runtime.ray_data.gathered_answers import GatheredAnswers
     from vptkit.runtime.ray_data.parts_folder import PartsFolder
 
     from .found_images import FoundImages
 
-__all__ = ["ray_given", "run_on_ray"]
+__all__ = ["require_ray_options", "run_on_ray"]
 
 _NOT_THERE = ("features", *STREAM_OPTIONS)
 
 
-def ray_given(settings: Mapping[str, Any]) -> bool:
-    """Whether the run is one on Ray; refuses options that do not go with that.
+def require_ray_options(settings: Mapping[str, Any]) -> None:
+    """Refuse options that do not go with a run on Ray.
 
     Args:
-        settings: the command's options by name, None or False where they were not given.
+        settings: the command's options by name, None or False where they were not given;
+            "ray_address" or "actors" is among them.
 
     Raises:
         VptkitError: such an option, a video or a camera, no address, or no --save.
@@ -45,9 +47,7 @@ def ray_given(settings: Mapping[str, Any]) -> bool:
     from vptkit.runtime.streams.source_address import source_address
 
     if settings["ray_address"] is None:
-        if settings["actors"] is not None:
-            raise VptkitError("--actors has no effect here: it goes with --ray-address")
-        return False
+        raise VptkitError("--actors has no effect here: it goes with --ray-address")
     for name in _NOT_THERE:
         if settings[name] is not None and settings[name] is not False:
             raise VptkitError(
@@ -63,7 +63,6 @@ def ray_given(settings: Mapping[str, Any]) -> bool:
             "--ray-address needs --save: the nodes write their parts beside that file"
         )
     require_address(settings["ray_address"])
-    return True
 
 
 def run_on_ray(
@@ -89,13 +88,13 @@ def run_on_ray(
     order, run = _asked(bundle, found, settings)
     with opened_parts(save, run, resume=settings["resume"], force=settings["force"]) as parts:
         answers = _answers(order, parts, found, settings)
-        broken, count = _written(bundle, order, answers, save, as_json=as_json)
+        delivered = _written(bundle, order, answers, save, as_json=as_json)
         parts.remove()
     found.tell()
     if not as_json:
         seconds = time.perf_counter() - begun
-        tell(verdict(count, len(broken), seconds, _backend(answers), [save]), sys.stdout)
-    require_all(found.faults, broken, count, shown_above=False)
+        tell(verdict(delivered, seconds, _backend(answers), [save]), sys.stdout)
+    require_all(found.faults, delivered, shown_above=False)
 
 
 def _asked(
@@ -180,8 +179,8 @@ def _list(parts: PartsFolder, found: FoundImages, batch: int) -> None:
 
 def _written(
     bundle: Bundle, order: WorkOrder, answers: GatheredAnswers, save: Path, *, as_json: bool
-) -> tuple[list[Any], int]:
-    """The output, whole; the errors among the answers, and the number of all."""
+) -> Delivered:
+    """The output, whole; how many answers there are, and how many of them errors."""
     from vptkit.runtime.bulk.prediction_writers import deliver, jsonl_writer, saving
 
     about = {

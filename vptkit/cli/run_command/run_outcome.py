@@ -10,6 +10,8 @@ from vptkit.shown_text import shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vptkit.runtime.bulk.prediction_writers import Delivered
+
 __all__ = ["require_all", "require_outputs", "verdict"]
 
 
@@ -28,22 +30,24 @@ def require_outputs(
         bundle.require_output("logits")
 
 
-def verdict(count: int, broken: int, seconds: float, backend: str, written: list[Path]) -> str:
+def verdict(delivered: Delivered, seconds: float, backend: str, written: list[Path]) -> str:
     """As "750 images in 2.3 s (3.1 ms each, cpu), 0 broken → p.csv"."""
+    count = delivered.images
     images = f"{count:,} image{'s' if count != 1 else ''}"
     each = f"{_short(1000 * seconds / max(count, 1))} ms each, {backend}"
     place = f" → {', '.join(map(shown, written))}" if written else ""
-    return f"{images} in {_short(seconds)} s ({each}), {broken} broken{place}"
+    return f"{images} in {_short(seconds)} s ({each}), {delivered.broken} broken{place}"
 
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def require_all(faults: list[str], broken: list[Any], count: int, *, shown_above: bool) -> None:
+def require_all(faults: list[str], delivered: Delivered, *, shown_above: bool) -> None:
     """Fail at the end if a source was missing or an image broken; the results are out by now."""
-    if broken:
-        first = broken[0].path if shown_above else broken[0].error
-        faults = [f"{len(broken)} of {count} images failed; the first: {first}", *faults]
+    if delivered.first is not None:
+        first = delivered.first.path if shown_above else delivered.first.error
+        broken = f"{delivered.broken} of {delivered.images} images failed; the first: {first}"
+        faults = [broken, *faults]
     if faults:
         raise DataError("; ".join(faults))

@@ -3,21 +3,31 @@
 No future import of annotations here: typer reads them at run time.
 """
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from vptkit.cli.shared.option_effect import Rule, given_options, require_effect
 from vptkit.cli.shared.options import AsJson, Backend, Force, Threads, TrustEngines
 from vptkit.cli.shared.output import emit
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, tell
 
+from .layers_profile import LAYER_RULES, emit_layers
+from .loadgen_run import LOADGEN_RULES, loadgen_run
+
 __all__ = ["profile"]
+
+_RULES = (
+    *LAYER_RULES,
+    *LOADGEN_RULES,
+    Rule(("python", "ssh_option"), "--on USER@HOST", lambda settings: settings["on"]),
+)
 
 
 def profile(
+    context: typer.Context,
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(metavar="BUNDLE...", help="Side by side.", show_default=False),
@@ -89,6 +99,27 @@ def profile(
         float | None,
         typer.Option(help="Of --loadgen Server and Offline: images a second [measured before]."),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Instead: the time of each layer, by part of the model."),
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Of --layers: write a trace for Perfetto to this .json.")
+    ] = None,
+    export_profile: Annotated[
+        Path | None,
+        typer.Option("--export-profile", "--exportProfile", help="Of --layers: trtexec's file."),
+    ] = None,
+    export_times: Annotated[
+        Path | None,
+        typer.Option("--export-times", "--exportTimes", help="Of --layers: trtexec's file."),
+    ] = None,
+    export_layer_info: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-layer-info", "--exportLayerInfo", help="Of --layers: trtexec's file."
+        ),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
     force: Force = False,
     threads: Threads = None,
@@ -97,7 +128,6 @@ def profile(
 ) -> None:
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
     from vptkit.api.judging import baselines_of
-    from vptkit.atomic_files import require_absent
     from vptkit.cli.shared.loadgen_text import loadgen_text
     from vptkit.cli.shared.profile_table import profile_table
     from vptkit.plot_text import require_plot
@@ -112,27 +142,12 @@ def profile(
         return
     if not bundles:
         raise VptkitError("BUNDLE is missing: name one or more to profile")
-    asked = _loadgen_settings(
-        loadgen,
-        given={
-            "accuracy": accuracy or None,
-            "latency_bound_ms": latency_bound_ms,
-            "queries": queries,
-            "min_duration": min_duration,
-            "target_qps": target_qps,
-        },
-        others={"--loadgen-logs": loadgen_logs, "--data": data},
-        refused={
-            "--on": on,
-            "--power": power,
-            "--baseline": baseline or None,
-            "a second BUNDLE": bundles[1:] or None,
-        },
-        batch=batch,
-    )
-    logs = loadgen_logs or Path("loadgen-logs")
-    if asked is not None:
-        require_absent(logs, force=force)  # before anything is measured
+    options = dict(context.params)
+    require_effect(given_options(context), options, _RULES)
+    if layers:
+        emit_layers(bundles, options)
+        return
+    asked = loadgen_run(options, _sizes(batch))
     if plot is not None:
         require_plot(plot, force=force)
     settings = ProfileSettings(
@@ -151,8 +166,8 @@ def profile(
         pin_clocks=pin_clocks,
         trust_engines=trust_engines,
     )
-    if asked is not None and asked.accuracy:
-        found = _with_loadgen(bundles[0], settings, asked, logs, data, force=force)
+    if asked is not None and asked.settings.accuracy:
+        found = asked.run(bundles[0], settings)
         emit({"loadgen": found}, as_json, text=loadgen_text(found))
         return
     with baselines_of(bundles if baseline else []) as named:
@@ -176,78 +191,12 @@ def profile(
                 )
     text = profile_table(document)
     if asked is not None:
-        found = _with_loadgen(bundles[0], settings, asked, logs, data, force=force)
+        found = asked.run(bundles[0], settings)
         document["loadgen"] = found
         text = f"{text}\n\n{loadgen_text(found)}"
     if plot is not None:
         plot_profile(document, plot)
     emit(document, as_json, text=text)
-
-
-def _loadgen_settings(
-    scenario: str | None,
-    *,
-    given: dict[str, Any],
-    others: dict[str, Any],
-    refused: dict[str, Any],
-    batch: str | None,
-) -> Any:
-    """LoadGen's settings, or None without --loadgen; what would have no effect is refused.
-
-    Args:
-        scenario: of --loadgen.
-        given: name of a setting → its value, None of those that were not given.
-        others: the same of LoadGen's other options.
-        refused: what does not go with --loadgen, the same way.
-        batch: of --batch.
-    """
-    if scenario is None:
-        names = {f"--{name.replace('_', '-')}": value for name, value in given.items()} | others
-        for name, value in names.items():
-            if value is not None:
-                raise VptkitError(
-                    f"{name} has no effect without --loadgen. Add it, as --loadgen Server"
-                )
-        return None
-    from vptkit.runtime.loadgen.loadgen_settings import LoadGenSettings
-    from vptkit.runtime.loadgen.run_loadgen import require_loadgen
-
-    for name, value in refused.items():
-        if value is not None:
-            raise VptkitError(
-                f"--loadgen does not go with {name}: it asks one bundle, here and now"
-            )
-    sizes = _sizes(batch) or (None,)
-    if len(sizes) > 1:
-        raise VptkitError("--loadgen takes one --batch")
-    settings = LoadGenSettings(
-        scenario=scenario, batch=sizes[0], **{k: v for k, v in given.items() if v is not None}
-    )
-    if others["--data"] is not None and not others["--data"].exists():
-        raise VptkitError(f"--data {others['--data']}: no such file or folder")
-    if settings.accuracy and others["--data"] is None:
-        raise VptkitError("--accuracy needs --data FOLDER: images whose classes are known")
-    require_loadgen()
-    return settings
-
-
-def _with_loadgen(
-    bundle: Path, settings: Any, asked: Any, logs: Path, data: Path | None, *, force: bool
-) -> dict[str, Any]:
-    """One run of LoadGen; Ctrl-C ends the process at once, as LoadGen's clock cannot be stopped."""
-    from vptkit.runtime.loadgen.run_loadgen import run_loadgen
-    from vptkit.runtime.session.factory import open_session
-
-    with open_session(
-        bundle, settings.backend, settings.threads, trust_engines=settings.trust_engines
-    ) as session:
-        try:
-            return run_loadgen(
-                session, asked, logs, adapter=settings.adapter, data=data, force=force
-            )
-        except KeyboardInterrupt:
-            tell("interrupted")
-            os._exit(130)
 
 
 def _backend(named: str | None, on: str | None) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from vptkit.cli.shared.options import Backend, Force, Threads, TrustEngines, require_choice
+from vptkit.cli.shared.options import Backend, Decode, Force, Threads, TrustEngines, require_choice
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, shown_lines, tell
 
@@ -56,12 +56,14 @@ def serve(
     max_body_mb: Annotated[
         float, typer.Option(min=0.001, max=2048, help="Of one request's body.")
     ] = 32.0,
+    decode: Decode = None,
     decode_threads: Annotated[
         int | None, typer.Option(min=1, help="Images decoded at once [all usable cores].")
     ] = None,
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="One JSON line a request on standard error.")
     ] = False,
+    page: Annotated[bool, typer.Option("--ui", help="Also a page for browsers, at /ui/.")] = False,
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +89,10 @@ def serve(
     """Answer over HTTP: KServe v2, images as they are, many adapters in one batch."""
     _require_triton(triton_backend, instances, k8s_image, triton, print_k8s=print_k8s)
     if triton is not None or print_k8s:
+        if page:
+            raise VptkitError(
+                "--ui does not go with --triton: the page is part of vptkit's own server"
+            )
         if token_file is not None or admin_token_file is not None or open_to_all:
             raise VptkitError(
                 "--token-file, --admin-token-file and --open do not go with --triton: Triton asks "
@@ -99,6 +105,7 @@ def serve(
             force=force,
             triton_backend=triton_backend,
             backend=backend,
+            decode=decode or "exact",
             threads=threads or 0,
             trust_engines=trust_engines,
             numbers={
@@ -126,8 +133,10 @@ def serve(
         queue_size=queue_size,
         timeout_ms=timeout_ms,
         max_body_mb=max_body_mb,
+        decode=decode,
         decode_threads=decode_threads,
         log_requests=log_requests,
+        page=page,
         threads=threads,
         trust_engines=trust_engines,
     )
@@ -145,6 +154,8 @@ def _say_ready(application: Any, address: str) -> None:
     first = models[0].bundle.adapter_names
     query = f"?adapter={quote(first[0])}" if len(first) > 1 or len(models) > 1 else ""
     tell(f"try: curl --data-binary @photo.jpg '{address}/predict{query}'", sys.stdout)
+    if application.page:
+        tell(f"page: {address}/ui/", sys.stdout)
 
 
 def _require_triton(

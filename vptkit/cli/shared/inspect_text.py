@@ -6,14 +6,16 @@ is of the kind that vptkit writes.
 No future import of annotations here: typer reads them at run time.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from vptkit.errors import VptkitError
 from vptkit.scores.score_interval import percent, share_text
 from vptkit.shown_text import shown
 
-__all__ = ["inspect_text"]
+__all__ = ["bundle_lines", "inspect_text", "made_of", "size_text"]
 
 _CLASSES = 10  # that are named
 _WIDE = 76  # characters behind the heading, where a line is cut at a comma
@@ -35,11 +37,11 @@ def inspect_text(
     if kind == "adapter":
         lines = _adapter(document)
     elif kind == "bundle":
-        lines = _bundle(document, train or {}, engines)
+        lines = bundle_lines(document, train or {}, engines)
     else:
         lines = _engine(document)
     size = document.get("bytes")
-    told = f", {_bytes(size)}" if _is_count(size) else ""
+    told = f", {size_text(size)}" if _is_count(size) else ""
     head = f"{shown(document['path'])}: {_A[kind]}{told}"
     filled = {name: shown(text) for name, text in lines.items() if text}
     width = max(map(len, filled), default=0)
@@ -70,9 +72,41 @@ def _adapter(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _bundle(
+def made_of(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """How a bundle's adapter was made, and names of its engines; nothing of what cannot be read.
+
+    Args:
+        path: of a bundle that was verified just now.
+    """
+    from vptkit.formats.adapter import parse_adapter
+    from vptkit.formats.bundle import ADAPTER, open_bundle
+    from vptkit.runtime.backends.engine_cache import list_engines
+
+    bundle = open_bundle(path, verify=False)
+    train: dict[str, Any] = {}
+    engines: list[str] = []
+    with contextlib.suppress(VptkitError):
+        if ADAPTER in bundle.manifest["files"]:
+            train = parse_adapter(bundle.read(ADAPTER), path / ADAPTER).train
+    with contextlib.suppress(VptkitError, OSError):
+        engines = [_engine_name(engine.record) for engine in list_engines(bundle)]
+    return train, engines
+
+
+def _engine_name(record: dict[str, Any]) -> str:
+    gpu = record.get("gpu") or f"compute capability {record.get('capability')}"
+    return f"{record.get('library')} {record.get('version')} for {gpu}"
+
+
+def bundle_lines(
     document: Mapping[str, Any], train: Mapping[str, Any], engines: Sequence[str]
 ) -> dict[str, str]:
+    """Heading → what is to be said of a bundle; empty where nothing is known.
+
+    Args:
+        document: of `vptkit.formats.summary.summarize`.
+        train, engines: of `made_of`.
+    """
     adapters = document["adapters"]
     first = adapters[0]
     several = f"{len(adapters)}: {_few([entry['name'] for entry in adapters])}"
@@ -285,7 +319,8 @@ def _is_share(value: Any) -> TypeGuard[float]:
     return _is_number(value) and 0 <= value <= 1
 
 
-def _bytes(size: int) -> str:
+def size_text(size: int) -> str:
+    """Bytes, as "22.3 MB"."""
     for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= bytes_:
             return f"{size / bytes_:.3g} {unit}"

@@ -19,11 +19,13 @@ class Rule(NamedTuple):
         options: parameters of the command.
         goes_with: what they need, in words.
         holds: whether the other settings have it.
+        cure: what to do, where that is not to add it.
     """
 
     options: tuple[str, ...]
     goes_with: str
-    holds: Callable[[Mapping[str, Any]], bool]
+    holds: Callable[[Mapping[str, Any]], Any]
+    cure: str = ""
 
 
 def given_options(context: Any) -> set[str]:
@@ -53,7 +55,7 @@ def require_effect(
         for name in rule.options:
             if name in given and not rule.holds(settings):
                 flag = f"--{'no-' if settings[name] is False else ''}{name.replace('_', '-')}"
+                cure = rule.cure or f"Leave it away, or add {rule.goes_with}."
                 raise VptkitError(
-                    f"{flag} has no effect here: it goes with {rule.goes_with}. Leave it away, or "
-                    f"add {rule.goes_with}."
+                    f"{flag} has no effect here: it goes with {rule.goes_with}. {cure}"
                 )

@@ -10,7 +10,7 @@ from vptkit.text_table import columns, milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["profile_table"]
+__all__ = ["profile_cells", "profile_notes", "profile_table"]
 
 _BARE = "backbone (no adapter)"  # as `vptkit.export.bundle.baselines` calls it
 
@@ -23,11 +23,22 @@ def profile_table(document: Mapping[str, Any]) -> str:
     bus, batches that went in portions, what makes rows doubtful, power modes that were skipped, and
     why memory or energy is missing.
     """
+    head, cells = profile_cells(document)
+    keys = sum(name in _KEYS for name in head)
+    table = columns(head, cells, width=terminal_width(), keys=keys)
+    return "\n".join([table, *map(shown, profile_notes(document))])  # the table is shown already
+
+
+def profile_cells(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heading and a row of cells each; columns of what was not measured are left out."""
     rows = document["rows"]
     filled = [column for column in _COLUMNS if column[2](rows)]
-    keys = sum(column[0] in _KEYS for column in filled)
-    cells = [[c[1](row) for c in filled] for row in rows]
-    lines = [columns([c[0] for c in filled], cells, width=terminal_width(), keys=keys)]
+    return [c[0] for c in filled], [[c[1](row) for c in filled] for row in rows]
+
+
+def profile_notes(document: Mapping[str, Any]) -> list[str]:
+    """The lines below the table; not shown yet."""
+    rows, lines = document["rows"], list[str]()
     if not all(row["settled"] for row in rows):
         lines.append("* not settled when its warm-up ended")
     doubts = [
@@ -43,8 +54,7 @@ def profile_table(document: Mapping[str, Any]) -> str:
         lines += [f"no {what}: {reason}" for reason in reasons if reason]
     skipped = document.get("sweep", {}).get("skipped", [])
     lines += [f"{entry['name']} was skipped: {entry['reason']}" for entry in skipped]
-    lines += _verdicts(rows)
-    return "\n".join([lines[0], *map(shown, lines[1:])])  # the table is shown already
+    return lines + _verdicts(rows)
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,7 +11,7 @@ from vptkit.cli.command_line.classes import Command, Group
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_all_commands_have_these_classes(name):
-    assert type(COMMANDS[name]) is (Group if hasattr(COMMANDS[name], "commands") else Command)
+    assert isinstance(COMMANDS[name], Group if hasattr(COMMANDS[name], "commands") else Command)
 
 
 @pytest.mark.parametrize("line", [("-V",), ("version",), ("--version",)])

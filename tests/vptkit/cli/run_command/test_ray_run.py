@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.command_errors import assert_error
 from tests.support.serial_cluster import SerialCluster
-from vptkit.cli.run_command.ray_run import ray_given
+from vptkit.cli.run_command.ray_run import require_ray_options
+from vptkit.errors import VptkitError
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pyarrow")
@@ -210,9 +211,10 @@ def test_what_does_not_go_together(vptkit, make_bundle, colour_folders, tmp_path
     for address in ("head", "ray://head:1", ""):
         assert_error(on_ray(vptkit, bundle, "x.png", *save, address=address), 2, "--ray-address")
     assert_error(vptkit("run", bundle, "x.png", "--actors", 2), 2, "goes with --ray-address")
+    with pytest.raises(VptkitError, match="--actors"):
+        require_ray_options({"ray_address": None, "actors": 2})
     assert cluster.asked == []
     assert not (tmp_path / "x.jsonl.parts").exists()
-    assert not ray_given({"ray_address": None, "actors": None})
 
 
 def test_without_ray_the_extra_is_named(

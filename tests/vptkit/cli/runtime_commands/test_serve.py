@@ -1,4 +1,4 @@
-"""`vptkit serve`: what it refuses before it listens; how it serves: tests/runtime/serving."""
+"""`vptkit serve`: what it refuses before it listens; how it serves: tests/runtime/http_server."""
 
 from __future__ import annotations
 
@@ -36,8 +36,17 @@ def test_two_of_one_name(vptkit, make_bundle, tmp_path):
 
 def test_the_extra_is_named(vptkit, make_bundle, monkeypatch):
     assert callable(command.serve)
-    for name in ("vptkit.runtime.serving.server_process", "vptkit.runtime.serving.application"):
+    for name in (
+        "vptkit.runtime.http_server.server_process",
+        "vptkit.runtime.http_server.application",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, err = vptkit("serve", make_bundle())
     assert (code, 'pip install "vptkit[serve]"' in err) == (5, True)
+
+
+def test_the_page_is_not_tritons(vptkit, make_bundle, tmp_path):
+    code, _, err = vptkit("serve", make_bundle(), "--ui", "--triton", tmp_path / "models")
+    assert (code, "--ui does not go with --triton" in err) == (2, True)
+    assert not (tmp_path / "models").exists()

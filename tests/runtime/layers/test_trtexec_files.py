@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.runtime.layers.test_layer_time import layer, profile
+from vptkit.runtime.layers.layer_time import LayerTime, Span
+from vptkit.runtime.layers.operator_costs import Tensor
+from vptkit.runtime.layers.trtexec_files import layer_information, profile_entries, time_entries
+
+
+def test_a_profile_has_trtexecs_keys():
+    head, first, second = profile_entries(
+        profile(layer("q", "head", 1, 2, 6), layer("k", "head", 1, 1, 1))
+    )
+    assert head == {"count": 3}
+    assert first == {
+        "name": "q",
+        "timeMs": 9,
+        "averageMs": 3,
+        "medianMs": 2,
+        "percentage": pytest.approx(75),
+    }
+    assert second["percentage"] == pytest.approx(25)
+
+
+def test_times_are_those_of_the_runs():
+    entries = time_entries(profile(layer("q", "head", 1, 1, 1)))
+    assert [entry["latencyMs"] for entry in entries] == [8, 8, 8]
+    assert (entries[1]["startComputeMs"], entries[1]["endComputeMs"]) == (10, 18)
+    assert len(entries[0]) == 12
+
+
+def test_layers_are_described_as_the_inspector_does():
+    own = LayerTime(
+        name="blocks.0.norm1",
+        operator="LayerNormalization",
+        place="blocks.0.norm1",
+        spans=(Span(0, 1),),
+        nodes=("blocks.0.norm1",),
+        inputs=(Tensor("float", (1, 4, 8)),),
+        outputs=(Tensor("float16", (1, 4, 8)),),
+    )
+    document = layer_information(profile(own, bindings=("images", "logits")))
+    assert document["Bindings"] == ["images", "logits"]
+    (described,) = document["Layers"]
+    assert described["Metadata"] == "[ONNX Layer: blocks.0.norm1]"
+    assert described["Inputs"][0]["Dimensions"] == [1, 4, 8]
+    assert described["Outputs"][0]["Format/Datatype"].endswith("FP16")
+
+
+def test_an_engines_own_account_is_passed_on():
+    account = {"Layers": ["a"], "Bindings": []}
+    assert layer_information(profile(information=account)) is account

@@ -1,0 +1,64 @@
+"""Profiles in a page: measured now, or given as files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from tests.runtime.profile.test_profile_file import DOCUMENT, MACHINE, ROW
+from vptkit.errors import VptkitError
+from vptkit.progress import SILENT
+from vptkit.report.measured_speed import (
+    Profile,
+    given_profiles,
+    measured_profile,
+    require_names,
+    rows_of,
+    speed_facts,
+)
+from vptkit.report.report_settings import ReportSettings
+
+
+def test_a_file_is_shown(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps(DOCUMENT))
+    (profile,) = given_profiles([tmp_path / "p.json"])
+    facts = speed_facts(profile)
+    assert facts["title"] == "p.json"
+    assert facts["rows"][0][:2] == ["a", "1"]
+    assert "6 threads" in facts["machine"]
+    assert facts["medians"].startswith("<svg")
+    assert facts["batches"] is None
+
+
+def test_rows_are_found_by_their_graph():
+    rows = [ROW, ROW | {"kind": "adapter", "graph_sha256": "ab"}]
+    document = DOCUMENT | {"rows": rows, "machine": MACHINE | {"cpu": None}}
+    (found,) = rows_of([Profile("p", document)], "ab")
+    assert found is rows[1]
+    assert rows_of([Profile("p", document)], "cd") == []
+
+
+def test_two_of_one_name_are_refused():
+    require_names(["a", "b"])
+    with pytest.raises(VptkitError, match="'a'"):
+        require_names(["a", "b", "a"])
+
+
+@pytest.mark.slow
+def test_measured_now_without_what_baselines_are_made_of(make_bundle):
+    """A bundle without its adapter: the backbone cannot be exported bare, the bundle is measured."""
+    pytest.importorskip("onnxruntime")
+    settings = ReportSettings(measure=0.1, batches=(1, 2), backend="cpu", threads=1)
+    profile = measured_profile([make_bundle()], settings, SILENT)
+    rows = profile.document["rows"]
+    assert [row["batch"] for row in rows] == [1, 2]
+    facts = speed_facts(profile)
+    assert facts["batches"].startswith("<svg")
+    assert facts["notes"][0].startswith("measured without the bare backbone: ")
+    percents = dict(rows[0]["distribution"])
+    assert min(percents) == 0
+    assert max(percents) == 100
+    assert percents[50] == pytest.approx(rows[0]["ms"]["p50"])

@@ -1,0 +1,165 @@
+"""`vptkit profile --layers`: options, files and output of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vptkit.cli.shared.option_effect import Rule
+from vptkit.errors import VptkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from vptkit.runtime.layers.layer_time import LayerProfile
+    from vptkit.runtime.layers.profile_layers import LayerOptions
+
+__all__ = ["LAYER_OPTIONS", "LAYER_RULES", "emit_layers", "profile_by_layer"]
+
+LAYER_OPTIONS = ("trace", "export_profile", "export_times", "export_layer_info")
+_OTHERS = (
+    *("accuracy", "clean", "cuda_graph", "data", "energy", "latency_bound_ms", "loadgen"),
+    *("loadgen_logs", "min_duration", "on", "pin_clocks", "plot", "power", "python", "queries"),
+    *("ssh_option", "streams", "target_qps"),
+)
+LAYER_RULES = (
+    Rule(LAYER_OPTIONS, "--layers", lambda settings: bool(settings["layers"])),
+    Rule(
+        _OTHERS,
+        "a profile of whole runs, and --layers takes them apart",
+        lambda settings: not settings["layers"],
+        "Leave it or --layers away.",
+    ),
+)
+
+
+def emit_layers(bundles: Sequence[Path], given: Mapping[str, Any]) -> None:
+    """Profile by layer, and print it.
+
+    Args:
+        bundles: one or more.
+        given: the command's options by name.
+
+    Raises:
+        VptkitError: several batch sizes; and see `profile_by_layer`.
+    """
+    from vptkit.cli.shared.output import emit
+    from vptkit.runtime.layers.profile_layers import LayerOptions
+
+    sizes = given["batch"] or "1"
+    if not sizes.isdecimal():
+        raise VptkitError(f"--batch {sizes}: --layers takes one number, as 8")
+    options = LayerOptions(
+        backend=_backend(bundles[0], given),
+        threads=given["threads"],
+        adapter=given["adapter"],
+        batch=int(sizes),
+        rounds=given["rounds"],
+        seconds=given["seconds"],
+        seed=given["seed"],
+        trust_engines=given["trust_engines"],
+    )
+    document, text = profile_by_layer(bundles, options, given)
+    emit(document, given["as_json"], text=text)
+
+
+def _backend(bundle: Path, given: Mapping[str, Any]) -> str:
+    """The one that is named, else what a session of the first bundle would take."""
+    from vptkit.runtime.backends.selection import default_backend
+    from vptkit.runtime.session.factory import open_session
+
+    named: str = given["backend"] or default_backend()
+    if named != "auto":
+        return named
+    with open_session(bundle, named, given["threads"]) as session:
+        return session.backend
+
+
+def profile_by_layer(
+    bundles: Sequence[Path], options: LayerOptions, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Profile, write the files that are asked for, and return the report and its text.
+
+    Args:
+        bundles: one or more.
+        options: how.
+        given: the command's options by name: LAYER_OPTIONS, "baseline", "force".
+
+    Raises:
+        VptkitError: files of one bundle are asked for of several.
+        OutputError: a file is there already, or cannot be written.
+    """
+    from vptkit.api.judging import baselines_of
+    from vptkit.progress import progress
+    from vptkit.runtime.layers.layer_comparison import compare_layers
+    from vptkit.runtime.layers.layers_text import changes_text, layers_text
+    from vptkit.runtime.layers.profile_layers import profile_layers
+
+    _require_files(given, several=len(bundles) > 1 or given["baseline"])
+    with baselines_of(bundles if given["baseline"] else []) as named:
+        others = {name: path for found in named for name, path in found.items()}
+        members = others | _names(bundles)
+        with progress("layers") as bar:
+            profiles = profile_layers(members, options, progress=bar)
+    _write(profiles, given)
+    document: dict[str, Any] = {"profiles": [profile.to_json() for profile in profiles]}
+    texts = [layers_text(profile) for profile in profiles]
+    document["changes"] = []
+    for other in profiles[1:] if profiles[0].runs else []:
+        changes = compare_layers(profiles[0], other)
+        texts.append(changes_text(profiles[0], other, changes))
+        document["changes"].append(
+            {
+                "before": profiles[0].name,
+                "after": other.name,
+                "places": [change.to_json() for change in changes],
+            }
+        )
+    return document, "\n\n".join(texts)
+
+
+def _names(bundles: Sequence[Path]) -> dict[str, Path]:
+    """A name of its own for each bundle: its folder's, with that folder's parent where two are alike."""
+    found: dict[str, Path] = {}
+    for path in bundles:
+        whole = path.absolute()
+        name = whole.name.removesuffix(".vptk")
+        while name in found:
+            whole = whole.parent
+            name = f"{whole.name}/{name}" if whole.name else f"{name} again"
+        found[name] = path
+    return found
+
+
+def _require_files(given: Mapping[str, Any], *, several: bool) -> None:
+    from vptkit.atomic_files import require_absent
+
+    for name in LAYER_OPTIONS:
+        if given[name] is None:
+            continue
+        if several and name != "trace":
+            raise VptkitError(
+                f"--{name.replace('_', '-')} writes a file of one bundle: name one, without --baseline"
+            )
+        require_absent(given[name], force=given["force"])
+
+
+def _write(profiles: Sequence[LayerProfile], given: Mapping[str, Any]) -> None:
+    from vptkit.runtime.layers.trace_file import write_trace
+    from vptkit.runtime.layers.trtexec_files import (
+        layer_information,
+        profile_entries,
+        time_entries,
+        write_json,
+    )
+
+    if given["trace"] is not None:
+        write_trace(profiles, given["trace"])
+    kinds: dict[str, Callable[[LayerProfile], object]] = {
+        "export_profile": profile_entries,
+        "export_times": time_entries,
+        "export_layer_info": layer_information,
+    }
+    for name, made in kinds.items():
+        if given[name] is not None:
+            write_json(made(profiles[0]), given[name])

@@ -1,0 +1,16 @@
+"""`vptkit report`: one HTML page about bundles that one can send to a colleague.
+
+What a part says is gathered first, as plain data; templates and figures only show it.
+
+- `accuracy_latency_plot`: accuracy over latency, of the demo and of bundles side by side.
+- `board_predictions`: latency on boards that nobody measured, and how far that is off.
+- `bundle_facts`: what a bundle is, from its manifest.
+- `make_report`: the parts in order, and the file.
+- `measured_speed`: profiles, given or measured now.
+- `nearest_images`: the training image that is most like another one.
+- `page`: the template, and what it lets through.
+- `quality_facts`: how good a bundle is on labelled images.
+- `quality_plots`: accuracy by class, and what was said with which confidence.
+- `report_settings`: what a report is asked for.
+- `side_by_side`: several bundles in one table and one picture.
+"""

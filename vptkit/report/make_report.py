@@ -1,0 +1,123 @@
+"""A report: the parts in order, and the file."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import vptkit
+from vptkit.atomic_files import atomic_file, require_absent, require_writable
+from vptkit.errors import OutputError, VptkitError
+from vptkit.plot_text import require_matplotlib
+from vptkit.progress import no_phases
+
+from .board_predictions import chosen_boards, predictions
+from .bundle_facts import bundle_facts
+from .measured_speed import given_profiles, measured_profile, require_names, speed_facts
+from .page import filled, require_jinja
+from .quality_facts import noted_scores, quality_facts
+from .report_settings import ReportSettings
+from .side_by_side import side_by_side
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vptkit.progress import Phases
+
+__all__ = ["make_report", "require_page"]
+
+_SUFFIXES = (".html", ".htm")
+
+
+def require_page(path: Path, *, force: bool) -> None:
+    """Find out before anything is measured whether the page could be made and written.
+
+    Raises:
+        OutputError: another suffix than .html, the file exists and force is off, or it cannot be
+            written.
+        MissingExtraError: Jinja or matplotlib is not installed.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise OutputError(f"{path}: a report is written as .html, not {path.suffix!r}")
+    require_absent(path, force=force)
+    require_writable(path)
+    require_matplotlib("report", "a report")
+    require_jinja()
+
+
+def make_report(
+    bundles: Sequence[Path],
+    output: Path,
+    settings: ReportSettings | None = None,
+    *,
+    phases: Phases = no_phases,
+) -> dict[str, Any]:
+    """Write one page about bundles.
+
+    Args:
+        bundles: folders NAME.vptk, at least one.
+        settings: what is judged and measured.
+        phases: opens the progress of a part.
+        output: the file; an existing one is replaced.
+
+    Returns:
+        What the page was filled with.
+
+    Raises:
+        BundleError: no bundle, or one that was changed.
+        DataError: the images cannot be read, or are of other classes; or a file is no profile.
+        MissingExtraError: Jinja or matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    if not bundles:
+        raise VptkitError("BUNDLE is missing: name one or more to report on")
+    settings = settings or ReportSettings()
+    facts = [bundle_facts(path) for path in bundles]  # all, before anything is run
+    profiles = given_profiles(settings.profiles)
+    boards = chosen_boards(settings.boards)
+    if settings.measure:
+        require_names([one["name"] for one in facts])
+    judged = [
+        {"facts": one, **_judged(path, one, settings, phases)}
+        for path, one in zip(bundles, facts, strict=True)
+    ]
+    if settings.measure:
+        with phases("profile", None) as bar:
+            profiles.insert(0, measured_profile(bundles, settings, bar))
+    document = {
+        "title": ", ".join(one["name"] for one in facts),
+        "version": vptkit.__version__,
+        "made": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
+        "bundles": judged,
+        "settings": {"data": str(settings.data)},
+        "speed": [speed_facts(profile) for profile in profiles],
+        "boards": predictions(bundles, boards),
+        "together": side_by_side(judged, profiles),
+    }
+    page = filled("page.html.jinja", document)
+    with atomic_file(output) as part:
+        part.write_text(page, encoding="utf-8")
+    return document
+
+
+def _judged(
+    path: Path, facts: dict[str, Any], settings: ReportSettings, phases: Phases
+) -> dict[str, Any]:
+    """How good a bundle is: "quality", or None and why it is "unjudged"; "noted" is of the training."""
+    from vptkit.formats.manifest_schema import LOGITS
+    from vptkit.runtime.session.factory import open_session
+
+    noted = noted_scores(facts["train"])
+    if settings.data is None:
+        why = "Not judged: --data FOLDER names labelled images."
+        return {"noted": noted, "quality": None, "unjudged": why}
+    with open_session(
+        path, settings.backend, settings.threads, trust_engines=settings.trust_engines
+    ) as session:
+        if LOGITS not in session.bundle.outputs:
+            why = "Not judged: this bundle gives features and no answers."
+            return {"noted": noted, "quality": None, "unjudged": why}
+        with phases(f"eval of {facts['name']}", None) as bar:
+            found = quality_facts(session, settings.data, settings, progress=bar)
+        return {"noted": noted, "quality": found | {"backend": session.backend}}

@@ -1,0 +1,159 @@
+"""How fast bundles are: profiles that were measured now, or are given as files."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vptkit.cli.shared.profile_table import profile_cells, profile_notes
+from vptkit.errors import VptkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vptkit.progress import Progress
+
+    from .report_settings import ReportSettings
+
+__all__ = [
+    "Profile",
+    "given_profiles",
+    "measured_profile",
+    "require_names",
+    "rows_of",
+    "speed_facts",
+]
+
+
+class Profile(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        title: of its section.
+        document: of `vptkit.runtime.profile.benchmark.profile`.
+        note: what a reader must know besides, or "".
+    """
+
+    title: str
+    document: dict[str, Any]
+    note: str = ""
+
+
+def given_profiles(files: Sequence[Path]) -> list[Profile]:
+    """One for each file.
+
+    Raises:
+        DataError: one is no profile (`vptkit.runtime.profile.profile_file.read_profile`).
+    """
+    from vptkit.runtime.profile.profile_file import read_profile
+
+    return [Profile(path.name, read_profile(path)) for path in files]
+
+
+def measured_profile(
+    bundles: Sequence[Path], settings: ReportSettings, progress: Progress
+) -> Profile:
+    """Profile bundles now, interleaved in one process with the bare backbone of each.
+
+    Without onnx, which writes the baselines, or without what they are made of, the bundles are measured
+    alone, and the note says so.
+
+    Raises:
+        MissingError, TargetError: see `vptkit.runtime.profile.run_profile.profile_bundles`.
+    """
+    from vptkit.api.judging import baselines_of
+    from vptkit.runtime.backends.selection import default_backend
+    from vptkit.runtime.profile.run_profile import profile_bundles
+    from vptkit.runtime.profile.settings import ProfileSettings
+
+    asked = ProfileSettings(
+        backend=settings.backend or default_backend(),
+        threads=settings.threads,
+        adapter=settings.adapter,
+        batches=settings.batches,
+        seconds=settings.measure,
+        trust_engines=settings.trust_engines,
+    )
+    named: Sequence[Mapping[str, Path]] = []
+    note = ""
+    with contextlib.ExitStack() as stack:
+        try:
+            named = stack.enter_context(baselines_of(bundles))
+        except VptkitError as error:
+            note = f"measured without the bare backbone: {error}"
+        document = profile_bundles(bundles, asked, baselines=named, progress=progress)
+    return Profile("measured for this report", document, note)
+
+
+def speed_facts(profile: Profile) -> dict[str, Any]:
+    """What is shown of a profile.
+
+    Returns:
+        "title"; "head" and "rows" of the table, its "notes"; "machine" in words; the pictures
+        "medians", "distribution" and "batches" as SVG, None where there is nothing to draw.
+    """
+    from vptkit.plot_text import inline_svg
+    from vptkit.runtime.profile.latency_plots import batch_figure, distribution_figure
+    from vptkit.runtime.profile.profile_plot import profile_figure
+
+    title, document, note = profile
+    head, rows = profile_cells(document)
+    drawn = {
+        "medians": profile_figure(document),
+        "distribution": distribution_figure(document["rows"]),
+        "batches": batch_figure(document["rows"]),
+    }
+    return {
+        "title": title,
+        "head": head,
+        "rows": rows,
+        "notes": [*filter(None, [note]), *profile_notes(document)],
+        "machine": _machine(document["machine"]),
+        **{
+            name: None if figure is None else inline_svg(figure, f"{name}, {title}")
+            for name, figure in drawn.items()
+        },
+    }
+
+
+def rows_of(profiles: Sequence[Profile], graph: str) -> list[dict[str, Any]]:
+    """The rows of a graph, whatever its bundle was called there.
+
+    Args:
+        profiles: where they may stand.
+        graph: digest of model.onnx.
+    """
+    return [
+        row
+        for profile in profiles
+        for row in profile.document["rows"]
+        if row.get("graph_sha256") == graph and row["kind"] == "adapter"
+    ]
+
+
+def require_names(names: Sequence[str]) -> None:
+    """Bundles that are measured side by side are told apart by their names.
+
+    Raises:
+        VptkitError: two have one name.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise VptkitError(
+            f"two bundles have the name {twice[0]!r}: --profile cannot tell them apart"
+        )
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    """As "Intel Xeon, 2 threads, load 4.78, onnxruntime 1.32.0"."""
+    gpu = machine.get("gpu")
+    versions = [f"{name} {version}" for name, version in machine["versions"].items()]
+    parts = [
+        *([gpu["name"]] if gpu else []),
+        machine["cpu"] or machine["arch"],
+        f"{machine['session_threads']} threads",
+        f"load {machine['load']} at the start",
+        *versions,
+    ]
+    return ", ".join(parts)

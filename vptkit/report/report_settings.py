@@ -1,0 +1,47 @@
+"""What a report is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ReportSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSettings:
+    """What is judged and measured for a page; without any of it the page says what bundles are.
+
+    Attributes:
+        data: labelled images, as `vptkit eval` takes them; None judges nothing.
+        split, columns, skip_broken, decode, allow_outside, batch: as of
+            `vptkit.runtime.evaluation.accuracy.evaluate`.
+        adapter: which adapter of a bank.
+        mistakes: how many of the most confident ones are shown.
+        backend, threads, trust_engines: as of `vptkit.open_session`.
+        measure: seconds for which latency is measured now, interleaved with the bare backbone; 0 for
+            no measurement.
+        batches: sizes at which it is measured.
+        profiles: files of `vptkit profile --json`, measured here or elsewhere.
+        boards: keys of `vptkit devices list`; empty for all.
+    """
+
+    data: Path | None = None
+    split: str | None = None
+    adapter: str | None = None
+    columns: str | None = None
+    skip_broken: bool = False
+    decode: str | None = None
+    allow_outside: bool = False
+    batch: int = 8
+    mistakes: int = 12
+    backend: str | None = None
+    threads: int | None = None
+    trust_engines: bool = False
+    measure: float = 0.0
+    batches: tuple[int, ...] = (1,)
+    profiles: tuple[Path, ...] = ()
+    boards: tuple[str, ...] = ()
