@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ray.data.block import BlockMetadata
 from ray.data.checkpoint import CheckpointConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from vptkit import errors
 from vptkit.cluster.cluster_address import LOCAL
 from vptkit.cluster.connection import connected, living_nodes
 from vptkit.cluster.quiet_ray import quiet
@@ -30,18 +31,16 @@ from vptkit.runtime.bulk.parquet_file import pyarrow_and_parquet
 from .actor_share import share_of
 from .batch_worker import BatchWorker, require_shared
 from .gathered_answers import GatheredAnswers, remember
+from .parts_folder import ANSWERS, NOTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vptkit.progress import Progress
-
     from .actor_share import ActorShare
     from .batch_worker import WorkOrder
-    from .parts_folder import PartsFolder
 
-__all__ = ["answer_batches"]
+__all__ = ["run_dataset"]
 
 _ID = "id"
 _BLOCK = (
@@ -49,28 +48,20 @@ _BLOCK = (
 )
 _BLOCKS = 4  # for each actor at least, so that none waits long for the last one
 _TRIES = 3
-_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # C++ that writes past our standard error
+# In a traceback: of ours, to the end of what it says
+_RAISED = re.compile(r"^vptkit\.errors\.(\w+): (node .*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _FILTER = 256 << 20  # bytes of memory of the actor that reads Ray's notes; by default 1 GiB
-_LOOK_S = 0.5  # seconds between two looks at how far the work is
 
 
-def answer_batches(
-    order: WorkOrder,
-    parts: PartsFolder,
-    *,
-    address: str,
-    threads: int | None,
-    actors: int | None,
-    progress: Progress,
+def run_dataset(
+    order: WorkOrder, *, address: str, threads: int | None = None, actors: int | None = None
 ) -> None:
     """Answer the batches that are not answered yet.
 
     Args:
-        order: what the nodes are told; its threads are not looked at.
-        parts: their images, and where the answers go.
+        order: what the nodes are told, and where the answers go; its threads are not looked at.
         address: of the cluster (`vptkit.cluster.connection.connected`).
         threads, actors: of `vptkit.runtime.ray_data.actor_share.share_of`.
-        progress: is told of finished images, those of earlier runs among them.
 
     Raises:
         MissingError: no cluster answers.
@@ -79,19 +70,19 @@ def answer_batches(
         OutputError: parts go away again and again.
     """
     cpus = len(os.sched_getaffinity(0)) if address == LOCAL else None
-    with quiet(_ENVIRONMENT), connected(address, cpus):
+    with quiet(), connected(address, cpus):
         share = share_of(living_nodes(), order.backend, threads, actors)
         order = replace(order, threads=share.cpus)
         _require_nodes(order, share)
         for _ in range(_TRIES):
-            with _watched(parts, order.batch, progress), _causes():
-                _write_answers(order, parts, share)
-            answers = GatheredAnswers(parts.answers, parts.batches)
+            with _causes():
+                _write_answers(order, share)
+            answers = GatheredAnswers(order.parts / ANSWERS, order.batches)
             if not answers.missing:
                 return
-            remember(answers, parts.checkpoint, _ID)
+            remember(answers, order.parts / NOTES, _ID)
     raise OutputError(
-        f"{parts.answers}: {answers.missing} of {parts.batches} batches are in no part, though Ray "
+        f"{order.parts / ANSWERS}: {answers.missing} of {order.batches} batches are in no part, though Ray "
         "has written them. Do all nodes reach this folder? The same command goes on."
     )
 
@@ -110,22 +101,22 @@ def _require_nodes(order: WorkOrder, share: ActorShare) -> None:
             ray.get(answer)
 
 
-def _write_answers(order: WorkOrder, parts: PartsFolder, share: ActorShare) -> None:
+def _write_answers(order: WorkOrder, share: ActorShare) -> None:
     context = ray.data.DataContext.get_current()
     before = context.checkpoint_config, context.enable_progress_bars
-    context.checkpoint_config = _notes(order.parts / parts.checkpoint.name)
+    context.checkpoint_config = _notes(order.parts / NOTES)
     context.enable_progress_bars = False
-    batches = max(1, min(_BLOCK // order.batch, parts.batches // (_BLOCKS * share.actors)))
-    blocks = -(-parts.batches // batches)
+    batches = max(1, min(_BLOCK // order.batch, order.batches // (_BLOCKS * share.actors)))
+    blocks = -(-order.batches // batches)
     try:
         # What is not an actor takes no CPU: on a small cluster Ray would wait for one for ever.
         numbers = ray.data.read_datasource(
-            _Batches(parts.batches), override_num_blocks=blocks, num_cpus=0, concurrency=1
+            _Batches(order.batches), override_num_blocks=blocks, num_cpus=0, concurrency=1
         )
         answers = numbers.map_batches(
             BatchWorker,
             fn_constructor_args=(order,),
-            batch_size=None,
+            batch_size=batches,
             num_cpus=share.cpus,
             num_gpus=share.gpus,
             # Not a fixed number: one whose node died may find no other.
@@ -134,7 +125,7 @@ def _write_answers(order: WorkOrder, parts: PartsFolder, share: ActorShare) -> N
             ),
         )
         answers.write_parquet(
-            str(order.parts / parts.answers.name),
+            str(order.parts / ANSWERS),
             ray_remote_args={"num_cpus": 0},
             concurrency=len(share.nodes),
         )
@@ -178,44 +169,17 @@ def _block(first: int, count: int) -> list[Any]:
 
 @contextlib.contextmanager
 def _causes() -> Iterator[None]:
-    """What a worker raised, instead of what Ray makes of it."""
+    """What a worker raised, instead of what Ray makes of it.
+
+    Ray Data wraps it into an exception of its own, of which only the text arrives here.
+    """
     try:
         yield
     except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, VptkitError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
-
-
-@contextlib.contextmanager
-def _watched(parts: PartsFolder, batch: int, progress: Progress) -> Iterator[None]:
-    """Tell of what Ray has noted while the block runs."""
-    over, known, told = threading.Event(), {}, 0
-
-    def look() -> None:
-        nonlocal told
-        while not over.wait(_LOOK_S):
-            with contextlib.suppress(OSError, ValueError):
-                for file in parts.checkpoint.glob("*.parquet"):
-                    if file.name not in known and ".pending." not in file.name:
-                        known[file.name] = _rows(file)
-            done = min(sum(known.values()) * batch, parts.images)
-            if done > told:
-                progress.update(done - told)
-                told = done
-
-    watch = threading.Thread(target=look, name="vptkit-ray-progress", daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watch.join()
-
-
-def _rows(file: Path) -> int:
-    _, parquet = pyarrow_and_parquet()
-    return int(parquet.read_metadata(file).num_rows)
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, VptkitError):
+            raise cause from None
+        if found := _RAISED.search(str(error)):
+            kind: type[VptkitError] = getattr(errors, found[1], VptkitError)
+            raise kind(found[2].strip()) from None
+        raise

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
     from vptkit.images.image_file import ImageFile
 
-__all__ = ["PartsFolder", "opened_parts", "parts_of"]
+__all__ = ["ANSWERS", "NOTES", "PartsFolder", "opened_parts", "parts_of"]
+
+ANSWERS, NOTES = "answers", "checkpoint"
 
 _FORMAT = "vptkit.parts/1"
 _RUN = "run.json"
-_OURS = {_RUN, "images.jsonl", "batches.bin", "answers", "checkpoint"}
+_OURS = {_RUN, "images.jsonl", "batches.bin", ANSWERS, NOTES}
 
 
 def parts_of(output: Path) -> Path:
@@ -57,12 +59,12 @@ class PartsFolder:
     @property
     def answers(self) -> Path:
         """The folder of answers."""
-        return self.path / "answers"
+        return self.path / ANSWERS
 
     @property
     def checkpoint(self) -> Path:
         """The folder of Ray's notes."""
-        return self.path / "checkpoint"
+        return self.path / NOTES
 
     def begin(self, *, resume: bool, force: bool) -> None:
         """Take what an earlier run left, or clear the folder; see `opened_parts`."""

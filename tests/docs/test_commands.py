@@ -56,7 +56,7 @@ def scenery(kept, vptkit, monkeypatch, tmp_path) -> Iterator[Scenery]:
     # In this process: Ray takes a minute to start; tests/tune/sweep and runtime/ray_data have it.
     serial = SimpleNamespace(RayRunner=lambda **_: Serial(tmp_path / "trials"))
     monkeypatch.setitem(sys.modules, "vptkit.tune.sweep.ray_runner", serial)
-    monkeypatch.setitem(sys.modules, "vptkit.runtime.ray_data.dataset_run", SerialCluster())
+    monkeypatch.setitem(sys.modules, "vptkit.runtime.ray_data.driver_child", SerialCluster())
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so few images are not worth two

@@ -1,4 +1,4 @@
-"""A stand-in for Ray Data: one actor in this process. It stands in the place of `dataset_run`."""
+"""A stand-in for Ray Data: one actor in this process. It stands in the place of `driver_child`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SerialCluster:
     def answer_batches(
         self, order: Any, parts: Any, *, address: Any, threads: Any, actors: Any, progress: Any
     ) -> None:
-        """As `vptkit.runtime.ray_data.dataset_run.answer_batches`."""
+        """As `vptkit.runtime.ray_data.driver_child.answer_batches`."""
         arrow, parquet = pyarrow_and_parquet()
         self.asked.append((address, threads, actors))
         there = GatheredAnswers(parts.answers, parts.batches).ids

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from vptkit.errors import MissingError
 
 from .cluster_address import LOCAL, require_address, require_answer
-from .quiet_ray import nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,14 +77,13 @@ def _start(address: str, cpus: int | None) -> None:
     job._py_driver_sys_path = _Closed()  # noqa: SLF001 -- there is no other way to say so
     here: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
     try:
-        with nowhere():  # its C++ says that it was told to be quiet
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                job_config=job,
-                **(here if address == LOCAL else {}),
-            )
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            job_config=job,
+            **(here if address == LOCAL else {}),
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = "this machine" if address == LOCAL else address
         raise MissingError(

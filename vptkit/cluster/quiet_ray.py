@@ -13,7 +13,7 @@ from vptkit.python_child import child_environment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["nowhere", "quiet"]
+__all__ = ["quiet"]
 
 # Ray shall not phone home, and leave GPUs as they are for who asks for none.
 _ENVIRONMENT = {
@@ -56,16 +56,3 @@ def quiet(settings: Mapping[str, str] | None = None) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def nowhere() -> Iterator[None]:
-    """What C++ writes to standard error goes nowhere, too; so does all else, so only for a moment."""
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as sink:
-            os.dup2(sink.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

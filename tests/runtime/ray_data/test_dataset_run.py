@@ -80,7 +80,6 @@ LOSING = """
     import ray
     from pyarrow import parquet
     from vptkit.errors import DataError, OutputError
-    from vptkit.progress import SILENT
     from vptkit.runtime.ray_data import dataset_run
     from vptkit.runtime.ray_data.batch_worker import WorkOrder
     from vptkit.runtime.ray_data.gathered_answers import GatheredAnswers
@@ -102,7 +101,7 @@ LOSING = """
             (parts.path / name).mkdir(exist_ok=True)
         losses = iter(losses)
 
-        def write(order, parts, share):
+        def write(order, share):
             lost = next(losses)
             notes = [parquet.read_table(f)["id"].to_pylist() for f in parts.checkpoint.iterdir()]
             told.append(sorted(sum(notes, [])))
@@ -118,8 +117,7 @@ LOSING = """
         dataset_run._write_answers = write
 
     def answer(parts, **asked):
-        asked = {"address": "auto", "threads": None, "actors": None, "progress": SILENT, **asked}
-        dataset_run.answer_batches(order, parts, **asked)
+        dataset_run.run_dataset(order, address="auto", **asked)
 
     with opened_parts(folder / "x.csv", {}) as parts:
         parts.take_up([Path(f"{i}.png") for i in range(9)], 2)
@@ -135,10 +133,16 @@ LOSING = """
         with pytest.raises(OutputError, match="1 of 5 batches are in no part"):
             answer(parts)
 
-    # What a worker raised comes out of what Ray makes of it.
+    # What a worker raised comes out of what Ray makes of it: itself, or its text.
     with pytest.raises(DataError, match="^node a: gone$"), dataset_run._causes():
-        inner = ray.exceptions.RayTaskError("f", "trace", DataError("node a: gone"))
-        raise ray.exceptions.RayTaskError("g", "trace", inner)
+        raise ray.exceptions.RayTaskError("f", "trace", DataError("node a: gone"))
+    def failing(batch):
+        raise DataError("node a: gone, and more of it")
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    with pytest.raises(DataError, match="^node a: gone, and more of it$"), dataset_run._causes():
+        ray.data.range(1).map_batches(failing).materialize()
+    ray.shutdown()
     with pytest.raises(ray.exceptions.RayTaskError), dataset_run._causes():
         raise ray.exceptions.RayTaskError("f", "trace", ZeroDivisionError())
     print("good")

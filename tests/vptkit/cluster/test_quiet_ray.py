@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from vptkit.cluster.quiet_ray import nowhere, quiet
+from vptkit.cluster.quiet_ray import quiet
 
 
 def test_quiet_is_over_afterwards(capsys, monkeypatch):
@@ -23,11 +23,3 @@ def test_quiet_is_over_afterwards(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
     assert dict(os.environ) == before
     assert logging.root.manager.disable == logging.NOTSET
-
-
-def test_nowhere_is_for_a_moment(capfd):
-    with contextlib.suppress(KeyError), nowhere():
-        os.write(2, b"lost")
-        raise KeyError
-    os.write(2, b"kept")
-    assert capfd.readouterr().err == "kept"

@@ -78,7 +78,7 @@ def run_on_ray(
 
     Raises:
         DataError: a source was missing or an image broken; the output is written.
-        VptkitError: see `vptkit.runtime.ray_data.dataset_run.answer_batches` and
+        VptkitError: see `vptkit.runtime.ray_data.driver_child.answer_batches` and
             `vptkit.runtime.ray_data.parts_folder.opened_parts`.
     """
     from vptkit.formats.bundle import open_bundle
@@ -150,7 +150,7 @@ def _answers(
     if done := parts.images_of(answers.ids):
         tell(f"note: {parts.path}: {done:,} images are done, the run goes on there")
     if answers.missing:
-        from vptkit.runtime.ray_data.dataset_run import answer_batches
+        from vptkit.runtime.ray_data.driver_child import answer_batches
 
         with progress("run", total=parts.images) as bar:
             answer_batches(

@@ -33,7 +33,7 @@ def cluster(monkeypatch):
     monkeypatch.chdir(Path.cwd())  # put back, for a worker goes elsewhere
     monkeypatch.setattr(sys, "path", sys.path.copy())
     found = SerialCluster()
-    monkeypatch.setitem(sys.modules, "vptkit.runtime.ray_data.dataset_run", found)
+    monkeypatch.setitem(sys.modules, "vptkit.runtime.ray_data.driver_child", found)
     return found
 
 
