@@ -123,6 +123,8 @@ def test_the_wheel_holds_its_data(wheel):
     assert "vptkit/py.typed" in wheel
     for path in (ROOT / "vptkit" / "assets").iterdir():
         assert f"vptkit/assets/{path.name}" in wheel
+    for path in (ROOT / "vptkit" / "report" / "templates").iterdir():
+        assert f"vptkit/report/templates/{path.name}" in wheel
     for path in (ROOT / "devices" / "boards").glob("*.toml"):
         assert f"vptkit/devices/boards/{path.name}" in wheel
     assert any(name.endswith("licenses/LICENSE") for name in wheel)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.errors import DataError
 from vptkit.regular_files import read_regular
 from vptkit.schema import (
+    abridged,
     anything,
     choice,
     flag,
@@ -130,6 +131,11 @@ def read_profile(path: Path) -> dict[str, Any]:
         DataError: no such file, no JSON, or not a profile; the field is named.
     """
     document = parse_json(read_regular(path, DataError, limit=_BYTES), path, DataError)
+    if document.get("format") != FORMAT:
+        raise DataError(
+            f"{path}: its format is {abridged(document.get('format'))}, expected {FORMAT!r}: what "
+            "vptkit profile --json prints"
+        )
     require(document, _PROFILE, path, DataError)
     _require_references(document, path)
     document["machine"].setdefault("cpu", None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vptkit.report.accuracy_latency_plot import plot_accuracy_latency
+import vptkit
+from vptkit.plot_text import inline_svg
+from vptkit.report.accuracy_latency_plot import accuracy_latency_figure, plot_accuracy_latency
+from vptkit.report.measured_speed import Profile, speed_facts
+from vptkit.report.page import filled
 from vptkit.shown_text import shown
 from vptkit.strict_json import json_text
 from vptkit.text_table import columns
@@ -125,23 +128,27 @@ def write_report(
     }
     plot_curves(histories, folder / "curves.png")
     plot_profile(document, folder / "profile.png")
-    picture = folder / "accuracy_latency.png"
-    plot_accuracy_latency(rows, _circumstances(document, rows, settings), picture)
+    told = _circumstances(document, rows, settings)
+    plot_accuracy_latency(rows, told, folder / "accuracy_latency.png")
     (folder / "profile.json").write_text(json_text(document, indent=1) + "\n")
-    page = _PAGE.format(
-        data=html.escape(shown(_data(settings))),
-        backbone=html.escape(shown(_backbone(settings))),
-        epochs=settings.epochs,
-        header="".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER),
-        rows="\n".join(
-            f"<tr>{''.join(f'<td>{html.escape(shown(cell))}</td>' for cell in _cells(row))}</tr>"
-            for row in rows
+    speed = speed_facts(Profile("latency", document))
+    filling = {
+        "title": "vptkit demo",
+        "version": vptkit.__version__,
+        "data": _data(settings),
+        "backbone": _backbone(settings),
+        "epochs": settings.epochs,
+        "head": _HEADER,
+        "rows": [_cells(row) for row in rows],
+        "accuracy_latency": inline_svg(
+            accuracy_latency_figure(rows, told), "accuracy over latency"
         ),
-        picture=_embedded(picture),
-        curves=_embedded(folder / "curves.png"),
-        profile=_embedded(folder / "profile.png"),
-        machine=html.escape(json_text(document["machine"])),
-    )
+        "curves": _embedded(folder / "curves.png"),
+        "distribution": speed["distribution"],
+        "medians": speed["medians"],
+        "machine": json_text(document["machine"]),
+    }
+    page = filled("demo.html.jinja", filling)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -170,32 +177,3 @@ def _circumstances(
 
 def _embedded(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>vptkit demo</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color: #22262b }}
-table {{ border-collapse: collapse; margin: 1rem 0 }}
-th, td {{ padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #ddd }}
-th:first-child, td:first-child {{ text-align: left }}
-img {{ max-width: 100% }}
-small {{ color: #6b7078; overflow-wrap: anywhere }}
-</style>
-<h1>vptkit demo</h1>
-<p>Images: {data}. Backbone: {backbone}. {epochs} epochs for each method, one seed; the epoch is
-chosen on the validation split, the test split is read once.</p>
-<table><tr>{header}</tr>
-{rows}
-</table>
-<p>"trained" counts the learned numbers, head included. "parity" is the largest difference between
-the bundle and the torch reference, over the largest logit. Latency: ONNX Runtime on this CPU,
-batch 1, all rows interleaved in one process; the first baseline is the backbone without any adapter,
-exported the usual way.</p>
-<h2>Accuracy and latency</h2><img alt="test accuracy over latency" src="{picture}">
-<h2>Learning</h2><img alt="loss and accuracy over epochs" src="{curves}">
-<h2>Latency</h2><img alt="latency of each bundle" src="{profile}">
-<p><small>{machine}</small></p>
-</html>
-"""

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_folder
+from vptkit.plot_text import require_matplotlib
 from vptkit.progress import progress
+from vptkit.report.page import require_jinja
 
 from .digits import write_digits
 from .report import DemoSettings, report_rows, write_report
@@ -49,6 +51,7 @@ def run_demo(settings: DemoSettings, *, force: bool = False) -> dict[str, Any]:
         {"rows": one a method and baseline, "report": path of report.html, ...}.
 
     Raises:
+        MissingExtraError: Jinja or matplotlib is not installed.
         VptkitError: bad input, or a parity gate that does not hold.
     """
     import torch
@@ -59,6 +62,8 @@ def run_demo(settings: DemoSettings, *, force: bool = False) -> dict[str, Any]:
     from vptkit.tune.backbone.reference import reference_logits
     from vptkit.tune.backbone.timm_backbone import described_weights
 
+    require_jinja()  # before the minutes, not after them
+    require_matplotlib("report", "a report")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with atomic_folder(settings.output, force=force) as folder:

@@ -13,7 +13,7 @@ __all__ = ["adapters_of_bank", "backbones", "boards", "paths"]
 _MOST_ENTRIES = 4000  # of a folder that are looked at
 _MOST_SHOWN = 200
 _MANIFEST_BYTES = 8 << 20
-_NO_BOARDS = ("jetpacks", "sources")  # further tables in their folder
+_NO_BOARDS = ("jetpacks", "latencies", "sources")  # further tables in their folder
 
 
 def paths(begun: str, suffixes: tuple[str, ...]) -> list[str]:
