@@ -98,7 +98,7 @@ ASSEMBLERS: dict[str, str] = {
     "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
     "cli.export_commands": "cli.shared",
-    "cli.run_command": "cli.shared",
+    "cli.run_command": "api cli.shared",
     "cli.runtime_commands": "api cli.shared report",
     "demo": "cli.shared report",
     "report": "api cli.shared",
