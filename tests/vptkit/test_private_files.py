@@ -172,6 +172,7 @@ MAY_LOCK = {
     "vptkit.atomic_files": "the folder of a bundle itself, which has no file to lock",
     "vptkit.part_files": "files of its own, which are removed while they are held",
     "vptkit.runtime.bulk.run_journal": "the file itself, which is removed while it is held",
+    "vptkit.runtime.ray_data.parts_folder": "the folder of the parts itself, while a run goes on",
     "vptkit.runtime.remote.board_agent": "runs where nothing of ours is yet; folders too",
 }
 

@@ -79,6 +79,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "run": {
         _COMMON: "top-k save features reject decode resume backend batch force",
         "Data": "columns allow-outside",
+        "Cluster": "ray-address actors",
         "Banks of adapters": "adapter",
         "Videos and cameras": "every fps all-frames max-staleness max-wait-ms smooth on-change"
         " duration frames annotate webhook",
