@@ -190,10 +190,12 @@ def test_an_admin_adds_and_removes(own_page, own_server):
     page.fill("#admin", TOKEN)
     page.click("#upload [type=submit]")
     expect(page.locator("#changed")).to_have_text("Done: 3 adapters.", timeout=SECOND)
+    expect(page.locator("#adapters label")).to_have_count(3, timeout=SECOND)
     assert names(page) == ["bilinear", "norms", "third"]
     page.on("dialog", lambda dialog: dialog.accept())
     page.click("#remove")
     expect(page.locator("#changed")).to_have_text("Removed third.", timeout=SECOND)
+    expect(page.locator("#adapters label")).to_have_count(2, timeout=SECOND)
     assert names(page) == ["bilinear", "norms"]
 
 

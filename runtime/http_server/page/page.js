@@ -235,9 +235,9 @@ async function change(verb, call) {
   at("changed").textContent = `${verb}…`;
   try {
     const found = await call();
+    await look();
     at("changed").textContent = "removed" in found ? `Removed ${found.removed}.`
       : `Done: ${found.adapters.length} adapters.`;
-    await look();
     ask();
   } catch (error) {
     at("changed").textContent = `Not done: ${error.message}`;
