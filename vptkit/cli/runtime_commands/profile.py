@@ -127,6 +127,7 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
+    options = dict(locals())
     from vptkit.api.judging import baselines_of
     from vptkit.cli.shared.loadgen_text import loadgen_text
     from vptkit.cli.shared.profile_table import profile_table
@@ -142,7 +143,6 @@ def profile(
         return
     if not bundles:
         raise VptkitError("BUNDLE is missing: name one or more to profile")
-    options = dict(context.params)
     require_effect(given_options(context), options, _RULES)
     if layers:
         emit_layers(bundles, options)
