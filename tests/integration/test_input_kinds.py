@@ -12,7 +12,7 @@ import pytest
 from tests.support.children import Child
 from tests.support.command_errors import assert_error
 from tests.support.image_archives import write_tar
-from vptkit.runtime.bulk.run_journal import RunJournal
+from tests.support.stopped_runs import stopped_after
 
 KINDS = ("folder", "csv", "json", "jsonl", "tar", "tars", "parquet", "parquets", "saved")
 
@@ -84,15 +84,7 @@ def test_the_same_answers_and_the_same_file_after_a_stop(
     assert told == ["blue"] * 4 + ["green"] * 3 + ["blue"] + ["red"] * 4  # blue at heart
     assert len({row["path"] for row in rows}) == len(rows) == 12
     save.unlink()
-    with monkeypatch.context() as patch:
-        add = RunJournal.add
-
-        def stop(self, prediction):
-            add(self, prediction)
-            if self.count == 7:
-                raise KeyboardInterrupt
-
-        patch.setattr(RunJournal, "add", stop)
+    with stopped_after(7, monkeypatch):
         assert vptkit(*asked)[0] == 130
     code, _, err = vptkit(*asked)
     assert (code, save.read_bytes()) == (0, whole)

@@ -13,6 +13,7 @@ from tests.support.children import run_child
 from tests.support.command_errors import assert_error
 from tests.support.image_archives import write_tar
 from tests.support.object_store import s3_address, s3_server  # noqa: F401 -- fixtures
+from tests.support.stopped_runs import stopped_after
 from vptkit.errors import DataError
 from vptkit.runtime.bulk.named_sources import NamedImages
 from vptkit.runtime.stores.stored_image import fetched_ahead
@@ -80,22 +81,12 @@ def test_lists_shards_and_tables(vptkit, make_bundle, bucket, colour_folders, tm
 
 
 def test_the_same_file_after_a_stop(vptkit, make_bundle, bucket, tmp_path, monkeypatch):
-    from vptkit.runtime.bulk.run_journal import RunJournal
-
     bundle, save = make_bundle(), tmp_path / "x.csv"
     asked = ("run", bundle, "s3://bucket/photos/", "--batch", 2, "--save", save)
     assert vptkit(*asked)[0] == 0
     whole = save.read_bytes()
     save.unlink()
-    with monkeypatch.context() as patch:
-        add = RunJournal.add
-
-        def stop(self, prediction):
-            add(self, prediction)
-            if self.count == 7:
-                raise KeyboardInterrupt
-
-        patch.setattr(RunJournal, "add", stop)
+    with stopped_after(7, monkeypatch):
         assert vptkit(*asked)[0] == 130
     code, _, err = vptkit(*asked)
     assert (code, save.read_bytes()) == (0, whole)

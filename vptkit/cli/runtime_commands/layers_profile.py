@@ -65,12 +65,14 @@ def emit_layers(bundles: Sequence[Path], given: Mapping[str, Any]) -> None:
 
 def _backend(bundle: Path, given: Mapping[str, Any]) -> str:
     """The one that is named, else what a session of the first bundle would take."""
-    from vptkit.runtime.backends.selection import default_backend
+    from vptkit.runtime.backends.selection import default_backend, means_cpu
     from vptkit.runtime.session.factory import open_session
 
     named: str = given["backend"] or default_backend()
     if named != "auto":
         return named
+    if means_cpu(named):  # known without loading the graph, which the profile does itself
+        return "cpu"
     with open_session(bundle, named, given["threads"]) as session:
         return session.backend
 
