@@ -1,9 +1,13 @@
-"""A graph in a file, written and read: external data where protobuf's 2 GB do not do."""
+"""A graph in a file, written and read: external data where protobuf's 2 GB do not do.
+
+Protobuf serializes a message as one piece of memory, and takes a multiple of it on the way: 1.3 GB
+for a ViT-B's 350 MB. So the constants are written one by one, and protobuf sees what is around them.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import helper
@@ -11,6 +15,7 @@ from onnx import helper
 from vptkit.errors import BundleError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vptkit.formats.bundle import Bundle
@@ -23,7 +28,8 @@ _PROTOBUF_LIMIT = 2**31 - (1 << 24)  # with room for the nodes
 def write_model(model: onnx.ModelProto, path: Path) -> None:
     """Write a graph (with external data beyond protobuf's 2 GB)."""
     if _size(model) < _PROTOBUF_LIMIT:
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        with path.open("wb") as stream:
+            stream.writelines(_pieces(model))
     else:
         onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
 
@@ -39,6 +45,57 @@ def read_model(bundle: Bundle) -> onnx.ModelProto:
             return onnx.load(path)
         except Exception as error:  # protobuf's and onnx's share no other base
             raise BundleError(f"{bundle.model}: not a readable ONNX graph ({error})") from error
+
+
+def _pieces(model: onnx.ModelProto) -> Iterator[bytes]:
+    """What `model.SerializeToString(deterministic=True)` gives, a constant a piece."""
+    graph, heads, tails = model.graph, list[bytes](), list[bytes]()
+    length = 0
+    for tensor in graph.initializer:
+        before, after = _around(tensor, "raw_data")
+        raw = len(tensor.raw_data)
+        if tensor.HasField("raw_data"):
+            before += _begin(tensor, "raw_data", raw)
+        size = len(before) + raw + len(after)
+        heads.append(_begin(graph, "initializer", size) + before)
+        tails.append(after)
+        length += len(heads[-1]) + raw + len(after)
+    before, after = _around(graph, "initializer")
+    first, last = _around(model, "graph")
+    yield first + _begin(model, "graph", len(before) + length + len(after)) + before
+    for head, tensor, tail in zip(heads, graph.initializer, tails, strict=True):
+        yield from (head, tensor.raw_data, tail)
+    yield after + last
+
+
+def _around(message: Any, name: str) -> tuple[bytes, bytes]:
+    """The fields of smaller and of larger numbers than one field, serialized."""
+    middle = message.DESCRIPTOR.fields_by_name[name].number
+    parts = type(message)(), type(message)()
+    for field, value in message.ListFields():
+        if field.number == middle:
+            continue
+        part = parts[field.number > middle]
+        if hasattr(value, "extend"):  # repeated; what a descriptor says of it changed over time
+            getattr(part, field.name).extend(value)
+        elif hasattr(value, "CopyFrom"):
+            getattr(part, field.name).CopyFrom(value)
+        else:
+            setattr(part, field.name, value)
+    before, after = (part.SerializeToString(deterministic=True) for part in parts)
+    return before, after
+
+
+def _begin(message: Any, name: str, length: int) -> bytes:
+    """What stands before the bytes of one field: its number, wire type 2, and a length."""
+    found = bytearray()
+    for number in (message.DESCRIPTOR.fields_by_name[name].number << 3 | 2, length):
+        rest = number
+        while rest >= 1 << 7:
+            found.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        found.append(rest)
+    return bytes(found)
 
 
 def _size(model: onnx.ModelProto) -> int:

@@ -1,10 +1,13 @@
-"""Graphs beyond protobuf's limit."""
+"""Graphs in files, and beyond protobuf's limit."""
 
 from __future__ import annotations
 
 import json
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from tests.support.adapter_files import answers, content
 from tests.support.tolerances import PARITY_FP32, largest_difference
@@ -30,3 +33,23 @@ def test_external_data_beyond_the_limit_of_protobuf(files, monkeypatch):
     (files.out / "model.onnx.data").write_bytes(damaged)
     with pytest.raises(Exception, match=r"model\.onnx\.data differs from its digest"):
         open_bundle(files.out)
+
+
+def test_a_file_is_what_protobuf_writes(tmp_path):
+    """Constants of each form, empty ones too, with fields before and behind them in every message."""
+    named = [
+        numpy_helper.from_array(np.arange(40_000, dtype=np.float32), "large"),
+        numpy_helper.from_array(np.zeros((0, 3), np.float16), "empty"),
+        helper.make_tensor("listed", onnx.TensorProto.FLOAT, [2], [1.0, 2.0]),
+        numpy_helper.from_array(np.array(7), ""),
+    ]
+    named[0].doc_string = "behind the numbers"
+    body = helper.make_node("Constant", [], ["c"], value=named[2])
+    output = helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [2])
+    for tensors in (named, []):
+        graph = helper.make_graph([body], "g", [], [output], tensors, doc_string="of the graph")
+        model = helper.make_model(graph, producer_name="p", doc_string="of the model")
+        model.metadata_props.add(key="k", value="v")
+        onnx_file.write_model(model, tmp_path / "model.onnx")
+        written = (tmp_path / "model.onnx").read_bytes()
+        assert written == model.SerializeToString(deterministic=True)
