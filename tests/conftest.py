@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import itertools
 import json
 import os
@@ -105,30 +104,18 @@ def signals() -> Iterator[None]:
         yield
 
 
-# What a run of `tune` draws, which takes four times as long as a tiny model trains.
-DRAWN = {
-    "vptkit.tune.run.learning_curves": ("plot_curves",),
-    "vptkit.tune.run.rescale_plots": ("plot_shift", "plot_lambda", "plot_line", "plot_id_ood"),
-}
-
-
 @pytest.fixture
 def pictures() -> None:
-    """For a test whose runs draw their pictures as a user's do; without it they are one pixel."""
+    """For a test whose runs draw their page as a user's do; without it the page is a word.
+
+    To draw takes four times as long as a tiny model trains.
+    """
 
 
 @pytest.fixture(autouse=True)
-def _pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    trains = "vptkit.api.tuning" in sys.modules and importlib.util.find_spec("matplotlib")
-    if trains and "pictures" not in request.fixturenames:
-        for module, functions in DRAWN.items():
-            for name in functions:
-                monkeypatch.setattr(f"{module}.{name}", _draw_a_pixel)
-
-
-def _draw_a_pixel(what: Any, path: Path, *names: str, score: str = "") -> None:
-    assert what
-    Image.new("L", (1, 1)).save(path)
+def _words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "vptkit.api.tuning" in sys.modules and "pictures" not in request.fixturenames:
+        monkeypatch.setattr("vptkit.tune.training_page.run_pictures.page_text", lambda _: "page")
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,8 @@ THIRD_PARTIES = {
 }
 # Further packages, for one module each.
 EXCEPTIONS = {
+    "vptkit.pages.html_page": {"jinja2", "markupsafe"},
+    "vptkit.pages.page_parts": {"matplotlib"},
     "vptkit.progress": {"rich"},
     "vptkit.cluster.connection": {"ray"},
     "vptkit.strict_json": {"tomli"},
@@ -41,8 +43,10 @@ EXCEPTIONS = {
     "vptkit.tune.backbone.hub_weights": {"huggingface_hub"},  # which timm brings
     "vptkit.tune.peft_adapters.merged_by_peft": {"peft"},
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
-    "vptkit.tune.run.learning_curves": {"matplotlib"},
-    "vptkit.tune.run.rescale_plots": {"matplotlib"},
+    "vptkit.tune.training_page.learning_curves": {"matplotlib"},
+    "vptkit.tune.training_page.run_sections": {"matplotlib"},
+    "vptkit.tune.training_page.rescale_plots": {"matplotlib"},
+    "vptkit.tune.training_page.search_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.tune.sweep.ray_runner": {"ray"},
     "vptkit.runtime.backends.onnxruntime_library": {"onnxruntime"},
@@ -74,8 +78,10 @@ LAZY = {
     "vptkit.tune.peft_adapters.merged_by_peft": {"peft"},
     # Only plot_text imports matplotlib; what the others have in functions runs after it.
     "vptkit.tune.burstiness.burstiness_plot": {"matplotlib"},
-    "vptkit.tune.run.learning_curves": {"matplotlib"},
-    "vptkit.tune.run.rescale_plots": {"matplotlib"},
+    "vptkit.tune.training_page.learning_curves": {"matplotlib"},
+    "vptkit.tune.training_page.run_sections": {"matplotlib"},
+    "vptkit.tune.training_page.rescale_plots": {"matplotlib"},
+    "vptkit.tune.training_page.search_plots": {"matplotlib"},
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.runtime.profile.latency_plots": {"matplotlib"},
     "vptkit.runtime.profile.profile_plot": {"matplotlib"},
@@ -87,6 +93,8 @@ LAZY = {
     "vptkit.formats.bank_tables": {"safetensors"},
     "vptkit.images.image_file": {"PIL"},
     "vptkit.images.preprocess": {"PIL"},
+    "vptkit.pages.html_page": {"jinja2", "markupsafe"},
+    "vptkit.pages.page_parts": {"matplotlib"},
     "vptkit.progress": {"rich"},
     "vptkit.cluster.connection": {"ray"},
     "vptkit.strict_json": {"tomli"},

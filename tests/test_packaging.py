@@ -121,10 +121,11 @@ def test_the_wheel_holds_every_module_once(wheel):
 
 def test_the_wheel_holds_its_data(wheel):
     assert "vptkit/py.typed" in wheel
-    for path in (ROOT / "vptkit" / "assets").iterdir():
-        assert f"vptkit/assets/{path.name}" in wheel
-    for path in (ROOT / "vptkit" / "report" / "templates").iterdir():
-        assert f"vptkit/report/templates/{path.name}" in wheel
+    for folder in ("vptkit/assets", "vptkit/pages/templates", "vptkit/report/templates"):
+        for path in (ROOT / folder).rglob("*.*"):
+            assert str(path.relative_to(ROOT)) in wheel
+    for path in (ROOT / "tune" / "training_page" / "templates").iterdir():
+        assert f"vptkit/tune/training_page/templates/{path.name}" in wheel
     for path in (ROOT / "devices" / "boards").glob("*.toml"):
         assert f"vptkit/devices/boards/{path.name}" in wheel
     assert any(name.endswith("licenses/LICENSE") for name in wheel)

@@ -18,6 +18,7 @@
 - `run`: one run: `tune`.
 - `sweep`: many runs.
 - `training`: the loop.
+- `training_page`: what a run tried and chose, as a page.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PATHS", "TuneConfig", "config_from_mapping", "with_paths_beside"]
 
-PATHS = ("weights", "full_data")  # settings that are paths
+PATHS = ("weights", "full_data", "tensorboard")  # settings that are paths
 
 # fmt: off
 Method = Literal[
@@ -51,6 +51,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "head_init": ("probe", "zero"),
     "select": ("soup", "loss", "top1", "last"),
     "calibrate": ("temperature", "none"),
+    "pictures": ("page", "png", "svg", "pdf", "none"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
@@ -133,6 +134,10 @@ class TuneConfig:
         golden: number of validation images whose reference logits travel with the adapter.
         seed: of everything.
         name: of the adapter; None takes the output file's.
+        pictures: of the training: a "page", NAME.html, of all of them; a "png", "svg" or "pdf" of each;
+            "none".
+        tensorboard: folder of TensorBoard's logs, of this run in a folder NAME below it; given by the
+            user alone, not by a file of settings.
     """
 
     backbone: str
@@ -195,6 +200,8 @@ class TuneConfig:
     golden: int = 8
     seed: int = 0
     name: str | None = None
+    pictures: Literal["page", "png", "svg", "pdf", "none"] = "page"
+    tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
         """Check every number.
@@ -348,6 +355,7 @@ class TuneConfig:
         del document["weights"], document["name"], document["full_data"]
         del document["allow_outside"], document["allow_chance"]
         del document["skip_broken"], document["strict"], document["columns"]
+        del document["pictures"], document["tensorboard"]
         document["lr"], document["lr_head"] = self.rates
         document["lr_ln"], document["wd_head"] = self.rate_of_norms, self.decay_of_head
         document["lr_lora"] = self.rate_of_lora

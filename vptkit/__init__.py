@@ -18,6 +18,7 @@ Shape alphabet, used in every docstring:
 - `demo`: `vptkit demo`.
 - `formats`: what is written to disk: adapters, bundles, weights.
 - `images`: image files, labelled sets of them, pixels.
+- `pages`: HTML pages that stand alone: templates, sections, the file.
 - `paths`: what lies at a path, and what was meant where it is something else.
 - `report`: one HTML page about bundles, for `vptkit report`.
 - `scores`: how good answers are, and how sure that is.

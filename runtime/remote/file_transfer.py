@@ -40,7 +40,7 @@ _PACKAGES = {
 _STAY = {
     "vptkit": (
         *("tune", "export", "runtime", "devices"),
-        *("arrow_files", "checkpoints", "cli", "cluster", "demo", "report"),
+        *("arrow_files", "checkpoints", "cli", "cluster", "demo", "pages", "report"),
     ),
     "vptkit/runtime": (
         *("bulk", "frame_answers", "http_server", "inputs", "layers", "loadgen", "ray_data"),

@@ -66,10 +66,10 @@ from vptkit.runtime.session.factory import open_session
 from vptkit.runtime.session.prediction import predict
 from vptkit.tune import config_from_mapping, tune
 from vptkit.tune.idle_settings import without_idle
-from vptkit.tune.run import learning_curves, rescale_plots
 from vptkit.tune.run.few_shot_series import tune_shots
 from vptkit.tune.sweep import run_sweep, sweep_plot
 from vptkit.tune.sweep.search_space import sweep_from_mapping
+from vptkit.tune.training_page import run_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -348,10 +348,8 @@ def _pixel(what: Any, path: Path, name: str = "", *words: str) -> None:
 
 def _play() -> None:
     """Pictures are one pixel; TensorRT answers at once, and writes its plan as the worker does."""
-    for module in (learning_curves, rescale_plots, sweep_plot):
-        for name in ("plot_curves", "plot_shift", "plot_lambda", "plot_id_ood", "plot_sweep"):
-            if hasattr(module, name):
-                setattr(module, name, _pixel)
+    run_pictures.page_text = lambda _: "a page"
+    sweep_plot.plot_sweep = _pixel
     gpu = {"index": 0, "name": "Orin", "capability": "8.7", "memory_bytes": 8 << 30}
     gpu |= {"integrated": True, "sms": 8, "clock_mhz": 1020, "driver": "12.6"}
     answer = {"version": "10.3.0", "gpu": gpu, "errors": [], "plan_bytes": 4, "inspector": None}

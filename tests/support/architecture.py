@@ -27,6 +27,7 @@ TABLE: dict[str, str] = {
     "scores": "",
     "datasets": "decoding images",
     "arrow_files": "datasets images",
+    "pages": "",
     "paths": "decoding images",
     "backbones": "",
     "cluster": "",
@@ -48,8 +49,9 @@ TABLE: dict[str, str] = {
     "tune.probe": "scores",
     "tune.training": "tune tune.data tune.methods tune.probe formats images scores",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
-    "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images scores",
-    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones"
+    "tune.training_page": "tune.data tune.training images pages scores",
+    "tune.phases": "tune tune.burstiness tune.data tune.methods tune.probe tune.training formats images scores",
+    "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training tune.training_page backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
     "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run cluster formats",

@@ -140,7 +140,7 @@ def test_the_users_own_settings_are_not_forgotten(tmp_path):
 
 
 ROOMS = """
-import sys, vptkit.tune, vptkit.tune.sweep, vptkit.tune.run.run_plots, vptkit.demo.report
+import sys, vptkit.tune, vptkit.tune.sweep, vptkit.tune.training_page.run_pictures, vptkit.demo.report
 import vptkit.tune.burstiness.analyze_burstiness, vptkit.runtime.profile.profile_plot
 print("matplotlib" in sys.modules)
 """

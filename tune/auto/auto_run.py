@@ -150,6 +150,7 @@ class _Search:
             "val_top1": record["val_top1"],
             "numbers": trained.model.trainable()[1],
             "seconds": round(before + time.perf_counter() - begun, 2),
+            "losses": _losses_by_epoch(trained.state),
         }
         return _Contender(name, request, inputs, trained)
 
@@ -182,6 +183,13 @@ class _Search:
             "tried": [self._rows[name] for name in self._configs if name in self._rows],
         }
         return write_run(request, best.inputs, best.trained, chosen, auto=tried)
+
+
+def _losses_by_epoch(state: TrainState) -> list[list[float | None]]:
+    """[epoch, log-loss on val, or of what was held out], from the probe on."""
+    held = state.cross_validation
+    records = state.records if held is None else held.records
+    return [[record["epoch"], record["val_loss"]] for record in records]
 
 
 def _beats(better: NDArray[np.float64], other: NDArray[np.float64]) -> bool:

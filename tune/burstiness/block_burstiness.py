@@ -25,12 +25,12 @@ from vptkit.tune.methods.whitening import query_key_weights, token_moments, whit
 from .heavy_tails import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vptkit.formats.adapter import Adapter
     from vptkit.tune.methods.whitening import Whitening
 
-__all__ = ["BlockTails", "Quantity", "mean_cosine", "measure"]
+__all__ = ["BlockTails", "Quantity", "kurtosis_of_products", "mean_cosine", "measure"]
 
 
 @dataclass(slots=True)
@@ -128,6 +128,34 @@ def measure(
     return blocks
 
 
+@torch.no_grad()
+def kurtosis_of_products(
+    model: Any,
+    batches: Iterable[Tensor],
+    matrices: Sequence[Tensor],
+    tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1",
+) -> list[tuple[float, float]]:
+    """Excess kurtosis of X~, before and after whitening, in one pass over some images.
+
+    Args:
+        model, tap: of `measure`.
+        batches: normalised pixels, float [B, 3, H, W] each.
+        matrices: W [d, d] of the first blocks, one each.
+
+    Returns:
+        (before, after) for each matrix.
+    """
+    tallies = [(Tally(), Tally()) for _ in matrices]
+    for pixels in batches:
+        z = embed(model, pixels)
+        for i, (before, after) in enumerate(tallies):
+            products = _products(model.blocks[i], z, tap)[1]
+            before.add(products)
+            after.add(products @ matrices[i].double().T)
+            z = call_block(model, i, z)
+    return [(before.excess_kurtosis(), after.excess_kurtosis()) for before, after in tallies]
+
+
 def mean_cosine(rows: Tensor) -> float | None:
     """Mean |cos| between two different rows of [n, d], or of each matrix of [B, n, d].
 
@@ -162,9 +190,7 @@ def _add_tokens(model: Any, batches: Iterable[Tensor], blocks: list[BlockTails],
         z = embed(model, pixels)
         images += len(z)
         for found, block in zip(blocks, model.blocks, strict=True):
-            w_q, w_k = query_key_weights(block.attn)
-            tokens = (z if tap == "pre_ln1" else block.norm1(z)).double()  # [B, T, d]
-            products = tokens @ (w_q.T @ w_k).T  # X~ᵀ, one row a token
+            tokens, products = _products(block, z, tap)
             views = {
                 "tokens": tokens,
                 "products": products,
@@ -178,3 +204,10 @@ def _add_tokens(model: Any, batches: Iterable[Tensor], blocks: list[BlockTails],
                 before = quantity.cosine or 0.0
                 quantity.cosine = before + share * (cosine - before)
             z = call_block(model, found.block, z)
+
+
+def _products(block: Any, z: Tensor, tap: str) -> tuple[Tensor, Tensor]:
+    """X and X~ᵀ, float64 [B, T, d], one row a token, of what enters a block."""
+    w_q, w_k = query_key_weights(block.attn)
+    tokens = (z if tap == "pre_ln1" else block.norm1(z)).double()
+    return tokens, tokens @ (w_q.T @ w_k).T

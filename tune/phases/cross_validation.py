@@ -244,7 +244,26 @@ def _chosen(
     choice = torch.tensor([_best_epoch(records, config) if leads() else 0])
     sum_over_processes([choice])  # one choice for all, were the last bits to differ
     best = int(choice)
-    return CrossValidation(len(logits), best, records, torch.from_numpy(answers(best)))
+    told = _by_part(logits, parts, targets, epochs)
+    return CrossValidation(len(logits), best, records, torch.from_numpy(answers(best)), told)
+
+
+def _by_part(
+    logits: Sequence[torch.Tensor],
+    parts: NDArray[np.int64],
+    targets: NDArray[Any],
+    epochs: range,
+) -> list[list[dict[str, Any]]]:
+    """The records of each part alone; it may be too small to say much."""
+    found = []
+    for part, by_epoch in enumerate(logits):
+        truth, records = targets[parts == part], []
+        for epoch, answers in zip(epochs, by_epoch, strict=True):
+            top1, loss = top1_and_log_loss(answers.numpy(), truth)
+            about = {"epoch": epoch, "images": len(truth)}
+            records.append({**about, "val_top1": top1, "val_loss": loss})
+        found.append(records)
+    return found
 
 
 def _epochs(config: TuneConfig) -> range:

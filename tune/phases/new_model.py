@@ -49,19 +49,28 @@ class Training:
     progress: Progress
 
 
-def new_model(training: Training, state: TrainState, kept: dict[str, Tensor] | None) -> Tuned:
+def new_model(
+    training: Training,
+    state: TrainState,
+    kept: dict[str, Tensor] | None,
+    *,
+    bursts: bool = True,
+) -> Tuned:
     """The model as the training begins with it, where it is trained.
 
     Args:
         training: its train split gives the whitening matrices, where they are needed.
         state: their diagnostics are noted there.
         kept: the tensors of a checkpoint, if the training goes on from one.
+        bursts: of `whitening_matrices`.
     """
     backbone, spec, config = training.backbone, training.spec, training.config
     matrices = None
     if wants_whitening(config):
         if kept is None:
-            matrices, state.whitening = whitening_matrices(backbone, training.sets["train"], config)
+            train = training.sets["train"]
+            found = whitening_matrices(backbone, train, config, bursts=bursts)
+            matrices, state.whitening = found
         else:  # the checkpoint holds what became of them
             matrices = [torch.zeros(spec.width, spec.width)] * spec.depth
     tuned = Tuned(backbone, spec, config, len(training.identity["labels"]), matrices)

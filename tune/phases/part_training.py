@@ -42,7 +42,7 @@ def train_without_part(
     config, sets = replace(training.config, patience=None), training.sets
     training = replace(training, config=config)
     state, plan = TrainState(training.identity), phases(config)
-    tuned, targets = new_model(training, state, None), sets["val"].split.targets
+    tuned, targets = new_model(training, state, None, bursts=False), sets["val"].split.targets
     noted: list[NDArray[np.float32]] = []
 
     def validation() -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""One run, from data to adapter file, and its pictures: load, train, choose, write.
+"""One run, from data to adapter file: load, train, choose, write.
 
 - `tune_run`: `tune`, the four steps in their order.
 - `load_run`: what is asked, and what data and backbone turn out to be.
@@ -8,8 +8,5 @@
 - `choose_lambda`: λ chosen, and how far the norms moved.
 - `write_run`: the adapter and its golden answers.
 - `run_result`: what a run gave.
-- `run_plots`: which pictures lie beside an adapter.
-- `rescale_plots`: shift of the norms, λ, the line from start to end, ID against OOD.
-- `learning_curves`: loss and accuracy by epoch.
 - `few_shot_series`: `--shots 1,2,5,10`.
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vptkit.scores.label_report import label_report
 from vptkit.scores.multilabel import best_thresholds, sigmoid
 from vptkit.scores.temperature import fit_temperature
@@ -19,17 +21,19 @@ from .choose_lambda import choose_rescale
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.data.splits import Split
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.phases.phased_training import Trained
     from vptkit.tune.training.train_state import CrossValidation
+    from vptkit.tune.training_page.hardest_images import HardImage
 
 __all__ = ["Chosen", "choose_on_val", "judged_labels", "temper", "top1_on", "unseen_logits"]
+__all__ += ["unseen_places"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,8 @@ class Chosen:
         confidence: temperature, and what it did (`Temperature.to_json`); None if none was sought.
         warnings: of `vptkit.tune.phases.judge_training`.
         by_class: class → right answers, of val or of what was held out.
+        judges: how many images judged, val's or those that were held out.
+        hardest: some of them, for the page.
         thresholds: of several labels an image, probabilities, float32 [C]; None of one label.
         multilabel: mAP and F1 of each split, and of each label (`vptkit.scores.label_report`); None of
             one label. Then `val_top1` is the mAP of val before the last choices, and the others are None.
@@ -62,6 +68,8 @@ class Chosen:
     soup: list[int] | None = None
     warnings: tuple[str, ...] = ()
     by_class: dict[str, int] = field(default_factory=dict)
+    judges: int = 0
+    hardest: tuple[HardImage, ...] = ()
     thresholds: NDArray[np.float32] | None = None
     multilabel: dict[str, Any] | None = None
     test_top1: float | None = None
@@ -189,5 +197,20 @@ def unseen_logits(
     if held is None:
         val = sets["val"]
         return split_logits(tuned, val, config.batch_to_ask), val.split.targets
-    targets = sets["train"].split.targets
-    return held.logits.numpy(), targets[cross_validation_parts(targets, config.seed) >= 0]
+    split, places = unseen_places(sets, config, held)
+    return held.logits.numpy(), split.targets[places]
+
+
+def unseen_places(
+    sets: Mapping[str, DataSet], config: TuneConfig, held: CrossValidation | None
+) -> tuple[Split, NDArray[np.int64]]:
+    """Where the images of `unseen_logits` are: the split, and their places in it, in the same order.
+
+    Args:
+        sets, config, held: of `unseen_logits`.
+    """
+    if held is None:
+        return sets["val"].split, np.arange(len(sets["val"]))
+    split = sets["train"].split
+    parts = cross_validation_parts(split.targets, config.seed)
+    return split, np.flatnonzero(parts >= 0)

@@ -92,7 +92,7 @@ def tune_shots(
     """Tune once for each number of shots; the adapters are called after it.
 
     NAME.safetensors becomes NAME-1shot.safetensors, NAME-2shot.safetensors and so on, each with
-    its metrics and curves. More shots are a superset of fewer; val, test and ood are the same.
+    its metrics and page. More shots are a superset of fewer; val, test and ood are the same.
     With `full_data`, NAME.full.safetensors is tuned first, and all are compared with it.
 
     Args:

@@ -69,7 +69,6 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
     matrices = blank if wants_whitening(config) else None
     tuned = Tuned(inputs.backbone, spec, config, len(inputs.labels), matrices)  # to count in
     total, without_head = tuned.trainable()
-    pictures = (files.beside(f"{name}.png") for name in ("shift", "lambda", "line", "id-ood"))
     return TuneResult(
         adapter=files.adapter,
         trainable=total,
@@ -83,13 +82,13 @@ def finished_result(request: RunRequest, inputs: RunInputs) -> TuneResult:
         seconds=time.perf_counter() - request.begun,
         device=record.get("computed", {}).get("device", "cpu"),
         metrics=files.metrics,
-        curves=files.curves if files.curves.exists() else None,
+        page=files.page if files.page.exists() else None,
         auto=record.get("auto"),
         probe=record.get("probe"),
         layer_norms=record.get("layer_norms"),
         line=record.get("line"),
         confidence=record.get("confidence"),
-        plots=tuple(path for path in pictures if path.exists()),
+        plots=tuple(path for path in files.pictures() if path.exists()),
         warnings=tuple(record.get("warnings") or ()),
         by_class=record.get("by_class") or {},
         task=config.task,

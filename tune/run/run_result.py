@@ -25,7 +25,8 @@ class TuneResult:
             val_top1 is of images held out from training, and None with one image a class.
         seconds: of this call.
         device: that it ran on, as "cpu" or "cuda:0 (NVIDIA H200)".
-        metrics, curves: the JSON-lines log, and the plot (None without matplotlib).
+        metrics: the JSON-lines log.
+        page: what the run tried and chose, as HTML; None if there is none.
         probe: the linear probe that the training began with: strength and its grid, kNN (`Probe.to_json`);
             None if the head began at zero.
         auto: what `--method auto` tried and kept; None of any other method.
@@ -34,7 +35,8 @@ class TuneResult:
             walked.
         confidence: {"temperature", "val_loss": [before, after], "ece": [before, after]}; None if no
             temperature was sought, or an older vptkit tuned.
-        plots: pictures of the LayerNorms and of the line.
+        plots: pictures as files, if those were asked for instead.
+        no_pictures: why there are none of either, a sentence; None if they are there or not wanted.
         cross_validation: what chose instead of val: {"folds": how many, 0 if no image could be held
             out; "joined": images of a val that was too small to choose, and joined train}; None if
             val chose.
@@ -58,7 +60,7 @@ class TuneResult:
     seconds: float
     device: str
     metrics: Path
-    curves: Path | None
+    page: Path | None = None
     ood_top1: float | None = None
     auto: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
@@ -66,6 +68,7 @@ class TuneResult:
     line: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     plots: tuple[Path, ...] = ()
+    no_pictures: str | None = None
     soup: list[int] | None = None
     cross_validation: dict[str, int] | None = None
     warnings: tuple[str, ...] = ()
@@ -91,13 +94,14 @@ class TuneResult:
             "seconds": round(self.seconds, 2),
             "device": self.device,
             "metrics": str(self.metrics),
-            "curves": str(self.curves) if self.curves else None,
+            "page": str(self.page) if self.page else None,
             "auto": self.auto,
             "probe": self.probe,
             "layer_norms": self.layer_norms,
             "line": self.line,
             "confidence": self.confidence,
             "plots": [str(path) for path in self.plots],
+            "no_pictures": self.no_pictures,
             "warnings": list(self.warnings),
             "by_class": self.by_class,
             "task": self.task,

@@ -23,8 +23,17 @@ from vptkit.tune.phases.phased_training import train_phases
 from vptkit.tune.training.device import choose_device, describe_device, repeatable
 from vptkit.tune.training.distributed import joined, leads
 from vptkit.tune.training.run_files import run_files
+from vptkit.tune.training_page.hardest_images import hardest_images
+from vptkit.tune.training_page.run_pictures import require_drawing
 
-from .choose_on_val import choose_on_val, judged_labels, temper, top1_on, unseen_logits
+from .choose_on_val import (
+    choose_on_val,
+    judged_labels,
+    temper,
+    top1_on,
+    unseen_logits,
+    unseen_places,
+)
 from .finished_run import finished_record, finished_result
 from .full_data_run import fsr_proxy, full_config, full_output, require_full_data
 from .load_run import RunRequest, load_run, read_images, require_val
@@ -39,7 +48,7 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.phases.phased_training import Trained
-    from vptkit.tune.training.train_state import TrainState
+    from vptkit.tune.training.train_state import CrossValidation, TrainState
 
     from .choose_on_val import Chosen
     from .load_run import RunInputs
@@ -65,11 +74,10 @@ def tune(
     Without val, or with one too small, cross-validation chooses
     (`vptkit.tune.phases.cross_validation`).
 
-    Beside the adapter NAME.safetensors lie NAME.metrics.jsonl and NAME.curves.png, and of tuned
-    LayerNorms NAME.shift.png and NAME.lambda.png, of a line between start and end NAME.line.png, of
-    either NAME.id-ood.png; while the training runs, NAME.checkpoint.safetensors; with `full_data`, the same of NAME.full.safetensors. The
-    processes of torchrun train as one (`vptkit.tune.training.distributed`); the first alone writes,
-    and reports progress.
+    Beside the adapter NAME.safetensors lie NAME.metrics.jsonl and the page NAME.html, or pictures
+    (`TuneConfig.pictures`); while the training runs, NAME.checkpoint.safetensors; with `full_data`, the
+    same of NAME.full.safetensors. The processes of torchrun train as one
+    (`vptkit.tune.training.distributed`); the first alone writes, and reports progress.
 
     Args:
         data: see `vptkit.tune.data.dataset_reader.read_splits`.
@@ -121,6 +129,7 @@ def requested(
     Raises:
         VptkitError: the device is not there, or the name of the output ends otherwise.
     """
+    require_drawing(config.pictures)
     device = choose_device(config.device)
     with joined(device), repeatable(device):
         bar = progress if leads() else SILENT
@@ -215,13 +224,15 @@ def choose(
     warnings += judge_training(trained.state, judges, inputs.labels, config, request.files)
     confidence = temper(trained.model, sets, config, held, judges)
     chosen = replace(chosen, confidence=confidence, warnings=warnings)
+    temperature = 1.0 if confidence is None else confidence["temperature"]
+    tempered = judges[0] / np.float32(temperature), judges[1]
     if config.task == MULTILABEL:
         begin_phase(bar, "testing")
-        temperature = 1.0 if confidence is None else confidence["temperature"]
-        tempered = judges[0] / np.float32(temperature), judges[1]
         found = judged_labels(trained.model, sets, config, inputs.labels, tempered)
-        return replace(chosen, thresholds=found[0], multilabel=found[1])
+        chosen = replace(chosen, thresholds=found[0], multilabel=found[1])
+        return _with_hardest(request, inputs, chosen, tempered[0], held)
     chosen = replace(chosen, by_class=_by_class(inputs.labels, *judges))
+    chosen = _with_hardest(request, inputs, chosen, tempered[0], held)
     if config.full_data is not None:
         output, resume, force = request.files.adapter, request.resume, request.force
         full = full or tune_full(config, output, resume=resume, force=force, progress=bar)
@@ -230,6 +241,22 @@ def choose(
     begin_phase(bar, "testing")
     test, ood = (top1_on(split, trained.model, sets, config) for split in ("test", "ood"))
     return replace(chosen, test_top1=test, ood_top1=ood)
+
+
+def _with_hardest(
+    request: RunRequest,
+    inputs: RunInputs,
+    chosen: Chosen,
+    logits: NDArray[np.float32],
+    held: CrossValidation | None,
+) -> Chosen:
+    """How many images judged, and those that are the hardest, if there shall be a page."""
+    split, places = unseen_places(inputs.sets, request.config, held)
+    found = replace(chosen, judges=len(places))
+    if request.config.pictures != "page" or not len(logits):
+        return found
+    hardest = hardest_images(request.data, split, places, logits, inputs.labels, chosen.thresholds)
+    return replace(found, hardest=hardest)
 
 
 def _by_class(

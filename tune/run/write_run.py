@@ -15,19 +15,17 @@ from vptkit.formats.adapter import THRESHOLDS, Adapter, write_adapter
 from vptkit.images.image_sketch import sketch_of
 from vptkit.images.preprocess import normalize
 from vptkit.scores.label_report import with_map_names
-from vptkit.scores.score_interval import percent
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.data.reading_pass import skipped_places, skipped_record, twice_record
 from vptkit.tune.data.splits import class_counts
 from vptkit.tune.training.device import describe_device, device_of
 from vptkit.tune.training.distributed import leads, share
+from vptkit.tune.training_page.run_pictures import Pictures, write_pictures
+from vptkit.tune.training_page.trained_run import TrainedRun
 
-from .run_plots import plot_run
 from .run_result import TuneResult
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vptkit.tune.data.dataset import DataSet
     from vptkit.tune.methods.tuned_model import Tuned
     from vptkit.tune.phases.phased_training import Trained
@@ -45,7 +43,7 @@ def write_run(
     chosen: Chosen,
     auto: dict[str, Any] | None = None,
 ) -> TuneResult:
-    """Write pictures and adapter, and remove the checkpoint; of torchrun's processes the first does.
+    """Write adapter and pictures, and remove the checkpoint; of torchrun's processes the first does.
 
     Killed anywhere on the way, the checkpoint is there, and from it the same is written again.
 
@@ -62,26 +60,19 @@ def write_run(
     device = describe_device(device_of(tuned))
     tuned.cpu()
     tuned.backbone.cpu()  # golden answers are float32 on a CPU, wherever the training ran
+    tried = auto
     told, noted, auto = _with_map_names(chosen, trained, auto)
     adapter = _adapter(request, inputs, noted, told, device)
     if auto is not None:
         adapter.train["auto"] = auto
-    curves: Path | None = None
-    plots: tuple[Path, ...] = ()
+    pictures = Pictures()
     if leads():
         shown = inputs.sets.get("val", inputs.sets["train"])
         golden = golden_answers(inputs.backbone, adapter, shown, request.config.golden)
         adapter.tensors.update(golden)
-        curves, plots = plot_run(
-            trained.state,
-            chosen.layer_norms,
-            files,
-            adapter.name,
-            chosen.line,
-            _title(adapter.name, told),
-            several=chosen.multilabel is not None,
-        )
         write_adapter(files.adapter, adapter)
+        run = _trained_run(adapter, trained, chosen, tuned.trainable()[0], tried)
+        pictures = write_pictures(run, files, request.config.pictures)
         files.remove_dead_parts()
         files.checkpoint.unlink(missing_ok=True)  # last: an adapter without one is complete
     total, without_head = tuned.trainable()
@@ -98,13 +89,14 @@ def write_run(
         seconds=time.perf_counter() - request.begun,
         device=device,
         metrics=files.metrics,
-        curves=curves,
+        page=pictures.page,
         auto=auto,
         probe=noted.state.start.get("probe"),
         layer_norms=told.layer_norms,
         line=told.line,
         confidence=told.confidence,
-        plots=plots,
+        plots=pictures.plots,
+        no_pictures=pictures.missing,
         warnings=told.warnings,
         by_class=told.by_class,
         task=request.config.task,
@@ -115,14 +107,33 @@ def write_run(
     )
 
 
-def _title(name: str, chosen: Chosen) -> str:
-    """As "flowers: val 88.0 %, test 86.8 %"."""
-    shares = {"val": chosen.val_top1, "test": chosen.test_top1, "ood": chosen.ood_top1}
-    if chosen.multilabel is not None:
-        parts = {split: chosen.multilabel[split] for split in shares}
-        shares = {f"{split} mAP": part["map"] for split, part in parts.items() if part}
-    told = [f"{split} {percent(share)}" for split, share in shares.items() if share is not None]
-    return f"{name}: {', '.join(told)}" if told else name
+def _trained_run(
+    adapter: Adapter,
+    trained: Trained,
+    chosen: Chosen,
+    learned: int,
+    auto: dict[str, Any] | None,
+) -> TrainedRun:
+    """What the page shows; in `chosen`, `trained` and `auto` all scores are called top1."""
+    state, several = trained.state, chosen.multilabel is not None
+    taken = chosen.soup or [chosen.best_epoch]
+    history = [{**record, "taken": record["epoch"] in taken} for record in state.records]
+    if several:  # of train there is another share than of val
+        history = [{key: r[key] for key in r if key != "train_top1"} for r in history]
+    return TrainedRun(
+        name=adapter.name,
+        method=adapter.method,
+        learned=learned,
+        record=adapter.train,
+        history=history,
+        norms=chosen.layer_norms,
+        line=chosen.line,
+        auto=auto,
+        held=state.cross_validation,
+        judges=chosen.judges,
+        hardest=chosen.hardest,
+        several=several,
+    )
 
 
 def _adapter(

@@ -11,9 +11,14 @@ from vptkit.part_files import remove_dead_parts
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["PICTURES", "RunFiles", "require_free", "run_files"]
+__all__ = ["PICTURES", "SUFFIXES", "RunFiles", "require_free", "run_files"]
 
-PICTURES = ("curves.png", "shift.png", "lambda.png", "line.png", "id-ood.png")
+# Pictures that a run may leave as files, NAME.PICTURE.SUFFIX; the last one is of older versions
+PICTURES = (
+    *("loss", "score", "probe", "candidates", "parts", "lambda", "line", "line-score", "id-ood"),
+    *("shift", "burstiness", "rank", "curves"),
+)
+SUFFIXES = ("png", "svg", "pdf")
 
 
 class RunFiles(NamedTuple):
@@ -22,16 +27,19 @@ class RunFiles(NamedTuple):
     adapter: Path
     checkpoint: Path
     metrics: Path
-    curves: Path
+    page: Path
 
     def beside(self, ending: str) -> Path:
         """NAME.ending, in the adapter's folder."""
         return self.adapter.with_name(f"{self.adapter.stem}.{ending}")
 
+    def pictures(self) -> list[Path]:
+        """Every picture that a run of this name may have left, there or not."""
+        return [self.beside(f"{name}.{suffix}") for name in PICTURES for suffix in SUFFIXES]
+
     def remove_dead_parts(self) -> None:
         """Remove what killed runs of this name left unfinished, also of files that this one lacks."""
-        pictures = [self.beside(ending) for ending in PICTURES]
-        files = (self.adapter, self.checkpoint, self.metrics, *pictures)
+        files = (self.adapter, self.checkpoint, self.metrics, self.page, *self.pictures())
         remove_dead_parts(self.adapter.parent, [path.name for path in files])
 
 
@@ -48,7 +56,7 @@ def run_files(output: Path) -> RunFiles:
         output,
         stem.with_name(f"{stem.name}.checkpoint.safetensors"),
         stem.with_name(f"{stem.name}.metrics.jsonl"),
-        stem.with_name(f"{stem.name}.curves.png"),
+        stem.with_name(f"{stem.name}.html"),
     )
 
 

@@ -21,12 +21,14 @@ class CrossValidation:
         records: {"epoch", "val_top1", "val_loss"} of each epoch, over all that was held out; from 0
             if the head begins as the probe. Empty if no image could be held out.
         logits: of the held-out images at the best epoch, in the order of train, float32 [h, C].
+        parts: the same records of each part, with its number of "images".
     """
 
     folds: int
     best_epoch: int
     records: list[dict[str, Any]]
     logits: torch.Tensor
+    parts: list[list[dict[str, Any]]] = field(default_factory=list)
 
     def record_of(self, epoch: int) -> dict[str, Any]:
         """Of an epoch; None for what nothing says."""
@@ -71,7 +73,7 @@ class TrainState:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     runners_up: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
     start_parameters: dict[str, torch.Tensor] = field(default_factory=dict)
-    whitening: list[dict[str, float]] = field(default_factory=list)
+    whitening: list[dict[str, Any]] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
     folds: int | None = None
     held_out: list[torch.Tensor] = field(default_factory=list)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import vptkit
+from vptkit.pages.page_file import write_page
 from vptkit.plot_text import inline_svg
 from vptkit.report.accuracy_latency_plot import accuracy_latency_figure, plot_accuracy_latency
 from vptkit.report.measured_speed import Profile, speed_facts
@@ -93,6 +93,11 @@ def _judged(result: TuneResult | None) -> tuple[int | None, list[float] | None]:
     return count, list(wilson(round(result.test_top1 * count), count))
 
 
+_LEARNING = {
+    "probe": "Log-loss over the probe's strength.",
+    "loss": "Loss over epochs.",
+    "score": "Accuracy over epochs.",
+}
 _HEADER = ["", "test top-1", "trained", "without head", "p50 ms", "÷ backbone", "parity"]
 
 
@@ -120,13 +125,12 @@ def write_report(
 ) -> None:
     """report.html, on its own: table and pictures; those and profile.json beside it."""
     from vptkit.runtime.profile.profile_plot import plot_profile
-    from vptkit.tune.run.learning_curves import plot_curves
+    from vptkit.tune.training_page.learning_curves import learning_figures
 
     histories = {
         name: [json.loads(line) for line in result.metrics.read_text().splitlines()]
         for name, result in tuned.items()
     }
-    plot_curves(histories, folder / "curves.png")
     plot_profile(document, folder / "profile.png")
     told = _circumstances(document, rows, settings)
     plot_accuracy_latency(rows, told, folder / "accuracy_latency.png")
@@ -143,13 +147,16 @@ def write_report(
         "accuracy_latency": inline_svg(
             accuracy_latency_figure(rows, told), "accuracy over latency"
         ),
-        "curves": _embedded(folder / "curves.png"),
+        "curves": [
+            (inline_svg(figure, _LEARNING[name]), _LEARNING[name])
+            for name, figure in learning_figures(histories).items()
+        ],
         "distribution": speed["distribution"],
         "medians": speed["medians"],
         "machine": json_text(document["machine"]),
     }
     page = filled("demo.html.jinja", filling)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    write_page(page, folder / "report.html")
 
 
 def _data(settings: DemoSettings) -> str:
@@ -173,7 +180,3 @@ def _circumstances(
         f"{machine['cpu'] or machine['arch']}, {machine['session_threads']} threads, ONNX Runtime "
         f"{runtime}, load {machine['load']} at the start. Whiskers: 95 % intervals."
     )
-
-
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -6,8 +6,9 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import vptkit
-from vptkit.atomic_files import atomic_file, require_absent, require_writable
+from vptkit.atomic_files import require_absent, require_writable
 from vptkit.errors import OutputError, VptkitError
+from vptkit.pages.page_file import write_page
 from vptkit.plot_text import require_matplotlib
 from vptkit.progress import no_phases
 
@@ -96,8 +97,7 @@ def make_report(
         "together": side_by_side(judged, profiles),
     }
     page = filled("page.html.jinja", document)
-    with atomic_file(output) as part:
-        part.write_text(page, encoding="utf-8")
+    write_page(page, output)
     return document
 
 

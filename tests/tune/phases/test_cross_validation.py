@@ -71,11 +71,11 @@ def test_so_many_images_a_class_in_all(make_folders, make_config, tmp_path, coun
     assert "val_top1" in told[0]["probe"]
     assert len(read_adapter(output).golden()[0]) == 3
     assert (result.confidence["temperature"] == 1) == (count == 2)  # of six images
-    assert result.curves.exists()
+    assert result.page.exists()
     assert bar.done == bar.total
     shown = 0 if linear else 3 * count * ((folds - 1) * 2 + result.best_epoch)
     assert abs(bar.done - shown) <= 2 * folds * 8  # small last batches are dropped
-    assert names(tmp_path) >= {"a.safetensors", "a.metrics.jsonl", "a.curves.png"}
+    assert names(tmp_path) >= {"a.safetensors", "a.metrics.jsonl", "a.html"}
     assert not (tmp_path / "a.checkpoint.safetensors").exists()
 
 
@@ -90,7 +90,7 @@ def test_one_image_a_class(make_folders, make_config, tmp_path, method):
     assert result.val_top1 is None
     assert result.best_epoch == (0 if method == "linear" else 2)
     assert {record["val_loss"] for record in records(result)} == {None}
-    assert result.curves.exists()
+    assert result.page.exists()
     text = result.to_text()
     assert (text["val_top1"], text["cross_validation"]) == ("-", "none: one image a class")
     if method == "ln":

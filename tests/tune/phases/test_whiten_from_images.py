@@ -35,4 +35,7 @@ def test_the_images_of_the_whitening_do_not_depend_on_the_batch(splits, make_con
     again, notes = whitening_matrices(model, data, make_config(form="fwhiten", whiten_images=5))
     assert torch.equal(fewer[0], again[0])
     assert not torch.allclose(fewer[0], full[0])
-    assert set(notes[0]) == {"rank", "condition", "condition_is_bound", "row_norm"}
+    told = {"rank", "condition", "condition_is_bound", "row_norm"}
+    assert set(notes[0]) == {*told, "kurtosis"}
+    config = make_config(form="fwhiten", whiten_images=5)
+    assert set(whitening_matrices(model, data, config, bursts=False)[1][0]) == told

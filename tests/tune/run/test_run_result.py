@@ -19,7 +19,6 @@ def result(**changes):
         "seconds": 1.23456,
         "device": "cpu",
         "metrics": Path("m"),
-        "curves": None,
     }
     return TuneResult(**(values | changes))
 

@@ -68,8 +68,8 @@ def test_end_to_end(splits, weights, make_config, tmp_path, settings):
     assert result.best_epoch == best["epoch"]
     assert result.val_top1 == best["val_top1"] == adapter.train["val_top1"]
 
-    assert result.curves.read_bytes().startswith(b"\x89PNG")
-    assert names(tmp_path) == {"a.safetensors", "a.metrics.jsonl", "a.curves.png"}
+    assert result.page == tmp_path / "a.html"
+    assert names(tmp_path) == {"a.safetensors", "a.metrics.jsonl", "a.html"}
     assert bar.done == bar.total == (0 if linear else 2 * 24)
     assert linear or "epoch 2/2 loss" in bar.texts[-1]
     json.dumps(result.to_json(), allow_nan=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
@@ -19,9 +17,6 @@ from vptkit.tune.backbone.timm_backbone import preprocess_of  # noqa: E402
 from vptkit.tune.data.dataset import DataSet  # noqa: E402
 from vptkit.tune.data.splits import load_splits  # noqa: E402
 from vptkit.tune.run.write_run import golden_answers  # noqa: E402
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_run_killed_behind_its_last_epoch_resumes(splits, make_config, tmp_path, monkeypatch):
@@ -77,16 +72,12 @@ def test_the_record_says_what_was_chosen_and_how(splits, make_config, tmp_path):
     assert set(record["versions"]) == {"vptkit", "torch", "timm"}
 
 
-@pytest.mark.usefixtures("pictures")
-@pytest.mark.parametrize("step", ["write_adapter", "plot_run", "RunFiles.remove_dead_parts"])
+@pytest.mark.parametrize("step", ["write_adapter", "write_pictures", "RunFiles.remove_dead_parts"])
 def test_killed_at_its_last_steps_resume_completes_it(
     splits, make_config, tmp_path, monkeypatch, step
 ):
-    """No adapter without its pictures; and one that still has a checkpoint is not finished."""
+    """An adapter that still has a checkpoint is not finished; then its page is there, too."""
     config = make_config(method="ln", rescale="gamma", name="x")
-    monkeypatch.setattr("vptkit.tune.run.learning_curves.plot_curves", draw)
-    for name in ("plot_shift", "plot_lambda", "plot_id_ood"):
-        monkeypatch.setattr(f"vptkit.tune.run.rescale_plots.{name}", draw)
     whole = tune(splits, tmp_path / "whole.safetensors", config)
     place = "vptkit.tune.training.run_files" if "RunFiles" in step else "vptkit.tune.run.write_run"
 
@@ -98,20 +89,14 @@ def test_killed_at_its_last_steps_resume_completes_it(
         patch.setattr(f"{place}.{step}", killed)
         with pytest.raises(KeyboardInterrupt):
             tune(splits, output, config)
-    ready = {"a.curves.png", "a.shift.png", "a.lambda.png", "a.metrics.jsonl"}
-    if step != "plot_run":
-        assert ready < names(tmp_path)
-    assert output.exists() == ("RunFiles" in step)
+    assert output.exists() == (step != "write_adapter")
+    assert (tmp_path / "a.html").exists() == ("RunFiles" in step)
     result = tune(splits, output, config, resume=True)
     own = {name for name in names(tmp_path) if name.startswith("a.")}
-    assert own == {*ready, "a.safetensors"}
+    assert own == {"a.safetensors", "a.metrics.jsonl", "a.html"}
     assert output.read_bytes() == whole.adapter.read_bytes()
-    assert [path.name for path in result.plots] == ["a.shift.png", "a.lambda.png"]
-
-
-def draw(what: object, path: Path, *names: str) -> None:
-    assert what
-    path.write_bytes(b"a picture")
+    assert result.page == tmp_path / "a.html"
+    assert result.page.read_bytes() == whole.page.read_bytes()
 
 
 def test_a_checkpoint_of_a_run_that_replaces_an_adapter(splits, make_config, tmp_path):

@@ -41,7 +41,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Backbone": "positions",
         "Data": "task val-share test-share full-data columns skip-broken strict allow-outside",
         "Hardware": "precision accumulate compile threads",
-        LAST_OPTIONS: "name golden allow-chance",
+        LAST_OPTIONS: "name golden pictures allow-chance",
     },
     "export": {
         _COMMON: "output weights precision calibration gate format force",

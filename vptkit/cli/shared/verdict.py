@@ -22,7 +22,7 @@ def next_command(*words: object) -> str:
 
 
 def wrote(*paths: Path) -> str:
-    """As "wrote flowers.safetensors (353 kB), flowers.curves.png"; a folder is all of its files."""
+    """As "wrote flowers.safetensors (353 kB), flowers.html"; a folder is all of its files."""
     sized = f"{shown(paths[0])} ({_size(paths[0])})"
     return "wrote " + ", ".join([sized, *map(shown, paths[1:])])
 

@@ -177,6 +177,10 @@ def tune(
     golden: Annotated[Int, option("Images with reference answers in the adapter [8].")] = None,
     seed: Annotated[Int, option("Of everything random [0].")] = None,
     name: Annotated[Text, option("Of the adapter [the file's].")] = None,
+    pictures: Annotated[
+        Text,
+        option("Of the training: a page, NAME.html; a file each, png, svg, pdf; none [page]."),
+    ] = None,
     allow_chance: Annotated[
         Bool,
         typer.Option("--allow-chance", help="Write the adapter even if nothing was learned."),
@@ -250,6 +254,8 @@ def tune(
         raise
     if leads():  # of torchrun's processes one speaks
         _warn(result.warnings)
+        if result.no_pictures is not None:
+            tell(f"note: {result.no_pictures}")
         table = "" if result.auto is None else tried_table(result.auto, terminal_width()) + "\n\n"
         text = table + tune_verdict(result, chosen)
         if verbose:

@@ -23,7 +23,7 @@ _WEAKEST, _FEWEST = 2, 5  # classes that are told; images of such a class
 
 def tune_verdict(result: TuneResult, config: TuneConfig) -> str:
     """Accuracy with its interval, weak classes, files, and the command that one types next."""
-    files = [result.metrics, *([result.curves] if result.curves else []), *result.plots]
+    files = [result.metrics, *([result.page] if result.page else []), *result.plots]
     several = result.multilabel
     lines = [_scores(result), *_weakest(result)]
     if several is not None:

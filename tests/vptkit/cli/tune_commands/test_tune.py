@@ -68,7 +68,7 @@ def test_tune(tune, tmp_path, method):
     assert "data: 3 classes (blue, green, red), train " in err
     assert " learned (" in err
     assert "Traceback" not in err
-    assert names(tmp_path / "out") == {"a.safetensors", "a.metrics.jsonl", "a.curves.png"}
+    assert names(tmp_path / "out") == {"a.safetensors", "a.metrics.jsonl", "a.html"}
     assert read_adapter(tmp_path / "out" / "a.safetensors").method == method
 
 

@@ -15,7 +15,7 @@ CLASSES = ("daisy", "rose", "tulip")
 
 
 def _result(folder: Path, **more: object) -> TuneResult:
-    for name in ("f.safetensors", "f.metrics.jsonl", "f.curves.png"):
+    for name in ("f.safetensors", "f.metrics.jsonl", "f.html"):
         (folder / name).write_bytes(b"x" * 1200)
     given = {
         "trainable": 10,
@@ -32,7 +32,7 @@ def _result(folder: Path, **more: object) -> TuneResult:
         },
         "by_class": dict(zip(CLASSES, (10, 6, 8), strict=True)),
     }
-    files = {"adapter": "f.safetensors", "metrics": "f.metrics.jsonl", "curves": "f.curves.png"}
+    files = {"adapter": "f.safetensors", "metrics": "f.metrics.jsonl", "page": "f.html"}
     paths = {key: folder / name for key, name in files.items()}
     return TuneResult(**{**given, **paths, **more})
 
@@ -43,7 +43,7 @@ def test_accuracy_files_and_the_next_command(tmp_path, monkeypatch):
     assert lines == [
         "test 86.8 % (217 of 250; 95 % interval 82.0 to 90.4 %), val 80.0 %, best epoch 7",
         "weakest classes by val: rose 60.0 %",
-        "wrote f.safetensors (1.2 kB), f.metrics.jsonl, f.curves.png",
+        "wrote f.safetensors (1.2 kB), f.metrics.jsonl, f.html",
         "next: vptkit export f.safetensors --weights 'my w.safetensors' -o f.vptk",
     ]
 

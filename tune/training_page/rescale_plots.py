@@ -4,121 +4,114 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file
 from vptkit.plot_text import in_plot, new_figure, plain_pictures
+
+from .learning_curves import SMALL, legend_below, plain_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_id_ood", "plot_lambda", "plot_line", "plot_shift"]
+__all__ = ["id_ood_figure", "lambda_figure", "line_loss_figure", "line_score_figure"]
+__all__ += ["shift_figure"]
 
 
 @plain_pictures()
-def plot_shift(shift: Mapping[str, Any], path: Path, name: str) -> None:
+def shift_figure(shift: Mapping[str, Any]) -> Figure:
     """How far γ and β of each norm moved, in the order of the forward pass.
 
     Args:
         shift: `vptkit.tune.run.choose_lambda.shift_record`.
-        path: of the PNG; replaced if it exists.
-        name: of the adapter, for the title.
     """
     layers = shift["layers"]
-    width = max(6.0, 1.5 + 0.24 * len(layers))
-    figure = new_figure(width, 5.0, dpi=130)
-    panels = figure.subplots(2, 1, sharex=True)
+    figure = new_figure(SMALL[0], 1.0 + 0.2 * len(layers), dpi=130)
+    panels = figure.subplots(1, 2, sharey=True)
     for axes, key, letter, color in zip(panels, ("gamma", "beta"), "γβ", ("C0", "C1"), strict=True):
         heights = [layer[key] or 0.0 for layer in layers]
-        axes.bar(range(len(layers)), heights, color=color, width=0.75)
-        axes.set_ylabel(f"‖Δ{letter}‖₂")
+        axes.barh(range(len(layers)), heights, color=color, height=0.75)
+        axes.set_xlabel(f"‖Δ{letter}‖₂")
         axes.set_title(f"{letter}: sum {shift[key]:.3g}", loc="left", fontsize="medium")
-        _plain(axes)
-        axes.grid(visible=False, axis="x")
-    panels[1].set_xticks(
-        range(len(layers)), [_short(layer["name"]) for layer in layers], rotation=90, fontsize=8
-    )
-    figure.suptitle(f"{in_plot(name)}: LayerNorm shift")
-    _save(figure, path)
+        plain_axes(axes)
+        axes.grid(visible=False, axis="y")
+    names = [_short(layer["name"]) for layer in layers]
+    panels[0].set_yticks(range(len(layers)), names, fontsize=9)
+    panels[0].set_ylim(len(layers) - 0.4, -0.6)  # the first above
+    return figure
 
 
 @plain_pictures()
-def plot_lambda(rescale: Mapping[str, Any], path: Path, name: str) -> None:
+def lambda_figure(rescale: Mapping[str, Any]) -> Figure:
     """Accuracy against λ on val (which chooses), and on test and ood where they were measured.
-
-    The picture names the rule (`vptkit.tune.methods.lambda_search`): a point that is visibly higher
-    may lose.
 
     Args:
         rescale: `Rescaled.to_json()["rescale"]`.
-        path: of the PNG; replaced if it exists.
-        name: of the adapter, for the title.
     """
-    figure = new_figure(6.4, 4.0, dpi=130)
+    figure = new_figure(*SMALL, dpi=130)
     axes = figure.subplots()
     _draw_top1(axes, rescale)
-    axes.set_xlabel(
-        f"λ on {_way(rescale)} (1: plain tuning)\n"
-        "another λ is chosen only if it wins by more than √n of the n val images it changes"
-    )
-    axes.set_title(in_plot(name), loc="left", fontsize="medium")
-    axes.legend(frameon=False)
-    _save(figure, path)
+    axes.set_xlabel(f"λ on {_way(rescale)} (1: plain tuning)")
+    legend_below(figure, axes)
+    return figure
 
 
 @plain_pictures()
-def plot_line(line: Mapping[str, Any], path: Path, name: str, score: str = "top-1") -> None:
-    """Along α: the log-loss on val, which chooses, and below it the accuracies as of `plot_lambda`.
+def line_loss_figure(line: Mapping[str, Any]) -> Figure:
+    """Along α: the log-loss on val, which chooses; bars are standard errors of the difference to the best.
 
     Args:
         line: `vptkit.tune.phases.choose_line.Line.to_json`.
-        path: of the PNG; replaced if it exists.
-        name: of the adapter, for the title.
-        score: what is called top1 in there, as "mAP".
     """
-    figure = new_figure(6.4, 6.0, dpi=130)
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure = new_figure(*SMALL, dpi=130)
+    axes = figure.subplots()
     alphas, losses, errors = (
         [row[key] for row in line["curve"]] for key in ("alpha", "val_loss", "val_loss_error")
     )
-    above.errorbar(
+    axes.errorbar(
         alphas, losses, errors, color="C0", marker=".", elinewidth=0.8, capsize=2, label="val"
     )
-    _mark_chosen(above, line, "val_loss")
-    above.set_ylabel("log-loss, each α tempered")
-    above.set_title(in_plot(name), loc="left", fontsize="medium")
-    _draw_top1(below, line, score)
-    below.set_xlabel(
-        f"α on {_way(line)}\n"
-        "chosen: the smallest log-loss; bars: standard error of the difference to it"
-    )
-    for axes in (above, below):
-        axes.legend(frameon=False)
-        _plain(axes)
-    _save(figure, path)
+    _mark_chosen(axes, line, "val_loss")
+    axes.set_ylabel("log-loss, each α tempered")
+    axes.set_xlabel(f"α on {_way(line)}")
+    plain_axes(axes)
+    legend_below(figure, axes)
+    return figure
 
 
 @plain_pictures()
-def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str, score: str = "top-1") -> None:
+def line_score_figure(line: Mapping[str, Any], score: str = "top-1") -> Figure:
+    """Along α: the accuracies, as of `lambda_figure`.
+
+    Args:
+        line: of `line_loss_figure`.
+        score: what is called top1 in there, as "mAP".
+    """
+    figure = new_figure(*SMALL, dpi=130)
+    axes = figure.subplots()
+    _draw_top1(axes, line, score)
+    axes.set_xlabel(f"α on {_way(line)}")
+    legend_below(figure, axes)
+    return figure
+
+
+@plain_pictures()
+def id_ood_figure(rescale: Mapping[str, Any], score: str = "top-1") -> Figure:
     """Test accuracy (ID) against ood accuracy along λ or α, which is written beside each point.
 
     Args:
         rescale: `Rescaled.to_json()["rescale"]` or `Line.to_json()`, with `test_top1` and
             `ood_top1` in its curve.
-        path: of the PNG; replaced if it exists.
-        name: of the adapter, for the title.
-        score: of `plot_line`.
+        score: of `line_score_figure`.
     """
     key, letter = _key(rescale)
-    figure = new_figure(5.6, 4.6, dpi=130)
+    figure = new_figure(4.4, 4.4, dpi=130)
     axes = figure.subplots()
     rows = [row for row in rescale["curve"] if "ood_top1" in row]
     places: dict[tuple[float, float], list[float]] = {}
     for row in rows:
         places.setdefault((row["test_top1"], row["ood_top1"]), []).append(row[key])
-    axes.plot([r["test_top1"] for r in rows], [r["ood_top1"] for r in rows], "-", color="0.75")
+    axes.plot([r["test_top1"] for r in rows], [r["ood_top1"] for r in rows], "-", color="0.6")
     for place, factors in places.items():
         axes.plot(*place, "o", color="C0", ms=6)
         axes.annotate(
@@ -138,10 +131,9 @@ def plot_id_ood(rescale: Mapping[str, Any], path: Path, name: str, score: str = 
     _widen(axes)
     axes.set_xlabel(f"ID: {score} on test")
     axes.set_ylabel(f"OOD: {score} on ood")
-    axes.set_title(f"{in_plot(name)}: {letter} on {_way(rescale)}", loc="left", fontsize="medium")
-    axes.legend(frameon=False)
-    _plain(axes)
-    _save(figure, path)
+    plain_axes(axes)
+    legend_below(figure, axes)
+    return figure
 
 
 def _key(rescale: Mapping[str, Any]) -> tuple[str, str]:
@@ -167,7 +159,7 @@ def _draw_top1(axes: Axes, rescale: Mapping[str, Any], score: str = "top-1") -> 
             axes.plot(*zip(*points, strict=True), line, color=color, marker=".", label=label)
     _mark_chosen(axes, rescale, "val_top1")
     axes.set_ylabel(score)
-    _plain(axes)
+    plain_axes(axes)
 
 
 def _mark_chosen(axes: Axes, rescale: Mapping[str, Any], up: str) -> None:
@@ -197,13 +189,3 @@ def _points(
 def _short(name: str) -> str:
     """`blocks.3.norm1` → `3.norm1`."""
     return in_plot(name.removeprefix("blocks."), 32)
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_file(path) as part:
-        figure.savefig(part, format="png")
