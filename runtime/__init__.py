@@ -20,6 +20,7 @@
 - `stores`: object stores through fsspec.
 - `streams`: videos and cameras.
 - `triton`: model repositories for NVIDIA Triton.
+- `web`: `vptkit export --target web`.
 """
 
 from vptkit.runtime.session.factory import open_session

@@ -5,7 +5,7 @@
 - `authentication`: who may ask, and who may change adapters.
 - `bank_routes`: `/adapters/{name}`.
 - `endpoint`: what every request goes through.
-- `page_routes`: the page of `--ui`.
+- `page_routes`: the page of `--ui`, and the state that it shows.
 - `recent_requests`: the last minute.
 - `request_limits`: bodies: how large, how slow, how many.
 - `request_log`: one JSON line a request.

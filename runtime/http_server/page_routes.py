@@ -1,17 +1,18 @@
 """`vptkit serve --ui`: the page at /ui/, and the state of the server that it shows.
 
-The page is plain HTML, CSS and JavaScript beside this file. It asks nobody but this server, which its
+The page is plain HTML, CSS and JavaScript (`vptkit.runtime.web.page_files`). It asks nobody but this server, which its
 content security policy sees to.
 """
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from vptkit.runtime.serving.http_error import HttpError
+from vptkit.runtime.web.page_files import SERVER_PAGE, page_file
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,12 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["PLACE", "page", "state_of", "to_page"]
 
 PLACE = "/ui/"
-_FILES = {
-    "": ("index.html", "text/html"),
-    "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
-    "ask_server.js": ("ask_server.js", "text/javascript"),
-}
+_FIRST = "index.html"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; base-uri 'none'; "
@@ -45,12 +42,12 @@ async def page(state: ServerState, request: Request, record: RequestRecord) -> R
     Raises:
         HttpError: 404: no such file.
     """
-    name = request.path_params.get("file", "")
-    if name not in _FILES:
+    asked = request.path_params.get("file", "")
+    name = asked or _FIRST
+    if name not in SERVER_PAGE or asked == _FIRST:
         raise HttpError(404, f"no file {name[:60]!r} in {PLACE}")
-    file, kind = _FILES[name]
-    content = (files(__package__) / "page" / file).read_bytes()
-    return Response(content, media_type=kind, headers=_HEADERS)
+    kind = _TYPES[PurePosixPath(name).suffix]
+    return Response(page_file(name, SERVER_PAGE), media_type=kind, headers=_HEADERS)
 
 
 async def to_page(state: ServerState, request: Request, record: RequestRecord) -> Response:

@@ -44,7 +44,7 @@ _STAY = {
     ),
     "vptkit/runtime": (
         *("bulk", "frame_answers", "http_server", "inputs", "layers", "loadgen", "ray_data"),
-        *("serving", "stores", "streams", "triton"),
+        *("serving", "stores", "streams", "triton", "web"),
     ),
 }
 _MARGIN = 64 << 20  # bytes that shall stay free on the board's disk

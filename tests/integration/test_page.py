@@ -1,4 +1,7 @@
-"""`vptkit serve --ui` in a real browser: files, the camera, other adapters under it, tokens, the keyboard."""
+"""The page in a real browser: files, the camera, other adapters under it, tokens, the keyboard.
+
+What is the same with a graph instead of a server (`vptkit export --target web`) is tried with both.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ from tests.support.browser import browser, expect, violations
 from tests.support.children import PIPE, Child
 from tests.support.exported_banks import export_family
 from tests.support.serving import encoded
+from tests.support.web_pages import static_host, web_package
 from vptkit.export.bank import edit_bank
 from vptkit.runtime import open_session
+from vptkit.runtime.web.web_folder import write_web
 
 pytestmark = pytest.mark.long
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -61,9 +66,22 @@ def address_of(child):
     raise AssertionError("it ended")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("page")) as made:
+@contextlib.contextmanager
+def hosting(folder):
+    """The same bank in a folder for browsers, behind a host of static files."""
+    members = family(kinds=KINDS[:2])
+    bank = export_family(folder, members)
+    write_web([bank], folder / "web", onnxruntime_web=web_package())
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    (folder / "cat.png").write_bytes(encoded(pixels))
+    with static_host(folder / "web") as host:
+        yield SimpleNamespace(address=host.address, bank=bank, image=folder / "cat.png")
+
+
+@pytest.fixture(scope="module", params=["server", "graph"])
+def server(request, tmp_path_factory):
+    way = serving if request.param == "server" else hosting
+    with way(tmp_path_factory.mktemp("page")) as made:
         yield made
 
 
@@ -217,21 +235,18 @@ def test_with_the_keyboard_alone(page, server):
     page.wait_for_selector("#video:visible")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
-def test_narrow_and_dark_it_is_whole_and_for_everybody(chromium, server, width, scheme):
-    view = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = view.new_page()
-    page.goto(server.address)
-    page.wait_for_selector("#adapters input")
+def test_narrow_and_dark_it_is_whole_and_for_everybody(page, server):
     page.set_input_files("#file", server.image)
     answers(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert violations(page) == []
-    view.close()
+    for width, scheme in ((360, "light"), (1200, "dark"), (360, "dark"), (1200, "light")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert violations(page) == []
 
 
-def test_a_token_is_asked_for(chromium, server, tmp_path):
+def test_a_token_is_asked_for(chromium, own_server, tmp_path):
+    server = own_server
     (tmp_path / "user.txt").write_text(f"{TOKEN}\n")
     command = ["vptkit", "serve", server.bank, "--ui", "--port", "0", "--backend", "cpu"]
     with Child([*command, "--token-file", tmp_path / "user.txt"], stdout=PIPE) as child:

@@ -89,7 +89,8 @@ TABLE: dict[str, str] = {
     "runtime.triton": "runtime.backends runtime.session formats images scores devices.probes",
     "runtime.remote": "runtime.backends runtime.profile formats",
     "runtime.serving": "runtime.session formats images scores",
-    "runtime.http_server": "runtime.serving runtime.session formats devices.probes",
+    "runtime.web": "formats",
+    "runtime.http_server": "runtime.serving runtime.session runtime.web formats devices.probes",
     "runtime.doctor": "runtime.backends runtime.measure runtime.session formats devices.boards"
     " devices.drivers devices.probes",
 }

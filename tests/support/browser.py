@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["browser", "expect", "violations"]
+__all__ = ["another", "browser", "expect", "violations"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -32,6 +32,19 @@ def browser() -> Iterator[Any]:
             yield opened
         finally:
             opened.close()
+
+
+@contextlib.contextmanager
+def another(opened: Any, *flags: str) -> Iterator[Any]:
+    """A second browser beside one that is open, with further flags."""
+    found = next(path for name in _NAMES if (path := shutil.which(name)))
+    launched = opened.browser_type.launch(
+        executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage", *flags]
+    )
+    try:
+        yield launched
+    finally:
+        launched.close()
 
 
 def expect(locator: Any) -> Any:

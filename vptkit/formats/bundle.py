@@ -27,6 +27,7 @@ from vptkit.atomic_files import atomic_file, recover_folder, sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, BundleError
 from vptkit.images.preprocess import Preprocess
 from vptkit.paths.path_advice import advice
+from vptkit.paths.path_kind import kind_of
 from vptkit.regular_files import open_inside, opened_folder, read_bounded
 from vptkit.schema import abridged
 from vptkit.strict_json import parse_json
@@ -494,9 +495,11 @@ def _parsed(path: Path, text: bytes) -> Bundle:
     file = path / MANIFEST
     manifest = parse_json(text, file, BundleError)
     if manifest.get("format") != FORMAT:
-        raise BundleError(
+        other = (
             f"{path}: format is {abridged(manifest.get('format'))}, this vptkit reads {FORMAT!r}"
         )
+        page = advice(path, "bundle") if kind_of(path).kind == "web" else None
+        raise BundleError(page or other)
     _require_fields(manifest, file)
     require_manifest(manifest, file)
     try:

@@ -37,7 +37,7 @@ _TAKEN: dict[str, frozenset[str]] = {
     "weights": frozenset({"weights", "torch", "damaged"}),
     "data": frozenset({"data", "data file", "empty", "folder", "file"}),
     "images": frozenset({"images", "image", "data", "empty"}),
-    "any": frozenset({*_BUNDLES, "adapter", "damaged"}),
+    "any": frozenset({*_BUNDLES, "adapter", "damaged", "web"}),
 }
 _WORDS = {
     "bundle": ("a bundle", ".vptk"),
@@ -260,6 +260,7 @@ def _origin(path: Path, found: Found) -> str:
         "archive": f"Unpack it first, beside it in {folder}",
         "bundle": f"vptkit run {quoted} photos/ classifies images with it",
         "bank": f"vptkit bank list {quoted} says what it holds",
+        "web": f"It is looked at in a browser: python3 -m http.server --directory {quoted}",
     }.get(found.kind, "")
 
 

@@ -35,6 +35,7 @@ Kind = Literal[
     "bundle",
     "bank",
     "part",
+    "web",
     "graph",
     "torch",
     "engine",
@@ -61,6 +62,7 @@ _MOST_HEADER = 16 << 20  # bytes of a safetensors header; of a ViT-g it has 100 
 _MOST_MANIFEST = 32 << 20
 _MOST_NAMES = 2000  # of a folder; more are not looked at
 _MANIFEST = "manifest.json"
+_BUNDLE, _WEB = "vptkit.bundle/", "vptkit.web/"  # formats of it
 _HUB_NAMES = (  # of weights, in this order
     "model.safetensors",
     "model.safetensors.index.json",
@@ -194,6 +196,8 @@ def _folder(path: Path) -> Found:
         if manifest is not None:
             bank = manifest.get("layout") == "bank"
             return Found("bank", "a bank") if bank else Found("bundle", "a baked bundle")
+        if _manifest(path, _WEB) is not None:
+            return Found("web", "a page for browsers, as vptkit export --target web writes it")
     if "adapter_config.json" in names:
         return Found("peft", "the folder of a PEFT adapter")
     if not names:
@@ -245,12 +249,12 @@ def inner_tensors(path: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
-    """A bundle's manifest, without any check; None where it is another document."""
+def _manifest(folder: Path, form: str = _BUNDLE) -> dict[str, Any] | None:
+    """A manifest of a format, without any check; None where it is another document."""
     try:
         with open_inside(folder, _MANIFEST, VptkitError) as stream:
             text = read_bounded(stream, folder, VptkitError, limit=_MOST_MANIFEST)
         document = parse_json(text, folder, VptkitError)
     except VptkitError:
         return None
-    return document if str(document.get("format", "")).startswith("vptkit.bundle/") else None
+    return document if str(document.get("format", "")).startswith(form) else None

@@ -33,9 +33,10 @@ def test_the_page_asks_nobody_else(make_bundle):
         assert sorted(own) == ["page.css", "page.js"]
         script = ask("GET", PLACE + "page.js")
         assert script.headers["content-type"].startswith("text/javascript")
-        (module,) = re.findall(r"from \"\./(\w+\.js)\"", script.text)
-        assert ask("GET", PLACE + module).status_code == 200
-        for name in ("index.html", "..%2Fapplication.py", "none.js"):
+        modules = re.findall(r"from \"\./(\w+\.js)\"", script.text)
+        assert modules == ["source.js", "words.js"]
+        assert [ask("GET", PLACE + module).status_code for module in modules] == [200, 200]
+        for name in ("index.html", "..%2Fapplication.py", "none.js", "graph_worker.js"):
             assert ask("GET", PLACE + name).status_code == 404
 
 

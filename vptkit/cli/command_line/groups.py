@@ -44,11 +44,12 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         LAST_OPTIONS: "name golden pictures allow-chance",
     },
     "export": {
-        _COMMON: "output weights precision calibration gate format force",
-        "Precision": "target calibration-images island islands min-agreement",
+        _COMMON: "output weights precision calibration gate format target force",
+        "Precision": "calibration-images island islands min-agreement",
         "Data": "columns skip-broken decode allow-outside",
         "Graph": "input batch normalize-features reject-from fold last-block verify threads",
         "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms tables",
+        "In a browser": "onnxruntime-web",
     },
     "build": {
         _COMMON: "backend batch workspace forecast force clean",

@@ -6,4 +6,5 @@
 - `export_verdict`: how they end: how good it is, what to type next.
 - `option_rules`: which option goes with which.
 - `output_name`: where an export goes, and names that promise another kind of file.
+- `web_export`: the end of `vptkit export --target web`.
 """

@@ -32,6 +32,7 @@ from vptkit.cli.shared.precision_evidence import (
 )
 from vptkit.errors import TargetError, VptkitError
 from vptkit.progress import progress
+from vptkit.regular_files import is_folder
 from vptkit.text_table import fields
 
 from .export_verdict import (
@@ -42,6 +43,7 @@ from .export_verdict import (
 )
 from .option_rules import EXPORT_RULES
 from .output_name import output_path, outputs_of
+from .web_export import finish_web, require_web
 
 __all__ = ["export"]
 
@@ -66,7 +68,7 @@ _CHOICES = {
     "bank_layer_norms": ("auto", "yes", "no"),
     "tables": ("inputs", "constant"),
     "precision": ("fp32", "fp16", "bf16", "int8", "fp8"),
-    "target": ("auto", "cpu", "tensorrt"),
+    "target": ("auto", "cpu", "tensorrt", "web"),
     "input": ("uint8", "float32"),
     "fold": ("all", "none"),
     "last_block": ("auto", "absorbed", "query", "full"),
@@ -75,7 +77,12 @@ _CHOICES = {
 
 def export(
     context: typer.Context,
-    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="NAME.safetensors")],
+    adapters: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ADAPTER", help="NAME.safetensors; with --target web bundles (NAME.vptk) too."
+        ),
+    ],
     output: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,8 +112,18 @@ def export(
     ] = "baked",
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8")] = "fp32",
     target: Annotated[
-        str, typer.Option(help="cpu, tensorrt, or auto: cpu for fp32 and int8, else tensorrt")
+        str,
+        typer.Option(
+            help="cpu, tensorrt, or auto: cpu for fp32 and int8, else tensorrt; web: a folder with a "
+            "page that runs the graph in a browser"
+        ),
     ] = "auto",
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="With --target web: the npm package, unpacked [fetched by npm]."
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Images for int8/fp8 ranges and fp16's overflow map.")
     ] = None,
@@ -164,13 +181,20 @@ def export(
     place, gives = outputs_of(output or ())
     settings["gives"] = gives
     require_effect(given_options(context), settings, EXPORT_RULES)
-    made = output_path(place, adapters, format=format, bank=layout == "bank")
+    made = output_path(
+        place, adapters, format="web" if target == "web" else format, bank=layout == "bank"
+    )
+    if target == "web":
+        require_web(settings, given_options(context), made)
+    if target == "web" and is_folder(adapters[0]):
+        finish_web(adapters, made, settings)
+        return
     require_onnx("export")
     from vptkit.export import ExportOptions
 
     lowering = lowering_of(
         precision=precision,
-        target=target,
+        target="cpu" if target == "web" else target,
         islands=tuple(island or ()),
         auto_islands=islands,
         min_agreement=min_agreement,
@@ -191,12 +215,10 @@ def export(
         "verify": verify,
         "phase": progress,
     }
-    if layout == "bank":
-        manifest = _export_bank(settings, made, common)
-        note_bank_precision(manifest)
-    else:
-        manifest = _export_one(settings, made, common)
-        note_missing_gate(manifest)
+    if target == "web":
+        _export_web(settings, made, common)
+        return
+    manifest = _exported(settings, made, common)
     document = _document(manifest, made, format)
     if layout == "baked":
         document["confidence"] = _confidence(adapters[0])
@@ -213,7 +235,8 @@ def export(
 def _require_sense(settings: dict[str, Any], adapters: int) -> None:
     """Refuse what does not go together, or is no number."""
     layout, batch = settings["layout"], settings["batch"]
-    if adapters != 1 and layout == "baked":
+    finished = settings["target"] == "web" and is_folder(settings["adapters"][0])
+    if adapters != 1 and layout == "baked" and not finished:
         raise VptkitError(
             f"{adapters} adapters given: several in one bundle need --layout bank. A baked "
             "bundle holds one."
@@ -236,6 +259,25 @@ def _require_sense(settings: dict[str, Any], adapters: int) -> None:
             "--gate and --calibration do not go with --layout bank yet: judge each adapter's "
             "own bundle (--layout baked) in this precision."
         )
+
+
+def _exported(settings: dict[str, Any], made: Path, common: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of what was written, and what is to be said of its precision."""
+    if settings["layout"] == "bank":
+        manifest = _export_bank(settings, made, common)
+        note_bank_precision(manifest)
+    else:
+        manifest = _export_one(settings, made, common)
+        note_missing_gate(manifest)
+    return manifest
+
+
+def _export_web(settings: dict[str, Any], made: Path, common: dict[str, Any]) -> None:
+    """A bundle that goes again, and the page of it."""
+    with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
+        bundle = Path(folder) / f"{made.name}.vptk"
+        manifest = _exported(settings, bundle, common)
+        finish_web([bundle], made, settings, manifest)
 
 
 def _export_bank(settings: dict[str, Any], output: Path, common: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ EXPORT_RULES = (
         "--output features or both",
         lambda s: s["gives"] != "logits",
     ),
+    Rule(("onnxruntime_web",), "--target web", lambda s: s["target"] == "web"),
     Rule(("last_block",), "--fold all", lambda s: s["fold"] == "all"),
     Rule(
         ("bank_prompts", "bank_classes", "bank_rank", "bank_layer_norms", "tables"),

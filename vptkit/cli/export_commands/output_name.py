@@ -65,16 +65,17 @@ def output_path(output: Path | None, adapters: Sequence[Path], *, format: str, b
     Args:
         output: as given; by default the first adapter's file name, in the current folder.
         adapters: files that are exported.
-        format: "bundle" or "onnx".
+        format: "bundle", "onnx" or "web".
         bank: several adapters may be in there; then their bundle needs a name of its own.
 
     Raises:
         VptkitError: the name promises another kind of file, or there is none to take.
     """
-    suffix = ".vptk" if format == "bundle" else ".onnx"
+    suffix = {"bundle": ".vptk", "onnx": ".onnx", "web": "-web"}[format]
     if output is None:
         if bank and len(adapters) > 1:
-            raise VptkitError(f"{len(adapters)} adapters, and no name for their bank: -o NAME.vptk")
+            name = "FOLDER" if format == "web" else "NAME.vptk"
+            raise VptkitError(f"{len(adapters)} adapters, and no name for their bank: -o {name}")
         return Path(f"{Path(adapters[0].name).stem}{suffix}")
     if format == "onnx":
         if output.suffix.lower() != ".onnx":
@@ -82,7 +83,13 @@ def output_path(output: Path | None, adapters: Sequence[Path], *, format: str, b
                 f"-o {output}: --format onnx writes one file, expected a name that ends in .onnx"
             )
         return output
+    stem = output.with_suffix("")
+    if format == "web":
+        if output.suffix.lower() in (*_OTHERS, ".vptk", ".html"):
+            raise VptkitError(
+                f"-o {output}: --target web writes a folder with a page, expected a name as {stem}-web"
+            )
+        return output
     if other := _OTHERS.get(output.suffix.lower()):
-        stem = output.with_suffix("")
         raise VptkitError(f"-o {output}: that is the name of {other.format(stem=stem)}.")
     return output

@@ -10,13 +10,14 @@ import typer
 
 from vptkit.cli.shared.options import AsJson
 from vptkit.cli.shared.output import emit
+from vptkit.regular_files import is_folder
 
 __all__ = ["inspect"]
 
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="An adapter file, a bundle or an engine.")
+        Path, typer.Argument(metavar="PATH", help="An adapter file, a bundle, an engine or a page.")
     ],
     everything: Annotated[
         bool, typer.Option("--all", "--verbose", help="Print all that is in it.")
@@ -26,8 +27,9 @@ def inspect(
     """Say what an adapter file or a bundle is."""
     from vptkit.cli.shared.inspect_text import inspect_text, made_of
     from vptkit.formats.summary import summarize
+    from vptkit.runtime.web.web_manifest import summarize_web
 
-    document = summarize(path)
+    document = (summarize_web(path) if is_folder(path) else None) or summarize(path)
     if as_json or everything:
         emit(document, as_json)
     elif document["kind"] == "bundle":

@@ -38,6 +38,8 @@ def inspect_text(
         lines = _adapter(document)
     elif kind == "bundle":
         lines = bundle_lines(document, train or {}, engines)
+    elif kind == "web":
+        lines = _web(document)
     else:
         lines = _engine(document)
     size = document.get("bytes")
@@ -48,7 +50,24 @@ def inspect_text(
     return "\n".join([head, *(f"  {name.ljust(width)}  {text}" for name, text in filled.items())])
 
 
-_A = {"adapter": "an adapter", "bundle": "a bundle", "engine": "an engine of TensorRT"}
+_A = {
+    "adapter": "an adapter",
+    "bundle": "a bundle",
+    "engine": "an engine of TensorRT",
+    "web": "a page for browsers",
+}
+
+
+def _web(document: Mapping[str, Any]) -> dict[str, str]:
+    lines = {}
+    for model in document["models"]:
+        made_of = model["bundle"]["manifest_sha256"][:16]
+        names = _few(model["adapters"])
+        lines[model["name"]] = (
+            f"{model['backbone']}, {model['precision']}; adapters {names}; bundle {made_of}…"
+        )
+    versions = (f"{name} {version}" for name, version in sorted(document["versions"].items()))
+    return {**lines, "versions": ", ".join(versions)}
 
 
 def _adapter(document: Mapping[str, Any]) -> dict[str, str]:

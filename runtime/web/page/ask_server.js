@@ -1,6 +1,10 @@
 // How the page gets its answers from `vptkit serve`: one request an adapter, all at once, which the
-// server runs as one batch. Another source of answers has the same functions.
+// server runs as one batch. ask_graph.js has the same functions, without a server.
 
+import { count, ms } from "./words.js";
+
+export const place = "Server";
+export const every = 2000; // milliseconds between two looks at the state
 let token = "";
 
 export function use(given) { token = given; }
@@ -21,7 +25,23 @@ async function told(response) {
 
 // Models with their adapters, the queue, the last minute's times.
 export async function state() {
-  return told(await fetch("state", { headers: headers(), cache: "no-store" }));
+  const asked = fetch("state", { headers: headers(), cache: "no-store" });
+  return told(await asked.catch(() => { throw new Error("The server does not answer."); }));
+}
+
+export function statusOf({ models, ready }) {
+  const all = models.reduce((sum, one) => sum + one.adapters.length, 0);
+  return `${ready ? "Ready" : "Shutting down"}: ${count(models.length, "model")}, ${count(all, "adapter")}`;
+}
+
+export function facts(found) {
+  return {
+    "Backend": [...new Set(found.models.map((one) => one.backend))].join(", "),
+    "Queue": found.models.map((one) => `${one.held} of ${one.size}`).join(", "),
+    "Images a second": found.images_per_s.toFixed(1),
+    "p50": ms(found.p50_ms), "p99": ms(found.p99_ms),
+    "Requests": `${found.requests} in the last ${found.seconds} s, ${found.failed} failed`,
+  };
 }
 
 // {top: [{label, score}], labels: […] where an image may have several, ms}

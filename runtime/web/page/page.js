@@ -1,6 +1,6 @@
-import * as source from "./ask_server.js";
+import * as source from "./source.js"; // ask_server.js, or ask_graph.js of `vptkit export --target web`
+import { ms, percent } from "./words.js";
 
-const EVERY = 2000; // milliseconds between two looks at the server
 const SIDE = 1024; // pixels that a frame of the camera has at most
 const at = (id) => document.getElementById(id);
 const made = (tag, text, kind) => {
@@ -18,7 +18,7 @@ let stream = null;
 
 const model = () => models.find((one) => one.name === at("model").value) || models[0];
 
-// ---- the server ----------------------------------------------------------------------------------
+// ---- the state -----------------------------------------------------------------------------------
 
 async function look() {
   try {
@@ -27,16 +27,14 @@ async function look() {
     show(found);
   } catch (error) {
     if (error.status === 401) at("token").hidden = false;
-    at("status").textContent = error.status ? error.message : "The server does not answer.";
+    at("status").textContent = error.message;
   }
 }
 
 function show(found) {
   const before = JSON.stringify(models.map((one) => [one.name, one.adapters]));
   models = found.models;
-  const all = models.reduce((sum, one) => sum + one.adapters.length, 0);
-  const status = `${found.ready ? "Ready" : "Shutting down"}: ` +
-    `${count(models.length, "model")}, ${count(all, "adapter")}`;
+  const status = source.statusOf(found);
   if (at("status").textContent !== status) at("status").textContent = status;
   if (before !== JSON.stringify(models.map((one) => [one.name, one.adapters]))) {
     options(at("model"), models.map((one) => one.name));
@@ -44,17 +42,8 @@ function show(found) {
     adapters();
   }
   at("changes").hidden = !found.editable || model().layout !== "bank";
-  facts(at("state"), {
-    "Backend": [...new Set(models.map((one) => one.backend))].join(", "),
-    "Queue": models.map((one) => `${one.held} of ${one.size}`).join(", "),
-    "Images a second": found.images_per_s.toFixed(1),
-    "p50": time(found.p50_ms), "p99": time(found.p99_ms),
-    "Requests": `${found.requests} in the last ${found.seconds} s, ${found.failed} failed`,
-  });
+  facts(at("state"), source.facts(found));
 }
-
-const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
-const time = (ms) => ms === null ? "-" : `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
 function options(select, names) {
   const kept = select.value;
@@ -130,8 +119,6 @@ function word(one) {
   return stream ? one.label : `${one.label}, ${percent(one.score)}`;
 }
 
-const percent = (score) => `${(100 * score).toFixed(score > 0.995 || score < 0.1 ? 1 : 0)} %`;
-
 function card(name, one) {
   const element = made("article", undefined, "answer");
   element.append(made("h3", name));
@@ -146,7 +133,7 @@ function card(name, one) {
     line.append(bar(pair.score), made("span", mark + pair.label), made("span", percent(pair.score)));
     list.append(line);
   }
-  element.append(list, made("p", time(one.ms), "time"));
+  element.append(list, made("p", ms(one.ms), "time"));
   return element;
 }
 
@@ -280,5 +267,7 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) take(first(event.clipboardData.files));
 });
+at("live").textContent = source.place;
+at("late").remove();
 look();
-setInterval(look, EVERY);
+setInterval(look, source.every);
