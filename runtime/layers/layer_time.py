@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .node_places import OTHER, order_of
+from .node_places import order_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .operator_costs import Cost, Tensor
 
-__all__ = ["LayerProfile", "LayerTime", "PlaceTime", "Roof", "Span", "placed"]
+__all__ = ["FORMAT", "LayerProfile", "LayerTime", "PlaceTime", "Roof", "Span"]
 
 FORMAT = "vptkit.layers/1"
 
@@ -197,11 +197,6 @@ class LayerProfile:
             "places": [place.to_json(total, roof) for place in self.places],
             "layers": [layer.to_json(total, roof) for layer in self.layers],
         }
-
-
-def placed(place: str | None, before: str | None) -> str:
-    """The place of a layer: its own, else that of the one before it."""
-    return place or before or OTHER
 
 
 def _sum(costs: Iterable[Cost]) -> Cost | None:

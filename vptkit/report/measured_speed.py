@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vptkit.cli.shared.profile_table import profile_cells, profile_notes
 from vptkit.errors import VptkitError
 
+from .measured_layers import Layers
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -40,15 +42,25 @@ class Profile(NamedTuple):
     note: str = ""
 
 
-def given_profiles(files: Sequence[Path]) -> list[Profile]:
-    """One for each file.
+def given_profiles(files: Sequence[Path]) -> tuple[list[Profile], list[Layers]]:
+    """One for each file: what was measured of whole runs, and of layers.
 
     Raises:
-        DataError: one is no profile (`vptkit.runtime.profile.profile_file.read_profile`).
+        DataError: one is no profile (`vptkit.runtime.profile.profile_file.read_profile`,
+            `vptkit.runtime.layers.layers_file.read_layers`).
     """
+    from vptkit.runtime.layers.layers_file import read_layers
     from vptkit.runtime.profile.profile_file import read_profile
 
-    return [Profile(path.name, read_profile(path)) for path in files]
+    profiles: list[Profile] = []
+    several: list[Layers] = []
+    for path in files:
+        layers = read_layers(path)
+        if layers is None:
+            profiles.append(Profile(path.name, read_profile(path)))
+        else:
+            several.append(Layers(path.name, layers))
+    return profiles, several
 
 
 def measured_profile(
