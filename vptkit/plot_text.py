@@ -71,6 +71,7 @@ _INKS = {
     GREY: "var(--grey)",
     LINE: "var(--line)",
 }
+_FRACTION = re.compile(r"-?\d+\.\d{3,}")
 _SETTINGS = "matplotlibrc"  # relative: the first place where matplotlib looks
 
 
@@ -239,6 +240,7 @@ def _for_a_page(written: str, title: str, texts: dict[str, str]) -> str:
         name = element.attrib.pop("id", None)
         if name in texts:
             ET.SubElement(element, "title").text = texts[name]
+            element.set("pointer-events", "all")  # what is not painted, too
         elif name in meant:
             element.set("id", f"{own}-{name}")
         target = element.attrib.pop(f"{{{link}}}href", None)
@@ -248,10 +250,28 @@ def _for_a_page(written: str, title: str, texts: dict[str, str]) -> str:
             if key in element.attrib:
                 value = element.attrib[key].replace("url(#", f"url(#{own}-")
                 element.set(key, re.sub("#[0-9a-f]{6}\\b", _ink, value))
+        _shorten(element)
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith("metadata")]:
             parent.remove(child)
     return ET.tostring(root, encoding="unicode")
+
+
+def _shorten(element: Any) -> None:
+    """Leave out what nobody sees: layout, fonts (the page has its own), hundredths of a pixel, turns by 0°."""
+    if not (element.text or "").strip():
+        element.text = None
+    element.tail = None
+    for key in ("d", "x", "y", "width", "height", "points", "transform", "viewBox"):
+        if key in element.attrib:
+            value = _FRACTION.sub(
+                lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), element.get(key)
+            )
+            element.set(key, " ".join(value.split()))
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+    if "style" in element.attrib:
+        element.set("style", re.sub(r"font-family: [^;]*; ?|(?<=[:;]) ", "", element.get("style")))
 
 
 def _ink(colour: re.Match[str]) -> str:

@@ -137,7 +137,7 @@ def flame_slices(profile: LayerProfile) -> list[Slice]:
                 names = (own, {"attention": "attn"}.get(own, own))
                 text = _told(profile, place.place, place.layers)
                 found.append(Slice(2, names, start, place.ms, part, text))
-            for name, layers in _by_operator(place.layers).items():
+            for name, layers in place.by_operator().items():
                 own_ms = sum(layer.ms for layer in layers)
                 text = f"{place.place}: {name}"
                 text += f" × {len(layers)}" if len(layers) > 1 else ""
@@ -156,13 +156,6 @@ def _groups(places: Iterable[PlaceTime]) -> Iterator[tuple[str, list[PlaceTime]]
 
 def _layers(places: Iterable[PlaceTime]) -> tuple[LayerTime, ...]:
     return tuple(layer for place in places for layer in place.layers)
-
-
-def _by_operator(layers: Iterable[LayerTime]) -> dict[str, list[LayerTime]]:
-    found: dict[str, list[LayerTime]] = {}
-    for layer in layers:
-        found.setdefault(layer.operator or layer.name, []).append(layer)
-    return found
 
 
 def _told(profile: LayerProfile, name: str, layers: Sequence[LayerTime]) -> str:
@@ -195,15 +188,13 @@ def _draw_bars(axes: Axes, profile: LayerProfile) -> None:
             start += place.ms
         longest = max(longest, start)
         text = _told(profile, "", _layers(places)).removeprefix(": ").replace(" of the roof", "")
-        axes.text(start, y, f" {text}", va="center", fontsize=_SIZE, color=INK)
+        beside = axes.annotate(text, (start, y), (3, 0), textcoords="offset points", va="center")
+        beside.set(fontsize=_SIZE, color=INK)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.45 * longest or 1.0)  # room for the words
-    axes.set_xlabel(
-        "milliseconds, share of all" + (", share of the roof" if profile.roof else ""),
-        color=FAINT,
-        fontsize=9,
-    )
+    reached = ", share of the roof" if profile.roof else ""
+    axes.set_xlabel(f"milliseconds, share of all{reached}", color=FAINT, fontsize=9)
     _name_parts(axes)
     light_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -227,19 +218,15 @@ def _name_parts(axes: Axes) -> None:
 
 
 def _draw_flame(axes: Axes, profile: LayerProfile, width: float) -> None:
+    from matplotlib.patches import Rectangle  # bars of matplotlib are slow by the hundred
+
     total = profile.layers_ms or 1.0
     for box in flame_slices(profile):
         colour = _COLOURS.get(box.part, _OUTSIDE) if box.level else _WHOLE
-        bar = axes.barh(
-            box.level,
-            box.ms,
-            left=box.start,
-            height=1.0,
-            color=colour,
-            edgecolor=LINE,
-            linewidth=0.6,
-        )[0]
-        hover(bar, box.told)
+        place = (box.start, box.level - 0.5)
+        drawn = Rectangle(place, box.ms, 1.0, facecolor=colour, edgecolor=LINE, linewidth=0.6)
+        axes.add_patch(drawn)
+        hover(drawn, box.told)
         room = 72 * width * box.ms / total - 4  # points
         fits = [name for name in box.names if len(name) * _LETTER * _SIZE <= room]
         if fits:

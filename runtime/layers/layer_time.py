@@ -108,9 +108,13 @@ class PlaceTime:
 
     def operators(self) -> dict[str, int]:
         """Operator → how many layers."""
-        found: dict[str, int] = {}
+        return {name: len(layers) for name, layers in self.by_operator().items()}
+
+    def by_operator(self) -> dict[str, list[LayerTime]]:
+        """Operator → its layers, in the order in which they first ran."""
+        found: dict[str, list[LayerTime]] = {}
         for layer in self.layers:
-            found[layer.operator] = found.get(layer.operator, 0) + 1
+            found.setdefault(layer.operator, []).append(layer)
         return found
 
     def to_json(self, total: float, roof: Roof | None) -> dict[str, Any]:

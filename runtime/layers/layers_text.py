@@ -27,6 +27,7 @@ __all__ = [
     "changes_text",
     "layer_cells",
     "layers_text",
+    "operator_cells",
     "place_cells",
     "roof_words",
     "run_words",
@@ -92,6 +93,16 @@ def layer_cells(profile: LayerProfile) -> Cells:
     return header, [_layer(profile, layer) for layer in layers]
 
 
+def operator_cells(profile: LayerProfile) -> Cells:
+    """The operators of each part."""
+    rows = []
+    for place in profile.places:
+        for operator, layers in place.by_operator().items():
+            own = PlaceTime(place=operator, layers=tuple(layers))
+            rows.append([place.place, operator or _MUTE, str(len(layers)), *_whole(profile, own)])
+    return ["part", "operator", "layers", "ms", "share", "of roof"], rows
+
+
 def type_cells(profile: LayerProfile) -> Cells:
     """The types that each part's layers compute in."""
     rows = []
@@ -130,14 +141,17 @@ def _table(cells: Cells) -> str:
 def _block(profile: LayerProfile, name: str, places: list[PlaceTime]) -> list[str]:
     parts = {place.place.removeprefix(name).lstrip("."): place for place in places}
     whole = PlaceTime(place=name, layers=tuple(x for part in places for x in part.layers))
-    share, roof = whole.ms / (profile.layers_ms or 1.0), whole.of_roof(profile.roof)
     return [
         name,
         *(_ms(parts[part].ms) if part in parts else "" for part in _COLUMNS),
-        _ms(whole.ms),
-        f"{100 * share:.1f} %",
-        _MUTE if roof is None else f"{100 * roof:.0f} %",
+        *_whole(profile, whole),
     ]
+
+
+def _whole(profile: LayerProfile, whole: PlaceTime) -> list[str]:
+    share, roof = whole.ms / (profile.layers_ms or 1.0), whole.of_roof(profile.roof)
+    reached = _MUTE if roof is None else f"{100 * roof:.0f} %"
+    return [_ms(whole.ms), f"{100 * share:.1f} %", reached]
 
 
 def _layer(profile: LayerProfile, layer: LayerTime) -> list[str]:

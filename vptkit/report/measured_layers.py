@@ -59,8 +59,8 @@ def layer_facts(layers: Layers) -> dict[str, Any]:
     """What is shown of them.
 
     Returns:
-        "title"; "bundles", each with its "name", "words", "roof", "note", "tables" of heading, rows and
-        label, and the pictures "bars", "flame" and "slim_flame" (of a telephone), None where
+        "title"; "bundles", each with its "name", "words", "roof", "note", "tables" of label, heading and
+        rows, "operators", heading and rows, and the pictures "bars", "flame" and "slim_flame" (of a telephone), None where
         nothing ran; "changes" from the first one to each other.
     """
     from vptkit.runtime.layers.layer_comparison import compared
@@ -83,6 +83,7 @@ def _shown(profile: LayerProfile) -> dict[str, Any]:
     from vptkit.runtime.layers.layer_plots import flame_figure, places_figure
     from vptkit.runtime.layers.layers_text import (
         layer_cells,
+        operator_cells,
         place_cells,
         roof_words,
         run_words,
@@ -100,6 +101,7 @@ def _shown(profile: LayerProfile) -> dict[str, Any]:
         "words": run_words(profile),
         "roof": roof_words(profile),
         "note": profile.note,
+        "operators": operator_cells(profile) if ran else None,
         "tables": [(label, *cells) for label, cells in tables.items()],
         **{
             name: inline_svg(draw(profile, width), f"{name}, {profile.name}") if ran else None

@@ -24,6 +24,7 @@ def test_pictures_tables_and_changes():
     assert [label for label, *_ in first["tables"]] == ["Time by block, ms", "The slowest layers"]
     assert first["words"].startswith("cpu, batch 1, adapter birds, cars: 3 runs")
     assert second["name"] == "b"
+    assert second["operators"][1] == [["head", "MatMul", "1", "2.000", "100.0 %", "-"]]
     (change,) = facts["changes"]
     assert change["title"] == "a → b"
     assert [row[0] for row in change["rows"]] == ["patch_embed", "blocks.3.attention"]
