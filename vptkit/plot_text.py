@@ -1,4 +1,4 @@
-"""Pictures by matplotlib, whatever somebody else wrote: their texts, and the files that lie around.
+"""Pictures by matplotlib: how ours look, whatever somebody else wrote in texts and in files that lie around.
 
 A text with `$` is a formula to matplotlib. A `matplotlibrc` in the current folder is obeyed as soon as
 matplotlib is imported: it may ask for LaTeX, which runs what stands in a label, or for another style.
@@ -18,7 +18,7 @@ import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import require_absent, require_writable
+from vptkit.atomic_files import atomic_file, require_absent, require_writable
 from vptkit.errors import MissingExtraError, OutputError
 from vptkit.shown_text import shown
 
@@ -27,31 +27,51 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
+    "BLUE",
+    "COLOURS",
+    "FAINT",
+    "GREY",
+    "INK",
+    "LINE",
+    "ORANGE",
+    "PAGE",
     "PLOT_SUFFIXES",
+    "TIMES",
     "can_draw",
     "hover",
     "in_plot",
     "inline_svg",
+    "light_axes",
+    "line_style",
     "new_figure",
     "plain_pictures",
     "require_matplotlib",
     "require_plot",
+    "write_figure",
 ]
 
 PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+INK, FAINT, GREY, LINE = "#22262b", "#6b7078", "#b8bcc2", "#e6e8eb"
+BLUE, ORANGE = "#2a6f97", "#c8551b"
+# Okabe and Ito's, told apart by the colour-blind; dashes tell them apart in grey
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DASHES = ("-", "--", "-.", ":")
+PAGE = 4.6  # inches: as wide as a picture can be whose letters are still read on a telephone
+TIMES = "\N{MULTIPLICATION SIGN}"
 _HOVER = "hover"  # the gid of what has a text; then one of its own, hover-0, hover-1, …
 # Our ink → the page's, light or dark; white and the colours of data stay
 _INKS = {
     "#000000": "var(--ink)",
-    "#22262b": "var(--ink)",
-    "#6b7078": "var(--faint)",
-    "#b8bcc2": "var(--grey)",
-    "#e6e8ea": "var(--line)",
-    "#e6e8eb": "var(--line)",
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    GREY: "var(--grey)",
+    LINE: "var(--line)",
 }
+_FRACTION = re.compile(r"-?\d+\.\d{3,}")
 _SETTINGS = "matplotlibrc"  # relative: the first place where matplotlib looks
 
 
@@ -128,10 +148,51 @@ def new_figure(width: float, height: float, *, dpi: int | None = None) -> Figure
     return made
 
 
+def line_style(i: int) -> dict[str, Any]:
+    """Of the i-th line of a picture: a colour, and dashes."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": _DASHES[i % len(_DASHES)],
+        "linewidth": 1.6,
+    }
+
+
+def light_axes(axes: Axes, *, grid: str | None = "both") -> None:
+    """Axes in faint ink, open above and on the right, with a grid behind the data.
+
+    Args:
+        axes: whose.
+        grid: lines across "x", "y" or "both"; None draws none.
+    """
+    axes.tick_params(colors=FAINT)
+    if grid is not None:
+        axes.grid(axis=grid, color=LINE, linewidth=0.7)  # type: ignore[arg-type]
+        axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(FAINT)
+
+
+def write_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
+    """Write a picture whole or not at all; a file that is there is replaced.
+
+    Args:
+        figure: what was drawn.
+        path: one of `vptkit.plot_text.PLOT_SUFFIXES`.
+        dpi: pixels an inch.
+
+    Raises:
+        OutputError: another suffix, or the file cannot be written.
+    """
+    require_plot(path, force=True)
+    options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if path.suffix == ".png" else {}
+    with atomic_file(path) as part, plain_pictures():
+        figure.savefig(part, format=path.suffix[1:], dpi=dpi, **options)
+
+
 def hover(artist: Artist, text: str) -> None:
     """What `inline_svg` shows while the pointer is over a part of a figure."""
     artist.set_gid(_HOVER)
-    artist.set_label(f"_{text}")  # with _ no legend has it
+    artist.set_label(f"_{shown(text)}")  # with _ no legend has it
 
 
 @plain_pictures()
@@ -179,6 +240,7 @@ def _for_a_page(written: str, title: str, texts: dict[str, str]) -> str:
         name = element.attrib.pop("id", None)
         if name in texts:
             ET.SubElement(element, "title").text = texts[name]
+            element.set("pointer-events", "all")  # what is not painted, too
         elif name in meant:
             element.set("id", f"{own}-{name}")
         target = element.attrib.pop(f"{{{link}}}href", None)
@@ -188,10 +250,28 @@ def _for_a_page(written: str, title: str, texts: dict[str, str]) -> str:
             if key in element.attrib:
                 value = element.attrib[key].replace("url(#", f"url(#{own}-")
                 element.set(key, re.sub("#[0-9a-f]{6}\\b", _ink, value))
+        _shorten(element)
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith("metadata")]:
             parent.remove(child)
     return ET.tostring(root, encoding="unicode")
+
+
+def _shorten(element: Any) -> None:
+    """Leave out what nobody sees: layout, fonts (the page has its own), hundredths of a pixel, turns by 0°."""
+    if not (element.text or "").strip():
+        element.text = None
+    element.tail = None
+    for key in ("d", "x", "y", "width", "height", "points", "transform", "viewBox"):
+        if key in element.attrib:
+            value = _FRACTION.sub(
+                lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), element.get(key)
+            )
+            element.set(key, " ".join(value.split()))
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+    if "style" in element.attrib:
+        element.set("style", re.sub(r"font-family: [^;]*; ?|(?<=[:;]) ", "", element.get("style")))
 
 
 def _ink(colour: re.Match[str]) -> str:

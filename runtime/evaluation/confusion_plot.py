@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import hover, in_plot, new_figure, plain_pictures, require_plot
+from vptkit.plot_text import (
+    FAINT,
+    GREY,
+    INK,
+    LINE,
+    PAGE,
+    hover,
+    in_plot,
+    new_figure,
+    plain_pictures,
+    write_figure,
+)
 
 from .evaluation_text import short_name, verdict
 
@@ -20,14 +30,14 @@ if TYPE_CHECKING:
 
     from .evaluation_result import Evaluation
 
-__all__ = ["confusion_figure", "plot_confusion"]
+__all__ = ["confusion_figure", "confusion_in_page", "plot_confusion"]
 
 _RIGHT, _WRONG = (0x2A, 0x6F, 0x97), (0xC8, 0x55, 0x1B)
-_INK, _FAINT = "#22262b", "#6b7078"
 _MOST = 100  # classes
-_NUMBERED = 40  # up to so many, cells have numbers
-_EXPLAINED = 1200  # cells with a text of their own: each takes half a kB of a page
-_LONGEST = 28  # characters of a class name
+_NUMBERED = 40  # classes: up to so many, cells have numbers
+_FITTING = 12  # classes: up to so many, a page shows them as wide as a telephone is
+_EXPLAINED = 400  # cells with a text of their own: each takes a quarter of a kB of a page
+_LONGEST, _SHORT = 28, 14  # characters of a class name
 
 
 def plot_confusion(result: Evaluation, path: Path, name: str = "") -> None:
@@ -46,36 +56,51 @@ def plot_confusion(result: Evaluation, path: Path, name: str = "") -> None:
         OutputError: another suffix, or the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
-    require_plot(path, force=True)
-    figure = confusion_figure(result, name)
-    with atomic_file(path) as part, plain_pictures():
-        figure.savefig(part, format=path.suffix[1:], dpi=150)
+    write_figure(confusion_figure(result, name), path)
 
 
 @plain_pictures()
-def confusion_figure(result: Evaluation, name: str = "", *, hovered: bool = False) -> Figure:
-    """The picture of `plot_confusion`.
+def confusion_in_page(result: Evaluation) -> tuple[Figure, int | None, str]:
+    """The same for `vptkit.plot_text.inline_svg`: cells say what they are, the page says the rest.
+
+    Up to 12 classes fit into a telephone. More are drawn at a size at which their names are read; of more than 40
+    only the mistakes say what they are.
 
     Args:
-        result, name: of `plot_confusion`.
-        hovered: each cell says what it is, for `vptkit.plot_text.inline_svg`.
+        result: of `plot_confusion`.
+
+    Returns:
+        The picture; below how many pixels its letters are too small, None where it always fits; and
+        which classes are drawn, "" if all are.
     """
-    drawn, left_out = _drawn(result.confusion)
-    counts = result.confusion[np.ix_(drawn, drawn)]
-    of_class = result.confusion.sum(axis=1)[drawn]
+    drawn, left_out, counts, of_class = _counted(result.confusion)
+    fits = len(drawn) <= _FITTING
+    cell = (PAGE - 1.3) / max(len(drawn), 3) if fits else 0.3 if len(drawn) <= _NUMBERED else 0.17
+    width = PAGE if fits else cell * len(drawn) + 2.2
+    figure = new_figure(width, width)
+    axes = figure.subplots()
+    longest = _SHORT if fits else _LONGEST
+    _draw(axes, counts, of_class, [short_name(result.labels[i], longest) for i in drawn], cell)
+    shown = counts if len(drawn) <= _NUMBERED else counts - np.diag(np.diagonal(counts))
+    _explain_cells(axes, shown, of_class, [short_name(result.labels[i]) for i in drawn])
+    told = f"The {len(drawn)} of {len(result.labels)} classes with the most mistakes." * left_out
+    return figure, None if fits else round(72 * width), told
+
+
+@plain_pictures()
+def confusion_figure(result: Evaluation, name: str = "") -> Figure:
+    """The picture of `plot_confusion`."""
+    drawn, left_out, counts, of_class = _counted(result.confusion)
     cell = _inches(len(drawn))
     side = cell * len(drawn)
     figure = new_figure(max(side + 3.4, 6.2), max(side + 2.9, 4.2))
     axes = figure.subplots()
-    axes.imshow(_colours(counts, of_class), aspect="equal", interpolation="nearest")
-    size = min(10.0, 72 * 0.72 * cell)  # points
-    labels = [in_plot(short_name(result.labels[i], _LONGEST)) for i in drawn]
-    _name_classes(axes, labels, size)
+    size = _draw(
+        axes, counts, of_class, [short_name(result.labels[i], _LONGEST) for i in drawn], cell
+    )
     _tell_accuracies(axes, np.diagonal(counts), of_class, size)
-    if len(drawn) <= _NUMBERED:
-        _number_cells(axes, counts, of_class, min(11.0, 72 * 0.36 * cell))
     title = f"{in_plot(name, 60)}\n{in_plot(verdict(result))}" if name else in_plot(verdict(result))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     figure.supxlabel(
         "Blue: right. Orange: wrong. The deeper, the larger the share of the row's images."
         + (
@@ -84,12 +109,36 @@ def confusion_figure(result: Evaluation, name: str = "", *, hovered: bool = Fals
         x=0.01,
         ha="left",
         fontsize=8,
-        color=_FAINT,
+        color=FAINT,
     )
-    if hovered:
-        names = [short_name(result.labels[i]) for i in drawn]
-        _explain_cells(axes, counts, of_class, names)
     return figure
+
+
+def _draw(
+    axes: Axes,
+    counts: NDArray[np.intp],
+    of_class: NDArray[np.intp],
+    names: list[str],
+    cell: float,
+) -> float:
+    """The matrix with the names of its rows and columns, and with numbers where there is room.
+
+    Args:
+        axes: where.
+        counts: [C, C].
+        of_class: [C], images of each class.
+        names: of the classes.
+        cell: inches, the side of a cell.
+
+    Returns:
+        The size of the letters in points.
+    """
+    axes.imshow(_colours(counts, of_class), aspect="equal", interpolation="none")
+    size = min(10.0, 72 * 0.72 * cell)
+    _name_classes(axes, [in_plot(name) for name in names], size)
+    if len(counts) <= _NUMBERED:
+        _number_cells(axes, counts, of_class, min(11.0, 72 * 0.36 * cell))
+    return size
 
 
 def _drawn(confusion: NDArray[np.intp]) -> tuple[NDArray[np.intp], bool]:
@@ -101,6 +150,14 @@ def _drawn(confusion: NDArray[np.intp]) -> tuple[NDArray[np.intp], bool]:
     mistakes = images + answers - 2 * np.diagonal(confusion)
     order = used[np.argsort(-mistakes[used], kind="stable")]
     return np.sort(order[:_MOST]), True
+
+
+def _counted(
+    confusion: NDArray[np.intp],
+) -> tuple[NDArray[np.intp], bool, NDArray[np.intp], NDArray[np.intp]]:
+    """What `_drawn` gives, their counts [C, C], and how many images each of them has."""
+    drawn, left_out = _drawn(confusion)
+    return drawn, left_out, confusion[np.ix_(drawn, drawn)], confusion.sum(axis=1)[drawn]
 
 
 def _inches(classes: int) -> float:
@@ -120,15 +177,15 @@ def _name_classes(axes: Axes, labels: list[str], size: float) -> None:
     places = range(len(labels))
     axes.set_xticks(places, labels, rotation=90 if len(labels) > 3 else 0, fontsize=size)
     axes.set_yticks(places, labels, fontsize=size)
-    axes.set_xlabel("answer", color=_FAINT)
-    axes.set_ylabel("true class", color=_FAINT)
-    axes.tick_params(length=0, colors=_INK)
+    axes.set_xlabel("answer", color=FAINT)
+    axes.set_ylabel("true class", color=FAINT)
+    axes.tick_params(length=0, colors=INK)
     edges = [place - 0.5 for place in range(1, len(labels))]
     ends = (-0.5, len(labels) - 0.5)
-    axes.hlines(edges, *ends, color="#e6e8ea", linewidth=0.5)
-    axes.vlines(edges, *ends, color="#e6e8ea", linewidth=0.5)
+    axes.hlines(edges, *ends, color=LINE, linewidth=0.5)
+    axes.vlines(edges, *ends, color=LINE, linewidth=0.5)
     for spine in axes.spines.values():
-        spine.set_color("#b8bcc2")
+        spine.set_color(GREY)
 
 
 def _tell_accuracies(
@@ -144,7 +201,7 @@ def _tell_accuracies(
             textcoords="offset points",
             va="center",
             fontsize=size,
-            color=_FAINT,
+            color=FAINT,
             annotation_clip=False,
         )
 
@@ -182,5 +239,5 @@ def _number_cells(
             ha="center",
             va="center",
             fontsize=size,
-            color="white" if deep else _INK,
+            color="white" if deep else INK,
         )

@@ -8,8 +8,8 @@ from vptkit.errors import TargetError
 from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.engine_build.trt_rtx_oracle import SMS, ask_oracle
 
-from .layer_time import LayerProfile, LayerTime, placed
-from .node_places import place_of_nodes
+from .layer_time import LayerProfile, LayerTime
+from .node_places import place_of_nodes, placed
 
 if TYPE_CHECKING:
     from pathlib import Path

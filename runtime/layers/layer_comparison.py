@@ -1,4 +1,4 @@
-"""What changed between two bundles, part by part of the model."""
+"""What changed between two bundles, part by part of the model; and all of a profile as one document."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from .node_places import order_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .layer_time import LayerProfile
 
-__all__ = ["PlaceChange", "compare_layers"]
+__all__ = ["PlaceChange", "compare_layers", "compared", "layers_document"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +74,26 @@ def compare_layers(before: LayerProfile, after: LayerProfile) -> list[PlaceChang
             )
         )
     return found
+
+
+def compared(
+    profiles: Sequence[LayerProfile],
+) -> list[tuple[LayerProfile, LayerProfile, list[PlaceChange]]]:
+    """The first bundle with each other one, and what changed; nothing where nothing ran."""
+    first, *others = profiles
+    return [(first, other, compare_layers(first, other)) for other in others if first.runs]
+
+
+def layers_document(profiles: Sequence[LayerProfile]) -> dict[str, Any]:
+    """What `vptkit profile --layers --json` prints."""
+    return {
+        "profiles": [profile.to_json() for profile in profiles],
+        "changes": [
+            {
+                "before": before.name,
+                "after": after.name,
+                "places": [change.to_json() for change in changes],
+            }
+            for before, after, changes in compared(profiles)
+        ],
+    }

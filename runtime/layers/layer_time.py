@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .node_places import OTHER, order_of
+from .node_places import order_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .operator_costs import Cost, Tensor
 
-__all__ = ["LayerProfile", "LayerTime", "PlaceTime", "Roof", "Span", "placed"]
+__all__ = ["FORMAT", "LayerProfile", "LayerTime", "PlaceTime", "Roof", "Span"]
 
 FORMAT = "vptkit.layers/1"
 
@@ -108,9 +108,13 @@ class PlaceTime:
 
     def operators(self) -> dict[str, int]:
         """Operator → how many layers."""
-        found: dict[str, int] = {}
+        return {name: len(layers) for name, layers in self.by_operator().items()}
+
+    def by_operator(self) -> dict[str, list[LayerTime]]:
+        """Operator → its layers, in the order in which they first ran."""
+        found: dict[str, list[LayerTime]] = {}
         for layer in self.layers:
-            found[layer.operator] = found.get(layer.operator, 0) + 1
+            found.setdefault(layer.operator, []).append(layer)
         return found
 
     def to_json(self, total: float, roof: Roof | None) -> dict[str, Any]:
@@ -197,11 +201,6 @@ class LayerProfile:
             "places": [place.to_json(total, roof) for place in self.places],
             "layers": [layer.to_json(total, roof) for layer in self.layers],
         }
-
-
-def placed(place: str | None, before: str | None) -> str:
-    """The place of a layer: its own, else that of the one before it."""
-    return place or before or OTHER
 
 
 def _sum(costs: Iterable[Cost]) -> Cost | None:

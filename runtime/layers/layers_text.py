@@ -1,14 +1,18 @@
-"""`vptkit profile --layers` as text: the model's parts, the slowest layers, and what changed."""
+"""`vptkit profile --layers` as text: the model's parts, the slowest layers, and what changed.
+
+Tables are made as cells first, which `vptkit report` shows, too.
+"""
 
 from __future__ import annotations
 
-import re
+import itertools
 from typing import TYPE_CHECKING
 
 from vptkit.shown_text import shown, terminal_width
 from vptkit.text_table import columns, milliseconds
 
 from .layer_time import PlaceTime
+from .node_places import block_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,45 +20,48 @@ if TYPE_CHECKING:
     from .layer_comparison import PlaceChange
     from .layer_time import LayerProfile, LayerTime
 
-__all__ = ["changes_text", "layers_text"]
+    Cells = tuple[list[str], list[list[str]]]  # heading, rows; of names that may be a stranger's
+
+__all__ = [
+    "change_cells",
+    "changes_text",
+    "layer_cells",
+    "layers_text",
+    "operator_cells",
+    "place_cells",
+    "roof_words",
+    "run_words",
+    "type_cells",
+]
 
 _SLOWEST = 8
-_WITHIN = ("attention", "mlp", "norm1", "norm2")
+_COLUMNS = ("attention", "mlp", "norm1", "norm2")
 _MUTE = "-"
 
 
 def layers_text(profile: LayerProfile) -> str:
     """Where the time of a bundle goes; without times the types that its layers compute in."""
+    title = f"{profile.name}: {run_words(profile)}"
+    note = [profile.note] if profile.note else []
     if not profile.runs:
-        return "\n".join([_title(profile), _types(profile), shown(profile.note)])
-    parts = [_title(profile), _places(profile), "", _slowest(profile), _roof(profile)]
-    return "\n".join([*parts, *([shown(profile.note)] if profile.note else [])])
+        return "\n".join([shown(title), _table(type_cells(profile)), *map(shown, note)])
+    tables = [_table(place_cells(profile)), "", _table(layer_cells(profile))]
+    return "\n".join([shown(title), *tables, *map(shown, [roof_words(profile), *note])])
 
 
 def changes_text(before: LayerProfile, after: LayerProfile, changes: Sequence[PlaceChange]) -> str:
     """What changed from one bundle to another; parts with the same layers are one line in the end."""
-    rows = [
-        [c.place, _ms(c.before), _ms(c.after), f"{c.ms:+.3f}", _counts(c)]
-        for c in changes
-        if not c.same
-    ]
-    title = f"{shown(before.name)} → {shown(after.name)}"
-    same = [change for change in changes if change.same]
-    lines = [title]
-    if rows:
-        header = ["part", "ms before", "after", "change", "layers"]
-        lines.append(columns(header, rows, width=terminal_width()))
-    if same:
-        lines.append(
-            f"{len(same)} parts have the same layers: {sum(c.ms for c in same):+.3f} ms in all"
-        )
-    lines.append(f"all layers: {before.layers_ms:.3f} → {after.layers_ms:.3f} ms")
-    return "\n".join(lines)
+    head, rows, told = change_cells(before, after, changes)
+    lines = [f"{before.name} → {after.name}"]
+    return "\n".join(
+        [*map(shown, lines), *([_table((head, rows))] if rows else []), *map(shown, told)]
+    )
 
 
-def _title(profile: LayerProfile) -> str:
-    asked = f", adapter {', '.join(map(shown, profile.adapters))}" if profile.adapters else ""
-    head = f"{shown(profile.name)}: {profile.backend}, batch {profile.batch}{asked}"
+def run_words(profile: LayerProfile) -> str:
+    """What was run, and how long a run took."""
+    asked = f", adapter {', '.join(profile.adapters)}" if profile.adapters else ""
+    head = f"{profile.backend}, batch {profile.batch}{asked}"
     if profile.run_ms is None:
         return f"{head}: {len(profile.layers)} layers, not run"
     between = profile.run_ms - profile.layers_ms
@@ -64,34 +71,87 @@ def _title(profile: LayerProfile) -> str:
     )
 
 
-def _places(profile: LayerProfile) -> str:
-    """A line for each block, its parts side by side, and for what is outside of them."""
-    groups: dict[str, dict[str, PlaceTime]] = {}
+def roof_words(profile: LayerProfile) -> str:
+    """What the machine can do at most, or why that is not known."""
+    if profile.roof is None:
+        return f"no roof: {profile.no_roof}"
+    gflops, gbs = profile.roof.flops / 1e9, profile.roof.bandwidth / 1e9
+    return f"the roof: {gflops:.0f} GFLOP/s and {gbs:.0f} GB/s, {profile.roof.source}"
+
+
+def place_cells(profile: LayerProfile) -> Cells:
+    """A row for each block, its parts side by side, and for what is outside of them."""
+    groups = itertools.groupby(profile.places, key=lambda place: block_of(place.place))
+    rows = [_block(profile, name, list(places)) for name, places in groups]
+    return ["part", *_COLUMNS, "ms in all", "share", "of roof"], rows
+
+
+def layer_cells(profile: LayerProfile) -> Cells:
+    """The slowest layers."""
+    header = ["slowest layers", "operator", "ms", "share", "GFLOP/s", "GB/s", "of roof"]
+    layers = sorted(profile.layers, key=lambda layer: -layer.ms)[:_SLOWEST]
+    return header, [_layer(profile, layer) for layer in layers]
+
+
+def operator_cells(profile: LayerProfile) -> Cells:
+    """The operators of each part."""
+    rows = []
     for place in profile.places:
-        block = re.fullmatch(r"(blocks\.\d+)(?:\.(\w+))?", place.place)
-        name, part = (block[1], block[2] or "") if block else (place.place, "")
-        groups.setdefault(name, {})[part] = place
-    header = ["part", *_WITHIN, "ms in all", "share", "of roof"]
-    rows = [_group(profile, name, parts) for name, parts in groups.items()]
-    return columns(header, rows, width=terminal_width())
+        for operator, layers in place.by_operator().items():
+            own = PlaceTime(place=operator, layers=tuple(layers))
+            rows.append([place.place, operator or _MUTE, str(len(layers)), *_whole(profile, own)])
+    return ["part", "operator", "layers", "ms", "share", "of roof"], rows
 
 
-def _group(profile: LayerProfile, name: str, parts: dict[str, PlaceTime]) -> list[str]:
-    whole = PlaceTime(place=name, layers=tuple(x for part in parts.values() for x in part.layers))
-    share, roof = whole.ms / profile.layers_ms, whole.of_roof(profile.roof)
+def type_cells(profile: LayerProfile) -> Cells:
+    """The types that each part's layers compute in."""
+    rows = []
+    for place in profile.places:
+        types = sorted({layer.type for layer in place.layers if layer.type})
+        rows.append([place.place, str(len(place.layers)), ", ".join(types) or _MUTE])
+    return ["part", "layers", "types"], rows
+
+
+def change_cells(
+    before: LayerProfile, after: LayerProfile, changes: Sequence[PlaceChange]
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """Heading and rows of the parts whose layers differ, and sentences on the rest.
+
+    Args:
+        before, after: two bundles.
+        changes: of `layer_comparison.compare_layers`.
+    """
+    rows = [
+        [c.place, _ms(c.before), _ms(c.after), f"{c.ms:+.3f}", _counts(c)]
+        for c in changes
+        if not c.same
+    ]
+    told = [f"all layers: {before.layers_ms:.3f} → {after.layers_ms:.3f} ms"]
+    same = [change for change in changes if change.same]
+    if same:
+        ms = sum(change.ms for change in same)
+        told.insert(0, f"{len(same)} parts have the same layers: {ms:+.3f} ms in all")
+    return ["part", "ms before", "after", "change", "layers"], rows, told
+
+
+def _table(cells: Cells) -> str:
+    return columns(*cells, width=terminal_width())
+
+
+def _block(profile: LayerProfile, name: str, places: list[PlaceTime]) -> list[str]:
+    parts = {place.place.removeprefix(name).lstrip("."): place for place in places}
+    whole = PlaceTime(place=name, layers=tuple(x for part in places for x in part.layers))
     return [
         name,
-        *(_ms(parts[part].ms) if part in parts else "" for part in _WITHIN),
-        _ms(whole.ms),
-        f"{100 * share:.1f} %",
-        _MUTE if roof is None else f"{100 * roof:.0f} %",
+        *(_ms(parts[part].ms) if part in parts else "" for part in _COLUMNS),
+        *_whole(profile, whole),
     ]
 
 
-def _slowest(profile: LayerProfile) -> str:
-    header = ["slowest layers", "operator", "ms", "share", "GFLOP/s", "GB/s", "of roof"]
-    layers = sorted(profile.layers, key=lambda layer: -layer.ms)[:_SLOWEST]
-    return columns(header, [_layer(profile, layer) for layer in layers], width=terminal_width())
+def _whole(profile: LayerProfile, whole: PlaceTime) -> list[str]:
+    share, roof = whole.ms / (profile.layers_ms or 1.0), whole.of_roof(profile.roof)
+    reached = _MUTE if roof is None else f"{100 * roof:.0f} %"
+    return [_ms(whole.ms), f"{100 * share:.1f} %", reached]
 
 
 def _layer(profile: LayerProfile, layer: LayerTime) -> list[str]:
@@ -110,21 +170,6 @@ def _cells(found: dict[str, float | None]) -> list[str]:
     ]
 
 
-def _types(profile: LayerProfile) -> str:
-    rows = []
-    for place in profile.places:
-        types = sorted({layer.type for layer in place.layers if layer.type})
-        rows.append([place.place, str(len(place.layers)), ", ".join(types) or _MUTE])
-    return columns(["part", "layers", "types"], rows, width=terminal_width())
-
-
-def _roof(profile: LayerProfile) -> str:
-    if profile.roof is None:
-        return f"no roof: {profile.no_roof}"
-    gflops, gbs = profile.roof.flops / 1e9, profile.roof.bandwidth / 1e9
-    return f"the roof: {gflops:.0f} GFLOP/s and {gbs:.0f} GB/s, {profile.roof.source}"
-
-
 def _ms(value: float | None) -> str:
     return _MUTE if value is None else f"{value:.3f}"
 
@@ -136,4 +181,4 @@ def _rate(value: float | None) -> str:
 
 
 def _counts(change: PlaceChange) -> str:
-    return ", ".join(f"{count:+d} {shown(name)}" for name, count in change.operators.items())
+    return ", ".join(f"{count:+d} {name}" for name, count in change.operators.items())

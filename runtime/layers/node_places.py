@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["OTHER", "SEVERAL", "order_of", "place_of", "place_of_nodes"]
+__all__ = [
+    "OTHER",
+    "SEVERAL",
+    "WITHIN",
+    "block_of",
+    "is_place",
+    "order_of",
+    "place_of",
+    "place_of_nodes",
+    "placed",
+]
 
 OTHER = "other"
 SEVERAL = "several blocks"  # of a layer that a compiler made of nodes of more than one
@@ -32,7 +42,8 @@ _OUTSIDE = (
     (re.compile(r"(norm|fc_norm|pool|attn_pool|head|logits|scores|features|post)\b"), "head"),
 )
 _FIRST = ("preprocessing", "adapter", "patch_embed", "tokens")
-_WITHIN = ("norm1", "attention", "norm2", "mlp")
+_LAST = ("head", SEVERAL, OTHER)
+WITHIN = ("norm1", "attention", "norm2", "mlp")  # of a block, as it computes them
 
 
 def place_of(node: str) -> str | None:
@@ -60,6 +71,25 @@ def place_of_nodes(nodes: Iterable[str]) -> str | None:
     return f"blocks.{blocks.pop()}" if len(blocks) == 1 else SEVERAL
 
 
+def placed(place: str | None, before: str | None) -> str:
+    """The place of a layer: its own, else that of the one before it."""
+    return place or before or OTHER
+
+
+def block_of(place: str) -> str:
+    """The block that a place is in, as "blocks.3"; what is outside of one stays as it is."""
+    block = _BLOCK.match(place)
+    return f"blocks.{block[1]}" if block else place
+
+
+def is_place(text: str) -> bool:
+    """Whether a text is the name of a part, as it may stand in a file."""
+    block = re.fullmatch(r"blocks\.(0|[1-9]\d{0,2})(?:\.(\w+))?", text, re.ASCII)
+    if block:
+        return block[2] is None or block[2] in WITHIN
+    return text in (*_FIRST, *_LAST)
+
+
 def order_of(place: str) -> tuple[int, int, int]:
     """What places are sorted by: as the model computes them."""
     if block := _BLOCK.match(place):
@@ -67,8 +97,8 @@ def order_of(place: str) -> tuple[int, int, int]:
         return (
             len(_FIRST),
             int(block[1]),
-            _WITHIN.index(rest) if rest in _WITHIN else len(_WITHIN),
+            WITHIN.index(rest) if rest in WITHIN else len(WITHIN),
         )
     if place in _FIRST:
         return (_FIRST.index(place), 0, 0)
-    return (len(_FIRST) + 1 + ("head", SEVERAL, OTHER).index(place), 0, 0)
+    return (len(_FIRST) + 1 + _LAST.index(place), 0, 0)

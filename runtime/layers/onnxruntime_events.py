@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import TargetError
 
-from .layer_time import LayerTime, Span, placed
-from .node_places import place_of
+from .layer_time import LayerTime, Span
+from .node_places import place_of, placed
 from .operator_costs import Tensor, cost_of
 
 if TYPE_CHECKING:

@@ -20,15 +20,17 @@ from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError, TargetError, VptkitError
 from vptkit.formats.bundle import LOGITS, open_bundle
 from vptkit.progress import SILENT
+from vptkit.runtime.backends.selection import default_backend, means_cpu
 from vptkit.runtime.engine_build.engine_layers import structure_of_engine
 from vptkit.runtime.measure.timing import random_images
 from vptkit.runtime.session.baked_session import GraphSession
 from vptkit.runtime.session.bank_session import BankSession
+from vptkit.runtime.session.factory import open_session
 
 from .compiled_layers import compiled_layers
-from .layer_time import LayerProfile, LayerTime, Span, placed
+from .layer_time import LayerProfile, LayerTime, Span
 from .machine_roof import RoofMeter, why_no_roof
-from .node_places import place_of_nodes
+from .node_places import place_of_nodes, placed
 from .onnxruntime_events import read_events
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
     from vptkit.runtime.session.session_protocol import Session
 
-__all__ = ["BACKENDS", "LayerOptions", "profile_layers"]
+__all__ = ["BACKENDS", "LayerOptions", "layers_backend", "names_of", "profile_layers"]
 
 BACKENDS = ("cpu", "tensorrt", "tensorrt-rtx")
 _WARM_UP = 3
@@ -130,6 +132,30 @@ def profile_layers(
                 meter.measure()
             progress.update()
         return _under_roof([member.finish(member.runs) for member in members], meter)
+
+
+def layers_backend(bundle: Path, named: str | None, threads: int | None) -> str:
+    """The backend that is named, else what a session of this bundle would take."""
+    chosen = named or default_backend()
+    if chosen != "auto":
+        return chosen
+    if means_cpu(chosen):  # known without loading the graph, which the profile does itself
+        return "cpu"
+    with open_session(bundle, chosen, threads) as session:
+        return session.backend
+
+
+def names_of(bundles: Sequence[Path]) -> dict[str, Path]:
+    """A name of its own for each bundle: its folder's, with that folder's parent where two are alike."""
+    found: dict[str, Path] = {}
+    for path in bundles:
+        whole = path.absolute()
+        name = whole.name.removesuffix(".vptk")
+        while name in found:
+            whole = whole.parent
+            name = f"{whole.name}/{name}" if whole.name else f"{name} again"
+        found[name] = path
+    return found
 
 
 def _under_roof(profiles: list[LayerProfile], meter: RoofMeter | None) -> list[LayerProfile]:

@@ -8,8 +8,18 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import in_plot, new_figure, plain_pictures, require_plot
+from vptkit.plot_text import (
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    TIMES,
+    in_plot,
+    light_axes,
+    new_figure,
+    plain_pictures,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_profile", "profile_figure"]
 
-_COLORS = {"adapter": "#2a6f97", "baseline": "#b8bcc2"}
-_TIMES = "\N{MULTIPLICATION SIGN}"
+_COLORS = {"adapter": BLUE, "baseline": GREY}
 _MARKERS = "osD^vP*X"
-_INK, _FAINT = "#22262b", "#6b7078"
+_NARROW = 6.0  # inches: below that names stand above the bars, and a page says what was measured on
 
 
 def plot_profile(document: dict[str, Any], path: Path) -> None:
@@ -33,37 +42,43 @@ def plot_profile(document: dict[str, Any], path: Path) -> None:
         OutputError: another suffix than PLOT_SUFFIXES, or the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
-    require_plot(path, force=True)
-    figure = profile_figure(document)
-    with atomic_file(path) as part, plain_pictures():
-        figure.savefig(part, format=path.suffix[1:], dpi=150)
+    write_figure(profile_figure(document), path)
 
 
 @plain_pictures()
-def profile_figure(document: dict[str, Any]) -> Figure:
-    """The picture of `plot_profile`."""
+def profile_figure(document: dict[str, Any], width: float = 9.0) -> Figure:
+    """The picture of `plot_profile`.
+
+    Args:
+        document: a profile.
+        width: inches; a picture below 6 has neither title nor circumstances.
+    """
+    narrow = width < _NARROW
     groups = _groups(document["rows"])
     paid: dict[int, list[dict[str, Any]]] = {}
     for row in document["rows"]:
         if _joules(row) is not None:
             paid.setdefault(row["batch"], []).append(row)
     # Inches: every bar has the same height, whatever the number of panels.
-    heights = [0.42 * len(group) + 0.75 for group in groups.values()] + [3.4] * len(paid)
-    figure = new_figure(9.0, sum(heights) + 0.75)
+    bar = 0.6 if narrow else 0.42
+    heights = [bar * len(group) + 0.75 for group in groups.values()] + [3.4] * len(paid)
+    figure = new_figure(width, sum(heights) + (0.0 if narrow else 0.75))
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, ((batch, mode), group) in zip(panels, groups.items(), strict=False):
         # One scale for all modes of a batch size
         longest = max(_longest(rows) for (b, _), rows in groups.items() if b == batch)
         title = in_plot(f"batch {batch}" + (f", power mode {mode}" if mode else ""))
-        _draw(panel, title, group, longest)
+        _draw(panel, title, group, longest, narrow=narrow)
     panels[len(groups) - 1].set_xlabel(
-        "milliseconds a call: bar median, whisker 90th percentile", color=_INK
+        "milliseconds a call: bar median, whisker 90th percentile", color=INK
     )
     for panel, (batch, rows) in zip(panels[len(groups) :], paid.items(), strict=True):
         _draw_energy(panel, batch, rows)
+    if narrow:
+        return figure
     title = "Latency and energy" if paid else "Latency of one call"
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=_INK)
-    figure.supxlabel(_circumstances(document), x=0.01, ha="left", fontsize=8, color=_FAINT)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
+    figure.supxlabel(_circumstances(document), x=0.01, ha="left", fontsize=8, color=FAINT)
     return figure
 
 
@@ -83,26 +98,41 @@ def _longest(rows: Sequence[dict[str, Any]]) -> float:
     return float(max(max(row["ms"]["p50"], row["ms"]["p90"]) for row in rows))
 
 
-def _draw(axes: Axes, title: str, rows: Sequence[dict[str, Any]], longest: float) -> None:
+def _draw(
+    axes: Axes, title: str, rows: Sequence[dict[str, Any]], longest: float, *, narrow: bool
+) -> None:
+    """A bar a row; the whisker ends at the 90th percentile.
+
+    Args:
+        axes: where.
+        title: of the panel.
+        rows: of one batch size and power mode.
+        longest: milliseconds, of all panels that share the scale.
+        narrow: names stand above the bars.
+    """
     if len(rows) > 1:
         reference = next(row for row in rows if row["ratio"] is None)
-        axes.axvline(reference["ms"]["p50"], color=_INK, linewidth=0.8, linestyle=":")
+        axes.axvline(reference["ms"]["p50"], color=INK, linewidth=0.8, linestyle=":")
     for y, row in enumerate(rows):
         p50, p90 = row["ms"]["p50"], row["ms"]["p90"]
-        axes.barh(y, p50, height=0.62, color=_COLORS[row["kind"]])
-        axes.plot([p50, p90], [y, y], color=_INK, linewidth=1.2)
-        axes.plot([p90, p90], [y - 0.14, y + 0.14], color=_INK, linewidth=1.2)
+        axes.barh(y, p50, height=0.4 if narrow else 0.62, color=_COLORS[row["kind"]])
+        axes.plot([p50, p90], [y, y], color=INK, linewidth=1.2)
+        axes.plot([p90, p90], [y - 0.14, y + 0.14], color=INK, linewidth=1.2)
         axes.text(
-            max(p50, p90) + 0.012 * longest, y, _label(row), va="center", fontsize=9, color=_INK
+            max(p50, p90) + 0.012 * longest, y, _label(row), va="center", fontsize=9, color=INK
         )
-    axes.set_yticks(range(len(rows)), [_short(row["name"]) for row in rows], color=_INK)
-    axes.set_ylim(len(rows) - 0.45, -0.55)  # the first row at the top
-    axes.set_xlim(0, 1.62 * longest)  # room for the labels
-    axes.set_title(title, loc="left", fontsize=10, color=_FAINT)
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", colors=_FAINT)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_FAINT)
+    names = [_short(row["name"]) for row in rows]
+    for y, name in enumerate(names if narrow else []):
+        axes.annotate(
+            name, (0, y - 0.24), (1, 0), textcoords="offset points", fontsize=9, color=INK
+        )
+    axes.set_yticks(range(len(rows)), [""] * len(rows) if narrow else names)
+    axes.set_ylim(len(rows) - 0.45, -0.75 if narrow else -0.55)  # the first row at the top
+    axes.set_xlim(0, (2.1 if narrow else 1.62) * longest)  # room for the labels
+    axes.set_title(title, loc="left", fontsize=10, color=FAINT)
+    light_axes(axes, grid=None)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.spines["left"].set_visible(False)
 
 
 def _draw_energy(axes: Axes, batch: int, rows: Sequence[dict[str, Any]]) -> None:
@@ -131,9 +161,9 @@ def _draw_energy(axes: Axes, batch: int, rows: Sequence[dict[str, Any]]) -> None
             textcoords="offset points",
             ha="center",
             fontsize=8,
-            color=_INK,
+            color=INK,
         )
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="lower right")
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
     axes.set_xlim(0, 1.08 * max(_p50(row) for row in rows))
     joules = [_known_joules(row) for row in rows]
     axes.set_ylim(min(0.0, 1.1 * min(joules)), 1.2 * max(*joules, 1e-9))
@@ -142,13 +172,11 @@ def _draw_energy(axes: Axes, batch: int, rows: Sequence[dict[str, Any]]) -> None
         in_plot(f"batch {batch}, energy less idle ({source})"),
         loc="left",
         fontsize=10,
-        color=_FAINT,
+        color=FAINT,
     )
-    axes.set_xlabel("milliseconds a call, median", color=_INK)
-    axes.set_ylabel("joules an image", color=_INK)
-    axes.tick_params(colors=_FAINT)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(_FAINT)
+    axes.set_xlabel("milliseconds a call, median", color=INK)
+    axes.set_ylabel("joules an image", color=INK)
+    light_axes(axes, grid=None)
 
 
 def _p50(row: dict[str, Any]) -> float:
@@ -171,7 +199,7 @@ def _label(row: dict[str, Any]) -> str:
         return label
     if ratio["verdict"] == "no measurable difference":
         return f"{label}  no measurable difference"
-    return f"{label}  {ratio['value']:.2f}{_TIMES} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return f"{label}  {ratio['value']:.2f}{TIMES} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
 
 
 def _short(name: str) -> str:
@@ -189,7 +217,7 @@ def _circumstances(document: dict[str, Any]) -> str:
     hardware += [machine["cpu"] or machine["arch"], f"{machine['session_threads']} threads"]
     against = sorted({row["ratio"]["to"] for row in document["rows"] if row["ratio"]})
     compared = (
-        f"{_TIMES} is the median over that of {' / '.join(against)} (dotted), with 95 % interval. "
+        f"{TIMES} is the median over that of {' / '.join(against)} (dotted), with 95 % interval. "
     )
     lines = (
         f"{compared if against else ''}{rounds} interleaved rounds.",

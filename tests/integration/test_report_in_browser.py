@@ -1,36 +1,33 @@
-"""A report in a real browser: it loads and runs nothing, fits a telephone, follows light and dark, takes keys."""
+"""A report in a real browser: it loads and runs nothing, fits a telephone, follows light and dark, takes keys,
+and is for everybody (axe-core)."""
 
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("onnxruntime")
-api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 
-from vptkit.report.make_report import make_report  # noqa: E402
-from vptkit.report.report_settings import ReportSettings  # noqa: E402
+from tests.support.browser import browser, violations
+from vptkit.report.make_report import make_report
+from vptkit.report.report_settings import ReportSettings
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 EVIL = '<img src=http://x.invalid/a.png onerror="document.title=1">'
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get install chromium"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with api.sync_playwright() as engine:
-        started = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def chromium():
+    with browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -47,15 +44,15 @@ def report(make_bundle, colour_folders, tmp_path):
     document = (bundles[1] / "manifest.json").read_text().replace('"other"', json.dumps(EVIL))
     (bundles[1] / "manifest.json").write_text(document)
     settings = ReportSettings(
-        data=colour_folders, backend="cpu", measure=0.1, batches=(1, 2), threads=1
+        data=colour_folders, backend="cpu", measure=0.1, layers=0.1, batches=(1, 2), threads=1
     )
     make_report(bundles, tmp_path / "report.html", settings)
     return (tmp_path / "report.html").as_uri()
 
 
-def opened(browser, report, **options):
+def opened(chromium, report, **options):
     """A page, what it asked for, and what it complained about."""
-    page = browser.new_context(**options).new_page()
+    page = chromium.new_context(bypass_csp=options.pop("bypass_csp", False), **options).new_page()
     asked, said = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: said.append(message.text))
@@ -64,22 +61,55 @@ def opened(browser, report, **options):
     return page, asked, said
 
 
-def test_a_report_in_a_browser(browser, report):
+def test_a_report_in_a_browser(chromium, report):
     paper = {}
     for width in (1100, 360):
         for scheme in ("light", "dark"):
             page, asked, said = opened(
-                browser, report, viewport={"width": width, "height": 800}, color_scheme=scheme
+                chromium, report, viewport={"width": width, "height": 800}, color_scheme=scheme
             )
             assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
             assert said == []
             assert page.title() != "1"
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.locator("svg").count() > 5
+            assert too_small(page) == []
             paper[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper["light"] == "rgb(255, 255, 255)"
     assert paper["dark"] != paper["light"]
     keys_work(page)
+    cells_speak(page)
+    for scheme in ("light", "dark"):  # the page allows no script, and axe-core is one
+        page, _, _ = opened(chromium, report, color_scheme=scheme, bypass_csp=True)
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+        assert violations(page) == []
+
+
+def too_small(page):
+    """Pictures that are seen, in which letters of nine points are less than eight pixels high."""
+    return page.evaluate(
+        """[...document.querySelectorAll(".plot svg")].filter((svg) => {
+            const width = svg.getBoundingClientRect().width;
+            return width > 0 && 9 * width / svg.viewBox.baseVal.width < 7.8;
+        }).map((svg) => svg.getAttribute("aria-label"))"""
+    )
+
+
+def cells_speak(page):
+    """The pointer over a cell or a box finds its text, below a number and where nothing is painted."""
+    found = page.evaluate(
+        """[...document.querySelectorAll("svg g > title")].map((title) => {
+            const box = title.parentNode.getBoundingClientRect();
+            if (box.width < 4) return null;
+            title.parentNode.scrollIntoView({block: "center"});
+            const now = title.parentNode.getBoundingClientRect();
+            const under = document.elementFromPoint(now.x + now.width / 2, now.y + now.height / 2 + 0.4);
+            return [title.textContent, under?.closest("g:has(> title)")?.querySelector("title").textContent];
+        }).filter(Boolean)"""
+    )
+    assert len(found) > 10
+    alone = [pair for pair in found if not pair[0].endswith(" ms")]  # points may lie upon others
+    assert [pair for pair in alone if pair[0] != pair[1]] == []
 
 
 def keys_work(page):

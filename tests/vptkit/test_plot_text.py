@@ -19,6 +19,7 @@ from vptkit.plot_text import (
     plain_pictures,
     require_plot,
 )
+from vptkit.shown_text import shown
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -186,5 +187,5 @@ def test_a_picture_for_a_page():
 def test_texts_of_a_picture_are_escaped(text):
     tree = ET.fromstring(_drawn(text))
     assert tree.get("aria-label") == f"about {text}"
-    assert [e.text for e in tree.iter() if e.tag.endswith("title")] == [text]
+    assert [e.text for e in tree.iter() if e.tag.endswith("title")] == [shown(text)]
     assert not [e for e in tree.iter() if e.tag.endswith("script")]

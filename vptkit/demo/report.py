@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import vptkit
 from vptkit.pages.page_file import write_page
-from vptkit.plot_text import inline_svg
+from vptkit.plot_text import PAGE, inline_svg
 from vptkit.report.accuracy_latency_plot import accuracy_latency_figure, plot_accuracy_latency
 from vptkit.report.measured_speed import Profile, speed_facts
 from vptkit.report.page import filled
@@ -138,14 +138,15 @@ def write_report(
     speed = speed_facts(Profile("latency", document))
     filling = {
         "title": "vptkit demo",
+        "told": " ".join(told.split("\n")),
         "version": vptkit.__version__,
         "data": _data(settings),
         "backbone": _backbone(settings),
         "epochs": settings.epochs,
-        "head": _HEADER,
+        "head": ["method", *_HEADER[1:]],
         "rows": [_cells(row) for row in rows],
         "accuracy_latency": inline_svg(
-            accuracy_latency_figure(rows, told), "accuracy over latency"
+            accuracy_latency_figure(rows, told, PAGE), "accuracy over latency"
         ),
         "curves": [
             (inline_svg(figure, _LEARNING[name]), _LEARNING[name])

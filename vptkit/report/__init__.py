@@ -6,6 +6,7 @@ What a part says is gathered first, as plain data; templates and figures only sh
 - `board_predictions`: latency on boards that nobody measured, and how far that is off.
 - `bundle_facts`: what a bundle is, from its manifest.
 - `make_report`: the parts in order, and the file.
+- `measured_layers`: where the time goes, given or measured now.
 - `measured_speed`: profiles, given or measured now.
 - `nearest_images`: the training image that is most like another one.
 - `page`: the template, and what it lets through.

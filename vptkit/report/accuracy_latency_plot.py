@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.atomic_files import atomic_file
-from vptkit.plot_text import hover, in_plot, new_figure, plain_pictures
+from vptkit.plot_text import (
+    COLOURS,
+    FAINT,
+    INK,
+    TIMES,
+    hover,
+    in_plot,
+    light_axes,
+    new_figure,
+    plain_pictures,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,12 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["accuracy_latency_figure", "plot_accuracy_latency"]
 
-# Okabe and Ito's colours, told apart by the colour-blind; the markers tell them apart in grey
-_STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "D"), ("#cc79a7", "^"), ("#e69f00", "v"))
+_STYLES = tuple(zip(COLOURS, "osD^vP", strict=True))  # the markers tell them apart in grey
 _LINES = ("-", "--", ":", "-.")
 _SMALLEST, _LARGEST = 6.0, 18.0  # points, of markers whose area is the size of a bundle
-_INK, _FAINT = "#22262b", "#6b7078"
-_TIMES = "\N{MULTIPLICATION SIGN}"
+_NARROW = 6.0  # inches: below that the legend stands below, and the page says what was measured on
 
 
 def plot_accuracy_latency(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
@@ -31,13 +39,13 @@ def plot_accuracy_latency(rows: Sequence[dict[str, Any]], title: str, path: Path
         rows, title: of `accuracy_latency_figure`.
         path: NAME.png.
     """
-    figure = accuracy_latency_figure(rows, title)
-    with atomic_file(path) as part, plain_pictures():
-        figure.savefig(part, format="png", dpi=170, pil_kwargs={"optimize": True})
+    write_figure(accuracy_latency_figure(rows, title), path, dpi=170)
 
 
 @plain_pictures()
-def accuracy_latency_figure(rows: Sequence[dict[str, Any]], title: str) -> Figure:
+def accuracy_latency_figure(
+    rows: Sequence[dict[str, Any]], title: str, width: float = 8.6
+) -> Figure:
     """Each method or bundle a point, each baseline a line.
 
     Args:
@@ -46,22 +54,32 @@ def accuracy_latency_figure(rows: Sequence[dict[str, Any]], title: str) -> Figur
             "bytes" in every row the area of a point is the size; "style" is a number that is the same
             for a bundle in several pictures.
         title: what was measured on, and with.
+        width: inches; below 6 the legend stands below the picture, which has no title.
     """
     bare = next((row["ms"]["p50"] for row in rows if row["kind"] == "baseline"), None)
     most = max((row.get("bytes") or 0 for row in rows), default=0)
-    figure = new_figure(8.6, 4.3)
+    narrow = width < _NARROW
+    figure = new_figure(width, 3.6 + 0.22 * len(rows) if narrow else 4.3)
     axes = figure.subplots()
     baselines = [row for row in rows if row["kind"] == "baseline"]
     for row, style in zip(baselines, _LINES, strict=False):
-        axes.axvline(row["ms"]["p50"], color=_INK, lw=1.3, ls=style, label=_words(row, bare))
+        axes.axvline(row["ms"]["p50"], color=INK, lw=1.3, ls=style, label=_words(row, bare))
     tuned = [row for row in rows if row["kind"] != "baseline" and row["test_top1"] is not None]
     for i, row in enumerate(tuned):
         share = (row.get("bytes") or 0) / most if most else None
-        _point(axes, row, bare, *_STYLES[row.get("style", i) % len(_STYLES)], share)
+        color, marker = _STYLES[row.get("style", i) % len(_STYLES)]
+        _point(axes, row, bare, color, marker, share)
     _furnish(axes, rows, tuned, bare)
+    own: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK}
+    if narrow:
+        figure.legend(*_order(axes), loc="outside lower left", markerscale=0.6, **own)
+        return figure
+    axes.legend(
+        *_order(axes), loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.9, **own
+    )
     figure.suptitle("What tuning gains, and what it costs", x=0.01, ha="left", fontweight="bold")
     text = "\n".join(in_plot(line, 400) for line in title.split("\n"))
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color=_FAINT)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color=FAINT)
     return figure
 
 
@@ -110,7 +128,7 @@ def _words(row: dict[str, Any], bare: float | None) -> str:
     name = "bare backbone" if name == "backbone" else name
     name = "unfolded graph" if name == "unfolded" else name
     ms = f"{row['ms']['p50']:.2f} ms"
-    ratio = ms if bare is None else f"{row['ms']['p50'] / bare:.2f}{_TIMES}"
+    ratio = ms if bare is None else f"{row['ms']['p50'] / bare:.2f}{TIMES}"
     if row["kind"] == "baseline":
         return f"{name}: {ms}, {ratio}"
     return f"{name}: {100 * row['test_top1']:.1f} %, {ratio}"
@@ -125,26 +143,14 @@ def _furnish(
         ratios += [bound for row in tuned for bound in row["ratio_interval"] or ()]
     margin = 0.06 * (max(ratios) - min(ratios)) + 0.01
     axes.set_xlim((min(ratios) - margin) * unit, (max(ratios) + margin) * unit)
-    axes.set_xlabel("median latency of one image, ms", color=_INK)
-    axes.set_ylabel("test accuracy, %", color=_INK)
-    axes.tick_params(colors=_FAINT)
+    axes.set_xlabel("median latency of one image, ms", color=INK)
+    axes.set_ylabel("test accuracy, %", color=INK)
     if bare:
         above = axes.secondary_xaxis("top", functions=(_times(1 / bare), _times(bare)))
-        above.set_xlabel("÷ bare backbone", color=_FAINT, fontsize=9)
-        above.tick_params(colors=_FAINT)
-    axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["right"]].set_visible(False)
-    axes.spines[["bottom", "left", "top"]].set_color(_FAINT)
-    axes.legend(
-        *_order(axes),
-        frameon=False,
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        fontsize=9,
-        labelcolor=_INK,
-        labelspacing=0.9,
-    )
+        above.set_xlabel("÷ bare backbone", color=FAINT, fontsize=9)
+        above.tick_params(colors=FAINT)
+        above.spines["top"].set_color(FAINT)
+    light_axes(axes, grid="y")
 
 
 def _times(factor: float) -> Callable[[Any], Any]:

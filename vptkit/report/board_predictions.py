@@ -71,7 +71,7 @@ def predictions(bundles: Sequence[Path], boards: Sequence[Board]) -> dict[str, A
     ]
     names = [f"{bundle.name}, {bundle.precision}" for bundle in opened]
     return {
-        "head": ["board", "", *names] if opened else [],
+        "head": ["board", "name", *names] if opened else [],
         "rows": rows if opened else [],
         "models": [_told(model) for model in models.values()],
         "missing": missing,

@@ -14,6 +14,7 @@ from vptkit.progress import no_phases
 
 from .board_predictions import chosen_boards, predictions
 from .bundle_facts import bundle_facts
+from .measured_layers import layer_facts, measured_layers
 from .measured_speed import given_profiles, measured_profile, require_names, speed_facts
 from .page import filled, require_jinja
 from .quality_facts import noted_scores, quality_facts
@@ -75,7 +76,7 @@ def make_report(
         raise VptkitError("BUNDLE is missing: name one or more to report on")
     settings = settings or ReportSettings()
     facts = [bundle_facts(path) for path in bundles]  # all, before anything is run
-    profiles = given_profiles(settings.profiles)
+    profiles, layers = given_profiles(settings.profiles)
     boards = chosen_boards(settings.boards)
     if settings.measure:
         require_names([one["name"] for one in facts])
@@ -86,6 +87,9 @@ def make_report(
     if settings.measure:
         with phases("profile", None) as bar:
             profiles.insert(0, measured_profile(bundles, settings, bar))
+    if settings.layers:
+        with phases("layers", None) as bar:
+            layers.insert(0, measured_layers(bundles, settings, bar))
     document = {
         "title": ", ".join(one["name"] for one in facts),
         "version": vptkit.__version__,
@@ -93,6 +97,7 @@ def make_report(
         "bundles": judged,
         "settings": {"data": str(settings.data)},
         "speed": [speed_facts(profile) for profile in profiles],
+        "layers": [layer_facts(one) for one in layers],
         "boards": predictions(bundles, boards),
         "together": side_by_side(judged, profiles),
     }

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vptkit.cli.shared.profile_table import profile_cells, profile_notes
 from vptkit.errors import VptkitError
 
+from .measured_layers import Layers
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -40,15 +42,25 @@ class Profile(NamedTuple):
     note: str = ""
 
 
-def given_profiles(files: Sequence[Path]) -> list[Profile]:
-    """One for each file.
+def given_profiles(files: Sequence[Path]) -> tuple[list[Profile], list[Layers]]:
+    """One for each file: what was measured of whole runs, and of layers.
 
     Raises:
-        DataError: one is no profile (`vptkit.runtime.profile.profile_file.read_profile`).
+        DataError: one is no profile (`vptkit.runtime.profile.profile_file.read_profile`,
+            `vptkit.runtime.layers.layers_file.read_layers`).
     """
+    from vptkit.runtime.layers.layers_file import read_layers
     from vptkit.runtime.profile.profile_file import read_profile
 
-    return [Profile(path.name, read_profile(path)) for path in files]
+    profiles: list[Profile] = []
+    several: list[Layers] = []
+    for path in files:
+        layers = read_layers(path)
+        if layers is None:
+            profiles.append(Profile(path.name, read_profile(path)))
+        else:
+            several.append(Layers(path.name, layers))
+    return profiles, several
 
 
 def measured_profile(
@@ -91,16 +103,17 @@ def speed_facts(profile: Profile) -> dict[str, Any]:
 
     Returns:
         "title"; "head" and "rows" of the table, its "notes"; "machine" in words; the pictures
-        "medians", "distribution" and "batches" as SVG, None where there is nothing to draw.
+        "medians", "distribution" and "batches" as SVG, None where there is nothing to draw;
+        "medians_words", the caption of the first.
     """
-    from vptkit.plot_text import inline_svg
+    from vptkit.plot_text import PAGE, inline_svg
     from vptkit.runtime.profile.latency_plots import batch_figure, distribution_figure
     from vptkit.runtime.profile.profile_plot import profile_figure
 
     title, document, note = profile
     head, rows = profile_cells(document)
     drawn = {
-        "medians": profile_figure(document),
+        "medians": profile_figure(document, PAGE),
         "distribution": distribution_figure(document["rows"]),
         "batches": batch_figure(document["rows"]),
     }
@@ -110,6 +123,7 @@ def speed_facts(profile: Profile) -> dict[str, Any]:
         "rows": rows,
         "notes": [*filter(None, [note]), *profile_notes(document)],
         "machine": _machine(document["machine"]),
+        "medians_words": _medians_words(document["rows"]),
         **{
             name: None if figure is None else inline_svg(figure, f"{name}, {title}")
             for name, figure in drawn.items()
@@ -143,6 +157,16 @@ def require_names(names: Sequence[str]) -> None:
         raise VptkitError(
             f"two bundles have the name {twice[0]!r}: --profile cannot tell them apart"
         )
+
+
+def _medians_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    words = "Bar: median of a call; whisker: 90th percentile"
+    against = sorted({row["ratio"]["to"] for row in rows if row["ratio"]})
+    if against:
+        words += f"; ratio to {' / '.join(against)} (dotted), with its 95 % interval"
+    if any((row.get("energy") or {}).get("joules_per_image") is not None for row in rows):
+        words += ". Below, energy: joules an image, less those of the idle machine"
+    return f"{words}."
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -57,7 +57,8 @@ def quality_facts(
 
     Returns:
         "several"; "split", "headline", "scores", "notes"; "table" and "pairs", heading and rows;
-        "confusion", "classes", "calibration": pictures as SVG, or None; "mistakes" with thumbnails;
+        "confusion", "classes", "calibration": pictures as SVG; "confusion_width", "confusion_of" of
+        `vptkit.runtime.evaluation.confusion_plot.confusion_in_page`; "mistakes" with thumbnails;
         "splits", rows of split and accuracy; "top1" with its interval, None of several labels.
 
     Raises:
@@ -69,7 +70,7 @@ def quality_facts(
     if isinstance(result, MultilabelEvaluation):
         return _of_several(result)
     from vptkit.plot_text import inline_svg
-    from vptkit.runtime.evaluation.confusion_plot import confusion_figure
+    from vptkit.runtime.evaluation.confusion_plot import confusion_in_page
     from vptkit.runtime.evaluation.evaluation_text import (
         class_rows,
         pair_rows,
@@ -79,7 +80,7 @@ def quality_facts(
 
     head, rows = class_rows(result)
     name = settings.adapter or session.bundle.name
-    confusion = confusion_figure(result, hovered=True)
+    confusion, least, drawn = confusion_in_page(result)
     return {
         "several": False,
         "split": result.split,
@@ -89,6 +90,8 @@ def quality_facts(
         "table": _table(head, rows),
         "pairs": pair_rows(result, _PAIRS),
         "confusion": inline_svg(confusion, f"confusion matrix of {name}"),
+        "confusion_width": least,
+        "confusion_of": drawn,
         "classes": inline_svg(class_figure(result), f"accuracy by class of {name}"),
         "calibration": inline_svg(calibration_figure(result), f"calibration of {name}"),
         "splits": _splits(session, data, settings, result, progress),

@@ -24,8 +24,10 @@ class ReportSettings:
         backend, threads, trust_engines: as of `vptkit.open_session`.
         measure: seconds for which latency is measured now, interleaved with the bare backbone; 0 for
             no measurement.
+        layers: seconds for which the time of each layer is measured now, as by `vptkit profile --layers`; 0
+            for no measurement.
         batches: sizes at which it is measured.
-        profiles: files of `vptkit profile --json`, measured here or elsewhere.
+        profiles: files of `vptkit profile --json`, with --layers or without, measured here or elsewhere.
         boards: keys of `vptkit devices list`; empty for all.
     """
 
@@ -42,6 +44,7 @@ class ReportSettings:
     threads: int | None = None
     trust_engines: bool = False
     measure: float = 0.0
+    layers: float = 0.0
     batches: tuple[int, ...] = (1,)
     profiles: tuple[Path, ...] = ()
     boards: tuple[str, ...] = ()

@@ -105,7 +105,7 @@ def _graph(facts: Mapping[str, Any]) -> str:
 def _pictures(
     judged: Judged, figures: Sequence[Mapping[str, Any]], profiles: Sequence[Profile]
 ) -> list[dict[str, str]]:
-    from vptkit.plot_text import inline_svg
+    from vptkit.plot_text import PAGE, inline_svg
 
     from .accuracy_latency_plot import accuracy_latency_figure
 
@@ -114,8 +114,9 @@ def _pictures(
         batch = min(row["batch"] for row in document["rows"])
         rows = _rows(judged, figures, title, document, batch)
         if sum(row["kind"] == "adapter" for row in rows) > 1:
-            caption = f"Accuracy over latency, {title}, batch {batch}; the area is the size."
-            drawn = accuracy_latency_figure(rows, f"Whiskers: 95 % intervals. {title}.")
+            caption = f"Accuracy over latency, {title}, batch {batch}; the area is the size. "
+            caption += "Whiskers: 95 % intervals."
+            drawn = accuracy_latency_figure(rows, title, PAGE)
             pictures.append({"svg": inline_svg(drawn, f"pareto {title}"), "caption": caption})
     return pictures
 

@@ -15,7 +15,7 @@ from vptkit.runtime.evaluation import confusion_plot
 from vptkit.runtime.evaluation.confusion_plot import (
     _colours,
     _drawn,
-    confusion_figure,
+    confusion_in_page,
     plot_confusion,
 )
 from vptkit.runtime.evaluation.evaluation_result import answers_to, judge
@@ -73,7 +73,8 @@ def test_of_many_classes_those_with_mistakes_are_drawn():
 
 
 def test_each_cell_says_what_it_is():
-    figure = confusion_figure(judged([[3, 1], [0, 2]], ("<a>", "b")), hovered=True)
+    figure, least, told = confusion_in_page(judged([[3, 1], [0, 2]], ("<a>", "b")))
+    assert (least, told) == (None, "")
     titles = re.findall("<title>(.*?)</title>", inline_svg(figure, "confusion"))
     assert titles == [
         "&lt;a&gt; answered as &lt;a&gt;: 3 of 4, 75.0 %",
@@ -84,9 +85,21 @@ def test_each_cell_says_what_it_is():
 
 def test_of_very_many_cells_those_that_count_most_have_a_text(monkeypatch):
     monkeypatch.setattr(confusion_plot, "_EXPLAINED", 2)
-    figure = confusion_figure(judged([[3, 1], [2, 4]], "ab"), hovered=True)
+    figure, _, _ = confusion_in_page(judged([[3, 1], [2, 4]], "ab"))
     titles = re.findall("<title>(.*?):", inline_svg(figure, "confusion"))
     assert titles == ["a answered as a", "b answered as b"]
+
+
+@pytest.mark.parametrize(("classes", "right"), [(20, True), (60, False)])
+def test_of_many_classes_only_mistakes_have_a_text(classes, right):
+    """And the picture is too large for a telephone, which is said."""
+    confusion = np.eye(classes, dtype=int)
+    confusion[0, 1] = 2
+    figure, least, _ = confusion_in_page(judged(confusion, [f"c{i}" for i in range(classes)]))
+    titles = re.findall("<title>(.*?):", inline_svg(figure, "confusion"))
+    assert "c0 answered as c1" in titles
+    assert ("c5 answered as c5" in titles) == right
+    assert least > 360
 
 
 def test_another_suffix(tmp_path):

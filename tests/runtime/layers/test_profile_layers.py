@@ -14,7 +14,7 @@ from vptkit.formats.bundle import open_bundle
 from vptkit.runtime.backends import tensorrt_graph
 from vptkit.runtime.layers import profile_layers as module
 from vptkit.runtime.layers.layer_comparison import compare_layers
-from vptkit.runtime.layers.profile_layers import LayerOptions, profile_layers
+from vptkit.runtime.layers.profile_layers import LayerOptions, names_of, profile_layers
 
 
 def options(**changes):
@@ -146,3 +146,10 @@ def test_the_profile_does_not_change_the_answers(make_bundle, tiny_model, tmp_pa
     graph = OrtGraph(open_bundle(make_bundle()), threads=1, profile=tmp_path / "p")
     np.testing.assert_allclose(graph(images), tiny_model.logits(images), atol=2e-5)
     assert graph.end_profile().parent == tmp_path
+
+
+def test_bundles_of_one_name_are_told_apart(tmp_path):
+    paths = [tmp_path / "a" / "x.vptk", tmp_path / "b" / "x.vptk", tmp_path / "a" / "x.vptk"]
+    found = names_of(paths)
+    assert list(found.values()) == paths
+    assert list(found)[:2] == ["x", "b/x"]

@@ -12,7 +12,7 @@ MACS = {"backbone": 10**9, "unfolded": 2 * 10**9, "graph": 10**9}
 
 def test_a_row_a_board_with_bounds(make_bundle):
     found = predictions([make_bundle(macs=MACS)], chosen_boards(["orin-nano-8gb", "l4"]))
-    assert found["head"] == ["board", "", "tiny, fp32"]
+    assert found["head"] == ["board", "name", "tiny, fp32"]
     assert [row[0] for row in found["rows"]] == ["orin-nano-8gb", "l4"]
     assert " ms (" in found["rows"][0][2]
     (model,) = found["models"]

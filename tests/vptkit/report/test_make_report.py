@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
+from tests.runtime.layers.test_layer_time import layer, profile
 from tests.support.report_pages import read_page
 from vptkit.errors import OutputError
+from vptkit.report import quality_facts
 from vptkit.report.make_report import make_report, require_page
 from vptkit.report.report_settings import ReportSettings
+from vptkit.runtime.evaluation.evaluation_result import answers_to, judge
+from vptkit.runtime.layers.layer_comparison import layers_document
 
 EVIL = (
     '<script>alert("1")</script><img src=http://x.invalid/a onerror=a()> $\\frac$ \u202e{{ 7*7 }}'
@@ -45,6 +51,45 @@ def test_a_strangers_words_are_only_words(make_bundle, tmp_path):
 def test_where_a_page_cannot_be_written(tmp_path):
     with pytest.raises(OutputError, match="does not exist"):
         require_page(tmp_path / "no" / "r.html", force=False)
+
+
+@pytest.mark.long
+def test_three_bundles_of_a_thousand_classes_stay_small(
+    make_bundle, colour_folders, tmp_path, monkeypatch
+):
+    """Two megabytes without images, with the layers of a ViT-B each."""
+    pytest.importorskip("onnxruntime")
+    labels = tuple(f"a class that has the number {i}" for i in range(1000))
+    result = judged_by_chance(labels)
+    monkeypatch.setattr(quality_facts, "_judged", lambda *_: result)
+    parts = ("attention", "mlp", "norm1", "norm2")
+    layers = [
+        layer(f"blocks.{i}.{part}/{n}", f"blocks.{i}.{part}", 1 + n, operator=f"Operator{n}")
+        for i in range(12)
+        for part in parts
+        for n in range(3)
+    ]
+    measured = layers_document([profile(*layers, name=f"b{i}") for i in range(3)])
+    (tmp_path / "layers.json").write_text(json.dumps(measured))
+    settings = ReportSettings(
+        data=colour_folders, backend="cpu", profiles=(tmp_path / "layers.json",), mistakes=2
+    )
+    make_report([make_bundle(f"b{i}") for i in range(3)], tmp_path / "r.html", settings)
+    page = read_page(tmp_path / "r.html")
+    assert page.text.count("classes with the most mistakes") >= 3
+    assert page.text.count("blocks.11") >= 3
+    images = sum(len(value) for value in page.loads if value.startswith("data:image/jpeg"))
+    assert (tmp_path / "r.html").stat().st_size - images < 2_000_000
+
+
+def judged_by_chance(labels):
+    """Two images of each class, half of them right, the rest anywhere."""
+    random = np.random.default_rng(0)
+    truth = np.repeat(np.arange(len(labels)), 2)
+    logits = random.normal(size=(len(truth), len(labels))).astype(np.float32)
+    logits[np.arange(len(truth)), truth] += 3.3
+    images = [Path(f"{i}.png") for i in truth]
+    return judge(Path("d"), "test", labels, images, truth, answers_to(logits, truth))
 
 
 @pytest.mark.slow

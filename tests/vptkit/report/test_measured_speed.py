@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from tests.runtime.layers.test_layer_time import layer
+from tests.runtime.layers.test_layer_time import profile as layers_of
 from tests.runtime.profile.test_profile_file import DOCUMENT, MACHINE, ROW
 from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
@@ -20,17 +22,28 @@ from vptkit.report.measured_speed import (
     speed_facts,
 )
 from vptkit.report.report_settings import ReportSettings
+from vptkit.runtime.layers.layer_comparison import layers_document
 
 
 def test_a_file_is_shown(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps(DOCUMENT))
-    (profile,) = given_profiles([tmp_path / "p.json"])
+    (profile,), layers = given_profiles([tmp_path / "p.json"])
+    assert layers == []
     facts = speed_facts(profile)
     assert facts["title"] == "p.json"
     assert facts["rows"][0][:2] == ["a", "1"]
     assert "6 threads" in facts["machine"]
     assert facts["medians"].startswith("<svg")
     assert facts["batches"] is None
+
+
+def test_a_file_of_layers_is_told_from_others(tmp_path):
+    document = layers_document([layers_of(layer("q", "head", 1, 1, 1))])
+    (tmp_path / "l.json").write_text(json.dumps(document))
+    (tmp_path / "p.json").write_text(json.dumps(DOCUMENT))
+    profiles, (layers,) = given_profiles([tmp_path / "l.json", tmp_path / "p.json"])
+    assert [profile.title for profile in profiles] == ["p.json"]
+    assert (layers.title, layers.profiles[0].name) == ("l.json", "a")
 
 
 def test_rows_are_found_by_their_graph():

@@ -19,7 +19,7 @@ __all__ = ["LAYER_OPTIONS", "LAYER_RULES", "emit_layers", "profile_by_layer"]
 LAYER_OPTIONS = ("trace", "export_profile", "export_times", "export_layer_info")
 _OTHERS = (
     *("accuracy", "clean", "cuda_graph", "data", "energy", "latency_bound_ms", "loadgen"),
-    *("loadgen_logs", "min_duration", "on", "pin_clocks", "plot", "power", "python", "queries"),
+    *("loadgen_logs", "min_duration", "on", "pin_clocks", "power", "python", "queries"),
     *("ssh_option", "streams", "target_qps"),
 )
 LAYER_RULES = (
@@ -44,13 +44,13 @@ def emit_layers(bundles: Sequence[Path], given: Mapping[str, Any]) -> None:
         VptkitError: several batch sizes; and see `profile_by_layer`.
     """
     from vptkit.cli.shared.output import emit
-    from vptkit.runtime.layers.profile_layers import LayerOptions
+    from vptkit.runtime.layers.profile_layers import LayerOptions, layers_backend
 
     sizes = given["batch"] or "1"
     if not sizes.isdecimal():
         raise VptkitError(f"--batch {sizes}: --layers takes one number, as 8")
     options = LayerOptions(
-        backend=_backend(bundles[0], given),
+        backend=layers_backend(bundles[0], given["backend"], given["threads"]),
         threads=given["threads"],
         adapter=given["adapter"],
         batch=int(sizes),
@@ -63,20 +63,6 @@ def emit_layers(bundles: Sequence[Path], given: Mapping[str, Any]) -> None:
     emit(document, given["as_json"], text=text)
 
 
-def _backend(bundle: Path, given: Mapping[str, Any]) -> str:
-    """The one that is named, else what a session of the first bundle would take."""
-    from vptkit.runtime.backends.selection import default_backend, means_cpu
-    from vptkit.runtime.session.factory import open_session
-
-    named: str = given["backend"] or default_backend()
-    if named != "auto":
-        return named
-    if means_cpu(named):  # known without loading the graph, which the profile does itself
-        return "cpu"
-    with open_session(bundle, named, given["threads"]) as session:
-        return session.backend
-
-
 def profile_by_layer(
     bundles: Sequence[Path], options: LayerOptions, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
@@ -85,7 +71,7 @@ def profile_by_layer(
     Args:
         bundles: one or more.
         options: how.
-        given: the command's options by name: LAYER_OPTIONS, "baseline", "force".
+        given: the command's options by name: LAYER_OPTIONS, "plot", "baseline", "force".
 
     Raises:
         VptkitError: files of one bundle are asked for of several.
@@ -93,49 +79,28 @@ def profile_by_layer(
     """
     from vptkit.api.judging import baselines_of
     from vptkit.progress import progress
-    from vptkit.runtime.layers.layer_comparison import compare_layers
+    from vptkit.runtime.layers.layer_comparison import compared, layers_document
     from vptkit.runtime.layers.layers_text import changes_text, layers_text
-    from vptkit.runtime.layers.profile_layers import profile_layers
+    from vptkit.runtime.layers.profile_layers import names_of, profile_layers
 
     _require_files(given, several=len(bundles) > 1 or given["baseline"])
     with baselines_of(bundles if given["baseline"] else []) as named:
         others = {name: path for found in named for name, path in found.items()}
-        members = others | _names(bundles)
+        members = others | names_of(bundles)
         with progress("layers") as bar:
             profiles = profile_layers(members, options, progress=bar)
     _write(profiles, given)
-    document: dict[str, Any] = {"profiles": [profile.to_json() for profile in profiles]}
     texts = [layers_text(profile) for profile in profiles]
-    document["changes"] = []
-    for other in profiles[1:] if profiles[0].runs else []:
-        changes = compare_layers(profiles[0], other)
-        texts.append(changes_text(profiles[0], other, changes))
-        document["changes"].append(
-            {
-                "before": profiles[0].name,
-                "after": other.name,
-                "places": [change.to_json() for change in changes],
-            }
-        )
-    return document, "\n\n".join(texts)
-
-
-def _names(bundles: Sequence[Path]) -> dict[str, Path]:
-    """A name of its own for each bundle: its folder's, with that folder's parent where two are alike."""
-    found: dict[str, Path] = {}
-    for path in bundles:
-        whole = path.absolute()
-        name = whole.name.removesuffix(".vptk")
-        while name in found:
-            whole = whole.parent
-            name = f"{whole.name}/{name}" if whole.name else f"{name} again"
-        found[name] = path
-    return found
+    texts += [changes_text(*change) for change in compared(profiles)]
+    return layers_document(profiles), "\n\n".join(texts)
 
 
 def _require_files(given: Mapping[str, Any], *, several: bool) -> None:
     from vptkit.atomic_files import require_absent
+    from vptkit.plot_text import require_plot
 
+    if given["plot"] is not None:
+        require_plot(given["plot"], force=given["force"])
     for name in LAYER_OPTIONS:
         if given[name] is None:
             continue
@@ -147,16 +112,19 @@ def _require_files(given: Mapping[str, Any], *, several: bool) -> None:
 
 
 def _write(profiles: Sequence[LayerProfile], given: Mapping[str, Any]) -> None:
-    from vptkit.runtime.layers.trace_file import write_trace
-    from vptkit.runtime.layers.trtexec_files import (
+    from vptkit.runtime.layers.layer_plots import plot_layers
+    from vptkit.runtime.layers.tool_files import (
         layer_information,
         profile_entries,
         time_entries,
+        trace_of,
         write_json,
     )
 
+    if given["plot"] is not None:
+        plot_layers(profiles, given["plot"])
     if given["trace"] is not None:
-        write_trace(profiles, given["trace"])
+        write_json(trace_of(profiles), given["trace"], indent=None)
     kinds: dict[str, Callable[[LayerProfile], object]] = {
         "export_profile": profile_entries,
         "export_times": time_entries,

@@ -44,8 +44,13 @@ def report(
         bool,
         typer.Option("--profile", help="Measure latency now, beside the bare backbone."),
     ] = False,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Measure the time of each layer now, by part of the model."),
+    ] = False,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Of --profile: time for each batch size.")
+        float,
+        typer.Option(min=0.1, help="Of --profile: time for each batch size; of --layers: in all."),
     ] = 10.0,
     batches: Annotated[
         str | None, typer.Option(metavar="SIZES", help="Of --profile: as 1,8 [1].")
@@ -53,7 +58,9 @@ def report(
     profiles: Annotated[
         list[Path] | None,
         typer.Option(
-            "--profiles", metavar="FILE", help="What vptkit profile --json printed; again for more."
+            "--profiles",
+            metavar="FILE",
+            help="What vptkit profile --json printed, also with --layers; again for more.",
         ),
     ] = None,
     boards: Annotated[
@@ -94,6 +101,7 @@ def report(
         threads=threads,
         trust_engines=trust_engines,
         measure=seconds if profile else 0.0,
+        layers=seconds if layers else 0.0,
         batches=_sizes(batches),
         profiles=tuple(profiles or ()),
         boards=tuple(filter(None, (boards or "").split(","))),

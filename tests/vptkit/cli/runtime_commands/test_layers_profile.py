@@ -9,7 +9,7 @@ import pytest
 from tests.support.bank_cases import family
 from tests.support.command_errors import assert_error
 from tests.support.exported_banks import export_family
-from vptkit.cli.runtime_commands.layers_profile import _names
+from vptkit.cli.runtime_commands import layers_profile
 
 QUICK = ("--layers", "--rounds", 3, "--threads", 1, "--backend", "cpu")
 
@@ -65,7 +65,7 @@ def test_what_changed_is_told(vptkit, bank, make_bundle):
         ((*QUICK, "--energy", 1), "--energy"),
         ((*QUICK, "--loadgen", "Offline"), "--loadgen"),
         ((*QUICK, "--on", "me@there"), "--on"),
-        ((*QUICK, "--plot", "p.png"), "--plot"),
+        ((*QUICK, "--plot", "p.bmp"), ".png"),
         ((*QUICK, "--batch", "1,8"), "--batch"),
         (("--layers", "--backend", "cuda"), "cuda"),
         (("--trace", "t.json"), "--layers"),
@@ -84,8 +84,13 @@ def test_a_file_of_one_bundle(vptkit, make_bundle, tmp_path):
     assert not (tmp_path / "p.json").exists()
 
 
-def test_bundles_of_one_name_are_told_apart(tmp_path):
-    paths = [tmp_path / "a" / "x.vptk", tmp_path / "b" / "x.vptk", tmp_path / "a" / "x.vptk"]
-    found = _names(paths)
-    assert list(found.values()) == paths
-    assert list(found)[:2] == ["x", "b/x"]
+def test_options_of_layers_go_with_layers():
+    assert all(name in layers_profile.LAYER_RULES[0].options for name in ("trace", "export_times"))
+
+
+def test_a_picture_of_both(vptkit, bank, make_bundle, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "p.svg"
+    assert vptkit("profile", bank, make_bundle(), *QUICK, "--plot", path)[0] == 0
+    assert path.read_text().count("<!-- blocks.0 -->") > 1  # of the bars, and of the flame graph
+    assert_error(vptkit("profile", bank, *QUICK, "--plot", path), 2, "exists")
