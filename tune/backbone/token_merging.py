@@ -28,13 +28,28 @@ The matching has no gradient, as in the paper; the means have.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Matching", "match_tokens", "mean_by_size", "merge_rows", "size_bias"]
+from vptkit.errors import BackboneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Matching",
+    "attention_by_size",
+    "match_tokens",
+    "mean_by_size",
+    "merge_rows",
+    "silent",
+    "size_bias",
+]
 
 
 class Matching(NamedTuple):
@@ -102,17 +117,66 @@ def merge_rows(z: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor, Ten
     return summed(z * weight) / total, total[..., 0].to(size.dtype)
 
 
-def size_bias(size: Tensor, *, before: int = 0) -> Tensor:
-    """Log(size), as it is added to attention logits: [B, 1, 1, before + T].
-
-    Args:
-        size: of image tokens, float [B, T].
-        before: keys in front that are no image tokens: their bias is 0.
-    """
-    return F.pad(size.log(), (before, 0))[:, None, None]
+def size_bias(size: Tensor) -> Tensor:
+    """Log(size) of each key, as it is added to attention logits: [B, T] → [B, 1, 1, T]."""
+    return size.log()[:, None, None]
 
 
 def mean_by_size(rows: Tensor, size: Tensor) -> Tensor:
     """Σ s z / Σ s over tokens: [B, T, d], [B, T] → [B, d]."""
     weight = size[..., None].to(rows.dtype)
     return (rows * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+@contextmanager
+def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]:
+    """A block whose one attention adds a bias to its logits, while the context lasts.
+
+    Timm's attentions meet in `F.scaled_dot_product_attention`.
+
+    Args:
+        block: of timm.
+        bias: float, of a shape that its logits [B, h, T, T] take; None for none.
+
+    Yields:
+        a list, which gets the keys [B, h, T, e] as the attention is about to use them.
+
+    Raises:
+        BackboneError: the block attends in another way.
+    """
+    plain, found = F.scaled_dot_product_attention, list[Tensor]()
+
+    def biased(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Any = None, **rest: Any) -> Tensor:
+        found.append(k)
+        if bias is not None:
+            added = bias.to(q.dtype)
+            attn_mask = added if attn_mask is None else attn_mask + added
+        return plain(q, k, v, attn_mask=attn_mask, **rest)
+
+    with ExitStack() as stack:
+        for part in (part for part in block.modules() if hasattr(part, "fused_attn")):
+            stack.enter_context(patch.object(part, "fused_attn", new=True))
+        stack.enter_context(patch.object(F, "scaled_dot_product_attention", biased))
+        yield found
+    if len(found) != 1:
+        raise BackboneError(
+            f"token merging needs one attention in a block, {type(block).__name__} has {len(found)}"
+        )
+
+
+@contextmanager
+def silent(block: Any, branch: str) -> Iterator[None]:
+    """A block whose "attn" or "mlp" adds nothing to the tokens, while the context lasts.
+
+    Behind a branch there may be a norm (blocks of kind "post"), whose shift is silent too.
+    """
+    behind = {"attn": "norm1", "mlp": "norm2"}[branch]
+    with ExitStack() as stack:
+        for name in (branch, behind):
+            module = getattr(block, name)
+            stack.enter_context(patch.object(module, "forward", _nothing))
+        yield
+
+
+def _nothing(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.zeros_like(x)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vptkit.backbones.merge_schedule import TokenMerging
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
 
@@ -23,7 +24,7 @@ __all__ = ["whitening_matrices"]
 
 
 def whitening_matrices(
-    backbone: Any, data: DataSet, config: TuneConfig
+    backbone: Any, data: DataSet, config: TuneConfig, merging: TokenMerging | None = None
 ) -> tuple[list[Tensor], list[dict[str, float]]]:
     """W for each block from random training images (evaluation transform, no prompts).
 
@@ -31,6 +32,7 @@ def whitening_matrices(
         backbone: the frozen timm model.
         data: the training split.
         config: `whiten_images`, `whiten_floor`, `tap`, `compat`, `insert` and the seed.
+        merging: how the run merges tokens.
 
     Returns:
         W of each block [d, d], of the first alone with shallow prompts; and their diagnostics.
@@ -48,7 +50,7 @@ def whitening_matrices(
 
     released = config.compat == "released"
     shallow = config.insert == "shallow"
-    moments = token_moments(backbone, batches(), config.tap)
+    moments = token_moments(backbone, batches(), config.tap, merging)
     results = [
         whitening(
             block.attn,

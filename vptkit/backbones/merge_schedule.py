@@ -22,6 +22,7 @@ __all__ = [
     "TokenMerging",
     "merge_problems",
     "merge_schedule",
+    "merge_setting",
     "parse_merge",
     "tokens_of_blocks",
 ]
@@ -106,6 +107,25 @@ def parse_merge(text: str) -> int | tuple[int, ...]:
         )
     numbers = tuple(int(part) for part in parts)
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def merge_setting(value: object) -> int | str:
+    """What a user asks for, in one form: 12, or "0,0,8,8"; 0 where nothing is merged.
+
+    Args:
+        value: a number, a list of numbers, or either as a text.
+
+    Raises:
+        VptkitError: it is something else.
+    """
+    if isinstance(value, list | tuple) and all(type(r) is int for r in value):
+        value = ",".join(map(str, value))
+    elif type(value) is int:
+        value = str(value)
+    found = parse_merge(value if isinstance(value, str) else repr(value))
+    if isinstance(found, int):
+        return found
+    return ",".join(map(str, found)) if any(found) else 0
 
 
 def merge_schedule(merge: int | Sequence[int], spec: Mergeable) -> tuple[int, ...]:

@@ -13,7 +13,6 @@ from vptkit.tune.backbone.token_merging import (  # noqa: E402
     match_tokens,
     mean_by_size,
     merge_rows,
-    size_bias,
 )
 
 
@@ -89,9 +88,3 @@ def test_half_precision_of_a_context_does_not_reach_the_matching() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = match_tokens(keys, 1, 8)
     assert all(torch.equal(a, b) for a, b in zip(plain, inside, strict=True))
-
-
-def test_prompts_have_no_bias() -> None:
-    bias = size_bias(torch.tensor([[1.0, 2.0]]), before=3)
-    assert bias.shape == (1, 1, 1, 5)
-    assert bias[0, 0, 0].tolist() == [0.0, 0.0, 0.0, 0.0, pytest.approx(0.6931472)]

@@ -250,7 +250,7 @@ def test_metadata_that_is_not_an_object(tiny_adapter, document):
 # the header ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("found", ["vptkit.adapter/4", "vptkit.bundle/1", None, 1])
+@pytest.mark.parametrize("found", ["vptkit.adapter/5", "vptkit.bundle/1", None, 1])
 def test_an_unknown_format(tiny_adapter, found):
     with pytest.raises(AdapterError, match=f"format is {found!r}, this vptkit reads"):
         read_adapter(edited(tiny_adapter, format=found))
