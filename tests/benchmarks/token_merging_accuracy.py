@@ -106,7 +106,7 @@ def judge(run: Run, merge: int, split: str, args: argparse.Namespace) -> dict[st
 @torch.no_grad()
 def right_of(model: Any, adapter: Any, data: Path, split: str) -> list[int]:
     """1 for each image whose class is answered, else 0."""
-    labels, splits = load_splits(data, seed=0, val_share=0.0, test_share=0.0)
+    labels, splits = load_splits(data, seed=0, val_share=0.15, test_share=0.15)
     assert labels == adapter.labels
     images = DataSet(splits[split], adapter.preprocess)
     answers = []
