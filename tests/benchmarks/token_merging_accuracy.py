@@ -77,6 +77,7 @@ def train(run: Run, args: argparse.Namespace) -> None:
         weights=args.shared / WEIGHTS,
         method=run.method,
         epochs=args.epochs,
+        precision=args.precision,
         merge=run.merge,
         seed=run.seed,
         allow_chance=True,
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--merges", default="0,12")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--split", default="val", choices=["val", "test"])
     args = parser.parse_args()

@@ -103,18 +103,25 @@ def merge_rows(z: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor, Ten
     Returns:
         tokens [B, T - r, d] and sizes [B, T - r]
     """
+    with torch.autocast(z.device.type, enabled=False):
+        shares, total = _shares(size, matching)
+        return shares.to(z.dtype) @ z, total
+
+
+@torch.no_grad()
+def _shares(size: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+    """What part of each token afterwards each token before is, [B, T - r, T], and sizes afterwards.
+
+    A product with this matrix takes half the time of gathering and scattering rows, in training.
+    """
     kept, merged, into = matching
-
-    def summed(rows: Tensor) -> Tensor:  # [B, T, n] → [B, T - r, n]
-        def picked(positions: Tensor) -> Tensor:
-            return rows.gather(1, positions[..., None].expand(-1, -1, rows.shape[-1]))
-
-        where = into[..., None].expand(-1, -1, rows.shape[-1])
-        return picked(kept).scatter_add(1, where, picked(merged))
-
-    weight = size[..., None].to(z.dtype)
-    total = summed(weight)
-    return summed(z * weight) / total, total[..., 0].to(size.dtype)
+    total = size.gather(1, kept).scatter_add(1, into, size.gather(1, merged))
+    shares = size.new_zeros(*kept.shape, size.shape[1])
+    image = torch.arange(len(size), device=size.device)[:, None]
+    row = torch.arange(kept.shape[1], device=size.device)[None]
+    shares[image, row, kept] = size.gather(1, kept) / total
+    shares[image, into, merged] = size.gather(1, merged) / total.gather(1, into)
+    return shares, total
 
 
 def size_bias(size: Tensor) -> Tensor:
