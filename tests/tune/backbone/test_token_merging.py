@@ -9,27 +9,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tests.support.merged_by_hand import merged_by_hand  # noqa: E402
 from vptkit.tune.backbone.token_merging import (  # noqa: E402
     match_tokens,
     mean_by_size,
     merge_rows,
 )
-
-
-def _by_hand(keys: Any, z: Any, size: Any, k: int, r: int) -> tuple[Any, Any]:
-    """One image: keys [h, T, e], z [T, d], size [T], in plain Python and numpy."""
-    metric = keys.mean(axis=0)
-    metric = metric / np.linalg.norm(metric, axis=1, keepdims=True)
-    free = range(k, len(z))
-    a, b = [i for i in free if i % 2 == 0], [i for i in free if i % 2 == 1]
-    best = {i: max(b, key=lambda j, i=i: (metric[i] @ metric[j], -j)) for i in a}
-    merged = sorted(a, key=lambda i: (-(metric[i] @ metric[best[i]]), i))[:r]
-    weight, total = size.copy(), z * size[:, None]
-    for i in merged:
-        weight[best[i]] += size[i]
-        total[best[i]] += z[i] * size[i]
-    order = [*range(k), *(i for i in a if i not in merged), *b]
-    return total[order] / weight[order, None], weight[order]
 
 
 def _drawn(tokens: int, *, batch: int = 3) -> tuple[Any, Any, Any]:
@@ -48,7 +33,9 @@ def test_as_the_equations_say(tokens: int, protected: int, r: int) -> None:
     rows, sizes = merge_rows(z, size, match_tokens(keys, protected, r))
     assert rows.shape == (3, tokens - r, 5)
     for i in range(3):
-        wanted, weight = _by_hand(keys[i].numpy(), z[i].numpy(), size[i].numpy(), protected, r)
+        wanted, weight = merged_by_hand(
+            keys[i].numpy(), z[i].numpy(), size[i].numpy(), protected, r
+        )
         np.testing.assert_allclose(rows[i].numpy(), wanted, rtol=1e-12)
         np.testing.assert_array_equal(sizes[i].numpy(), weight)
 
