@@ -41,14 +41,15 @@ TABLE: dict[str, str] = {
     "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
     "tune.data": "arrow_files datasets images paths",
-    "tune.methods": "tune tune.backbone formats scores",
+    "tune.methods": "tune tune.backbone backbones formats scores",
     "tune.foreign_tensors": "checkpoints formats",
     "tune.peft_adapters": "tune.foreign_tensors checkpoints formats",
     "tune.importers": "tune.backbone tune.foreign_tensors tune.peft_adapters checkpoints formats images",
     "tune.probe": "scores",
     "tune.training": "tune tune.data tune.methods tune.probe formats images scores",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
-    "tune.phases": "tune tune.data tune.methods tune.probe tune.training formats images scores",
+    "tune.phases": "tune tune.data tune.methods tune.probe tune.training backbones formats images"
+    " scores",
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
