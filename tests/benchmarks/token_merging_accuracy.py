@@ -78,6 +78,7 @@ def train(run: Run, args: argparse.Namespace) -> None:
         method=run.method,
         epochs=args.epochs,
         precision=args.precision,
+        shots=args.shots,
         merge=run.merge,
         seed=run.seed,
         allow_chance=True,
@@ -177,6 +178,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--shots", type=int, help="training images of each class [all]")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--split", default="val", choices=["val", "test"])
     args = parser.parse_args()
