@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from vptkit.backbones.merge_schedule import MERGE_ATTENTIONS, MergeAttention, merge_setting
 from vptkit.backbones.timm_arguments import require_timm_arguments
 from vptkit.errors import VptkitError
 from vptkit.formats.manifest_schema import MULTILABEL, SINGLE, TASKS
@@ -48,6 +49,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "rescale": ("none", "gamma", "beta", "both", "all"),
     "precision": ("fp32", "bf16", "fp16"),
     "class_weights": ("none", "balanced"),
+    "merge_attention": MERGE_ATTENTIONS,
     "head_init": ("probe", "zero"),
     "select": ("soup", "loss", "top1", "last"),
     "calibrate": ("temperature", "none"),
@@ -83,6 +85,9 @@ class TuneConfig:
         method, insert, form, prompts (m), rank (p), b_init, tune_b_last: what is learned.
         whiten_images, whiten_floor, tap, compat: how the whitening matrices are computed.
         pool, norm: "model" takes timm's own choice for this backbone; pools: `vptkit.formats.pooling`.
+        merge: tokens that each block but the last merges (`vptkit.tune.backbone.token_merging`); or of
+            each block, "0,0,8,8"; 0: none.
+        merge_attention: "proportional": a merged token counts as often as it has patches; "plain".
         epochs, warmup: length of training; warmup is a share of all steps. With cycles,
             `head_epochs` and `ln_epochs` count instead, and each phase warms up.
         batch_size: None takes 32, and of fewer than 192 images a sixth, from 4 on (`batch_of`).
@@ -161,6 +166,8 @@ class TuneConfig:
     compat: Literal["paper", "released"] = "paper"
     pool: Literal["model"] | Pool = "model"
     norm: Literal["model", "before_pool", "after_pool"] = "model"
+    merge: int | str = 0
+    merge_attention: MergeAttention = "proportional"
     epochs: int = 20
     batch_size: int | None = None
     warmup: float = 0.1
@@ -212,6 +219,7 @@ class TuneConfig:
         for key in PATHS:  # text will do, too
             if isinstance(getattr(self, key), str):
                 object.__setattr__(self, key, Path(getattr(self, key)))
+        object.__setattr__(self, "merge", merge_setting(self.merge))
         object.__setattr__(self, "lora_targets", ",".join(targets_of(self.lora_targets)))
         require_timm_arguments(self.backbone_args)
         problems = [
@@ -362,6 +370,8 @@ class TuneConfig:
         document["dropout"] = self.prompt_dropout
         if self.task == SINGLE:
             del document["task"]  # as it was before there was another
+        if not self.merge:
+            del document["merge"], document["merge_attention"]
         plain: dict[str, Any] = json.loads(json.dumps(document))  # backbone_args may hold tuples
         return plain
 
@@ -413,6 +423,8 @@ def _with_nearest(unknown: Sequence[str], known: Iterable[str]) -> str:
 
 
 def _typed(key: str, value: Any, declared: str) -> Any:
+    if key == "merge":
+        return merge_setting(value)
     if key in PATHS and isinstance(value, str | Path):
         return Path(value)
     if "float" in declared and isinstance(value, int) and not isinstance(value, bool):

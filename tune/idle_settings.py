@@ -85,6 +85,7 @@ _RULES = (
         _trained,
         "trainings; linear is solved at once",
     ),
+    _Rule("merge_attention", lambda run: bool(run.get("merge")), "trainings with merge"),
     _Rule("crop_scale", lambda run: run["augment"] == "crop", "augment crop"),
 )
 

@@ -42,7 +42,7 @@ TABLE: dict[str, str] = {
     "tune": "backbones checkpoints formats images",
     "tune.backbone": "backbones checkpoints formats images paths",
     "tune.data": "arrow_files datasets images paths",
-    "tune.methods": "tune tune.backbone formats scores",
+    "tune.methods": "tune tune.backbone backbones formats scores",
     "tune.foreign_tensors": "checkpoints formats",
     "tune.peft_adapters": "tune.foreign_tensors checkpoints formats",
     "tune.importers": "tune.backbone tune.foreign_tensors tune.peft_adapters checkpoints formats images",
@@ -50,7 +50,8 @@ TABLE: dict[str, str] = {
     "tune.training": "tune tune.data tune.methods tune.probe formats images scores",
     "tune.burstiness": "tune.backbone tune.data tune.methods formats images",
     "tune.training_page": "tune.data tune.training images pages scores",
-    "tune.phases": "tune tune.burstiness tune.data tune.methods tune.probe tune.training formats images scores",
+    "tune.phases": "tune tune.burstiness tune.data tune.methods tune.probe tune.training backbones formats images"
+    " scores",
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training tune.training_page backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",

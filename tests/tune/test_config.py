@@ -190,6 +190,7 @@ def test_every_number_has_a_range():
     free = {"backbone", "backbone_args", "weights", "name", "full_data", "device", "compile"}
     free |= {"skip_broken", "strict", "columns", "allow_chance", "allow_outside"}
     free |= {"budget", "lora_targets"}  # texts, read by `auto.budget` and `lora_targets`
+    free |= {"merge"}  # read by `backbones.merge_schedule`
     assert {f.name for f in fields(TuneConfig)} == ranged | set(module._CHOICES) | free
 
 
@@ -218,6 +219,7 @@ def test_what_decides_the_result_is_written_down():
     document = config.to_json()
     free = {"weights", "name", "full_data", "device", "compile", "accumulate", "allow_outside"}
     free |= {"allow_chance", "skip_broken", "strict", "columns"}
+    free |= {"merge", "merge_attention"}  # where nothing is merged
     free |= {"task"}  # of one label an image it is as if there were no other; see `to_json`
     assert {f.name for f in fields(TuneConfig)} - set(document) == free
     assert None not in (document["lr"], document["lr_head"], document["dropout"])

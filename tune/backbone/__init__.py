@@ -4,7 +4,6 @@
 - `filled_model`: tensors put into it, all or none.
 - `hub_weights`: timm's own weights: the cache, the hub, and one line without a network.
 - `low_rank_linear`: a frozen linear with a low-rank product beside it.
-- `patch_grid`: an input size is a whole number of patches.
 - `positions`: a grid of positions resized as its publisher does.
 - `prefix_forward`: the training forward: prompts as key/value prefixes.
 - `published_model`: what a publisher's model does otherwise than timm's.
@@ -12,4 +11,5 @@
 - `spec_from_timm`: a model, described, or refused by feature.
 - `timm_backbone`: created by name, frozen, with hub weights or a file.
 - `timm_classes`: those that older releases of timm keep elsewhere, or lack.
+- `token_merging`: similar tokens become one, after Bolya et al.
 """

@@ -17,36 +17,59 @@ from torch.nn import functional as F
 from .low_rank_linear import linear_rows
 from .reference import embed, features, final
 from .timm_classes import Attention
+from .token_merging import match_tokens, merge_rows, size_bias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["fast_features", "prefix_block", "prefix_keys_values"]
+    from vptkit.backbones.merge_schedule import TokenMerging
+
+__all__ = ["fast_features", "mlp_added", "prefix_attention", "prefix_keys_values"]
 
 
 def fast_features(
-    model: Any, pixels: Tensor, prompts: Sequence[Tensor], insert: str, pool: str, norm: str
+    model: Any,
+    pixels: Tensor,
+    prompts: Sequence[Tensor],
+    insert: str,
+    pool: str,
+    norm: str,
+    merging: TokenMerging | None = None,
 ) -> Tensor:
     """As `reference.features`, for less work; same arguments, same result."""
     if insert == "shallow" or not all(map(_is_plain, model.blocks)):
-        return features(model, pixels, prompts, insert, pool, norm)
+        return features(model, pixels, prompts, insert, pool, norm, merging=merging)
     z = embed(model, pixels)  # [B, T, d]
-    blocks = list(model.blocks)
+    blocks, k = list(model.blocks), model.num_prefix_tokens
+    size: Tensor | None = None  # all ones until something is merged
     for i, block in enumerate(blocks[:-1]):
-        z = prefix_block(block, z, prompts[i] if prompts else None)
-    prompt = prompts[-1] if prompts else None
-    if pool == "token":  # only the class row is read
-        z = prefix_block(blocks[-1], z, prompt, queries=1)  # [B, 1, d]
-    elif pool == "avg_prompts" and prompt is not None:  # the prompts' outputs are read
-        z = torch.cat([z, prompt.expand(len(z), -1, -1)], dim=1)
-        z = blocks[-1](z)  # [B, T + m, d], prompts last
-    else:
-        z = prefix_block(blocks[-1], z, prompt)
-    return final(model, z, model.num_prefix_tokens, pool, norm)
+        z, keys = prefix_attention(
+            block, z, prompts[i] if prompts else None, bias=_bias(size, merging)
+        )
+        if merging is not None and (r := merging.schedule[i]):
+            size = z.new_ones(z.shape[:2]) if size is None else size
+            z, size = merge_rows(z, size, match_tokens(keys, k, r))
+        z = mlp_added(block, z)
+    prompt, bias = prompts[-1] if prompts else None, _bias(size, merging)
+    if pool == "avg_prompts" and prompt is not None:  # the prompts' outputs are read
+        m, z = len(prompt), torch.cat([z, prompt.expand(len(z), -1, -1)], dim=1)
+        bias = None if bias is None else F.pad(bias, (0, m))
+        size = None if size is None else F.pad(size, (0, m), value=1.0)
+        z, _ = prefix_attention(blocks[-1], z, bias=bias)  # [B, T + m, d], prompts last
+    else:  # of pool "token" only the class row is read
+        z, _ = prefix_attention(blocks[-1], z, prompt, 1 if pool == "token" else None, bias)
+    return final(model, mlp_added(blocks[-1], z), k, pool, norm, size)
+
+
+def _bias(size: Tensor | None, merging: TokenMerging | None) -> Tensor | None:
+    """Of the keys' logits, where tokens were merged and attention is proportional."""
+    if merging is None or size is None or not merging.proportional:
+        return None
+    return size_bias(size)
 
 
 def _is_plain(block: Any) -> bool:
-    """Whether `prefix_block` knows the block: pre-norm, nothing between qkv and proj."""
+    """Whether `prefix_attention` knows the block: pre-norm, nothing between qkv and proj."""
     return (
         type(block) is Block
         and type(block.attn) is Attention
@@ -73,19 +96,24 @@ def prefix_keys_values(block: Any, prompt: Tensor) -> tuple[Tensor, Tensor]:
     return keys, values
 
 
-def prefix_block(
-    block: Any, z: Tensor, prompt: Tensor | None = None, queries: int | None = None
-) -> Tensor:
-    """One timm block whose prompts are keys and values only.
+def prefix_attention(
+    block: Any,
+    z: Tensor,
+    prompt: Tensor | None = None,
+    queries: int | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The first half of a timm block, whose prompts are keys and values only.
 
     Args:
         block: a timm `Block` with plain attention.
         z: [B, T, d]
         prompt: [m, d], or None.
         queries: compute only this many rows, the first ones.
+        bias: on the logits of the keys of z, [B, 1, 1, T]; those of prompts get none.
 
     Returns:
-        [B, T, d], or [B, queries, d].
+        z and its attention's sum, [B, T, d] or [B, queries, d], and the keys of z [B, h, T, e].
     """
     attn = block.attn
     heads, d = attn.num_heads, z.shape[-1]
@@ -100,10 +128,17 @@ def prefix_block(
         z = z[:, :queries]
         q = split(linear_rows(attn.qkv, x[:, :queries], slice(d)))
         k, v = (split(rows) for rows in linear_rows(attn.qkv, x, slice(d, None)).chunk(2, dim=-1))
+    keys = k
     if prompt is not None:
         k_p, v_p = (split(rows[None]) for rows in prefix_keys_values(block, prompt))  # [1, h, m, e]
         k = torch.cat([k_p.expand(len(z), -1, -1, -1), k], dim=2)  # [B, h, m + T, e]
         v = torch.cat([v_p.expand(len(z), -1, -1, -1), v], dim=2)
-    a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, t, d]
-    z = z + block.ls1(attn.proj(a))
+    if bias is not None:
+        bias = F.pad(bias, (k.shape[2] - keys.shape[2], 0)).to(q.dtype)  # prompts stand in front
+    a = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # [B, h, t, e]
+    return z + block.ls1(attn.proj(a.transpose(1, 2).flatten(2))), keys
+
+
+def mlp_added(block: Any, z: Tensor) -> Tensor:
+    """The second half of a timm block: [B, t, d] → [B, t, d]."""
     return cast("Tensor", z + block.ls2(block.mlp(block.norm2(z))))

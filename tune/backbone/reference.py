@@ -6,7 +6,8 @@
     3. tuned LayerNorm parameters replace the backbone's (`apply_layer_norms`), weight deltas and
        scales change its other tensors: diag(out) (W + b a) diag(in) (`with_weight_deltas`)
     4. learned keys and values (`prefix.*`) stand among the keys and values of a block's attention,
-       behind any norm and rotation of keys, and are scaled as all keys are
+       behind any norm and rotation of keys, and are scaled as all keys are; tokens may be merged
+       between a block's attention and its MLP (`token_merging`)
     5. pool: the class token, the mean over patches, both side by side, the mean over all but the
        class token, or the model's own attention pooling over the image's tokens
     6. the final norm stands before or after the pool; of two halves it takes each by itself
@@ -37,12 +38,22 @@ from vptkit.images.preprocess import normalize
 
 from .spec_from_timm import spec_from_model
 from .timm_backbone import checked_weights
+from .token_merging import (
+    attention_by_size,
+    match_tokens,
+    mean_by_size,
+    merge_rows,
+    silent,
+    size_bias,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from vptkit.backbones.merge_schedule import TokenMerging
 
 __all__ = [
     "adapter_logits",
@@ -51,6 +62,7 @@ __all__ = [
     "embed",
     "features",
     "final",
+    "merging_block",
     "reading_features",
     "reference_answers",
     "reference_logits",
@@ -148,6 +160,7 @@ def features(
     norm: str,
     *,
     learned: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+    merging: TokenMerging | None = None,
 ) -> Tensor:
     """The pooled vector that the head sees.
 
@@ -157,11 +170,13 @@ def features(
         prompts: [m, d] each; L of them if insert is "deep", one if "shallow", else none.
         insert, pool, norm: as in the adapter file.
         learned: block → its learned keys and values [n, h e].
+        merging: how blocks merge tokens.
 
     Returns:
         [B, d]; [B, 2 d] of pool "token+avg".
     """
     z = embed(model, pixels)  # [B, T, d]
+    size = None if merging is None else z.new_ones(z.shape[:2])  # of the image's tokens
     k = model.num_prefix_tokens
     m = len(prompts[0]) if prompts else 0
 
@@ -176,13 +191,55 @@ def features(
         if insert == "deep":
             z = joined(z, prompts[i])
         with with_learned_prefix(model.blocks[i], (learned or {}).get(i)):
-            z = call_block(model, i, z, m)
+            if merging is None or size is None:
+                z = call_block(model, i, z, m)
+            else:
+                z, size = merging_block(model, i, z, size, merging, m)
         if insert == "deep" and i < last:
             z = torch.cat([z[:, :k], z[:, k + m :]], dim=1)  # [B, T, d]
-    return final(model, z, k + m if insert != "none" else k, pool, norm)
+    if size is not None:
+        size = torch.cat([size[:, :k], size.new_ones(len(z), m), size[:, k:]], dim=1)
+    return final(model, z, k + m if insert != "none" else k, pool, norm, size)
 
 
-def final(model: Any, z: Tensor, patches_from: int, pool: str, norm: str) -> Tensor:
+def merging_block(
+    model: Any, i: int, z: Tensor, size: Tensor, merging: TokenMerging, prompts: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Timm's own block i, its attention first, then its MLP; between both, tokens are merged.
+
+    Args:
+        model: a timm Vision Transformer.
+        i: which block.
+        z: [B, prefix + m + N_i, d]
+        size: of the image's tokens, [B, prefix + N_i].
+        merging: r of each block, and whether attention is proportional.
+        prompts: m, how many rows behind the prefix tokens are prompts.
+
+    Returns:
+        [B, prefix + m + N_i - r, d] and [B, prefix + N_i - r]
+    """
+    block, k, r = model.blocks[i], model.num_prefix_tokens, merging.schedule[i]
+
+    def image_rows(x: Tensor, dim: int) -> Tensor:
+        parts = x.narrow(dim, 0, k), x.narrow(dim, k + prompts, x.shape[dim] - k - prompts)
+        return torch.cat(parts, dim=dim)
+
+    bias = None
+    if merging.proportional:
+        bias = size_bias(torch.cat([size[:, :k], size.new_ones(len(z), prompts), size[:, k:]], 1))
+    with attention_by_size(block, bias) as keys, silent(block, "mlp"):
+        z = call_block(model, i, z, prompts)
+    if r:
+        matching = match_tokens(image_rows(keys[0], 2), k, r)
+        rows, size = merge_rows(image_rows(z, 1), size, matching)
+        z = torch.cat([rows[:, :k], z[:, k : k + prompts], rows[:, k:]], dim=1)
+    with silent(block, "attn"):
+        return call_block(model, i, z, prompts), size
+
+
+def final(
+    model: Any, z: Tensor, patches_from: int, pool: str, norm: str, size: Tensor | None = None
+) -> Tensor:
     """Pool and final norm.
 
     Args:
@@ -190,10 +247,17 @@ def final(model: Any, z: Tensor, patches_from: int, pool: str, norm: str) -> Ten
         z: [B, tokens, d] behind the last block.
         patches_from: index of the first patch token.
         pool, norm: as in the adapter file.
+        size: how much each token weighs in a mean, [B, tokens]; None: all as much.
 
     Returns:
         [B, d]; [B, 2 d] of pool "token+avg".
     """
+
+    def mean_from(first: int) -> Tensor:
+        if size is None:
+            return z[:, first:].mean(dim=1)
+        return mean_by_size(z[:, first:], size[:, first:])
+
     final_norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
     k = model.num_prefix_tokens
     if norm == "before_pool":
@@ -201,15 +265,15 @@ def final(model: Any, z: Tensor, patches_from: int, pool: str, norm: str) -> Ten
     if pool == "token":
         f = z[:, 0]
     elif pool == "avg":
-        f = z[:, patches_from:].mean(dim=1)
+        f = mean_from(patches_from)
     elif pool == "token+avg":
-        f = torch.stack([z[:, 0], z[:, patches_from:].mean(dim=1)], dim=1)  # [B, 2, d]
+        f = torch.stack([z[:, 0], mean_from(patches_from)], dim=1)  # [B, 2, d]
     elif pool == "map":  # over the image's tokens; Eva's pool takes the prefix tokens along
         whole = _is(model, Eva) or getattr(model, "pool_include_prefix", False)
         rows = z[:, patches_from:]
         f = model.attn_pool(torch.cat([z[:, :k], rows], dim=1) if whole else rows)
     else:  # avg_prompts
-        f = z[:, int(model.cls_token is not None) :].mean(dim=1)
+        f = mean_from(int(model.cls_token is not None))
     return (final_norm(f) if norm == "after_pool" else f).flatten(1)
 
 
@@ -334,6 +398,7 @@ def adapter_logits(
                 for name, keys in adapter.tensors.items()
                 if name.startswith("prefix.") and name.endswith(".keys")
             },
+            merging=adapter.merging,
         )
     head = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
     return F.linear(f, tensor(head[0]), tensor(head[1]))

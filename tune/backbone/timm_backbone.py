@@ -29,7 +29,6 @@ from vptkit.shown_text import tell_once
 
 from .filled_model import UNBUILDABLE, fill, shapes_of
 from .hub_weights import model_of_hub, weights_origin
-from .patch_grid import require_whole_patches
 from .published_model import followed, line_of, take_pixels, way_of_positions, with_norm_eps
 from .spec_from_timm import spec_from_model, weights_from_model
 
@@ -50,6 +49,7 @@ __all__ = [
     "described_weights",
     "load_backbone",
     "preprocess_of",
+    "require_whole_patches",
 ]
 
 
@@ -263,3 +263,24 @@ def _require_model(
     reason = other_model(shapes_of(state), shapes_of(model.state_dict()), patch=patch)
     if reason is not None:
         raise BackboneError(f"{path}: {reason}")
+
+
+def require_whole_patches(spec: BackboneSpec, args: Mapping[str, Any]) -> None:
+    """Refuse a size that was asked for and is no multiple of the patch.
+
+    Some models are such by themselves (SigLIP's of 384 pixels): they stay as their authors trained them.
+
+    Args:
+        spec: of the backbone, with its patches.
+        args: of the backbone; nothing is asked without `img_size`.
+
+    Raises:
+        BackboneError: pixels at the edge would be in no patch; names the sizes below and above.
+    """
+    if "img_size" not in args:
+        return
+    for size, patch in zip(spec.image_size, spec.patch_size, strict=True):
+        if size % patch:
+            below = size // patch * patch
+            sizes = " or ".join(str(one) for one in (below, below + patch) if one)
+            raise BackboneError(f"image size: {size} is no multiple of the patch, {patch}: {sizes}")

@@ -106,7 +106,7 @@ def measure(
 
     Raises:
         VptkitError: whitening is not defined for this kind of block.
-        AdapterError: an adapter has no prompts.
+        AdapterError: an adapter has no prompts, or merges tokens.
     """
     moments = token_moments(model, batches(), tap)
     blocks = []
@@ -173,6 +173,11 @@ def mean_cosine(rows: Tensor) -> float | None:
 def _add_prompts(found: BlockTails, name: str, adapter: Adapter) -> None:
     if adapter.insert == "none":
         raise AdapterError(f"{name}: the adapter has no prompts (method {adapter.method})")
+    if adapter.merging is not None:
+        raise AdapterError(
+            f"{name}: the adapter was tuned with merged tokens, and what is measured here are all "
+            "tokens: pass one that was tuned without --merge"
+        )
     if adapter.insert == "shallow" and found.block > 0:
         return
     prompts = torch.from_numpy(adapter.prompts(found.block))

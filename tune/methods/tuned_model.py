@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vptkit.errors import VptkitError
+from vptkit.backbones.merge_schedule import (
+    TokenMerging,
+    merge_problems,
+    merge_schedule,
+    parse_merge,
+)
+from vptkit.errors import BackboneError, VptkitError
 from vptkit.formats.pooling import head_inputs, reads_class_token
 from vptkit.tune.backbone.prefix_forward import fast_features
 from vptkit.tune.lora_targets import targets_of
@@ -55,6 +61,7 @@ class Tuned(nn.Module):
         super().__init__()
         self.insert: Insert = config.insert if config.prompted else "none"
         self.pool, self.norm = pooling(spec, config)
+        self.merging = merging_of(spec, config, self.pool)
         self.layer_norms: LayerNorms | None = None
         if config.learns("ln"):
             self.layer_norms = LayerNorms(backbone, norm_names(spec, self.pool))
@@ -108,7 +115,9 @@ class Tuned(nn.Module):
 
     def _computed(self, pixels: Tensor, prompts: list[Tensor], insert: Insert) -> Tensor:
         with self.autocast():
-            f = self.compute(self.backbone, pixels, prompts, insert, self.pool, self.norm)
+            f = self.compute(
+                self.backbone, pixels, prompts, insert, self.pool, self.norm, self.merging
+            )
         return f.to(self.head.weight.dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -146,6 +155,22 @@ def pooling(spec: BackboneSpec, config: TuneConfig) -> tuple[Pool, Norm]:
         raise VptkitError("pool is map, but the backbone has no attention pooling: pass --pool avg")
     native: Norm = "after_pool" if spec.final_norm == "fc_norm" else "before_pool"
     return pool, native if config.norm == "model" else config.norm
+
+
+def merging_of(spec: BackboneSpec, config: TuneConfig, pool: Pool) -> TokenMerging | None:
+    """How tokens are merged while this adapter learns, and whenever it is used.
+
+    Raises:
+        BackboneError: the backbone has a feature with which that is not known, by its name.
+        VptkitError: the schedule is not one for it.
+    """
+    if not config.merge:
+        return None
+    asked = parse_merge(str(config.merge))
+    found = TokenMerging(schedule=merge_schedule(asked, spec), attention=config.merge_attention)
+    if problems := merge_problems(found, spec, pool):
+        raise BackboneError(f"{config.backbone}: {'; '.join(problems)}; or leave --merge away")
+    return found if found.merged else None
 
 
 def prompt_config(config: TuneConfig) -> PromptConfig:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from vptkit.errors import VptkitError
-from vptkit.tune.backbone.reference import call_block, embed
+from vptkit.tune.backbone.reference import call_block, embed, merging_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from vptkit.backbones.merge_schedule import TokenMerging
 
 __all__ = ["Moments", "Whitening", "query_key_weights", "token_moments", "whitening"]
 
@@ -68,7 +70,10 @@ class Whitening:
 
 @torch.no_grad()
 def token_moments(
-    model: Any, batches: Iterable[Tensor], tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1"
+    model: Any,
+    batches: Iterable[Tensor],
+    tap: Literal["pre_ln1", "post_ln1"] = "pre_ln1",
+    merging: TokenMerging | None = None,
 ) -> list[Moments]:
     """Moments of the tokens entering each block, streamed in float64; no prompts inserted.
 
@@ -76,6 +81,7 @@ def token_moments(
         model: a frozen timm Vision Transformer in evaluation mode.
         batches: normalised pixels, float [B, 3, H, W] each.
         tap: the block's input, or its first LayerNorm's output.
+        merging: how blocks merge tokens; a merged token counts once.
 
     Returns:
         One `Moments` per block.
@@ -85,6 +91,7 @@ def token_moments(
     images = 0
     for pixels in batches:
         z = embed(model, pixels)
+        size = z.new_ones(z.shape[:2])
         images += len(z)
         for i, block in enumerate(model.blocks):
             require_one_attention(block)
@@ -97,10 +104,12 @@ def token_moments(
             else:
                 sums[i] += second
                 tokens[i] += total
-            z = call_block(model, i, z)
-    rows_seen = images * tokens[0].shape[0]
+            if merging is None:
+                z = call_block(model, i, z)
+            else:
+                z, size = merging_block(model, i, z, size, merging)
     return [
-        Moments(second / rows_seen, total / images, rows_seen)
+        Moments(second / (images * len(total)), total / images, images * len(total))
         for second, total in zip(sums, tokens, strict=True)
     ]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vptkit.tune.methods.tuned_model import Tuned, wants_whitening
+from vptkit.tune.methods.tuned_model import Tuned, merging_of, pooling, wants_whitening
 from vptkit.tune.training.checkpoint import restore_parameters
 from vptkit.tune.training.device import choose_device, place
 
@@ -68,9 +68,10 @@ def new_model(
     matrices = None
     if wants_whitening(config):
         if kept is None:
-            train = training.sets["train"]
-            found = whitening_matrices(backbone, train, config, bursts=bursts)
-            matrices, state.whitening = found
+            merging = merging_of(spec, config, pooling(spec, config)[0])
+            matrices, state.whitening = whitening_matrices(
+                backbone, training.sets["train"], config, merging, bursts=bursts
+            )
         else:  # the checkpoint holds what became of them
             matrices = [torch.zeros(spec.width, spec.width)] * spec.depth
     tuned = Tuned(backbone, spec, config, len(training.identity["labels"]), matrices)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from vptkit.backbones.merge_schedule import TokenMerging
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
 
@@ -27,7 +28,12 @@ _BURSTS = 8  # images: a million numbers a block
 
 
 def whitening_matrices(
-    backbone: Any, data: DataSet, config: TuneConfig, *, bursts: bool = True
+    backbone: Any,
+    data: DataSet,
+    config: TuneConfig,
+    merging: TokenMerging | None = None,
+    *,
+    bursts: bool = True,
 ) -> tuple[list[Tensor], list[dict[str, Any]]]:
     """W for each block from random training images (evaluation transform, no prompts).
 
@@ -35,6 +41,7 @@ def whitening_matrices(
         backbone: the frozen timm model.
         data: the training split.
         config: `whiten_images`, `whiten_floor`, `tap`, `compat`, `insert` and the seed.
+        merging: how the run merges tokens.
         bursts: measure the burstiness, too, on some of the images.
 
     Returns:
@@ -54,7 +61,7 @@ def whitening_matrices(
 
     released = config.compat == "released"
     shallow = config.insert == "shallow"
-    moments = token_moments(backbone, batches(chosen), config.tap)
+    moments = token_moments(backbone, batches(chosen), config.tap, merging)
     results = [
         whitening(
             block.attn,

@@ -30,6 +30,7 @@ from vptkit.tune.data.reading_pass import (
     without_broken,
 )
 from vptkit.tune.data.splits import FEWEST, data_digest, load_splits, splits_line
+from vptkit.tune.methods.tuned_model import merging_of, pooling
 from vptkit.tune.training.distributed import leads, share
 from vptkit.tune.training.run_files import require_free
 
@@ -136,7 +137,8 @@ def load_run(request: RunRequest) -> RunInputs:
     Raises:
         OutputError: files are there that the run would overwrite, or none can be written.
         DataError: the images are not there, or too few.
-        BackboneError: timm does not know the backbone, or its weights do not fit.
+        BackboneError: timm does not know the backbone, its weights do not fit, or it cannot merge
+            tokens, and is asked to.
     """
     config, files = request.config, request.files
     there = request.resume and not request.force and files.adapter.is_file()
@@ -154,6 +156,9 @@ def load_run(request: RunRequest) -> RunInputs:
     loaded = load_backbone(config.backbone, config.backbone_args, config.weights)
     model = loaded.model
     spec = spec_from_model(model, config.backbone)
+    merging_of(
+        spec, config, pooling(spec, config)[0]
+    )  # refuses what cannot be, before images are read
     preprocess = preprocess_of(model)
     reference = BackboneRef(
         name=config.backbone,

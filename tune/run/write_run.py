@@ -187,6 +187,7 @@ def _adapter(
         },
         tensors=_learned(tuned) | _thresholds(chosen),
         task=config.task,
+        merging=tuned.merging,
     )
 
 

@@ -1,9 +1,9 @@
-"""The adapter file, format `vptkit.adapter/1` to `/3`: the tuned numbers and what they mean.
+"""The adapter file, format `vptkit.adapter/1` to `/4`: the tuned numbers and what they mean.
 
 One safetensors file with one metadata key, `vptkit`, that holds canonical JSON; equal adapters are
 equal bytes. Version 2 is what has weight deltas (`weight_deltas`) or learned keys and values
-(`Adapter.learned_prefix`), version 3 what has a task (`multilabel`) and thresholds: what a reader of an
-earlier version would not know. All are read. What the numbers mean is in
+(`Adapter.learned_prefix`), version 3 what has a task (`multilabel`) and thresholds, version 4 what merges
+tokens (`Adapter.merging`): what a reader of an earlier version would not know. All are read. What the numbers mean is in
 `vptkit.tune.backbone.reference`.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vptkit.backbones.merge_schedule import MERGE, TokenMerging, merge_problems
 from vptkit.backbones.timm_arguments import require_timm_arguments, require_timm_name
 from vptkit.errors import AdapterError, BackboneError
 from vptkit.images.preprocess import Preprocess
@@ -35,7 +36,7 @@ from vptkit.strict_json import canonical_json, parse_json
 
 from .backbone_spec import BackboneSpec
 from .backbone_weights import attention_branches, norm_shapes
-from .manifest_schema import CLASSES, DIGEST, MULTILABEL, NAME, NOTES, PROMPTS, SINGLE
+from .manifest_schema import CLASSES, DIGEST, MULTILABEL, NAME, NOTES, PROMPTS, SINGLE, TASKS
 from .pooling import POOLS, head_inputs, reads_class_token
 from .tensor_file import parse_tensor_file, read_tensor_file, write_tensors
 from .weight_deltas import delta_problems, delta_shapes, is_delta, weight_deltas
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT",
     "FORMAT_WITH_DELTAS",
+    "FORMAT_WITH_MERGING",
     "FORMAT_WITH_TASK",
     "THRESHOLDS",
     "Adapter",
@@ -69,8 +71,9 @@ __all__ = [
 FORMAT = "vptkit.adapter/1"
 FORMAT_WITH_DELTAS = "vptkit.adapter/2"
 FORMAT_WITH_TASK = "vptkit.adapter/3"
+FORMAT_WITH_MERGING = "vptkit.adapter/4"
 THRESHOLDS = "head.thresholds"
-_FORMATS = (FORMAT, FORMAT_WITH_DELTAS, FORMAT_WITH_TASK)
+_FORMATS = (FORMAT, FORMAT_WITH_DELTAS, FORMAT_WITH_TASK, FORMAT_WITH_MERGING)
 # Kinds of the fields; what they mean together is checked by `_validate` and by who reads them.
 _FIELDS: Mapping[str, Kind] = {
     "format": choice(*_FORMATS),
@@ -87,6 +90,7 @@ _FIELDS: Mapping[str, Kind] = {
 }
 _FIELDS_OF = dict.fromkeys(_FORMATS, _FIELDS)
 _FIELDS_OF[FORMAT_WITH_TASK] = {**_FIELDS, "task": choice(MULTILABEL)}
+_FIELDS_OF[FORMAT_WITH_MERGING] = {**_FIELDS, "task": choice(*TASKS), "merge": MERGE}
 _DOCUMENTS = {version: record(fields) for version, fields in _FIELDS_OF.items()}
 _MOST_BYTES = 2**30  # of an adapter file; most have less than a thousandth of it
 _TYPES_OF = {
@@ -180,6 +184,7 @@ class Adapter:
         task: "single": an image has one label, and the probabilities are a softmax over the logits.
             "multilabel": any number of labels, each with a probability of its own, the logistic
             function (sigmoid) of its logit. A temperature is in the head already, in both.
+        merging: how the blocks merge tokens (ToMe), for which the rest was tuned; None: not at all.
     """
 
     name: str
@@ -194,6 +199,7 @@ class Adapter:
     train: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     task: Task = SINGLE
+    merging: TokenMerging | None = None
 
     @property
     def thresholds(self) -> NDArray[np.float32] | None:
@@ -203,7 +209,8 @@ class Adapter:
     def without_prompts(self) -> Adapter:
         """The same adapter as a linear probe; a mean over prompts becomes one over patches.
 
-        LayerNorms, weight deltas and learned keys and values go too: what is left is the backbone and a head.
+        LayerNorms, weight deltas, learned keys and values and merging go too: what is left is the
+        backbone and a head.
         """
         tensors = {
             name: value
@@ -216,6 +223,7 @@ class Adapter:
             prompt_length=0,
             pool="avg" if self.pool == "avg_prompts" else self.pool,
             tensors=tensors,
+            merging=None,
         )
 
     def prompts(self, i: int) -> NDArray[np.float64]:
@@ -253,6 +261,8 @@ class Adapter:
     @property
     def format(self) -> str:
         """Of the file: the first version that knows all that is in it."""
+        if self.merging is not None:
+            return FORMAT_WITH_MERGING
         if self.task != SINGLE:
             return FORMAT_WITH_TASK
         return FORMAT_WITH_DELTAS if any(map(_is_of_version_2, self.tensors)) else FORMAT
@@ -275,9 +285,11 @@ class Adapter:
 
     def to_json(self) -> dict[str, Any]:
         """The metadata document."""
-        task = {} if self.task == SINGLE else {"task": self.task}
+        later: dict[str, Any] = {} if self.task == SINGLE else {"task": self.task}
+        if self.merging is not None:
+            later = {"task": self.task, "merge": self.merging.to_json()}
         return {
-            **task,
+            **later,
             "format": self.format,
             "name": self.name,
             "backbone": self.backbone.to_json(),
@@ -396,7 +408,13 @@ def _adapter_from_json(document: dict[str, Any], tensors: dict[str, NDArray[Any]
         train=dict(document["train"]),
         tensors=tensors,
         task=document.get("task", SINGLE),
+        merging=_merging_of(document),
     )
+
+
+def _merging_of(document: Mapping[str, Any]) -> TokenMerging | None:
+    merge = document.get("merge")
+    return None if merge is None else TokenMerging.from_json(merge, "metadata", AdapterError)
 
 
 def _validate(where: str, adapter: Adapter) -> None:
@@ -427,10 +445,25 @@ def _field_problems(adapter: Adapter) -> list[str]:
         problems.append(f"pool is {adapter.pool!r}, but the backbone has no class token")
     if spec is not None and adapter.pool == "map" and spec.attention_pool is None:
         problems.append("pool is 'map', but the backbone has no attention pooling")
+    problems += _merging_problems(adapter)
     fewest, told = (2, "two different names") if adapter.task == SINGLE else (1, "one, each once")
     if len(set(adapter.labels)) != len(adapter.labels) or len(adapter.labels) < fewest:
         problems.append(f"labels must be at least {told}, found {adapter.labels}")
     return problems
+
+
+def _merging_problems(adapter: Adapter) -> list[str]:
+    """What a schedule says that the backbone, or the shape of the adapter, cannot."""
+    merging, spec = adapter.merging, adapter.backbone.spec
+    if merging is None:
+        return []
+    if not merging.merged:
+        return ["merge has a schedule that merges nothing: such an adapter has no merge"]
+    if spec is not None:
+        return merge_problems(merging, spec, adapter.pool)
+    blocks = len(_prompt_sites(adapter)) if adapter.insert == "deep" else len(merging.schedule)
+    found = len(merging.schedule)
+    return [] if found == blocks else [f"merge has {found} numbers, expected one a block: {blocks}"]
 
 
 def _tensor_problems(adapter: Adapter) -> list[str]:

@@ -10,9 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from vptkit.backbones.merge_schedule import TokenMerging  # noqa: E402
 from vptkit.formats.pooling import head_inputs, reads_class_token  # noqa: E402
 from vptkit.tune.backbone import prefix_forward  # noqa: E402
-from vptkit.tune.backbone.prefix_forward import fast_features, prefix_block  # noqa: E402
+from vptkit.tune.backbone.prefix_forward import fast_features, mlp_added, prefix_attention  # noqa: E402
 from vptkit.tune.backbone.reference import features  # noqa: E402
 
 TOLERANCE = 1e-10
@@ -40,7 +41,9 @@ CASES = [
 ]
 
 
-def differences(fast, model, insert: str, pool: str, norm: str, m: int = 3) -> tuple[float, float]:
+def differences(
+    fast, model, insert: str, pool: str, norm: str, m: int = 3, merging: TokenMerging | None = None
+) -> tuple[float, float]:
     """Largest relative difference between `fast` and the reference: (values, gradients)."""
     generator = torch.Generator().manual_seed(7)
     sites = {"deep": len(model.blocks), "shallow": 1, "none": 0}[insert]
@@ -53,7 +56,8 @@ def differences(fast, model, insert: str, pool: str, norm: str, m: int = 3) -> t
         leaves = [value.detach().requires_grad_(True) for value in inputs[: 1 + sites]]
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        f = function(model, leaves[0], leaves[1:], insert, pool, norm)
+        more = {} if merging is None else {"merging": merging}
+        f = function(model, leaves[0], leaves[1:], insert, pool, norm, **more)
         gradients = torch.autograd.grad(
             (f * ahead).sum(), [*leaves, *model.parameters()], allow_unused=True
         )
@@ -78,6 +82,48 @@ def test_values_and_all_gradients(make_vit, backbone, insert, pool, norm):
     assert gradient < TOLERANCE
 
 
+@pytest.mark.parametrize("attention", ["proportional", "plain"])
+@pytest.mark.parametrize(
+    ("backbone", "insert", "pool"),
+    [
+        ("plain", "deep", "token"),
+        ("plain", "deep", "avg_prompts"),
+        ("plain", "shallow", "avg"),
+        ("registers", "none", "token+avg"),
+        ("no class", "deep", "avg"),
+        ("distilled", "none", "token"),
+    ],
+)
+def test_merging_in_values_and_all_gradients(make_vit, backbone, insert, pool, attention):
+    model = make_vit(**{"depth": 4, **BACKBONES[backbone]}).double()
+    schedule = (3, 0, 2, 0)[-len(model.blocks) :]
+    merging = TokenMerging(schedule=schedule, attention=attention)
+    found = differences(fast_features, model, insert, pool, "before_pool", merging=merging)
+    assert max(found) < TOLERANCE
+
+
+def not_merging(model, pixels, prompts, insert, pool, norm, merging):
+    return fast_features(model, pixels, prompts, insert, pool, norm)
+
+
+def merging_plainly(model, pixels, prompts, insert, pool, norm, merging):
+    plain = TokenMerging(schedule=merging.schedule, attention="plain")
+    return fast_features(model, pixels, prompts, insert, pool, norm, plain)
+
+
+def merging_more(model, pixels, prompts, insert, pool, norm, merging):
+    more = TokenMerging(schedule=(merging.schedule[0] + 1, *merging.schedule[1:]))
+    return fast_features(model, pixels, prompts, insert, pool, norm, more)
+
+
+@pytest.mark.parametrize("pool", ["token", "avg", "avg_prompts"])
+@pytest.mark.parametrize("twin", [not_merging, merging_plainly, merging_more])
+def test_twins_that_merge_otherwise_fail(make_vit, twin, pool):
+    model, merging = make_vit(depth=4).double(), TokenMerging(schedule=(3, 0, 2, 0))
+    found = differences(twin, model, "deep", pool, "before_pool", merging=merging)
+    assert min(found) > 1e-6
+
+
 @pytest.mark.parametrize("m", [1, 7])
 def test_any_number_of_prompts(make_vit, m):
     model = make_vit().double()
@@ -87,10 +133,10 @@ def test_any_number_of_prompts(make_vit, m):
 def test_a_block_is_timms_block(make_vit):
     block = make_vit(init_values=0.3).double().blocks[1]
     z = torch.randn(2, 17, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(prefix_block(block, z), block(z), rtol=0, atol=1e-12)
-    torch.testing.assert_close(
-        prefix_block(block, z, queries=4), block(z)[:, :4], rtol=0, atol=1e-12
-    )
+    for queries in (None, 4):
+        own, keys = prefix_attention(block, z, queries=queries)
+        torch.testing.assert_close(mlp_added(block, own), block(z)[:, :queries], rtol=0, atol=1e-12)
+        assert keys.shape == (2, 2, 17, 16)
 
 
 class WithoutNorm:
@@ -140,19 +186,19 @@ def test_a_twin_without_gradient_fails(make_vit):
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
 def test_a_twin_that_skips_the_norm_of_prompts_fails(make_vit, monkeypatch, pool):
-    def twin(block, z, prompt=None, queries=None):
-        return prefix_block(WithoutNorm(block), z, prompt, queries)
+    def twin(block, *rest, **named):
+        return prefix_attention(WithoutNorm(block), *rest, **named)
 
-    monkeypatch.setattr(prefix_forward, "prefix_block", twin)
+    monkeypatch.setattr(prefix_forward, "prefix_attention", twin)
     model = make_vit().double()
     value, gradient = differences(fast_features, model, "deep", pool, "before_pool")
     assert min(value, gradient) > 1e-3
 
 
 def test_a_twin_that_reads_another_row_fails(make_vit, monkeypatch):
-    def twin(block, z, prompt=None, queries=None):
-        return prefix_block(block, z.flip(1) if queries else z, prompt, queries)
+    def twin(block, z, prompt=None, queries=None, bias=None):
+        return prefix_attention(block, z.flip(1) if queries else z, prompt, queries, bias)
 
-    monkeypatch.setattr(prefix_forward, "prefix_block", twin)
+    monkeypatch.setattr(prefix_forward, "prefix_attention", twin)
     model = make_vit().double()
     assert min(differences(fast_features, model, "deep", "token", "before_pool")) > 1e-3

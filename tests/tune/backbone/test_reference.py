@@ -10,12 +10,16 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from timm.models.vision_transformer import ResPostBlock  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from tests.support.merged_by_hand import merged_by_hand  # noqa: E402
+from vptkit.backbones.merge_schedule import TokenMerging  # noqa: E402
 from vptkit.errors import BackboneError  # noqa: E402
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter  # noqa: E402
 from vptkit.formats.backbone_weights import digest_of_weights  # noqa: E402
 from vptkit.images.preprocess import normalize  # noqa: E402
+from vptkit.tune.backbone import reference  # noqa: E402
 from vptkit.tune.backbone.reference import (  # noqa: E402
     adapter_logits,
     apply_layer_norms,
@@ -77,8 +81,11 @@ def test_the_wrong_place_of_the_norm_is_not_timm(make_vit):
 # ---- prompts, against a few lines of their own --------------------------------------------------
 
 
-def block_by_hand(weights, i: int, heads: int, z):
-    """One pre-norm block, [B, t, d] → [B, t, d], of nothing but matrices."""
+def block_by_hand(weights, i: int, heads: int, z, bias=0.0, merge=lambda keys, z: z):
+    """One pre-norm block, [B, t, d] → [B, t, d], of nothing but matrices.
+
+    bias is added to the logits [B, t, t]; merge makes of keys [B, t, d] and tokens those that the MLP sees.
+    """
     w = {k.removeprefix(f"blocks.{i}."): v for k, v in weights.items() if f"blocks.{i}." in k}
 
     def norm(x, name):
@@ -94,9 +101,10 @@ def block_by_hand(weights, i: int, heads: int, z):
     parts = []
     for h in range(heads):
         cut = slice(h * e, (h + 1) * e)
-        scores = q[..., cut] @ k[..., cut].transpose(1, 2) / math.sqrt(e)
+        scores = q[..., cut] @ k[..., cut].transpose(1, 2) / math.sqrt(e) + bias
         parts.append(scores.softmax(-1) @ v[..., cut])
     z = z + linear(torch.cat(parts, -1), "attn.proj") * w.get("ls1.gamma", 1.0)
+    z = merge(k, z)
     x = linear(norm(z, "norm2"), "mlp.fc1")
     x = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
     return z + linear(x, "mlp.fc2") * w.get("ls2.gamma", 1.0)
@@ -167,6 +175,71 @@ def test_the_order_of_prompts_does_not_matter(make_vit):
     turned = [p.flip(0) for p in prompts]
     same = features(model, pixels_of(), turned, "deep", "token", "before_pool")
     torch.testing.assert_close(same, good, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("attention", ["proportional", "plain"])
+@pytest.mark.parametrize("insert", ["deep", "shallow", "none"])
+@pytest.mark.parametrize("arguments", [{}, REGISTERS])
+def test_merging_by_hand(make_vit, arguments, insert, attention):
+    """Prompts take no part; class and registers stay; means weigh by size."""
+    model = make_vit(depth=3, **arguments).double()
+    k, m = model.num_prefix_tokens, 0 if insert == "none" else 3
+    prompts = prompts_of(model, sites={"deep": 3, "shallow": 1, "none": 0}[insert])
+    merging = TokenMerging(schedule=(3, 2, 0), attention=attention)
+    z = reference.embed(model, pixels_of())
+    size = np.ones((2, z.shape[1]))
+    for i, r in enumerate(merging.schedule):
+        if insert == "deep" or (insert == "shallow" and i == 0):
+            z = torch.cat([z[:, :k], prompts[i].expand(2, -1, -1), z[:, k:]], 1)
+        image = [*range(k), *range(k + m, z.shape[1])]
+
+        def merge(keys, z, image=image, r=r):
+            nonlocal size
+            rows = []
+            split = keys[:, image].reshape(2, len(image), 2, 16).transpose(1, 2)
+            for own, z_own, size_own in zip(split, z[:, image], size, strict=True):
+                rows.append(merged_by_hand(own.numpy(), z_own.numpy(), size_own, k, r))
+            size = np.stack([sizes for _, sizes in rows])
+            merged = torch.from_numpy(np.stack([tokens for tokens, _ in rows]))
+            return torch.cat([merged[:, :k], z[:, k : k + m], merged[:, k:]], 1)
+
+        bias = torch.zeros(2, 1, z.shape[1], dtype=torch.float64)
+        if attention == "proportional":
+            bias[:, 0, image] = torch.from_numpy(size).log()
+        z = block_by_hand(model.state_dict(), i, 2, z, bias, merge)
+        if insert == "deep" and i < 2:
+            z = torch.cat([z[:, :k], z[:, k + m :]], 1)
+    z, weight = model.norm(z), torch.from_numpy(size)[:, k:, None]
+    assert z.shape[1] == k + m + 16 - 5
+    assert weight.sum() == 2 * 16
+    patches, rest = (z[:, k + m :] * weight).sum(1), z[:, 1 : k + m].sum(1)
+    wanted = {"token": z[:, 0], "avg": patches / 16}
+    wanted["avg_prompts"] = (patches + rest) / (16 + k + m - 1)
+    for pool, f in wanted.items():
+        got = features(model, pixels_of(), prompts, insert, pool, "before_pool", merging=merging)
+        torch.testing.assert_close(got, f, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("vit_tiny_patch16_224", {"qk_norm": True, "init_values": 0.3}),
+        ("vit_tiny_patch16_224", {"block_fn": ResPostBlock}),
+        ("eva02_tiny_patch14_224", {"use_rot_pos_emb": False}),
+    ],
+)
+def test_a_block_in_two_halves_is_timms_block(make_vit, name, arguments):
+    """Norms of keys, LayerScale, norms behind the branches, another class of block."""
+    model = make_vit(name, **arguments).double()
+    z = reference.embed(model, pixels_of())
+    size = torch.ones(z.shape[:2], dtype=torch.float64)
+    merging = TokenMerging(schedule=(0, 0))
+    found, sizes = reference.merging_block(model, 0, z, size, merging)
+    torch.testing.assert_close(found, reference.call_block(model, 0, z), rtol=0, atol=1e-12)
+    assert torch.equal(size, sizes)
+    merged, sizes = reference.merging_block(model, 0, z, size, TokenMerging(schedule=(4, 0)))
+    assert merged.shape[1] == z.shape[1] - 4
+    assert sizes.sum() == size.sum()
 
 
 @pytest.mark.parametrize("twin", ["block", "kept", "position", "deep as shallow"])

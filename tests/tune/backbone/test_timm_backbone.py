@@ -6,6 +6,7 @@ import inspect
 import json
 import socket
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,11 @@ from vptkit.formats.bundle import write_manifest  # noqa: E402
 from vptkit.formats.tensor_file import read_tensor_file, write_tensors  # noqa: E402
 from vptkit.tune.backbone import timm_backbone  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import _MODELS, spec_from_model  # noqa: E402
-from vptkit.tune.backbone.timm_backbone import create_backbone, described_weights  # noqa: E402
+from vptkit.tune.backbone.timm_backbone import (  # noqa: E402
+    create_backbone,
+    described_weights,
+    require_whole_patches,
+)
 
 URL = "http://127.0.0.1:9/weights.pth"
 
@@ -199,3 +204,21 @@ def test_the_reference_checks_it_too(vptkit, forged, make_bundle, weights):
     write_tensors(path, tensors, ("vptkit", metadata["vptkit"]))
     with pytest.raises(AdapterError, match=r"ln\.blocks\.2\.norm1\.bias is not known"):
         reference_logits(path, weights, images)
+
+
+def _sized(size, patch):
+    return SimpleNamespace(image_size=(size, size), patch_size=(patch, patch))
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "told"),
+    [(100, 14, "100 is no multiple of the patch, 14: 98 or 112"), (9, 16, "9 .*, 16: 16$")],
+)
+def test_both_sizes_beside_it_are_named(size, patch, told):
+    with pytest.raises(BackboneError, match=told):
+        require_whole_patches(_sized(size, patch), {"img_size": size})
+
+
+def test_whole_patches_and_a_models_own_size_are_taken():
+    require_whole_patches(_sized(112, 14), {"img_size": 112})
+    require_whole_patches(_sized(384, 14), {})

@@ -224,14 +224,14 @@ def test_gradients_are_the_references(make_vit, arguments, insert, pool, norm):
 def test_prompts_that_bypass_the_tuned_norm_are_seen(make_vit, monkeypatch):
     """The broken twin: prefix keys and values from the backbone's own LN1."""
     model = make_vit().double()
-    real = prefix_forward.prefix_block
+    real = prefix_forward.prefix_attention
 
-    def broken(block, z, prompt=None, queries=None):
+    def broken(block, z, prompt=None, queries=None, bias=None):
         if prompt is None:
-            return real(block, z, prompt, queries)
+            return real(block, z, prompt, queries, bias)
         twin = copy.deepcopy(block).requires_grad_(requires_grad=False)
         twin.norm1 = Frozen(block.norm1, prompt)
-        return real(twin, z, prompt, queries)
+        return real(twin, z, prompt, queries, bias)
 
     class Frozen(torch.nn.Module):
         def __init__(self, norm, prompt):
@@ -245,7 +245,7 @@ def test_prompts_that_bypass_the_tuned_norm_are_seen(make_vit, monkeypatch):
             return self.norm(x)
 
     wanted = gradients(features, model, "deep", "token", "before_pool")
-    monkeypatch.setattr(prefix_forward, "prefix_block", broken)
+    monkeypatch.setattr(prefix_forward, "prefix_attention", broken)
     found = gradients(prefix_forward.fast_features, model, "deep", "token", "before_pool")
     found = {n: torch.zeros_like(wanted[n]) if g is None else g for n, g in found.items()}
     assert worst(found, wanted) > 1e-3

@@ -104,6 +104,16 @@ def test_settings_of_lora_can_be_swept_beside_other_methods():
     }
 
 
+def test_merging_can_be_swept():
+    lists = document({"method": ["ln"], "merge": [0, 8, "0,8,0"]}, tune={"backbone": "vit"})
+    spans = document(
+        {"method": ["ln"], "merge": {"low": 0, "high": 12, "steps": 3}}, tune={"backbone": "vit"}
+    )
+    for found, wanted in ((lists, [0, 8, "0,8,0"]), (spans, [0, 6, 12])):
+        sweep = sweep_from_mapping(found)
+        assert [sweep.config(number).merge for number in range(3)] == wanted
+
+
 def test_how_it_is_run_does_not_make_another_sweep():
     one = sweep_from_mapping(document(search={"cpus": 1, "retries": 1})).to_json()
     assert one == sweep_from_mapping(document(search={"cpus": 2, "gpus": 0.5})).to_json()

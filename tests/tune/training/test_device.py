@@ -182,7 +182,7 @@ def test_without_the_option_nothing_is_compiled(make_tuned, monkeypatch):
 
 
 COMPILED = {
-    "all": {"method": "ln+lora+bpt", "form": "bilinear", "epochs": 1},
+    "all": {"method": "ln+lora+bpt", "form": "bilinear", "epochs": 1, "merge": 4},
     "bpt": {"method": "bpt", "form": "bilinear", "epochs": 1},
     "ln": {"method": "ln", "epochs": 1},
     "lora": {"method": "lora", "epochs": 1},

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 RUNS: dict[str, dict[str, Any]] = {
-    "vpt": {"method": "vpt", "dropout": 0.3, "batch_size": 9},
+    "vpt": {"method": "vpt", "dropout": 0.3, "batch_size": 9, "merge": 4},
     "bpt": {
         "method": "bpt",
         "form": "bilinear",
@@ -43,7 +43,13 @@ RUNS: dict[str, dict[str, Any]] = {
         "lr_ln": 1e-2,
     },
     "lora": {"method": "lora", "lora_targets": "all", "accumulate": 2, "rescale": "all"},
-    "crop": {"method": "vpt", "insert": "shallow", "augment": "crop", "class_weights": "balanced"},
+    "crop": {
+        "method": "vpt",
+        "insert": "shallow",
+        "merge": 3,
+        "augment": "crop",
+        "class_weights": "balanced",
+    },
     "linear": {"method": "linear", "batch_size": 23},
 }
 # From the same start to the same bytes, but for rounding; the probe's own search is checked by "linear".

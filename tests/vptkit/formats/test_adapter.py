@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from tests.support.random_deltas import random_deltas
 from tests.support.strategies import CLASSES, Setup, build, random_adapter, specs
+from vptkit.backbones.merge_schedule import TokenMerging
 from vptkit.errors import AdapterError, BackboneError, OutputError
 from vptkit.formats.adapter import (
     FORMAT,
     FORMAT_WITH_DELTAS,
+    FORMAT_WITH_MERGING,
     FORMAT_WITH_TASK,
     THRESHOLDS,
     Adapter,
@@ -250,7 +252,7 @@ def test_metadata_that_is_not_an_object(tiny_adapter, document):
 # the header ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("found", ["vptkit.adapter/4", "vptkit.bundle/1", None, 1])
+@pytest.mark.parametrize("found", ["vptkit.adapter/5", "vptkit.bundle/1", None, 1])
 def test_an_unknown_format(tiny_adapter, found):
     with pytest.raises(AdapterError, match=f"format is {found!r}, this vptkit reads"):
         read_adapter(edited(tiny_adapter, format=found))
@@ -671,6 +673,52 @@ def test_a_task_and_its_thresholds_are_read_as_written(tmp_path, adapter, tiny_s
     assert found.without_prompts().task == MULTILABEL
     assert (adapter.task, adapter.thresholds, adapter.format) == (SINGLE, None, FORMAT)
     assert "task" not in adapter.to_json()  # so that the files of single labels stay as they were
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_merging_is_read_as_written(tmp_path, adapter, several):
+    merging = TokenMerging(schedule=(2, 0), attention="plain")
+    written = replace(multilabel(adapter) if several else adapter, merging=merging)
+    write_adapter(tmp_path / "m.safetensors", written)
+    found = read_adapter(tmp_path / "m.safetensors")
+    assert equal(found, written)
+    assert (found.merging, found.format) == (merging, FORMAT_WITH_MERGING)
+    assert found.task == (MULTILABEL if several else SINGLE)
+    assert found.without_prompts().merging is None
+    assert "merge" not in adapter.to_json()  # the files of others stay as they were
+
+
+@pytest.mark.parametrize(
+    ("merge", "message"),
+    [
+        (None, "merge is None"),
+        ([1, 0], "merge is"),
+        ({"schedule": [1, 0]}, "merge is"),
+        ({"schedule": [1, 0], "attention": "linear"}, "attention is 'linear'"),
+        ({"schedule": [1, -1], "attention": "plain"}, "-1"),
+        ({"schedule": [True, 0], "attention": "plain"}, "True"),
+        ({"schedule": [1.0, 0], "attention": "plain"}, "1.0"),
+        ({"schedule": [1, 0], "attention": "plain", "more": 1}, "more"),
+        ({"schedule": [0, 0], "attention": "plain"}, "merges nothing"),
+        ({"schedule": [0, 1], "attention": "plain"}, "last block"),
+        ({"schedule": [1, 1, 0], "attention": "plain"}, r"3 numbers.*2 blocks"),
+        ({"schedule": [0] * 513, "attention": "plain"}, "1 to 512"),
+        ({"schedule": [9, 0], "attention": "plain"}, "at most 3,0"),
+    ],
+)
+def test_merging_that_is_none(tmp_path, adapter, merge, message):
+    merging = TokenMerging(schedule=(2, 0), attention="plain")
+    path = tmp_path / "m.safetensors"
+    write_adapter(path, replace(adapter, merging=merging))
+    with pytest.raises(AdapterError, match=message):
+        read_adapter(edited(path, merge=merge))
+
+
+def test_merging_needs_its_format(tmp_path, adapter):
+    path = tmp_path / "m.safetensors"
+    write_adapter(path, replace(adapter, merging=TokenMerging(schedule=(2, 0))))
+    with pytest.raises(AdapterError, match=r"unknown \['merge', 'task'\]"):
+        read_adapter(edited(path, format=FORMAT))
 
 
 def test_one_label_is_enough_where_an_image_may_have_none(tmp_path, adapter):

@@ -38,7 +38,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "LayerNorms": "lr-ln cycles head-epochs ln-epochs",
         "Head": "head-init lr-head wd-head pool norm class-weights calibrate",
         "Training": "batch warmup clip patience select rescale refit-epochs augment crop-scale seed",
-        "Backbone": "positions",
+        "Backbone": "merge merge-attention positions",
         "Data": "task val-share test-share full-data columns skip-broken strict allow-outside",
         "Hardware": "precision accumulate compile threads",
         LAST_OPTIONS: "name golden pictures allow-chance",

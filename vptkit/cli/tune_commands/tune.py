@@ -104,6 +104,12 @@ def tune(
     compat: Annotated[Text, option("Whitening of the paper or as released [paper].")] = None,
     pool: Annotated[Text, option("token, avg, token+avg, avg_prompts, map [the model's].")] = None,
     norm: Annotated[Text, option("before_pool or after_pool [the model's].")] = None,
+    merge: Annotated[
+        Text, option("Tokens each block but the last merges, or of each: 0,0,8,8,… [0].")
+    ] = None,
+    merge_attention: Annotated[
+        Text, option("Merged tokens count by their patches, proportional, or plain [proportional].")
+    ] = None,
     epochs: Annotated[Int, option("Unless --cycles counts its own [20].")] = None,
     batch_size: Annotated[
         Int, option("Images a step [32; a sixth of fewer than 192].", "--batch", "--batch-size")

@@ -1,0 +1,108 @@
+"""One training step with merged tokens against one without, interleaved in one process (docs/results.md).
+
+AdamW's step included; random weights, which decide what is merged but not how much is computed.
+
+    python tests/benchmarks/merging_step_time.py [--model vit_tiny_patch16_224] [--batch 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import timm
+import torch
+from torch.nn import functional as F
+
+from vptkit.backbones.merge_schedule import TokenMerging, merge_schedule, tokens_of_blocks
+from vptkit.devices.probes.machine import detect_machine
+from vptkit.tune.backbone.prefix_forward import fast_features
+from vptkit.tune.backbone.spec_from_timm import spec_from_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MERGES = (
+    (0, "proportional"),
+    (8, "proportional"),
+    (12, "plain"),
+    (12, "proportional"),
+    (16, "proportional"),
+)
+
+
+def stepper(name: str, method: str, merge: int, attention: Any, batch: int) -> Callable[[], None]:
+    """A call that makes one training step."""
+    torch.manual_seed(0)
+    model: Any = timm.create_model(name, num_classes=0).eval().requires_grad_(requires_grad=False)
+    spec = spec_from_model(model, name)
+    merging = None
+    if merge:
+        merging = TokenMerging(schedule=merge_schedule(merge, spec), attention=attention)
+    prompts, learned = [], [p for n, p in model.named_parameters() if "norm" in n]
+    if method == "vpt":
+        learned = prompts = [torch.randn(20, spec.width) for _ in model.blocks]
+    for value in learned:
+        value.requires_grad_(requires_grad=True)
+    head = torch.nn.Linear(spec.width, 10)
+    optimizer = torch.optim.AdamW([*learned, *head.parameters()], lr=1e-3)
+    pixels, targets = torch.randn(batch, 3, 224, 224), torch.randint(10, (batch,))
+    insert = "deep" if prompts else "none"
+
+    def step() -> None:
+        f = fast_features(model, pixels, prompts, insert, "token", "before_pool", merging)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(head(f), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def multiply_accumulates(name: str, merge: int) -> float:
+    """Of the blocks' linears and attention products, forward, prompts not counted."""
+    model: Any = timm.create_model(name, num_classes=0)
+    spec = spec_from_model(model, name)
+    d, hidden = spec.width, spec.mlp_width
+    return sum(
+        t * 4 * d * d + 2 * t * t * d + rows * 2 * d * hidden
+        for t, rows in tokens_of_blocks(merge_schedule(merge, spec), spec)
+    )
+
+
+def main() -> None:
+    """Measure and print a markdown table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="vit_tiny_patch16_224")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=8)
+    args = parser.parse_args()
+    print(f"{args.model}, batch {args.batch}, {args.rounds} rounds, interleaved")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {detect_machine()}")
+    print(
+        "\n| method | r | attention | median ms | ÷ r = 0 [quartiles] | multiply-accumulates ÷ r = 0 |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
+    for method in ("ln", "vpt"):
+        steps = [stepper(args.model, method, *merge, args.batch) for merge in MERGES]
+        for step in steps:
+            step()
+        times = np.zeros((args.rounds, len(steps)))
+        for row in times:
+            for i, step in enumerate(steps):
+                begun = time.perf_counter()
+                step()
+                row[i] = 1000 * (time.perf_counter() - begun)
+        whole = multiply_accumulates(args.model, 0)
+        for i, (merge, attention) in enumerate(MERGES):
+            low, mid, high = np.percentile(times[:, i] / times[:, 0], [25, 50, 75])
+            share = multiply_accumulates(args.model, merge) / whole
+            print(
+                f"| {method} | {merge} | {attention if merge else '-'} | {np.median(times[:, i]):.0f} "
+                f"| {mid:.3f} [{low:.3f}, {high:.3f}] | {share:.3f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

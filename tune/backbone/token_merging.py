@@ -1,0 +1,189 @@
+"""Token merging (ToMe: Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023), defined.
+
+In each block but the last, behind the attention's residual sum and before the MLP, the r most
+similar pairs of tokens become one token each. With T image tokens, of which the first k are
+protected (class, distillation and register tokens), and their sizes s (how many patches each
+stands for, 1 at first):
+
+    m_i = mean over heads of K_i, divided by its length       the block's own keys: with their
+                                                              bias, behind any norm of keys
+    A = positions k, k+1, .. that are even, B = those that are odd
+    c_a = max over b in B of m_a · m_b, b(a) = that b         of equals the lower position
+    M = the r tokens a with the largest c_a                   of equals the lower position
+    z_b ← (s_b z_b + Σ s_a z_a) / (s_b + Σ s_a)               sums over the a in M with b(a) = b
+    s_b ← s_b + Σ s_a
+
+Order afterwards: protected tokens, then A without M, then B, each in the order that it had. So
+protected tokens stay at 0..k-1, and positions of the next block are those of this order. With the
+class token alone (k = 1) that is the paper's own code; with more, tokens beside the class token are
+neither merged nor merged into.
+
+Proportional attention (the paper's eq. 1) adds log s to the attention logits of a token's key, in every
+later block: softmax(q kᵀ / √e + log s). Prompts, as tokens or as keys and values, have size 1 and
+take no part: they do not count among positions, are not merged and not merged into. Means over
+patches (pools "avg", "token+avg", "avg_prompts") weigh tokens by size.
+
+The matching has no gradient, as in the paper; the means have.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vptkit.errors import BackboneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Matching",
+    "attention_by_size",
+    "match_tokens",
+    "mean_by_size",
+    "merge_rows",
+    "silent",
+    "size_bias",
+]
+
+
+class Matching(NamedTuple):
+    """Which tokens are merged, and into which.
+
+    Attributes:
+        kept: positions before, in the order afterwards, int64 [B, T - r].
+        merged: positions before of those that vanish, int64 [B, r].
+        into: positions afterwards of what each becomes part of, int64 [B, r].
+    """
+
+    kept: Tensor
+    merged: Tensor
+    into: Tensor
+
+
+@torch.no_grad()
+def match_tokens(keys: Tensor, protected: int, r: int) -> Matching:
+    """The r pairs that are merged.
+
+    Args:
+        keys: of image tokens, float [B, h, T, e], of as many heads as keys have.
+        protected: k, how many tokens at the front are not merged.
+        r: at most (T - k) // 2.
+    """
+    exact = torch.promote_types(keys.dtype, torch.float32)
+    with torch.autocast(keys.device.type, enabled=False):
+        metric = F.normalize(keys.to(exact).mean(dim=1), dim=-1)  # [B, T, e]
+        first = protected + protected % 2  # the first even position that may be merged
+        b_from = protected + 1 - protected % 2
+        a, b = metric[:, first::2], metric[:, b_from::2]
+        nearest, index = (a @ b.transpose(1, 2)).max(dim=-1)  # [B, A]; of equals the first
+    order = nearest.argsort(dim=-1, descending=True, stable=True)
+    chosen, rest = order[:, :r], order[:, r:].sort(dim=-1).values
+    batch, tokens = len(keys), keys.shape[2]
+    others = torch.arange(b_from, tokens, 2, device=keys.device).expand(batch, -1)
+    front = torch.arange(protected, device=keys.device).expand(batch, -1)
+    kept = torch.cat([front, first + 2 * rest, others], dim=1)
+    into = index.gather(1, chosen) + (kept.shape[1] - others.shape[1])
+    return Matching(kept, first + 2 * chosen, into)
+
+
+def merge_rows(z: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+    """Tokens and sizes behind the merging: means weighted by size.
+
+    Args:
+        z: image tokens, [B, T, d].
+        size: of each, float [B, T].
+        matching: of these tokens.
+
+    Returns:
+        tokens [B, T - r, d] and sizes [B, T - r]
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        shares, total = _shares(size, matching)
+        return shares.to(z.dtype) @ z, total
+
+
+@torch.no_grad()
+def _shares(size: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+    """What part of each token afterwards each token before is, [B, T - r, T], and sizes afterwards.
+
+    A product with this matrix takes half the time of gathering and scattering rows, in training.
+    """
+    kept, merged, into = matching
+    total = size.gather(1, kept).scatter_add(1, into, size.gather(1, merged))
+    shares = size.new_zeros(*kept.shape, size.shape[1])
+    image = torch.arange(len(size), device=size.device)[:, None]
+    row = torch.arange(kept.shape[1], device=size.device)[None]
+    shares[image, row, kept] = size.gather(1, kept) / total
+    shares[image, into, merged] = size.gather(1, merged) / total.gather(1, into)
+    return shares, total
+
+
+def size_bias(size: Tensor) -> Tensor:
+    """Log(size) of each key, as it is added to attention logits: [B, T] → [B, 1, 1, T]."""
+    return size.log()[:, None, None]
+
+
+def mean_by_size(rows: Tensor, size: Tensor) -> Tensor:
+    """Σ s z / Σ s over tokens: [B, T, d], [B, T] → [B, d]."""
+    weight = size[..., None].to(rows.dtype)
+    return (rows * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+@contextmanager
+def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]:
+    """A block whose one attention adds a bias to its logits, while the context lasts.
+
+    Timm's attentions meet in `F.scaled_dot_product_attention`.
+
+    Args:
+        block: of timm.
+        bias: float, of a shape that its logits [B, h, T, T] take; None for none.
+
+    Yields:
+        a list, which gets the keys [B, h, T, e] as the attention is about to use them.
+
+    Raises:
+        BackboneError: the block attends in another way.
+    """
+    plain, found = F.scaled_dot_product_attention, list[Tensor]()
+
+    def biased(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Any = None, **rest: Any) -> Tensor:
+        found.append(k)
+        if bias is not None:
+            added = bias.to(q.dtype)
+            attn_mask = added if attn_mask is None else attn_mask + added
+        return plain(q, k, v, attn_mask=attn_mask, **rest)
+
+    with ExitStack() as stack:
+        for part in (part for part in block.modules() if hasattr(part, "fused_attn")):
+            stack.enter_context(patch.object(part, "fused_attn", new=True))
+        stack.enter_context(patch.object(F, "scaled_dot_product_attention", biased))
+        yield found
+    if len(found) != 1:
+        raise BackboneError(
+            f"token merging needs one attention in a block, {type(block).__name__} has {len(found)}"
+        )
+
+
+@contextmanager
+def silent(block: Any, branch: str) -> Iterator[None]:
+    """A block whose "attn" or "mlp" adds nothing to the tokens, while the context lasts.
+
+    Behind a branch there may be a norm (blocks of kind "post"), whose shift is silent too.
+    """
+    behind = {"attn": "norm1", "mlp": "norm2"}[branch]
+    with ExitStack() as stack:
+        for name in (branch, behind):
+            module = getattr(block, name)
+            stack.enter_context(patch.object(module, "forward", _nothing))
+        yield
+
+
+def _nothing(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.zeros_like(x)
