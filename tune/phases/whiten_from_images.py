@@ -42,7 +42,7 @@ def whitening_matrices(
         data: the training split.
         config: `whiten_images`, `whiten_floor`, `tap`, `compat`, `insert` and the seed.
         merging: how the run merges tokens.
-        bursts: measure the burstiness, too, on some of the images.
+        bursts: measure the burstiness, too, on some of the images, where no tokens are merged.
 
     Returns:
         W of each block [d, d], of the first alone with shallow prompts; and their diagnostics
@@ -76,7 +76,7 @@ def whitening_matrices(
     if not all(torch.isfinite(result.matrix).all() for result in results):
         raise DataError("whitening failed: the tokens of the training images are degenerate")
     matrices, told = [r.matrix for r in results], [r.to_json() for r in results]
-    if bursts:
+    if bursts and merging is None:  # as `analyze`, which knows no merged tokens
         few = chosen[:: max(1, count // _BURSTS)][:_BURSTS]
         found = kurtosis_of_products(backbone, batches(few), matrices, config.tap)
         told = [{**one, "kurtosis": [*pair]} for one, pair in zip(told, found, strict=True)]
