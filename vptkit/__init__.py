@@ -19,7 +19,7 @@ Shape alphabet, used in every docstring:
 - `formats`: what is written to disk: adapters, bundles, weights.
 - `images`: image files, labelled sets of them, pixels.
 - `paths`: what lies at a path, and what was meant where it is something else.
-- `report`: one HTML page about bundles, for `vptkit report`.
+- `report`: one HTML page about bundles, also a function.
 - `scores`: how good answers are, and how sure that is.
 - `atomic_files`: files that appear whole or not at all.
 - `part_files`: where those are made, and what killed runs left of them.
@@ -43,12 +43,13 @@ from typing import TYPE_CHECKING
 from vptkit.api.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from vptkit.api.callable_rooms import ExportRoom, TuneRoom
+    from vptkit.api.callable_rooms import ExportRoom, ReportRoom, TuneRoom
     from vptkit.api.compiling import export_bank
     from vptkit.api.judging import check, evaluate, profile
     from vptkit.api.serving import serve as serve  # no example of it can end
     from vptkit.api.streaming import run_streams
     from vptkit.errors import VptkitError
+    from vptkit.report.report_settings import ReportSettings
     from vptkit.runtime.evaluation.evaluation_result import Evaluation
     from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
     from vptkit.runtime.evaluation.parity import Parity
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from vptkit.tune.run.run_result import TuneResult
 
     export: ExportRoom
+    report: ReportRoom
     tune: TuneRoom
 
 __version__ = "0.1.0"
@@ -68,6 +70,7 @@ __all__ = [
     "Parity",
     "Prediction",
     "ProfileSettings",
+    "ReportSettings",
     "Session",
     "TuneConfig",
     "TuneResult",
@@ -79,6 +82,7 @@ __all__ = [
     "export_bank",
     "open_session",
     "profile",
+    "report",
     "run_streams",
     "tune",
 ]
@@ -90,6 +94,7 @@ _PLACES = {
     "Parity": "vptkit.runtime.evaluation.parity",
     "Prediction": "vptkit.runtime.session.session_protocol",
     "ProfileSettings": "vptkit.runtime.profile.settings",
+    "ReportSettings": "vptkit.report.report_settings",
     "Session": "vptkit.runtime.session.session_protocol",
     "TuneConfig": "vptkit.tune.config",
     "TuneResult": "vptkit.tune.run.run_result",
@@ -102,6 +107,7 @@ _PLACES = {
     "export_bank": "vptkit.api.compiling",
     "open_session": "vptkit.runtime.session.factory",
     "profile": "vptkit.api.judging",
+    "report": "vptkit.report",
     "run_streams": "vptkit.api.streaming",
     "runtime": "vptkit.runtime",
     "serve": "vptkit.api.serving",

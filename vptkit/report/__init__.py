@@ -15,3 +15,24 @@ What a part says is gathered first, as plain data; templates and figures only sh
 - `report_settings`: what a report is asked for.
 - `side_by_side`: several bundles in one table and one picture.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vptkit.api.callable_rooms import ReportRoom, make_callable
+from vptkit.api.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from vptkit.api.reporting import report
+    from vptkit.report.report_settings import ReportSettings
+
+__all__ = ["ReportSettings", "report"]
+
+_PLACES = {
+    "ReportSettings": "vptkit.report.report_settings",
+    "report": "vptkit.api.reporting",
+}
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _PLACES)
+make_callable(__name__, ReportRoom)

@@ -1,4 +1,4 @@
-"""`vptkit.tune` and `vptkit.export` are packages, and functions."""
+"""`vptkit.tune`, `vptkit.export` and `vptkit.report` are packages, and functions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import vptkit
 import vptkit.tune.config
 from tests.support.children import run_child
-from vptkit.api import compiling, tuning
+from vptkit.api import compiling, reporting, tuning
 from vptkit.api.callable_rooms import CallableRoom
 
-ROOMS = {"tune": tuning.tune, "export": compiling.export}
+ROOMS = {"tune": tuning.tune, "export": compiling.export, "report": reporting.report}
 
 
 @pytest.mark.parametrize("name", ROOMS)
