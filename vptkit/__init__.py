@@ -43,12 +43,13 @@ from typing import TYPE_CHECKING
 from vptkit.api.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from vptkit.api.callable_rooms import ExportRoom, ReportRoom, TuneRoom
+    from vptkit.api.callable_rooms import ExportRoom, TuneRoom
     from vptkit.api.compiling import export_bank
     from vptkit.api.judging import check, evaluate, profile
     from vptkit.api.serving import serve as serve  # no example of it can end
     from vptkit.api.streaming import run_streams
     from vptkit.errors import VptkitError
+    from vptkit.report import ReportRoom
     from vptkit.report.report_settings import ReportSettings
     from vptkit.runtime.evaluation.evaluation_result import Evaluation
     from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation

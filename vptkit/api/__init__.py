@@ -7,7 +7,6 @@ calls these functions too. Users find them as `vptkit.tune`, `vptkit.export`, â€
 - `compiling`: `export`, `export_bank`.
 - `judging`: `check`, `evaluate`, `profile`.
 - `lazy_names`: names that are imported when they are asked for.
-- `reporting`: `report`.
 - `serving`: `serve`.
 - `streaming`: `run_streams`.
 - `tuning`: `tune`.

@@ -1,7 +1,7 @@
 """`vptkit.tune(...)`, `vptkit.export(...)`, `vptkit.report(...)`: packages that are also the function of their name.
 
 `import vptkit.tune.config`, `from vptkit.tune import TuneConfig` and `vptkit.tune.TuneConfig` work as
-of any package. Type checkers see the classes below, in `vptkit/__init__.py`.
+of any package. Type checkers see the classes below, in `vptkit/__init__.py`; that of `report` is its own package's.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vptkit.export.bank.export_bank import BankOptions
     from vptkit.export.bundle.export_options import ExportOptions
-    from vptkit.report.report_settings import ReportSettings
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.run.run_result import TuneResult
 
     from .compiling import export, export_bank
-    from .reporting import report
     from .tuning import tune
 
-__all__ = ["CallableRoom", "ExportRoom", "ReportRoom", "TuneRoom", "make_callable"]
+__all__ = ["CallableRoom", "ExportRoom", "TuneRoom", "make_callable"]
 
 
 class CallableRoom(ModuleType):
@@ -60,15 +58,6 @@ class ExportRoom(CallableRoom):
         export = staticmethod(export)
         export_bank = staticmethod(export_bank)
         __call__ = staticmethod(export)
-
-
-class ReportRoom(CallableRoom):
-    """`vptkit.report`."""
-
-    if TYPE_CHECKING:
-        ReportSettings: type[ReportSettings]
-        report = staticmethod(report)
-        __call__ = staticmethod(report)
 
 
 def make_callable(package: str, room: type[CallableRoom]) -> None:

@@ -13,10 +13,11 @@ import pytest
 import vptkit
 import vptkit.tune.config
 from tests.support.children import run_child
-from vptkit.api import compiling, reporting, tuning
+from vptkit.api import compiling, tuning
 from vptkit.api.callable_rooms import CallableRoom
+from vptkit.report import make_report
 
-ROOMS = {"tune": tuning.tune, "export": compiling.export, "report": reporting.report}
+ROOMS = {"tune": tuning.tune, "export": compiling.export, "report": make_report.report}
 
 
 @pytest.mark.parametrize("name", ROOMS)

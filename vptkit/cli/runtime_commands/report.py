@@ -89,8 +89,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page: what bundles are, how good, how fast, and on which boards."""
-    from vptkit.api.reporting import report as write_report
     from vptkit.progress import progress
+    from vptkit.report.make_report import report as write_report
     from vptkit.report.report_settings import ReportSettings
 
     for name, given in (("--batches", batches is not None), ("--energy", bool(energy))):
