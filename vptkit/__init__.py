@@ -20,7 +20,7 @@ Shape alphabet, used in every docstring:
 - `images`: image files, labelled sets of them, pixels.
 - `pages`: HTML pages that stand alone: templates, sections, the file.
 - `paths`: what lies at a path, and what was meant where it is something else.
-- `report`: one HTML page about bundles, for `vptkit report`.
+- `report`: one HTML page about bundles, also a function.
 - `scores`: how good answers are, and how sure that is.
 - `atomic_files`: files that appear whole or not at all.
 - `part_files`: where those are made, and what killed runs left of them.
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from vptkit.api.serving import serve as serve  # no example of it can end
     from vptkit.api.streaming import run_streams
     from vptkit.errors import VptkitError
+    from vptkit.report import ReportRoom
+    from vptkit.report.report_settings import ReportSettings
     from vptkit.runtime.evaluation.evaluation_result import Evaluation
     from vptkit.runtime.evaluation.multilabel_result import MultilabelEvaluation
     from vptkit.runtime.evaluation.parity import Parity
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from vptkit.tune.run.run_result import TuneResult
 
     export: ExportRoom
+    report: ReportRoom
     tune: TuneRoom
 
 __version__ = "0.1.0"
@@ -69,6 +72,7 @@ __all__ = [
     "Parity",
     "Prediction",
     "ProfileSettings",
+    "ReportSettings",
     "Session",
     "TuneConfig",
     "TuneResult",
@@ -80,6 +84,7 @@ __all__ = [
     "export_bank",
     "open_session",
     "profile",
+    "report",
     "run_streams",
     "tune",
 ]
@@ -91,6 +96,7 @@ _PLACES = {
     "Parity": "vptkit.runtime.evaluation.parity",
     "Prediction": "vptkit.runtime.session.session_protocol",
     "ProfileSettings": "vptkit.runtime.profile.settings",
+    "ReportSettings": "vptkit.report.report_settings",
     "Session": "vptkit.runtime.session.session_protocol",
     "TuneConfig": "vptkit.tune.config",
     "TuneResult": "vptkit.tune.run.run_result",
@@ -103,6 +109,7 @@ _PLACES = {
     "export_bank": "vptkit.api.compiling",
     "open_session": "vptkit.runtime.session.factory",
     "profile": "vptkit.api.judging",
+    "report": "vptkit.report",
     "run_streams": "vptkit.api.streaming",
     "runtime": "vptkit.runtime",
     "serve": "vptkit.api.serving",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vptkit.devices.drivers.cuda import Gpu
     from vptkit.formats.bundle import Bundle
 
-    from .onnxruntime_graph import Provider
+    from .onnxruntime_graph import OrtGraph, Provider
 
 __all__ = [
     "AUTO_ORDER",
@@ -36,6 +36,7 @@ __all__ = [
     "Opened",
     "default_backend",
     "means_cpu",
+    "onnxruntime_graph",
     "open_graph",
 ]
 
@@ -237,6 +238,16 @@ def _open(bundle: Bundle, backend: str, threads: int | None, options: Mapping[st
         from .tensorrt_graph import TrtGraph  # ctypes and engines: only for TensorRT
 
         return TrtGraph(bundle, library=TRT_LIBRARIES[backend], **options)
+    graph = onnxruntime_graph(backend)
+    return graph(bundle, threads=threads, provider=_PROVIDERS[backend])
+
+
+def onnxruntime_graph(backend: str) -> type[OrtGraph]:
+    """The graph of ONNX Runtime's backends; what is missing is named with what installs it.
+
+    Raises:
+        MissingError: ONNX Runtime is not installed, or does not load.
+    """
     try:
         # onnxruntime is optional and slow to import.
         from .onnxruntime_graph import OrtGraph
@@ -255,4 +266,4 @@ def _open(bundle: Bundle, backend: str, threads: int | None, options: Mapping[st
             f"it: {mend('onnxruntime', jetson=detect_jetson() is not None)}, after "
             "pip uninstall -y onnxruntime onnxruntime-gpu."
         ) from error
-    return OrtGraph(bundle, threads=threads, provider=_PROVIDERS[backend])
+    return OrtGraph

@@ -20,7 +20,7 @@ from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError, TargetError, VptkitError
 from vptkit.formats.bundle import LOGITS, open_bundle
 from vptkit.progress import SILENT
-from vptkit.runtime.backends.selection import default_backend, means_cpu
+from vptkit.runtime.backends.selection import default_backend, means_cpu, onnxruntime_graph
 from vptkit.runtime.engine_build.engine_layers import structure_of_engine
 from vptkit.runtime.measure.timing import random_images
 from vptkit.runtime.session.baked_session import GraphSession
@@ -239,15 +239,7 @@ _Taken = tuple[tuple[Span, ...], tuple[LayerTime, ...], "dict[str, Any] | None"]
 
 def _graph(bundle: Bundle, options: LayerOptions, prefix: Path) -> Any:
     if options.backend == "cpu":
-        try:
-            from vptkit.runtime.backends.onnxruntime_graph import OrtGraph
-        except ModuleNotFoundError as error:
-            if error.name != "onnxruntime":
-                raise
-            raise MissingError(
-                "--layers needs ONNX Runtime here: pip install onnxruntime"
-            ) from error
-        return OrtGraph(bundle, threads=options.threads, profile=prefix)
+        return onnxruntime_graph("cpu")(bundle, threads=options.threads, profile=prefix)
     from vptkit.runtime.backends.tensorrt_graph import TrtGraph
 
     library = options.backend.replace("-", "_")

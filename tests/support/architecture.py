@@ -116,6 +116,7 @@ FACES = (
     "vptkit.__main__",
     "vptkit.tune",
     "vptkit.export",
+    "vptkit.report",
     "vptkit.runtime",
     "vptkit.devices",
 )

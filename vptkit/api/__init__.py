@@ -3,7 +3,7 @@
 Rooms do not import each other; here they meet, inside functions only, as in the command line, which
 calls these functions too. Users find them as `vptkit.tune`, `vptkit.export`, ….
 
-- `callable_rooms`: `vptkit.tune` and `vptkit.export` are packages, and functions.
+- `callable_rooms`: `vptkit.tune`, `vptkit.export` and `vptkit.report` are packages, and functions.
 - `compiling`: `export`, `export_bank`.
 - `judging`: `check`, `evaluate`, `profile`.
 - `lazy_names`: names that are imported when they are asked for.

@@ -1,7 +1,7 @@
-"""`vptkit.tune(...)` and `vptkit.export(...)`: packages that are also the function of their name.
+"""`vptkit.tune(...)`, `vptkit.export(...)`, `vptkit.report(...)`: packages that are also the function of their name.
 
 `import vptkit.tune.config`, `from vptkit.tune import TuneConfig` and `vptkit.tune.TuneConfig` work as
-of any package. Type checkers see the classes below, in `vptkit/__init__.py`.
+of any package. Type checkers see the classes below, in `vptkit/__init__.py`; that of `report` is its own package's.
 """
 
 from __future__ import annotations

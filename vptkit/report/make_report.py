@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vptkit
@@ -22,14 +24,50 @@ from .report_settings import ReportSettings
 from .side_by_side import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from vptkit.progress import Phases
 
-__all__ = ["make_report", "require_page"]
+__all__ = ["make_report", "report", "require_page"]
 
 _SUFFIXES = (".html", ".htm")
+_SEVERAL = ("profiles", "boards", "batches")  # settings that are several
+
+
+def report(
+    bundles: str | Path | Sequence[str | Path],
+    output: str | Path,
+    settings: ReportSettings | None = None,
+    *,
+    force: bool = False,
+    phase: Phases = no_phases,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Write one HTML page: what bundles are, how good, how fast, and on which boards.
+
+    Args:
+        bundles: one or more, side by side.
+        output: the page, NAME.html.
+        settings: what is judged and measured; nothing unless given.
+        force: replace a page that is there.
+        phase: is told what is being done, such as `vptkit.progress.progress`.
+        changes: fields of `vptkit.ReportSettings` in the place of those of `settings`, such as
+            data="flowers/", measure=5.0. Paths may be text.
+
+    Returns:
+        What the page was filled with.
+
+    Raises:
+        BundleError: no bundle, or one that was changed.
+        DataError: images or profiles cannot be read.
+        MissingExtraError: Jinja or matplotlib is not installed.
+        OutputError: the page is there already, or cannot be written.
+        VptkitError: a setting that does not exist, or is out of range.
+    """
+    several = [bundles] if isinstance(bundles, str | Path) else bundles
+    chosen = _settings(settings, changes)
+    require_page(Path(output), force=force)
+    return make_report([Path(one) for one in several], Path(output), chosen, phases=phase)
 
 
 def require_page(path: Path, *, force: bool) -> None:
@@ -126,3 +164,22 @@ def _judged(
         with phases(f"eval of {facts['name']}", None) as bar:
             found = quality_facts(session, settings.data, settings, progress=bar)
         return {"noted": noted, "quality": found | {"backend": session.backend}}
+
+
+def _settings(settings: ReportSettings | None, changes: Mapping[str, Any]) -> ReportSettings:
+    names = [field.name for field in dataclasses.fields(ReportSettings)]
+    unknown = [name for name in changes if name not in names]
+    if unknown:
+        raise VptkitError(
+            f"report: no setting is called {unknown[0]!r}, expected one of {', '.join(names)}"
+        )
+    given = dict(changes)
+    for name in _SEVERAL:
+        if name in given:
+            one = isinstance(given[name], (str, Path, int))
+            given[name] = (given[name],) if one else tuple(given[name])
+    if given.get("data") is not None:
+        given["data"] = Path(given["data"])
+    if "profiles" in given:
+        given["profiles"] = tuple(map(Path, given["profiles"]))
+    return dataclasses.replace(settings or ReportSettings(), **given)

@@ -37,6 +37,7 @@ def measured_layers(
         VptkitError, MissingError, TargetError: see
             `vptkit.runtime.layers.profile_layers.profile_layers`.
     """
+    from vptkit.formats.bundle import open_bundle
     from vptkit.runtime.layers.profile_layers import (
         LayerOptions,
         layers_backend,
@@ -44,10 +45,12 @@ def measured_layers(
         profile_layers,
     )
 
+    fixed = {open_bundle(path, verify=False).batch for path in bundles} - {None}
     options = LayerOptions(
         backend=layers_backend(bundles[0], settings.backend, settings.threads),
         threads=settings.threads,
         adapter=settings.adapter,
+        batch=fixed.pop() or 1 if len(fixed) == 1 else 1,
         seconds=settings.layers,
         trust_engines=settings.trust_engines,
     )

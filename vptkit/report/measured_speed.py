@@ -85,6 +85,7 @@ def measured_profile(
         adapter=settings.adapter,
         batches=settings.batches,
         seconds=settings.measure,
+        energy=settings.energy,
         trust_engines=settings.trust_engines,
     )
     named: Sequence[Mapping[str, Path]] = []

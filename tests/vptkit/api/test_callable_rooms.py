@@ -1,4 +1,4 @@
-"""`vptkit.tune` and `vptkit.export` are packages, and functions."""
+"""`vptkit.tune`, `vptkit.export` and `vptkit.report` are packages, and functions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import vptkit.tune.config
 from tests.support.children import run_child
 from vptkit.api import compiling, tuning
 from vptkit.api.callable_rooms import CallableRoom
+from vptkit.report import make_report
 
-ROOMS = {"tune": tuning.tune, "export": compiling.export}
+ROOMS = {"tune": tuning.tune, "export": compiling.export, "report": make_report.report}
 
 
 @pytest.mark.parametrize("name", ROOMS)

@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
+import vptkit
 from tests.runtime.layers.test_layer_time import layer, profile
 from tests.support.report_pages import read_page
-from vptkit.errors import OutputError
+from vptkit.errors import OutputError, VptkitError
 from vptkit.report import quality_facts
 from vptkit.report.make_report import make_report, require_page
 from vptkit.report.report_settings import ReportSettings
@@ -102,3 +103,37 @@ def test_a_page_that_judges_stays_small(make_bundle, colour_folders, tmp_path):
     assert "green answered as blue" in page.text
     assert page.tags.count("img") > 0
     assert (tmp_path / "r.html").stat().st_size < 1_000_000
+
+
+def test_a_page_of_one_and_of_several(make_bundle, tmp_path):
+    one, two = make_bundle(), make_bundle("other")
+    document = vptkit.report(str(one), str(tmp_path / "r.html"), boards="l4")
+    assert [b["facts"]["name"] for b in document["bundles"]] == ["tiny"]
+    assert [row[0] for row in document["boards"]["rows"]] in ([], ["l4"])
+    with pytest.raises(OutputError, match="exists already"):
+        vptkit.report(one, tmp_path / "r.html")
+    vptkit.report.report([one, two], tmp_path / "r.html", force=True)
+    assert "Side by side" in read_page(tmp_path / "r.html").text
+
+
+def test_settings_are_changed(make_bundle, colour_folders, tmp_path):
+    pytest.importorskip("onnxruntime")
+    settings = vptkit.ReportSettings(backend="cpu", mistakes=0)
+    document = vptkit.report(make_bundle(), tmp_path / "r.html", settings, data=str(colour_folders))
+    assert document["bundles"][0]["quality"]["headline"].startswith("top-1 91.7 %")
+    assert document["bundles"][0]["quality"]["mistakes"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seconds": 1.0}, "no setting is called 'seconds'"),
+        ({"measure": -1.0}, "measure is -1.0"),
+        ({"batches": (1, 0), "measure": 1.0}, "batches is 0"),
+        ({"energy": 1.0}, "energy goes with measure"),
+    ],
+)
+def test_settings_that_are_none(make_bundle, tmp_path, changes, told):
+    with pytest.raises(VptkitError, match=told):
+        vptkit.report(make_bundle(), tmp_path / "r.html", **changes)
+    assert not (tmp_path / "r.html").exists()

@@ -45,5 +45,7 @@ def test_measured_now(make_bundle):
     found = measured_layers([make_bundle(), make_bundle()], settings, SILENT)
     assert len({one.name for one in found.profiles}) == 2
     assert all(one.runs for one in found.profiles)
+    (four,) = measured_layers([make_bundle(batch=4)], settings, SILENT).profiles
+    assert four.batch == 4
     with pytest.raises(VptkitError, match="launches"):
         measured_layers([make_bundle()], ReportSettings(layers=0.05, backend="cuda"), SILENT)

@@ -37,6 +37,21 @@ def test_a_file_is_shown(tmp_path):
     assert facts["batches"] is None
 
 
+def test_energy_is_shown_where_it_was_measured(tmp_path):
+    energy = {"joules_per_image": 0.321, "watts": 12.0, "idle_watts": 5.0, "source": "INA3221"}
+    (tmp_path / "p.json").write_text(json.dumps(DOCUMENT | {"rows": [ROW | {"energy": energy}]}))
+    (profile,), _ = given_profiles([tmp_path / "p.json"])
+    facts = speed_facts(profile)
+    assert facts["rows"][0][facts["head"].index("J/image")] == "0.321"
+    assert "energy less idle (INA3221)" in facts["medians"]
+    assert "joules an image" in facts["medians_words"]
+    none = ROW | {"energy": {"unavailable": "no meter here"}}
+    shown = speed_facts(
+        Profile("p", DOCUMENT | {"rows": [none], "machine": MACHINE | {"cpu": "x"}})
+    )
+    assert any("no meter here" in note for note in shown["notes"])
+
+
 def test_a_file_of_layers_is_told_from_others(tmp_path):
     document = layers_document([layers_of(layer("q", "head", 1, 1, 1))])
     (tmp_path / "l.json").write_text(json.dumps(document))

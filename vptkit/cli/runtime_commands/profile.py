@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vptkit.cli.shared.option_effect import Rule, given_options, require_effect
-from vptkit.cli.shared.options import AsJson, Backend, Force, Threads, TrustEngines
+from vptkit.cli.shared.options import AsJson, Backend, Force, Threads, TrustEngines, batch_sizes
 from vptkit.cli.shared.output import emit
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, tell
@@ -147,7 +147,7 @@ def profile(
     if layers:
         emit_layers(bundles, options)
         return
-    asked = loadgen_run(options, _sizes(batch))
+    asked = loadgen_run(options, batch_sizes(batch, "--batch"))
     if plot is not None:
         require_plot(plot, force=force)
     settings = ProfileSettings(
@@ -155,7 +155,7 @@ def profile(
         threads=threads,
         adapter=adapter,
         cuda_graph=cuda_graph,
-        batches=_sizes(batch),
+        batches=batch_sizes(batch, "--batch"),
         rounds=rounds,
         seconds=seconds,
         seed=seed,
@@ -218,12 +218,3 @@ def _clean(
         )
     freed = clean_board(host, python=python, ssh_options=options)
     emit({"host": host, "freed": freed}, as_json, text=f"{shown(host)}: {freed} bytes removed")
-
-
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(size) for size in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r}: expected numbers, as 1,8", param_hint="--batch"
-        ) from error

@@ -18,6 +18,7 @@ from vptkit.cli.shared.options import (
     SkipBroken,
     Threads,
     TrustEngines,
+    batch_sizes,
 )
 from vptkit.cli.shared.output import emit
 from vptkit.cli.shared.verdict import wrote
@@ -55,6 +56,14 @@ def report(
     batches: Annotated[
         str | None, typer.Option(metavar="SIZES", help="Of --profile: as 1,8 [1].")
     ] = None,
+    energy: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="Of --profile: also energy, each alone for so long [off].",
+        ),
+    ] = 0.0,
     profiles: Annotated[
         list[Path] | None,
         typer.Option(
@@ -81,12 +90,12 @@ def report(
 ) -> None:
     """Write one HTML page: what bundles are, how good, how fast, and on which boards."""
     from vptkit.progress import progress
-    from vptkit.report.make_report import make_report, require_page
+    from vptkit.report.make_report import report as write_report
     from vptkit.report.report_settings import ReportSettings
 
-    if batches is not None and not profile:
-        raise typer.BadParameter("goes with --profile only", param_hint="--batches")
-    require_page(output, force=force)
+    for name, given in (("--batches", batches is not None), ("--energy", bool(energy))):
+        if given and not profile:
+            raise typer.BadParameter("goes with --profile only", param_hint=name)
     settings = ReportSettings(
         data=data,
         split=split,
@@ -102,19 +111,10 @@ def report(
         trust_engines=trust_engines,
         measure=seconds if profile else 0.0,
         layers=seconds if layers else 0.0,
-        batches=_sizes(batches),
+        energy=energy,
+        batches=batch_sizes(batches, "--batches"),
         profiles=tuple(profiles or ()),
         boards=tuple(filter(None, (boards or "").split(","))),
     )
-    document = make_report(bundles, output, settings, phases=progress)
+    document = write_report(bundles, output, settings, force=force, phase=progress)
     emit({"report": str(output), **document}, as_json, text=wrote(output))
-
-
-def _sizes(text: str | None) -> tuple[int, ...]:
-    try:
-        sizes = (1,) if text is None else tuple(int(size) for size in text.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise typer.BadParameter(f"{text!r}: expected numbers, as 1,8", param_hint="--batches")
-    return sizes

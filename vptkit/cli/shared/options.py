@@ -33,6 +33,7 @@ __all__ = [
     "Verbose",
     "Weights",
     "backbone_args",
+    "batch_sizes",
     "option",
     "require_choice",
 ]
@@ -106,6 +107,17 @@ def require_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
     """Refuse a value that the option does not know."""
     if value not in known:
         raise VptkitError(f"{flag} {value!r}: expected {' or '.join(known)}")
+
+
+def batch_sizes(text: str | None, flag: str) -> tuple[int, ...] | None:
+    """Numbers with commas between them; None where none are given."""
+    try:
+        sizes = None if text is None else tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = (0,)
+    if sizes is not None and min(sizes) < 1:
+        raise typer.BadParameter(f"{text!r}: expected numbers, as 1,8", param_hint=flag)
+    return sizes
 
 
 def backbone_args(config: Path | None, image_size: int | None) -> dict[str, Any]:

@@ -7,14 +7,12 @@ import os
 import sys
 
 import pytest
-import typer
 from PIL import Image
 
 from tests.support.command_errors import assert_error
 from tests.support.device_trees import plant
 from tests.support.fakes.board import make_board
 from tests.support.stand_in_modules import fake_room
-from vptkit.cli.runtime_commands.profile import _sizes
 from vptkit.devices.power.meters import RailMeter
 from vptkit.runtime.measure.telemetry import find_instruments
 from vptkit.runtime.profile.power_mode_sweep import BoardAccess
@@ -224,12 +222,3 @@ def test_profile_of_bad_input(vptkit, make_bundle, tmp_path):
     code, out, err = vptkit("profile", bundle, "--batch", "one")
     assert (code, out) == (2, "")
     assert "'one'" in err
-
-
-def test_batch_sizes():
-    assert _sizes(None) is None
-    assert _sizes("8") == (8,)
-    assert _sizes("8,1") == (8, 1)
-    for text in ("", "1,,8", "1 8", "one"):
-        with pytest.raises(typer.BadParameter, match="expected numbers, as 1,8"):
-            _sizes(text)

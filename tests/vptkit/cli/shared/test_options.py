@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import typer
 
-from vptkit.cli.shared.options import backbone_args, require_choice
+from vptkit.cli.shared.options import backbone_args, batch_sizes, require_choice
 from vptkit.errors import VptkitError
 from vptkit.strict_json import read_toml
 
@@ -19,6 +20,15 @@ def test_the_input_size_goes_over_the_files(tmp_path):
     file.write_text("backbone_args = 3\n")
     with pytest.raises(VptkitError, match=r"run\.toml: backbone_args is 3, expected a table"):
         backbone_args(file, None)
+
+
+def test_batch_sizes():
+    assert batch_sizes(None, "--batch") is None
+    assert batch_sizes("8", "--batch") == (8,)
+    assert batch_sizes("8,1", "--batch") == (8, 1)
+    for text in ("", "1,,8", "1 8", "one", "0", "4,-1"):
+        with pytest.raises(typer.BadParameter, match="expected numbers, as 1,8"):
+            batch_sizes(text, "--batch")
 
 
 def test_choices():
