@@ -115,7 +115,6 @@ def test_the_proxy_where_nothing_moved(tmp_path, there, value):
         seconds=0.0,
         device="cpu",
         metrics=tmp_path / "a.full.metrics.jsonl",
-        
         layer_norms={"shift": {"total": there}},
     )
     proxy = fsr_proxy({"shift": {"total": 1.5}}, full)
