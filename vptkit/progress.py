@@ -4,6 +4,7 @@
         begin_phase(bar, "training")
         bar.update(1, "loss 0.31")
         keep_line(bar, "epoch 1: val 88.0 %")
+        keep_score(bar, "val loss 0.29")
 
 Library code takes a `Progress` and never asks where it goes; `SILENT` is the default. A `Progress`
 that only counts needs no more than `update`: phases and kept lines are for displays.
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from rich.progress import Task, TaskID
     from rich.text import Text
 
-__all__ = ["SILENT", "Phases", "Progress", "begin_phase", "keep_line", "no_phases", "progress"]
+__all__ = ["SILENT", "Phases", "Progress", "begin_phase", "keep_line", "keep_score", "no_phases"]
+__all__ += ["progress"]
 
 _NARROW, _SHORTEST_BAR, _LONGEST_BAR = 72, 8, 40  # columns
 
@@ -84,6 +86,13 @@ def keep_line(progress: Progress, line: str) -> None:
     keep = getattr(progress, "keep_line", None)
     if keep is not None:
         keep(line)
+
+
+def keep_score(progress: Progress, score: str) -> None:
+    """Show a few words on a bar until others come, as "val loss 0.31"; lines have said them."""
+    keep = getattr(progress, "keep_score", None)
+    if keep is not None:
+        keep(score)
 
 
 @contextlib.contextmanager
@@ -212,14 +221,19 @@ class _Bar:
 
     def __init__(self, display: Display, task: TaskID, total: int | None) -> None:
         self.total = total
-        self._display, self._task, self._text = display, task, ""
+        self._display, self._task, self._text, self._score = display, task, "", ""
 
     def update(self, advance: int = 1, text: str = "") -> None:
         self._text = text or self._text
-        self._display.update(self._task, advance=advance, total=self.total, text=shown(self._text))
+        first, *rest = self._text.split("  ")
+        told = "  ".join(filter(None, [first, self._score, *rest]))
+        self._display.update(self._task, advance=advance, total=self.total, text=shown(told))
+
+    def keep_score(self, score: str) -> None:
+        self._score = score
 
     def begin_phase(self, name: str) -> None:
-        self.total, self._text = None, ""
+        self.total, self._text, self._score = None, "", ""
         self._display.reset(self._task, total=0, description=shown(name), text="")
         self._display.tasks[0].total = None  # reset takes None for "as it was"
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from vptkit.progress import SILENT, Lines, begin_phase, keep_line, progress
+from vptkit.progress import SILENT, Lines, begin_phase, keep_line, keep_score, progress
 
 
 def test_lines_are_few_and_the_last_state_is_written():
@@ -81,6 +81,23 @@ def test_lines_that_are_kept_stand_above_the_bar(monkeypatch):
     text = _shown_at(80, monkeypatch)
     assert "flowers: 5 classes\n" in text
     assert text.index("flowers") < text.index("val 88.0 %\n")
+
+
+@pytest.mark.parametrize("phase_over", [True, False])
+def test_a_score_stays_on_the_bar_and_is_no_line(monkeypatch, phase_over):
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal, plain = _Terminal(), io.StringIO()
+    for stream in (terminal, plain):
+        with progress("tune", stream=stream) as bar:
+            bar.total = 8
+            keep_score(bar, "val loss 0.310 88.0 %")
+            if phase_over:
+                begin_phase(bar, "testing")
+            bar.update(4, "epoch 2/2 loss 0.421  train 0.912")  # what it ends with is drawn
+    told = "epoch 2/2 loss 0.421  val loss 0.310 88.0 %  train 0.912"
+    assert (told in terminal.getvalue()) == (not phase_over)
+    assert "val loss" not in plain.getvalue()
+    keep_score(SILENT, "x")
 
 
 def test_no_color_is_obeyed(monkeypatch):

@@ -26,6 +26,7 @@ from vptkit.tune.run.load_run import load_run, read_images
 from vptkit.tune.run.tune_run import choose, train
 from vptkit.tune.run.write_run import write_run
 from vptkit.tune.training.distributed import share
+from vptkit.tune.training.event_log import require_no_log
 from vptkit.tune.training.run_files import run_files
 
 from .budget import budget_of
@@ -80,6 +81,7 @@ def tune_auto(request: RunRequest) -> TuneResult:
     inputs = load_run(request)
     if inputs.finished:
         return _finished(request, inputs)
+    _require_no_logs(request)
     inputs = read_images(request, inputs)
     if request.force and not request.resume:
         _remove(folder)
@@ -127,6 +129,8 @@ class _Search:
     def _train(self, name: str, epochs: int) -> _Contender:
         """Train a candidate up to an epoch, from where it was left."""
         config = self._configs[name]
+        log = self._request.config.tensorboard
+        config = replace(config, tensorboard=None if log is None else log / name)
         files = run_files(self._folder / f"{name}.safetensors")
         request = replace(self._request, config=config, files=files, resume=True)
         inputs = replace(
@@ -219,6 +223,18 @@ def tried_table(auto: Mapping[str, Any], width: int | None = None) -> str:
         for row in auto["tried"]
     ]
     return columns(header, rows, width=width)
+
+
+def _require_no_logs(request: RunRequest) -> None:
+    """Every candidate logs in a folder of its own.
+
+    Raises:
+        OutputError: one of them is another run's.
+    """
+    log = request.config.tensorboard
+    if log is not None:
+        folders = [log / name for name in candidates(request.config)]
+        require_no_log(folders, resume=request.resume, force=request.force)
 
 
 def _folder(request: RunRequest) -> Path:

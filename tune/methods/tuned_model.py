@@ -203,19 +203,18 @@ def parameter_groups(model: Tuned, config: TuneConfig, part: Part = "all") -> li
     groups: list[dict[str, Any]] = []
     if model.prompts is not None and part != "head":
         learned = [p for p in model.prompts.parameters() if p.requires_grad]
-        groups.append({"params": learned, "lr": lr, "weight_decay": config.wd})
+        groups.append({"name": "prompts", "params": learned, "lr": lr, "weight_decay": config.wd})
     if model.layer_norms is not None and part != "head":
         norms = list(model.layer_norms.parameters())
-        groups.append({"params": norms, "lr": config.rate_of_norms, "weight_decay": 0.0})
+        rate = config.rate_of_norms
+        groups.append({"name": "norms", "params": norms, "lr": rate, "weight_decay": 0.0})
     if model.lora is not None and part != "head":
         factors = list(model.lora.parameters())
-        groups.append({"params": factors, "lr": config.rate_of_lora, "weight_decay": config.wd})
+        rate = config.rate_of_lora
+        groups.append({"name": "lora", "params": factors, "lr": rate, "weight_decay": config.wd})
     if part != "body":
-        head = model.head
-        groups.append(
-            {"params": [head.weight], "lr": lr_head, "weight_decay": config.decay_of_head}
-        )
-        groups.append({"params": [head.bias], "lr": lr_head, "weight_decay": 0.0})
+        for value, decay in ((model.head.weight, config.decay_of_head), (model.head.bias, 0.0)):
+            groups.append({"name": "head", "params": [value], "lr": lr_head, "weight_decay": decay})
     for group in groups:
         group["base_lr"] = group["lr"]
     return groups

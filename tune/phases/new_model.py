@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vptkit.progress import Progress
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.data.dataset import DataSet
+    from vptkit.tune.training.event_log import EventLog
     from vptkit.tune.training.run_files import RunFiles
     from vptkit.tune.training.train_state import TrainState
 
@@ -38,6 +39,7 @@ class Training:
         config, identity: the run, and what a checkpoint must agree with.
         files: where metrics and checkpoints go.
         progress: told about each step.
+        log: of TensorBoard, if one is asked for; None in all of torchrun's processes but the first.
     """
 
     backbone: Any
@@ -47,6 +49,7 @@ class Training:
     identity: dict[str, Any]
     files: RunFiles
     progress: Progress
+    log: EventLog | None = None
 
 
 def new_model(

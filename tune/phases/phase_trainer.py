@@ -10,7 +10,7 @@ import torch
 from vptkit.tune.methods.tuned_model import parameter_groups
 from vptkit.tune.training.checkpoint import restore_moments
 from vptkit.tune.training.frozen_features import feature_batches, feature_evaluation
-from vptkit.tune.training.loop import EpochData, image_batches, top1_and_loss, train
+from vptkit.tune.training.loop import EpochData, image_batches, rate_at, top1_and_loss, train
 from vptkit.tune.training.optimizer_step import class_weights
 
 if TYPE_CHECKING:
@@ -92,6 +92,20 @@ class PhaseTrainer:
             weights=class_weights(self.config, targets, classes),
             enough=enough,
         )
+
+    def rates_after(self, plan: Sequence[Phase], epoch: int) -> dict[str, float]:
+        """Part of the model → its learning rate at the last step of an epoch.
+
+        Args:
+            plan: all phases.
+            epoch: from 1.
+        """
+        phase = next(one for one in plan if epoch - 1 in one.epochs)
+        steps = self._steps(phase.part)
+        last = (epoch - phase.epochs.start) * steps - 1
+        share = rate_at(last, len(phase.epochs) * steps, self.config.warmup)
+        groups = parameter_groups(self.tuned, self.config, phase.part)
+        return {group["name"]: share * group["base_lr"] for group in groups}
 
     def images_left(self, plan: Sequence[Phase]) -> int:
         """How many training images the epochs of these phases show that are not done."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from vptkit.tune.config import TuneConfig
     from vptkit.tune.methods.tuned_model import Tuned
+    from vptkit.tune.training.event_log import EventLog
     from vptkit.tune.training.run_files import RunFiles
 
     from .new_model import Training
@@ -76,7 +77,8 @@ def train_phases(
     if state.cross_validation is None:  # which is counted together with what follows
         begin_phase(progress, "training")
     progress.total = (progress.total or 0) + trainer.images_left(plan)
-    after_epoch = functools.partial(_keep_epoch, trainer, training.files, on_epoch)
+    noted = functools.partial(_note, training.log, trainer, plan)
+    after_epoch = functools.partial(_keep_epoch, trainer, training.files, on_epoch, noted)
     for phase in plan:
         if not trainer.images_left([phase]):
             continue
@@ -96,6 +98,7 @@ def train_phases(
     ):  # patience and cycles may end a run early
         progress.total = (progress.total or 0) - skipped
         progress.update(0)
+    noted()
     return Trained(tuned, state)
 
 
@@ -171,13 +174,22 @@ def _keep_epoch(
     trainer: PhaseTrainer,
     files: RunFiles,
     on_epoch: Callable[[Path], None] | None,
+    noted: Callable[[], None],
     phase: Phase,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Note the phase of an epoch, and keep it."""
     if phase.cycle:
         trainer.state.history[-1] |= {"cycle": phase.cycle, "part": phase.part}
+    noted()
     _keep(trainer, files, optimizer, on_epoch)
+
+
+def _note(log: EventLog | None, trainer: PhaseTrainer, plan: Sequence[Phase]) -> None:
+    """What TensorBoard has not got yet."""
+    if log is not None:
+        rates = functools.partial(trainer.rates_after, plan)
+        log.epochs(trainer.state.records, rates, several=trainer.config.task == MULTILABEL)
 
 
 def _keep(

@@ -127,7 +127,9 @@ def tune_shots(
     runs = []
     for count, path in paths.items():
         name = None if config.name is None else f"{config.name}-{count}shot"
-        one = replace(config, shots=count, name=name, allow_chance=True)  # few shots may be too few
+        log = None if config.tensorboard is None else config.tensorboard / f"{count}shot"
+        settings: dict[str, Any] = {"shots": count, "name": name, "tensorboard": log}
+        one = replace(config, **settings, allow_chance=True)  # few shots may be too few
         with show(f"{count}-shot") as bar:
             given = {} if full is None else {"full": full}
             result = tune(data, path, one, resume=resume, force=force, progress=bar, **given)

@@ -41,7 +41,15 @@ def full_output(output: Path) -> Path:
 
 def full_config(config: TuneConfig) -> TuneConfig:
     """The settings of the training on the full set: all images, no λ, no proxy of its own."""
-    return replace(config, full_data=None, shots=None, rescale="none", refit_epochs=0, name=None)
+    log = None if config.tensorboard is None else config.tensorboard / "full"
+    fixed: dict[str, Any] = {
+        "full_data": None,
+        "shots": None,
+        "rescale": "none",
+        "refit_epochs": 0,
+        "name": None,
+    }
+    return replace(config, **fixed, tensorboard=log)
 
 
 def require_full_data(request: RunRequest, inputs: RunInputs) -> None:

@@ -32,6 +32,7 @@ from vptkit.tune.data.reading_pass import (
 from vptkit.tune.data.splits import FEWEST, data_digest, load_splits, splits_line
 from vptkit.tune.methods.tuned_model import merging_of, pooling
 from vptkit.tune.training.distributed import leads, share
+from vptkit.tune.training.event_log import EventLog, require_no_log
 from vptkit.tune.training.run_files import require_free
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class RunRequest:
     test: bool
     progress: Progress
     begun: float
+
+    def log(self, *, more: bool = False) -> EventLog | None:
+        """TensorBoard's, if one is asked for, in the process that writes.
+
+        Args:
+            more: what is there is of this run, and stays.
+        """
+        folder = self.config.tensorboard
+        return EventLog(folder, more=more) if folder is not None and leads() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +154,8 @@ def load_run(request: RunRequest) -> RunInputs:
     there = request.resume and not request.force and files.adapter.is_file()
     if not there:
         require_free(files, resume=request.resume, force=request.force)
+        if config.tensorboard is not None:
+            require_no_log([config.tensorboard], resume=request.resume, force=request.force)
     # Killed behind the adapter, or told to replace it: what lies beside it may be of another run.
     finished = there and not files.checkpoint.exists()
     if not finished and leads():

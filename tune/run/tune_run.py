@@ -22,6 +22,7 @@ from vptkit.tune.phases.new_model import Training
 from vptkit.tune.phases.phased_training import train_phases
 from vptkit.tune.training.device import choose_device, describe_device, repeatable
 from vptkit.tune.training.distributed import joined, leads
+from vptkit.tune.training.event_log import require_tensorboard
 from vptkit.tune.training.run_files import run_files
 from vptkit.tune.training_page.hardest_images import hardest_images
 from vptkit.tune.training_page.run_pictures import require_drawing
@@ -130,6 +131,8 @@ def requested(
         VptkitError: the device is not there, or the name of the output ends otherwise.
     """
     require_drawing(config.pictures)
+    if config.tensorboard is not None:
+        require_tensorboard()
     device = choose_device(config.device)
     with joined(device), repeatable(device):
         bar = progress if leads() else SILENT
@@ -198,8 +201,13 @@ def train(
         identity=inputs.identity,
         files=request.files,
         progress=request.progress,
+        log=request.log(),
     )
-    return train_phases(training, resume=request.resume, on_epoch=on_epoch, enough=enough)
+    try:
+        return train_phases(training, resume=request.resume, on_epoch=on_epoch, enough=enough)
+    finally:
+        if training.log is not None:
+            training.log.close()
 
 
 def choose(

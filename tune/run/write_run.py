@@ -73,6 +73,7 @@ def write_run(
         write_adapter(files.adapter, adapter)
         run = _trained_run(adapter, trained, chosen, tuned.trainable()[0], tried)
         pictures = write_pictures(run, files, request.config.pictures)
+        _log_outcome(request, chosen, told)
         files.remove_dead_parts()
         files.checkpoint.unlink(missing_ok=True)  # last: an adapter without one is complete
     total, without_head = tuned.trainable()
@@ -134,6 +135,34 @@ def _trained_run(
         hardest=chosen.hardest,
         several=several,
     )
+
+
+def _log_outcome(request: RunRequest, chosen: Chosen, told: Chosen) -> None:
+    """The last of TensorBoard's log: curves over λ and α, settings and results.
+
+    Args:
+        request: of the run.
+        chosen: its curves, in which scores are called top1.
+        told: likewise, by their own names.
+    """
+    log = request.log(more=True)
+    if log is None:
+        return
+    score = "accuracy" if chosen.multilabel is None else "map"
+    rescale = (chosen.layer_norms or {}).get("rescale")
+    if rescale:
+        log.curve("lambda", "lambda", rescale["curve"], score)
+    if chosen.line:
+        log.curve("alpha", "alpha", chosen.line["curve"], score)
+    confidence, several = chosen.confidence or {}, chosen.multilabel or {}
+    scores = {"val": told.val_top1, "test": told.test_top1, "ood": told.ood_top1}
+    scores |= {split: (several.get(split) or {}).get("map") for split in scores if several}
+    metrics = {f"{split}_{score}": value for split, value in scores.items()}
+    metrics |= {"val_loss": confidence.get("val_loss", [None])[-1]}
+    metrics |= {"lambda": rescale["lambda"] if rescale else None, "best_epoch": told.best_epoch}
+    metrics |= {"alpha": chosen.line["alpha"] if chosen.line else None}
+    log.outcome(request.config.to_json(), metrics)
+    log.close()
 
 
 def _adapter(

@@ -146,7 +146,10 @@ class Sweep:
         return {key: found[0][key] for key in given}
 
     def _all_settings(self, number: int) -> dict[str, Any]:
-        return {"method": _METHOD, **self.fixed, **self.trials[number]}
+        found = {"method": _METHOD, **self.fixed, **self.trials[number]}
+        if "tensorboard" in found:  # a folder a trial
+            found["tensorboard"] = str(Path(found["tensorboard"]) / f"trial-{number:04d}")
+        return found
 
     def config(self, number: int) -> TuneConfig:
         """The configuration of a trial.
@@ -165,7 +168,7 @@ class Sweep:
             "tune": {
                 key: str(value) if isinstance(value, Path) else value
                 for key, value in self.fixed.items()
-                if key != "allow_outside"
+                if key not in ("allow_outside", "pictures", "tensorboard")
             },
             "space": space,
             "pruning": pruning,
@@ -179,6 +182,7 @@ def sweep_from_mapping(
     data: Path | None = None,
     allow_outside: bool = False,
     folder: Path | None = None,
+    tensorboard: Path | None = None,
 ) -> Sweep:
     """A sweep from a parsed TOML file.
 
@@ -189,6 +193,7 @@ def sweep_from_mapping(
         data: instead of the document's.
         allow_outside: of `vptkit.tune.config.TuneConfig`; a document must not say it.
         folder: where the document lies; None: the current one.
+        tensorboard: where each trial has a folder of logs; a document must not say it.
 
     Raises:
         VptkitError: an unknown key, an empty space, or settings that one of the trials cannot have.
@@ -200,6 +205,7 @@ def sweep_from_mapping(
     if not isinstance(images, str | Path):
         raise VptkitError('no data: write data = "FOLDER" at the top of the file, or pass --data')
     fixed = _table(document, "tune") | ({"allow_outside": True} if allow_outside else {})
+    fixed |= {"tensorboard": str(tensorboard.absolute())} if tensorboard is not None else {}
     space = {key: _values(key, value) for key, value in _table(document, "space").items()}
     for key in PATHS:
         if key in fixed:
@@ -244,6 +250,8 @@ def _table(document: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise VptkitError(f"{name} is {table!r}, expected a table [{name}]")
     if "allow_outside" in table:  # the file may come from a stranger
         raise VptkitError("allow_outside is not for a file to say: pass --allow-outside yourself")
+    if "tensorboard" in table:
+        raise VptkitError("tensorboard is not for a file to say: pass --tensorboard yourself")
     return dict(table)
 
 

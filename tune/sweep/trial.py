@@ -24,6 +24,7 @@ from vptkit.tune.data.dataset_reader import read_splits
 from vptkit.tune.data.multilabel_splits import read_label_sets
 from vptkit.tune.run.load_run import load_splits_of, require_apart, require_judges, require_val
 from vptkit.tune.run.tune_run import tune
+from vptkit.tune.training.event_log import require_tensorboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -48,6 +49,8 @@ def require_inputs(data: Path, configs: Iterable[TuneConfig]) -> None:
         BackboneError: timm does not know the backbone, or its weights do not fit.
     """
     configs = list(configs)
+    if any(config.tensorboard is not None for config in configs):
+        require_tensorboard()
     if any(config.method == "auto" for config in configs):
         raise VptkitError(
             "method auto is a search of its own, and no trial of a sweep: give [tune] one method, or "
@@ -117,10 +120,15 @@ def run_trial(
             report(dict(last), checkpoint)
 
         # the full set says nothing about val; a trial that learned nothing is a poor one
-        config = replace(config_from_mapping(settings), full_data=None, allow_chance=True)
-        resume = start is not None
+        # and what it would draw is thrown away with it
+        without: dict[str, Any] = {"full_data": None, "allow_chance": True, "pictures": "none"}
+        config = replace(config_from_mapping(settings), **without)
+        how: dict[str, Any] = {
+            "resume": start is not None,
+            "force": start is None,
+        }  # a dead worker may have logged
         try:
-            result = tune(data, output, config, resume=resume, test=False, on_epoch=after_epoch)
+            result = tune(data, output, config, **how, test=False, on_epoch=after_epoch)
         except TrainingError as error:  # the trial's fault, as any of its settings is
             raise VptkitError(str(error)) from error
         if not last:  # it ran away in its first epoch: there is nothing to report but that
@@ -150,7 +158,8 @@ def adapter_from_checkpoint(
     """
     with atomic_file(_checkpoint_of(output)) as part:  # whatever stands at that name, a link too
         shutil.copyfile(checkpoint, part)
-    return tune(data, output, replace(config, allow_chance=True), resume=True, force=True)
+    config = replace(config, allow_chance=True, tensorboard=None)  # the trial has its log
+    return tune(data, output, config, resume=True, force=True)
 
 
 def record_of(checkpoint: Path) -> dict[str, Any]:

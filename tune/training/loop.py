@@ -14,7 +14,7 @@ from torch import Tensor
 from vptkit.errors import VptkitError
 from vptkit.formats.manifest_schema import MULTILABEL
 from vptkit.images.preprocess import normalize
-from vptkit.progress import keep_line
+from vptkit.progress import keep_line, keep_score
 from vptkit.scores.probabilities import top1_and_log_loss
 from vptkit.scores.score_interval import percent
 
@@ -230,6 +230,7 @@ def train(
         state.scaler = stepper.scaler.state_dict()
         _close_epoch(model, data, config, state, loss=float(np.mean(losses)), top1=right / seen)
         keep_line(progress, _epoch_line(state, last, config))
+        keep_score(progress, _score(state, config))
         if leads():
             after_epoch()
 
@@ -294,6 +295,17 @@ def _merit(record: Mapping[str, Any], config: TuneConfig) -> tuple[float, float]
         return record["epoch"], 0.0
     top1, loss = record["val_top1"], -record["val_loss"]
     return (top1, loss) if config.select == "top1" else (loss, top1)
+
+
+def _score(state: TrainState, config: TuneConfig) -> str:
+    """The last epoch's val, as "val loss 0.310 88.0 %"; empty where there is none."""
+    record = state.history[-1]
+    if record["val_loss"] is None:
+        return ""
+    what = "mAP " if config.task == MULTILABEL else ""
+    top1 = record["val_top1"]
+    share = "" if top1 is None else f" {what}{percent(top1)}"
+    return f"val loss {record['val_loss']:.3f}{share}"
 
 
 def _epoch_line(state: TrainState, last: int, config: TuneConfig) -> str:

@@ -35,6 +35,7 @@ def shift_figure(shift: Mapping[str, Any]) -> Figure:
         axes.set_title(f"{letter}: sum {shift[key]:.3g}", loc="left", fontsize="medium")
         plain_axes(axes)
         axes.grid(visible=False, axis="y")
+        axes.locator_params(axis="x", nbins=3)
     names = [_short(layer["name"]) for layer in layers]
     panels[0].set_yticks(range(len(layers)), names, fontsize=9)
     panels[0].set_ylim(len(layers) - 0.4, -0.6)  # the first above
@@ -115,7 +116,7 @@ def id_ood_figure(rescale: Mapping[str, Any], score: str = "top-1") -> Figure:
     for place, factors in places.items():
         axes.plot(*place, "o", color="C0", ms=6)
         axes.annotate(
-            ", ".join(f"{factor:g}" for factor in factors),
+            _listed(factors),
             place,
             textcoords="offset points",
             xytext=(7, 5),
@@ -134,6 +135,13 @@ def id_ood_figure(rescale: Mapping[str, Any], score: str = "top-1") -> Figure:
     plain_axes(axes)
     legend_below(figure, axes)
     return figure
+
+
+def _listed(factors: Sequence[float]) -> str:
+    """As "1, 1.25"; of many the first and the last."""
+    if len(factors) > 3:
+        return f"{factors[0]:g} … {factors[-1]:g}"
+    return ", ".join(f"{factor:g}" for factor in factors)
 
 
 def _key(rescale: Mapping[str, Any]) -> tuple[str, str]:

@@ -139,7 +139,8 @@ def _candidates(run: TrainedRun) -> Section | None:
     note = (
         f"Method auto, {bound}. All begin as the probe and train with their whole schedule; at each "
         "rung the worse half ends, and the rest goes on. A method is kept only if it beats what learns "
-        "less by more than one standard error of the paired difference on the images that judge."
+        "less by more than one standard error of the paired difference on the images that judge. "
+        f"{sum(row['epochs'] for row in run.auto['tried'])} epochs were trained in all."
     )
     timed = bool(budget) and "epoch" not in str(budget)
     head = ["method", "epochs", "best epoch", "log-loss", run.score, "learned, without head"]
@@ -215,6 +216,9 @@ def _shift(run: TrainedRun) -> Section | None:
         f"How far γ and β of each LayerNorm moved, before λ: {shift['total']:.3g} in all.",
         *([f"FSR proxy: {_listed(proxy)}."] if proxy else []),
     ]
+    if not shift["total"]:
+        notes[0] = "Nothing moved: the start was kept."
+        return Section("shift", "LayerNorm shift", notes, [], [])
     words = "Length of the change of γ and β, in the order of the forward pass."
     picture = Picture("shift", shift_figure(shift), words)
     return Section("shift", "LayerNorm shift", notes, [picture], [])

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["burstiness_figure", "candidates_figure", "parts_figure", "rank_figure"]
 
+_WIDE = 50  # of an excess kurtosis: a Laplacian has 3
+_DECADES = 1000  # from here on each decade is enough
+
 
 @plain_pictures()
 def candidates_figure(tried: Sequence[Mapping[str, Any]], kept: str) -> Figure:
@@ -86,7 +89,10 @@ def burstiness_figure(blocks: Sequence[Mapping[str, Any]]) -> Figure:
         axes.plot(range(1, len(blocks) + 1), heights, marker="o", ms=4, color=color, label=name)
     axes.axhline(0, color="0.6", linewidth=0.8, label="Gaussian")
     axes.axhline(3, color="0.6", linewidth=0.8, linestyle="--", label="Laplacian")
-    axes.set_yscale("symlog", linthresh=10)
+    largest = max(abs(value) for block in blocks for value in block["kurtosis"])
+    if largest > _WIDE:
+        axes.set_yscale("symlog", linthresh=10)
+    _plain_numbers(axes)
     axes.set_ylabel("excess kurtosis")
     _by_block(axes)
     legend_below(figure, axes)
@@ -107,10 +113,23 @@ def rank_figure(blocks: Sequence[Mapping[str, Any]]) -> Figure:
     above.set_ylabel("rank of Σ")
     below.plot(numbers, [block["condition"] for block in blocks], color="C1", marker="o", ms=4)
     below.set_yscale("log")
+    _plain_numbers(below)
     below.set_ylabel("condition of Σ")
     plain_axes(above)
     _by_block(below)
     return figure
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """As "2e+07", and few of them: matplotlib writes out what lies between decades."""
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+    axes.minorticks_off()
+    if axes.get_yscale() == "log":
+        low, high = axes.get_ylim()
+        steps = (1.0,) if high > _DECADES * low else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=5))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
 
 
 def _by_epoch(axes: Axes) -> None:

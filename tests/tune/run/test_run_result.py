@@ -25,7 +25,7 @@ def result(**changes):
 
 def test_what_is_not_there_is_null_and_not_none_in_words():
     document = json.loads(json.dumps(result().to_json(), allow_nan=False))
-    assert document["curves"] is document["test_top1"] is document["layer_norms"] is None
+    assert document["page"] is document["test_top1"] is document["layer_norms"] is None
     assert document["seconds"] == 1.23
     assert result().to_text() == result().to_json()
 

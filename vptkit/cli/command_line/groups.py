@@ -41,7 +41,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Backbone": "merge merge-attention positions",
         "Data": "task val-share test-share full-data columns skip-broken strict allow-outside",
         "Hardware": "precision accumulate compile threads",
-        LAST_OPTIONS: "name golden pictures allow-chance",
+        LAST_OPTIONS: "name golden pictures tensorboard allow-chance",
     },
     "export": {
         _COMMON: "output weights precision calibration gate format target force",
@@ -121,7 +121,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Data": "columns skip-broken allow-outside",
     },
     "sweep": {
-        _COMMON: "output data force",
+        _COMMON: "output data tensorboard force",
         "Cluster": "ray-address storage cpus",
         "Data": "allow-outside",
     },

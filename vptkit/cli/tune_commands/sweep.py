@@ -47,6 +47,12 @@ def sweep(
     cpus: Annotated[
         int | None, typer.Option(min=1, help="Of this machine, without a cluster [all].")
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of TensorBoard's logs, a folder a trial; every node must reach it."
+        ),
+    ] = None,
     allow_outside: AllowOutside = False,
     force: Annotated[
         bool, typer.Option("--force", help="Forget the sweep that the folder holds.")
@@ -68,7 +74,11 @@ def sweep(
     document = read_toml(config)
     try:
         plan = sweep_from_mapping(
-            document, data=data, allow_outside=allow_outside, folder=config.parent
+            document,
+            data=data,
+            allow_outside=allow_outside,
+            folder=config.parent,
+            tensorboard=tensorboard,
         )
     except VptkitError as error:
         raise type(error)(f"{config}: {error}") from error

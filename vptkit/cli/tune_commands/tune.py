@@ -187,6 +187,9 @@ def tune(
         Text,
         option("Of the training: a page, NAME.html; a file each, png, svg, pdf; none [page]."),
     ] = None,
+    tensorboard: Annotated[
+        Path | None, option("Folder for TensorBoard's logs of this run [none].")
+    ] = None,
     allow_chance: Annotated[
         Bool,
         typer.Option("--allow-chance", help="Write the adapter even if nothing was learned."),
@@ -300,6 +303,10 @@ def _settings(config: Path) -> dict[str, Any]:
     if "allow_outside" in settings:
         raise VptkitError(
             f"{config}: allow_outside is not for a file to say: pass --allow-outside yourself"
+        )
+    if "tensorboard" in settings:
+        raise VptkitError(
+            f"{config}: tensorboard is not for a file to say: pass --tensorboard yourself"
         )
     if "batch" in settings:  # as the option is called; the configuration has always said batch_size
         settings.setdefault("batch_size", settings.pop("batch"))
