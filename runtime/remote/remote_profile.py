@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.errors import MissingError, TargetError
 from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
+from vptkit.runtime.backends.selection import OPENVINO
 from vptkit.runtime.backends.tensorrt_library import LIBRARIES
 
 from .board_agent import ROOT
@@ -47,6 +48,7 @@ _NEEDS = {
     "cpu": (("onnxruntime",), _PIP.format("onnxruntime")),
     "cuda": (("onnxruntime",), _ORT_GPU),
     "ort-tensorrt": (("onnxruntime",), _ORT_GPU),
+    **dict.fromkeys(OPENVINO, (("openvino",), _PIP.format("openvino"))),
     "tensorrt": (("tensorrt",), _TENSORRT + _PIP.format("tensorrt")),
     "tensorrt-rtx": (_RTX, _PIP.format("tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs")),
     "auto": (("tensorrt", *_RTX, "onnxruntime"), _TENSORRT + _PIP.format("tensorrt")),

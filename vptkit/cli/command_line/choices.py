@@ -17,7 +17,10 @@ _METHODS = (
     *("auto", "ln", "vpt", "bpt", "lora", "ln+vpt", "ln+bpt", "ln+lora", "lora+vpt", "lora+bpt"),
     *("ln+lora+vpt", "ln+lora+bpt", "linear"),
 )
-_BACKENDS = ("auto", "cpu", "cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
+_BACKENDS = (
+    *("auto", "cpu", "cuda", "openvino", "openvino-bf16", "openvino-gpu", "openvino-npu"),
+    *("ort-tensorrt", "tensorrt", "tensorrt-rtx"),
+)
 _POOLS = ("token", "avg", "token+avg", "avg_prompts", "map")
 _TAPS = ("pre_ln1", "post_ln1")
 _TARGETS = ("auto", "cpu", "tensorrt")
@@ -70,8 +73,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 _BACKEND = (
-    "What runs the graph: ONNX Runtime (cpu, cuda, ort-tensorrt), or an engine of vptkit build "
-    "(tensorrt, tensorrt-rtx)."
+    "What runs the graph: ONNX Runtime (cpu, cuda, ort-tensorrt), OpenVINO (openvino on the processor, "
+    "…), or an engine of vptkit build (tensorrt, tensorrt-rtx)."
 )
 
 # Command and option → its text where the declared one would list the values once more
