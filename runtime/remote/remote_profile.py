@@ -107,7 +107,7 @@ def profile_on(
         "settings": settings.to_json(),
     }
     with connect(host, python=python, ssh_options=ssh_options) as link:
-        _require_packages(link, settings.backend, bundles)
+        _require_packages(link, settings.backends, bundles)
         ship(link, items, phases)
         document = _follow(link, request, phases)
     for row in document["rows"]:
@@ -140,11 +140,10 @@ def clean_board(host: str, *, python: str = "python3", ssh_options: Sequence[str
     return int(answer["freed"])
 
 
-def _require_packages(link: Link, backend: str, bundles: Sequence[Path]) -> None:
+def _require_packages(link: Link, backends: Sequence[str], bundles: Sequence[Path]) -> None:
     """Fail before anything is copied. An unknown backend is the runner's business."""
     wanted: dict[str, tuple[tuple[str, ...], str]] = {"vptkit": _NUMPY}
-    if backend in _NEEDS:
-        wanted[f"the backend {backend}"] = _NEEDS[backend]
+    wanted |= {f"the backend {name}": _NEEDS[name] for name in backends if name in _NEEDS}
     if any(open_bundle(path, verify=False).layout == "bank" for path in bundles):
         wanted["a bank"] = _SAFETENSORS
     for what, (names, cure) in wanted.items():

@@ -106,7 +106,7 @@ TEXTS: Mapping[str, str] = {
     "eval --backend": _BACKEND,
     "run --backend": _BACKEND,
     "serve --backend": _BACKEND,
-    "profile --backend": _BACKEND,
+    "profile --backend": f"{_BACKEND} Several beside each other: cpu,openvino.",
     "profile --cuda-graph": "Of TensorRT; both: side by side [on].",
     "import --pool": "What the head reads [what FILE tells].",
 }
