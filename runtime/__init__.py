@@ -1,6 +1,6 @@
 """Inference, evaluation and profiling of bundles. No torch, no onnx package.
 
-- `backends`: ONNX Runtime and TensorRT, one face.
+- `backends`: ONNX Runtime, OpenVINO and TensorRT, one face.
 - `bulk`: many images: found, asked, written down.
 - `doctor`: `vptkit doctor`.
 - `engine_build`: `vptkit build`.

@@ -50,6 +50,7 @@ EXCEPTIONS = {
     "vptkit.tune.sweep.sweep_plot": {"matplotlib"},
     "vptkit.tune.sweep.ray_runner": {"ray"},
     "vptkit.runtime.backends.onnxruntime_library": {"onnxruntime"},
+    "vptkit.runtime.backends.openvino_graph": {"openvino"},
     "vptkit.runtime.backends.tensorrt_library": {"tensorrt"},
     "vptkit.runtime.ray_data.dataset_run": {"ray"},
     "vptkit.runtime.layers.layer_plots": {"matplotlib"},

@@ -20,7 +20,7 @@ from .memory import total_memory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["cpu_has_vnni", "detect_machine", "usable_cores", "visible_gpu"]
+__all__ = ["cpu_features", "cpu_has_vnni", "detect_machine", "usable_cores", "visible_gpu"]
 
 # /proc/cpuinfo of 64-bit Arm names a core by two numbers: (implementer, part).
 _ARM_CORES = {
@@ -51,6 +51,13 @@ _ARM_CORES = {
     (0x4E, 0x004): "Carmel",
 }
 
+# What decides how fast a processor multiplies numbers of lower types: as /proc/cpuinfo calls it.
+_FEATURES = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimddp", "asimdhp", "i8mm", "bf16", "sve", "sme"),  # of 64-bit Arm
+)
+
 
 def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
     """Describe the machine for a report.
@@ -59,7 +66,7 @@ def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
         root: where /proc, /sys and /etc are looked for; tests pass a folder of their own.
 
     Returns:
-        JSON-ready: `cpu`, `board` (device tree), `arch`, `cores` (physical cores this process may
+        JSON-ready: `cpu`, `cpu_features`, `board` (device tree), `arch`, `cores` (physical cores this process may
         use), `threads` (hardware threads it may use), `memory_mb`, `governor`, `frequency_mhz`
         (the highest the governor allows), `os`, `kernel`, `python`, `jetson`
         (`Jetson.to_json`), `gpu` (`Gpu.to_json` of the first one), `device` (key of
@@ -72,6 +79,7 @@ def detect_machine(root: Path = Path("/")) -> dict[str, Any]:
     memory = total_memory(root)
     machine = {
         "cpu": _cpu_model(read_text(root / "proc/cpuinfo") or ""),
+        "cpu_features": cpu_features(root),
         "board": read_text(root / "proc/device-tree/model"),
         "arch": platform.machine(),
         "cores": usable_cores(root),
@@ -113,6 +121,19 @@ def cpu_has_vnni(root: Path = Path("/")) -> bool | None:
     if found is None:
         return None
     return bool({"avx512_vnni", "avx_vnni"} & set(found.group(1).split()))
+
+
+def cpu_features(root: Path = Path("/")) -> list[str] | None:
+    """What the processor has for fast products of int8, bf16 and fp16; None where it is unknown.
+
+    By the kernel's names: VNNI and AMX of x86, dot products (asimddp, i8mm) and bf16 of Arm.
+    """
+    cpuinfo = read_text(root / "proc/cpuinfo") or ""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    if found is None:
+        return None
+    has = set(found.group(1).split())
+    return [name for name in _FEATURES if name in has]
 
 
 def usable_cores(root: Path = Path("/")) -> int:

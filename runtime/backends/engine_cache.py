@@ -30,7 +30,13 @@ from vptkit.atomic_files import atomic_file, sha256_of_file, sha256_of_stream
 from vptkit.errors import BundleError, MissingError, OutputError
 from vptkit.formats.bundle import ENGINES
 from vptkit.part_files import remove_dead_parts
-from vptkit.private_files import locked, not_private, private_folder
+from vptkit.private_files import (
+    locked,
+    not_private,
+    private_folder,
+    require_unshared_parents,
+    user_folder,
+)
 from vptkit.regular_files import open_inside, read_bounded
 from vptkit.strict_json import canonical_json, parse_json
 
@@ -55,6 +61,7 @@ __all__ = [
     "exclusive",
     "find_engine",
     "graph_digest",
+    "library_cache",
     "list_engines",
     "open_engine",
     "remove_stale_engines",
@@ -207,6 +214,32 @@ def engine_folder(bundle: Bundle, environ: Mapping[str, str] = os.environ) -> Pa
     if cache:
         return Path(cache).expanduser() / graph_digest(bundle)[:16]
     return bundle.path / ENGINES
+
+
+def library_cache(
+    bundle: Bundle, library: str, environ: Mapping[str, str] = os.environ
+) -> Path | None:
+    """A folder where a library keeps what it compiled of a bundle; None if there is no safe place.
+
+    Such libraries load what lies there without a question, so nothing of a bundle does: the folder is
+    this user's own, below the cache that the user names or the usual one. Nor do they notice that
+    weights changed, so it is named by the graph's digest.
+
+    Args:
+        bundle: whose graph.
+        library: the folder's name begins so.
+        environ: where the cache is named.
+    """
+    cache = environ.get(CACHE_VARIABLE)
+    usual = user_folder("XDG_CACHE_HOME", ".cache") / "vptkit" / "engines"
+    place = Path(cache).expanduser() if cache else usual
+    folder = place.absolute() / f"{library}-{graph_digest(bundle)}"
+    try:
+        private_folder(folder, OutputError, remedy="")
+        require_unshared_parents(folder, OutputError)
+    except OutputError:
+        return None
+    return folder
 
 
 def list_engines(bundle: Bundle) -> list[Engine]:

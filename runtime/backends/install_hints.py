@@ -6,7 +6,16 @@ from typing import Literal
 
 __all__ = ["Missing", "mend"]
 
-Missing = Literal["driver", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx"]
+Missing = Literal[
+    "driver",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "openvino-gpu",
+    "openvino-npu",
+    "tensorrt",
+    "tensorrt-rtx",
+]
 
 _SERVER: dict[Missing, str] = {
     "driver": "sudo ubuntu-drivers install (Ubuntu), then restart",
@@ -14,6 +23,15 @@ _SERVER: dict[Missing, str] = {
     # Both packages install the same files over each other.
     "onnxruntime-gpu": (
         'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
+    ),
+    "openvino": 'pip install "vptkit[openvino]"',
+    # Drivers of Intel's devices; where these are in Debian and Ubuntu, else Intel's own pages.
+    "openvino-gpu": (
+        "sudo apt install intel-opencl-icd (or Intel's https://dgpu-docs.intel.com), and be in the "
+        "group render"
+    ),
+    "openvino-npu": (
+        "install the driver of https://github.com/intel/linux-npu-driver, and be in the group render"
     ),
     "tensorrt": "pip install tensorrt",
     "tensorrt-rtx": 'pip install "vptkit[trt-rtx]"',
@@ -30,6 +48,8 @@ _JETSON: dict[Missing, str] = _SERVER | {
         "sudo apt install tensorrt python3-libnvinfer; a virtual environment sees it only if it "
         "was made with --system-site-packages"
     ),
+    "openvino-gpu": "OpenVINO does not reach a Jetson's GPU: use --backend tensorrt",
+    "openvino-npu": "a Jetson has no NPU of Intel's: use --backend tensorrt",
     "tensorrt-rtx": "TensorRT-RTX is not made for Jetson: use --backend tensorrt",
 }
 

@@ -8,7 +8,6 @@ unverified on a GPU.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +16,10 @@ import numpy as np
 
 from vptkit.devices.probes.jetson import detect_jetson
 from vptkit.devices.probes.machine import usable_cores
-from vptkit.errors import BundleError, MissingError, OutputError, TargetError
+from vptkit.errors import BundleError, MissingError, TargetError
 from vptkit.formats.bank_tables import BankShape
-from vptkit.private_files import private_folder, require_unshared_parents, user_folder
 
-from .engine_cache import CACHE_VARIABLE, graph_digest
+from .engine_cache import library_cache
 from .install_hints import mend
 from .onnxruntime_library import onnxruntime
 from .onnxruntime_probe import exact_int8
@@ -254,20 +252,9 @@ def _requested(bundle: Bundle, provider: Provider) -> list[Any]:
 
 
 def _engine_cache(bundle: Bundle) -> dict[str, str]:
-    """Where ONNX Runtime keeps its engines, none if there is no safe place for them.
-
-    It loads what lies there without a question, so nothing of a bundle does: the folder is this
-    user's own, below the cache that the user names or the usual one. Nor does it notice that
-    weights changed, so the folder is named by the graph's digest.
-    """
-    cache = os.environ.get(CACHE_VARIABLE)
-    usual = user_folder("XDG_CACHE_HOME", ".cache") / "vptkit" / "engines"
-    place = Path(cache).expanduser() if cache else usual
-    folder = place.absolute() / f"ort-{graph_digest(bundle)}"
-    try:
-        private_folder(folder, OutputError, remedy="")
-        require_unshared_parents(folder, OutputError)
-    except OutputError:
+    """Where ONNX Runtime keeps TensorRT's engines, none if there is no safe place for them."""
+    folder = library_cache(bundle, "ort")
+    if folder is None:
         return {}
     return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
 

@@ -27,23 +27,35 @@ if TYPE_CHECKING:
     from vptkit.formats.bundle import Bundle
 
     from .onnxruntime_graph import OrtGraph, Provider
+    from .openvino_graph import Device
 
 __all__ = [
     "AUTO_ORDER",
     "BACKENDS",
+    "OPENVINO",
     "TRT_LIBRARIES",
     "VARIABLE",
     "Opened",
+    "computed_precisions",
     "default_backend",
     "means_cpu",
+    "on_nvidia",
+    "on_processor",
     "onnxruntime_graph",
     "open_graph",
 ]
 
 VARIABLE = "VPTKIT_BACKEND"
 
+# OpenVINO's, which are never chosen by themselves → device, and whether all is computed in bf16.
+OPENVINO: dict[str, tuple[Device, bool]] = {
+    "openvino": ("CPU", False),
+    "openvino-bf16": ("CPU", True),
+    "openvino-gpu": ("GPU", False),
+    "openvino-npu": ("NPU", False),
+}
 # cpu, cuda and ort-tensorrt are ONNX Runtime's providers.
-BACKENDS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
+BACKENDS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", *OPENVINO)
 # ort-tensorrt stands behind cuda: it builds an engine of its own when it is opened, for minutes.
 # cpu is for machines without a GPU only.
 AUTO_ORDER = ("tensorrt", "tensorrt-rtx", "cuda", "ort-tensorrt", "cpu")
@@ -58,7 +70,7 @@ class Opened:
     """A graph that runs.
 
     Attributes:
-        graph: an `OrtGraph` or a `TrtGraph`.
+        graph: an `OrtGraph`, an `OpenvinoGraph` or a `TrtGraph`.
         backend: the one of BACKENDS that runs it.
         reason: why this one.
         refused: backend → why it was passed over, in the order of the attempts.
@@ -101,7 +113,7 @@ def open_graph(
         bundle: the bundle.
         backend: one of BACKENDS; "auto": the first of AUTO_ORDER that runs it on the GPU that is here,
             or "cpu" where there is none; None: `default_backend`.
-        threads: CPU threads of one run, for those of ONNX Runtime.
+        threads: CPU threads of one run, for those of ONNX Runtime and OpenVINO.
         cuda_graph: of tensorrt and tensorrt-rtx: capture launches and replay them.
         trust_engines: of the same: load engines too that this user did not build here.
 
@@ -115,7 +127,7 @@ def open_graph(
     chosen = default_backend() if backend is None else _known(backend, "backend")
     if chosen == "auto":
         return _auto(bundle, threads, options)
-    if chosen != "cpu":
+    if on_nvidia(chosen):
         _require_gpu(chosen)
     graph = _open(bundle, chosen, threads, options)
     why = "it was asked for" if backend is not None else f"${VARIABLE} names it"
@@ -132,6 +144,23 @@ def means_cpu(backend: str | None) -> bool:
     except MissingError:
         return visible_gpu() is None
     return False
+
+
+def on_processor(backend: str) -> bool:
+    """Whether a backend computes on the processor."""
+    return backend == "cpu" or (backend in OPENVINO and OPENVINO[backend][0] == "CPU")
+
+
+def on_nvidia(backend: str) -> bool:
+    """Whether a backend computes on a GPU of NVIDIA's."""
+    return backend != "cpu" and backend not in OPENVINO
+
+
+def computed_precisions(backend: str, precision: str) -> tuple[str, ...]:
+    """The precisions that a backend's answers to a bundle of some precision have gone through."""
+    device, bf16 = OPENVINO.get(backend, ("CPU", False))
+    own = "bf16" if bf16 else "fp16" if device == "NPU" else precision
+    return (precision,) if own == precision else (precision, own)
 
 
 def _known(backend: str, where: str) -> str:
@@ -238,6 +267,8 @@ def _open(bundle: Bundle, backend: str, threads: int | None, options: Mapping[st
         from .tensorrt_graph import TrtGraph  # ctypes and engines: only for TensorRT
 
         return TrtGraph(bundle, library=TRT_LIBRARIES[backend], **options)
+    if backend in OPENVINO:
+        return _open_openvino(bundle, backend, threads)
     graph = onnxruntime_graph(backend)
     return graph(bundle, threads=threads, provider=_PROVIDERS[backend])
 
@@ -267,3 +298,20 @@ def onnxruntime_graph(backend: str) -> type[OrtGraph]:
             "pip uninstall -y onnxruntime onnxruntime-gpu."
         ) from error
     return OrtGraph
+
+
+def _open_openvino(bundle: Bundle, backend: str, threads: int | None) -> Any:
+    try:
+        # openvino is optional and slow to import.
+        from .openvino_graph import OpenvinoGraph
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise
+        raise MissingExtraError("openvino", "openvino", f"the {backend} backend") from error
+    except ImportError as error:
+        raise MissingError(
+            f"backend {backend}: OpenVINO is installed but does not load: {error}. To mend it: "
+            "pip install --force-reinstall openvino."
+        ) from error
+    device, bf16 = OPENVINO[backend]
+    return OpenvinoGraph(bundle, threads=threads, device=device, bf16=bf16)

@@ -24,10 +24,16 @@ from vptkit.runtime.backends.engine_cache import (
     engine_folder,
     find_engine,
 )
-from vptkit.runtime.backends.selection import AUTO_ORDER, TRT_LIBRARIES
+from vptkit.runtime.backends.selection import AUTO_ORDER, OPENVINO, TRT_LIBRARIES
 from vptkit.runtime.backends.tensorrt_library import LIBRARIES
 
-from .library_checks import PROVIDERS, onnxruntime_checks, tensorrt_check
+from .library_checks import (
+    PROVIDERS,
+    onnxruntime_checks,
+    openvino_backends,
+    openvino_checks,
+    tensorrt_check,
+)
 from .library_probe import probe_library
 from .machine_checks import Check, has_nvidia, machine_checks, package_checks
 
@@ -98,10 +104,10 @@ def examine(
     # TensorRT-RTX is made for PCs and servers.
     libraries = ("tensorrt",) if jetson is not None else tuple(LIBRARIES)
     tried = () if bundle is None else AUTO_ORDER if gpu else ("cpu",)
-    progress.total = len(libraries) + 1 + len(tried)
+    progress.total = steps = len(libraries) + 2 + len(tried)
     checks = list(machine_checks(machine, jetson, root, _folder(bundle)))
     answers: dict[str, Answer] = {}
-    for library in (*libraries, "onnxruntime"):
+    for library in (*libraries, "onnxruntime", "openvino"):
         answers[library] = inquire([library])
         progress.update()
     useful = gpu is not None or jetson is not None or has_nvidia(root)
@@ -111,10 +117,14 @@ def examine(
         if useful or answers[name].facts.get("installed", "version" in answers[name].facts)
     ]
     checks += onnxruntime_checks(answers["onnxruntime"], jetson)
+    checks += openvino_checks(answers["openvino"], jetson)
     if bundle is None:
         backends = _promising(answers)
     else:
         checks += _engines(bundle, answers)
+        opened = openvino_backends(answers["openvino"])
+        progress.total = steps + len(opened)
+        tried = (*tried, *opened)
         results = {name: _backend(name, bundle, inquire, progress) for name in tried}
         checks += results.values()
         backends = tuple(name for name, check in results.items() if check.state == "ok")
@@ -144,7 +154,8 @@ def _promising(answers: dict[str, Answer]) -> tuple[str, ...]:
     for name, provider in PROVIDERS.items():
         if provider in usable and usable[provider] is None:
             found.append(name)
-    return tuple(name for name in AUTO_ORDER if name in found)
+    found += openvino_backends(answers["openvino"])
+    return tuple(name for name in (*AUTO_ORDER, *OPENVINO) if name in found)
 
 
 def _engines(bundle: Bundle, answers: dict[str, Answer]) -> Iterator[Check]:

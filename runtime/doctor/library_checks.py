@@ -1,4 +1,4 @@
-"""What TensorRT and ONNX Runtime answered, judged: there, broken, hidden, or known for trouble."""
+"""What TensorRT, ONNX Runtime and OpenVINO answered, judged: there, broken, hidden, or known for trouble."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.devices.boards.jetpacks import find_jetpack, troubles
 from vptkit.runtime.backends.install_hints import mend
+from vptkit.runtime.backends.selection import OPENVINO
 from vptkit.runtime.backends.tensorrt_library import LIBRARIES
 
 from .machine_checks import Check
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
     from .library_probe import Answer
 
-__all__ = ["PROVIDERS", "onnxruntime_checks", "tensorrt_check"]
+__all__ = [
+    "PROVIDERS",
+    "onnxruntime_checks",
+    "openvino_backends",
+    "openvino_checks",
+    "tensorrt_check",
+]
 
 # Backend → provider of ONNX Runtime.
 PROVIDERS = {
@@ -145,3 +152,44 @@ def onnxruntime_checks(answer: Answer, jetson: Jetson | None) -> Iterator[Check]
         )
         why = usable.get(provider) or answer.ended or "it was not asked"
         yield Check(name=short, state="missing", found=f"listed, but: {why}", fix=hint)
+
+
+def openvino_checks(answer: Answer, jetson: Jetson | None) -> Iterator[Check]:
+    """Judge OpenVINO, and each device that it finds. Nobody who does not name it needs it."""
+    name, facts = "OpenVINO", answer.facts
+    fix = mend("openvino", jetson=jetson is not None)
+    if "version" not in facts:
+        found = "not in this Python; only for --backend openvino"
+        if answer.ended is not None or facts.get("installed"):
+            found = f"it does not load: {answer.ended or facts['missing']}"
+            fix = "pip install --force-reinstall openvino"
+        yield Check(name=name, state="missing", found=found, fix=fix)
+        return
+    devices: dict[str, dict[str, Any]] = facts.get("devices", {})
+    found = f"{facts['version']}, finds {', '.join(devices) or 'no device'}"
+    if answer.ended is not None:
+        why = f"{found}, but: {answer.ended}, while {facts.get('stage', 'it started')}"
+        yield Check(name=name, state="warning", found=why)
+    else:
+        yield Check(name=name, state="ok" if devices else "warning", found=found)
+    for device, known in devices.items():
+        if known["wrong"] is None:
+            found = f"{known['name']}: multiplied two matrices; fast in {', '.join(known['types'])}"
+            yield Check(name=f"OpenVINO {device}", state="ok", found=found)
+        else:
+            found = f"found, but: {known['wrong']}"
+            yield Check(name=f"OpenVINO {device}", state="missing", found=found)
+
+
+def openvino_backends(answer: Answer) -> list[str]:
+    """The backends whose device multiplied two matrices, and has the type that they compute in."""
+    devices: dict[str, dict[str, Any]] = answer.facts.get("devices", {})
+    able: dict[str, set[str]] = {}
+    for device, known in devices.items():
+        if known["wrong"] is None:
+            able.setdefault(device.partition(".")[0], set()).update(known["types"])
+    return [
+        backend
+        for backend, (device, bf16) in OPENVINO.items()
+        if device in able and (not bf16 or "BF16" in able[device])
+    ]

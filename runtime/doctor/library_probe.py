@@ -1,11 +1,12 @@
 """Questions that may crash or hang, asked in a process of their own.
 
-Broken installations of TensorRT or ONNX Runtime end the process that loads them. The child says
+Broken installations of TensorRT, ONNX Runtime or OpenVINO end the process that loads them. The child says
 what it found line by line, so that its end tells how far it came. This module with QUESTION
 [ARGUMENT]... is the child:
 
 tensorrt, tensorrt_rtx     is it there, in which version, and does a runtime start on the GPU
 onnxruntime                its version, the providers that it lists, and those that ran a product
+openvino                   its version, the devices that it finds, and those that ran a product
 backend NAME BUNDLE        does a backend run a bundle
 """
 
@@ -93,6 +94,8 @@ def main() -> None:
         _backend(say, *arguments)
     elif question == "onnxruntime":
         _onnxruntime(say)
+    elif question == "openvino":
+        _openvino(say)
     else:
         _tensorrt(say, question)
 
@@ -159,6 +162,39 @@ def _product(library: Any, provider: str) -> str | None:
         (found,) = session.run(["y"], {"x": value})
     except Exception as error:  # its exceptions share no base
         return str(error).strip().splitlines()[0]
+    return None if np.array_equal(found, value @ value) else f"it multiplied wrongly: {found}"
+
+
+def _openvino(say: Say) -> None:
+    say(stage="loading it")
+    try:
+        from vptkit.runtime.backends.openvino_graph import openvino, version
+    except ImportError as error:
+        say(missing=str(error), installed=not isinstance(error, ModuleNotFoundError))
+        return
+    say(version=version(), file=openvino.__file__, stage="looking for devices")
+    core = openvino.Core()
+    devices: dict[str, dict[str, Any]] = {}
+    for name in map(str, core.available_devices):
+        say(stage=f"a product on {name}")
+        devices[name] = {"wrong": _product_on_device(core, name)}
+        if devices[name]["wrong"] is None:
+            types = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
+            devices[name]["types"] = [t for t in ("FP32", "FP16", "BF16", "INT8") if t in types]
+            devices[name]["name"] = str(core.get_property(name, "FULL_DEVICE_NAME")).strip()
+        say(devices=devices)
+
+
+def _product_on_device(core: Any, device: str) -> str | None:
+    """Why a device of OpenVINO does not multiply two matrices, or None if it does."""
+    import numpy as np
+
+    try:
+        graph = core.compile_model(core.read_model(_PRODUCT), device)
+        value = np.array([[1, 2], [3, 4]], dtype=np.float32)
+        found = graph([value])[0]
+    except Exception as error:  # its exceptions share no base
+        return " ".join(str(error).split())
     return None if np.array_equal(found, value @ value) else f"it multiplied wrongly: {found}"
 
 

@@ -32,7 +32,7 @@ __all__ = ["Check", "has_nvidia", "machine_checks", "package_checks"]
 _LOW_DISK = 2 << 30  # an engine is about as large as the weights; a build keeps two for a moment
 _LOW_MEMORY_MB = 1500  # below that, building a ViT-B's engine is a matter of luck (unverified)
 _PYTHON = ".".join(map(str, OLDEST_PYTHON))
-_OTHERS = ("cpu", "trt-rtx", "test")
+_OTHERS = ("cpu", "openvino", "trt-rtx", "test")
 # What runs bundles needs none of these.
 _PURPOSES = {
     "tune": "vptkit tune",
@@ -94,7 +94,7 @@ def machine_checks(
 def package_checks() -> Iterator[Check]:
     """Check the packages of each extra, and that ONNX Runtime is there once only.
 
-    The extras `cpu` and `trt-rtx` are left out: their libraries are asked themselves.
+    The extras `cpu`, `openvino` and `trt-rtx` are left out: their libraries are asked themselves.
     """
     wanted: dict[str, list[str]] = {}
     try:
@@ -141,7 +141,8 @@ def _board(machine: dict[str, Any], jetson: Jetson | None) -> Check:
     name = machine["board"] or machine["cpu"] or machine["arch"]
     part = jetson.part if jetson is not None else None
     key = machine["device"]
-    found = ", ".join(filter(None, (name, part, key and f"known as {key}")))
+    features = None if machine["board"] else " ".join(machine["cpu_features"] or ())
+    found = ", ".join(filter(None, (name, part, key and f"known as {key}", features)))
     if jetson is not None and part is None:
         return Check(name="board", state="unknown", found=f"{found}. {'; '.join(jetson.notes)}")
     return Check(name="board", state="ok", found=found)

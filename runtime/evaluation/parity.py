@@ -9,6 +9,7 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError, GateError, VptkitError
 from vptkit.formats.manifest_schema import LOGITS, SCORES
+from vptkit.runtime.backends.selection import computed_precisions
 from vptkit.scores.feature_distance import FeatureDistance, feature_distance
 from vptkit.scores.label_sets import decided, same_labels
 from vptkit.scores.multilabel import sigmoid
@@ -201,7 +202,9 @@ def _distance(
 
 
 def _bound(session: Session, tolerance: float | None) -> float:
-    tolerance = default_tolerance(session.bundle.precision) if tolerance is None else tolerance
+    if tolerance is None:
+        precisions = computed_precisions(session.backend, session.bundle.precision)
+        tolerance = max(map(default_tolerance, precisions))
     if not 0 <= tolerance < np.inf:
         raise VptkitError(f"tolerance is {tolerance}, expected a number from 0 up")
     return float(tolerance)

@@ -186,8 +186,8 @@ def _require(bundles: Mapping[str, Path], options: LayerOptions) -> None:
         raise VptkitError("no bundles: name one or more to profile")
     if options.backend not in BACKENDS:
         raise VptkitError(
-            f"--layers with --backend {options.backend}: ONNX Runtime tells there how long launches "
-            f"take and not the kernels, expected {', '.join(BACKENDS)}"
+            f"--layers with --backend {options.backend}: expected {', '.join(BACKENDS)}. On a GPU ONNX "
+            "Runtime tells how long launches take and not the kernels; OpenVINO is not asked."
         )
     for name, value in (("rounds", options.rounds), ("batch", options.batch)):
         if value is not None and value < 1:

@@ -16,7 +16,7 @@ from vptkit.devices.drivers.cuda import open_device, probe
 from vptkit.devices.probes.memory import process_memory
 from vptkit.errors import VptkitError
 from vptkit.python_child import python_command, run_python
-from vptkit.runtime.backends.selection import TRT_LIBRARIES
+from vptkit.runtime.backends.selection import OPENVINO, TRT_LIBRARIES, on_nvidia
 from vptkit.runtime.backends.tensorrt_library import load
 from vptkit.runtime.session.factory import open_session
 
@@ -104,6 +104,8 @@ def _measure_here(
     # The library first: its share is not the bundle's.
     if backend in TRT_LIBRARIES:
         load(TRT_LIBRARIES[backend])
+    elif backend in OPENVINO:
+        from vptkit.runtime.backends import openvino_graph  # noqa: F401 -- optional and slow to import
     else:
         from vptkit.runtime.backends import onnxruntime_graph  # noqa: F401 -- optional and slow to import
 
@@ -120,8 +122,8 @@ def _measure_here(
 
 
 def _free_on_device(backend: str) -> float | None:
-    """MiB, or None on the processor."""
-    return None if backend == "cpu" else open_device(probe()).memory()[0] / 2**20
+    """MiB of NVIDIA's GPU, or None on another device."""
+    return None if not on_nvidia(backend) else open_device(probe()).memory()[0] / 2**20
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from vptkit.devices.drivers.nvml import Nvml, open_nvml
 from vptkit.devices.power.meters import Meter, find_meter
 from vptkit.devices.power.operating_state import read_operating_state
 from vptkit.errors import MissingError
+from vptkit.runtime.backends.selection import on_nvidia
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,17 +34,17 @@ class Instruments:
 
 
 def find_instruments(backend: str) -> Instruments:
-    """Those that see what a backend does: on "cpu" the processor, on the others the GPU."""
+    """Those that see what a backend does: the processor, or NVIDIA's GPU."""
     nvml: Nvml | None = None
     no_nvml = ""
-    if backend != "cpu":
+    if on_nvidia(backend):
         try:
             nvml = open_nvml()
         except MissingError as error:
             no_nvml = f"; {error}"
     state = partial(read_operating_state, nvml=nvml)
     try:
-        meter = find_meter("cpu" if backend == "cpu" else "gpu", nvml=nvml)
+        meter = find_meter("gpu" if on_nvidia(backend) else "cpu", nvml=nvml)
     except MissingError as error:
         return Instruments(state=state, no_meter=f"{error}{no_nvml}")
     return Instruments(state=state, meter=meter)

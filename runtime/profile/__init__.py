@@ -3,7 +3,7 @@
 - `benchmark`: the measurements in order, one row a candidate.
 - `latency_breakdown`: enqueue, GPU and host time.
 - `power_mode_sweep`: the same in every power mode of a Jetson.
-- `prerequisites`: one backend for all, and the engines it runs.
+- `prerequisites`: the same backends for all, and the engines they run.
 - `profile_file`: a profile that was saved, read back.
 - `profile_plot`: as a picture.
 - `profiled_sessions`: bundles and baselines, opened.

@@ -19,6 +19,7 @@ from vptkit.devices.power.operating_state import compare_states
 from vptkit.devices.probes.machine import detect_machine
 from vptkit.errors import TargetError, VptkitError
 from vptkit.progress import SILENT
+from vptkit.runtime.backends.selection import on_nvidia
 from vptkit.runtime.measure.energy import EnergyMeter
 from vptkit.runtime.measure.memory_footprint import measure_memory
 from vptkit.runtime.measure.telemetry import Instruments, find_instruments
@@ -64,7 +65,7 @@ def profile(
     """Measure candidates, interleaved, one batch size after the other.
 
     Args:
-        candidates: bundles and baselines, on one backend.
+        candidates: bundles and baselines, all on one backend or each on several.
         batches: batch sizes; a fixed-batch bundle takes part at its own only. Unless given: the
             fixed batches, or 1 if there are none.
         budget: how long to measure at each batch size.
@@ -102,7 +103,7 @@ def profile(
     budget = budget or Budget()
     groups = _groups(candidates, batches)
     progress.total = None if budget.rounds is None else budget.rounds * len(groups)
-    tools = instruments or find_instruments(candidates[0].session.backend)
+    tools = instruments or find_instruments(_metered(candidates))
     machine = _machine(candidates)  # before the measurement: the load is not ours yet
     first = state = tools.state()
     meter = EnergyMeter(tools, energy, clock)
@@ -161,6 +162,12 @@ def profile(
         "state": states,
         "settings": settings,
     }
+
+
+def _metered(candidates: Sequence[Candidate]) -> str:
+    """The backend whose device is watched: of several the first on a GPU of NVIDIA's."""
+    backends = [candidate.session.backend for candidate in candidates]
+    return next(filter(on_nvidia, backends), backends[0])
 
 
 def _images(members: Sequence[Candidate], batch: int, seed: int) -> dict[str, NDArray[np.uint8]]:
@@ -269,7 +276,9 @@ def _footprint(candidate: Candidate, batch: int) -> dict[str, Any] | None:
 
 def _machine(candidates: Sequence[Candidate]) -> dict[str, Any]:
     session = candidates[0].session
-    versions = {"vptkit": __version__, "numpy": np.__version__, **session.versions}
+    versions = {"vptkit": __version__, "numpy": np.__version__}
+    for candidate in candidates:
+        versions |= candidate.session.versions
     load = round(os.getloadavg()[0], 2)
     return {
         **detect_machine(),

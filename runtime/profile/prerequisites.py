@@ -1,4 +1,4 @@
-"""Before a profile: one backend for everybody, and the engines that it runs."""
+"""Before a profile: the same backends for everybody, and the engines that they run."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ def settle(bundles: Sequence[Path], settings: ProfileSettings) -> ProfileSetting
     Raises:
         MissingError: no backend runs it.
     """
-    if settings.backend != "auto":
+    if "auto" not in settings.backends:
         return settings
     session = open_session(
         bundles[0], "auto", settings.threads, trust_engines=settings.trust_engines
     )
     tell(f"backend {session.backend}: {session.choice}")
-    return replace(settings, backend=session.backend)
+    names = [session.backend if name == "auto" else name for name in settings.backends]
+    return replace(settings, backend=",".join(dict.fromkeys(names)))
 
 
 def build_engines(
@@ -50,7 +51,7 @@ def build_engines(
     like: Path | None = None,
     begin: Callable[[], None] = lambda: None,
 ) -> None:
-    """Have an engine of each bundle in the cache, if the backend runs engines.
+    """Have an engine of each bundle in the cache, for each backend that runs engines.
 
     With "auto" a library that builds none is passed over, with a line to standard error.
 
@@ -65,10 +66,23 @@ def build_engines(
     Raises:
         MissingError, TargetError: as of `builder.build_engine`.
     """
-    auto = settings.backend == "auto"
-    if (auto and not _has_gpu()) or not (auto or settings.backend in TRT_LIBRARIES):
+    for backend in settings.backends:
+        _build(backend, paths, settings, progress, like, begin)
+
+
+def _build(
+    backend: str,
+    paths: Sequence[Path],
+    settings: ProfileSettings,
+    progress: Progress,
+    like: Path | None,
+    begin: Callable[[], None],
+) -> None:
+    """For one backend; see `build_engines`."""
+    auto = backend == "auto"
+    if (auto and not _has_gpu()) or not (auto or backend in TRT_LIBRARIES):
         return
-    libraries = tuple(TRT_LIBRARIES.values()) if auto else (TRT_LIBRARIES[settings.backend],)
+    libraries = tuple(TRT_LIBRARIES.values()) if auto else (TRT_LIBRARIES[backend],)
     for path in paths:
         for library in libraries:
             options = _options(library, settings, like)

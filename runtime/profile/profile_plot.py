@@ -20,6 +20,7 @@ from vptkit.plot_text import (
     plain_pictures,
     write_figure,
 )
+from vptkit.runtime.backends.selection import on_nvidia
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,7 +213,7 @@ def _circumstances(document: dict[str, Any]) -> str:
     counts = sorted({row["count"] for row in document["rows"]})
     rounds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
     backends = ", ".join(sorted({row["backend"] for row in document["rows"]}))
-    gpu = machine.get("gpu") if backends != "cpu" else None
+    gpu = machine.get("gpu") if any(on_nvidia(row["backend"]) for row in document["rows"]) else None
     hardware = [gpu["name"]] if gpu else []
     hardware += [machine["cpu"] or machine["arch"], f"{machine['session_threads']} threads"]
     against = sorted({row["ratio"]["to"] for row in document["rows"] if row["ratio"]})

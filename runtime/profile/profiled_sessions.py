@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,7 +104,7 @@ def open_candidates(
     baselines: Sequence[Mapping[str, Path]] = (),
     *,
     adapter: str | None = None,
-    backend: str = "cpu",
+    backends: Sequence[str] = ("cpu",),
     threads: int | None = None,
     cuda_graph: str | None = None,
     trust_engines: bool = False,
@@ -111,7 +112,7 @@ def open_candidates(
     """Open bundles, and the baselines that belong to them.
 
     A bank takes part once for each adapter, and once with all of them in turn. With `cuda_graph`
-    "both" everyone takes part twice.
+    "both" everyone takes part twice, and with several backends once on each.
 
     Baselines of one name whose backbone and multiply-accumulates are equal cost the same, so only
     the first is kept.
@@ -120,7 +121,8 @@ def open_candidates(
         bundles: what was tuned.
         baselines: for each bundle, name → bundle (`vptkit.export.bundle.baselines.export_baselines`).
         adapter: only this one of a bank.
-        backend, threads, trust_engines: of every session.
+        backends: what each bundle is opened on; it takes part once on each, which its name then tells.
+        threads, trust_engines: of every session.
         cuda_graph: one of CUDA_GRAPH; None leaves it to the backend.
 
     Raises:
@@ -128,21 +130,22 @@ def open_candidates(
         TargetError: the backend has no CUDA graphs to switch.
     """
     candidates: list[Candidate] = []
-    for graph in _graph_choices(cuda_graph):
+    for backend, graph in itertools.product(backends, _graph_choices(cuda_graph)):
         options: dict[str, Any] = {} if graph is None else {"cuda_graph": graph}
         if trust_engines:
             options["trust_engines"] = True
         open_ = partial(open_session, backend=backend, threads=threads, **options)
         opened = _open_all(bundles, baselines, adapter, open_)
-        opened = [dataclasses.replace(c, trust_engines=trust_engines) for c in opened]
-        if cuda_graph == "both":
-            mark = _GRAPH_NAMES[graph is True]
-            opened = [dataclasses.replace(c, name=f"{c.name}, {mark}") for c in opened]
-        candidates += opened
-    if cuda_graph is not None and any(c.cuda_graph is None for c in candidates):
+        marks = [backend] if len(backends) > 1 else []
+        marks += [_GRAPH_NAMES[graph is True]] if cuda_graph == "both" else []
+        candidates += [
+            dataclasses.replace(c, name=", ".join([c.name, *marks]), trust_engines=trust_engines)
+            for c in opened
+        ]
+    without = [c.session.backend for c in candidates if c.cuda_graph is None]
+    if cuda_graph is not None and without:
         raise TargetError(
-            f"backend {candidates[0].session.backend} has no CUDA graphs to switch "
-            f"{cuda_graph}: they are TensorRT's"
+            f"backend {without[0]} has no CUDA graphs to switch {cuda_graph}: they are TensorRT's"
         )
     return candidates
 

@@ -84,7 +84,7 @@ def _measure(
         bundles,
         baselines,
         adapter=settings.adapter,
-        backend=settings.backend,
+        backends=settings.backends,
         threads=settings.threads,
         cuda_graph=settings.cuda_graph,
         trust_engines=settings.trust_engines,

@@ -19,7 +19,8 @@ class ProfileSettings:
     """What `profile_bundles` shall do; every field is JSON.
 
     Attributes:
-        backend, threads, adapter, cuda_graph: as for `profiled_sessions.open_candidates`.
+        backend: of every session; or several, with commas between, beside each other.
+        threads, adapter, cuda_graph: as for `profiled_sessions.open_candidates`.
         batches, seed, memory, streams, energy: as for `benchmark.profile`.
         rounds, seconds: as for `timing.Budget`.
         power: "all", or names of power modes, as "15W,MAXN_SUPER"; None stays in the present one.
@@ -41,6 +42,21 @@ class ProfileSettings:
     power: str | None = None
     pin_clocks: bool = False
     trust_engines: bool = False
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Each backend that is asked for.
+
+        Raises:
+            VptkitError: one is named twice, or has no name.
+        """
+        names = tuple(name.strip() for name in self.backend.split(","))
+        if "" in names or len(set(names)) < len(names):
+            raise VptkitError(
+                f"--backend {self.backend}: expected one, or several different ones with commas "
+                "between, as cpu,openvino"
+            )
+        return names
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ProfileSettings:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import TargetError
+from vptkit.runtime.backends.selection import on_nvidia
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,8 +50,8 @@ def share_of(
     """
     have = {node["NodeID"]: node["Resources"] for node in nodes}
     cards = {node: int(found.get("GPU", 0)) for node, found in have.items() if found.get("GPU", 0)}
-    gpus = int(backend != "cpu" and any(cards.values()))
-    if backend not in ("auto", "cpu") and not gpus:
+    gpus = int(on_nvidia(backend) and any(cards.values()))
+    if backend != "auto" and on_nvidia(backend) and not gpus:
         raise TargetError(f"--backend {backend}: no node of the cluster has a GPU")
     if threads is None:
         parts = [int(have[node].get("CPU", 0)) // count for node, count in cards.items() if count]

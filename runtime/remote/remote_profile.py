@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.errors import MissingError, TargetError
 from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
+from vptkit.runtime.backends.selection import OPENVINO
 from vptkit.runtime.backends.tensorrt_library import LIBRARIES
 
 from .board_agent import ROOT
@@ -47,6 +48,7 @@ _NEEDS = {
     "cpu": (("onnxruntime",), _PIP.format("onnxruntime")),
     "cuda": (("onnxruntime",), _ORT_GPU),
     "ort-tensorrt": (("onnxruntime",), _ORT_GPU),
+    **dict.fromkeys(OPENVINO, (("openvino",), _PIP.format("openvino"))),
     "tensorrt": (("tensorrt",), _TENSORRT + _PIP.format("tensorrt")),
     "tensorrt-rtx": (_RTX, _PIP.format("tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs")),
     "auto": (("tensorrt", *_RTX, "onnxruntime"), _TENSORRT + _PIP.format("tensorrt")),
@@ -105,7 +107,7 @@ def profile_on(
         "settings": settings.to_json(),
     }
     with connect(host, python=python, ssh_options=ssh_options) as link:
-        _require_packages(link, settings.backend, bundles)
+        _require_packages(link, settings.backends, bundles)
         ship(link, items, phases)
         document = _follow(link, request, phases)
     for row in document["rows"]:
@@ -138,11 +140,10 @@ def clean_board(host: str, *, python: str = "python3", ssh_options: Sequence[str
     return int(answer["freed"])
 
 
-def _require_packages(link: Link, backend: str, bundles: Sequence[Path]) -> None:
+def _require_packages(link: Link, backends: Sequence[str], bundles: Sequence[Path]) -> None:
     """Fail before anything is copied. An unknown backend is the runner's business."""
     wanted: dict[str, tuple[tuple[str, ...], str]] = {"vptkit": _NUMPY}
-    if backend in _NEEDS:
-        wanted[f"the backend {backend}"] = _NEEDS[backend]
+    wanted |= {f"the backend {name}": _NEEDS[name] for name in backends if name in _NEEDS}
     if any(open_bundle(path, verify=False).layout == "bank" for path in bundles):
         wanted["a bank"] = _SAFETENSORS
     for what, (names, cure) in wanted.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vptkit.errors import VptkitError
 from vptkit.formats.bundle import open_bundle, read_steadily
-from vptkit.runtime.backends.selection import means_cpu, open_graph
+from vptkit.runtime.backends.selection import OPENVINO, default_backend, means_cpu, open_graph
 
 if TYPE_CHECKING:
     from vptkit.formats.bundle import Bundle
@@ -47,8 +47,8 @@ def open_session(
     if threads is not None and threads < 1:
         raise VptkitError(f"threads is {threads}, expected at least 1")
     place = Path(path)
-    # ONNX Runtime loads the graph, and its digest is taken meanwhile; an engine is loaded without it
-    later = means_cpu(backend)
+    # Where a library loads the graph, its digest is taken meanwhile; an engine is loaded without it
+    later = means_cpu(backend) or (backend or default_backend()) in OPENVINO
     # Was it exported again between manifest and graph? Then all of the new one is opened.
     return read_steadily(
         place,

@@ -11,6 +11,7 @@ import numpy as np
 
 from vptkit.errors import BundleError, DataError, VptkitError
 from vptkit.formats.bundle import LOGITS, REJECTION, SCORES
+from vptkit.runtime.backends.selection import on_processor
 from vptkit.schema import abridged
 from vptkit.scores.label_sets import decided
 from vptkit.scores.probabilities import softmax
@@ -91,7 +92,7 @@ def predict(
         )
     live = is_live(sources)
     size = (batch or 1) if live else session.bundle.batch or batch or _BATCH
-    at_once = 0 if live else runs if session.backend == "cpu" else 1  # a GPU has one queue
+    at_once = 0 if live else runs if on_processor(session.backend) else 1  # a GPU has one queue
     ahead = max(_READ_AHEAD, (at_once + 1) * size) if at_once else 0
     preprocess = session.bundle.preprocess.reading(decode)
     inputs = inputs_of(sources)

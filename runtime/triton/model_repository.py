@@ -21,6 +21,7 @@ from vptkit.atomic_files import atomic_folder
 from vptkit.errors import MissingError, TargetError
 from vptkit.formats.bundle import LOGITS, open_bundle, read_steadily, write_manifest
 from vptkit.runtime.backends.engine_cache import list_engines
+from vptkit.runtime.backends.selection import on_nvidia
 from vptkit.shown_text import shown
 
 from .batch_answers import SCORES
@@ -128,7 +129,8 @@ def open_servable(bundles: Sequence[Path], options: TritonOptions) -> dict[str, 
 
 def instance_kind(backend: str, session_backend: str | None) -> str:
     """Where instances run: of Python, a session chooses its device by itself."""
-    if backend == "tensorrt" or session_backend not in (None, "auto", "cpu"):
+    named = session_backend not in (None, "auto")
+    if backend == "tensorrt" or (named and on_nvidia(str(session_backend))):
         return "KIND_GPU"
     return "KIND_AUTO" if backend == "onnxruntime" and session_backend != "cpu" else "KIND_CPU"
 

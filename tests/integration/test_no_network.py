@@ -52,6 +52,7 @@ COMMANDS = (
     ("tune", "data", "--config", "c.toml", "--weights", WEIGHTS, "-o", "a.safetensors"),
     ("export", "a.safetensors", "--weights", WEIGHTS, "-o", "a.vptk"),
     ("check", "a.vptk"),
+    ("check", "a.vptk", "--backend", "openvino"),
     ("run", "a.vptk", "data"),
     ("eval", "a.vptk", "data"),
     ("profile", "a.vptk", "--rounds", "3"),

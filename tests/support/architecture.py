@@ -74,12 +74,12 @@ TABLE: dict[str, str] = {
     "runtime.session": "runtime.backends runtime.inputs runtime.stores formats images scores"
     " devices.probes",
     "runtime.bulk": "runtime.inputs runtime.session runtime.stores images",
-    "runtime.ray_data": "runtime.bulk runtime.inputs runtime.session runtime.stores cluster formats images",
+    "runtime.ray_data": "runtime.backends runtime.bulk runtime.inputs runtime.session runtime.stores cluster formats images",
     "runtime.engine_build": "runtime.backends formats devices.boards devices.drivers"
     " devices.probes",
     "runtime.measure": "runtime.backends runtime.session devices.drivers devices.power"
     " devices.probes",
-    "runtime.evaluation": "runtime.session datasets formats images paths scores",
+    "runtime.evaluation": "runtime.backends runtime.session datasets formats images paths scores",
     "runtime.loadgen": "runtime.evaluation runtime.measure runtime.session datasets formats images",
     "runtime.layers": "runtime.backends runtime.engine_build runtime.measure runtime.session formats"
     " devices.drivers devices.probes",

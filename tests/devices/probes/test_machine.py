@@ -10,7 +10,7 @@ import pytest
 from tests.support.device_trees import TREES, plant
 from vptkit.devices.drivers import cuda
 from vptkit.devices.drivers.cuda import Gpu
-from vptkit.devices.probes.machine import detect_machine, usable_cores, visible_gpu
+from vptkit.devices.probes.machine import cpu_features, detect_machine, usable_cores, visible_gpu
 from vptkit.errors import MissingError
 
 if TYPE_CHECKING:
@@ -50,11 +50,26 @@ def test_this_machine():
     assert found["threads"] >= found["cores"]
     assert found["memory_mb"] > 100
     assert set(found) == {
-        *("cpu", "board", "arch", "cores", "threads", "memory_mb"),
+        *("cpu", "cpu_features", "board", "arch", "cores", "threads", "memory_mb"),
         *("governor", "frequency_mhz", "os", "kernel", "python"),
         *("jetson", "gpu", "notes", "device"),
     }
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flags\t\t: fpu avx2 amx_bf16 avx512_vnni amx_tile_not avx512_bf16", ["avx2", "avx512_vnni", "avx512_bf16", "amx_bf16"]),
+        ("Features\t: fp asimd asimddp i8mm bf16", ["asimddp", "i8mm", "bf16"]),
+        ("flags : fpu", []),
+        ("processor : 0", None),
+    ],
+)  # fmt: skip
+def test_what_a_processor_multiplies_fast(machine, line, expected):
+    root = machine(proc__cpuinfo=f"processor : 0\n{line}\n\nprocessor : 1\n{line}\n")
+    assert cpu_features(root) == expected
+    assert detect_machine(root)["cpu_features"] == expected
 
 
 def test_an_x86_model(machine):

@@ -13,8 +13,12 @@ from vptkit.runtime.backends import selection
 from vptkit.runtime.backends.selection import (
     AUTO_ORDER,
     BACKENDS,
+    OPENVINO,
+    computed_precisions,
     default_backend,
     means_cpu,
+    on_nvidia,
+    on_processor,
     open_graph,
 )
 from vptkit.runtime.backends.tensorrt_library import LIBRARIES
@@ -55,7 +59,47 @@ def machine(monkeypatch):
 
 
 def test_the_order_of_auto_knows_every_backend():
-    assert sorted(AUTO_ORDER) == sorted(BACKENDS)
+    assert sorted((*AUTO_ORDER, *OPENVINO)) == sorted(
+        BACKENDS
+    )  # OpenVINO is never chosen by itself
+
+
+def test_where_each_backend_computes():
+    assert [b for b in BACKENDS if on_processor(b)] == ["cpu", "openvino", "openvino-bf16"]
+    nvidia = ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"]
+    assert [b for b in BACKENDS if on_nvidia(b)] == nvidia
+    assert (
+        computed_precisions("cpu", "int8") == computed_precisions("openvino", "int8") == ("int8",)
+    )
+    assert computed_precisions("openvino-bf16", "int8") == ("int8", "bf16")
+    assert computed_precisions("openvino-bf16", "bf16") == ("bf16",)
+    assert computed_precisions("openvino-npu", "fp32") == ("fp32", "fp16")
+
+
+@pytest.mark.parametrize("backend", OPENVINO)
+def test_without_openvino_the_extra_is_named(bundle, monkeypatch, backend):
+    monkeypatch.delitem(sys.modules, "vptkit.runtime.backends.openvino_graph", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(
+        MissingExtraError, match=rf"{backend} backend .*vptkit\[openvino\]"
+    ) as caught:
+        open_graph(bundle, backend)
+    assert caught.value.exit_code == 5
+
+
+def test_openvino_is_asked_for_by_device(bundle, monkeypatch):
+    asked = []
+    module = SimpleNamespace(OpenvinoGraph=lambda _, **options: asked.append(options))
+    monkeypatch.setitem(sys.modules, "vptkit.runtime.backends.openvino_graph", module)
+    for backend in OPENVINO:
+        assert open_graph(bundle, backend, 3).backend == backend
+    assert [(one["device"], one["bf16"]) for one in asked] == [
+        ("CPU", False),
+        ("CPU", True),
+        ("GPU", False),
+        ("NPU", False),
+    ]
+    assert {one["threads"] for one in asked} == {3}
 
 
 def test_cpu_is_onnx_runtime(bundle):

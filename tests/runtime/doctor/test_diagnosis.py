@@ -38,6 +38,7 @@ class World:
             "tensorrt": NOTHING,
             "tensorrt_rtx": NOTHING,
             "onnxruntime": ort(CPU=None),
+            "openvino": NOTHING,
         }
         self.backends: dict[str, Answer] = {}
         self.asked: list[tuple[str, ...]] = []
@@ -75,7 +76,9 @@ def test_a_server_without_a_gpu_runs_on_its_processor(server):
     found = server.examine()
     assert (found.ok, found.backends) == (True, ("cpu",))
     assert not {"TensorRT", "TensorRT-RTX"} & found.checks.keys()  # nothing could use them
-    assert all(check.fix is None for check in found.checks.values() if "extra" not in check.name)
+    optional = {name for name in found.checks if "extra" in name or name == "OpenVINO"}
+    assert all(check.fix is None for name, check in found.checks.items() if name not in optional)
+    assert found.checks["OpenVINO"].fix == 'pip install "vptkit[openvino]"'
 
 
 @pytest.mark.parametrize(("cuda", "package"), [((12, 8), "tensorrt-cu12"), ((13, 0), "tensorrt")])
@@ -272,9 +275,55 @@ def test_without_a_gpu_only_the_processor_is_tried(server, make_bundle):
     found = server.examine(bundle)
     assert not found.ok
     assert server.asked[-1] == ("backend", "cpu", str(bundle))
-    assert server.asked[-2] == ("onnxruntime",)
+    assert server.asked[-3:-1] == [("onnxruntime",), ("openvino",)]
     assert "backend cuda" not in found.checks
     assert not any("engine" in name for name in found.checks)
+
+
+def openvino(**types: str | None) -> Answer:
+    """A device for each name: the types that it has, or None of one that does not multiply."""
+    devices = {
+        name: {"wrong": "no kernel"}
+        if found is None
+        else {"wrong": None, "name": f"an Intel {name}", "types": found.split()}
+        for name, found in types.items()
+    }
+    return Answer(facts={"version": "2026.4.1", "devices": devices})
+
+
+def test_the_devices_of_openvino_are_backends(server, make_bundle):
+    server.answers["openvino"] = openvino(CPU="FP32 INT8", GPU=None)
+    found = server.examine()
+    assert found.backends == ("cpu", "openvino")
+    assert found.checks["OpenVINO"].found == "2026.4.1, finds CPU, GPU"
+    assert found.checks["OpenVINO CPU"].found.startswith("an Intel CPU: multiplied two matrices")
+    assert found.checks["OpenVINO GPU"].found == "found, but: no kernel"
+
+    server.answers["openvino"] = openvino(CPU="FP32 BF16", NPU="FP16")
+    server.backends = dict.fromkeys(
+        ("cpu", "openvino", "openvino-bf16"), Answer(facts={"runs": True})
+    )
+    server.backends["openvino-npu"] = Answer(facts={"refused": "fixed shapes", "exit_code": 4})
+    steps = []
+    bar = SimpleNamespace(total=None, update=lambda *_: steps.append(len(server.asked)))
+    asked = len(server.asked)
+    tried = examine(make_bundle(), root=server.root, inquire=server.inquire, progress=bar)
+    assert tried.backends == ("cpu", "openvino", "openvino-bf16")
+    assert (bar.total, [n - asked for n in steps]) == (8, [*range(1, 9)])
+
+
+def test_an_openvino_that_crashes_or_does_not_load(server):
+    facts = {"version": "2026.4.1", "devices": {}, "stage": "a product on GPU"}
+    server.answers["openvino"] = Answer(facts=facts, ended="the process ended with SIGSEGV")
+    check = server.examine().checks["OpenVINO"]
+    assert check.state == "warning"
+    assert check.found.endswith("but: the process ended with SIGSEGV, while a product on GPU")
+    facts = {"missing": "libopenvino.so is missing", "installed": True}
+    server.answers["openvino"] = Answer(facts=facts)
+    found = server.examine()
+    check = found.checks["OpenVINO"]
+    assert (check.state, check.fix) == ("missing", "pip install --force-reinstall openvino")
+    assert found.backends == ("cpu",)
 
 
 def test_what_is_not_a_bundle_is_an_error(server, tmp_path):
@@ -299,8 +348,8 @@ def test_every_question_is_a_step(server, make_bundle):
     steps = []
     bar = SimpleNamespace(total=None, update=lambda *_: steps.append(len(server.asked)))
     examine(make_bundle(), root=server.root, inquire=server.inquire, progress=bar)
-    assert steps == [1, 2, 3, 4]
-    assert bar.total == 4
+    assert steps == [1, 2, 3, 4, 5]
+    assert bar.total == 5
 
 
 def test_this_machine(make_bundle):
@@ -336,4 +385,4 @@ def test_an_engine_is_missed_built_and_run(fake_gpu, make_bundle):
     found = examine(bundle)
     after = {check.name: check for check in found.checks}
     assert after["TensorRT engine"].state == "ok"
-    assert found.backends == ("tensorrt", "cpu")
+    assert [name for name in found.backends if "openvino" not in name] == ["tensorrt", "cpu"]

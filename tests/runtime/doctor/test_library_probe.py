@@ -48,6 +48,16 @@ def test_onnx_runtime_of_this_python():
     assert found.facts["usable"] == {"CPUExecutionProvider": None}
 
 
+def test_openvino_of_this_python():
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    found = probe_library(["openvino"])
+    assert found.ended is None
+    assert openvino.__version__.startswith(found.facts["version"])
+    processor = found.facts["devices"]["CPU"]
+    assert processor["wrong"] is None
+    assert "FP32" in processor["types"]
+
+
 def test_the_product_is_the_file_that_onnx_would_write():
     from onnx import TensorProto, helper
 

@@ -14,6 +14,7 @@ from vptkit.runtime.backends.graph_protocol import Times
 from vptkit.runtime.measure.memory_footprint import measure_memory
 from vptkit.runtime.measure.telemetry import Instruments
 from vptkit.runtime.measure.timing import Budget
+from vptkit.runtime.profile import benchmark
 from vptkit.runtime.profile.benchmark import profile
 from vptkit.runtime.profile.profiled_sessions import Candidate, open_candidates
 from vptkit.runtime.session.factory import open_session
@@ -190,6 +191,38 @@ def test_open_candidates_names_everyone_apart(make_bundle, tiny_spec, tmp_path):
         ("unfolded", "baseline"),
         ("unfolded, other/mine", "baseline"),
     ]
+
+
+def test_backends_beside_each_other(make_bundle):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    bundle, bare = make_bundle("a"), make_bundle("b")
+    members = open_candidates([bundle], [{"bare": bare}], backends=["cpu", "openvino"], threads=1)
+    name = bundle.name.removesuffix(".vptk")
+    document = profile(members, budget=QUICK, memory=False)
+    assert [(row["name"], row["backend"]) for row in document["rows"]] == [
+        (f"{name}, cpu", "cpu"),
+        ("bare, cpu", "cpu"),
+        (f"{name}, openvino", "openvino"),
+        ("bare, openvino", "openvino"),
+    ]
+    ratios = [row["ratio"] for row in document["rows"]]
+    assert ratios.pop(1) is None
+    assert {ratio["to"] for ratio in ratios} == {"bare, cpu"}
+    assert {"onnxruntime", "openvino"} <= set(document["machine"]["versions"])
+
+
+def test_the_device_of_nvidias_is_watched(candidate, monkeypatch):
+    watched = []
+    monkeypatch.setattr(
+        benchmark, "find_instruments", lambda backend: watched.append(backend) or STILL
+    )
+    members = [candidate("a", "adapter", 1.0), candidate("b", "adapter", 1.0)]
+    for member in members:
+        member.session.backend = "cpu"
+    profile(members, budget=QUICK, memory=False)
+    members[1].session.backend = "tensorrt"
+    profile(members, budget=QUICK, memory=False)
+    assert watched == ["cpu", "tensorrt"]
 
 
 def test_two_exports_of_one_adapter_are_called_as_their_files(make_bundle, tmp_path, monkeypatch):
@@ -450,7 +483,7 @@ def test_both_cuda_graphs_side_by_side(make_bundle, monkeypatch):
         return Session(bundle, Graph(cuda_graph))
 
     monkeypatch.setattr("vptkit.runtime.profile.profiled_sessions.open_session", opened)
-    found = open_candidates([bundle.path], backend="tensorrt", cuda_graph="both")
+    found = open_candidates([bundle.path], backends=["tensorrt"], cuda_graph="both")
     assert [(c.name, c.cuda_graph) for c in found] == [
         ("a-0, CUDA graph", True),
         ("a-0, no CUDA graph", False),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vptkit.errors import MissingError
+from vptkit.errors import MissingError, VptkitError
 from vptkit.formats.bundle import open_bundle
 from vptkit.progress import SILENT
 from vptkit.runtime.backends.engine_cache import list_engines
@@ -50,6 +50,8 @@ def prepare(bundle, **settings):
         ("tensorrt", ["tensorrt"]),
         ("tensorrt-rtx", ["tensorrt_rtx"]),
         ("auto", ["tensorrt"]),
+        ("openvino", []),
+        ("cpu,tensorrt-rtx, tensorrt", ["tensorrt_rtx", "tensorrt"]),
     ],
 )
 def test_which_library_builds(make_bundle, built, backend, libraries):
@@ -91,6 +93,18 @@ def test_a_named_backend_is_left_alone(make_bundle):
 def test_auto_becomes_the_backend_that_runs(make_bundle, capsys):
     assert settle([make_bundle()], ProfileSettings(backend="auto")).backend == "cpu"
     assert capsys.readouterr().err == "backend cpu: there is no GPU to use\n"
+
+
+def test_auto_among_several_counts_once(make_bundle, capsys):
+    settings = ProfileSettings(backend="cpu,auto")
+    assert settle([make_bundle()], settings).backends == ("cpu",)
+    assert settle([make_bundle()], ProfileSettings(backend="auto,cuda")).backends == ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("backend", ["cpu,cpu", "cpu,", ",", "", "cpu, cpu"])
+def test_backends_that_are_named_twice_or_not_at_all(backend):
+    with pytest.raises(VptkitError, match=r"several different ones .* as cpu,openvino"):
+        _ = ProfileSettings(backend=backend).backends
 
 
 def test_baselines_get_engines_and_bundles_do_not(fake_gpu, make_bundle, capsys):

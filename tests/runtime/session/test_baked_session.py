@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.support.marks import ON_PROCESSOR
 from tests.support.noise_images import noise
 from vptkit.errors import (
     BundleError,
@@ -18,8 +19,9 @@ from vptkit.runtime.session.factory import open_session
 @pytest.mark.parametrize("feed", ["images", "pixels"])
 @pytest.mark.parametrize("batch", ["dynamic", 1, 4])
 @pytest.mark.parametrize("count", [0, 1, 4, 7])
-def test_logits_are_those_of_the_model(make_bundle, tiny_model, feed, batch, count):
-    session = open_session(make_bundle(feed=feed, batch=batch))
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_logits_are_those_of_the_model(make_bundle, tiny_model, feed, batch, count, backend):
+    session = open_session(make_bundle(feed=feed, batch=batch), backend)
     images = noise(count)
 
     logits = session.run(images)
@@ -32,8 +34,9 @@ def test_logits_are_those_of_the_model(make_bundle, tiny_model, feed, batch, cou
 @pytest.mark.parametrize("gives", [("logits", "features"), ("features",)])
 @pytest.mark.parametrize("batch", ["dynamic", 4])
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_features_are_those_of_the_model(make_bundle, tiny_model, gives, batch, count):
-    session, images = open_session(make_bundle(gives=gives, batch=batch), "cpu"), noise(count)
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_features_are_those_of_the_model(make_bundle, tiny_model, gives, batch, count, backend):
+    session, images = open_session(make_bundle(gives=gives, batch=batch), backend), noise(count)
     found = session.features(images)
     assert (found.shape, found.dtype) == ((count, 3), np.float32)
     np.testing.assert_allclose(found, tiny_model.features(images), rtol=0, atol=2e-5)
@@ -58,9 +61,10 @@ def test_features_of_another_width_than_the_manifest_says(make_bundle):
         session.features(noise(2))
 
 
-def test_views_that_are_not_contiguous_give_the_same_logits(make_bundle, tiny_model):
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_views_that_are_not_contiguous_give_the_same_logits(make_bundle, tiny_model, backend):
     images = noise(6)[::2, :, ::-1]
-    logits = open_session(make_bundle()).run(images)
+    logits = open_session(make_bundle(), backend).run(images)
     np.testing.assert_allclose(logits, tiny_model.logits(images), rtol=0, atol=2e-5)
 
 

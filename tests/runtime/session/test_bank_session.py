@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.bank_cases import family, write_family
 from tests.support.children import Child
+from tests.support.marks import ON_PROCESSOR
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit import atomic_files
 from vptkit.atomic_files import sha256_of_file
@@ -59,8 +60,9 @@ def content(bundle: Path) -> dict[str, bytes]:
     return {str(p.relative_to(bundle)): p.read_bytes() for p in bundle.rglob("*") if p.is_file()}
 
 
-def test_an_added_adapter_answers_at_the_next_call(files):
-    session = open_session(files["bank"], threads=1)
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_an_added_adapter_answers_at_the_next_call(files, backend):
+    session = open_session(files["bank"], backend, threads=1)
     with pytest.raises(BundleError, match="no adapter 'whitened', only bilinear, norms, linear"):
         session.run(family().case.images, "whitened")
     assert edit_bank.add(files["bank"], files["whitened"]) == "whitened"
@@ -69,8 +71,9 @@ def test_an_added_adapter_answers_at_the_next_call(files):
     assert all(holds(session, name) for name in MEMBERS)
 
 
-def test_a_replaced_adapter_is_live_and_a_removed_one_gone(files):
-    session = open_session(files["bank"], threads=1)
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_a_replaced_adapter_is_live_and_a_removed_one_gone(files, backend):
+    session = open_session(files["bank"], backend, threads=1)
     untouched = dict(session._tables.places)
     edit_bank.replace(files["bank"], files["both"], name="bilinear")
     assert holds(session, "bilinear", of="both")
@@ -82,8 +85,9 @@ def test_a_replaced_adapter_is_live_and_a_removed_one_gone(files):
     assert len(list((files["bank"] / "adapters").iterdir())) == 2
 
 
-def test_a_bank_grows_beyond_its_room(files):
-    session = open_session(files["bank"], threads=1)
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_a_bank_grows_beyond_its_room(files, backend):
+    session = open_session(files["bank"], backend, threads=1)
     for number in range(20):
         edit_bank.add(files["bank"], files["both" if number % 2 else "whitened"], name=f"n{number}")
     assert all(holds(session, f"n{n}", of="both" if n % 2 else "whitened") for n in range(20))
@@ -100,8 +104,9 @@ def test_a_session_that_forgets_to_look_is_found_out(files, monkeypatch):
     assert not holds(session, "bilinear", of="both")
 
 
-def test_whom_to_ask(files):
-    session, images = open_session(files["bank"], threads=1), family().case.images
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_whom_to_ask(files, backend):
+    session, images = open_session(files["bank"], backend, threads=1), family().case.images
     by_name = session.run(images, "norms")
     np.testing.assert_array_equal(session.run(images, 1), by_name)
     np.testing.assert_allclose(session.run(images, np.array([1, 1]))[:, :4], by_name, atol=1e-5)
@@ -115,8 +120,9 @@ def test_whom_to_ask(files):
         session.run(images, ["norms"])
 
 
-def test_the_golden_answers_of_all_adapters(files):
-    session = open_session(files["bank"], threads=1)
+@pytest.mark.parametrize("backend", ON_PROCESSOR)
+def test_the_golden_answers_of_all_adapters(files, backend):
+    session = open_session(files["bank"], backend, threads=1)
     parity = check_golden(session)
     assert parity.ok
     assert parity.count == 2 * len(MEMBERS)

@@ -17,7 +17,10 @@ _METHODS = (
     *("auto", "ln", "vpt", "bpt", "lora", "ln+vpt", "ln+bpt", "ln+lora", "lora+vpt", "lora+bpt"),
     *("ln+lora+vpt", "ln+lora+bpt", "linear"),
 )
-_BACKENDS = ("auto", "cpu", "cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
+_BACKENDS = (
+    *("auto", "cpu", "cuda", "openvino", "openvino-bf16", "openvino-gpu", "openvino-npu"),
+    *("ort-tensorrt", "tensorrt", "tensorrt-rtx"),
+)
 _POOLS = ("token", "avg", "token+avg", "avg_prompts", "map")
 _TAPS = ("pre_ln1", "post_ln1")
 _TARGETS = ("auto", "cpu", "tensorrt")
@@ -72,8 +75,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 _BACKEND = (
-    "What runs the graph: ONNX Runtime (cpu, cuda, ort-tensorrt), or an engine of vptkit build "
-    "(tensorrt, tensorrt-rtx)."
+    "What runs the graph: ONNX Runtime (cpu, cuda, ort-tensorrt), OpenVINO (openvino on the processor, "
+    "…), or an engine of vptkit build (tensorrt, tensorrt-rtx)."
 )
 
 # Command and option → its text where the declared one would list the values once more
@@ -107,7 +110,7 @@ TEXTS: Mapping[str, str] = {
     "eval --backend": _BACKEND,
     "run --backend": _BACKEND,
     "serve --backend": _BACKEND,
-    "profile --backend": _BACKEND,
+    "profile --backend": f"{_BACKEND} Several beside each other: cpu,openvino.",
     "profile --cuda-graph": "Of TensorRT; both: side by side [on].",
     "import --pool": "What the head reads [what FILE tells].",
 }
