@@ -44,7 +44,7 @@ from vptkit.api.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from vptkit.api.callable_rooms import ExportRoom, TuneRoom
-    from vptkit.api.compiling import export_bank
+    from vptkit.api.compiling import export_bank, export_web
     from vptkit.api.judging import check, evaluate, profile
     from vptkit.api.serving import serve as serve  # no example of it can end
     from vptkit.api.streaming import run_streams
@@ -77,6 +77,7 @@ __all__ = [
     "evaluate",
     "export",
     "export_bank",
+    "export_web",
     "open_session",
     "profile",
     "run_streams",
@@ -100,6 +101,7 @@ _PLACES = {
     "evaluate": "vptkit.api.judging",
     "export": "vptkit.export",
     "export_bank": "vptkit.api.compiling",
+    "export_web": "vptkit.api.compiling",
     "open_session": "vptkit.runtime.session.factory",
     "profile": "vptkit.api.judging",
     "run_streams": "vptkit.api.streaming",

@@ -26,6 +26,7 @@ from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.images.image_file import open_image
 from vptkit.images.preprocess import Preprocess, prepare
 from vptkit.runtime import open_session
+from vptkit.runtime.web.onnxruntime_web import library_files
 from vptkit.runtime.web.web_folder import write_web
 
 pytestmark = pytest.mark.long
@@ -274,15 +275,23 @@ def test_lower_precisions(page, site, tmp_path, precision, close):
         assert found["label"] == expected.label
 
 
-def test_webgpu(chromium, host, bank, tmp_path):
-    with another(chromium, *GPU) as with_gpu:
-        with opened(with_gpu, host) as page:
-            if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean) ?? false"):
-                pytest.skip("this Chromium has no WebGPU on the processor")
-            assert "WebGPU" in page.inner_text("#status")
-            list(assert_same(page, bank, EXACT["portrait"], tmp_path / "image", ["norms"]))
-        with opened(with_gpu, host, "?backend=wasm") as page:
-            assert "WebAssembly" in page.inner_text("#status")
+def test_webgpu_and_where_it_fails(chromium, site, host, bank, tmp_path):
+    with another(chromium, *GPU) as with_gpu, opened(with_gpu, host) as page:
+        if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean) ?? false"):
+            pytest.skip("this Chromium has no WebGPU on the processor")
+        assert "WebGPU" in page.inner_text("#status")
+        list(assert_same(page, bank, EXACT["portrait"], tmp_path / "image", ["norms"]))
+    copytree(site.folder, tmp_path / "web", copy_function=os.link)
+    for name in library_files("webgpu"):  # as where a host does not take such large files
+        (tmp_path / "web" / name).unlink()
+    with (
+        another(chromium, *GPU) as with_gpu,
+        static_host(tmp_path / "web") as bare,
+        opened(with_gpu, bare) as page,
+    ):
+        assert "WebAssembly" in page.inner_text("#status")
+        assert "WebGPU failed" in page.inner_text("#status")
+        list(assert_same(page, bank, EXACT["portrait"], tmp_path / "image", ["norms"]))
 
 
 @pytest.mark.parametrize(

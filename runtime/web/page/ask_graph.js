@@ -27,7 +27,8 @@ worker.onmessage = ({ data }) => {
   if (data.id) {
     const { done, failed } = waiting.get(data.id);
     waiting.delete(data.id);
-    if (data.error) failed(new Error(data.error)); else done(data.found);
+    if (data.error) failed(Object.assign(new Error(data.error), { late: data.late }));
+    else done(data.found);
   }
 };
 worker.onerror = (event) => {
@@ -101,7 +102,7 @@ export function facts(found) {
   };
 }
 
-// {top: [{label, score}], labels: […] where an image may have several, ms, logits}
+// {top: [{label, score}], labels: […] where an image may have several, ms, runMs of the graph, logits}
 export async function answer(image, name, adapter) {
   const { models } = await manifest(), model = models.find((one) => one.name === name);
   if (!numbers.has(image)) numbers.set(image, ++images);
@@ -111,7 +112,7 @@ export async function answer(image, name, adapter) {
     times.push({ at: performance.now(), ms: found.ms });
     return found;
   } catch (error) {
-    times.push({ at: performance.now(), failed: true });
+    if (!error.late) times.push({ at: performance.now(), failed: true });
     throw error;
   }
 }
