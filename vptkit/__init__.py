@@ -44,7 +44,8 @@ from vptkit.api.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from vptkit.api.callable_rooms import ExportRoom, TuneRoom
-    from vptkit.api.compiling import export_bank, export_web
+    from vptkit.api.compiling import export_bank
+    from vptkit.api.compiling import export_web as export_web  # its examples need a network
     from vptkit.api.judging import check, evaluate, profile
     from vptkit.api.serving import serve as serve  # no example of it can end
     from vptkit.api.streaming import run_streams
@@ -77,7 +78,6 @@ __all__ = [
     "evaluate",
     "export",
     "export_bank",
-    "export_web",
     "open_session",
     "profile",
     "run_streams",

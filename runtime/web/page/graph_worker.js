@@ -65,15 +65,23 @@ async function load(model, choice) {
     made = await session(graph, "wasm", choice.threads);
     await warm(made, model);
   }
-  const { backend, threads } = made;
-  self.postMessage({ loaded: model.name, backend, threads, isolated: self.crossOriginIsolated, why });
+  const { backend, threads, apart } = made;
+  self.postMessage({ loaded: model.name, backend, threads, apart, isolated: self.crossOriginIsolated, why });
   return made;
 }
 
-// The first run plans memory, and on a GPU compiles; no one shall wait for it.
+// The first run plans memory, and on a GPU compiles. It is of the golden image, where the bundle has one, whose
+// answer must be the reference's: a kernel that is wrong here shall not answer in silence.
 async function warm(made, model) {
-  const [, height, width] = model.preprocess.input_size;
-  await run(made, model, model.adapters[0], new Uint8Array(height * width * 3));
+  const { check, preprocess: { input_size: [, height, width] } } = model;
+  const pixels = check ? await bytesOf(check) : new Uint8Array(height * width * 3);
+  const { logits } = await run(made, model, model.adapters[0], pixels);
+  if (!check) return;
+  const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  made.apart = largest(check.logits.map((value, i) => value - logits[i])) / largest(check.logits);
+  if (!(made.apart <= check.tolerance)) {
+    throw new Error(`it answers the golden image otherwise than the reference, by ${made.apart.toExponential(0)}`);
+  }
 }
 
 // ---- running -------------------------------------------------------------------------------------
