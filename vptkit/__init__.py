@@ -46,6 +46,7 @@ from vptkit.api.lazy_names import lazy_names
 if TYPE_CHECKING:
     from vptkit.api.callable_rooms import ExportRoom, TuneRoom
     from vptkit.api.compiling import export_bank
+    from vptkit.api.compiling import export_web as export_web  # its examples need a network
     from vptkit.api.judging import check, evaluate, profile
     from vptkit.api.serving import serve as serve  # no example of it can end
     from vptkit.api.streaming import run_streams
@@ -107,6 +108,7 @@ _PLACES = {
     "evaluate": "vptkit.api.judging",
     "export": "vptkit.export",
     "export_bank": "vptkit.api.compiling",
+    "export_web": "vptkit.api.compiling",
     "open_session": "vptkit.runtime.session.factory",
     "profile": "vptkit.api.judging",
     "report": "vptkit.report",

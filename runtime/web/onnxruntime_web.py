@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vptkit.progress import Phases
 
-__all__ = ["FILES", "PACKAGE", "VERSION", "Library", "find_library", "library_files"]
+__all__ = ["FILES", "PACKAGE", "VERSION", "Library", "find_library", "library_files", "web_name"]
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 # Of the archive, as `npm view onnxruntime-web@1.30.0 dist.integrity` tells it
@@ -68,7 +68,16 @@ class Library(NamedTuple):
 def library_files(way: Literal["wasm", "webgpu"]) -> list[str]:
     """Those that one way to run a graph needs, below the folder of a page."""
     names = list(FILES)
-    return [f"{PACKAGE}/{name}" for name in (names[:3] if way == "wasm" else names[3:])]
+    return [web_name(name) for name in (names[:3] if way == "wasm" else names[3:])]
+
+
+def web_name(name: str) -> str:
+    """A file's name below the folder of a page: .js, as many hosts call .mjs no JavaScript."""
+    return (
+        f"{PACKAGE}/{name.removesuffix('.mjs')}.js"
+        if name.endswith(".mjs")
+        else f"{PACKAGE}/{name}"
+    )
 
 
 def find_library(folder: Path | None = None, phase: Phases = no_phases) -> Library:

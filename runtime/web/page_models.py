@@ -119,8 +119,21 @@ def page_model(bundle: Bundle, number: int, root: Path) -> dict[str, Any]:
         "pillow": int(version("pillow").split(".")[0]),  # whose order of passes the page keeps to
         "input": bundle.input,
         "graph": {"name": graph, "bytes": (root / graph).stat().st_size},
+        "check": _check(bundle, folder, root),
         "adapters": [_adapter(bundle, i, folder, root) for i in range(len(bundle.adapter_names))],
     }
+
+
+def _check(bundle: Bundle, folder: str, root: Path) -> dict[str, Any] | None:
+    """A golden image of the first adapter and its answer, with which a browser compares its own."""
+    parity, golden = bundle.manifest["parity"], bundle.golden(bundle.adapter_names[0])
+    if parity is None or golden is None or not len(golden[0]):
+        return None
+    images, logits = golden
+    name = f"{folder}/golden.bin"
+    (root / name).write_bytes(images[0].tobytes())
+    told = {"name": name, "bytes": int(images[0].nbytes), "tolerance": parity["tolerance"]}
+    return {**told, "logits": [float(value) for value in logits[0]]}
 
 
 def _adapter(bundle: Bundle, number: int, folder: str, root: Path) -> dict[str, Any]:

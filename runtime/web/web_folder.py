@@ -23,7 +23,7 @@ from vptkit.progress import no_phases
 from vptkit.regular_files import is_folder
 from vptkit.shown_text import shown
 
-from .onnxruntime_web import PACKAGE, find_library, library_files
+from .onnxruntime_web import PACKAGE, find_library, library_files, web_name
 from .page_files import GRAPH_PAGE, page_file
 from .page_models import page_model, require_models
 from .web_manifest import WEB_FORMAT, read_web_manifest
@@ -125,7 +125,7 @@ def _is_own(path: Path) -> bool:
 def _write_library(place: Path, library: Library) -> None:
     place.mkdir()
     for name, content in library.files.items():
-        (place / name).write_bytes(content)
+        (place.parent / web_name(name)).write_bytes(content)
     (place / _LICENSE).write_bytes(page_file(_LICENSE, {_LICENSE: f"{PACKAGE}.{_LICENSE}"}))
 
 

@@ -168,6 +168,36 @@ def export_bank(
     )
 
 
+def export_web(
+    bundles: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    onnxruntime_web: str | Path | None = None,
+    force: bool = False,
+    phase: Phases = no_phases,
+) -> dict[str, Any]:
+    """Write a folder with a page that runs bundles in a browser, without a server.
+
+    Args:
+        bundles: one or more, a model of the page each.
+        output: the folder; appears whole or not at all.
+        onnxruntime_web: the npm package, unpacked; else of the cache, or fetched by npm.
+        force: replace such a folder, or an empty one.
+        phase: as of `export`.
+
+    Returns:
+        The manifest of the folder.
+
+    Raises:
+        TargetError, BundleError, OutputError, MissingError: see
+            `vptkit.runtime.web.web_folder.write_web`.
+    """
+    from vptkit.runtime.web.web_folder import write_web
+
+    several = [bundles] if isinstance(bundles, str | Path) else bundles
+    return write_web(several, output, onnxruntime_web=onnxruntime_web, force=force, phase=phase)
+
+
 def described(adapter: Any, weights: str | Path | None) -> Any:
     """Spec and weights by way of timm, where the file alone does not do."""
     from vptkit.cli.shared.output import require_tune

@@ -36,10 +36,10 @@ function threads(asked) {
 }
 
 async function session(graph, provider, asked) {
-  const gpu = provider === "webgpu";
-  const ort = await import(`${LIBRARY}${gpu ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs"}`);
+  const [name, build] = provider === "webgpu" ? ["webgpu", "threaded.asyncify"] : ["wasm", "threaded"];
+  const ort = await import(`${LIBRARY}ort.${name}.min.js`), file = `${LIBRARY}ort-wasm-simd-${build}`;
   ort.env.logLevel = "error"; // of WebGPU it tells which nodes stay on the processor
-  ort.env.wasm.wasmPaths = LIBRARY;
+  ort.env.wasm.wasmPaths = { mjs: `${file}.js`, wasm: `${file}.wasm` };
   ort.env.wasm.numThreads = threads(asked);
   const made = await ort.InferenceSession.create(graph, { executionProviders: [provider] });
   return { ort, session: made, backend: provider, threads: ort.env.wasm.numThreads };
@@ -65,15 +65,23 @@ async function load(model, choice) {
     made = await session(graph, "wasm", choice.threads);
     await warm(made, model);
   }
-  const { backend, threads } = made;
-  self.postMessage({ loaded: model.name, backend, threads, isolated: self.crossOriginIsolated, why });
+  const { backend, threads, apart } = made;
+  self.postMessage({ loaded: model.name, backend, threads, apart, isolated: self.crossOriginIsolated, why });
   return made;
 }
 
-// The first run plans memory, and on a GPU compiles; no one shall wait for it.
+// The first run plans memory, and on a GPU compiles. It is of the golden image, where the bundle has one, whose
+// answer must be the reference's: a kernel that is wrong here shall not answer in silence.
 async function warm(made, model) {
-  const [, height, width] = model.preprocess.input_size;
-  await run(made, model, model.adapters[0], new Uint8Array(height * width * 3));
+  const { check, preprocess: { input_size: [, height, width] } } = model;
+  const pixels = check ? await bytesOf(check) : new Uint8Array(height * width * 3);
+  const { logits } = await run(made, model, model.adapters[0], pixels);
+  if (!check) return;
+  const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  made.apart = largest(check.logits.map((value, i) => value - logits[i])) / largest(check.logits);
+  if (!(made.apart <= check.tolerance)) {
+    throw new Error(`it answers the golden image otherwise than the reference, by ${made.apart.toExponential(0)}`);
+  }
 }
 
 // ---- running -------------------------------------------------------------------------------------
@@ -145,11 +153,12 @@ function readyGraph(model, choice) {
 
 async function answer({ model, adapter, image, number, choice }) {
   await new Promise((done) => setTimeout(done)); // newer questions may have come
-  if (number !== newest) throw new Error("another image came meanwhile");
+  if (number !== newest) throw Object.assign(new Error("another image came meanwhile"), { late: true });
   const made = await readyGraph(model, choice), { pixels, ms } = await ready(model, image, number);
   if (model.layout === "bank") await tablesOf(adapter);
   const begun = performance.now(), found = await run(made, model, adapter, pixels);
-  return { ...told(found, adapter), ms: ms + performance.now() - begun };
+  const runMs = performance.now() - begun;
+  return { ...told(found, adapter), ms: ms + runMs, runMs };
 }
 
 self.onmessage = ({ data }) => {
@@ -157,6 +166,6 @@ self.onmessage = ({ data }) => {
   const work = data.image ? () => answer(data) : () => readyGraph(data.model, data.choice).then(() => ({}));
   turn = turn.then(work).then(
     (found) => self.postMessage({ id: data.id, found }),
-    (error) => self.postMessage({ id: data.id, error: error.message || String(error) }),
+    (error) => self.postMessage({ id: data.id, error: error.message || String(error), late: error.late }),
   );
 };

@@ -12,7 +12,13 @@ import pytest
 from tests.support.web_pages import stand_in_package
 from vptkit.errors import MissingError, VptkitError
 from vptkit.runtime.web import onnxruntime_web
-from vptkit.runtime.web.onnxruntime_web import PACKAGE, VERSION, find_library, library_files
+from vptkit.runtime.web.onnxruntime_web import (
+    PACKAGE,
+    VERSION,
+    find_library,
+    library_files,
+    web_name,
+)
 
 NPM = """#!/bin/sh
 echo "$@" >> {log}
@@ -53,7 +59,7 @@ def test_an_unpacked_package(package):
     assert library.version == VERSION
     assert library.files["ort.wasm.min.mjs"] == b"stands for ort.wasm.min.mjs"
     both = library_files("wasm") + library_files("webgpu")
-    assert sorted(both) == sorted(f"{PACKAGE}/{name}" for name in library.files)
+    assert sorted(both) == sorted(web_name(name) for name in library.files)
 
 
 @pytest.mark.parametrize(

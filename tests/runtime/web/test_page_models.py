@@ -52,6 +52,19 @@ def test_what_the_page_is_told(make_bundle, tmp_path):
     assert page_model(bundle, 3, tmp_path) == found  # again, as after a change meanwhile
 
 
+def test_a_golden_image_goes_along_where_the_export_compared_with_it(make_bundle, tmp_path):
+    parity = {"tolerance": 1e-4, "count": 5}
+    bundle = open_bundle(make_bundle(parity=parity))
+    check = page_model(bundle, 0, tmp_path)["check"]
+    images, logits = bundle.golden()
+    assert (tmp_path / check["name"]).read_bytes() == images[0].tobytes()
+    assert check["logits"] == logits[0].tolist()
+    assert check["tolerance"] == 1e-4
+    assert page_model(open_bundle(make_bundle()), 1, tmp_path)["check"] is None
+    bare = open_bundle(make_bundle(golden=False, parity=parity))
+    assert page_model(bare, 2, tmp_path)["check"] is None
+
+
 @pytest.mark.parametrize("tables", ["inputs", "constant"])
 def test_an_adapter_of_a_bank_is_its_tables_or_its_place(tmp_path, tables):
     bank = export_family(tmp_path, family(kinds=("both", "linear")), tables=tables)
