@@ -212,6 +212,7 @@ def inline_svg(figure: Figure, title: str) -> str:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    title = shown(title)
     texts: dict[str, str] = {}
     for number, artist in enumerate(figure.findobj(lambda a: a.get_gid() == _HOVER)):
         artist.set_gid(f"{_HOVER}-{number}")

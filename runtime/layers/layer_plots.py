@@ -81,14 +81,14 @@ def plot_layers(profiles: Sequence[LayerProfile], path: Path) -> None:
 
 @plain_pictures()
 def _all(profiles: Sequence[LayerProfile]) -> Figure:
-    heights = [h for profile in profiles for h in (_bars_height(profile), _LEVELS * _LEVEL + 0.5)]
+    heights = [h for one in profiles for h in (_bars_height(one) + 0.3, _LEVELS * _LEVEL + 0.5)]
     figure = new_figure(10.0, sum(heights) + 0.3)
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for number, profile in enumerate(profiles):
         bars, flame = panels[2 * number : 2 * number + 2]
         _draw_bars(bars, profile)
-        bars.set_title(in_plot(_title(profile)), loc="left", fontsize=10, color=INK)
-        _draw_flame(flame, profile, 9.8)
+        bars.set_title(in_plot(_title(profile)), loc="left", fontsize=10, color=INK, pad=24)
+        _draw_flame(flame, profile, 9.0)
     return figure
 
 

@@ -186,6 +186,6 @@ def test_a_picture_for_a_page():
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", "a & b ]]> --", "$x$", "é\u202e"])
 def test_texts_of_a_picture_are_escaped(text):
     tree = ET.fromstring(_drawn(text))
-    assert tree.get("aria-label") == f"about {text}"
+    assert tree.get("aria-label") == shown(f"about {text}")
     assert [e.text for e in tree.iter() if e.tag.endswith("title")] == [shown(text)]
     assert not [e for e in tree.iter() if e.tag.endswith("script")]

@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib")
 from tests.runtime.layers.test_layer_time import layer, profile
 from vptkit.errors import OutputError
 from vptkit.plot_text import inline_svg
+from vptkit.runtime.layers import layer_plots
 from vptkit.runtime.layers.layer_plots import (
     flame_figure,
     flame_slices,
@@ -74,6 +75,17 @@ def test_words_are_written_where_they_fit():
     one = profile(layer("q", "blocks.0.mlp", 1))
     written = [text.get_text() for text in flame_figure(one, 4.6).axes[0].texts]
     assert written == ["a", "blocks.0", "mlp", "MatMul"]
+
+
+def test_the_title_stands_above_the_legend(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(layer_plots, "write_figure", lambda figure, path: drawn.append(figure))
+    plot_layers([RAN], tmp_path / "p.png")
+    figure = drawn[0]
+    figure.draw_without_rendering()
+    bars = figure.axes[0]
+    title = next(t for t in bars.get_children() if getattr(t, "get_text", str)().startswith("<i>"))
+    assert not title.get_window_extent().overlaps(bars.get_legend().get_window_extent())
 
 
 def test_pictures_are_written(tmp_path):

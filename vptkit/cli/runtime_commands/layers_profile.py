@@ -122,7 +122,10 @@ def _write(profiles: Sequence[LayerProfile], given: Mapping[str, Any]) -> None:
     )
 
     if given["plot"] is not None:
-        plot_layers(profiles, given["plot"])
+        ran = [profile for profile in profiles if profile.runs]
+        if not ran:
+            raise VptkitError(f"--plot: there are no times to draw: {profiles[0].note}")
+        plot_layers(ran, given["plot"])
     if given["trace"] is not None:
         write_json(trace_of(profiles), given["trace"], indent=None)
     kinds: dict[str, Callable[[LayerProfile], object]] = {

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from tests.runtime.layers.test_layers_file import NOT_RUN
 from tests.support.bank_cases import family
 from tests.support.command_errors import assert_error
 from tests.support.exported_banks import export_family
 from vptkit.cli.runtime_commands import layers_profile
+from vptkit.runtime.layers import profile_layers
 
 QUICK = ("--layers", "--rounds", 3, "--threads", 1, "--backend", "cpu")
 
@@ -86,6 +88,14 @@ def test_a_file_of_one_bundle(vptkit, make_bundle, tmp_path):
 
 def test_options_of_layers_go_with_layers():
     assert all(name in layers_profile.LAYER_RULES[0].options for name in ("trace", "export_times"))
+
+
+def test_where_nothing_ran_there_is_nothing_to_draw(vptkit, make_bundle, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(profile_layers, "profile_layers", lambda *_, **__: [NOT_RUN])
+    given = ("profile", make_bundle(), *QUICK, "--plot", tmp_path / "p.png")
+    assert_error(vptkit(*given), 2, "no times to draw")
+    assert not (tmp_path / "p.png").exists()
 
 
 def test_a_picture_of_both(vptkit, bank, make_bundle, tmp_path):

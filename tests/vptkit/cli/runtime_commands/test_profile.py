@@ -13,6 +13,7 @@ from tests.support.command_errors import assert_error
 from tests.support.device_trees import plant
 from tests.support.fakes.board import make_board
 from tests.support.stand_in_modules import fake_room
+from vptkit.cli.runtime_commands.profile import _backend
 from vptkit.devices.power.meters import RailMeter
 from vptkit.runtime.measure.telemetry import find_instruments
 from vptkit.runtime.profile.power_mode_sweep import BoardAccess
@@ -222,3 +223,10 @@ def test_profile_of_bad_input(vptkit, make_bundle, tmp_path):
     code, out, err = vptkit("profile", bundle, "--batch", "one")
     assert (code, out) == (2, "")
     assert "'one'" in err
+
+
+def test_the_default_of_this_machine_is_not_anothers(monkeypatch):
+    monkeypatch.setenv("VPTKIT_BACKEND", "cpu")
+    assert _backend(None, None) == "cpu"
+    assert _backend(None, "me@there") == "auto"
+    assert _backend("cuda", "me@there") == "cuda"

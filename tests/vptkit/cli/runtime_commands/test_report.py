@@ -24,6 +24,29 @@ def test_the_command(vptkit, make_bundle, tmp_path):
     assert json.loads(out)["bundles"][0]["facts"]["name"] == "tiny"
 
 
+def test_layers_now_and_of_a_file(vptkit, make_bundle, tmp_path):
+    pytest.importorskip("onnxruntime")
+    bundle, output = make_bundle(), tmp_path / "page.html"
+    quick = ("--backend", "cpu", "--threads", 1, "--seconds", 0.1)
+    code, out, _ = vptkit("profile", bundle, *quick, "--layers", "--json")
+    (tmp_path / "l.json").write_text(out)
+    given = ("report", bundle, "-o", output, *quick, "--layers", "--profiles", tmp_path / "l.json")
+    code, out, err = vptkit(*given, "--json")
+    assert code == 0, err
+    assert [one["title"] for one in json.loads(out)["layers"]] == [
+        "measured for this report",
+        "l.json",
+    ]
+    assert "Time by layer, l.json" in output.read_text()
+
+
+def test_what_goes_with_profile(vptkit, make_bundle, tmp_path):
+    for option, value in (("--batches", "1,8"), ("--energy", 5)):
+        code, _, err = vptkit("report", make_bundle(), "-o", tmp_path / "p.html", option, value)
+        assert code == 2
+        assert "--profile" in err
+
+
 def test_a_broken_bundle_is_named_and_nothing_is_written(vptkit, make_bundle, tmp_path):
     good, broken, output = make_bundle(), make_bundle(), tmp_path / "page.html"
     (broken / "model.onnx").write_bytes(b"")
