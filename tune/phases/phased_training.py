@@ -108,9 +108,10 @@ def _learned_line(tuned: Tuned, state: TrainState, config: TuneConfig) -> str:
     frozen = sum(p.numel() for p in tuned.backbone.parameters() if not p.requires_grad)
     share = f"{100 * learned / (frozen + learned):.2g} %"
     begun = f"; going on after epoch {state.epoch}" if state.epoch else ""
+    merged = f"; {tuned.merging.merged} tokens merged away" if tuned.merging else ""
     return (
         f"{config.backbone}: {_short(frozen)} frozen, {learned:,} learned ({share}) by "
-        f"{config.method}{begun}"
+        f"{config.method}{merged}{begun}"
     )
 
 
