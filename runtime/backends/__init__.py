@@ -5,7 +5,7 @@
 - `graph_protocol`: what a loaded graph offers.
 - `install_hints`: the commands that install what is missing.
 - `onnxruntime_graph`: ONNX Runtime: CPU, CUDA, its TensorRT provider.
-- `onnxruntime_library`: its package, with telemetry off.
+- `onnxruntime_library`: its package, with telemetry off, and how its threads wait.
 - `onnxruntime_probe`: all outputs of any graph, on the CPU.
 - `openvino_graph`: OpenVINO: Intel's and other processors, Intel's GPUs and NPUs.
 - `provider_placement`: which provider ran which nodes.

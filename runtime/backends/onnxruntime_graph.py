@@ -21,7 +21,7 @@ from vptkit.formats.bank_tables import BankShape
 
 from .engine_cache import library_cache
 from .install_hints import mend
-from .onnxruntime_library import onnxruntime
+from .onnxruntime_library import onnxruntime, rest_soon
 from .onnxruntime_probe import exact_int8
 from .provider_placement import read_placement, require_on
 
@@ -48,13 +48,7 @@ _TABLE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OrtGraph:
-    """A bundle's graph in ONNX Runtime, all graph optimisations on.
-
-    Threads that wait sleep. By default they spin, and hold cores that the image decoder, the other
-    candidates of a profile or other programs want. Measured on two cores (ONNX Runtime 1.31): alone
-    on the machine a ViT-B took 235 ms a run spinning and 282 ms sleeping; with both cores shared a
-    ViT-Ti took 56 and 28 ms; five small ViTs in one profile 10 and 2 ms each.
-    """
+    """A bundle's graph in ONNX Runtime, all graph optimisations on; threads that wait sleep soon."""
 
     def __init__(
         self,
@@ -86,7 +80,7 @@ class OrtGraph:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        rest_soon(options)
         exact_int8(options)
         if profile is not None:
             options.enable_profiling = True

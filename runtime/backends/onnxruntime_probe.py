@@ -12,7 +12,7 @@ from vptkit.devices.probes.machine import cpu_has_vnni, usable_cores
 from vptkit.errors import TargetError
 from vptkit.images.preprocess import normalize
 
-from .onnxruntime_library import onnxruntime
+from .onnxruntime_library import onnxruntime, rest_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ class OrtProbe:
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        rest_soon(options)
         exact_int8(options)
         self._preprocess = preprocess
         with tempfile.TemporaryDirectory(prefix="vptkit-") as folder:
