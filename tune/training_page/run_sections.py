@@ -156,7 +156,7 @@ def _candidates(run: TrainedRun) -> Section | None:
         ]
         for row in run.auto["tried"]
     ]
-    table = Table("Candidates", head + (["seconds"] if timed else []), rows)
+    table = Table("What was tried", head + (["seconds"] if timed else []), rows)
     figure = candidates_figure(run.auto["tried"], run.auto["kept"])
     words = "Log-loss over epochs: a line that ends earlier was given up there."
     drawn = any(len(row.get("losses", ())) > 1 for row in run.auto["tried"])

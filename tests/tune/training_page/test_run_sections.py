@@ -9,26 +9,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+from tests.support.trained_runs import (  # noqa: E402
+    BARE,
+    EPOCH,
+    LAMBDA_ROWS,
+    LINE_ROWS,
+    SHIFT,
+    START,
+)
 from vptkit.tune.training.run_files import PICTURES  # noqa: E402
 from vptkit.tune.training.train_state import CrossValidation  # noqa: E402
 from vptkit.tune.training_page.run_sections import run_sections  # noqa: E402
-from vptkit.tune.training_page.trained_run import TrainedRun  # noqa: E402
-
-GRID = [{"strength": s, "train_loss": 0.1, "val_loss": 0.2} for s in (0.1, 1.0)]
-PROBE = {"strength": 1.0, "grid": GRID, "val_top1": 0.5, "val_loss": 0.6, "knn_top1": {"10": 0.4}}
-START = {"epoch": 0, "val_loss": 0.6, "val_top1": 0.5, "probe": PROBE, "taken": False}
-EPOCH = {"train_loss": 0.3, "train_top1": 0.9, "val_loss": 0.5, "val_top1": 0.7, "taken": True}
-BARE = TrainedRun(name="n", method="linear", learned=5, record={}, history=[START], judges=9)
-LINE_ROWS = [
-    {"alpha": a, "val_loss": 0.5 - a / 10, "val_loss_error": 0.1 * (1 - a), "val_top1": 0.5}
-    for a in (0.0, 0.5, 1.0)
-]
-OUTSIDE = {"test_top1": 0.6, "ood_top1": 0.4}
-LAMBDA_ROWS = [
-    {"lambda": f, "val_top1": 0.5, "val_loss": 0.5, "won": 4, "lost": 1, **OUTSIDE}
-    for f in (0.5, 1.0)
-]
-SHIFT = {"total": 2.0, "gamma": 1.0, "beta": 1.0, "layers": [{"name": "n", "gamma": 1, "beta": 1}]}
 
 
 def keys(run):
