@@ -102,7 +102,7 @@ def _spent_by_pages() -> float:
 def measured(found: dict[str, Callable[[], Times]], rounds: int) -> dict[str, np.ndarray]:
     """Name → [rounds, 2]."""
     for run in found.values():
-        for _ in range(3):
+        for _ in range(10):  # WebAssembly is compiled anew while it runs
             run()
     times: dict[str, list[Times]] = {name: [] for name in found}
     for _ in range(rounds):
