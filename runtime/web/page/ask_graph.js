@@ -55,11 +55,19 @@ function send(message) {
   });
 }
 
+// Files are asked for with a part of their digest, so that a browser has none of an earlier export.
+function dated(model, digests) {
+  for (const file of [model.graph, model.check, ...model.adapters.map((one) => one.tables)]) {
+    if (file) file.address = `${file.name}?${digests[file.name].slice(0, 12)}`;
+  }
+}
+
 async function begin() {
   const response = await fetch(new URL("manifest.json", import.meta.url), { cache: "no-cache" });
   if (!response.ok) throw new Error(`manifest.json: the web server answered ${response.status}`);
   const found = await response.json();
   if (found.format !== "vptkit.web/1") throw new Error("manifest.json: is not of this page");
+  found.models.forEach((model) => dated(model, found.files));
   send({ model: found.models[0] }).catch((error) => { status = `The graph cannot run: ${error.message}`; });
   return found;
 }

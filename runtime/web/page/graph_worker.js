@@ -16,7 +16,7 @@ let turn = Promise.resolve();
 // ---- loading -------------------------------------------------------------------------------------
 
 async function bytesOf(file, told = () => {}) {
-  const response = await fetch(new URL(file.name, import.meta.url));
+  const response = await fetch(new URL(file.address, import.meta.url));
   if (!response.ok) throw new Error(`${file.name}: the web server answered ${response.status}`);
   const bytes = new Uint8Array(file.bytes), reader = response.body.getReader();
   let got = 0;
