@@ -112,6 +112,7 @@ def _fold_attention(
         v=v.w,
         k_bias=k.b if k.b.any() else None,
         v_bias=v.b if v.b.any() else None,
+        k_lost=lost_by_keys,
         q_norm=q_norm,
         k_norm=k_norm,
         prefix=Prefix(keys, values, prompt_queries(spec, given[0], q, q_norm)),

@@ -36,6 +36,7 @@ class Attention:
     Attributes:
         q: includes the attention scale (or q_norm does, where there is one).
         k, v: [d, kv]; their biases are dropped or moved wherever that is exact, else k_bias, v_bias.
+        k_lost: [kv], what was dropped of all keys; token merging compares keys with it.
         q_norm, k_norm: for each head, or None.
         prefix: the prompts' keys, values and queries, and learned keys and values.
         proj: includes the affine of out_norm, and LayerScale.
@@ -50,6 +51,7 @@ class Attention:
     v: Array
     k_bias: Array | None
     v_bias: Array | None
+    k_lost: Array
     q_norm: Norm | None
     k_norm: Norm | None
     prefix: Prefix

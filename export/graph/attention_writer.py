@@ -8,6 +8,7 @@ import numpy as np
 
 from vptkit.export.fold.last_block import absorb_keys_values, absorbable
 
+from .merge_writer import TokenMerger
 from .onnx_builder import Builder
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class AttentionWriter:
         self.spec, self.folded, self.options = spec, folded, options
         self.b = Builder(options.dtype)
         self.eps = spec.norm_eps
+        self.merger: TokenMerger | None = None
+        if options.merging is not None:
+            self.merger = TokenMerger(self.b, spec.tokens, spec.prefix, options.merging)
+        self.image_keys = ""  # of the last attention: [B, h, T or more, e], the image's rows first
         self._biases: set[str] = set()
 
     def attend(self, x: str, xq: str, a: Attention, length: int, rows: Rows, name: str) -> str:
@@ -83,14 +88,14 @@ class AttentionWriter:
             for n, letter in enumerate("qkv")
         )
         q = self.placed(q, a.q_norm, a, length, f"{name}.q")
-        k = self.placed(k, a.k_norm, a, length, f"{name}.k")
+        k = self.image_keys = self.placed(k, a.k_norm, a, length, f"{name}.k")
         return q, *self.prefixed(k, v, a, name)
 
     def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
         """Keys and values of x [B, length, d], the prompts' before them: [B, h, m + length, e]."""
         k, v = f"{name}.k", f"{name}.v"
         keys = self.heads(self.linear(x, a.k, a.k_bias, k), length, a.kv_heads)
-        keys = self.placed(keys, a.k_norm, a, length, k)
+        keys = self.image_keys = self.placed(keys, a.k_norm, a, length, k)
         values = self.heads(self.linear(x, a.v, a.v_bias, v), length, a.kv_heads)
         return self.prefixed(keys, values, a, name)
 
@@ -135,6 +140,10 @@ class AttentionWriter:
             s_p = b.op("MatMul", [q, b.const(f"{name}.k.prefix", keys)], f"{name}/scores/prompt4")
             s_p = b.reshape(s_p, (0, spec.heads, m), f"{name}/scores/prompt")
             s = b.op("Concat", [s_p, s], f"{name}/scores", axis=2)
+        size = self.size_bias(length + m, m, name)
+        if size is not None:
+            size = b.reshape(size, (0, 1, length + m), f"{name}/size/keys")
+            s = b.op("Add", [s, size], f"{name}/sized")
         p = b.op("Softmax", [s], f"{name}/softmax", axis=-1)
         p_x = b.slice(p, 2, m, m + length, f"{name}/softmax/image") if m else p
         r = b.op("MatMul", [p_x, x], f"{name}/mix")  # [B, h, d]
@@ -162,6 +171,8 @@ class AttentionWriter:
             part = self.heads(self.linear(x, w, bias, label), length, count)
             if letter != "v":
                 part = self.placed(part, norm, a, length, label)
+            if letter == "k":
+                self.image_keys = part
             constant = self.batched(f"{label}.prefix", self._by_head(rows, count)[None])
             parts.append(b.op("Concat", [part, constant], f"{label}/joined", axis=2))
         q, k, v = parts
@@ -190,17 +201,26 @@ class AttentionWriter:
         s = b.op("MatMul", [q, b.transpose(k, (0, 1, 3, 2), f"{name}/k_t")], f"{name}/scores")
         if a.bias is not None:
             s = b.op("Add", [s, self.relative(a, length, keys, before, name)], f"{name}/biased")
-        p = b.op("Softmax", [self.masked(s, name)], f"{name}/softmax", axis=-1)
+        s = self.masked(s, keys, before, name)
+        p = b.op("Softmax", [s], f"{name}/softmax", axis=-1)
         y = b.op("MatMul", [p, v], f"{name}/mix")
         if grouped:
             y = b.reshape(y, (0, spec.heads, length, spec.head_width), f"{name}/mix/heads")
         y = b.transpose(y, (0, 2, 1, 3), f"{name}/mix/rows")
         return b.reshape(y, (0, length, spec.width), f"{name}/rows")
 
-    def masked(self, scores: str, name: str) -> str:
-        """Attention logits [B, h, queries, keys]; a bank masks keys that only pad its table."""
-        del name
-        return scores
+    def masked(self, scores: str, keys: int, before: int, name: str) -> str:
+        """Attention logits [B, h, queries, keys] and what each key has of its own.
+
+        That is the size of merged tokens; a bank also masks keys that only pad its table. `before` of
+        the keys are prompts that stand before the image's; others stand behind.
+        """
+        size = self.size_bias(keys, before, name)
+        return scores if size is None else self.b.op("Add", [scores, size], f"{name}/sized")
+
+    def size_bias(self, keys: int, before: int, name: str) -> str | None:
+        """See `TokenMerger.size_bias`."""
+        return None if self.merger is None else self.merger.size_bias(keys, before, name)
 
     def relative(self, a: Attention, queries: int, keys: int, before: int, name: str) -> str:
         """The bias of the first `queries` rows; prompts, as queries and as keys, take none.

@@ -66,7 +66,7 @@ class Writer(AttentionWriter):
 
         One pass over the blocks, which are folded as it goes (`LazyBlocks`).
         """
-        z, length = self.embed(), self.spec.tokens
+        z, length = self.embed(), self.spec.tokens  # rows of z
         for i, block in enumerate(self.folded.blocks):
             rows = self._rows_read(i, insert, pool)
             last = i == self.spec.depth - 1
@@ -74,6 +74,7 @@ class Writer(AttentionWriter):
                 return self.final_norm(self.joined_mean(z, block, i))
             z = self.block(z, block, i, length, rows)
             length = {"all": length, "first": 1, "joined": length + len(block.prompt)}[rows]
+            length -= self.options.merging.schedule[i] if self.options.merging else 0
         return self.pool(z, length, pool, norm)
 
     def _rows_read(self, i: int, insert: str, pool: str) -> Rows:
@@ -161,6 +162,8 @@ class Writer(AttentionWriter):
         if not block.parallel:
             attention = self.total(attended, f"{name}/attentions")
             middle = b.op("Add", [kept, attention], f"{name}/add1")
+            count = length + (len(block.prompt) if rows == "joined" else 0)
+            middle = self.merged(middle, block, i, count)
             x = self.normalized(middle, f"{name}.norm2") if block.normed else middle
             mlps = [
                 self.mlp(x, mlp, _branch(block.mlps, name, "mlp", j))
@@ -173,6 +176,15 @@ class Writer(AttentionWriter):
         mlp = self.mlp(queries, block.mlps[0], f"{name}.mlp")
         return kept, None, self.total([*attended, mlp], f"{name}/both")
 
+    def merged(self, z: str, block: Block, i: int, count: int) -> str:
+        """The residual stream [B, count, d] between attention and MLP, fewer rows if i merges."""
+        if self.merger is None or not self.merger.merges(i):
+            return z
+        (a,) = block.attentions
+        lost = a.k_lost.reshape(a.kv_heads, -1).mean(axis=0)
+        behind = count - self.merger.tokens
+        return self.merger.merge(z, self.image_keys, lost if lost.any() else None, i, behind)
+
     def joined_mean(self, z: str, block: Block, i: int) -> str:
         """The last block and the mean over all rows but the class row: [B, d].
 
@@ -180,22 +192,26 @@ class Writer(AttentionWriter):
         is one constant and only the additions are summed with the image: Σ P + Σ (a + mlp).
         """
         b, spec, name = self.b, self.spec, f"blocks.{i}"
-        prompt = block.prompt
-        _, attention, added = self.additions(z, block, i, spec.tokens, "joined")
+        prompt, length = block.prompt, self.image_rows
+        _, attention, added = self.additions(z, block, i, length, "joined")
         if attention is not None:
             added = b.op("Add", [attention, added], f"{name}/added")
         first, count = int(spec.class_token), spec.tokens + len(prompt)
 
-        def total(rows: str, stop: int, label: str) -> str:
+        def total(rows: str, behind: int, label: str) -> str:
+            stop = length + behind
             kept = b.slice(rows, 1, first, stop, f"{label}/kept") if first else rows
+            kept = self.shared(kept, (first, stop), count - first, label) or kept
             return b.op("ReduceSum", [kept, b.ints([1])], label, keepdims=0)
 
-        image = total(z, spec.tokens, f"{name}/sum/image")
-        new = total(added, count, f"{name}/sum/added")
+        image = total(z, 0, f"{name}/sum/image")
+        new = total(added, len(prompt), f"{name}/sum/added")
         both = b.op("Add", [image, new], f"{name}/sum/both")
-        constant = b.const(f"{name}.prompt.sum", prompt.sum(axis=0))
+        sized = self.merger is not None and self.merger.sizes is not None
+        once = count - first if sized else 1  # shares are taken before the sum where sizes are
+        constant = b.const(f"{name}.prompt.sum", prompt.sum(axis=0) / once)
         both = b.op("Add", [both, constant], f"{name}/sum")
-        share = b.const(f"{name}.share", np.asarray(1.0 / (count - first)))
+        share = b.const(f"{name}.share", np.asarray(once / (count - first)))
         return b.op("Mul", [both, share], "pool")
 
     # the rest ----------------------------------------------------------------------------------
@@ -217,7 +233,7 @@ class Writer(AttentionWriter):
     def pool(self, z: str, length: int, pool: str, norm: str) -> str:
         """[B, length, d] → [B, d] or [B, 2 d], normalised (the affine is in the head)."""
         b, spec = self.b, self.spec
-        first, stop = self._pooled_rows(length, pool)
+        first, stop = rows = self._pooled_rows(length, pool)
         if (first, stop) != (0, length):
             z = b.slice(z, 1, first, stop, "pool/rows")
         if norm == "before_pool":
@@ -229,17 +245,46 @@ class Writer(AttentionWriter):
         elif pool == "token+avg":
             f = self.class_and_mean(z)
         else:
-            f = b.op("ReduceMean", [z], "pool", axes=[1], keepdims=0)
+            prompts = length - self.image_rows if pool == "avg_prompts" else 0
+            f = self.mean(z, rows, prompts, "pool", keepdims=0)
         if norm == "after_pool":
             f = self.final_norm(f)
         return b.reshape(f, (0, 2 * spec.width), "pool") if pool == "token+avg" else f
 
     def class_and_mean(self, z: str) -> str:
         """The class row and the mean of the patches, which stand last: [B, T, d] → [B, 2, d]."""
-        b, spec = self.b, self.spec
-        patches = b.slice(z, 1, spec.prefix, spec.tokens, "pool/patches")
-        mean = b.op("ReduceMean", [patches], "pool/mean", axes=[1], keepdims=1)
+        b, rows = self.b, (self.spec.prefix, self.image_rows)
+        patches = b.slice(z, 1, *rows, "pool/patches")
+        mean = self.mean(patches, rows, 0, "pool/mean", keepdims=1)
         return b.op("Concat", [b.slice(z, 1, 0, 1, "pool/class"), mean], "pool/both", axis=1)
+
+    def mean(self, z: str, rows: tuple[int, int], prompts: int, name: str, *, keepdims: int) -> str:
+        """The mean of some rows [B, rows, d], those from first to stop, `prompts` of them prompts.
+
+        A merged token counts as often as it has patches in it, so the count is that before merging.
+        """
+        first, _ = rows
+        shared = self.shared(z, rows, self.spec.tokens + prompts - first, name)
+        if shared is None:
+            return self.b.op("ReduceMean", [z], name, axes=[1], keepdims=keepdims)
+        return self.b.op("ReduceSum", [shared, self.b.ints([1])], name, keepdims=keepdims)
+
+    def shared(self, z: str, rows: tuple[int, int], count: int, name: str) -> str | None:
+        """Rows from first to stop, each times its size / count; None while all sizes are 1."""
+        first, stop = rows
+        if self.merger is None or self.merger.sizes is None:
+            return None
+        b, sizes = self.b, self.merger.sizes_with(stop - self.image_rows, f"{name}/sizes")
+        sizes = b.slice(sizes, 1, first, stop, f"{name}/sizes/kept")
+        share = b.op(
+            "Mul", [sizes, b.const(f"{name}/one", np.asarray(1.0 / count))], f"{name}/share"
+        )
+        return b.op("Mul", [z, share], f"{name}/shared")
+
+    @property
+    def image_rows(self) -> int:
+        """How many tokens of the image are left."""
+        return self.spec.tokens if self.merger is None else self.merger.tokens
 
     def _pooled_rows(self, length: int, pool: str) -> tuple[int, int]:
         spec = self.spec
@@ -248,8 +293,8 @@ class Writer(AttentionWriter):
             return (0 if whole else spec.prefix), spec.tokens
         return {
             "token": (0, 1),
-            "avg": (spec.prefix, spec.tokens),
-            "token+avg": (0, spec.tokens),
+            "avg": (spec.prefix, self.image_rows),
+            "token+avg": (0, self.image_rows),
             "avg_prompts": (int(spec.class_token), length),
         }[pool]
 

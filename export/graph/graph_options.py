@@ -14,6 +14,7 @@ from .onnx_builder import FLOAT, UINT8, Builder
 if TYPE_CHECKING:
     from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
+    from vptkit.formats.token_merging import TokenMerging
 
 __all__ = ["GraphOptions", "Rows", "feature_output", "input_signature"]
 _SHORTEST = 1e-12  # a length is taken to be at least this, as torch.nn.functional.normalize does
@@ -35,6 +36,7 @@ class GraphOptions:
         features: give the vector that the head reads, too, as the output `features`; the final
             norm's affine is then in the norm, not in the head.
         normalize_features: divide it by its length.
+        merging: how many tokens each block merges, and how attention sees it; None of none.
         dtype: type of all floating-point numbers.
     """
 
@@ -44,6 +46,7 @@ class GraphOptions:
     qkv: Literal["separate", "fused"] = "separate"
     features: bool = False
     normalize_features: bool = False
+    merging: TokenMerging | None = None
     dtype: type[np.floating[Any]] = np.float32
 
 

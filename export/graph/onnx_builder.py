@@ -116,6 +116,19 @@ class Builder:
         inputs = [x, self.ints([start]), self.ints([stop]), self.ints([axis])]
         return self.op("Slice", inputs, name)
 
+    def top_k(self, x: str, k: int, name: str, *, largest: bool = True) -> tuple[str, str]:
+        """The k largest (smallest) along the last axis, in order: values and int64 indices.
+
+        Of equal values the one with the lower index comes first, as the operator is defined.
+        """
+        self._names.add(name)
+        outputs = [f"{name}/values", f"{name}/indices"]
+        node = helper.make_node(
+            "TopK", [x, self.ints([k])], outputs, name=name, axis=-1, largest=int(largest), sorted=1
+        )
+        self._model.graph.node.append(node)
+        return outputs[0], outputs[1]
+
     def batched(self, constant: str, name: str, rank: int, batch: int | None, source: str) -> str:
         """A constant [1, …], repeated for every image.
 
@@ -181,4 +194,4 @@ class Builder:
         return model
 
 
-UINT8, FLOAT = TensorProto.UINT8, TensorProto.FLOAT
+UINT8, FLOAT, INT64 = TensorProto.UINT8, TensorProto.FLOAT, TensorProto.INT64
