@@ -193,11 +193,15 @@ class _BankWriter(Writer):
         counts = queries, keys + self.shape.prompts, before
         return super().attention(q, k, v, a, counts, name)
 
-    def masked(self, scores: str, name: str) -> str:
-        """Attention logits [B, h, …, T + m] with the padding of the prompts masked."""
+    def masked(self, scores: str, keys: int, before: int, name: str) -> str:
+        """Attention logits [B, h, …, keys] with the padding of the prompts masked."""
+        b, scores = self.b, super().masked(scores, keys, before, name)
         if not self.shape.prompts:
             return scores
-        return self.b.op("Add", [scores, self.row("bank.mask")], f"{name}/masked")
+        mask, whole = self.row("bank.mask"), self.spec.tokens + self.shape.prompts
+        if keys < whole:  # of tokens that are merged, and take no mask
+            mask = b.slice(mask, 3, whole - keys, whole, f"{name}/mask")
+        return b.op("Add", [scores, mask], f"{name}/masked")
 
     def absorbed_attention(
         self, q: str, x: str, absorbed: Absorbed, a: Attention, length: int, name: str
@@ -213,7 +217,8 @@ class _BankWriter(Writer):
         u = self._absorbed_keys(q, absorbed, f"{name}.k", f"{name}/q_wk")  # [B, h, d]
         s = b.op("MatMul", [u, b.transpose(x, (0, 2, 1), f"{name}/x_t")], f"{name}/scores")
         s = b.reshape(s, (0, heads, 1, keys), f"{name}/scores4")
-        p = b.op("Softmax", [self.masked(s, name)], f"{name}/softmax", axis=-1)
+        s = self.masked(s, keys, 0, name)
+        p = b.op("Softmax", [s], f"{name}/softmax", axis=-1)
         p = b.reshape(p, (0, heads, keys), f"{name}/softmax3")
         r = b.op("MatMul", [p, x], f"{name}/mix")  # [B, h, d]
         y = self._absorbed_values(r, absorbed, f"{name}.v", f"{name}/mix_wv")

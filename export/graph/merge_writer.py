@@ -15,7 +15,7 @@ from .onnx_builder import INT64
 
 if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array
-    from vptkit.formats.token_merging import TokenMerging
+    from vptkit.backbones.merge_schedule import TokenMerging
 
     from .onnx_builder import Builder
 
