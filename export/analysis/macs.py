@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vptkit.backbones.merge_schedule import tokens_of_blocks
 from vptkit.export.fold.last_block import absorbable
 from vptkit.formats.bank_tables import bank_linears
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vptkit.backbones.merge_schedule import TokenMerging
     from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bank_tables import BankShape
@@ -29,11 +31,16 @@ def learned_macs(spec: BackboneSpec, queries: Sequence[int], learned: Mapping[in
 
 
 def folded_queries(
-    spec: BackboneSpec, prompts: int, insert: str, pool: str, last_block: LastBlock
+    spec: BackboneSpec,
+    prompts: int,
+    insert: str,
+    pool: str,
+    last_block: LastBlock,
+    merging: TokenMerging | None = None,
 ) -> list[int]:
     """How many queries each block of the folded graph has."""
-    rows = spec.tokens + (prompts if insert == "shallow" else 0)
-    found = [rows] * spec.depth
+    shallow = prompts if insert == "shallow" else 0
+    found = [attending + shallow for attending, _ in _tokens(spec, merging)]
     if insert == "deep" and pool == "avg_prompts":
         found[-1] += prompts
     if pool == "token" and last_block != "full" and not (insert == "shallow" and spec.depth == 1):
@@ -44,31 +51,66 @@ def folded_queries(
 def unfolded_macs(spec: BackboneSpec, prompts: int) -> int:
     """Prompts as tokens in every block (deep or shallow alike)."""
     rows = spec.tokens + prompts
-    return sum(_block(spec, i, queries=rows, keys=rows, rows=rows) for i in range(spec.depth))
+    return sum(
+        _block(spec, i, queries=rows, keys=rows, rows=(rows, rows)) for i in range(spec.depth)
+    )
 
 
 def folded_macs(
-    spec: BackboneSpec, prompts: int, insert: str, pool: str, last_block: LastBlock
+    spec: BackboneSpec,
+    prompts: int,
+    insert: str,
+    pool: str,
+    last_block: LastBlock,
+    merging: TokenMerging | None = None,
 ) -> int:
     """What the folded graph computes; see `folded_graph.folded_graph`."""
-    return sum(_folded_block(spec, i, prompts, insert, pool, last_block) for i in range(spec.depth))
-
-
-def low_rank_macs(spec: BackboneSpec, shape: BankShape, pool: str, last_block: LastBlock) -> int:
-    """What a bank computes beside its linears, of the ranks that it has room for."""
     return sum(
-        _factors(spec, shape, name, pool, last_block)
+        _folded_block(spec, i, prompts, insert, pool, last_block, tokens) + _matching(spec, tokens)
+        for i, tokens in enumerate(_tokens(spec, merging))
+    )
+
+
+def _tokens(spec: BackboneSpec, merging: TokenMerging | None) -> list[tuple[int, int]]:
+    """Of each block: tokens that attend, and tokens that its MLP sees."""
+    schedule = [0] * spec.depth if merging is None else merging.schedule
+    return tokens_of_blocks(schedule, spec)
+
+
+def _matching(spec: BackboneSpec, tokens: tuple[int, int]) -> int:
+    """Similarities of half the tokens with the other half, and means of those that merge."""
+    r, half = tokens[0] - tokens[1], (tokens[0] - spec.prefix) // 2
+    return half * half * spec.head_width + half * r * spec.width if r else 0
+
+
+def low_rank_macs(
+    spec: BackboneSpec,
+    shape: BankShape,
+    pool: str,
+    last_block: LastBlock,
+    merging: TokenMerging | None = None,
+) -> int:
+    """What a bank computes beside its linears, of the ranks that it has room for."""
+    tokens = _tokens(spec, merging)
+    return sum(
+        _factors(spec, shape, name, pool, last_block, tokens[int(name.split(".")[1])])
         for name, room in shape.linears.items()
         if room.rank
     )
 
 
 def _factors(
-    spec: BackboneSpec, shape: BankShape, name: str, pool: str, last_block: LastBlock
+    spec: BackboneSpec,
+    shape: BankShape,
+    name: str,
+    pool: str,
+    last_block: LastBlock,
+    tokens: tuple[int, int],
 ) -> int:
     room, kind = shape.linears[name], bank_linears(spec)[name].kind
     once = room.rank * (room.inputs + room.outputs)  # of one row
-    rows = spec.tokens + (shape.prompts if kind in ("k", "v") else 0)
+    rows = tokens[0] if kind in ("q", "k", "v", "proj") else tokens[1]
+    rows += shape.prompts if kind in ("k", "v") else 0
     last = name.startswith(f"blocks.{spec.depth - 1}.")
     if not last or pool != "token" or last_block == "full":
         return rows * once
@@ -80,21 +122,29 @@ def _factors(
 
 
 def _folded_block(
-    spec: BackboneSpec, i: int, prompts: int, insert: str, pool: str, last_block: LastBlock
+    spec: BackboneSpec,
+    i: int,
+    prompts: int,
+    insert: str,
+    pool: str,
+    last_block: LastBlock,
+    tokens: tuple[int, int],
 ) -> int:
-    t, m = spec.tokens, prompts
+    (t, kept), m = tokens, prompts
     last = i == spec.depth - 1
     if insert == "shallow" and i == 0:
         # constant queries, keys and values of the prompts
-        return _block(spec, i, queries=t + m, keys=t + m, rows=t) + _outputs(spec, m)
+        return _block(spec, i, queries=t + m, keys=t + m, rows=(t, kept)) + _outputs(spec, m, m)
     if insert == "shallow":
-        t, m = t + m, 0  # ordinary tokens
+        t, kept, m = t + m, kept + m, 0  # ordinary tokens
     if last and insert == "deep" and pool == "avg_prompts":
-        return _block(spec, i, queries=t + m, keys=t + m, rows=t) + _outputs(spec, m)
+        return _block(spec, i, queries=t + m, keys=t + m, rows=(t, kept)) + _outputs(spec, m, m)
     if not last or pool != "token" or last_block == "full":
-        return _block(spec, i, queries=t, keys=t + m, rows=t)
+        return _block(spec, i, queries=t, keys=t + m, rows=(t, kept))
     d, h = spec.width, spec.heads
-    outside = _outputs(spec, 1) + spec.branches * d * d  # projection and MLP of one row, its query
+    outside = (
+        _outputs(spec, 1, 1) + spec.branches * d * d
+    )  # projection and MLP of one row, its query
     if last_block == "query" or not absorbable(spec):
         kv = spec.key_heads(i) * spec.head_width
         return outside + spec.branches * (2 * t * d * kv + 2 * (t + m) * d)
@@ -102,14 +152,15 @@ def _folded_block(
     return outside + spec.branches * (2 * d * d + 2 * h * t * d + 2 * m * d)
 
 
-def _outputs(spec: BackboneSpec, rows: int) -> int:
-    """Projection and MLP."""
+def _outputs(spec: BackboneSpec, attending: int, kept: int) -> int:
+    """Projection of the rows that attend, MLP of those that are left."""
     linears = 2 if spec.mlp == "mlp" else 3
-    return spec.branches * rows * spec.width * (spec.width + linears * spec.mlp_width)
+    once = attending * spec.width + kept * linears * spec.mlp_width
+    return spec.branches * spec.width * once
 
 
-def _block(spec: BackboneSpec, i: int, *, queries: int, keys: int, rows: int) -> int:
-    """Query, key, value linears for `rows`; attention; projection and MLP for `rows`."""
+def _block(spec: BackboneSpec, i: int, *, queries: int, keys: int, rows: tuple[int, int]) -> int:
+    """Query, key, value linears; attention; projection and MLP: for rows that attend, and are left."""
     d, kv = spec.width, spec.key_heads(i) * spec.head_width
-    attention = rows * d * (d + 2 * kv) + 2 * queries * keys * d
-    return spec.branches * attention + _outputs(spec, rows)
+    attention = rows[0] * d * (d + 2 * kv) + 2 * queries * keys * d
+    return spec.branches * attention + _outputs(spec, *rows)

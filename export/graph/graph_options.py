@@ -12,9 +12,9 @@ from vptkit.formats.manifest_schema import FEATURES
 from .onnx_builder import FLOAT, UINT8, Builder
 
 if TYPE_CHECKING:
+    from vptkit.backbones.merge_schedule import TokenMerging
     from vptkit.export.fold.last_block import LastBlock
     from vptkit.formats.backbone_spec import BackboneSpec
-    from vptkit.backbones.merge_schedule import TokenMerging
 
 __all__ = ["GraphOptions", "Rows", "feature_output", "input_signature"]
 _SHORTEST = 1e-12  # a length is taken to be at least this, as torch.nn.functional.normalize does

@@ -14,8 +14,8 @@ import numpy as np
 from .onnx_builder import INT64
 
 if TYPE_CHECKING:
-    from vptkit.export.fold.block_tensors import Array
     from vptkit.backbones.merge_schedule import TokenMerging
+    from vptkit.export.fold.block_tensors import Array
 
     from .onnx_builder import Builder
 
