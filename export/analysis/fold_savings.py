@@ -59,7 +59,7 @@ def _macs_saved(bundle: Bundle) -> dict[str, int]:
     return {
         "deep prompts": prefix,
         "shallow prompts": prefix,
-        "last block": max(0, macs["unfolded"] - macs["graph"] - prefix),
+        "last block": max(0, macs["unfolded"] - macs.get("unmerged", macs["graph"]) - prefix),
     }
 
 

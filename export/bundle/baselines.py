@@ -150,7 +150,7 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
     for number, (name, one) in enumerate(chosen.items()):
         path = folder / f"baseline-{number}.vptk"
         path.mkdir()
-        lowered = write_graph(path, one, spec, weights, options)
+        lowered, _ = write_graph(path, one, spec, weights, options)
         macs = unfolded_macs(spec, one.prompt_length)
         macs += learned_macs(spec, [spec.tokens + one.prompt_length], one.learned_counts())
         bare = unfolded_macs(spec, 0)
@@ -169,8 +169,8 @@ def export_baselines(bundle: Path, folder: Path) -> dict[str, Path]:
             "gate": None,
             "parity": None,
         }
-        for key in ("format", "files"):
-            del manifest[key]
+        for key in ("format", "files", "merging"):
+            manifest.pop(key, None)
         write_manifest(path, manifest)
         paths[name] = path
     return paths

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.score_output import add_scores
 from vptkit.export.graph.unfolded_graph import unfolded_graph
+from vptkit.export.numerics.merge_gate import judge_merging
 from vptkit.export.precision.lowering import lower
 from vptkit.formats.adapter import read_adapter, require_backbone, write_adapter
 from vptkit.formats.backbone_weights import digest_of_weights
@@ -35,6 +38,7 @@ from vptkit.progress import no_phases
 from .export_options import ExportOptions
 from .golden_features import golden_features
 from .manifest import manifest_of
+from .merge_plan import merged_otherwise, with_merging
 from .rejection import rejection_of, write_rejection
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from vptkit.export.numerics.evidence import Evidence, Images, Runner
+    from vptkit.export.numerics.evidence import Evidence, Images, Run, Runner
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -79,8 +83,9 @@ def export(
         verify: called with the finished folder before it is moved into place; its figures go into
             the manifest's "parity", and an exception of it discards the bundle.
         evidence: asked for real images and a runner, for precisions below fp32.
-        runner: asked for what runs the fp32 graph on the golden images, where it gives features
-            (`golden_features`); without, the bundle carries no golden features.
+        runner: asked for what runs the fp32 graph on the golden images, where it gives features, or
+            merges tokens as the adapter was not tuned (`merged_otherwise`); without, the bundle
+            carries no such golden answers.
         reject_from: asked for labelled images of train and val, of which the bundle learns what is
             like them (`rejection`); needs `runner`, and features in the graph.
         phase: is told what is being done: folding, writing, parity.
@@ -99,40 +104,56 @@ def export(
     with atomic_folder(Path(output), force=force) as folder:
         spec, tensors = _backbone(adapter, weights, from_timm)
         known = None if evidence is None else evidence(adapter)
-        golden = adapter.golden()
-        answers: dict[str, NDArray[Any]] = (
-            {} if golden is None else {"images": golden[0], LOGITS: golden[1]}
-        )
+        options = with_merging(options, adapter, spec)
+        shipped = adapter
+        answers: dict[str, NDArray[Any]] = {}
 
-        def add_features(model: onnx.ModelProto) -> None:
-            if runner is None or options.output == LOGITS:
+        def see(model: onnx.ModelProto) -> None:
+            nonlocal shipped, answers
+            run = None if runner is None else cache(partial(runner(adapter), model))
+            shipped, answers = _golden(adapter, options, run)
+            if run is None or reject_from is None or options.output == LOGITS:
                 return
-            if golden is None and reject_from is None:
-                return
-            run = runner(adapter)(model)
-            features = golden_features(adapter, run, normalized=options.normalize_features)
-            if features is not None:
-                answers[FEATURES] = features
-            if reject_from is not None:
-                with phase("reject-from", None):
-                    found = rejection_of(
-                        run, *reject_from(adapter), several=adapter.task == MULTILABEL
-                    )
-                write_rejection(folder / REJECTION, found)
+            with phase("reject-from", None):
+                several = adapter.task == MULTILABEL
+                found = rejection_of(run(), *reject_from(adapter), several=several)
+            write_rejection(folder / REJECTION, found)
 
-        lowered = write_graph(
-            folder, adapter, spec, tensors, options, known, phase, see=add_features
+        lowered, merge_gate = write_graph(
+            folder, adapter, spec, tensors, options, known, phase, see=see
         )
-        write_adapter(folder / ADAPTER, adapter)
+        write_adapter(folder / ADAPTER, shipped)
         if answers:
             write_tensors(folder / GOLDEN, answers)
-        manifest = manifest_of(adapter, spec, options, lowered)
+        manifest = manifest_of(adapter, spec, options, lowered, merge_gate)
         files = write_manifest(folder, manifest)
         if verify is not None:
             with phase("parity", None):
                 manifest["parity"] = verify(folder)
             write_manifest(folder, manifest, files)
     return manifest
+
+
+def _golden(
+    adapter: Adapter, options: ExportOptions, run: Callable[[], Run] | None
+) -> tuple[Adapter, dict[str, NDArray[Any]]]:
+    """The adapter as the bundle carries it, and its golden answers by name.
+
+    Args:
+        adapter: as it was tuned.
+        options: with `merging` decided.
+        run: opens the fp32 graph; only called where golden answers need it.
+    """
+    if options.merging != adapter.merging:
+        adapter = merged_otherwise(adapter, options.merging, None if run is None else run())
+    golden = adapter.golden()
+    if golden is None:
+        return adapter, {}
+    answers: dict[str, NDArray[Any]] = {"images": golden[0], LOGITS: golden[1]}
+    if run is not None and options.output != LOGITS:
+        features = golden_features(adapter, run(), normalized=options.normalize_features)
+        answers |= {} if features is None else {FEATURES: features}
+    return adapter, answers
 
 
 def write_graph(
@@ -144,8 +165,8 @@ def write_graph(
     evidence: Evidence | None = None,
     phase: Phases = no_phases,
     see: Callable[[onnx.ModelProto], None] = lambda _: None,
-) -> Lowered:
-    """Write model.onnx in its precision, and say how it came to be.
+) -> tuple[Lowered, dict[str, Any] | None]:
+    """Write model.onnx in its precision; say how it came to be, and what merging tokens costs.
 
     A graph that gives features alone is lowered and judged with its logits, which then go. With
     several labels an image, scores come to the lowered logits (`score_output`).
@@ -160,14 +181,22 @@ def write_graph(
     """
     with phase("folding", None):
         if options.fold == "all":
-            kept = options.output != LOGITS
-            folded = fold(spec, tensors, adapter, keep_final_norm=kept)
-            model = folded_graph(
-                spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph()
-            )
+            model = _folded(adapter, spec, tensors, options)
         else:
             model = unfolded_graph(spec, tensors, adapter, options.graph())
     see(model)
+    cost = None
+    if options.merging is not None:
+        unmerged = replace(options, merging=None)
+        cost = judge_merging(
+            adapter.name,
+            model,
+            lambda: _folded(adapter, spec, tensors, unmerged),
+            evidence,
+            min_agreement=options.min_merge_agreement,
+            tuned=adapter.merging == options.merging,
+            thresholds=adapter.thresholds,
+        )
     lowered = lower(adapter.name, model, options.lowering, evidence, thresholds=adapter.thresholds)
     if LOGITS not in options.outputs:
         remove_output(lowered.model, LOGITS)
@@ -175,7 +204,18 @@ def write_graph(
         add_scores(lowered.model)
     with phase("writing", None):
         write_model(lowered.model, folder / MODEL)
-    return lowered
+    return lowered, cost
+
+
+def _folded(
+    adapter: Adapter,
+    spec: BackboneSpec,
+    tensors: Mapping[str, NDArray[Any]],
+    options: ExportOptions,
+) -> onnx.ModelProto:
+    """The folded graph in fp32."""
+    folded = fold(spec, tensors, adapter, keep_final_norm=options.output != LOGITS)
+    return folded_graph(spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph())
 
 
 def _backbone(

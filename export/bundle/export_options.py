@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from vptkit.backbones.merge_schedule import MERGE_ATTENTIONS
 from vptkit.errors import VptkitError
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.manifest_schema import FEATURES, LOGITS, OUTPUT_CHOICES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vptkit.backbones.merge_schedule import MergeAttention, TokenMerging
     from vptkit.export.fold.last_block import LastBlock
 
 __all__ = ["ExportOptions"]
@@ -29,6 +33,13 @@ class ExportOptions:
         lowering: precision and what belongs to it.
         output: what the graph gives: logits, the vector that the head reads, or both.
         normalize_features: divide that vector by its length.
+        merge: tokens that each block merges: a number for all but the last block, one a block
+            ("0,0,8,8", or a list), or a share of the multiply-accumulates ("0.7x"); as the adapter was
+            tuned unless given (`merge_plan`).
+        merge_attention: whether attention looks at a token as often as it has patches in it
+            ("proportional"), or once ("plain"); as tuned, or proportional, unless given.
+        min_merge_agreement: bound of the gate on merging (`merge_gate`).
+        merging: what these become for one backbone; set by `merge_plan.with_merging`.
     """
 
     input: Literal["uint8", "float32"] = "uint8"
@@ -38,13 +49,25 @@ class ExportOptions:
     lowering: Lowering = field(default_factory=Lowering)
     output: Literal["logits", "features", "both"] = "logits"
     normalize_features: bool = False
+    merge: str | int | Sequence[int] | None = None
+    merge_attention: MergeAttention | None = None
+    min_merge_agreement: float | None = None
+    merging: TokenMerging | None = None
 
     def __post_init__(self) -> None:
         """Refuse an output that there is not.
 
         Raises:
-            VptkitError: another word, or nothing to normalise.
+            VptkitError: another word, nothing to normalise, or a bound that is no share.
         """
+        if self.merge_attention not in (None, *MERGE_ATTENTIONS):
+            raise VptkitError(
+                f"merge_attention is {self.merge_attention!r}, expected one of "
+                f"{', '.join(MERGE_ATTENTIONS)}"
+            )
+        bound = self.min_merge_agreement
+        if bound is not None and not 0 <= bound <= 1:
+            raise VptkitError(f"--min-merge-agreement {bound}: expected a share from 0 to 1")
         if self.output not in OUTPUT_CHOICES:
             raise VptkitError(
                 f"output is {self.output!r}, expected one of {', '.join(OUTPUT_CHOICES)}"
@@ -76,4 +99,5 @@ class ExportOptions:
             qkv=qkv,
             features=self.output != LOGITS,
             normalize_features=self.normalize_features,
+            merging=self.merging,
         )

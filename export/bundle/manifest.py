@@ -9,17 +9,14 @@ import numpy as np
 import onnx
 
 import vptkit
-from vptkit.export.analysis.macs import (
-    folded_macs,
-    folded_queries,
-    learned_macs,
-    unfolded_macs,
-)
+from vptkit.export.analysis.macs import learned_macs, unfolded_macs
 from vptkit.export.analysis.memory_estimate import memory_of
 from vptkit.export.fold.last_block import absorbable
 from vptkit.formats.bundle import adapter_entry, task_entry
 from vptkit.formats.manifest_schema import FEATURES, LOGITS, SCORES, outputs_of
 from vptkit.formats.pooling import head_inputs
+
+from .merge_plan import graph_macs, merging_entry
 
 if TYPE_CHECKING:
     from vptkit.export.precision.lowering import Lowered
@@ -32,9 +29,21 @@ __all__ = ["manifest_of"]
 
 
 def manifest_of(
-    adapter: Adapter, spec: BackboneSpec, options: ExportOptions, lowered: Lowered
+    adapter: Adapter,
+    spec: BackboneSpec,
+    options: ExportOptions,
+    lowered: Lowered,
+    merge_gate: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a baked bundle says of itself; parity is filled in later."""
+    """What a baked bundle says of itself; parity is filled in later.
+
+    Args:
+        adapter: as it was tuned.
+        spec: of its backbone.
+        options: with `merging` decided.
+        lowered: the graph.
+        merge_gate: of `judge_merging`.
+    """
     height, width = spec.image_size
     batch: int | str = options.batch or "dynamic"
     source = (
@@ -42,6 +51,7 @@ def manifest_of(
         if options.input == "uint8"
         else {"name": "pixels", "dtype": "float32", "shape": [batch, 3, height, width]}
     )
+    merging = merging_entry(options, adapter, merge_gate)
     return {
         "name": adapter.name,
         **task_entry(adapter.task),
@@ -57,6 +67,7 @@ def manifest_of(
         "batch": batch,
         "fold": options.fold,
         "folds": _folds(adapter, spec, options) if options.fold == "all" else [],
+        **({} if merging is None else {"merging": merging}),
         "macs": _macs(adapter, spec, options),
         "memory": memory_of(lowered.model),
         "parity": None,
@@ -127,14 +138,19 @@ def _folds(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> list
 
 
 def _macs(adapter: Adapter, spec: BackboneSpec, options: ExportOptions) -> dict[str, int]:
-    """Multiply-accumulates of the blocks for one image: promptless, unfolded, this graph."""
-    m, how = adapter.prompt_length, (adapter.insert, adapter.pool, options.graph().last_block)
-    learned = adapter.learned_counts()
-    unfolded = unfolded_macs(spec, m) + learned_macs(spec, [spec.tokens + m], learned)
-    folded = folded_macs(spec, m, *how)
-    folded += learned_macs(spec, folded_queries(spec, m, *how), learned)
-    return {
+    """Multiply-accumulates of the blocks for one image: promptless, unfolded, this graph.
+
+    And of a graph that merges tokens: what it would need without.
+    """
+    m = adapter.prompt_length
+    unfolded = unfolded_macs(spec, m)
+    unfolded += learned_macs(spec, [spec.tokens + m], adapter.learned_counts())
+    folded = graph_macs(options, adapter, spec, options.merging)
+    found = {
         "backbone": unfolded_macs(spec, 0),
         "unfolded": unfolded,
         "graph": folded if options.fold == "all" else unfolded,
     }
+    if options.merging is not None:
+        found["unmerged"] = graph_macs(options, adapter, spec, None)
+    return found

@@ -3,6 +3,7 @@
 - `attention_writer`: attention: prefixes, positions, one-query forms.
 - `folded_graph`: the graph that ships.
 - `graph_options`: how it is written: input, batch, last block.
+- `merge_writer`: token merging.
 - `onnx_builder`: one method an operator.
 - `onnx_file`: a model file, with external data above 2 GB.
 - `score_output`: the scores of several labels an image.

@@ -4,5 +4,6 @@
 - `calibration`: histograms of magnitudes, and ranges chosen from them.
 - `evidence`: the images and the runner that a judgement needs.
 - `fp16_overflow`: largest magnitudes, and the headroom in fp16.
+- `merge_gate`: what merging tokens costs, on the same images.
 - `precision_simulation`: low types rounded on a CPU that has no kernels for them.
 """

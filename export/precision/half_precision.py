@@ -3,7 +3,8 @@
 TensorRT 11 runs what the graph says, so the graph says it: every floating-point value has one type,
 and Casts stand where types meet. Constants are cast once, from what was folded in float64. In fp32
 stay: islands (by request), what sums many numbers or squares them (RMSNorm, means over tokens),
-pixels that the graph normalises itself, and operators that lack the low type at this opset.
+what TopK chooses by, from the last sum on (which tokens merge), pixels that the graph normalises
+itself, and operators that lack the low type at this opset.
 LayerNormalization takes the low type: it computes its statistics in fp32 (`stash_type`).
 """
 
@@ -55,7 +56,8 @@ class TypedReport:
 
     Attributes:
         low: nodes that compute in the low type.
-        wide: nodes that compute in fp32, by the reason: "island", "sums", "pixels", "operator".
+        wide: nodes that compute in fp32, by the reason: "island", "sums", "choice", "pixels",
+            "operator".
         casts: Casts inserted.
         constants: numbers cast to the low type.
         subnormal, zero, saturated: of these, how many became subnormal, became zero without having
@@ -135,7 +137,7 @@ def _range(elem: int) -> tuple[float, float]:
 def _wide_nodes(flow: Dataflow, elem: int, islands: tuple[str, ...]) -> dict[str, str]:
     """Node → why it computes in fp32."""
     groups = groups_of(flow.model)
-    pixels, sums = _pixel_nodes(flow), _summing_nodes(flow)
+    pixels, sums, choices = _pixel_nodes(flow), _summing_nodes(flow), _choosing_nodes(flow)
     reasons: dict[str, str] = {}
     for node in flow.model.graph.node:
         if not any(flow.is_float(name) for name in (*node.input, *node.output)):
@@ -146,6 +148,8 @@ def _wide_nodes(flow: Dataflow, elem: int, islands: tuple[str, ...]) -> dict[str
             reasons[node.name] = "pixels"
         elif node.name in sums:
             reasons[node.name] = "sums"
+        elif node.name in choices:
+            reasons[node.name] = "choice"
         elif not _takes(node, elem, flow.model):
             reasons[node.name] = "operator"
     return reasons
@@ -185,6 +189,22 @@ def _summing_nodes(flow: Dataflow) -> set[str]:
             found.add(node.name)
             if varying and small >= set(varying):
                 small |= set(node.output)
+    return found
+
+
+def _choosing_nodes(flow: Dataflow) -> set[str]:
+    """Each TopK and what it chooses by, back to a sum or an integer.
+
+    Low types have few numbers near one, where similarities lie, and bfloat16 no integers above 256.
+    """
+    found: set[str] = set()
+    ahead = [node for node in flow.model.graph.node if node.op_type == "TopK"]
+    while ahead:
+        node = ahead.pop()
+        found.add(node.name)
+        if node.op_type not in _SUMS:
+            makers = (flow.makers.get(name) for name in node.input if flow.is_float(name))
+            ahead += [maker for maker in makers if maker is not None and maker.name not in found]
     return found
 
 

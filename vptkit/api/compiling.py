@@ -99,7 +99,8 @@ def export(
         "skip_broken": skip_broken,
         "decode": decode,
     }
-    if evidence is None and chosen.lowering.precision != "fp32":
+    lowered = chosen.lowering.precision != "fp32"
+    if evidence is None and (lowered or calibration is not None or gate is not None):
         asked = Asked(_path(calibration), _path(gate), most=calibration_images, **reading)
         evidence = evidence_of(asked, partial(runner, threads=threads), phase)
     return compile_adapter(

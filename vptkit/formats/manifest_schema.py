@@ -12,6 +12,7 @@ import re
 import struct
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from vptkit.backbones.merge_schedule import MERGE_ATTENTIONS
 from vptkit.errors import BundleError
 from vptkit.regular_files import is_plain_name
 from vptkit.schema import (
@@ -179,7 +180,19 @@ FIELDS: Mapping[str, Kind] = {
     "parity": null_or(_NOTE),
     "versions": mapping(_WORD, one_of(text(200), integer(0, 1 << 31)), 100),
 }
-OPTIONAL: Mapping[str, Kind] = {"task": choice(MULTILABEL)}  # one label an image without it
+OPTIONAL: Mapping[str, Kind] = {
+    "task": choice(MULTILABEL),  # one label an image without it
+    # how tokens are merged; not at all without it
+    "merging": record(
+        {
+            "schedule": list_of(integer(0, 1 << 18), 512, least=1),  # r of each block
+            "attention": choice(*MERGE_ATTENTIONS),
+            "asked": null_or(text(10_000)),
+            "tuned": flag(),  # the adapter was tuned so
+            "gate": null_or(_NOTE),
+        }
+    ),
+}
 _MANIFEST = record(FIELDS, OPTIONAL)
 
 

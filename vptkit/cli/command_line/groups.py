@@ -48,6 +48,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Precision": "target calibration-images island islands min-agreement",
         "Data": "columns skip-broken decode allow-outside",
         "Graph": "input batch normalize-features reject-from fold last-block verify threads",
+        "Token merging": "merge merge-attention min-merge-agreement",
         "Banks of adapters": "layout bank-prompts bank-classes bank-rank bank-layer-norms tables",
     },
     "build": {

@@ -37,6 +37,7 @@ from vptkit.text_table import fields
 from .export_verdict import (
     bundle_verdict,
     note_bank_precision,
+    note_merging,
     onnx_verdict,
     rejection_report,
 )
@@ -57,6 +58,7 @@ _SHOWN = (
     "fold",
     "folds",
     "macs",
+    "merging",
     "outputs",
     "parity",
 )
@@ -70,6 +72,7 @@ _CHOICES = {
     "input": ("uint8", "float32"),
     "fold": ("all", "none"),
     "last_block": ("auto", "absorbed", "query", "full"),
+    "merge_attention": ("proportional", "plain"),
 }
 
 
@@ -137,6 +140,23 @@ def export(
     last_block: Annotated[
         str, typer.Option(help="With token pooling: auto, absorbed, query or full")
     ] = "auto",
+    merge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R|R,R,…|0.7x",
+            help="Tokens merged in each block, or a share of the multiply-accumulates [as tuned].",
+        ),
+    ] = None,
+    merge_attention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="proportional|plain",
+            help="Whether merged tokens count by their size [as tuned, else proportional].",
+        ),
+    ] = None,
+    min_merge_agreement: Annotated[
+        Float, option("Bound on the labels that stay with merged tokens [0.9; none if tuned so].")
+    ] = None,
     bank_prompts: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
     bank_classes: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
     bank_rank: Annotated[Int, option("Room of a bank [the most of the adapters].")] = None,
@@ -159,7 +179,8 @@ def export(
     """Compile an adapter and its backbone into one folded ONNX bundle."""
     settings = dict(locals())
     for name, known in _CHOICES.items():
-        require_choice(f"--{name.replace('_', '-')}", settings[name], known)
+        if settings[name] is not None:
+            require_choice(f"--{name.replace('_', '-')}", settings[name], known)
     _require_sense(settings, len(adapters))
     place, gives = outputs_of(output or ())
     settings["gives"] = gives
@@ -185,6 +206,9 @@ def export(
             lowering=lowering,
             output=gives,  # type: ignore[arg-type]
             normalize_features=normalize_features,
+            merge=merge,
+            merge_attention=merge_attention,  # type: ignore[arg-type]
+            min_merge_agreement=min_merge_agreement,
         ),
         "force": force,
         "threads": threads,
@@ -197,6 +221,7 @@ def export(
     else:
         manifest = _export_one(settings, made, common)
         note_missing_gate(manifest)
+        note_merging(manifest)
     document = _document(manifest, made, format)
     if layout == "baked":
         document["confidence"] = _confidence(adapters[0])
@@ -305,7 +330,7 @@ def _confidence(path: Path) -> dict[str, Any] | None:
 
 def _document(manifest: dict[str, Any], output: Path, format: str) -> dict[str, Any]:
     document: dict[str, Any] = {"bundle" if format == "bundle" else "onnx": str(output)}
-    document |= {key: manifest[key] for key in _SHOWN}
+    document |= {key: manifest.get(key) for key in _SHOWN}
     document["calibration"] = (manifest["lowering"] or {}).get("calibration")
     if manifest["layout"] == "bank":
         document["adapters"] = [entry["name"] for entry in manifest["adapters"]]

@@ -27,10 +27,16 @@ def _holds_fp16(settings: Mapping[str, Any]) -> bool:
 
 EXPORT_RULES = (
     Rule(
-        ("calibration", "gate", "island", "min_agreement"),
-        "--precision fp16, bf16, int8 or fp8",
-        _lowered,
+        ("calibration", "island", "min_agreement"), "--precision fp16, bf16, int8 or fp8", _lowered
     ),
+    Rule(
+        ("gate",),
+        "--precision fp16, bf16, int8 or fp8, or --merge",
+        lambda s: _lowered(s) or s["merge"] is not None,
+    ),
+    Rule(("min_merge_agreement",), "--merge", lambda s: s["merge"] is not None),
+    Rule(("min_merge_agreement",), "--gate or --calibration", _judged),
+    Rule(("merge", "merge_attention"), "--fold all", lambda s: s["fold"] == "all"),
     Rule(("islands",), "--precision fp16, fp8, or int8 with --target tensorrt", _holds_fp16),
     Rule(("islands", "min_agreement"), "--gate or --calibration", _judged),
     Rule(
