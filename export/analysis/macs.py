@@ -66,7 +66,7 @@ def folded_macs(
 ) -> int:
     """What the folded graph computes; see `folded_graph.folded_graph`."""
     return sum(
-        _folded_block(spec, i, prompts, insert, pool, last_block, tokens) + _matching(spec, tokens)
+        _folded_block(spec, i, prompts, insert, pool, last_block, tokens) + _matching(spec, *tokens)
         for i, tokens in enumerate(_tokens(spec, merging))
     )
 
@@ -77,10 +77,14 @@ def _tokens(spec: BackboneSpec, merging: TokenMerging | None) -> list[tuple[int,
     return tokens_of_blocks(schedule, spec)
 
 
-def _matching(spec: BackboneSpec, tokens: tuple[int, int]) -> int:
-    """Similarities of half the tokens with the other half, and means of those that merge."""
-    r, half = tokens[0] - tokens[1], (tokens[0] - spec.prefix) // 2
-    return half * half * spec.head_width + half * r * spec.width if r else 0
+def _matching(spec: BackboneSpec, attending: int, kept: int) -> int:
+    """Similarities of half the tokens with the other half, and means and sizes of those that merge."""
+    r = attending - kept
+    if not r:
+        return 0
+    even, odd = (len(range(spec.prefix + (spec.prefix + n) % 2, attending, 2)) for n in (0, 1))
+    sizes = 1 if attending < spec.tokens else 0  # a product of their own once they differ
+    return even * odd * spec.head_width + odd * r * (spec.width + sizes)
 
 
 def low_rank_macs(

@@ -64,6 +64,7 @@ class Erf(OpRun):
 
 def graph_of(case: Case, options: GraphOptions, form: str) -> onnx.ModelProto:
     spec, a = case.spec, case.adapter
+    options = replace(options, merging=a.merging)
     if form == "unfolded":
         return unfolded_graph(spec, case.weights, a, options)
     if form == "fused":

@@ -18,6 +18,7 @@ from timm.layers import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 
 from tests.support.timms import OLDER, create_model, takes
+from vptkit.backbones.merge_schedule import TokenMerging, merge_schedule
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.backbone_weights import digest_of_weights, tensor_shapes
@@ -69,6 +70,8 @@ class Setup:
     tuned_norms: bool = True
     pool: str = "token"
     norm: str = "before_pool"
+    merge: int = 0
+    merge_attention: str = "proportional"
 
     batch: int = 2
     seed: int = 0
@@ -250,6 +253,10 @@ def random_adapter(
         for name in tensor_shapes(spec):
             if "norm" in name and rng.random() < 0.7:
                 tensors[f"ln.{name}"] = 0.7 + 0.4 * rng.standard_normal(d)
+    merging = TokenMerging(
+        schedule=merge_schedule(setup.merge, spec),
+        attention=setup.merge_attention,  # type: ignore[arg-type]
+    )
     name, args = timm_call(setup)
     args["act_layer"] = setup.activation  # by its name in timm
     return Adapter(
@@ -270,6 +277,7 @@ def random_adapter(
             input_size=(3, *spec.image_size), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25)
         ),
         tensors={k: np.asarray(v, dtype=dtype) for k, v in tensors.items()},
+        merging=merging if merging.merged else None,
     )
 
 

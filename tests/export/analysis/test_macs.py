@@ -127,7 +127,7 @@ def graphs(case: Case, form: str, feed: str = "uint8") -> onnx.ModelProto:
     if form == "unfolded":
         options = GraphOptions(batch=1, input=feed)
         return unfolded_graph(case.spec, case.weights, a, options)
-    options = GraphOptions(batch=1, input=feed, last_block=form)
+    options = GraphOptions(batch=1, input=feed, last_block=form, merging=a.merging)
     folded = fold(case.spec, case.weights, a)
     return folded_graph(case.spec, folded, a.insert, a.pool, a.norm, options)
 
@@ -153,6 +153,16 @@ def test_the_blocks_of_every_graph(setup, insert):
             expected = folded_macs(case.spec, m, insert, pool, form)
             assert counted(graphs(case, form))["blocks"] == expected, (pool, norm, form)
         assert counted(graphs(case, "unfolded"))["blocks"] == unfolded_macs(case.spec, m)
+
+
+@pytest.mark.parametrize("insert", ["deep", "shallow", "none"])
+def test_the_blocks_of_graphs_that_merge_tokens(insert):
+    for pool, registers, form in product(("token", "avg_prompts"), (0, 1, 2), ("absorbed", "full")):
+        case = build(Setup(image=(32, 32), insert=insert, pool=pool, registers=registers, merge=3))
+        how = case.adapter.prompt_length, insert, pool, form
+        expected = folded_macs(case.spec, *how, case.adapter.merging)
+        assert counted(graphs(case, form))["blocks"] == expected, (pool, registers, form)
+        assert expected < folded_macs(case.spec, *how)
 
 
 @pytest.mark.slow
