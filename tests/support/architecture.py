@@ -56,8 +56,8 @@ TABLE: dict[str, str] = {
     "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run cluster formats",
     # export/
     "export.fold": "formats images",
-    "export.graph": "export.fold formats",
-    "export.analysis": "export.fold formats",
+    "export.graph": "export.fold backbones formats",
+    "export.analysis": "export.fold backbones formats",
     "export.numerics": "export.analysis export.graph formats scores",
     "export.precision": "export.analysis export.numerics formats scores",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
