@@ -12,6 +12,7 @@ from vptkit.export.analysis.dataflow import groups_of, in_islands
 from vptkit.export.analysis.qdq_placement import lint_placement
 from vptkit.export.numerics.accuracy_gate import (
     MIN_AGREEMENT,
+    MIN_AGREEMENT_MERGED,
     MIN_COSINE,
     compare,
     require_gate,
@@ -198,6 +199,15 @@ def _islands(
     return tuple(dict.fromkeys([*wanted.islands, *needed]))
 
 
+def _bound(low: onnx.ModelProto, wanted: Lowering) -> float:
+    """On agreement with fp32, as asked for or by default; lower where a graph chooses tokens."""
+    if wanted.min_agreement is not None:
+        return wanted.min_agreement
+    usual = MIN_AGREEMENT[wanted.precision]
+    chooses = any(node.op_type == "TopK" for node in low.graph.node)
+    return min(usual, MIN_AGREEMENT_MERGED) if chooses else usual
+
+
 def _gate(
     name: str,
     model: onnx.ModelProto,
@@ -209,7 +219,6 @@ def _gate(
     if evidence is None or evidence.gate is None:
         return None
     imitated = needs_simulation(low)
-    bound = wanted.min_agreement
     with evidence.phase("gate", 2 * evidence.gate.count) as bar:
         expected = answers_of(evidence.run(model), evidence.gate, bar.update)
         run = evidence.run(simulated(low) if imitated else low)
@@ -218,7 +227,7 @@ def _gate(
         expected[LOGITS],
         found[LOGITS],
         evidence.gate.truth,
-        min_agreement=MIN_AGREEMENT[wanted.precision] if bound is None else bound,
+        min_agreement=_bound(low, wanted),
         simulated=imitated,
         images=evidence.gate.digest,
         thresholds=thresholds,

@@ -27,7 +27,8 @@ _REDUCTIONS = frozenset(
         "ReduceSumSquare",
     }
 )
-_UNKNOWN = frozenset({"Split", "Resize", "Pad", "BitShift", "GridSample"})
+# Pad got further modes and an input for axes, at its end: what we write stays as it is.
+_UNKNOWN = frozenset({"Split", "Resize", "BitShift", "GridSample"})
 
 
 def raise_opset(model: onnx.ModelProto) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import HealthCheck, given, seed, settings
 
 from tests.integration.test_parity import difference, graph_of
@@ -21,8 +22,14 @@ from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.graph.merge_writer import TokenMerger
 from vptkit.export.graph.onnx_builder import Builder
 
-MERGED = Setup(image=(32, 32), merge=3)
+MERGED = Setup(image=(32, 32), merge=3, prompt_scale=0.3)
 FORMS = ("absorbed", "query", "full", "fused")
+
+
+@pytest.fixture(autouse=True)
+def same_models():
+    """Timm draws its weights; a broken twin shall be as broken every time."""
+    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -41,7 +48,7 @@ def test_models_of_every_kind(attention):
 
     @seed(7)
     @settings(
-        max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
     @given(drawn)
     def holds(setup):

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.exported_graphs import error, graph_of, run
+from tests.support.strategies import Setup, build
 from vptkit.export.analysis.dataflow import Dataflow, groups_of
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.graph.unfolded_graph import unfolded_graph
@@ -129,3 +130,21 @@ def test_constants_are_counted():
     assert counts == {"constants": 6, "subnormal": 1, "zero": 1, "saturated": 1}
     assert low[4] == -65504
     assert np.isinf(low[5])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_which_tokens_merge_is_decided_in_fp32(precision):
+    """Similarities lie near one, where low types have few numbers; bfloat16 has no 257."""
+    case = build(Setup(image=(32, 32), merge=3))
+    model = graph_of(case, last_block="query", merging=case.adapter.merging)
+    centre_pixels(model)
+    low, report = typed(model, precision)
+    onnx.checker.check_model(low, full_check=True)
+    types = Dataflow.of(low).types
+    chosen = [node for node in low.graph.node if node.op_type == "TopK"]
+    assert len(chosen) == 6
+    assert {types[node.input[0]] for node in chosen} == {TensorProto.FLOAT}
+    assert types["blocks.1.merge/similar"] == TensorProto.FLOAT
+    assert types["blocks.1.merge"] != TensorProto.FLOAT
+    assert report.wide["choice"] > 6
+    assert error(run(simulated(low), case), run(model, case)) < 0.1

@@ -23,6 +23,7 @@ EXPORT = {
     "layout": "baked",
     "gives": "logits",
     "reject_from": None,
+    "merge": None,
 }
 
 
@@ -31,6 +32,11 @@ EXPORT = {
     [
         ("calibration", {}, "--precision fp16"),
         ("gate", {}, "--precision fp16"),
+        ("gate", {}, "or --merge"),
+        ("min_merge_agreement", {"gate": "x"}, "--merge"),
+        ("min_merge_agreement", {"merge": "3"}, "--gate or --calibration"),
+        ("merge", {"fold": "none"}, "--fold all"),
+        ("merge_attention", {"fold": "none"}, "--fold all"),
         ("island", {}, "--precision fp16"),
         ("min_agreement", {}, "--precision fp16"),
         ("min_agreement", {"precision": "int8"}, "--gate or --calibration"),
