@@ -18,13 +18,14 @@ from vptkit.formats.adapter import require_backbone
 from vptkit.formats.bank_tables import AdapterRows, BankShape, norm_slots, open_norms
 from vptkit.formats.manifest_schema import SINGLE
 
-from .linear_rows import delta_problems, linear_rows
+from .linear_rows import changes_key_bias, delta_problems, linear_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from vptkit.backbones.merge_schedule import TokenMerging
     from vptkit.export.fold.block_tensors import Array
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -45,6 +46,7 @@ class Bank:
         shape: what the bank has room for.
         pool, norm, preprocess: constants of the graph.
         task: one label an image, or several; the graph has scores, or not.
+        merging: how the graph merges tokens.
         norms: the backbone's own norms by timm name, `{norm}.weight` and `{norm}.bias` [d], and
             its LayerScales where changed linears stand before them.
     """
@@ -57,6 +59,7 @@ class Bank:
     preprocess: Preprocess
     norms: Mapping[str, NDArray[Any]]
     task: Task = SINGLE
+    merging: TokenMerging | None = None
 
 
 def tunes_blocks(adapter: Adapter, spec: BackboneSpec) -> bool:
@@ -107,7 +110,8 @@ def rows_of(adapter: Adapter, bank: Bank) -> AdapterRows:
     if norm is not None and bank.shape.feature_norm:  # of two halves each has it
         features = tuple(np.tile(part, bank.shape.features // spec.width) for part in norm)
     head = fold_head(adapter, None if features else norm)
-    golden = adapter.golden()
+    # those of an adapter that was tuned without merging are another network's
+    golden = adapter.golden() if adapter.merging == bank.merging else None
     if golden is not None:
         golden = golden[0][:GOLDEN_IMAGES], golden[1][:GOLDEN_IMAGES].astype(np.float32)
     return AdapterRows(
@@ -175,6 +179,7 @@ def _problems(adapter: Adapter, bank: Bank) -> list[str]:
             f"the bank again with --bank-classes {len(adapter.labels)}"
         )
     problems += _norm_problems(adapter, bank)
+    problems += _merging_problems(adapter, bank)
     return problems + delta_problems(adapter, spec, shape.linears)
 
 
@@ -194,6 +199,28 @@ def _norm_problems(adapter: Adapter, bank: Bank) -> list[str]:
             "alone, as a baked bundle."
         )
     return problems
+
+
+def _merging_problems(adapter: Adapter, bank: Bank) -> list[str]:
+    """Which tokens merge is in the graph; by what they merge must be in it, too."""
+    problems = []
+    if adapter.merging not in (None, bank.merging):
+        problems.append(
+            f"it was tuned with {_told(adapter.merging)}, and the graph of this bank has "
+            f"{_told(bank.merging)}. Export it alone, as a baked bundle, or a bank with --merge"
+        )
+    if bank.merging is not None and changes_key_bias(adapter, bank.spec):
+        problems.append(
+            "it changes the bias of keys, by which tokens merge, and a bank has no table for that. "
+            "Export it alone, as a baked bundle"
+        )
+    return problems
+
+
+def _told(merging: TokenMerging | None) -> str:
+    if merging is None:
+        return "no tokens merged"
+    return f"tokens merged ({','.join(map(str, merging.schedule))}, {merging.attention} attention)"
 
 
 def _norm_names(adapter: Adapter) -> set[str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vptkit.atomic_files import locked_folder
+from vptkit.backbones.merge_schedule import TokenMerging
 from vptkit.errors import AdapterError, BundleError
 from vptkit.formats.adapter import read_adapter
 from vptkit.formats.backbone_weights import tensor_shapes
@@ -127,7 +128,15 @@ def bank_of(bundle: Bundle) -> Bank:
         preprocess=bundle.preprocess,
         norms=_norms(bundle, shape),
         task=bundle.task,
+        merging=_merging(bundle),
     )
+
+
+def _merging(bundle: Bundle) -> TokenMerging | None:
+    entry = bundle.manifest.get("merging")
+    if entry is None:
+        return None
+    return TokenMerging(schedule=tuple(entry["schedule"]), attention=entry["attention"])
 
 
 def _norms(bundle: Bundle, shape: BankShape) -> dict[str, NDArray[Any]]:

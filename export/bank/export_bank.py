@@ -14,6 +14,7 @@ from vptkit.export.analysis.macs import low_rank_macs
 from vptkit.export.bundle.export_bundle import _backbone
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
+from vptkit.export.bundle.merge_plan import merged_otherwise, with_merging
 from vptkit.export.fold.block_tensors import Tensors
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.onnx_file import write_model
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.backbones.merge_schedule import TokenMerging
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
@@ -110,7 +112,11 @@ def export_bank(
     with atomic_folder(output, force=force) as folder:
         first = adapters[0]
         spec, tensors = _backbone(first, weights, from_timm)
-        members = _bank(adapters, spec, tensors, room, features=FEATURES in options.outputs)
+        options = _merging(adapters, spec, options)
+        merging, features = options.merging, FEATURES in options.outputs
+        tuned = all(adapter.merging == merging for adapter in adapters)
+        adapters = [_merged(adapter, merging) for adapter in adapters]
+        members = _bank(adapters, spec, tensors, room, features=features, merging=merging)
         for adapter in adapters:
             require_member(adapter, members)
         rows = [rows_of(adapter, members) for adapter in adapters]
@@ -124,6 +130,8 @@ def export_bank(
             entries.append({**adapter_entry(adapter), "file": file, "sha256": digest})
         manifest = _bank_manifest(first, members, options, lowered, constant is not None)
         manifest |= {"name": name or output.stem, "adapters": entries}
+        if merging is not None:
+            manifest["merging"] = {**manifest["merging"], "tuned": tuned}
         files = write_manifest(folder, manifest)
         if verify is not None:
             with phase("parity", None):
@@ -166,6 +174,7 @@ def _bank(
     room: BankOptions,
     *,
     features: bool = False,
+    merging: TokenMerging | None = None,
 ) -> Bank:
     first = adapters[0]
     wanted = any(tunes_blocks(adapter, spec) for adapter in adapters)
@@ -203,7 +212,31 @@ def _bank(
         preprocess=first.preprocess,
         norms=kept_norms(spec, tensors, layer_norms=layer_norms, linears=linears),
         task=first.task,
+        merging=merging,
     )
+
+
+def _merged(adapter: Adapter, merging: TokenMerging | None) -> Adapter:
+    """The adapter; without the golden answers of another network, if it was tuned otherwise."""
+    return adapter if adapter.merging == merging else merged_otherwise(adapter, merging, None)
+
+
+def _merging(
+    adapters: Sequence[Adapter], spec: BackboneSpec, options: ExportOptions
+) -> ExportOptions:
+    """The options with `merging` decided: as asked, or as all adapters were tuned.
+
+    Raises:
+        AdapterError: they were tuned differently, and nothing was asked for.
+    """
+    first = adapters[0]
+    other = next((a for a in adapters if a.merging != first.merging), None)
+    if other is not None and options.merge is None:
+        raise AdapterError(
+            f"adapters {first.name!r} and {other.name!r} were tuned with different merging of tokens, "
+            "and a bank has one graph: say which with --merge (0: none), or export them one by one"
+        )
+    return with_merging(options, first, spec)
 
 
 def _at_least(flag: str, wanted: int | None, needed: int) -> int:
@@ -278,7 +311,10 @@ def _bank_manifest(
         for name, shape in bank.shape.signature().items()
     ]
     macs = dict(manifest["macs"])
-    macs["graph"] += low_rank_macs(bank.spec, bank.shape, bank.pool, options.graph().last_block)
+    how = bank.spec, bank.shape, bank.pool, options.graph().last_block
+    macs["graph"] += low_rank_macs(*how, bank.merging)
+    if "unmerged" in macs:
+        macs["unmerged"] += low_rank_macs(*how)
     looked_up = "LayerNorm affine → next linear" if bank.shape.norms else ""
     return {
         **manifest,

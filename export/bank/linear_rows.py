@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Deltas = Mapping[str, WeightDelta]
 
-__all__ = ["delta_problems", "linear_rows", "rooms_for"]
+__all__ = ["changes_key_bias", "delta_problems", "linear_rows", "rooms_for"]
 
 _BAKED = "Export it alone, as a baked bundle"
 
@@ -92,6 +92,17 @@ def delta_problems(
     if strange:
         problems.append(f"it changes {strange[0]}, which a bank cannot look up. {_BAKED}")
     return problems + _room_problems(spec, deltas, rooms)
+
+
+def changes_key_bias(adapter: Adapter, spec: BackboneSpec) -> bool:
+    """Whether an adapter changes what all keys share: attention does not see it, token merging does."""
+    deltas = adapter.weight_deltas()
+    return not keys_have_bias(spec) and any(
+        name in deltas and np.any(np.asarray(deltas[name].whole)[start:stop])
+        for linear in bank_linears(spec).values()
+        if linear.kind == "k"
+        for name, start, stop in linear.biases
+    )
 
 
 def _room_problems(

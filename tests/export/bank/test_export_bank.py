@@ -99,7 +99,7 @@ def test_backbones_of_all_kinds(tmp_path):
 
 
 def forget_the_mask(patch):
-    patch.setattr(lookup_graph._BankWriter, "masked", lambda self, scores, name: scores)
+    patch.setattr(lookup_graph._BankWriter, "masked", lambda self, scores, *_: scores)
 
 
 def shift_the_rows(patch):
