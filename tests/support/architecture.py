@@ -62,7 +62,8 @@ TABLE: dict[str, str] = {
     "export.precision": "export.analysis export.numerics formats scores",
     "export.bundle": "export.analysis export.fold export.graph export.numerics export.precision"
     " backbones checkpoints formats scores",
-    "export.bank": "export.analysis export.bundle export.fold export.graph export.precision formats images",
+    "export.bank": "export.analysis export.bundle export.fold export.graph export.precision backbones"
+    " formats images",
     # runtime/
     "runtime": "runtime.profile",
     "runtime.backends": "formats images devices.drivers devices.probes",
