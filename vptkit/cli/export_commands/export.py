@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vptkit.cli.shared.merging_text import note_merging
 from vptkit.cli.shared.option_effect import given_options, require_effect
 from vptkit.cli.shared.options import (
     AllowOutside,
@@ -37,7 +38,6 @@ from vptkit.text_table import fields
 from .export_verdict import (
     bundle_verdict,
     note_bank_precision,
-    note_merging,
     onnx_verdict,
     rejection_report,
 )
@@ -221,7 +221,7 @@ def export(
     else:
         manifest = _export_one(settings, made, common)
         note_missing_gate(manifest)
-        note_merging(manifest)
+    note_merging(manifest)
     document = _document(manifest, made, format)
     if layout == "baked":
         document["confidence"] = _confidence(adapters[0])

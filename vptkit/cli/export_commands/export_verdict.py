@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.cli.shared.precision_evidence import warn_of_kindness
+from vptkit.cli.shared.merging_text import merging_text
 from vptkit.cli.shared.verdict import next_command, wrote
 from vptkit.scores.score_interval import interval_text, percent, share_text
 from vptkit.shown_text import shown, tell
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bundle_verdict",
     "gate_text",
-    "merging_text",
     "note_bank_precision",
-    "note_merging",
     "onnx_verdict",
     "parity_text",
     "rejection_report",
@@ -73,46 +71,6 @@ def gate_text(precision: str, gate: Mapping[str, Any] | None) -> str:
     if gate["too_kind"]:
         text += f". Too kind: {gate['too_kind_because']}"
     return f"{precision}: {text}{' (simulated on the CPU)' if gate['simulated'] else ''}"
-
-
-def merging_text(merging: Mapping[str, Any]) -> str:
-    """As "merging: 12 tokens a block, 132 in all; accuracy of val 91.4 % → 90.4 %; …"."""
-    schedule, gate = merging["schedule"], merging["gate"]
-    once = set(schedule[:-1])
-    each = str(*once) if len(once) == 1 else ",".join(map(str, schedule))
-    text = (
-        f"merging: {each} tokens a block, {sum(schedule)} in all, {merging['attention']} attention"
-    )
-    if merging["tuned"]:
-        text += "; the adapter was tuned so"
-    if gate is None:
-        return text
-    count, on = gate["count"], f" of {gate['split']}" if gate["split"] else ""
-    if gate["top1"] is not None:
-        after = share_text(round(gate["top1"] * count), count)
-        text += f"; accuracy{on} without {percent(gate['top1_fp32'])}, with {after}"
-    text += f"; label{on} kept on {percent(gate['agreement'])} of {count} images"
-    if gate["sqnr_db"] is not None:
-        text += f", SQNR {gate['sqnr_db']:.1f} dB"
-    text += _features_text(gate)
-    return text + (f". Too kind: {gate['too_kind_because']}" if gate["too_kind"] else "")
-
-
-def note_merging(manifest: Mapping[str, Any]) -> None:
-    """Say so where what merging costs was not judged on real images, or too kindly."""
-    merging = manifest.get("merging")
-    if merging is None:
-        return
-    if not merging["tuned"]:
-        tell(
-            "note: the adapter was not tuned with this merging; its golden answers are those of "
-            "the fp32 graph that merges"
-        )
-    if merging["gate"] is None:
-        if not merging["tuned"]:
-            tell("note: what merging costs was not judged on real images; --gate DIR does that")
-    elif manifest["gate"] is None:
-        warn_of_kindness(merging["gate"])
 
 
 def _features_text(judged: Mapping[str, Any]) -> str:
@@ -229,7 +187,7 @@ def _quality(
         cost += f" (without merging: {macs['unmerged'] / macs['backbone']:.2f} ×)"
     lines = [parity_text(manifest["parity"], asked=verified), f"{precision}, {cost}"]
     if manifest.get("merging") is not None:
-        lines.append(merging_text(manifest["merging"]))
+        lines.append(f"merging: {merging_text(manifest['merging'])}")
     if precision != "fp32":
         lines.append(gate_text(precision, manifest["gate"]))
         calibration = (manifest["lowering"] or {}).get("calibration")

@@ -4,6 +4,7 @@
 - `judging_images`: which images calibrate, which judge; never too kindly without saying so.
 - `kept_epochs`: what an interrupted training left behind.
 - `loadgen_text`: what LoadGen said.
+- `merging_text`: what is said of merged tokens.
 - `option_effect`: options without effect are refused.
 - `options`: options and arguments under one name and one help text.
 - `oracle_report`: `check --oracle`: what TensorRT makes of a graph, as a table.

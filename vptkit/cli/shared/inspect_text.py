@@ -15,6 +15,8 @@ from vptkit.errors import VptkitError
 from vptkit.scores.score_interval import percent, share_text
 from vptkit.shown_text import shown
 
+from .merging_text import merging_text
+
 __all__ = ["bundle_lines", "inspect_text", "made_of", "size_text"]
 
 _CLASSES = 10  # that are named
@@ -65,6 +67,7 @@ def _adapter(document: Mapping[str, Any]) -> dict[str, str]:
         "learned": f"{document['numbers']:,} numbers in {made_of} tensors",
         "deltas": _deltas(document.get("deltas")),
         "keys": _learned(document.get("learned_keys_values")),
+        "merging": merging_text(document["merge"]) if "merge" in document else "",
         "weights": _weights(document["backbone"], train),
         "golden": f"{document['golden']} answers to check against",
         "confidence": _confidence(document),
@@ -123,6 +126,7 @@ def bundle_lines(
         "keys": _learned(document.get("learned_keys_values")),
         "precision": f"{document['precision']}, {document['layout']}",
         "work": _work(macs),
+        "merging": merging_text(document["merging"]) if "merging" in document else "",
         "batch": f"{document['batch']} images"
         if _is_count(document["batch"])
         else str(document["batch"]),
