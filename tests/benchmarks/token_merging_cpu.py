@@ -86,6 +86,7 @@ def sessions(spec: BackboneSpec, folded: Folded, given: argparse.Namespace) -> d
     rows.append(("fp32", 12, "plain"))
     if given.int8:
         rows += [("int8", r, "proportional") for r in (0, *given.tokens)]
+        rows.append(("int8", 12, "plain"))
     found = {}
     for precision, r, attention in rows:
         merging = merging_of(spec, r, attention)
