@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vptkit.backbones.merge_schedule import tokens_of_blocks
+
 if TYPE_CHECKING:
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bundle import Bundle
@@ -33,9 +35,23 @@ def block_steps(bundle: Bundle) -> dict[str, Any] | None:
     shallow = prompts if entry.get("insert") == "shallow" else 0
     folds = " ".join(bundle.manifest["folds"])
     learned = "learned keys" in folds
+    merging = bundle.manifest.get("merging")
+    tokens = whole = (spec.tokens, spec.tokens)
+    if merging is not None:
+        tokens = tokens_of_blocks(merging["schedule"], spec)[(spec.depth - 1) // 2]
+    tuned = merging is not None and merging["tuned"]
+    scaled = "LayerScale" in folds
     return {
-        "before": _before(spec, deep, shallow, learned=learned),
-        "after": _after(spec, deep, shallow, learned=learned, scaled="LayerScale" in folds),
+        "before": _before(spec, tokens if tuned else whole, deep, shallow, learned=learned),
+        "after": _after(
+            spec,
+            tokens,
+            deep,
+            shallow,
+            learned=learned,
+            scaled=scaled,
+            merge=KEPT if tuned else NEW,
+        ),
     }
 
 
@@ -43,8 +59,18 @@ def _step(name: str, detail: str, state: str = KEPT) -> dict[str, str]:
     return {"name": name, "detail": detail, "state": state}
 
 
-def _before(spec: BackboneSpec, deep: int, shallow: int, *, learned: bool) -> list[dict[str, str]]:
-    rows = spec.tokens + shallow
+def _merge(tokens: tuple[int, int], state: str) -> list[dict[str, str]]:
+    """What merging does in this block: tokens that attend, and tokens that its MLP sees."""
+    attending, kept = tokens
+    if attending == kept:
+        return []
+    return [_step("merge", f"{attending - kept} tokens into those most like them: {kept}", state)]
+
+
+def _before(
+    spec: BackboneSpec, tokens: tuple[int, int], deep: int, shallow: int, *, learned: bool
+) -> list[dict[str, str]]:
+    rows = tokens[0] + shallow
     all_rows = rows + deep
     steps = [_step("tokens", f"{rows} × {spec.width}")]
     if deep:
@@ -58,6 +84,7 @@ def _before(spec: BackboneSpec, deep: int, shallow: int, *, learned: bool) -> li
         _step("projection", f"linear of {all_rows} rows" + _bias(spec.proj_bias)),
         *([_step("LayerScale", "× λ₁", GONE)] if spec.layer_scale else []),
         _step("add", "x + …"),
+        *_merge(tokens, KEPT),
         _step("norm", norm, GONE),
         _step("MLP", f"{spec.width} → {spec.mlp_width} → {spec.width}, {spec.activation}"),
         *([_step("LayerScale", "× λ₂", GONE)] if spec.layer_scale and spec.mlp_scale else []),
@@ -67,9 +94,16 @@ def _before(spec: BackboneSpec, deep: int, shallow: int, *, learned: bool) -> li
 
 
 def _after(
-    spec: BackboneSpec, deep: int, shallow: int, *, learned: bool, scaled: bool
+    spec: BackboneSpec,
+    tokens: tuple[int, int],
+    deep: int,
+    shallow: int,
+    *,
+    learned: bool,
+    scaled: bool,
+    merge: str,
 ) -> list[dict[str, str]]:
-    rows = spec.tokens + shallow
+    rows = tokens[0] + shallow
     gamma = "γ, β and the scale in its weights" if spec.norm == "layer" else "γ and the scale in W"
     inside = "λ₁ in its weights" if scaled else "value bias in its bias" if spec.qkv_bias else ""
     steps = [
@@ -86,6 +120,7 @@ def _after(
         _attention(spec, rows, f"{rows}{more}"),
         _step("projection", f"linear of {rows} rows" + (f"; {inside}" if inside else ""), CHANGED),
         _step("add", "x + …"),
+        *_merge(tokens, merge),
         _step("norm", "x̂", CHANGED),
         _step(
             "MLP",

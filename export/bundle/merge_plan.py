@@ -54,11 +54,12 @@ def parse_export_merge(value: object) -> float | int | tuple[int, ...]:
     text = value.strip() if isinstance(value, str) else ""
     found = _TARGET.fullmatch(text)
     if found is None:
-        if text.endswith("x"):
+        try:
+            return parse_merge(str(merge_setting(value)))
+        except VptkitError as error:
             raise VptkitError(
-                f"merge is {text[:100]!r}: expected a share of the multiply-accumulates as 0.7x"
-            )
-        return parse_merge(str(merge_setting(value)))
+                f"{error}, or a share of the multiply-accumulates, as 0.7x"
+            ) from error
     share = float(found[1])
     if not 0 < share < 1:
         raise VptkitError(

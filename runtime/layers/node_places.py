@@ -33,6 +33,7 @@ _IN_BLOCK = (
     (re.compile(r"norm2\b"), "norm2"),
     (re.compile(r"(attn|ls1|add1|rope|before|tokens|row|class)"), "attention"),
     (re.compile(r"(mlp|ls2|add2|behind)"), "mlp"),
+    (re.compile(r"merge\b"), "merge"),  # of tokens, between both
 )
 _OUTSIDE = (
     (re.compile(r"(images|pixels|normalized)\b"), "preprocessing"),

@@ -208,7 +208,7 @@ def require_manifest(manifest: dict[str, Any], source: object) -> None:
     """
     require(manifest, _MANIFEST, source, BundleError)
     problems = _file_problems(manifest), _task_problems(manifest), _graph_problems(manifest)
-    for problem in itertools.chain(*problems):
+    for problem in itertools.chain(*problems, _merging_problems(manifest)):
         raise BundleError(f"{source}: {problem}. Export the bundle again.")
 
 
@@ -266,6 +266,16 @@ def _is_threshold(value: float) -> bool:
     """Whether it lies between 0 and 1 in float32, too, in which scores are compared with it."""
     single = struct.unpack("f", struct.pack("f", value))[0]
     return bool(0 < single < 1)
+
+
+def _merging_problems(manifest: Mapping[str, Any]) -> list[str]:
+    """One number for each block of the backbone."""
+    merging, depth = manifest.get("merging"), manifest["backbone"]["spec"].get("depth")
+    if merging is None or len(merging["schedule"]) == depth:
+        return []
+    return [
+        f"merging has {len(merging['schedule'])} numbers, the backbone {str(depth)[:20]} blocks"
+    ]
 
 
 def _graph_problems(manifest: Mapping[str, Any]) -> list[str]:

@@ -53,3 +53,28 @@ def test_layer_scale_is_gone(make_bundle, tiny_spec):
     found = steps(make_bundle(folds=folds, backbone=backbone))
     assert [s["name"] for s in found["before"]].count("LayerScale") == 2
     assert any("λ₁ in its weights" in s["detail"] for s in found["after"])
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_merged_tokens(make_bundle, tiny_spec, tuned):
+    schedule = [1] * (tiny_spec.depth - 1) + [0]
+    merging = {
+        "schedule": schedule,
+        "attention": "plain",
+        "asked": "1",
+        "tuned": tuned,
+        "gate": None,
+    }
+    found = steps(make_bundle(folds=FOLDS, adapters=[ENTRY], merging=merging))
+    middle = (tiny_spec.depth - 1) // 2
+    attending = tiny_spec.tokens - middle
+    after = {s["name"]: s for s in found["after"]}
+    assert after["attention"]["detail"].startswith(
+        f"{attending} queries × {attending} + 3 constant"
+    )
+    if not schedule[middle]:
+        assert "merge" not in after
+        return
+    assert after["merge"]["detail"].startswith("1 tokens into those most like them")
+    assert after["merge"]["state"] == ("kept" if tuned else "new")
+    assert ("merge" in [s["name"] for s in found["before"]]) == tuned

@@ -18,6 +18,8 @@ from vptkit.runtime.layers.node_places import OTHER, SEVERAL, order_of, place_of
         ("blocks.11.attn/scores/MatmulTransposeFusion/", "blocks.11.attention"),
         ("/blocks.3.attn/softmax", "blocks.3.attention"),
         ("blocks.3/add1", "blocks.3.attention"),
+        ("blocks.3.merge", "blocks.3.merge"),
+        ("blocks.3.merge/a/rest", "blocks.3.merge"),
         ("blocks.3/class", "blocks.3.attention"),
         ("blocks.3.norm2", "blocks.3.norm2"),
         ("blocks.3.mlp.act/Erf", "blocks.3.mlp"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
+from vptkit.backbones.merge_schedule import TokenMerging  # noqa: E402
 from vptkit.errors import AdapterError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import Adapter, BackboneRef  # noqa: E402
 from vptkit.images.preprocess import Preprocess  # noqa: E402
@@ -138,6 +140,9 @@ def test_prompts_before_and_after_whitening(make_vit):
     assert "cosine" not in blocks[0].to_json()["weights"]
     with pytest.raises(AdapterError, match="linear: the adapter has no prompts"):
         measure(model, lambda: batches, {"linear": adapter_of("none", {})})
+    merging = replace(adapters["deep"], merging=TokenMerging(schedule=(1, 0)))
+    with pytest.raises(AdapterError, match=r"m: the adapter was tuned with merged tokens.*--merge"):
+        measure(model, lambda: batches, {"m": merging})
 
 
 def test_blocks_without_one_attention_are_refused(make_vit):

@@ -332,3 +332,32 @@ def test_scores_without_a_task_are_refused(document):
     scores = {**LOGITS, "name": "scores"}
     with pytest.raises(BundleError, match="outputs is not logits"):
         require_manifest(changed(document, "outputs", [LOGITS, scores]), "m")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("schedule", [1], "merging has 1 numbers, the backbone"),
+        ("schedule", [], "schedule"),
+        ("schedule", [-1, 0], "schedule"),
+        ("schedule", [1.5, 0], "schedule"),
+        ("attention", "loud", "attention"),
+        ("tuned", 1, "tuned"),
+        ("gate", [1], "gate"),
+        ("asked", 12, "asked"),
+        ("asked", ..., "asked"),
+        ("more", 1, "more"),
+    ],
+)
+def test_merging(document, path, value, told):
+    depth = document["backbone"]["spec"]["depth"]
+    merging = {
+        "schedule": [1] * (depth - 1) + [0],
+        "attention": "proportional",
+        "asked": None,
+        "tuned": True,
+        "gate": None,
+    }
+    require_manifest({**document, "merging": merging}, "m")
+    with pytest.raises(BundleError, match=told):
+        require_manifest({**document, "merging": changed(merging, path, value)}, "m")

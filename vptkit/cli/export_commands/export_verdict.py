@@ -181,10 +181,9 @@ def _quality(
 ) -> list[str]:
     macs, precision = manifest["macs"], manifest["precision"]
     cost = f"{macs['graph'] / macs['backbone']:.2f} × the backbone's multiply-accumulates"
-    if macs["unfolded"] != macs["graph"]:
-        cost += f" (unfolded: {macs['unfolded'] / macs['backbone']:.2f} ×)"
-    if "unmerged" in macs:
-        cost += f" (without merging: {macs['unmerged'] / macs['backbone']:.2f} ×)"
+    others = {"unfolded": macs["unfolded"], "without merging": macs.get("unmerged", macs["graph"])}
+    told = [f"{k}: {n / macs['backbone']:.2f} ×" for k, n in others.items() if n != macs["graph"]]
+    cost += f" ({', '.join(told)})" if told else ""
     lines = [parity_text(manifest["parity"], asked=verified), f"{precision}, {cost}"]
     if manifest.get("merging") is not None:
         lines.append(f"merging: {merging_text(manifest['merging'])}")
