@@ -188,6 +188,19 @@ def test_a_changed_graph_is_not_loaded(make_bundle):
         open_session(path, "openvino")
 
 
+def test_constants_beside_the_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr("vptkit.export.graph.onnx_file._PROTOBUF_LIMIT", 0)
+    files, path = write_family(family(), tmp_path), tmp_path / "a.vptk"
+    export(files["bilinear"], path, weights=files["weights"])
+    with open_session(path, "openvino") as session:
+        assert check_golden(session, tolerance=GOLDEN).ok
+    damaged = bytearray((path / "model.onnx.data").read_bytes())
+    damaged[100] ^= 1
+    (path / "model.onnx.data").write_bytes(damaged)
+    with pytest.raises(BundleError, match=r"model\.onnx\.data differs from its digest"):
+        open_session(path, "openvino")
+
+
 def test_importing_it_tells_nobody():
     """Of `openvino_telemetry` nothing is loaded, and who wants it afterwards has it."""
     code = (
