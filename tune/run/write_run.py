@@ -71,7 +71,9 @@ def write_run(
         golden = golden_answers(inputs.backbone, adapter, shown, request.config.golden)
         adapter.tensors.update(golden)
         write_adapter(files.adapter, adapter)
-        run = _trained_run(adapter, trained, chosen, tuned.trainable()[0], tried)
+        order = [name for name in ("train", "val", "test", "ood") if name in inputs.splits]
+        images = {name: len(inputs.splits[name].images) for name in order}
+        run = _trained_run(adapter, images, trained, chosen, tried)
         pictures = write_pictures(run, files, request.config.pictures)
         _log_outcome(request, chosen, told)
         files.remove_dead_parts()
@@ -110,9 +112,9 @@ def write_run(
 
 def _trained_run(
     adapter: Adapter,
+    images: dict[str, int],
     trained: Trained,
     chosen: Chosen,
-    learned: int,
     auto: dict[str, Any] | None,
 ) -> TrainedRun:
     """What the page shows; in `chosen`, `trained` and `auto` all scores are called top1."""
@@ -124,8 +126,9 @@ def _trained_run(
     return TrainedRun(
         name=adapter.name,
         method=adapter.method,
-        learned=learned,
+        learned=trained.model.trainable()[0],
         record=adapter.train,
+        images=images,
         history=history,
         norms=chosen.layer_norms,
         line=chosen.line,

@@ -118,6 +118,7 @@ def _document(run: TrainedRun) -> dict[str, Any]:
         "scores": score_rows(run),
         "facts": chosen_facts(run),
         "warnings": list(run.record.get("warnings") or ()),
+        "several": run.several,
         "judge": run.judge,
         "judges": run.judges,
         "sections": [section_document(one, run.name) for one in run_sections(run)],
