@@ -15,7 +15,9 @@ GRID = [{"strength": s, "train_loss": 0.1, "val_loss": 0.2} for s in (0.1, 1.0)]
 PROBE = {"strength": 1.0, "grid": GRID, "val_top1": 0.5, "val_loss": 0.6, "knn_top1": {"10": 0.4}}
 START = {"epoch": 0, "val_loss": 0.6, "val_top1": 0.5, "probe": PROBE, "taken": False}
 EPOCH = {"train_loss": 0.3, "train_top1": 0.9, "val_loss": 0.5, "val_top1": 0.7, "taken": True}
-BARE = TrainedRun(name="n", method="linear", learned=5, record={}, history=[START], judges=9)
+BARE = TrainedRun(
+    name="n", method="linear", learned=5, record={}, images={}, history=[START], judges=9
+)
 LINE_ROWS = [
     {"alpha": a, "val_loss": 0.5 - a / 10, "val_loss_error": 0.1 * (1 - a), "val_top1": 0.5}
     for a in (0.0, 0.5, 1.0)
@@ -27,7 +29,7 @@ LAMBDA_ROWS = [
 ]
 SHIFT = {"total": 2.0, "gamma": 1.0, "beta": 1.0, "layers": [{"name": "n", "gamma": 1, "beta": 1}]}
 EVIL = '<script>alert(1)</script> $\\frac{1}{2}$ "é日本\u202e'
-RECORD = {"config": {"backbone": EVIL}, "images": {"train": {EVIL: 3}}, "labels": [EVIL]}
+RECORD = {"config": {"backbone": EVIL}, "labels": [EVIL]}
 RECORD |= {"best_epoch": 1, "warnings": [EVIL]}
 
 

@@ -14,6 +14,7 @@ import vptkit
 from vptkit.formats.adapter import THRESHOLDS, Adapter, write_adapter
 from vptkit.images.image_sketch import sketch_of
 from vptkit.images.preprocess import normalize
+from vptkit.progress import keep_line
 from vptkit.scores.label_report import with_map_names
 from vptkit.tune.backbone.reference import adapter_logits
 from vptkit.tune.data.reading_pass import skipped_places, skipped_record, twice_record
@@ -71,8 +72,14 @@ def write_run(
         golden = golden_answers(inputs.backbone, adapter, shown, request.config.golden)
         adapter.tensors.update(golden)
         write_adapter(files.adapter, adapter)
-        run = _trained_run(adapter, trained, chosen, tuned.trainable()[0], tried)
+        order: list[str] = [
+            name for name in ("train", "val", "test", "ood") if name in inputs.splits
+        ]
+        images: dict[str, int] = {name: len(inputs.splits[name].images) for name in order}
+        run = _trained_run(adapter, images, trained, chosen, tried)
         pictures = write_pictures(run, files, request.config.pictures)
+        if pictures.missing is not None:
+            keep_line(request.progress, f"note: {pictures.missing}")
         _log_outcome(request, chosen, told)
         files.remove_dead_parts()
         files.checkpoint.unlink(missing_ok=True)  # last: an adapter without one is complete
@@ -110,9 +117,9 @@ def write_run(
 
 def _trained_run(
     adapter: Adapter,
+    images: dict[str, int],
     trained: Trained,
     chosen: Chosen,
-    learned: int,
     auto: dict[str, Any] | None,
 ) -> TrainedRun:
     """What the page shows; in `chosen`, `trained` and `auto` all scores are called top1."""
@@ -124,8 +131,9 @@ def _trained_run(
     return TrainedRun(
         name=adapter.name,
         method=adapter.method,
-        learned=learned,
+        learned=trained.model.trainable()[0],
         record=adapter.train,
+        images=images,
         history=history,
         norms=chosen.layer_norms,
         line=chosen.line,

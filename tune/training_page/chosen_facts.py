@@ -22,7 +22,8 @@ _ROLES = {
 
 def headline(run: TrainedRun) -> str:
     """As "val 88.0 %, test 86.8 %"."""
-    told = [f"{name} {text.partition(' (')[0]}" for name, _, text in score_rows(run)]
+    ends = "," if run.several else " ("  # mAP is told alone
+    told = [f"{name} {text.partition(ends)[0]}" for name, _, text in score_rows(run)]
     return ", ".join(told) or "no image was left to judge by"
 
 
@@ -39,7 +40,7 @@ def _shares(run: TrainedRun) -> dict[str, str]:
     record, found = run.record, {}
     for split in _ROLES:
         share = record.get(f"{split}_top1")
-        count = run.judges if split == "val" else sum(record["images"].get(split, {}).values())
+        count = run.judges if split == "val" else run.images.get(split, 0)
         if share is not None and count:
             found[split] = share_text(round(share * count), count)
     return found
@@ -62,12 +63,11 @@ def chosen_facts(run: TrainedRun) -> list[tuple[str, str]]:
     """Pairs name, text: what was learned from what, and each choice."""
     record = run.record
     config = record["config"]
-    counts = {split: sum(found.values()) for split, found in record["images"].items() if found}
     facts = [
         ("method", f"{run.method}, {run.learned:,} learned numbers, head included"),
         ("backbone", str(config["backbone"])),
-        ("images", ", ".join(f"{split} {count:,}" for split, count in counts.items())),
-        ("classes", f"{len(record['labels']):,}"),
+        ("images", ", ".join(f"{split} {count:,}" for split, count in run.images.items())),
+        ("labels" if run.several else "classes", f"{len(record['labels']):,}"),
         ("taken", _taken(record)),
     ]
     facts += [("between start and end", _place(run))] if run.norms or run.line else []

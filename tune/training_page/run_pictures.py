@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,7 +66,8 @@ def write_pictures(run: TrainedRun, files: RunFiles, kind: str) -> Pictures:
     page = [files.page] if _is_ours(files.page) else []
     for old in (*page, *files.pictures()):
         if old not in kept:
-            old.unlink(missing_ok=True)  # of an adapter that this one replaces
+            with contextlib.suppress(OSError):  # a folder of that name, say
+                old.unlink()  # of an adapter that this one replaces
     return written
 
 
@@ -118,6 +120,7 @@ def _document(run: TrainedRun) -> dict[str, Any]:
         "scores": score_rows(run),
         "facts": chosen_facts(run),
         "warnings": list(run.record.get("warnings") or ()),
+        "several": run.several,
         "judge": run.judge,
         "judges": run.judges,
         "sections": [section_document(one, run.name) for one in run_sections(run)],

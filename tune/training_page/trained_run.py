@@ -25,6 +25,7 @@ class TrainedRun:
         name, method: of the adapter.
         learned: how many numbers.
         record: what the adapter file says of the training (`vptkit.tune.run.write_run`).
+        images: split → number of images.
         history: the start, if it is a probe, and every epoch; what was taken has `taken`.
         norms: `vptkit.tune.run.choose_lambda.Rescaled.to_json`; None if no LayerNorms were tuned.
         line: `vptkit.tune.phases.choose_line.Line.to_json`; None if none was walked.
@@ -39,6 +40,7 @@ class TrainedRun:
     method: str
     learned: int
     record: Mapping[str, Any]
+    images: Mapping[str, int]
     history: Sequence[Mapping[str, Any]]
     norms: Mapping[str, Any] | None = None
     line: Mapping[str, Any] | None = None

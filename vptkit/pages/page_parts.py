@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.plot_text import inline_svg
+from vptkit.shown_text import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def section_document(section: Section, subject: str) -> dict[str, Any]:
         "title": section.title,
         "notes": section.notes,
         "pictures": [
-            {"svg": inline_svg(one.figure, f"{subject}: {one.words}"), "words": one.words}
+            {"svg": inline_svg(one.figure, f"{shown(subject)}: {one.words}"), "words": one.words}
             for one in section.pictures
         ],
         "tables": [table._asdict() for table in section.tables],

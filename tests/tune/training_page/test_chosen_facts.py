@@ -18,7 +18,6 @@ from vptkit.tune.training_page.trained_run import TrainedRun  # noqa: E402
 
 RECORD = {
     "config": {"backbone": "vit"},
-    "images": {"train": {"a": 30}, "val": {"a": 20}, "test": {"a": 50}},
     "labels": ["a", "b"],
     "val_top1": 0.9,
     "test_top1": 0.8,
@@ -26,7 +25,10 @@ RECORD = {
     "best_epoch": 3,
     "soup": [3, 1],
 }
-RUN = TrainedRun(name="n", method="ln", learned=1234, record=RECORD, history=[], judges=20)
+IMAGES = {"train": 30, "val": 20, "test": 50}
+RUN = TrainedRun(
+    name="n", method="ln", learned=1234, record=RECORD, images=IMAGES, history=[], judges=20
+)
 
 
 def test_accuracies_have_intervals():
@@ -71,3 +73,6 @@ def test_several_labels():
     val, test = score_rows(replace(RUN, several=True, record=record))
     assert val[2] == "mAP 50.0 %, micro F1 25.0 %, macro F1 12.5 % (7 images)"
     assert test[2].startswith("mAP not known")
+    run = replace(RUN, several=True, record=record)
+    assert headline(run) == "val mAP 50.0 %, test mAP not known"
+    assert dict(chosen_facts(run))["labels"] == "2"

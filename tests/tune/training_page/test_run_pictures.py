@@ -28,6 +28,7 @@ RUN = TrainedRun(
     method="ln",
     learned=3,
     record=RECORD,
+    images={"train": 3},
     history=[START, {"epoch": 1, **EPOCH}],
     judges=9,
 )
@@ -142,5 +143,5 @@ def test_test_images_are_never_shown(splits, make_config, tmp_path):
 
 def test_a_bare_run_has_a_page(tmp_path):
     bare = {**RECORD, "warnings": None}
-    run = TrainedRun(name="n", method=BARE.method, learned=1, record=bare, history=[])
+    run = TrainedRun(name="n", method=BARE.method, learned=1, record=bare, images={}, history=[])
     assert write_pictures(run, run_files(tmp_path / "a.safetensors"), "page").missing is None

@@ -13,7 +13,7 @@ from vptkit.tune.training_page.trained_run import TrainedRun  # noqa: E402
 
 
 def test_who_judges_and_what_the_score_is():
-    run = TrainedRun(name="n", method="ln", learned=1, record={}, history=[])
+    run = TrainedRun(name="n", method="ln", learned=1, record={}, images={}, history=[])
     assert (run.score, run.judge) == ("top-1", "val")
     held = CrossValidation(3, 1, [], torch.zeros(0, 0))
     several = replace(run, several=True, held=held)

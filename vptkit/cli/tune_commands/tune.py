@@ -263,8 +263,6 @@ def tune(
         raise
     if leads():  # of torchrun's processes one speaks
         _warn(result.warnings)
-        if result.no_pictures is not None:
-            tell(f"note: {result.no_pictures}")
         table = "" if result.auto is None else tried_table(result.auto, terminal_width()) + "\n\n"
         text = table + tune_verdict(result, chosen)
         if verbose:

@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import zlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,7 @@ from tests.support.tuned_inputs import (  # noqa: E402, F401 -- a fixture among 
     wait_for,
 )
 from vptkit.cli.tune_commands.tune import tune as tune_command  # noqa: E402
-from vptkit.errors import VptkitError  # noqa: E402
+from vptkit.errors import MissingExtraError, VptkitError  # noqa: E402
 from vptkit.formats.adapter import read_adapter  # noqa: E402
 from vptkit.tune.idle_settings import idle_settings  # noqa: E402
 
@@ -99,6 +100,32 @@ def test_the_adapter_is_called_after_the_data(vptkit, inputs, tmp_path, monkeypa
     assert_only_error(
         vptkit("tune", inputs / "data", *common), 2, "data.safetensors: exists already"
     )
+
+
+def test_a_page_that_cannot_be_drawn_is_a_note(tune, monkeypatch):
+    def missing(_: object) -> str:
+        raise MissingExtraError("jinja2", "report", "the page of the training")
+
+    monkeypatch.setattr("vptkit.tune.training_page.run_pictures.page_text", missing)
+    code, out, err = tune("--method", "linear", "--json")
+    assert code == 0
+    assert err.count("note: the page of the training needs the package jinja2, which is not") == 1
+    assert json.loads(out)["page"] is None
+
+
+def test_nobody_but_the_user_says_where_logs_go(tune, vptkit, inputs, tmp_path):
+    text = (inputs / "run.toml").read_text()
+    (tmp_path / "stranger.toml").write_text(f'tensorboard = "/etc"\n{text}')
+    told = vptkit("tune", inputs / "data", "--config", tmp_path / "stranger.toml")
+    assert_only_error(told, 2, "tensorboard is not for a file to say: pass --tensorboard")
+    assert_only_error(
+        tune("--pictures", "gif"), 2, "pictures is 'gif'", "page, png, svg, pdf, none"
+    )
+    code, _, err = tune("--method", "linear", "--pictures", "none", "--tensorboard", tmp_path / "t")
+    assert code == (0 if find_spec("tensorboard") else 5), err
+    if not code:
+        assert names(tmp_path / "out") == {"a.safetensors", "a.metrics.jsonl"}
+        assert {name[:19] for name in names(tmp_path / "t")} == {"events.out.tfevents"}
 
 
 def test_an_image_size_of_no_whole_patches(tune):
