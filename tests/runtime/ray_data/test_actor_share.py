@@ -22,7 +22,9 @@ def test_processors():
     assert shared([(8, 0), (2, 0)], threads=3) == (3, 0, 2, "a")
     assert shared([(8, 0), (0, 0)], actors=5) == (1, 0, 5, "a")
     assert shared([(2, 0)], actors=5) == (1, 0, 2, "a")
-    assert shared([(8, 4)], "cpu") == (1, 0, 8, "a")
+    for backend in ("cpu", "openvino", "openvino-gpu"):  # its GPUs are none of Ray's
+        assert shared([(8, 4)], backend) == (1, 0, 8, "a")
+        assert shared([(8, 0)], backend) == (1, 0, 8, "a")
     assert share_of([{"NodeID": "a", "Resources": {"CPU": 2.0}}], "auto").actors == 2
 
 

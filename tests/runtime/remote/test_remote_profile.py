@@ -243,6 +243,8 @@ def test_numpy_is_missing(server, desk, make_bundle, empty_python):  # noqa: F81
 def test_the_backend_is_missing(desk, make_bundle):
     with pytest.raises(MissingError, match=r"has no tensorrt, which the backend tensorrt needs"):
         desk([make_bundle()], replace(SHORT, backend="tensorrt"))
+    with pytest.raises(MissingError, match=r"no openvino, which the backend openvino-bf16 needs"):
+        desk([make_bundle()], replace(SHORT, backend="cpu,openvino-bf16"))
 
 
 @pytest.mark.parametrize(

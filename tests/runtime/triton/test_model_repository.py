@@ -23,6 +23,22 @@ def banks(tmp_path_factory):
     return found
 
 
+@pytest.mark.parametrize(
+    ("backend", "session", "kind"),
+    [
+        ("python", None, "KIND_CPU"),
+        ("python", "openvino", "KIND_CPU"),
+        ("python", "openvino-gpu", "KIND_CPU"),
+        ("python", "cuda", "KIND_GPU"),
+        ("onnxruntime", None, "KIND_AUTO"),
+        ("onnxruntime", "cpu", "KIND_CPU"),
+        ("tensorrt", None, "KIND_GPU"),
+    ],
+)
+def test_where_instances_run(backend, session, kind):
+    assert model_repository.instance_kind(backend, session) == kind
+
+
 def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 

@@ -105,6 +105,8 @@ def test_instruments_say_what_is_missing(monkeypatch):
     assert "NVML tells neither" in found.no_meter
     assert "vptkit[gpu]" in found.no_meter
     assert found.state()["gpu"] is None
+    found = find_instruments("openvino")  # the processor's, or an Intel GPU's, which nothing meters
+    assert "NVML" not in found.no_meter
 
 
 def test_another_machine(vptkit, make_bundle, monkeypatch, tmp_path):
