@@ -55,7 +55,7 @@ TABLE: dict[str, str] = {
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training tune.training_page backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
-    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run cluster formats",
+    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run tune.training cluster formats",
     # export/
     "export.fold": "formats images",
     "export.graph": "export.fold backbones formats",
@@ -99,14 +99,15 @@ TABLE: dict[str, str] = {
 # Where the rooms meet. Among themselves as listed; every room, but inside functions only.
 ASSEMBLERS: dict[str, str] = {
     "cli.shared": "",
+    "cli.texts": "cli.shared",
     "api": "cli.shared",
     "cli.command_line": "",
     "cli.tune_commands": "cli.shared",
-    "cli.export_commands": "cli.shared",
+    "cli.export_commands": "cli.shared cli.texts",
     "cli.run_command": "api cli.shared",
-    "cli.runtime_commands": "api cli.shared report",
+    "cli.runtime_commands": "api cli.shared cli.texts report",
     "demo": "cli.shared report",
-    "report": "api cli.shared",
+    "report": "api cli.texts",
     "cli": "cli.command_line cli.export_commands cli.run_command cli.runtime_commands cli.shared"
     " cli.tune_commands demo",
 }

@@ -6,8 +6,9 @@
 - `export_commands`: export, bank, bisect.
 - `run_command`: run.
 - `runtime_commands`: eval, check, inspect, build, profile, doctor, devices.
-- `shared`: options, output and reports that commands share.
+- `shared`: options and output that commands share.
 - `command_line`: help pages, suggestions, completion: how the line is read and explained.
+- `texts`: results as text for people.
 - `tune_commands`: tune, sweep, analyze, import.
 """
 

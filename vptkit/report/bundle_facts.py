@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.cli.shared.inspect_text import bundle_lines, made_of, size_text
+from vptkit.cli.texts.inspect_text import bundle_lines, made_of, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

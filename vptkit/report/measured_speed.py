@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vptkit.cli.shared.profile_table import profile_cells, profile_notes
+from vptkit.cli.texts.profile_table import profile_cells, profile_notes
 from vptkit.errors import VptkitError
 
 from .measured_layers import Layers

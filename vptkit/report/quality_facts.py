@@ -31,7 +31,7 @@ def noted_scores(train: dict[str, Any]) -> list[list[str]]:
     """Rows split, accuracy: what the adapter noted when it was made; a stranger may have written it.
 
     Args:
-        train: of `vptkit.cli.shared.inspect_text.made_of`.
+        train: of `vptkit.cli.texts.inspect_text.made_of`.
     """
     from vptkit.scores.score_interval import percent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.cli.shared.inspect_text import size_text
+from vptkit.cli.texts.inspect_text import size_text
 from vptkit.scores.score_interval import percent
 from vptkit.text_table import milliseconds
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from vptkit.cli.shared.profile_table import profile_table
+from vptkit.cli.texts.profile_table import profile_table
 from vptkit.errors import TargetError
 from vptkit.progress import SILENT
 from vptkit.runtime.measure.timing import Budget

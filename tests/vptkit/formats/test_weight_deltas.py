@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.random_deltas import random_deltas
-from vptkit.cli.shared.inspect_text import inspect_text
+from vptkit.cli.texts.inspect_text import inspect_text
 from vptkit.errors import AdapterError
 from vptkit.formats.adapter import FORMAT, FORMAT_WITH_DELTAS, read_adapter, write_adapter
 from vptkit.formats.backbone_weights import norm_shapes, tensor_shapes

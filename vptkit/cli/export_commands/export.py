@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.merging_text import note_merging
 from vptkit.cli.shared.option_effect import given_options, require_effect
 from vptkit.cli.shared.options import (
     AllowOutside,
@@ -31,6 +30,7 @@ from vptkit.cli.shared.precision_evidence import (
     lowering_of,
     note_missing_gate,
 )
+from vptkit.cli.texts.merging_text import note_merging
 from vptkit.errors import TargetError, VptkitError
 from vptkit.progress import progress
 from vptkit.regular_files import is_folder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.cli.shared.merging_text import merging_text
 from vptkit.cli.shared.verdict import next_command, wrote
+from vptkit.cli.texts.merging_text import merging_text
 from vptkit.scores.score_interval import interval_text, percent, share_text
 from vptkit.shown_text import shown, tell
 

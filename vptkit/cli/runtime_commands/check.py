@@ -84,7 +84,7 @@ def check(
             "goes with --overflow only", param_hint="--columns, --skip-broken, --decode"
         )
     if oracle is not None:
-        from vptkit.cli.shared.oracle_report import consult
+        from vptkit.cli.texts.oracle_report import consult
 
         consult(bundle, oracle, sm=sm, trt=trt, layers=layers, as_json=as_json)
         return

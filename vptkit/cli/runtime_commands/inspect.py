@@ -25,7 +25,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Say what an adapter file or a bundle is."""
-    from vptkit.cli.shared.inspect_text import inspect_text, made_of
+    from vptkit.cli.texts.inspect_text import inspect_text, made_of
     from vptkit.formats.summary import summarize
     from vptkit.runtime.web.web_manifest import summarize_web
 

@@ -129,8 +129,8 @@ def profile(
     """Measure latency, memory, throughput and energy, interleaved, against baselines."""
     options = dict(locals())
     from vptkit.api.judging import baselines_of
-    from vptkit.cli.shared.loadgen_text import loadgen_text
-    from vptkit.cli.shared.profile_table import profile_table
+    from vptkit.cli.texts.loadgen_text import loadgen_text
+    from vptkit.cli.texts.profile_table import profile_table
     from vptkit.plot_text import require_plot
     from vptkit.progress import progress
     from vptkit.runtime.profile.power_mode_sweep import BoardAccess

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vptkit.cli.shared.oracle_report import _finding_lines, consult
+from vptkit.cli.texts.oracle_report import _finding_lines, consult
 from vptkit.errors import TargetError, VptkitError
 
 NOTHING = {"sm": None, "trt": None, "layers": False, "as_json": True}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vptkit.cli.shared.output import emit
 from vptkit.errors import GateError, MissingExtraError, TargetError, VptkitError
 from vptkit.shown_text import shown
-
-from .output import emit
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.cli.shared.inspect_text import inspect_text
+from vptkit.cli.texts.inspect_text import inspect_text
 
 ADAPTER = {
     "kind": "adapter",

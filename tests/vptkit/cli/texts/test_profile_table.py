@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.cli.shared.profile_table import profile_table
+from vptkit.cli.texts.profile_table import profile_table
 
 
 def row(**changes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.cli.shared.merging_text import merging_text, note_merging
+from vptkit.cli.texts.merging_text import merging_text, note_merging
 
 EVEN = {"schedule": [12, 12, 0], "attention": "proportional"}
 GATE = {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from vptkit.cli.shared.precision_evidence import warn_of_kindness
 from vptkit.scores.score_interval import percent, share_text
 from vptkit.shown_text import tell
-
-from .precision_evidence import warn_of_kindness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vptkit.cli.shared.loadgen_text import loadgen_text
+from vptkit.cli.texts.loadgen_text import loadgen_text
 
 FOUND = {
     "scenario": "Server",
