@@ -65,7 +65,9 @@ def note_merging(manifest: Mapping[str, Any]) -> None:
     gate, bank = merging["gate"], manifest["layout"] == "bank"
     if not merging["tuned"]:
         golden = (
-            "ship without golden answers" if bank else "has those of the fp32 graph that merges"
+            "these ship without golden answers"
+            if bank
+            else "its golden answers are those of the fp32 graph that merges"
         )
         who = "not all adapters were" if bank else "the adapter was not"
         tell(f"note: {who} tuned with this merging, and {golden}")
