@@ -26,9 +26,7 @@ from tests.integration.test_web_in_browser import encoded, picture
 from tests.support.browser import browser
 from tests.support.children import descendants
 from tests.support.web_pages import opened, static_host, web_package
-from vptkit.export.bundle.export_bundle import export
-from vptkit.export.bundle.export_options import ExportOptions
-from vptkit.export.precision.lowering import Lowering
+from vptkit.export import ExportOptions, Lowering, export
 from vptkit.runtime import open_session
 from vptkit.runtime.web.web_folder import write_web
 

@@ -103,8 +103,9 @@ export function facts(found) {
   return {
     "Runs on": [...backends.values()].map(({ loaded, backend, threads }) =>
       `${loaded}: ${NAMES[backend]}${backend === "wasm" ? `, ${count(threads, "thread")}` : ""}`).join("; ") || "-",
-    "Golden answer": [...backends.values()].map(({ apart }) =>
-      apart === undefined ? "none to compare with" : `the same to ${apart.toExponential(0)}`).join("; ") || "-",
+    "Golden answer": [...backends.values()].map(({ apart, allowed }) => apart === undefined
+      ? "none to compare with"
+      : `differs by ${apart.toExponential(0)} (allowed ${allowed.toExponential(0)})`).join("; ") || "-",
     "Graph": found.models.map((one) => one.about).join("; "),
     "p50": ms(quantile(0.5)), "p99": ms(quantile(0.99)),
     "Answered": `${times.length} in the last ${KEPT} s, ${failed} failed`,

@@ -65,8 +65,8 @@ async function load(model, choice) {
     made = await session(graph, "wasm", choice.threads);
     await warm(made, model);
   }
-  const { backend, threads, apart } = made;
-  self.postMessage({ loaded: model.name, backend, threads, apart, isolated: self.crossOriginIsolated, why });
+  const { backend, threads, apart } = made, allowed = model.check?.tolerance;
+  self.postMessage({ loaded: model.name, backend, threads, apart, allowed, isolated: self.crossOriginIsolated, why });
   return made;
 }
 
