@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.merging_text import note_merging
 from vptkit.cli.shared.option_effect import given_options, require_effect
 from vptkit.cli.shared.options import (
     AllowOutside,
@@ -29,6 +28,7 @@ from vptkit.cli.shared.options import (
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
     lowering_of,
+    note_merging,
     note_missing_gate,
 )
 from vptkit.errors import TargetError, VptkitError

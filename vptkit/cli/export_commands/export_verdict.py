@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vptkit.cli.shared.merging_text import merging_text
+from vptkit.cli.shared.precision_evidence import merging_text
 from vptkit.cli.shared.verdict import next_command, wrote
 from vptkit.scores.score_interval import interval_text, percent, share_text
 from vptkit.shown_text import shown, tell

@@ -15,7 +15,7 @@ from vptkit.errors import VptkitError
 from vptkit.scores.score_interval import percent, share_text
 from vptkit.shown_text import shown
 
-from .merging_text import merging_text
+from .precision_evidence import merging_text
 
 __all__ = ["bundle_lines", "inspect_text", "made_of", "size_text"]
 
