@@ -118,6 +118,7 @@ def test_attention_pooling_the_plain_graph_and_one_block(case):
         decided(case, merge=2, fold="none")
     with pytest.raises(VptkitError, match=r"--fold none.*Pass --merge 0"):
         decided(case, tuned=(2, 1, 0), fold="none")
+    assert decided(case, tuned=(2, 1, 0), fold="none", merge="0") is None
     with pytest.raises(VptkitError, match="--merge-attention has no effect"):
         decided(case, merge_attention="plain")
     short = build(replace(SETUP, depth=1))

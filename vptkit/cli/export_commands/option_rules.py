@@ -36,7 +36,11 @@ EXPORT_RULES = (
     ),
     Rule(("min_merge_agreement",), "--merge", lambda s: s["merge"] is not None),
     Rule(("min_merge_agreement",), "--gate or --calibration", _judged),
-    Rule(("merge", "merge_attention"), "--fold all", lambda s: s["fold"] == "all"),
+    Rule(
+        ("merge", "merge_attention"),
+        "--fold all",
+        lambda s: s["fold"] == "all" or s["merge"] == "0",  # which an adapter tuned so needs there
+    ),
     Rule(("islands",), "--precision fp16, fp8, or int8 with --target tensorrt", _holds_fp16),
     Rule(("islands", "min_agreement"), "--gate or --calibration", _judged),
     Rule(

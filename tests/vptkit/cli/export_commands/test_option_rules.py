@@ -104,3 +104,8 @@ def test_only_what_stands_on_the_command_line_was_given():
         get_parameter_source=lambda name: sources[name] and SimpleNamespace(name=sources[name]),
     )
     assert given_options(context) == {"name"}
+
+
+def test_merging_nothing_goes_with_the_plain_graph():
+    """What an adapter that was tuned with merging needs there."""
+    require_effect({"merge", "fold"}, {**EXPORT, "fold": "none", "merge": "0"}, EXPORT_RULES)
