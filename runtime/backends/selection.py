@@ -262,13 +262,30 @@ def _require_gpu(backend: str) -> None:
         ) from error
 
 
+def _open_openvino(bundle: Bundle, backend: str, threads: int | None) -> Any:
+    try:
+        # openvino is optional and slow to import.
+        from .openvino_graph import OpenvinoGraph
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise
+        raise MissingExtraError("openvino", "openvino", f"the {backend} backend") from error
+    except ImportError as error:
+        raise MissingError(
+            f"backend {backend}: OpenVINO is installed but does not load: {error}. To mend it: "
+            "pip install --force-reinstall openvino."
+        ) from error
+    device, bf16 = OPENVINO[backend]
+    return OpenvinoGraph(bundle, threads=threads, device=device, bf16=bf16)
+
+
 def _open(bundle: Bundle, backend: str, threads: int | None, options: Mapping[str, bool]) -> Any:
+    if backend in OPENVINO:
+        return _open_openvino(bundle, backend, threads)
     if backend in TRT_LIBRARIES:
         from .tensorrt_graph import TrtGraph  # ctypes and engines: only for TensorRT
 
         return TrtGraph(bundle, library=TRT_LIBRARIES[backend], **options)
-    if backend in OPENVINO:
-        return _open_openvino(bundle, backend, threads)
     graph = onnxruntime_graph(backend)
     return graph(bundle, threads=threads, provider=_PROVIDERS[backend])
 
@@ -298,20 +315,3 @@ def onnxruntime_graph(backend: str) -> type[OrtGraph]:
             "pip uninstall -y onnxruntime onnxruntime-gpu."
         ) from error
     return OrtGraph
-
-
-def _open_openvino(bundle: Bundle, backend: str, threads: int | None) -> Any:
-    try:
-        # openvino is optional and slow to import.
-        from .openvino_graph import OpenvinoGraph
-    except ModuleNotFoundError as error:
-        if error.name != "openvino":
-            raise
-        raise MissingExtraError("openvino", "openvino", f"the {backend} backend") from error
-    except ImportError as error:
-        raise MissingError(
-            f"backend {backend}: OpenVINO is installed but does not load: {error}. To mend it: "
-            "pip install --force-reinstall openvino."
-        ) from error
-    device, bf16 = OPENVINO[backend]
-    return OpenvinoGraph(bundle, threads=threads, device=device, bf16=bf16)
