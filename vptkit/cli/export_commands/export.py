@@ -38,6 +38,7 @@ from vptkit.text_table import fields
 
 from .export_verdict import (
     bundle_verdict,
+    confidence_of,
     note_bank_precision,
     onnx_verdict,
     rejection_report,
@@ -245,7 +246,7 @@ def export(
     manifest = _exported(settings, made, common)
     document = _document(manifest, made, format)
     if layout == "baked":
-        document["confidence"] = _confidence(adapters[0])
+        document["confidence"] = confidence_of(adapters[0])
     if reject_from is not None:
         document["rejection"] = rejection_report(made)
     if format == "onnx":
@@ -359,15 +360,6 @@ def _require_token_pool(path: Path, last_block: str) -> None:
             f"--last-block {last_block} has no effect here: it goes with token pooling, and {path} "
             f"pools {pool!r}. Leave it away."
         )
-
-
-def _confidence(path: Path) -> dict[str, Any] | None:
-    """The temperature in the adapter's head, and what it was fitted on."""
-    from vptkit.formats.adapter import read_adapter
-
-    noted = read_adapter(path).train.get("confidence")
-    known = isinstance(noted, dict) and isinstance(noted.get("temperature"), float)
-    return noted if known else None
 
 
 def _document(manifest: dict[str, Any], output: Path, format: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bundle_verdict",
+    "confidence_of",
     "gate_text",
     "note_bank_precision",
     "onnx_verdict",
@@ -83,6 +84,15 @@ def _features_text(judged: Mapping[str, Any]) -> str:
     return (
         f"; features: cosine {found['cosine']:.5f} on average, {found['min_cosine']:.5f} at least"
     )
+
+
+def confidence_of(path: Path) -> dict[str, Any] | None:
+    """The temperature in an adapter's head, and what it was fitted on."""
+    from vptkit.formats.adapter import read_adapter
+
+    noted = read_adapter(path).train.get("confidence")
+    known = isinstance(noted, dict) and isinstance(noted.get("temperature"), float)
+    return noted if known else None
 
 
 def rejection_report(bundle: Path) -> dict[str, Any]:
