@@ -186,7 +186,9 @@ def installed(monkeypatch):
 def test_every_extra_is_looked_at(installed):
     found = installed()
     extras = set(importlib.metadata.metadata("vptkit").get_all("Provides-Extra"))
-    assert set(found) == {f"extra {e}" for e in extras - {"all", "test", "cpu", "trt-rtx"}}
+    assert set(found) == {
+        f"extra {e}" for e in extras - {"all", "test", "cpu", "openvino", "trt-rtx"}
+    }
     assert {check.state for check in found.values()} == {"missing"}
     assert found["extra tune"].found == "no torch, torchvision, timm; only for vptkit tune"
     assert found["extra tune"].fix == 'pip install "vptkit[tune]"'
