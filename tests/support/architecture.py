@@ -54,7 +54,7 @@ TABLE: dict[str, str] = {
     "tune.run": "tune tune.backbone tune.data tune.methods tune.phases tune.training tune.training_page backbones"
     " checkpoints formats images scores",
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
-    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run cluster formats",
+    "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run tune.training cluster formats",
     # export/
     "export.fold": "formats images",
     "export.graph": "export.fold formats",
