@@ -115,7 +115,10 @@ def pictures() -> None:
 @pytest.fixture(autouse=True)
 def _words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "vptkit.api.tuning" in sys.modules and "pictures" not in request.fixturenames:
-        monkeypatch.setattr("vptkit.tune.training_page.run_pictures.page_text", lambda _: "page")
+        from vptkit.tune.training_page import run_pictures
+
+        text = run_pictures.MARK.decode()  # else it would be somebody else's
+        monkeypatch.setattr(run_pictures, "page_text", lambda _: text)
 
 
 @pytest.fixture(scope="session")

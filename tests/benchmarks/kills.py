@@ -348,7 +348,7 @@ def _pixel(what: Any, path: Path, name: str = "", *words: str) -> None:
 
 def _play() -> None:
     """Pictures are one pixel; TensorRT answers at once, and writes its plan as the worker does."""
-    run_pictures.page_text = lambda _: "a page"
+    run_pictures.page_text = lambda _: run_pictures.MARK.decode()
     sweep_plot.plot_sweep = _pixel
     gpu = {"index": 0, "name": "Orin", "capability": "8.7", "memory_bytes": 8 << 30}
     gpu |= {"integrated": True, "sms": 8, "clock_mhz": 1020, "driver": "12.6"}

@@ -3,7 +3,7 @@
 - `checkpoint`: a training that can be killed, in one file.
 - `device`: where and in which precision.
 - `distributed`: several processes that train as one.
-- `event_log`: TensorBoard's logs of a run.
+- `event_log`: what TensorBoard shows.
 - `frozen_features`: of whole splits, computed once while nothing behind them changes.
 - `loop`: AdamW, warm-up and cosine, the epoch chosen on val.
 - `optimizer_step`: one step, however the batch is divided.

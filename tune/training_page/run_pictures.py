@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from .trained_run import TrainedRun
 
-__all__ = ["Pictures", "page_text", "require_drawing", "write_pictures"]
+__all__ = ["MARK", "Pictures", "page_text", "require_drawing", "write_pictures"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MARK = b'<meta name="description" content="a training of vptkit">'  # stands in the template
+MARK = b'<meta name="description" content="a training of vptkit">'  # stands in the template
 
 
 class Pictures(NamedTuple):
@@ -96,7 +96,7 @@ def _is_ours(page: Path) -> bool:
     if not page.is_file():
         return False
     with page.open("rb") as file:
-        return _MARK in file.read(1024)
+        return MARK in file.read(1024)
 
 
 def page_text(run: TrainedRun) -> str:
