@@ -108,8 +108,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Trust": "trust-engines",
     },
     "report": {
-        _COMMON: "output data split mistakes profile profiles backend batch force",
-        "What is measured": "seconds batches boards",
+        _COMMON: "output data split mistakes profile profiles layers backend batch force",
+        "What is measured": "seconds batches energy boards",
         "Data": "columns skip-broken decode allow-outside",
         "Banks of adapters": "adapter",
         "Hardware": "threads",
@@ -204,7 +204,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "report": (
         "report flowers.vptk",
-        "report flowers.vptk --data flowers/ -o flowers.html",
+        "report flowers.vptk --data flowers/ -o report.html",
         "report flowers.vptk int8.vptk --data flowers/ --profile -o both.html",
     ),
     "doctor": ("doctor", "doctor flowers.vptk", "doctor --json"),

@@ -35,7 +35,7 @@ def test_those_of_tune_are_the_configurations():
     assert ours == {key: values - {"model"} for key, values in table.items()}
 
 
-@pytest.mark.parametrize("command", ["check", "eval", "run", "serve", "profile"])
+@pytest.mark.parametrize("command", ["check", "eval", "run", "serve", "profile", "report"])
 def test_backends(command):
     assert set(CHOICES[f"{command} --backend"]) == {*BACKENDS, "auto"}
 
