@@ -37,21 +37,27 @@ const level = (sum) => { const found = sum >> POINT; return found < 0 ? 0 : foun
 
 // Passes over RGB or RGBA (`step` numbers a pixel) of `width` pixels a row, which make RGB.
 
+// One pixel: what a plan makes of pixels that lie `stride` numbers apart.
+function weigh(out, at, source, begin, stride, taps) {
+  let r = 1 << (POINT - 1), g = r, b = r, p = begin;
+  for (let i = 0; i < taps.length; i++, p += stride) {
+    const weight = taps[i];
+    r = (r + source[p] * weight) | 0;
+    g = (g + source[p + 1] * weight) | 0;
+    b = (b + source[p + 2] * weight) | 0;
+  }
+  out[at] = level(r);
+  out[at + 1] = level(g);
+  out[at + 2] = level(b);
+}
+
 function rows(source, width, step, plan, top, end) {
   const out = new Uint8Array((end - top) * plan.length * 3);
   let at = 0;
   for (let y = top; y < end; y++) {
     for (const { first, taps } of plan) {
-      let r = 1 << (POINT - 1), g = r, b = r, p = (y * width + first) * step;
-      for (let i = 0; i < taps.length; i++, p += step) {
-        const weight = taps[i];
-        r = (r + source[p] * weight) | 0;
-        g = (g + source[p + 1] * weight) | 0;
-        b = (b + source[p + 2] * weight) | 0;
-      }
-      out[at++] = level(r);
-      out[at++] = level(g);
-      out[at++] = level(b);
+      weigh(out, at, source, (y * width + first) * step, step, taps);
+      at += 3;
     }
   }
   return out;
@@ -62,16 +68,8 @@ function columns(source, width, step, plan, left, end) {
   let at = 0;
   for (const { first, taps } of plan) {
     for (let x = left; x < end; x++) {
-      let r = 1 << (POINT - 1), g = r, b = r, p = first * row + x * step;
-      for (let i = 0; i < taps.length; i++, p += row) {
-        const weight = taps[i];
-        r = (r + source[p] * weight) | 0;
-        g = (g + source[p + 1] * weight) | 0;
-        b = (b + source[p + 2] * weight) | 0;
-      }
-      out[at++] = level(r);
-      out[at++] = level(g);
-      out[at++] = level(b);
+      weigh(out, at, source, first * row + x * step, row, taps);
+      at += 3;
     }
   }
   return out;
