@@ -30,7 +30,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
 }
-_SECONDS = 60_000  # milliseconds that anything may take
+_SECONDS = 240_000  # milliseconds that anything may take
 
 
 @dataclass
