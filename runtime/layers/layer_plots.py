@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 __all__ = ["Slice", "flame_figure", "flame_slices", "places_figure", "plot_layers"]
 
 # White letters are read on each of them
-_COLOURS = {"attention": "#2a6f97", "mlp": "#a8431a", "norm1": "#1f7a4d", "norm2": "#7a4d8c"}
+_COLOURS = {
+    "attention": "#2a6f97",
+    "mlp": "#a8431a",
+    "norm1": "#1f7a4d",
+    "norm2": "#7a4d8c",
+    "merge": "#8a6a14",
+}
 _OUTSIDE, _WHOLE = "#5d6673", "#40474f"
 _BAR, _LEVEL = 0.27, 0.36  # inches: height of a bar, and of a level of the flame graph
 _LEVELS = 4  # model, block, part, operator
@@ -195,21 +201,21 @@ def _draw_bars(axes: Axes, profile: LayerProfile) -> None:
     axes.set_xlim(0, 1.45 * longest or 1.0)  # room for the words
     reached = ", share of the roof" if profile.roof else ""
     axes.set_xlabel(f"milliseconds, share of all{reached}", color=FAINT, fontsize=9)
-    _name_parts(axes)
+    _name_parts(axes, profile.parts)
     light_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
-def _name_parts(axes: Axes) -> None:
+def _name_parts(axes: Axes, parts: Sequence[str]) -> None:
     """A legend of the parts of a block."""
-    for name in ("attention", "mlp", "norm1", "norm2"):
+    for name in parts:
         axes.bar(0, 0, color=_COLOURS[name], label=name)
     axes.bar(0, 0, color=_OUTSIDE, label="the rest")
     axes.legend(
         frameon=False,
         fontsize=_SIZE,
         labelcolor=INK,
-        ncols=5,
+        ncols=len(parts) + 1,
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
         columnspacing=1.0,

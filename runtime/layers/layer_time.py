@@ -167,6 +167,12 @@ class LayerProfile:
         names = sorted(found, key=order_of)
         return tuple(PlaceTime(place=name, layers=tuple(found[name])) for name in names)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of a block, as tables have columns for them; "merge" where tokens are merged."""
+        merges = any(place.place.endswith(".merge") for place in self.places)
+        return ("attention", "mlp", "norm1", "norm2", *(("merge",) if merges else ()))
+
     @cached_property
     def layers_ms(self) -> float:
         """Sum of the layers' medians."""

@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 _SLOWEST = 8
-_COLUMNS = ("attention", "mlp", "norm1", "norm2")
 _MUTE = "-"
 
 
@@ -83,7 +82,7 @@ def place_cells(profile: LayerProfile) -> Cells:
     """A row for each block, its parts side by side, and for what is outside of them."""
     groups = itertools.groupby(profile.places, key=lambda place: block_of(place.place))
     rows = [_block(profile, name, list(places)) for name, places in groups]
-    return ["part", *_COLUMNS, "ms in all", "share", "of roof"], rows
+    return ["part", *profile.parts, "ms in all", "share", "of roof"], rows
 
 
 def layer_cells(profile: LayerProfile) -> Cells:
@@ -143,7 +142,7 @@ def _block(profile: LayerProfile, name: str, places: list[PlaceTime]) -> list[st
     whole = PlaceTime(place=name, layers=tuple(x for part in places for x in part.layers))
     return [
         name,
-        *(_ms(parts[part].ms) if part in parts else "" for part in _COLUMNS),
+        *(_ms(parts[part].ms) if part in parts else "" for part in profile.parts),
         *_whole(profile, whole),
     ]
 

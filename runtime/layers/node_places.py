@@ -44,7 +44,7 @@ _OUTSIDE = (
 )
 _FIRST = ("preprocessing", "adapter", "patch_embed", "tokens")
 _LAST = ("head", SEVERAL, OTHER)
-WITHIN = ("norm1", "attention", "norm2", "mlp")  # of a block, as it computes them
+WITHIN = ("norm1", "attention", "merge", "norm2", "mlp")  # of a block, as it computes them
 
 
 def place_of(node: str) -> str | None:
@@ -52,7 +52,8 @@ def place_of(node: str) -> str | None:
 
     Returns:
         "preprocessing", "adapter" (rows looked up in a bank), "patch_embed", "tokens",
-        "blocks.N.PART" with norm1, attention, norm2 or mlp (each with the residual sum behind it),
+        "blocks.N.PART" with norm1, attention, norm2 or mlp (each with the residual sum behind it) or
+        merge (of tokens),
         "blocks.N", or "head" (last norm, pooling, head).
     """
     name = node.lstrip("/")

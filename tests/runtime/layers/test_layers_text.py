@@ -38,6 +38,13 @@ def test_blocks_are_lines_and_parts_are_columns():
     assert lines[-1] == "the roof: 1 GFLOP/s and 1 GB/s, said"
 
 
+def test_merging_has_a_column_where_there_is_any():
+    layers = [layer("q", "blocks.0.attention", 2), layer("m", "blocks.0.merge", 1)]
+    header, row = layers_text(profile(*layers)).splitlines()[1:3]
+    assert header.split()[:6] == ["part", "attention", "mlp", "norm1", "norm2", "merge"]
+    assert row.split()[:4] == ["blocks.0", "2.000", "1.000", "3.000"]
+
+
 def test_without_times_the_types_are_told():
     own = profile(layer("q", "head"), roof=None, runs=0, note="no GPU")
     lines = layers_text(own).splitlines()

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from vptkit.runtime.layers.node_places import OTHER, SEVERAL, order_of, place_of, place_of_nodes
+from vptkit.runtime.layers.node_places import (
+    OTHER,
+    SEVERAL,
+    is_place,
+    order_of,
+    place_of,
+    place_of_nodes,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +63,15 @@ def test_several_nodes_have_a_part_in_common(nodes, place):
 
 def test_places_stand_in_the_order_of_the_model():
     places = ["preprocessing", "adapter", "patch_embed", "tokens", "blocks.2.norm1"]
-    places += ["blocks.2.attention", "blocks.2.norm2", "blocks.2.mlp", "blocks.2", "blocks.10.mlp"]
+    places += [
+        "blocks.2.attention",
+        "blocks.2.merge",
+        "blocks.2.norm2",
+        "blocks.2.mlp",
+        "blocks.2",
+        "blocks.10.mlp",
+    ]
     places += ["head", SEVERAL, OTHER]
     backwards = places[::-1]
     assert sorted(backwards, key=order_of) == places
+    assert all(map(is_place, places))
