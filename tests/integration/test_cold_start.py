@@ -33,8 +33,9 @@ def loaded(*line: object) -> set[str]:
 
 
 def strangers(names: set[str]) -> set[str]:
-    """Packages of others; `site` loads some of a leading underscore."""
+    """Packages of others; `site` loads some of a leading underscore, and Debian's one of its own."""
     first = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    first -= {"sitecustomize", "usercustomize"}
     return {name for name in first if not name.startswith("_")}
 
 

@@ -17,8 +17,12 @@ __all__ = ["bundle_facts"]
 _ADAPTERS, _FILES = 100, 100  # lines of each, at most
 
 
-def bundle_facts(path: Path) -> dict[str, Any]:
+def bundle_facts(path: Path, name: str) -> dict[str, Any]:
     """All that a page says of a bundle without running it; its digests are verified.
+
+    Args:
+        path: its folder.
+        name: what the page calls it.
 
     Returns:
         "name"; "path"; "lines", heading → text; "work", bars of multiply-accumulates; "folds" of
@@ -39,7 +43,7 @@ def bundle_facts(path: Path) -> dict[str, Any]:
     train, engines = made_of(path)
     lines = bundle_lines(document, train, engines)
     return {
-        "name": bundle.name,
+        "name": name,
         "path": str(path),
         "lines": {**{k: v for k, v in lines.items() if v}, **_stored(bundle)},
         "work": _work(bundle.manifest["macs"]),

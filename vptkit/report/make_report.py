@@ -17,7 +17,7 @@ from vptkit.progress import no_phases
 from .board_predictions import chosen_boards, predictions
 from .bundle_facts import bundle_facts
 from .measured_layers import layer_facts, measured_layers
-from .measured_speed import given_profiles, measured_profile, require_names, speed_facts
+from .measured_speed import given_profiles, measured_profile, speed_facts
 from .page import filled, require_jinja
 from .quality_facts import noted_scores, quality_facts
 from .report_settings import ReportSettings
@@ -110,14 +110,15 @@ def make_report(
         MissingExtraError: Jinja or matplotlib is not installed.
         OutputError: the file cannot be written.
     """
+    from vptkit.runtime.layers.profile_layers import names_of
+
     if not bundles:
         raise VptkitError("BUNDLE is missing: name one or more to report on")
     settings = settings or ReportSettings()
-    facts = [bundle_facts(path) for path in bundles]  # all, before anything is run
+    named = names_of(bundles)
+    facts = [bundle_facts(path, name) for name, path in named.items()]  # before anything is run
     profiles, layers = given_profiles(settings.profiles)
     boards = chosen_boards(settings.boards)
-    if settings.measure:
-        require_names([one["name"] for one in facts])
     judged = [
         {"facts": one, **_judged(path, one, settings, phases)}
         for path, one in zip(bundles, facts, strict=True)

@@ -22,7 +22,6 @@ __all__ = [
     "Profile",
     "given_profiles",
     "measured_profile",
-    "require_names",
     "rows_of",
     "speed_facts",
 ]
@@ -145,19 +144,6 @@ def rows_of(profiles: Sequence[Profile], graph: str) -> list[dict[str, Any]]:
         for row in profile.document["rows"]
         if row.get("graph_sha256") == graph and row["kind"] == "adapter"
     ]
-
-
-def require_names(names: Sequence[str]) -> None:
-    """Bundles that are measured side by side are told apart by their names.
-
-    Raises:
-        VptkitError: two have one name.
-    """
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise VptkitError(
-            f"two bundles have the name {twice[0]!r}: --profile cannot tell them apart"
-        )
 
 
 def _medians_words(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -10,8 +10,8 @@ from vptkit.report.bundle_facts import bundle_facts
 
 def test_facts_of_a_bundle(make_bundle):
     path = make_bundle(macs={"backbone": 100, "unfolded": 200, "graph": 50})
-    facts = bundle_facts(path)
-    assert facts["name"] == "tiny"
+    facts = bundle_facts(path, "mine")
+    assert facts["name"] == "mine"
     assert facts["lines"]["classes"] == "3: red, green, blue"
     assert facts["lines"]["backbone"].startswith("paper_vit, images 24 x 16")
     assert [(bar["name"], bar["text"], bar["share"]) for bar in facts["work"]] == [
@@ -29,9 +29,9 @@ def test_a_bundle_that_was_changed(make_bundle):
     with (path / "model.onnx").open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(BundleError, match=r"model\.onnx"):
-        bundle_facts(path)
+        bundle_facts(path, "")
 
 
 def test_no_bundle(tmp_path):
     with pytest.raises(VptkitError, match=r"nothing\.vptk"):
-        bundle_facts(tmp_path / "nothing.vptk")
+        bundle_facts(tmp_path / "nothing.vptk", "")

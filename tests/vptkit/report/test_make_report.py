@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ def test_a_page_about_one_bundle(make_bundle, tmp_path):
     assert "3: red, green, blue" in page.text
     assert "SHA-256" in page.text
     assert "default-src 'none'" in (tmp_path / "r.html").read_text()
+
+
+def test_bundles_are_called_as_their_folders_are(make_bundle, tmp_path):
+    """One adapter that was exported in two ways has one name; its bundles do not."""
+    made = make_bundle()
+    paths = [tmp_path / "plain.vptk", tmp_path / "merged.vptk", tmp_path / "other/merged.vptk"]
+    for path in paths:
+        shutil.copytree(made, path)
+    document = make_report(paths, tmp_path / "r.html")
+    assert document["title"] == "plain, merged, other/merged"
+    assert "other/merged" in read_page(tmp_path / "r.html").text
 
 
 def test_a_strangers_words_are_only_words(make_bundle, tmp_path):
@@ -108,7 +120,7 @@ def test_a_page_that_judges_stays_small(make_bundle, colour_folders, tmp_path):
 def test_a_page_of_one_and_of_several(make_bundle, tmp_path):
     one, two = make_bundle(), make_bundle("other")
     document = vptkit.report(str(one), str(tmp_path / "r.html"), boards="l4")
-    assert [b["facts"]["name"] for b in document["bundles"]] == ["tiny"]
+    assert [b["facts"]["name"] for b in document["bundles"]] == [one.name]
     assert [row[0] for row in document["boards"]["rows"]] in ([], ["l4"])
     with pytest.raises(OutputError, match="exists already"):
         vptkit.report(one, tmp_path / "r.html")

@@ -11,13 +11,11 @@ pytest.importorskip("matplotlib")
 from tests.runtime.layers.test_layer_time import layer
 from tests.runtime.layers.test_layer_time import profile as layers_of
 from tests.runtime.profile.test_profile_file import DOCUMENT, MACHINE, ROW
-from vptkit.errors import VptkitError
 from vptkit.progress import SILENT
 from vptkit.report.measured_speed import (
     Profile,
     given_profiles,
     measured_profile,
-    require_names,
     rows_of,
     speed_facts,
 )
@@ -67,12 +65,6 @@ def test_rows_are_found_by_their_graph():
     (found,) = rows_of([Profile("p", document)], "ab")
     assert found is rows[1]
     assert rows_of([Profile("p", document)], "cd") == []
-
-
-def test_two_of_one_name_are_refused():
-    require_names(["a", "b"])
-    with pytest.raises(VptkitError, match="'a'"):
-        require_names(["a", "b", "a"])
 
 
 @pytest.mark.slow
