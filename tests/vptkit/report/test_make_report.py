@@ -120,7 +120,7 @@ def test_a_page_that_judges_stays_small(make_bundle, colour_folders, tmp_path):
 def test_a_page_of_one_and_of_several(make_bundle, tmp_path):
     one, two = make_bundle(), make_bundle("other")
     document = vptkit.report(str(one), str(tmp_path / "r.html"), boards="l4")
-    assert [b["facts"]["name"] for b in document["bundles"]] == [one.name]
+    assert [b["facts"]["name"] for b in document["bundles"]] == [one.stem]
     assert [row[0] for row in document["boards"]["rows"]] in ([], ["l4"])
     with pytest.raises(OutputError, match="exists already"):
         vptkit.report(one, tmp_path / "r.html")
