@@ -21,7 +21,7 @@ def test_the_command(vptkit, make_bundle, tmp_path):
     assert vptkit("report", bundle, "-o", output, "--force")[0] == 0
     assert_error(vptkit("report", bundle, "-o", tmp_path / "a.pdf"), 2, "written as .html")
     code, out, _ = vptkit("report", bundle, "-o", output, "--force", "--json")
-    assert json.loads(out)["bundles"][0]["facts"]["name"] == "tiny"
+    assert json.loads(out)["bundles"][0]["facts"]["name"] == "tiny-0"
 
 
 def test_layers_now_and_of_a_file(vptkit, make_bundle, tmp_path):
