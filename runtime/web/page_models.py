@@ -19,28 +19,31 @@ if TYPE_CHECKING:
 
     from vptkit.formats.bundle import Bundle
 
-__all__ = ["MODELS", "WEB_PRECISIONS", "page_model", "require_models", "require_web"]
+__all__ = ["MODELS", "WEB_PRECISIONS", "model_names", "page_model", "require_web"]
 
 MODELS = "models"  # the folder of the graphs
 WEB_PRECISIONS = ("fp32", "fp16", "int8")
 _MOST = (1 << 31) - 1  # bytes of a file that a browser holds as one array
 
 
-def require_models(bundles: Sequence[Bundle]) -> None:
-    """Refuse what the page cannot run, or could not tell apart.
+def model_names(bundles: Sequence[Bundle]) -> list[str]:
+    """What the page calls each bundle: its own name; where two have one, as of one adapter, its folder's.
 
     Raises:
-        VptkitError: two have one name.
-        TargetError: see `require_web`.
+        VptkitError: two are called the same then, too.
     """
-    names = [bundle.name for bundle in bundles]
-    for bundle in bundles:
-        require_web(bundle)
-        if names.count(bundle.name) > 1:
+    own = [bundle.name for bundle in bundles]
+    folders = [bundle.path.absolute().name.removesuffix(".vptk") for bundle in bundles]
+    names = [
+        name if own.count(name) == 1 else folder for name, folder in zip(own, folders, strict=True)
+    ]
+    for bundle, name in zip(bundles, names, strict=True):
+        if names.count(name) > 1:
             raise VptkitError(
-                f"{shown(bundle.path)}: another of these bundles has the name {shown(bundle.name)}, too. "
-                "Export one of them under another."
+                f"{shown(bundle.path)}: another of these bundles has the name {shown(name)}, too. "
+                "Rename one of the folders."
             )
+    return names
 
 
 def require_web(bundle: Bundle) -> None:
@@ -91,11 +94,12 @@ def _size(bundle: Bundle) -> str:
     return ""
 
 
-def page_model(bundle: Bundle, number: int, root: Path) -> dict[str, Any]:
+def page_model(bundle: Bundle, name: str, number: int, root: Path) -> dict[str, Any]:
     """Write a bundle's graph and tables below a folder, and say what the page needs to know.
 
     Args:
-        bundle: of `require_models`.
+        bundle: that `require_web` lets through.
+        name: of `model_names`.
         number: which one it is.
         root: of the page.
 
@@ -108,7 +112,7 @@ def page_model(bundle: Bundle, number: int, root: Path) -> dict[str, Any]:
     graph = f"{folder}/{MODEL}"
     (root / graph).write_bytes(bundle.read(MODEL))
     return {
-        "name": bundle.name,
+        "name": name,
         "folder": folder,
         "bundle": {"manifest_sha256": bundle.digest, "versions": bundle.manifest["versions"]},
         "backbone": bundle.manifest["backbone"]["name"],

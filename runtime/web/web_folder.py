@@ -25,7 +25,7 @@ from vptkit.shown_text import shown
 
 from .onnxruntime_web import PACKAGE, find_library, library_files, web_name
 from .page_files import GRAPH_PAGE, page_file
-from .page_models import page_model, require_models
+from .page_models import model_names, page_model, require_web
 from .web_manifest import WEB_FORMAT, read_web_manifest
 
 if TYPE_CHECKING:
@@ -78,14 +78,17 @@ def write_web(
     paths = [Path(bundle) for bundle in bundles]
     if not paths:
         raise VptkitError("no bundle was given, expected at least one")
-    require_models([open_bundle(path, verify=False) for path in paths])
+    opened = [open_bundle(path, verify=False) for path in paths]
+    for bundle in opened:
+        require_web(bundle)
+    names = model_names(opened)
     library = find_library(None if onnxruntime_web is None else Path(onnxruntime_web), phase)
     with atomic_folder(output, force=force) as folder:
         for name in GRAPH_PAGE:
             (folder / name).write_bytes(page_file(name, GRAPH_PAGE))
         (folder / "_headers").write_text(_HEADERS, encoding="ascii")
         _write_library(folder / PACKAGE, library)
-        models = [_model(path, number, folder) for number, path in enumerate(paths)]
+        models = [_model(path, names[i], i, folder) for i, path in enumerate(paths)]
         return _write_manifest(folder, models, library)
 
 
@@ -129,13 +132,13 @@ def _write_library(place: Path, library: Library) -> None:
     (place / _LICENSE).write_bytes(page_file(_LICENSE, {_LICENSE: f"{PACKAGE}.{_LICENSE}"}))
 
 
-def _model(path: Path, number: int, folder: Path) -> dict[str, Any]:
+def _model(path: Path, name: str, number: int, folder: Path) -> dict[str, Any]:
     """One bundle, read as a whole; what an earlier attempt wrote is replaced."""
 
     def read() -> dict[str, Any]:
         bundle: Bundle = open_bundle(path)
-        require_models([bundle])
-        return page_model(bundle, number, folder)
+        require_web(bundle)
+        return page_model(bundle, name, number, folder)
 
     return read_steadily(path, read, _ATTEMPTS)
 
