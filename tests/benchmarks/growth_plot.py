@@ -28,7 +28,7 @@ __all__ = ["plot"]
 
 _CURVES = {
     "prompts": "deep prompts",
-    "adapters": "adapters in a bank, mixed in a batch",
+    "adapters": "adapters in a bank",
     "tokens": "image tokens",
     "batch": "images a call",
 }
@@ -59,7 +59,7 @@ def plot(circumstances: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pa
 
 def _draw(panel: Any, rows: Sequence[Mapping[str, Any]], curve: str, unit: str) -> None:
     xs = sorted({row["x"] for row in rows})
-    if curve in _PROPORTIONAL:
+    if curve in _PROPORTIONAL and unit.endswith("ms"):
         panel.plot(xs, np.divide(xs, xs[0]), color=GREY, linewidth=1, label="in proportion")
     highest = 0.0
     for graph in dict.fromkeys(row["graph"] for row in rows):
@@ -72,6 +72,7 @@ def _draw(panel: Any, rows: Sequence[Mapping[str, Any]], curve: str, unit: str) 
     panel.set_ylim(0, max(2.0, 1.12 * highest))
     panel.set_xlim(0, 1.06 * xs[-1])
     panel.set_xticks(_ticks(xs))
+    panel.locator_params(axis="y", nbins=5)
     light_axes(panel)
     panel.tick_params(labelsize=8)
     panel.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
