@@ -54,7 +54,7 @@ def plot(circumstances: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pa
     for panel, label in zip(panels[-1], _CURVES.values(), strict=True):
         panel.set_xlabel(label, color=INK, fontsize=9)
     figure.suptitle(_title(circumstances), x=0.01, ha="left", fontsize=9, color=FAINT)
-    write_figure(figure, path, dpi=130)
+    write_figure(figure, path, dpi=112)
 
 
 def _draw(panel: Any, rows: Sequence[Mapping[str, Any]], curve: str, unit: str) -> None:
