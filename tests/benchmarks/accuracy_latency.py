@@ -34,7 +34,7 @@ PRECISIONS = ("fp32", "int8")
 def bundles(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """Name of each variant and its bundle, made unless it is there; plain fp32 is the first."""
     data, weights = args.shared / "data" / args.data, args.shared / WEIGHTS
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         for r in (0, *args.merges):
             adapter = args.runs / f"{args.data}-r{r}.safetensors"
             if not adapter.exists():
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--data", default="flowers5")
     parser.add_argument("--merges", type=int, nargs="*", default=[8, 12])
+    parser.add_argument("--precisions", nargs="*", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
