@@ -39,10 +39,10 @@ from .bank_arguments import bank_parser
 BATCH = 8
 
 
-def adapters(args: Any, folder: Path) -> tuple[list[Path], Path]:
+def adapters(args: Any, folder: Path, **of_model: Any) -> tuple[list[Path], Path]:
     """One adapter file more than the bank shall hold, and the backbone's weights."""
     rng = np.random.default_rng(0)
-    spec = spec_from_model(timm.create_model(args.model, num_classes=0).eval())
+    spec = spec_from_model(timm.create_model(args.model, num_classes=0, **of_model).eval())
     weights = random_weights(spec)
     write_tensors(folder / "weights.safetensors", weights)
     paths = []

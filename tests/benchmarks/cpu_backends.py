@@ -28,12 +28,22 @@ __all__ = ["interleaved", "quartiles"]
 WARM_UP = 2
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Name → seconds of each run: float64 [rounds, 2], by the wall and of the processor."""
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, *, untimed: int = 0
+) -> dict[str, np.ndarray]:
+    """Name → seconds of each run: float64 [rounds, 2], by the wall and of the processor.
+
+    Args:
+        calls: what is timed.
+        rounds: so many runs of each.
+        untimed: further runs before each of them, so that caches and pages are its own again.
+    """
     rng = np.random.default_rng(0)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for number in range(-WARM_UP, rounds):
         for name in rng.permutation(list(calls)):
+            for _ in range(untimed):
+                calls[name]()
             wall, processor = time.perf_counter(), time.process_time()
             calls[name]()
             taken = time.perf_counter() - wall, time.process_time() - processor
