@@ -43,7 +43,16 @@ _STAY = {
         *("arrow_files", "checkpoints", "cli", "cluster", "demo", "pages", "report"),
     ),
     "vptkit/runtime": (
-        *("bulk", "frame_answers", "http_server", "inputs", "layers", "loadgen", "ray_data"),
+        *(
+            "bulk",
+            "doctor",
+            "frame_answers",
+            "http_server",
+            "inputs",
+            "layers",
+            "loadgen",
+            "ray_data",
+        ),
         *("serving", "stores", "streams", "triton", "web"),
     ),
 }

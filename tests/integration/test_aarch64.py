@@ -63,7 +63,8 @@ names = [".".join(("vptkit", *path.relative_to(home).with_suffix("").parts))
          for room in ("runtime", "devices")
          for path in sorted((home / room).rglob("*.py"))
          if path.stem != "__init__"
-         and path.parent.name not in ("http_server", "serving", "ray_data")]  # extras serve, ray
+         and path.parent.name not in ("http_server", "serving", "ray_data")  # extras serve, ray
+         and path.stem != "openvino_graph"]  # extra openvino
 for name in names:
     importlib.import_module(name)
 from vptkit.devices.drivers.cuda import probe

