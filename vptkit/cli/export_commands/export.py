@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.option_effect import given_options, require_effect
+from vptkit.cli.shared.option_effect import given_options, given_words, require_effect
 from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
@@ -65,6 +65,7 @@ _SHOWN = (
     "outputs",
     "parity",
 )
+_OF_ONNX = ("output", "format", "force", "verbose", "as_json")  # and not of a bundle
 _CHOICES = {
     "format": ("bundle", "onnx"),
     "layout": ("baked", "bank"),
@@ -250,7 +251,8 @@ def export(
     if reject_from is not None:
         document["rejection"] = rejection_report(made)
     if format == "onnx":
-        again = ("export", adapters[0], *(("--weights", weights) if weights else ()))
+        again = ["export", adapters[0], *given_words(context, without=_OF_ONNX)]
+        again += ["--output", gives] if gives != "logits" else []
         text = onnx_verdict(document, manifest, made, again, verified=verify)
     else:
         text = bundle_verdict(document, manifest, made, verified=verify)

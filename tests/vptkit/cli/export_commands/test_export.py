@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import struct
 import sys
@@ -129,6 +130,23 @@ def test_export_of_the_bare_graph(export, vptkit, inputs, tmp_path):
     code, out, _ = export("-o", tmp_path / "g.onnx", "--format", "onnx", "--force")
     assert code == 0
     assert "vptkit.preprocess" in out
+
+
+def test_behind_the_bare_graph_the_next_command_has_the_options_that_were_given(
+    export, vptkit, inputs, tmp_path
+):
+    """What it says is typed, and makes a bundle of the same kind."""
+    given = ("--fold", "none", "--batch", "2", "--no-verify", "-o", "both")
+    code, out, _ = export("-o", tmp_path / "g.onnx", "--format", "onnx", *given)
+    assert code == 0
+    words = shlex.split(out.splitlines()[-1])
+    assert words[:3] == ["next:", "vptkit", "export"]
+    assert "--no-verify" in words
+    assert "onnx" not in words
+    assert vptkit(*words[2:])[0] == 0
+    bundle = open_bundle(tmp_path / "g.vptk")
+    assert bundle.batch == 2
+    assert len(bundle.outputs) == 2
 
 
 @pytest.mark.parametrize(
