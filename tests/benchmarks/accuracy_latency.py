@@ -81,6 +81,11 @@ MODELS = (
 )
 
 
+def asked(args: argparse.Namespace) -> list[Model]:
+    """The networks that are measured."""
+    return [model for model in MODELS if model.title in args.models]
+
+
 def bundle_of(args: argparse.Namespace, model: Model, data: str, variant: str) -> Path:
     """A bundle of one variant, tuned and exported unless it is there."""
     precision, tokens = VARIANTS[variant]
@@ -179,7 +184,7 @@ def judged(args: argparse.Namespace, model: Model, data: str, variant: str) -> d
     answer = json.loads(kept.read_text(encoding="utf-8"))
     if answer["bundle"] != digest:
         raise SystemExit(f"{kept}: test was asked of another bundle; {bundle} is not it")
-    row = {key: answer[key] for key in ("count", "right", "wrong")}
+    row = {"count": answer["count"], "right": answer["right"]}
     return row | {"data": data, "gate": None if gate is None else of_gate(gate, variant)}
 
 
@@ -193,7 +198,7 @@ def of_gate(gate: Mapping[str, Any], variant: str) -> dict[str, Any]:
 
 def measured(args: argparse.Namespace, data: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Milliseconds of every bundle, interleaved, and their ratio to the plain one of the same model."""
-    cells = list(itertools.product(MODELS, VARIANTS))
+    cells = list(itertools.product(asked(args), VARIANTS))
     sessions = {
         (model.title, variant): vptkit.open_session(
             bundle_of(args, model, data, variant), "cpu", threads=args.threads
@@ -236,7 +241,8 @@ def report(rows: list[dict[str, Any]], sets: list[str]) -> None:
         low, middle, high = row["processor_ratio"]
         cells = [row["model"], row["variant"], f"{row['macs_ratio']:.3f}"]
         cells += [f"{row['processor_ms'][1]:.1f}", f"{middle:.3f} [{low:.3f}, {high:.3f}]"]
-        cells += [f"{one['right']} of {one['count']}" for one in row["sets"]] or ["not known"] * 2
+        known = [f"{one['right']} of {one['count']}" for one in row["sets"]]
+        cells += known or ["not known"] * len(sets)
         gates = [one["gate"] for one in row["sets"] if one["gate"]]
         said = [
             f"{100 * one['agreement']:.0f} %{'' if one['holds'] else ' (fails)'}" for one in gates
@@ -250,6 +256,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of adapters and bundles, used again")
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=["flowers5", "caltech20"])
+    titles = [model.title for model in MODELS]
+    parser.add_argument("--models", nargs="+", default=titles, choices=titles)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--rows", type=Path, help="where measured rows go, a JSON line each")
@@ -261,7 +269,7 @@ def main() -> None:
         about, *rows = map(json.loads, args.rows.read_text(encoding="utf-8").splitlines())
     else:
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for data, model, variant in itertools.product(args.data, MODELS, VARIANTS):
+        for data, model, variant in itertools.product(args.data, asked(args), VARIANTS):
             if model.weights is not None:
                 row = judged(args, model, data, variant)
                 found.setdefault((model.title, variant), []).append(row)

@@ -44,7 +44,8 @@ def plot(circumstances: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pa
     _axes(panel, below, rows)
     for variant, marker in _MARKERS.items():
         panel.plot([], [], marker, color=FAINT, label=variant, markersize=6)
-    panel.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right", ncols=2)
+    look = {"frameon": False, "fontsize": 9, "labelcolor": INK, "columnspacing": 1.2}
+    panel.legend(loc="lower left", bbox_to_anchor=(-0.03, 1), ncols=4, handletextpad=0.2, **look)
     figure.suptitle(_title(circumstances, rows), x=0.01, ha="left", fontsize=8, color=FAINT)
     write_figure(figure, path, dpi=200)
 
@@ -61,11 +62,14 @@ def _draw(panel: Any, rows: Sequence[Mapping[str, Any]], colour: str, *, known: 
         spread = [[middle - low], [high - middle]]
         look = {"marker": _MARKERS[row["variant"]], "color": colour, "markersize": 7}
         panel.errorbar([x], [middle], yerr=spread, elinewidth=0.8, alpha=0.9, **look)
-    where = int(np.argmax(xs))
-    place = {"textcoords": "offset points", "xytext": (0, 11), "ha": "center"}
-    panel.annotate(
-        rows[0]["model"], (xs[where], middles[where]), color=colour, fontsize=10, **place
-    )
+    name = {"color": colour, "fontsize": 10}
+    if known:
+        last = int(np.argmax(xs))
+        place = {"textcoords": "offset points", "xytext": (8, -4)}
+        panel.annotate(rows[0]["model"], (xs[last], middles[last]), **place, **name)
+    else:
+        words = f"{rows[0]['model']}: time alone, no pretrained weights"
+        panel.text(0.02, 0.74, words, transform=panel.transAxes, **name)
 
 
 def _accuracy(row: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -79,7 +83,7 @@ def _accuracy(row: Mapping[str, Any]) -> tuple[float, float, float]:
 def _axes(panel: Any, below: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     times = [row["processor_ms"][1] for row in rows]
     panel.set_xscale("log")
-    panel.set_xlim(0.75 * min(times), 1.6 * max(times))
+    panel.set_xlim(0.75 * min(times), 1.7 * max(times))
     shown = [tick for tick in _TICKS if panel.get_xlim()[0] < tick < panel.get_xlim()[1]]
     below.set_xticks(shown, [str(tick) for tick in shown])
     below.minorticks_off()
@@ -89,7 +93,6 @@ def _axes(panel: Any, below: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         light_axes(one)
         one.tick_params(labelsize=9)
     below.set_xlabel("processor time an image, ms", color=INK, fontsize=10)
-    below.set_ylabel("no\nweights", color=FAINT, fontsize=8)
     panel.set_ylabel("test accuracy, %", color=INK, fontsize=10)
 
 
