@@ -73,66 +73,76 @@ def image_rates(
     Returns:
         `run`, `graph`, `read_decode_resize`, and `bound`, what the last two allow.
     """
-    count = max(len(work.images), (several.runs + 1) * work.batch)
-    portions = -(-count // work.batch)
-    calls = {
-        "run": lambda: _whole(work, several, count),
-        "graph": _graph(work, several, portions),
-        "read_decode_resize": lambda: _drained(decoded(iter(_files(work, count)), work.preprocess)),
+    calls: dict[str, Callable[[int], int]] = {
+        "run": lambda count: _whole(work, several, count),
+        "graph": _graph(work, several),
+        "read_decode_resize": lambda count: _drained(
+            decoded(iter(_files(work, count)), work.preprocess)
+        ),
     }
-    done = {"run": count, "graph": portions * work.batch, "read_decode_resize": count}
-    taken = _in_turns(calls, seconds, seed, progress)
-    rates = {name: done[name] / spent for name, spent in taken.items()}
+    least = (several.runs + 1) * work.batch
+    first = {name: _rate(call, least) for name, call in calls.items()}  # warms up, too
+    fits = int(first["run"] * seconds / (len(calls) * _TURNS))
+    count = max(least, min(fits, len(work.images)))
+    rates = _in_turns(calls, count, seconds, seed, progress)
     graph, files = rates["graph"], rates["read_decode_resize"]
     shared = on_processor(work.session.backend)
     return rates | {"bound": 1 / (1 / graph + 1 / files) if shared else min(graph, files)}
+
+
+def _rate(call: Callable[[int], int], count: int) -> float:
+    """Images a second of a call that says how many it did."""
+    begun = time.perf_counter()
+    return call(count) / (time.perf_counter() - begun)
 
 
 def _files(work: ImageWork, count: int) -> list[ImageFile]:
     return list(itertools.islice(itertools.cycle(work.images), count))
 
 
-def _drained(results: Iterable[object]) -> None:
-    for _ in results:
-        pass
+def _drained(results: Iterable[object]) -> int:
+    """How many there are."""
+    return sum(1 for _ in results)
 
 
-def _whole(work: ImageWork, several: RunThreads, count: int) -> None:
+def _whole(work: ImageWork, several: RunThreads, count: int) -> int:
     found = FoundImages(_files(work, count))
     how: dict[str, Any] = {"adapter": work.adapter, "decode": work.preprocess.decode}
-    _drained(predict(work.session, found, batch=work.batch, runs=several.runs, **how))
+    return _drained(predict(work.session, found, batch=work.batch, runs=several.runs, **how))
 
 
-def _graph(work: ImageWork, several: RunThreads, portions: int) -> Callable[[], None]:
-    """So many runs of one batch, `several.runs` at once."""
+def _graph(work: ImageWork, several: RunThreads) -> Callable[[int], int]:
+    """Runs of one batch, `several.runs` at once."""
     first = [pixels for _, pixels in decoded(iter(_files(work, work.batch)), work.preprocess)]
     ready = np.stack(first)  # type: ignore[arg-type]
 
-    def call() -> None:
+    def call(count: int) -> int:
         answers = in_order(
             lambda batch: work.session.answers(batch, work.adapter),
-            itertools.repeat(ready, portions),
+            itertools.repeat(ready, -(-count // work.batch)),
             threads=several.runs,
             ahead=several.runs,
             name="vptkit-run",
         )
-        _drained(answers)
+        return work.batch * _drained(answers)
 
     return call
 
 
 def _in_turns(
-    calls: Mapping[str, Callable[[], None]], seconds: float, seed: int, progress: Progress
+    calls: Mapping[str, Callable[[int], int]],
+    count: int,
+    seconds: float,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, float]:
-    """Name → median seconds of a call; the first turn is not counted."""
+    """Name → median images a second of a call for so many images."""
     random = np.random.default_rng(seed)
-    spent: dict[str, list[float]] = {name: [] for name in calls}
+    rates: dict[str, list[float]] = {name: [] for name in calls}
     end, turn = time.perf_counter() + seconds, 0
-    while turn <= _TURNS or time.perf_counter() < end:
+    while turn < _TURNS or time.perf_counter() < end:
         for name in random.permutation(list(calls)):
-            begun = time.perf_counter()
-            calls[name]()
-            spent[name].append(time.perf_counter() - begun)
+            rates[name].append(_rate(calls[name], count))
             progress.update()
         turn += 1
-    return {name: float(np.median(values[1:])) for name, values in spent.items()}
+    return {name: float(np.median(values)) for name, values in rates.items()}
