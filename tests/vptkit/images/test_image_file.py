@@ -25,6 +25,7 @@ from vptkit.images.image_file import (
     digest_of_image,
     image_files,
     open_image,
+    rgb_of,
 )
 
 if TYPE_CHECKING:
@@ -371,3 +372,17 @@ def test_links_in_a_circle_are_no_folders(tmp_path):
     assert image_files(tmp_path) == [tmp_path / "b.png"]
     with pytest.raises(DataError, match="empty: expected one folder per class"):
         class_folders(tmp_path)
+
+
+def test_what_is_upright_rgb_is_not_copied_and_outlives_its_file(picture, tmp_path, monkeypatch):
+    assert rgb_of(picture, "picture") is picture
+    for name in ("a.jpg", "a.png", "a.webp", "a.bmp"):
+        picture.save(tmp_path / name)
+        expected = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "copy", lambda _: pytest.fail("copied"))
+            found = open_image(tmp_path / name)
+        (tmp_path / name).unlink()
+        assert found.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(found), expected)
+        assert found.resize((8, 8)).size == (8, 8)

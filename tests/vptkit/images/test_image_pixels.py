@@ -10,7 +10,7 @@ from PIL import Image
 from vptkit.errors import DataError, VptkitError
 from vptkit.images import image_pixels
 from vptkit.images.image_file import open_image
-from vptkit.images.image_pixels import pixels_of
+from vptkit.images.image_pixels import decoded_image, pixels_of
 from vptkit.images.preprocess import DECODE, Preprocess, prepare
 
 if TYPE_CHECKING:
@@ -130,3 +130,16 @@ def test_another_word_is_refused_and_equality_is_that_of_the_adapter():
         SMALL.reading("quick")
     assert SMALL.reading("fast") == SMALL
     assert SMALL.reading("fast").to_json() == SMALL.to_json()
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+@pytest.mark.parametrize("turn", [1, 6])
+def test_both_halves_are_the_whole(tmp_path, decode, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = written(tmp_path / "a.jpg", photograph((301, 203)), exif=exif)
+    preprocess = SMALL.reading(decode)
+    found = decoded_image(path, preprocess)
+    again = prepare(found.image, preprocess, path, whole=found.whole, box=found.box)
+    np.testing.assert_array_equal(again, pixels_of(path, preprocess))
+    assert (found.box is not None) == (decode == "fast")
