@@ -30,6 +30,7 @@ from vptkit.cli.shared.precision_evidence import (
     lowering_of,
     note_missing_gate,
 )
+from vptkit.cli.shared.verdict import options_again
 from vptkit.cli.texts.merging_text import note_merging
 from vptkit.errors import TargetError, VptkitError
 from vptkit.progress import progress
@@ -65,6 +66,8 @@ _SHOWN = (
     "outputs",
     "parity",
 )
+# What a command for the bundle does not take over from one for the graph.
+_OF_THE_FILE = ("format", "output", "force", "verbose", "as_json")
 _CHOICES = {
     "format": ("bundle", "onnx"),
     "layout": ("baked", "bank"),
@@ -250,7 +253,8 @@ def export(
     if reject_from is not None:
         document["rejection"] = rejection_report(made)
     if format == "onnx":
-        again = ("export", adapters[0], *(("--weights", weights) if weights else ()))
+        asked = () if gives == "logits" else ("--output", gives)
+        again = ("export", adapters[0], *options_again(context, _OF_THE_FILE), *asked)
         text = onnx_verdict(document, manifest, made, again, verified=verify)
     else:
         text = bundle_verdict(document, manifest, made, verified=verify)
