@@ -17,6 +17,7 @@ from vptkit.cli.shared.options import (
     SkipBroken,
     Threads,
     Verbose,
+    require_choices,
 )
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
@@ -26,7 +27,6 @@ from vptkit.cli.shared.precision_evidence import (
     warn_of_kindness,
 )
 from vptkit.cli.shared.verdict import next_command, options_again
-from vptkit.errors import VptkitError
 from vptkit.shown_text import shown
 from vptkit.text_table import fields
 
@@ -75,8 +75,7 @@ def bisect(
     settings = dict(locals())
     opened = open_bundle(bundle)
     require_fp32(opened)
-    if precision not in ("fp16", "bf16", "int8", "fp8"):
-        raise VptkitError(f"--precision {precision!r}: expected fp16, bf16, int8 or fp8")
+    require_choices("bisect", settings)
     require_effect(given_options(context), settings, BISECT_RULES)
     require_onnx("bisect")
     wanted = lowering_of(

@@ -23,7 +23,7 @@ from vptkit.cli.shared.options import (
     Verbose,
     Weights,
     option,
-    require_choice,
+    require_choices,
 )
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
@@ -68,18 +68,6 @@ _SHOWN = (
 )
 # What a command for the bundle does not take over from one for the graph.
 _OF_THE_FILE = ("format", "output", "force", "verbose", "as_json")
-_CHOICES = {
-    "format": ("bundle", "onnx"),
-    "layout": ("baked", "bank"),
-    "bank_layer_norms": ("auto", "yes", "no"),
-    "tables": ("inputs", "constant"),
-    "precision": ("fp32", "fp16", "bf16", "int8", "fp8"),
-    "target": ("auto", "cpu", "tensorrt", "web"),
-    "input": ("uint8", "float32"),
-    "fold": ("all", "none"),
-    "last_block": ("auto", "absorbed", "query", "full"),
-    "merge_attention": ("proportional", "plain"),
-}
 
 
 def export(
@@ -199,9 +187,7 @@ def export(
 ) -> None:
     """Compile an adapter and its backbone into one folded ONNX bundle."""
     settings = dict(locals())
-    for name, known in _CHOICES.items():
-        if settings[name] is not None:
-            require_choice(f"--{name.replace('_', '-')}", settings[name], known)
+    require_choices("export", settings)
     _require_sense(settings, len(adapters))
     place, gives = outputs_of(output or ())
     settings["gives"] = gives

@@ -15,7 +15,7 @@ def test_only_fp32_says_what_the_values_are(vptkit, make_bundle, tmp_path):
 
 def test_a_precision_that_is_none(vptkit, make_bundle, tmp_path):
     found = vptkit("bisect", make_bundle(), tmp_path, "--precision", "fp32")
-    assert_only_error(found, 2, "--precision 'fp32': expected fp16, bf16, int8 or fp8")
+    assert_only_error(found, 2, "--precision 'fp32': expected fp16 or bf16 or int8 or fp8")
 
 
 def test_the_data_options_reach_the_reader(vptkit, make_bundle, tmp_path, monkeypatch):
