@@ -66,7 +66,9 @@ def folded_macs(
 ) -> int:
     """What the folded graph computes; see `folded_graph.folded_graph`."""
     return sum(
-        _folded_block(spec, i, prompts, insert, pool, last_block, tokens) + _matching(spec, *tokens)
+        _folded_block(spec, i, prompts, insert, pool, last_block, tokens)
+        + _matching(spec, *tokens)
+        + _rotating(spec, tokens[0])
         for i, tokens in enumerate(_tokens(spec, merging))
     )
 
@@ -84,7 +86,21 @@ def _matching(spec: BackboneSpec, attending: int, kept: int) -> int:
         return 0
     even, odd = (len(range(spec.prefix + (spec.prefix + n) % 2, attending, 2)) for n in (0, 1))
     sizes = 1 if attending < spec.tokens else 0  # a product of their own once they differ
-    return even * odd * spec.head_width + odd * r * (spec.width + sizes)
+    carried = 0 if spec.rotary is None else spec.head_width
+    if _turns_by_block(spec):
+        carried = spec.tokens
+    return even * odd * spec.head_width + odd * r * (spec.width + carried + sizes)
+
+
+def _rotating(spec: BackboneSpec, attending: int) -> int:
+    """Mean cosines and sines of merged tokens, where each block has its own (`RotationWriter`)."""
+    if attending == spec.tokens or not _turns_by_block(spec):
+        return 0
+    return attending * spec.tokens * spec.heads * spec.head_width
+
+
+def _turns_by_block(spec: BackboneSpec) -> bool:
+    return spec.rotary is not None and spec.rotary.kind == "mixed"
 
 
 def low_rank_macs(

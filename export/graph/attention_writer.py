@@ -10,6 +10,7 @@ from vptkit.export.fold.last_block import absorb_keys_values, absorbable
 
 from .merge_writer import TokenMerger
 from .onnx_builder import Builder
+from .rotation_writer import RotationWriter
 
 if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array, Norm
@@ -32,6 +33,7 @@ class AttentionWriter:
         self.merger: TokenMerger | None = None
         if options.merging is not None:
             self.merger = TokenMerger(self.b, spec.tokens, spec.prefix, options.merging)
+        self.rotations = RotationWriter(self.b, spec, self.merger)
         self.image_keys = ""  # of the last attention: [B, h, T or more, e], the image's rows first
         self._biases: set[str] = set()
 
@@ -113,17 +115,8 @@ class AttentionWriter:
             x = self.affine_norm(x, norm, f"{name}_norm")
         if a.rotation is None or length == 1:  # the first row is no patch
             return x
-        cos, sin = (
-            b.const(f"{a.rotation.name}.{kind}.{length}", self._for_rows(table, length, fill)[None])
-            for kind, table, fill in (("cos", a.rotation.cos, 1.0), ("sin", a.rotation.sin, 0.0))
-        )
+        cos, sin = self.rotations.factors(a.rotation, length)
         return b.rotate(x, cos, sin, self.spec.head_width, name)
-
-    def _for_rows(self, table: Array, length: int, fill: float) -> Array:
-        """[h, N, e] → [h, length, e]; tokens that are no patches are not rotated."""
-        before = np.full((len(table), self.spec.prefix, table.shape[2]), fill)
-        behind = np.full((len(table), length - self.spec.tokens, table.shape[2]), fill)
-        return np.concatenate([before, table, behind], axis=1)
 
     def absorbed_attention(
         self, q: str, x: str, absorbed: Absorbed, a: Attention, length: int, name: str

@@ -181,6 +181,9 @@ class Writer(AttentionWriter):
         if self.merger is None or not self.merger.merges(i):
             return z
         (a,) = block.attentions
+        if a.rotation is not None and self.merger.carried is None:
+            rows = self.rotations.first_rows(a.rotation)
+            self.merger.carried = self.batched("rope.tokens", rows)
         lost = a.k_lost.reshape(a.kv_heads, -1).mean(axis=0)
         behind = count - self.merger.tokens
         return self.merger.merge(z, self.image_keys, lost if lost.any() else None, i, behind)
@@ -241,7 +244,7 @@ class Writer(AttentionWriter):
         if pool == "token":
             f = b.reshape(z, (0, spec.width), "pool")
         elif pool == "map":
-            f = self.latent_pool(z)
+            f = self.latent_pool(z, rows)
         elif pool == "token+avg":
             f = self.class_and_mean(z)
         else:
@@ -290,7 +293,7 @@ class Writer(AttentionWriter):
         spec = self.spec
         if pool == "map":
             whole = spec.attention_pool is not None and spec.attention_pool.prefix
-            return (0 if whole else spec.prefix), spec.tokens
+            return (0 if whole else spec.prefix), self.image_rows
         return {
             "token": (0, 1),
             "avg": (spec.prefix, self.image_rows),
@@ -298,14 +301,18 @@ class Writer(AttentionWriter):
             "avg_prompts": (int(spec.class_token), length),
         }[pool]
 
-    def latent_pool(self, x: str) -> str:
-        """Attention pooling (see `Pool`): [B, rows, d] → [B, d]."""
+    def latent_pool(self, x: str, rows: tuple[int, int]) -> str:
+        """Attention pooling (see `Pool`) of the rows from first to stop: [B, rows, d] → [B, d]."""
         b, spec, pool, name = self.b, self.spec, self.folded.attention_pool, "attn_pool"
         if pool is None or spec.attention_pool is None:
             raise ValueError("this backbone has no attention pooling")
         heads = spec.attention_pool.heads
         s = b.op("MatMul", [x, b.const(f"{name}.k.weight", pool.keys)], f"{name}/scores/rows")
         s = b.transpose(s, (0, 2, 1), f"{name}/scores")  # [B, h, rows]
+        if self.merger is not None and self.merger.sizes is not None:
+            size = b.slice(self.merger.sizes, 1, *rows, f"{name}/sizes")
+            size = b.reshape(b.op("Log", [size], f"{name}/size/log"), (0, 1, -1), f"{name}/size")
+            s = b.op("Add", [s, size], f"{name}/sized")
         p = b.op("Softmax", [s], f"{name}/softmax", axis=-1)
         r = b.op("MatMul", [p, x], f"{name}/mix")  # [B, h, d]
         r = b.reshape(r, (0, heads, 1, spec.width), f"{name}/mix4")

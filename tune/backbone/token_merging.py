@@ -6,7 +6,7 @@ protected (class, distillation and register tokens), and their sizes s (how many
 stands for, 1 at first):
 
     m_i = mean over heads of K_i, divided by its length       the block's own keys: with their
-                                                              bias, behind any norm of keys
+                                                              bias, behind any norm and rotation
     A = positions k, k+1, .. that are even, B = those that are odd
     c_a = max over b in B of m_a · m_b, b(a) = that b         of equals the lower position
     M = the r tokens a with the largest c_a                   of equals the lower position
@@ -18,10 +18,27 @@ protected tokens stay at 0..k-1, and positions of the next block are those of th
 class token alone (k = 1) that is the paper's own code; with more, tokens beside the class token are
 neither merged nor merged into.
 
+Rotary positions. A backbone that turns queries and keys of patch i by its angles multiplies each pair
+of channels by e^(iθ), so does ours with the mean over the patches of a token, weighted as the token is:
+
+    R_t = Σ_i w_ti R_i,   w = the product of all shares so far (rows of the unit matrix, merged as
+                          tokens are); w_ti = 1 / s_t for each patch i in t, else 0
+
+So the logit of two merged tokens is q (mean over pairs of their patches of R_i R_jᵀ) k: the mean of the
+logits that their patches would have, were their queries and keys equal, which is what merging takes
+them for. That needs no new positions, is the same for every kind of rotation (angles of a grid, learned
+for each head and block, of centred coordinates), and is what the paper's author advises
+(github.com/facebookresearch/ToMe, issue 29). Means of sines and cosines are shorter than 1 where
+patches lie far apart against a wavelength: such a token says less of where it is. A rotation by
+the mean position (as long as ever) would claim a place where no patch of the token is; of two
+patches half a wavelength apart to a full one it even has the wrong sign, as cos a + cos b =
+2 cos((a + b) / 2) cos((a - b) / 2). Protected tokens and prompts are not rotated.
+
 Proportional attention (the paper's eq. 1) adds log s to the attention logits of a token's key, in every
 later block: softmax(q kᵀ / √e + log s). Prompts, as tokens or as keys and values, have size 1 and
 take no part: they do not count among positions, are not merged and not merged into. Means over
-patches (pools "avg", "token+avg", "avg_prompts") weigh tokens by size.
+patches (pools "avg", "token+avg", "avg_prompts") weigh tokens by size, and the attention of pool "map"
+adds log s, both always.
 
 The matching has no gradient, as in the paper; the means have.
 """
@@ -43,6 +60,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Matching",
+    "MergedTokens",
     "attention_by_size",
     "match_tokens",
     "mean_by_size",
@@ -64,6 +82,27 @@ class Matching(NamedTuple):
     kept: Tensor
     merged: Tensor
     into: Tensor
+
+
+class MergedTokens(NamedTuple):
+    """What the image's tokens are made of, behind some merging.
+
+    Attributes:
+        size: how many patches each stands for, float [B, T].
+        parts: w, which share of each token each of the first T_0 tokens is, float [B, T, T_0]; None
+            while nothing is merged, or where nobody asks (backbones without rotation).
+    """
+
+    size: Tensor
+    parts: Tensor | None = None
+
+    def with_parts(self) -> Tensor:
+        """`parts`; the unit matrix while nothing is merged."""
+        if self.parts is not None:
+            return self.parts
+        exact = torch.promote_types(self.size.dtype, torch.float32)
+        unit = torch.eye(self.size.shape[1], dtype=exact, device=self.size.device)
+        return unit.expand(len(self.size), -1, -1)
 
 
 @torch.no_grad()

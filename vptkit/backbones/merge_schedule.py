@@ -50,8 +50,6 @@ class Mergeable(Protocol):
     @property
     def tokens(self) -> int: ...  # noqa: D102
     @property
-    def rotary(self) -> object: ...  # noqa: D102
-    @property
     def relative(self) -> object: ...  # noqa: D102
 
 
@@ -169,24 +167,19 @@ def tokens_of_blocks(schedule: Sequence[int], spec: Mergeable) -> list[tuple[int
     return found
 
 
-def merge_problems(merging: TokenMerging, spec: Mergeable, pool: str) -> list[str]:
+def merge_problems(merging: TokenMerging, spec: Mergeable) -> list[str]:
     """Why a backbone cannot merge so, by the names of its features."""
-    named = {
-        "rotary positions (rotary)": spec.rotary is not None,
-        "relative positions (relative)": spec.relative is not None,
-    }
-    problems = [
-        f"token merging is not known with {name}: a merged token has no one position"
-        for name, there in named.items()
-        if there
-    ]
+    problems = []
+    if spec.relative is not None:
+        problems.append(
+            "token merging is not known with relative positions (relative): a table has no entry for "
+            "a merged token"
+        )
     if spec.block in ("parallel", "branches"):
         problems.append(
             f"token merging stands between attention and MLP, which blocks of kind {spec.block} "
             "do not have one behind the other"
         )
-    if pool == "map":
-        problems.append("token merging is not known with pool map: pass --pool avg or token")
     try:
         fitting = merge_schedule(merging.schedule, spec)
     except VptkitError as error:
