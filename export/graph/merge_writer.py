@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vptkit.backbones.merge_schedule import ROTARY_STEPS
+
 from .onnx_builder import INT64
 
 if TYPE_CHECKING:
@@ -146,6 +148,10 @@ class TokenMerger:
         m_b = self._every_other(metric, halves.b_from, f"{name}/metric/b")
         m_b = b.transpose(m_b, (0, 2, 1), f"{name}/metric/b_t")
         similar = b.op("MatMul", [m_a, m_b], f"{name}/similar")  # [B, A, B]
+        if self.carried is not None:  # keys are rotated
+            steps = b.const(f"scalar/{ROTARY_STEPS}", np.asarray(float(ROTARY_STEPS)))
+            similar = b.op("Mul", [similar, steps], f"{name}/similar/steps")
+            similar = b.op("Round", [similar], f"{name}/similar/rounded")
         best, nearest = b.top_k(similar, 1, f"{name}/nearest")
         _, order = b.top_k(b.reshape(best, (0, a), f"{name}/best"), a, f"{name}/order")
         merged = b.slice(order, 1, 0, r, f"{name}/merged")

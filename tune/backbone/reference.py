@@ -31,6 +31,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vptkit.backbones.merge_schedule import ROTARY_STEPS
 from vptkit.errors import BackboneError
 from vptkit.formats.adapter import Adapter, read_adapter, with_spec
 from vptkit.formats.manifest_schema import FEATURES, LOGITS
@@ -245,11 +246,12 @@ def merging_block(
     with attention_by_size(block, bias) as keys, silent(block, "mlp"):
         z = halved(z, tokens)
     if r:
-        matching = match_tokens(image_rows(keys[0], 2), k, r)
+        rotary = getattr(model, "rope", None) is not None
+        matching = match_tokens(image_rows(keys[0], 2), k, r, ROTARY_STEPS if rotary else 0)
         rows, size = merge_rows(image_rows(z, 1), tokens.size, matching)
         z = torch.cat([rows[:, :k], z[:, k : k + prompts], rows[:, k:]], dim=1)
         parts = None
-        if getattr(model, "rope", None) is not None:
+        if rotary:
             parts, _ = merge_rows(tokens.with_parts(), tokens.size, matching)
         tokens = MergedTokens(size, parts)
     with silent(block, "attn"):

@@ -8,7 +8,8 @@ stands for, 1 at first):
     m_i = mean over heads of K_i, divided by its length       the block's own keys: with their
                                                               bias, behind any norm and rotation
     A = positions k, k+1, .. that are even, B = those that are odd
-    c_a = max over b in B of m_a · m_b, b(a) = that b         of equals the lower position
+    c_a = max over b in B of m_a · m_b, b(a) = that b         of equals the lower position; with
+                                                              rotation, rounded to 2⁻¹²
     M = the r tokens a with the largest c_a                   of equals the lower position
     z_b ← (s_b z_b + Σ s_a z_a) / (s_b + Σ s_a)               sums over the a in M with b(a) = b
     s_b ← s_b + Σ s_a
@@ -33,6 +34,10 @@ patches lie far apart against a wavelength: such a token says less of where it i
 the mean position (as long as ever) would claim a place where no patch of the token is; of two
 patches half a wavelength apart to a full one it even has the wrong sign, as cos a + cos b =
 2 cos((a + b) / 2) cos((a - b) / 2). Protected tokens and prompts are not rotated.
+
+With rotation, equal patches (a white background) are as similar as their distance says, so that many
+pairs are equal in theory and differ in the last bit, each machine in its own way. Hence similarities are
+rounded, to far more than that and far less than what tells patches apart.
 
 Proportional attention (the paper's eq. 1) adds log s to the attention logits of a token's key, in every
 later block: softmax(q kᵀ / √e + log s). Prompts, as tokens or as keys and values, have size 1 and
@@ -106,13 +111,14 @@ class MergedTokens(NamedTuple):
 
 
 @torch.no_grad()
-def match_tokens(keys: Tensor, protected: int, r: int) -> Matching:
+def match_tokens(keys: Tensor, protected: int, r: int, steps: int = 0) -> Matching:
     """The r pairs that are merged.
 
     Args:
         keys: of image tokens, float [B, h, T, e], of as many heads as keys have.
         protected: k, how many tokens at the front are not merged.
         r: at most (T - k) // 2.
+        steps: similarities are rounded to multiples of 1 / steps; 0: they are not.
     """
     exact = torch.promote_types(keys.dtype, torch.float32)
     with torch.autocast(keys.device.type, enabled=False):
@@ -120,7 +126,10 @@ def match_tokens(keys: Tensor, protected: int, r: int) -> Matching:
         first = protected + protected % 2  # the first even position that may be merged
         b_from = protected + 1 - protected % 2
         a, b = metric[:, first::2], metric[:, b_from::2]
-        nearest, index = (a @ b.transpose(1, 2)).max(dim=-1)  # [B, A]; of equals the first
+        similar = a @ b.transpose(1, 2)
+        if steps:
+            similar = (similar * steps).round()
+        nearest, index = similar.max(dim=-1)  # [B, A]; of equals the first
     order = nearest.argsort(dim=-1, descending=True, stable=True)
     chosen, rest = order[:, :r], order[:, r:].sort(dim=-1).values
     batch, tokens = len(keys), keys.shape[2]

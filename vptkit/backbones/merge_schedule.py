@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MERGE",
     "MERGE_ATTENTIONS",
+    "ROTARY_STEPS",
     "MergeAttention",
     "Mergeable",
     "TokenMerging",
@@ -29,6 +30,7 @@ __all__ = [
 
 MergeAttention = Literal["proportional", "plain"]
 MERGE_ATTENTIONS: tuple[str, ...] = get_args(MergeAttention)
+ROTARY_STEPS = 1 << 12  # of similarities, where keys are rotated
 _MOST_TOKENS, _MOST_BLOCKS = 1 << 18, 512
 MERGE = record(
     {

@@ -89,7 +89,7 @@ def test_whitening_sees_the_tokens_that_are_left(splits, make_config, make_vit):
     config = make_config(form="fwhiten", merge=6)
     model = make_vit()
     spec = spec_from_model(model, "vit")
-    merging = merging_of(spec, config, "token")
+    merging = merging_of(spec, config)
     _, images = load_splits(splits, 0, 0.15, 0.15)
     data = DataSet(images["train"], preprocess_of(model))
     plain, _ = whitening_matrices(model, data, config)
@@ -118,9 +118,9 @@ def test_schedules_that_do_not_fit_are_refused_before_images_are_read(
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [
-        ("vit_base_patch16_rope_reg1_gap_256", {}, "rotary positions"),
         ("beit_base_patch16_224", {}, "relative positions"),
-        ("vit_base_patch16_siglip_224", {}, "pool map"),
+        ("vit_relpos_small_patch16_224", {}, "relative positions"),
+        ("vit_base_patch16_xp_224", {}, "kind parallel"),
     ],
 )
 def test_backbones_that_cannot_merge_are_named(make_vit, make_config, name, arguments, told):
@@ -130,7 +130,7 @@ def test_backbones_that_cannot_merge_are_named(make_vit, make_config, name, argu
         pytest.skip(str(error))
     spec = spec_from_model(model, name)
     with pytest.raises(BackboneError, match=f"{told}.*leave --merge away"):
-        merging_of(spec, make_config(method="ln", merge=2), spec.pool)
+        merging_of(spec, make_config(method="ln", merge=2))
 
 
 @pytest.mark.parametrize("merge", [0, "0", "0,0", [0, 0], []])
