@@ -11,9 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from tests.support.merging_models import ROTARY, tiny_model  # noqa: E402
+from tests.support.tolerances import PARITY_FP32  # noqa: E402
 from vptkit.errors import BackboneError, DataError, VptkitError  # noqa: E402
+from vptkit.export.bundle.export_bundle import export  # noqa: E402
 from vptkit.formats.adapter import FORMAT_WITH_MERGING, read_adapter  # noqa: E402
-from vptkit.formats.tensor_file import read_tensor_file  # noqa: E402
+from vptkit.formats.tensor_file import read_tensor_file, write_tensors  # noqa: E402
+from vptkit.runtime import open_session  # noqa: E402
 from vptkit.tune import config_from_mapping  # noqa: E402
 from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
@@ -83,6 +87,34 @@ def test_a_killed_training_goes_on_to_the_same_bytes(splits, make_config, tmp_pa
             tune(splits, output, replace(config, **other), resume=True)
     resumed = tune(splits, output, replace(config, name="n"), resume=True)
     assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("axial, pairs", "bpt"), ("centered, halves", "lora"), ("mixed", "shallow")],
+)
+def test_rotary_backbones_learn_what_the_graph_computes(splits, make_config, tmp_path, kind, name):
+    weights = tmp_path / "weights.safetensors"
+    model = tiny_model(ROTARY[kind])
+    write_tensors(weights, {k: v.float().numpy() for k, v in model.state_dict().items()})
+    shape = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    config = make_config(
+        **METHODS[name] | {"pool": "avg"},
+        backbone=ROTARY[kind],
+        backbone_args=shape,
+        weights=weights,
+        epochs=1,
+        merge=3,
+    )
+    path = tune(splits, tmp_path / "a.safetensors", config).adapter
+    adapter = read_adapter(path)
+    images, logits = adapter.golden()
+    np.testing.assert_array_equal(reference_logits(adapter, weights, images), logits)
+    plain = reference_logits(replace(adapter, merging=None), weights, images)
+    assert np.abs(plain - logits).max() > 1e-4 * np.abs(logits).max()
+    export(path, tmp_path / "a.vptk", weights=weights)
+    found = open_session(tmp_path / "a.vptk", threads=1).run(images)
+    assert np.abs(found - logits).max() <= PARITY_FP32 * np.abs(logits).max()
 
 
 def test_whitening_sees_the_tokens_that_are_left(splits, make_config, make_vit):
