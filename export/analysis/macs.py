@@ -74,7 +74,7 @@ def folded_macs(
 
 
 def _tokens(spec: BackboneSpec, merging: TokenMerging | None) -> list[tuple[int, int]]:
-    """Of each block: tokens that attend, and tokens that its MLP sees."""
+    """Of each block: tokens that attend, and tokens that are left (`tokens_of_blocks`)."""
     schedule = [0] * spec.depth if merging is None else merging.schedule
     return tokens_of_blocks(schedule, spec)
 
@@ -129,7 +129,7 @@ def _factors(
 ) -> int:
     room, kind = shape.linears[name], bank_linears(spec)[name].kind
     once = room.rank * (room.inputs + room.outputs)  # of one row
-    rows = tokens[0] if kind in ("q", "k", "v", "proj") else tokens[1]
+    rows = tokens[0] if kind in ("q", "k", "v", "proj") else _seen_by_mlp(spec, tokens)
     rows += shape.prompts if kind in ("k", "v") else 0
     last = name.startswith(f"blocks.{spec.depth - 1}.")
     if not last or pool != "token" or last_block == "full":
@@ -150,7 +150,7 @@ def _folded_block(
     last_block: LastBlock,
     tokens: tuple[int, int],
 ) -> int:
-    (t, kept), m = tokens, prompts
+    t, kept, m = tokens[0], _seen_by_mlp(spec, tokens), prompts
     last = i == spec.depth - 1
     if insert == "shallow" and i == 0:
         # constant queries, keys and values of the prompts
@@ -170,6 +170,11 @@ def _folded_block(
         return outside + spec.branches * (2 * t * d * kv + 2 * (t + m) * d)
     # absorbed: q W_kᵀ and (a x̂) W_v per head, h·d numbers against each of t rows
     return outside + spec.branches * (2 * d * d + 2 * h * t * d + 2 * m * d)
+
+
+def _seen_by_mlp(spec: BackboneSpec, tokens: tuple[int, int]) -> int:
+    """Side by side with the attention it sees the same tokens, else those that are left."""
+    return tokens[0] if spec.block == "parallel" else tokens[1]
 
 
 def _outputs(spec: BackboneSpec, attending: int, kept: int) -> int:

@@ -34,7 +34,8 @@ class AttentionWriter:
         if options.merging is not None:
             self.merger = TokenMerger(self.b, spec.tokens, spec.prefix, options.merging)
         self.rotations = RotationWriter(self.b, spec, self.merger)
-        self.image_keys = ""  # of the last attention: [B, h, T or more, e], the image's rows first
+        # of each attention of the last block: [B, h, T or more, e], the image's rows first
+        self.image_keys: list[str] = []
         self._biases: set[str] = set()
 
     def attend(self, x: str, xq: str, a: Attention, length: int, rows: Rows, name: str) -> str:
@@ -90,14 +91,16 @@ class AttentionWriter:
             for n, letter in enumerate("qkv")
         )
         q = self.placed(q, a.q_norm, a, length, f"{name}.q")
-        k = self.image_keys = self.placed(k, a.k_norm, a, length, f"{name}.k")
+        k = self.placed(k, a.k_norm, a, length, f"{name}.k")
+        self.image_keys.append(k)
         return q, *self.prefixed(k, v, a, name)
 
     def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
         """Keys and values of x [B, length, d], the prompts' before them: [B, h, m + length, e]."""
         k, v = f"{name}.k", f"{name}.v"
         keys = self.heads(self.linear(x, a.k, a.k_bias, k), length, a.kv_heads)
-        keys = self.image_keys = self.placed(keys, a.k_norm, a, length, k)
+        keys = self.placed(keys, a.k_norm, a, length, k)
+        self.image_keys.append(keys)
         values = self.heads(self.linear(x, a.v, a.v_bias, v), length, a.kv_heads)
         return self.prefixed(keys, values, a, name)
 
@@ -165,7 +168,7 @@ class AttentionWriter:
             if letter != "v":
                 part = self.placed(part, norm, a, length, label)
             if letter == "k":
-                self.image_keys = part
+                self.image_keys.append(part)
             constant = self.batched(f"{label}.prefix", self._by_head(rows, count)[None])
             parts.append(b.op("Concat", [part, constant], f"{label}/joined", axis=2))
         q, k, v = parts

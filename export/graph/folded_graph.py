@@ -138,7 +138,14 @@ class Writer(AttentionWriter):
     def block(self, z: str, block: Block, i: int, length: int, rows: Rows = "all") -> str:
         """A whole block: [B, length, d] → [B, length, d], [B, 1, d] or [B, length + m, d]."""
         middle, _, added = self.additions(z, block, i, length, rows)
-        return self.b.op("Add", [middle, added], f"blocks.{i}/add2")
+        z = self.b.op("Add", [middle, added], f"blocks.{i}/add2")
+        return (
+            self.merged(z, block, i, self.rows_left(block, length, rows)) if block.parallel else z
+        )
+
+    def rows_left(self, block: Block, length: int, rows: Rows) -> int:
+        """Rows behind a block's attention: its own, and with "joined" those of its prompts."""
+        return length + (len(block.prompt) if rows == "joined" else 0)
 
     def additions(
         self, z: str, block: Block, i: int, length: int, rows: Rows
@@ -148,6 +155,7 @@ class Writer(AttentionWriter):
         A parallel block adds both behind the unchanged stream; then the first addition is None.
         """
         b, name = self.b, f"blocks.{i}"
+        self.image_keys = []
         x = self.normalized(z, f"{name}.norm1") if block.normed else z
         kept, queries = z, x
         if rows == "first":
@@ -162,8 +170,7 @@ class Writer(AttentionWriter):
         if not block.parallel:
             attention = self.total(attended, f"{name}/attentions")
             middle = b.op("Add", [kept, attention], f"{name}/add1")
-            count = length + (len(block.prompt) if rows == "joined" else 0)
-            middle = self.merged(middle, block, i, count)
+            middle = self.merged(middle, block, i, self.rows_left(block, length, rows))
             x = self.normalized(middle, f"{name}.norm2") if block.normed else middle
             mlps = [
                 self.mlp(x, mlp, _branch(block.mlps, name, "mlp", j))
@@ -177,16 +184,19 @@ class Writer(AttentionWriter):
         return kept, None, self.total([*attended, mlp], f"{name}/both")
 
     def merged(self, z: str, block: Block, i: int, count: int) -> str:
-        """The residual stream [B, count, d] between attention and MLP, fewer rows if i merges."""
+        """The residual stream [B, count, d] behind the attention, fewer rows if i merges."""
         if self.merger is None or not self.merger.merges(i):
             return z
-        (a,) = block.attentions
-        if a.rotation is not None and self.merger.carried is None:
-            rows = self.rotations.first_rows(a.rotation)
+        rotation = block.attentions[0].rotation
+        if rotation is not None and self.merger.carried is None:
+            rows = self.rotations.first_rows(rotation)
             self.merger.carried = self.batched("rope.tokens", rows)
-        lost = a.k_lost.reshape(a.kv_heads, -1).mean(axis=0)
+        lost = np.concatenate([a.k_lost.reshape(a.kv_heads, -1) for a in block.attentions])
+        shift, keys = lost.mean(axis=0), self.image_keys[0]
+        if len(self.image_keys) > 1:
+            keys = self.b.op("Concat", self.image_keys, f"blocks.{i}.merge/keys", axis=1)
         behind = count - self.merger.tokens
-        return self.merger.merge(z, self.image_keys, lost if lost.any() else None, i, behind)
+        return self.merger.merge(z, keys, shift if shift.any() else None, i, behind)
 
     def joined_mean(self, z: str, block: Block, i: int) -> str:
         """The last block and the mean over all rows but the class row: [B, d].

@@ -18,7 +18,7 @@ Everything else in vptkit is tested against this file; it is never optimised.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
@@ -42,6 +42,7 @@ from .timm_backbone import checked_weights
 from .token_merging import (
     MergedTokens,
     attention_by_size,
+    has_halves,
     match_tokens,
     mean_by_size,
     merge_rows,
@@ -219,6 +220,8 @@ def merging_block(
 ) -> tuple[Tensor, MergedTokens]:
     """Timm's own block i, its attention first, then its MLP; between both, tokens are merged.
 
+    Behind both, where a block does both at once.
+
     Args:
         model: a timm Vision Transformer.
         i: which block.
@@ -236,26 +239,31 @@ def merging_block(
         parts = x.narrow(dim, 0, k), x.narrow(dim, k + prompts, x.shape[dim] - k - prompts)
         return torch.cat(parts, dim=dim)
 
-    def halved(z: Tensor, tokens: MergedTokens) -> Tensor:
+    def called(z: Tensor, tokens: MergedTokens) -> Tensor:
         parts = None if tokens.parts is None else tokens.parts[:, k:, k:]
         return call_block(model, i, z, prompts, parts)
 
     bias = None
     if merging.proportional:
         bias = size_bias(_with_prompts(tokens.size, k, prompts))
-    with attention_by_size(block, bias) as keys, silent(block, "mlp"):
-        z = halved(z, tokens)
+    halves = has_halves(block)
+    with attention_by_size(block, bias) as keys, silent(block, "mlp") if halves else nullcontext():
+        z = called(z, tokens)
     if r:
         rotary = getattr(model, "rope", None) is not None
-        matching = match_tokens(image_rows(keys[0], 2), k, r, ROTARY_STEPS if rotary else 0)
+        matching = match_tokens(
+            image_rows(torch.cat(keys, 1), 2), k, r, ROTARY_STEPS if rotary else 0
+        )
         rows, size = merge_rows(image_rows(z, 1), tokens.size, matching)
         z = torch.cat([rows[:, :k], z[:, k : k + prompts], rows[:, k:]], dim=1)
         parts = None
         if rotary:
             parts, _ = merge_rows(tokens.with_parts(), tokens.size, matching)
         tokens = MergedTokens(size, parts)
+    if not halves:
+        return z, tokens
     with silent(block, "attn"):
-        return halved(z, tokens), tokens
+        return called(z, tokens), tokens
 
 
 def _with_prompts(size: Tensor, prefix: int, prompts: int) -> Tensor:

@@ -6,13 +6,17 @@ protected (class, distillation and register tokens), and their sizes s (how many
 stands for, 1 at first):
 
     m_i = mean over heads of K_i, divided by its length       the block's own keys: with their
-                                                              bias, behind any norm and rotation
+                                                              bias, behind any norm and rotation;
+                                                              of several attentions, all their heads
     A = positions k, k+1, .. that are even, B = those that are odd
     c_a = max over b in B of m_a · m_b, b(a) = that b         of equals the lower position; with
                                                               rotation, rounded to 2⁻¹²
     M = the r tokens a with the largest c_a                   of equals the lower position
     z_b ← (s_b z_b + Σ s_a z_a) / (s_b + Σ s_a)               sums over the a in M with b(a) = b
     s_b ← s_b + Σ s_a
+
+Where attention and MLP stand side by side (blocks of kind "parallel"), there is no place between them:
+tokens are merged behind the sum of both.
 
 Order afterwards: protected tokens, then A without M, then B, each in the order that it had. So
 protected tokens stay at 0..k-1, and positions of the next block are those of this order. With the
@@ -67,6 +71,7 @@ __all__ = [
     "Matching",
     "MergedTokens",
     "attention_by_size",
+    "has_halves",
     "match_tokens",
     "mean_by_size",
     "merge_rows",
@@ -185,7 +190,7 @@ def mean_by_size(rows: Tensor, size: Tensor) -> Tensor:
 
 @contextmanager
 def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]:
-    """A block whose one attention adds a bias to its logits, while the context lasts.
+    """A block whose attentions add a bias to their logits, while the context lasts.
 
     Timm's attentions meet in `F.scaled_dot_product_attention`.
 
@@ -194,7 +199,7 @@ def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]
         bias: float, of a shape that its logits [B, h, T, T] take; None for none.
 
     Yields:
-        a list, which gets the keys [B, h, T, e] as the attention is about to use them.
+        a list, which gets the keys [B, h, T, e] of each attention as it is about to use them.
 
     Raises:
         BackboneError: the block attends in another way.
@@ -213,22 +218,29 @@ def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]
             stack.enter_context(patch.object(part, "fused_attn", new=True))
         stack.enter_context(patch.object(F, "scaled_dot_product_attention", biased))
         yield found
-    if len(found) != 1:
+    if len(found) != len(getattr(block, "attns", [block])):
         raise BackboneError(
-            f"token merging needs one attention in a block, {type(block).__name__} has {len(found)}"
+            f"token merging needs the keys of each attention, {type(block).__name__} shows {len(found)}"
         )
+
+
+def has_halves(block: Any) -> bool:
+    """Whether a block adds what its attention finds before its MLP sees the tokens."""
+    return hasattr(block, "mlp") or hasattr(block, "ffns")
 
 
 @contextmanager
 def silent(block: Any, branch: str) -> Iterator[None]:
     """A block whose "attn" or "mlp" adds nothing to the tokens, while the context lasts.
 
-    Behind a branch there may be a norm (blocks of kind "post"), whose shift is silent too.
+    Behind a branch there may be a norm (blocks of kind "post"), whose shift is silent too; of several
+    branches (`ParallelThingsBlock`) all are.
     """
     behind = {"attn": "norm1", "mlp": "norm2"}[branch]
+    several = getattr(block, {"attn": "attns", "mlp": "ffns"}[branch], None)
+    modules = (getattr(block, branch), getattr(block, behind)) if several is None else several
     with ExitStack() as stack:
-        for name in (branch, behind):
-            module = getattr(block, name)
+        for module in modules:
             stack.enter_context(patch.object(module, "forward", _nothing))
         yield
 

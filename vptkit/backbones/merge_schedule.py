@@ -46,8 +46,6 @@ class Mergeable(Protocol):
     @property
     def depth(self) -> int: ...  # noqa: D102
     @property
-    def block(self) -> str: ...  # noqa: D102
-    @property
     def patches(self) -> int: ...  # noqa: D102
     @property
     def tokens(self) -> int: ...  # noqa: D102
@@ -161,7 +159,10 @@ def merge_schedule(merge: int | Sequence[int], spec: Mergeable) -> tuple[int, ..
 
 
 def tokens_of_blocks(schedule: Sequence[int], spec: Mergeable) -> list[tuple[int, int]]:
-    """Of each block: tokens that attend, and tokens that its MLP sees; prompts not counted."""
+    """Of each block: tokens that attend, and tokens that are left behind it; prompts not counted.
+
+    The MLP sees those that are left, but in blocks of kind "parallel" those that attend.
+    """
     found, tokens = [], spec.tokens
     for r in schedule:
         found.append((tokens, tokens - r))
@@ -176,11 +177,6 @@ def merge_problems(merging: TokenMerging, spec: Mergeable) -> list[str]:
         problems.append(
             "token merging is not known with relative positions (relative): a table has no entry for "
             "a merged token"
-        )
-    if spec.block in ("parallel", "branches"):
-        problems.append(
-            f"token merging stands between attention and MLP, which blocks of kind {spec.block} "
-            "do not have one behind the other"
         )
     try:
         fitting = merge_schedule(merging.schedule, spec)

@@ -152,7 +152,6 @@ def test_schedules_that_do_not_fit_are_refused_before_images_are_read(
     [
         ("beit_base_patch16_224", {}, "relative positions"),
         ("vit_relpos_small_patch16_224", {}, "relative positions"),
-        ("vit_base_patch16_xp_224", {}, "kind parallel"),
     ],
 )
 def test_backbones_that_cannot_merge_are_named(make_vit, make_config, name, arguments, told):
