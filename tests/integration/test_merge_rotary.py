@@ -17,13 +17,9 @@ from vptkit.backbones.merge_schedule import TokenMerging
 from vptkit.export.analysis.dataflow import Dataflow
 from vptkit.export.analysis.macs import folded_macs
 from vptkit.export.analysis.tensorrt_rules import check_rules
-from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.graph.rotation_writer import RotationWriter
 from vptkit.export.precision.half_precision import typed
 from vptkit.export.precision.pixel_centring import centre_pixels
-from vptkit.formats.adapter import write_adapter
-from vptkit.formats.tensor_file import write_tensors
-from vptkit.runtime import open_session
 from vptkit.tune.backbone import reference
 from vptkit.tune.backbone.token_merging import (
     Matching,
@@ -260,27 +256,3 @@ def test_low_types(kind, precision):
     if precision == "fp16":
         found, expected = case.run(low), case.run(model)
         assert largest_difference(found, expected) < 0.02
-
-
-# banks --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_banks(kind, tmp_path):
-    case = merging_model(ROTARY[kind], pool="avg")
-    weights = {k: v.astype(np.float32) for k, v in case.weights.items()}
-    write_tensors(tmp_path / "weights.safetensors", weights)
-    backbone = replace(case.adapter.backbone, sha256=None)
-    three = replace(case.adapter, backbone=backbone, name="three")
-    head = {k: -v for k, v in three.tensors.items() if k.startswith("head")}
-    bare = replace(three, name="bare", insert="none", prompt_length=0, tensors=head)
-    for adapter in (three, bare):
-        write_adapter(tmp_path / f"{adapter.name}.safetensors", adapter)
-    out, paths = tmp_path / "bank.vptk", [tmp_path / f"{n}.safetensors" for n in ("three", "bare")]
-    export_bank(paths, out, weights=tmp_path / "weights.safetensors")
-    session = open_session(out, threads=1)
-    found = session.run(
-        np.concatenate([case.images, case.images]), ["three", "three", "bare", "bare"]
-    )
-    for logits, adapter in zip(np.split(found, 2), (three, bare), strict=True):
-        assert largest_difference(logits, case.reference(adapter)) <= PARITY_FP32
