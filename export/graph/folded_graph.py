@@ -190,7 +190,7 @@ class Writer(AttentionWriter):
         rotation = block.attentions[0].rotation
         if rotation is not None and self.merger.carried is None:
             rows = self.rotations.first_rows(rotation)
-            self.merger.carried = self.batched("rope.tokens", rows)
+            self.merger.carried = self.batched(f"blocks.{i}.merge/rotation/first", rows)
         lost = np.concatenate([a.k_lost.reshape(a.kv_heads, -1) for a in block.attentions])
         shift, keys = lost.mean(axis=0), self.image_keys[0]
         if len(self.image_keys) > 1:
