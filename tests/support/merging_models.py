@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 
 from tests.integration.coverage import CLASSES, PROMPTS, randomized
-from tests.support.timms import create_model
+from tests.support.timms import OLDER, REASON, create_model
 from vptkit.backbones.merge_schedule import TokenMerging, merge_schedule
 from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
@@ -45,6 +46,9 @@ def tiny_model(name: str, **arguments: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = create_model(name, num_classes=0, **{**shape, **arguments})
+    # an older timm turns by mixed angles in float32 only, and adds a bias in the wrong place
+    if OLDER and (getattr(model, "rope_mixed", False) or hasattr(model.blocks[0], "qkv_bias")):
+        pytest.skip(REASON)
     return randomized(model.double().eval().requires_grad_(requires_grad=False))
 
 
