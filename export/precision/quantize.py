@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from vptkit.export.analysis.dataflow import Dataflow, groups_of, in_islands, replace_nodes
 from vptkit.export.numerics.accuracy_gate import sqnr_db
-from vptkit.export.numerics.calibration import RangeMethod, choose_range, observe
+from vptkit.export.numerics.calibration import RangeMethod, Spread, choose_range, observe
 from vptkit.export.numerics.evidence import logits_of
 from vptkit.export.numerics.precision_simulation import simulated
 
@@ -53,6 +53,7 @@ def quantize(
     method: RangeMethod = "mse",
     smoothing: float | None = 0.8,
     behind: tuple[float, RangeMethod] = (0.9, "max"),
+    spreads: dict[str, Spread] | None = None,
     tick: Callable[[int], None] = lambda _: None,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """A copy of an fp32 graph with Q/DQ; `half_precision.typed` comes after, if fp16 is wanted.
@@ -66,6 +67,7 @@ def quantize(
         method: how int8's activation ranges are chosen.
         behind: share and method behind activations, where a few channels are huge.
         smoothing: share of an activation's channel scale that moves into the weights, or None.
+        spreads: of `input_spreads`, where they are known already.
         tick: told how many images are done, after each batch of each pass.
 
     Returns:
@@ -75,15 +77,13 @@ def quantize(
         raise ValueError("quantization needs calibration images")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    chosen = _linears(Dataflow.of(copy), islands)
-    inputs = list(dict.fromkeys(node.input[0] for node in chosen))
-    spreads = observe(copy, inputs, evidence.run, evidence.calibration, tick)
+    if spreads is None:
+        spreads = input_spreads(copy, islands, evidence, evidence.calibration, tick)
     smoothed = 0
     if smoothing is not None and precision == "int8":
-        smoothed = smooth(copy, {name: spreads[name] for name in inputs}, smoothing, behind[0])
+        smoothed = smooth(copy, spreads, smoothing, behind[0])
         if smoothed:
-            inputs = list(dict.fromkeys(n.input[0] for n in _linears(Dataflow.of(copy), islands)))
-            spreads = observe(copy, inputs, evidence.run, evidence.calibration, tick)
+            spreads = input_spreads(copy, islands, evidence, evidence.calibration, tick)
         else:
             tick(evidence.calibration.count)  # the second pass, which is not needed
     flow = Dataflow.of(copy)
@@ -126,7 +126,7 @@ def quantize_best(
     """
     if evidence.calibration is None:
         raise ValueError("quantization needs calibration images")
-    passes = 1 + 3 * len(_TREATMENTS) if precision == "int8" else 1
+    passes = 2 + 2 * len(_TREATMENTS) if precision == "int8" else 1
     with evidence.phase("calibration", passes * evidence.calibration.count) as bar:
         if precision != "int8":
             return quantize(model, precision, islands, evidence, high=high, tick=bar.update)
@@ -143,9 +143,19 @@ def _best_treatment(
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """int8 with each of the treatments, judged on the images that it was calibrated on."""
     expected = logits_of(evidence.run(model), images, tick)
+    spreads = input_spreads(model, islands, evidence, images, tick)  # alike for all of them
     best: tuple[float, onnx.ModelProto, dict[str, Any]] | None = None
     for behind in _TREATMENTS:
-        low, plan = quantize(model, "int8", islands, evidence, high=high, behind=behind, tick=tick)
+        low, plan = quantize(
+            model,
+            "int8",
+            islands,
+            evidence,
+            high=high,
+            behind=behind,
+            spreads=spreads,
+            tick=tick,
+        )
         # over fp16 the scales are fp16 too; what is compared here is the quantization alone
         judged = simulated(typed(low, "fp16")[0]) if high == "fp16" else low
         found = logits_of(evidence.run(judged), images, tick)
@@ -157,6 +167,19 @@ def _best_treatment(
     if best is None:
         raise AssertionError("no treatment was tried")
     return best[1], best[2]
+
+
+def input_spreads(
+    model: onnx.ModelProto,
+    islands: tuple[str, ...],
+    evidence: Evidence,
+    images: Images,
+    tick: Callable[[int], None] = lambda _: None,
+) -> dict[str, Spread]:
+    """What goes into the linears that are quantized, by name, over some images."""
+    chosen = _linears(Dataflow.of(model), islands)
+    names = list(dict.fromkeys(node.input[0] for node in chosen))
+    return observe(model, names, evidence.run, images, tick)
 
 
 def _linears(flow: Dataflow, islands: tuple[str, ...]) -> list[onnx.NodeProto]:

@@ -187,7 +187,8 @@ def _require(bundles: Mapping[str, Path], options: LayerOptions) -> None:
     if options.backend not in BACKENDS:
         raise VptkitError(
             f"--layers with --backend {options.backend}: expected {', '.join(BACKENDS)}. On a GPU ONNX "
-            "Runtime tells how long launches take and not the kernels; OpenVINO is not asked."
+            "Runtime tells how long launches take and not the kernels; OpenVINO's profile is not read: "
+            "--backend cpu takes the same graph apart."
         )
     for name, value in (("rounds", options.rounds), ("batch", options.batch)):
         if value is not None and value < 1:

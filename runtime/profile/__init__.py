@@ -1,6 +1,8 @@
 """`vptkit profile`: bundles and their baselines, side by side in one run.
 
 - `benchmark`: the measurements in order, one row a candidate.
+- `image_parts`: from a file to its labels: reading, decoding, resizing, the graph, the answer.
+- `image_rates`: all of that at once, in images a second.
 - `latency_breakdown`: enqueue, GPU and host time.
 - `power_mode_sweep`: the same in every power mode of a Jetson.
 - `prerequisites`: the same backends for all, and the engines they run.

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 import onnxruntime
-
 from tests.benchmarks.int8_cpu import Noise
+
 from tests.benchmarks.token_merging_cpu import merging_of, network, session
 from vptkit.devices.probes.machine import detect_machine
 from vptkit.export.analysis.macs import folded_macs

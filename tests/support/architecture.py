@@ -83,8 +83,8 @@ TABLE: dict[str, str] = {
     "runtime.loadgen": "runtime.evaluation runtime.measure runtime.session datasets formats images",
     "runtime.layers": "runtime.backends runtime.engine_build runtime.measure runtime.session formats"
     " devices.drivers devices.probes",
-    "runtime.profile": "runtime.backends runtime.engine_build runtime.measure runtime.session"
-    " formats devices.drivers devices.power devices.probes",
+    "runtime.profile": "runtime.backends runtime.bulk runtime.engine_build runtime.measure"
+    " runtime.session formats images devices.drivers devices.power devices.probes",
     "runtime.streams": "decoding images paths",
     "runtime.frame_answers": "runtime.bulk runtime.measure runtime.session runtime.streams formats images scores"
     " devices.probes",

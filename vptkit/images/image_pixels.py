@@ -9,7 +9,7 @@ measured in docs/benchmarks.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .image_file import open_image, opened_image, turn_of, upright_rgb
 from .preprocess import prepare, resized
@@ -24,11 +24,24 @@ if TYPE_CHECKING:
 
     Box = tuple[float, float, float, float]
 
-__all__ = ["pixels_of"]
+__all__ = ["DecodedImage", "decoded_image", "pixels_of"]
 
 _SPARE = 2
 _SMALLER = (8, 4, 2)  # what libjpeg divides by
 _SWAPPED = ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")  # turns that exchange the sides
+
+
+class DecodedImage(NamedTuple):
+    """A picture before it is resized.
+
+    Attributes:
+        image: upright RGB.
+        whole, box: of `prepare`, where it is a smaller copy of the picture.
+    """
+
+    image: Image.Image
+    whole: tuple[int, int] | None = None
+    box: Box | None = None
 
 
 def pixels_of(
@@ -49,17 +62,31 @@ def pixels_of(
             that it would be huge when resized.
         MemoryError: there is none to resize it.
     """
+    found = decoded_image(image, preprocess, inside=inside)
+    return prepare(found.image, preprocess, image, whole=found.whole, box=found.box)
+
+
+def decoded_image(
+    image: ImageFile, preprocess: Preprocess, *, inside: str | None = None
+) -> DecodedImage:
+    """The first half of `pixels_of`: decode and turn upright; `prepare` is the other.
+
+    Args:
+        image, preprocess, inside: of `pixels_of`.
+
+    Raises:
+        DataError: it cannot be read (`vptkit.images.image_file.open_image`).
+    """
     if preprocess.decode == "exact":
-        return prepare(open_image(image, inside=inside), preprocess, image)
+        return DecodedImage(open_image(image, inside=inside))
     with opened_image(image, inside=inside) as file:
         whole, turn = file.size, turn_of(file)
         box = _shrink(file, preprocess, swapped=turn in _SWAPPED)
         upright = upright_rgb(file, image)
     if box is None:
-        return prepare(upright, preprocess, image)
-    box = _turned(box, file.size, turn)
+        return DecodedImage(upright)
     whole = whole[::-1] if turn in _SWAPPED else whole
-    return prepare(upright, preprocess, image, whole=whole, box=box)
+    return DecodedImage(upright, whole, _turned(box, file.size, turn))
 
 
 def _shrink(file: Image.Image, preprocess: Preprocess, *, swapped: bool) -> Box | None:

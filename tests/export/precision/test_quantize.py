@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 from onnx import TensorProto
@@ -12,7 +14,7 @@ from vptkit.export.analysis.qdq_placement import lint_placement
 from vptkit.export.numerics.precision_simulation import simulated
 from vptkit.export.precision.half_precision import typed
 from vptkit.export.precision.pixel_centring import centre_pixels
-from vptkit.export.precision.quantize import quantize
+from vptkit.export.precision.quantize import quantize, quantize_best
 
 
 def test_int8_is_near_fp32_and_cleanly_placed(case, centred, evidence):
@@ -76,3 +78,27 @@ def test_onnx_runtime_makes_int8_products_of_all_linears(case, evidence, tmp_pat
     if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 21):
         pytest.skip("ONNX Runtime before 1.21 fuses biases of one dimension too")
     assert twin < plan["weights"] / 2
+
+
+def test_the_best_treatment_is_what_it_gives_alone_and_every_image_is_counted(centred, evidence):
+    told, totals = [], []
+
+    class Bar:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def update(self, count=1):
+            told.append(count)
+
+    def phase(_, total):
+        totals.append(total)
+        return Bar()
+
+    low, plan = quantize_best(centred, "int8", (), replace(evidence, phase=phase), high="fp32")
+    assert [sum(told)] == totals
+    behind = tuple(plan["behind_activations"])
+    alone, _ = quantize(centred, "int8", (), evidence, high="fp32", behind=behind)
+    assert low.SerializeToString(deterministic=True) == alone.SerializeToString(deterministic=True)

@@ -74,10 +74,10 @@ def test_an_image_that_would_be_huge_when_resized_is_its_own_error(images, tiny_
 
 
 def test_memory_that_ends_while_resizing_is_the_images_error(images, tiny_model, monkeypatch):
-    def fail(image, preprocess, source):
+    def fail(image, preprocess, source, **smaller):
         if source == images[3]:
             raise MemoryError
-        return prepare(image, preprocess, source)
+        return prepare(image, preprocess, source, **smaller)
 
     monkeypatch.setattr(module, "prepare", fail)
     found = list(decoded(images, tiny_model.preprocess))

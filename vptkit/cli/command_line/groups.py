@@ -100,6 +100,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "profile": {
         _COMMON: "baseline backend batch seconds plot force",
         "What is measured": "rounds streams memory energy cuda-graph seed threads",
+        "From files to labels": "parts decode",
         "Time by layer": "layers trace export-profile export-times export-layer-info",
         "MLPerf": "loadgen loadgen-logs accuracy data latency-bound-ms queries min-duration target-qps",
         "Jetson": "power pin-clocks",

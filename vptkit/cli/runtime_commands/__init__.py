@@ -8,6 +8,7 @@
 - `inspect`: `vptkit inspect`: what a file or bundle is.
 - `layers_profile`: `vptkit profile --layers`.
 - `loadgen_run`: `vptkit profile --loadgen`: its options, one run.
+- `parts_profile`: `vptkit profile --parts`: from files to labels.
 - `profile`: `vptkit profile`: latency, memory, energy.
 - `report`: `vptkit report`: one HTML page about bundles.
 - `serve`: `vptkit serve`: bundles behind HTTP.

@@ -85,14 +85,26 @@ def profile_by_layer(
 
     _require_files(given, several=len(bundles) > 1 or given["baseline"])
     with baselines_of(bundles if given["baseline"] else []) as named:
-        others = {name: path for found in named for name, path in found.items()}
-        members = others | names_of(bundles)
+        names = names_of(bundles)
+        members = _own_names(names, named) | names
         with progress("layers") as bar:
             profiles = profile_layers(members, options, progress=bar)
     _write(profiles, given)
     texts = [layers_text(profile) for profile in profiles]
     texts += [changes_text(*change) for change in compared(profiles)]
     return layers_document(profiles), "\n\n".join(texts)
+
+
+def _own_names(
+    bundles: Mapping[str, Path], baselines: Sequence[Mapping[str, Path]]
+) -> dict[str, Path]:
+    """The baselines of each bundle, those whose name is taken with the bundle's behind it."""
+    found: dict[str, Path] = {}
+    for bundle, named in zip(bundles, baselines, strict=False):  # none, or one for each
+        for name, path in named.items():
+            taken = name in found or name in bundles
+            found[f"{name}, {bundle}" if taken else name] = path
+    return found
 
 
 def _require_files(given: Mapping[str, Any], *, several: bool) -> None:

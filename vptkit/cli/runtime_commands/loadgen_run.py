@@ -21,7 +21,8 @@ __all__ = ["LOADGEN_RULES", "LoadGenRun", "loadgen_run"]
 
 _SETTINGS = ("accuracy", "latency_bound_ms", "queries", "min_duration", "target_qps")
 LOADGEN_RULES = (
-    Rule((*_SETTINGS, "loadgen_logs", "data"), "--loadgen SCENARIO", lambda s: s["loadgen"]),
+    Rule((*_SETTINGS, "loadgen_logs"), "--loadgen SCENARIO", lambda s: s["loadgen"]),
+    Rule(("data",), "--parts or --loadgen SCENARIO", lambda s: s["parts"] or s["loadgen"]),
     Rule(
         (
             *("seconds", "rounds", "seed", "cuda_graph", "streams", "energy", "memory", "plot"),

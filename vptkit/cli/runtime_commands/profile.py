@@ -9,19 +9,29 @@ from typing import Annotated
 import typer
 
 from vptkit.cli.shared.option_effect import Rule, given_options, require_effect
-from vptkit.cli.shared.options import AsJson, Backend, Force, Threads, TrustEngines, batch_sizes
+from vptkit.cli.shared.options import (
+    AsJson,
+    Backend,
+    Decode,
+    Force,
+    Threads,
+    TrustEngines,
+    batch_sizes,
+)
 from vptkit.cli.shared.output import emit
 from vptkit.errors import VptkitError
 from vptkit.shown_text import shown, tell
 
 from .layers_profile import LAYER_RULES, emit_layers
 from .loadgen_run import LOADGEN_RULES, loadgen_run
+from .parts_profile import PARTS_RULES, emit_parts
 
 __all__ = ["profile"]
 
 _RULES = (
     *LAYER_RULES,
     *LOADGEN_RULES,
+    *PARTS_RULES,
     Rule(("python", "ssh_option"), "--on USER@HOST", lambda settings: settings["on"]),
 )
 
@@ -85,7 +95,8 @@ def profile(
         bool, typer.Option("--accuracy", help="Of --loadgen: its accuracy mode alone, on --data.")
     ] = False,
     data: Annotated[
-        Path | None, typer.Option(help="Of --loadgen: images [the golden ones, or noise].")
+        Path | None,
+        typer.Option(help="Of --parts: images. Of --loadgen: images [the golden ones, or noise]."),
     ] = None,
     latency_bound_ms: Annotated[
         float | None, typer.Option(help="Of --loadgen Server: for 99 % of the queries [15].")
@@ -120,6 +131,13 @@ def profile(
             "--export-layer-info", "--exportLayerInfo", help="Of --layers: trtexec's file."
         ),
     ] = None,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            "--parts", help="Instead: from the files of --data to labels: read, decode, resize, …"
+        ),
+    ] = False,
+    decode: Decode = None,
     plot: Annotated[Path | None, typer.Option(help="Draw to this .png, .svg or .pdf.")] = None,
     force: Force = False,
     threads: Threads = None,
@@ -144,8 +162,8 @@ def profile(
     if not bundles:
         raise VptkitError("BUNDLE is missing: name one or more to profile")
     require_effect(given_options(context), options, _RULES)
-    if layers:
-        emit_layers(bundles, options)
+    if layers or parts:
+        (emit_layers if layers else emit_parts)(bundles, options)
         return
     asked = loadgen_run(options, batch_sizes(batch, "--batch"))
     if plot is not None:

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import struct
 import sys
@@ -126,15 +127,26 @@ def test_export_of_the_bare_graph(export, vptkit, inputs, tmp_path):
     graph = onnxruntime.InferenceSession(tmp_path / "g.onnx")
     assert np.allclose(graph.run(["logits"], {"images": images})[0], logits, atol=1e-3)
     assert_only_error(export("-o", tmp_path / "g.onnx", "--format", "onnx"), 2, "exists already")
-    asked = ("--format", "onnx", "--force", "--batch", 2, "--no-verify", "--output", "both")
-    code, out, _ = export("-o", tmp_path / "g.onnx", *asked)
+    code, out, _ = export("-o", tmp_path / "g.onnx", "--format", "onnx", "--force")
     assert code == 0
     assert "vptkit.preprocess" in out
-    again = out.splitlines()[-1]
-    options = f"--weights {inputs / 'weights.safetensors'} --batch 2 --no-verify --output both"
-    assert again == (
-        f"next: vptkit export {inputs / 'adapter.safetensors'} {options} -o {tmp_path / 'g.vptk'}"
-    )
+
+
+def test_behind_the_bare_graph_the_next_command_has_the_options_that_were_given(
+    export, vptkit, inputs, tmp_path
+):
+    """What it says is typed, and makes a bundle of the same kind."""
+    given = ("--fold", "none", "--batch", "2", "--no-verify", "-o", "both")
+    code, out, _ = export("-o", tmp_path / "g.onnx", "--format", "onnx", *given)
+    assert code == 0
+    words = shlex.split(out.splitlines()[-1])
+    assert words[:3] == ["next:", "vptkit", "export"]
+    assert "--no-verify" in words
+    assert "onnx" not in words
+    assert vptkit(*words[2:])[0] == 0
+    bundle = open_bundle(tmp_path / "g.vptk")
+    assert bundle.batch == 2
+    assert len(bundle.outputs) == 2
 
 
 @pytest.mark.parametrize(

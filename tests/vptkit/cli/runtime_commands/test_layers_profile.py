@@ -104,3 +104,15 @@ def test_a_picture_of_both(vptkit, bank, make_bundle, tmp_path):
     assert vptkit("profile", bank, make_bundle(), *QUICK, "--plot", path)[0] == 0
     assert path.read_text().count("<!-- blocks.0 -->") > 1  # of the bars, and of the flame graph
     assert_error(vptkit("profile", bank, *QUICK, "--plot", path), 2, "exists")
+
+
+def test_baselines_of_several_bundles_have_names_of_their_own():
+    named = [{"backbone": "b0", "unfolded": "u0"}, {"backbone": "b1"}, {"backbone": "b2"}]
+    bundles = {"a": "a", "unfolded": "u", "c": "c"}
+    assert layers_profile._own_names(bundles, named) == {
+        "backbone": "b0",
+        "unfolded, a": "u0",
+        "backbone, unfolded": "b1",
+        "backbone, c": "b2",
+    }
+    assert layers_profile._own_names(bundles, []) == {}
