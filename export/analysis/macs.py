@@ -66,13 +66,15 @@ def folded_macs(
 ) -> int:
     """What the folded graph computes; see `folded_graph.folded_graph`."""
     return sum(
-        _folded_block(spec, i, prompts, insert, pool, last_block, tokens) + _matching(spec, *tokens)
+        _folded_block(spec, i, prompts, insert, pool, last_block, tokens)
+        + _matching(spec, *tokens)
+        + _rotating(spec, tokens[0])
         for i, tokens in enumerate(_tokens(spec, merging))
     )
 
 
 def _tokens(spec: BackboneSpec, merging: TokenMerging | None) -> list[tuple[int, int]]:
-    """Of each block: tokens that attend, and tokens that its MLP sees."""
+    """Of each block: tokens that attend, and tokens that are left (`tokens_of_blocks`)."""
     schedule = [0] * spec.depth if merging is None else merging.schedule
     return tokens_of_blocks(schedule, spec)
 
@@ -84,7 +86,21 @@ def _matching(spec: BackboneSpec, attending: int, kept: int) -> int:
         return 0
     even, odd = (len(range(spec.prefix + (spec.prefix + n) % 2, attending, 2)) for n in (0, 1))
     sizes = 1 if attending < spec.tokens else 0  # a product of their own once they differ
-    return even * odd * spec.head_width + odd * r * (spec.width + sizes)
+    carried = 0 if spec.rotary is None else spec.head_width
+    if _turns_by_block(spec):
+        carried = spec.tokens
+    return even * odd * spec.head_width + odd * r * (spec.width + carried + sizes)
+
+
+def _rotating(spec: BackboneSpec, attending: int) -> int:
+    """Mean cosines and sines of merged tokens, where each block has its own (`RotationWriter`)."""
+    if attending == spec.tokens or not _turns_by_block(spec):
+        return 0
+    return attending * spec.tokens * spec.heads * spec.head_width
+
+
+def _turns_by_block(spec: BackboneSpec) -> bool:
+    return spec.rotary is not None and spec.rotary.kind == "mixed"
 
 
 def low_rank_macs(
@@ -113,7 +129,7 @@ def _factors(
 ) -> int:
     room, kind = shape.linears[name], bank_linears(spec)[name].kind
     once = room.rank * (room.inputs + room.outputs)  # of one row
-    rows = tokens[0] if kind in ("q", "k", "v", "proj") else tokens[1]
+    rows = tokens[0] if kind in ("q", "k", "v", "proj") else _seen_by_mlp(spec, tokens)
     rows += shape.prompts if kind in ("k", "v") else 0
     last = name.startswith(f"blocks.{spec.depth - 1}.")
     if not last or pool != "token" or last_block == "full":
@@ -134,7 +150,7 @@ def _folded_block(
     last_block: LastBlock,
     tokens: tuple[int, int],
 ) -> int:
-    (t, kept), m = tokens, prompts
+    t, kept, m = tokens[0], _seen_by_mlp(spec, tokens), prompts
     last = i == spec.depth - 1
     if insert == "shallow" and i == 0:
         # constant queries, keys and values of the prompts
@@ -154,6 +170,11 @@ def _folded_block(
         return outside + spec.branches * (2 * t * d * kv + 2 * (t + m) * d)
     # absorbed: q W_kᵀ and (a x̂) W_v per head, h·d numbers against each of t rows
     return outside + spec.branches * (2 * d * d + 2 * h * t * d + 2 * m * d)
+
+
+def _seen_by_mlp(spec: BackboneSpec, tokens: tuple[int, int]) -> int:
+    """Side by side with the attention it sees the same tokens, else those that are left."""
+    return tokens[0] if spec.block == "parallel" else tokens[1]
 
 
 def _outputs(spec: BackboneSpec, attending: int, kept: int) -> int:

@@ -90,7 +90,7 @@ def merging_of(options: ExportOptions, adapter: Adapter, spec: BackboneSpec) -> 
         merging = TokenMerging(schedule=schedule, attention=options.merge_attention or default)
     if merging is None or not merging.merged:
         return None
-    for problem in merge_problems(merging, spec, adapter.pool):
+    for problem in merge_problems(merging, spec):
         raise TargetError(f"{adapter.name}: {problem}. {_without(tuned is not None)}")
     if options.fold != "all":
         raise VptkitError(

@@ -6,6 +6,7 @@
 - `merge_writer`: token merging.
 - `onnx_builder`: one method an operator.
 - `onnx_file`: a model file, with external data above 2 GB.
+- `rotation_writer`: rotary positions, of merged tokens too.
 - `score_output`: the scores of several labels an image.
 - `unfolded_graph`: the graph that others would export.
 """

@@ -10,6 +10,7 @@ from vptkit.export.fold.last_block import absorb_keys_values, absorbable
 
 from .merge_writer import TokenMerger
 from .onnx_builder import Builder
+from .rotation_writer import RotationWriter
 
 if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array, Norm
@@ -32,7 +33,9 @@ class AttentionWriter:
         self.merger: TokenMerger | None = None
         if options.merging is not None:
             self.merger = TokenMerger(self.b, spec.tokens, spec.prefix, options.merging)
-        self.image_keys = ""  # of the last attention: [B, h, T or more, e], the image's rows first
+        self.rotations = RotationWriter(self.b, spec, self.merger)
+        # of each attention of the last block: [B, h, T or more, e], the image's rows first
+        self.image_keys: list[str] = []
         self._biases: set[str] = set()
 
     def attend(self, x: str, xq: str, a: Attention, length: int, rows: Rows, name: str) -> str:
@@ -88,14 +91,16 @@ class AttentionWriter:
             for n, letter in enumerate("qkv")
         )
         q = self.placed(q, a.q_norm, a, length, f"{name}.q")
-        k = self.image_keys = self.placed(k, a.k_norm, a, length, f"{name}.k")
+        k = self.placed(k, a.k_norm, a, length, f"{name}.k")
+        self.image_keys.append(k)
         return q, *self.prefixed(k, v, a, name)
 
     def keys_values(self, x: str, a: Attention, length: int, name: str) -> tuple[str, str]:
         """Keys and values of x [B, length, d], the prompts' before them: [B, h, m + length, e]."""
         k, v = f"{name}.k", f"{name}.v"
         keys = self.heads(self.linear(x, a.k, a.k_bias, k), length, a.kv_heads)
-        keys = self.image_keys = self.placed(keys, a.k_norm, a, length, k)
+        keys = self.placed(keys, a.k_norm, a, length, k)
+        self.image_keys.append(keys)
         values = self.heads(self.linear(x, a.v, a.v_bias, v), length, a.kv_heads)
         return self.prefixed(keys, values, a, name)
 
@@ -113,17 +118,8 @@ class AttentionWriter:
             x = self.affine_norm(x, norm, f"{name}_norm")
         if a.rotation is None or length == 1:  # the first row is no patch
             return x
-        cos, sin = (
-            b.const(f"{a.rotation.name}.{kind}.{length}", self._for_rows(table, length, fill)[None])
-            for kind, table, fill in (("cos", a.rotation.cos, 1.0), ("sin", a.rotation.sin, 0.0))
-        )
+        cos, sin = self.rotations.factors(a.rotation, length)
         return b.rotate(x, cos, sin, self.spec.head_width, name)
-
-    def _for_rows(self, table: Array, length: int, fill: float) -> Array:
-        """[h, N, e] → [h, length, e]; tokens that are no patches are not rotated."""
-        before = np.full((len(table), self.spec.prefix, table.shape[2]), fill)
-        behind = np.full((len(table), length - self.spec.tokens, table.shape[2]), fill)
-        return np.concatenate([before, table, behind], axis=1)
 
     def absorbed_attention(
         self, q: str, x: str, absorbed: Absorbed, a: Attention, length: int, name: str
@@ -172,7 +168,7 @@ class AttentionWriter:
             if letter != "v":
                 part = self.placed(part, norm, a, length, label)
             if letter == "k":
-                self.image_keys = part
+                self.image_keys.append(part)
             constant = self.batched(f"{label}.prefix", self._by_head(rows, count)[None])
             parts.append(b.op("Concat", [part, constant], f"{label}/joined", axis=2))
         q, k, v = parts

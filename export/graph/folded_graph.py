@@ -138,7 +138,14 @@ class Writer(AttentionWriter):
     def block(self, z: str, block: Block, i: int, length: int, rows: Rows = "all") -> str:
         """A whole block: [B, length, d] → [B, length, d], [B, 1, d] or [B, length + m, d]."""
         middle, _, added = self.additions(z, block, i, length, rows)
-        return self.b.op("Add", [middle, added], f"blocks.{i}/add2")
+        z = self.b.op("Add", [middle, added], f"blocks.{i}/add2")
+        return (
+            self.merged(z, block, i, self.rows_left(block, length, rows)) if block.parallel else z
+        )
+
+    def rows_left(self, block: Block, length: int, rows: Rows) -> int:
+        """Rows behind a block's attention: its own, and with "joined" those of its prompts."""
+        return length + (len(block.prompt) if rows == "joined" else 0)
 
     def additions(
         self, z: str, block: Block, i: int, length: int, rows: Rows
@@ -148,6 +155,7 @@ class Writer(AttentionWriter):
         A parallel block adds both behind the unchanged stream; then the first addition is None.
         """
         b, name = self.b, f"blocks.{i}"
+        self.image_keys = []
         x = self.normalized(z, f"{name}.norm1") if block.normed else z
         kept, queries = z, x
         if rows == "first":
@@ -162,8 +170,7 @@ class Writer(AttentionWriter):
         if not block.parallel:
             attention = self.total(attended, f"{name}/attentions")
             middle = b.op("Add", [kept, attention], f"{name}/add1")
-            count = length + (len(block.prompt) if rows == "joined" else 0)
-            middle = self.merged(middle, block, i, count)
+            middle = self.merged(middle, block, i, self.rows_left(block, length, rows))
             x = self.normalized(middle, f"{name}.norm2") if block.normed else middle
             mlps = [
                 self.mlp(x, mlp, _branch(block.mlps, name, "mlp", j))
@@ -177,13 +184,19 @@ class Writer(AttentionWriter):
         return kept, None, self.total([*attended, mlp], f"{name}/both")
 
     def merged(self, z: str, block: Block, i: int, count: int) -> str:
-        """The residual stream [B, count, d] between attention and MLP, fewer rows if i merges."""
+        """The residual stream [B, count, d] behind the attention, fewer rows if i merges."""
         if self.merger is None or not self.merger.merges(i):
             return z
-        (a,) = block.attentions
-        lost = a.k_lost.reshape(a.kv_heads, -1).mean(axis=0)
+        rotation = block.attentions[0].rotation
+        if rotation is not None and self.merger.carried is None:
+            rows = self.rotations.first_rows(rotation)
+            self.merger.carried = self.batched(f"blocks.{i}.merge/rotation/first", rows)
+        lost = np.concatenate([a.k_lost.reshape(a.kv_heads, -1) for a in block.attentions])
+        shift, keys = lost.mean(axis=0), self.image_keys[0]
+        if len(self.image_keys) > 1:
+            keys = self.b.op("Concat", self.image_keys, f"blocks.{i}.merge/keys", axis=1)
         behind = count - self.merger.tokens
-        return self.merger.merge(z, self.image_keys, lost if lost.any() else None, i, behind)
+        return self.merger.merge(z, keys, shift if shift.any() else None, i, behind)
 
     def joined_mean(self, z: str, block: Block, i: int) -> str:
         """The last block and the mean over all rows but the class row: [B, d].
@@ -241,7 +254,7 @@ class Writer(AttentionWriter):
         if pool == "token":
             f = b.reshape(z, (0, spec.width), "pool")
         elif pool == "map":
-            f = self.latent_pool(z)
+            f = self.latent_pool(z, rows)
         elif pool == "token+avg":
             f = self.class_and_mean(z)
         else:
@@ -290,7 +303,7 @@ class Writer(AttentionWriter):
         spec = self.spec
         if pool == "map":
             whole = spec.attention_pool is not None and spec.attention_pool.prefix
-            return (0 if whole else spec.prefix), spec.tokens
+            return (0 if whole else spec.prefix), self.image_rows
         return {
             "token": (0, 1),
             "avg": (spec.prefix, self.image_rows),
@@ -298,14 +311,18 @@ class Writer(AttentionWriter):
             "avg_prompts": (int(spec.class_token), length),
         }[pool]
 
-    def latent_pool(self, x: str) -> str:
-        """Attention pooling (see `Pool`): [B, rows, d] → [B, d]."""
+    def latent_pool(self, x: str, rows: tuple[int, int]) -> str:
+        """Attention pooling (see `Pool`) of the rows from first to stop: [B, rows, d] → [B, d]."""
         b, spec, pool, name = self.b, self.spec, self.folded.attention_pool, "attn_pool"
         if pool is None or spec.attention_pool is None:
             raise ValueError("this backbone has no attention pooling")
         heads = spec.attention_pool.heads
         s = b.op("MatMul", [x, b.const(f"{name}.k.weight", pool.keys)], f"{name}/scores/rows")
         s = b.transpose(s, (0, 2, 1), f"{name}/scores")  # [B, h, rows]
+        if self.merger is not None and self.merger.sizes is not None:
+            size = b.slice(self.merger.sizes, 1, *rows, f"{name}/sizes")
+            size = b.reshape(b.op("Log", [size], f"{name}/size/log"), (0, 1, -1), f"{name}/size")
+            s = b.op("Add", [s, size], f"{name}/sized")
         p = b.op("Softmax", [s], f"{name}/softmax", axis=-1)
         r = b.op("MatMul", [p, x], f"{name}/mix")  # [B, h, d]
         r = b.reshape(r, (0, heads, 1, spec.width), f"{name}/mix4")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vptkit.backbones.merge_schedule import ROTARY_STEPS
+
 from .onnx_builder import INT64
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class TokenMerger:
     Attributes:
         tokens: T of the block that is being written, protected ones included, prompts not.
         sizes: name of [B, T, 1], how many patches each token stands for; None while all are 1.
+        carried: name of [B, T, n], numbers of each token that are merged as it is (its rotation:
+            `rotation_writer`), or None.
     """
 
     def __init__(self, b: Builder, tokens: int, protected: int, merging: TokenMerging) -> None:
@@ -43,6 +47,7 @@ class TokenMerger:
         """
         self.b, self.tokens, self.protected, self.merging = b, tokens, protected, merging
         self.sizes: str | None = None
+        self.carried: str | None = None
 
     def merges(self, i: int) -> bool:
         """Whether block i merges tokens."""
@@ -98,17 +103,27 @@ class TokenMerger:
         halves = _Halves.of(self.tokens, self.protected, self.merging.schedule[i])
         merged, rest, into = self._match(self._metric(keys, shift, f"{name}/metric"), halves, name)
         kept, shares = self._shares(self._one_hot(into, halves, name), merged, rest, halves, name)
-        own = self._every_other(z, halves.b_from, f"{name}/b")
-        own = b.op("Mul", [own, kept], f"{name}/b/share")
-        added = b.op("GatherND", [z, merged], f"{name}/a", batch_dims=1)
-        added = b.op("MatMul", [shares, added], f"{name}/a/share")
-        parts = self._unmerged(z, rest, name)
-        parts.append(b.op("Add", [own, added], f"{name}/mean"))
+        moves = _Moves(merged, rest, kept, shares, halves.b_from)
+        parts = self._means(z, moves, name)
         if behind:
             stop = self.tokens + behind
             parts.append(b.slice(z, 1, self.tokens, stop, f"{name}/prompts"))
+        if self.carried is not None:
+            label = f"{name}/rotation"
+            self.carried = b.op("Concat", self._means(self.carried, moves, label), label, axis=1)
         self.tokens -= halves.r
         return b.op("Concat", parts, name, axis=1)
+
+    def _means(self, x: str, moves: _Moves, name: str) -> list[str]:
+        """Rows [B, T or more, n] behind the merging, in parts: those that stay, and those of B."""
+        b = self.b
+        own = self._every_other(x, moves.b_from, f"{name}/b")
+        own = b.op("Mul", [own, moves.kept], f"{name}/b/share")
+        added = b.op("GatherND", [x, moves.merged], f"{name}/a", batch_dims=1)
+        added = b.op("MatMul", [moves.shares, added], f"{name}/a/share")
+        parts = self._unmerged(x, moves.rest, name)
+        parts.append(b.op("Add", [own, added], f"{name}/mean"))
+        return parts
 
     def _metric(self, keys: str, shift: Array | None, name: str) -> str:
         """Keys [B, h, rows, e] → their mean over heads, of length 1: [B, rows, e]."""
@@ -133,6 +148,10 @@ class TokenMerger:
         m_b = self._every_other(metric, halves.b_from, f"{name}/metric/b")
         m_b = b.transpose(m_b, (0, 2, 1), f"{name}/metric/b_t")
         similar = b.op("MatMul", [m_a, m_b], f"{name}/similar")  # [B, A, B]
+        if self.carried is not None:  # keys are rotated
+            steps = b.const(f"scalar/{ROTARY_STEPS}", np.asarray(float(ROTARY_STEPS)))
+            similar = b.op("Mul", [similar, steps], f"{name}/similar/steps")
+            similar = b.op("Round", [similar], f"{name}/similar/rounded")
         best, nearest = b.top_k(similar, 1, f"{name}/nearest")
         _, order = b.top_k(b.reshape(best, (0, a), f"{name}/best"), a, f"{name}/order")
         merged = b.slice(order, 1, 0, r, f"{name}/merged")
@@ -202,6 +221,16 @@ class TokenMerger:
 
     def _divided(self, weighted: str, total: str, label: str) -> str:
         return self.b.op("Div", [weighted, total], f"{label}/shares")
+
+
+class _Moves(NamedTuple):
+    """Names of what says how rows are merged (see `TokenMerger._match` and `_shares`)."""
+
+    merged: str
+    rest: str | None
+    kept: str
+    shares: str
+    b_from: int
 
 
 class _Halves(NamedTuple):

@@ -10,8 +10,9 @@ import torch
 
 from tests.support.bank_cases import family, write_family
 from tests.support.exported_banks import assert_bank_refused, export_family, worst_difference
+from tests.support.merging_models import ROTARY, merging_model
 from tests.support.strategies import Setup
-from tests.support.tolerances import PARITY_FP32
+from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.backbones.merge_schedule import TokenMerging
 from vptkit.errors import AdapterError
 from vptkit.export.bank import edit_bank
@@ -19,6 +20,7 @@ from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.formats.adapter import read_adapter, write_adapter
 from vptkit.formats.bundle import open_bundle
+from vptkit.formats.tensor_file import write_tensors
 from vptkit.runtime import open_session
 
 MERGED = Setup(image=(32, 32), merge=3, prompt_scale=0.3)
@@ -96,3 +98,30 @@ def test_a_changed_bias_of_keys_is_refused(tmp_path, members):
         return replace(adapter, tensors={**adapter.tensors, "delta.blocks.0.attn.qkv.bias": delta})
 
     assert_bank_refused(tmp_path, members, biased, AdapterError, "bias of keys, by which tokens")
+
+
+OTHERS = {
+    **ROTARY,
+    "attention pooling": "vit_base_patch16_siglip_224",
+    "side by side": "vit_base_patch16_xp_224",
+    "several attentions": "vit_base_patch16_18x2_224",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_banks_of_other_architectures(tmp_path, kind):
+    case = merging_model(OTHERS[kind], pool="map" if kind == "attention pooling" else "avg")
+    weights = {k: v.astype(np.float32) for k, v in case.weights.items()}
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    backbone = replace(case.adapter.backbone, sha256=None)
+    prompted = replace(case.adapter, backbone=backbone, name="prompted")
+    head = {k: -v for k, v in prompted.tensors.items() if k.startswith("head")}
+    bare = replace(prompted, name="bare", insert="none", prompt_length=0, tensors=head)
+    for adapter in (prompted, bare):
+        write_adapter(tmp_path / f"{adapter.name}.safetensors", adapter)
+    out, files = tmp_path / "bank.vptk", ("prompted.safetensors", "bare.safetensors")
+    export_bank([tmp_path / n for n in files], out, weights=tmp_path / "weights.safetensors")
+    asked = [name for name in ("prompted", "bare") for _ in case.images]
+    found = open_session(out, threads=1).run(np.tile(case.images, (2, 1, 1, 1)), asked)
+    for logits, adapter in zip(np.split(found, 2), (prompted, bare), strict=True):
+        assert largest_difference(logits, case.reference(adapter)) <= PARITY_FP32

@@ -18,7 +18,7 @@ Everything else in vptkit is tested against this file; it is never optimised.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
@@ -31,6 +31,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vptkit.backbones.merge_schedule import ROTARY_STEPS
 from vptkit.errors import BackboneError
 from vptkit.formats.adapter import Adapter, read_adapter, with_spec
 from vptkit.formats.manifest_schema import FEATURES, LOGITS
@@ -39,7 +40,9 @@ from vptkit.images.preprocess import normalize
 from .spec_from_timm import spec_from_model
 from .timm_backbone import checked_weights
 from .token_merging import (
+    MergedTokens,
     attention_by_size,
+    has_halves,
     match_tokens,
     mean_by_size,
     merge_rows,
@@ -98,7 +101,9 @@ def embed(model: Any, pixels: Tensor) -> Tensor:
     return cast("Tensor", model.norm_pre(model.patch_drop(z)))
 
 
-def call_block(model: Any, i: int, z: Tensor, prompts: int = 0) -> Tensor:
+def call_block(
+    model: Any, i: int, z: Tensor, prompts: int = 0, parts: Tensor | None = None
+) -> Tensor:
     """Timm's own block i; prompts, behind the prefix tokens, take no position.
 
     Args:
@@ -106,6 +111,7 @@ def call_block(model: Any, i: int, z: Tensor, prompts: int = 0) -> Tensor:
         i: which block.
         z: [B, prefix + m + N, d]
         prompts: m, how many rows behind the prefix tokens are prompts.
+        parts: which share of each of the N patch tokens each patch is [B, N, patches]; None: one each.
 
     Returns:
         the shape of z.
@@ -115,6 +121,8 @@ def call_block(model: Any, i: int, z: Tensor, prompts: int = 0) -> Tensor:
         rope = None if model.rope is None else _rotary(model)
         if rope is not None and getattr(model, "rope_mixed", False):
             rope = rope[i]
+        if rope is not None and parts is not None:
+            rope = _mean_rotation(rope, parts)
         with patch.object(block.attn, "num_prefix_tokens", k + prompts):
             return cast("Tensor", block(z, rope=rope))
     if _is(model, Beit):
@@ -138,6 +146,12 @@ def _rotary(model: Any) -> Tensor:
     if getattr(model.rope, "feat_shape", None) is not None:
         return cast("Tensor", model.rope.get_embed())
     return cast("Tensor", model.rope.get_embed(shape=model.patch_embed.grid_size))
+
+
+def _mean_rotation(rope: Tensor, parts: Tensor) -> Tensor:
+    """[patches, 2 e] or [h, patches, 2 e] → those of merged tokens, [B, 1 or h, N, 2 e]."""
+    with torch.autocast(rope.device.type, enabled=False):
+        return parts.to(rope.dtype)[:, None] @ rope
 
 
 def _unbiased(bias: Tensor | None, prefix: int, prompts: int) -> Tensor | None:
@@ -176,7 +190,7 @@ def features(
         [B, d]; [B, 2 d] of pool "token+avg".
     """
     z = embed(model, pixels)  # [B, T, d]
-    size = None if merging is None else z.new_ones(z.shape[:2])  # of the image's tokens
+    tokens = None if merging is None else MergedTokens(z.new_ones(z.shape[:2]))  # of the image
     k = model.num_prefix_tokens
     m = len(prompts[0]) if prompts else 0
 
@@ -191,32 +205,33 @@ def features(
         if insert == "deep":
             z = joined(z, prompts[i])
         with with_learned_prefix(model.blocks[i], (learned or {}).get(i)):
-            if merging is None or size is None:
+            if merging is None or tokens is None:
                 z = call_block(model, i, z, m)
             else:
-                z, size = merging_block(model, i, z, size, merging, m)
+                z, tokens = merging_block(model, i, z, tokens, merging, m)
         if insert == "deep" and i < last:
             z = torch.cat([z[:, :k], z[:, k + m :]], dim=1)  # [B, T, d]
-    if size is not None:
-        size = torch.cat([size[:, :k], size.new_ones(len(z), m), size[:, k:]], dim=1)
+    size = None if tokens is None else _with_prompts(tokens.size, k, m)
     return final(model, z, k + m if insert != "none" else k, pool, norm, size)
 
 
 def merging_block(
-    model: Any, i: int, z: Tensor, size: Tensor, merging: TokenMerging, prompts: int = 0
-) -> tuple[Tensor, Tensor]:
+    model: Any, i: int, z: Tensor, tokens: MergedTokens, merging: TokenMerging, prompts: int = 0
+) -> tuple[Tensor, MergedTokens]:
     """Timm's own block i, its attention first, then its MLP; between both, tokens are merged.
+
+    Behind both, where a block does both at once.
 
     Args:
         model: a timm Vision Transformer.
         i: which block.
         z: [B, prefix + m + N_i, d]
-        size: of the image's tokens, [B, prefix + N_i].
+        tokens: what those of the image are made of; there are prefix + N_i.
         merging: r of each block, and whether attention is proportional.
         prompts: m, how many rows behind the prefix tokens are prompts.
 
     Returns:
-        [B, prefix + m + N_i - r, d] and [B, prefix + N_i - r]
+        [B, prefix + m + N_i - r, d], and what its prefix + N_i - r tokens of the image are made of.
     """
     block, k, r = model.blocks[i], model.num_prefix_tokens, merging.schedule[i]
 
@@ -224,17 +239,37 @@ def merging_block(
         parts = x.narrow(dim, 0, k), x.narrow(dim, k + prompts, x.shape[dim] - k - prompts)
         return torch.cat(parts, dim=dim)
 
+    def called(z: Tensor, tokens: MergedTokens) -> Tensor:
+        parts = None if tokens.parts is None else tokens.parts[:, k:, k:]
+        return call_block(model, i, z, prompts, parts)
+
     bias = None
     if merging.proportional:
-        bias = size_bias(torch.cat([size[:, :k], size.new_ones(len(z), prompts), size[:, k:]], 1))
-    with attention_by_size(block, bias) as keys, silent(block, "mlp"):
-        z = call_block(model, i, z, prompts)
+        bias = size_bias(_with_prompts(tokens.size, k, prompts))
+    halves = has_halves(block)
+    with attention_by_size(block, bias) as keys, silent(block, "mlp") if halves else nullcontext():
+        z = called(z, tokens)
     if r:
-        matching = match_tokens(image_rows(keys[0], 2), k, r)
-        rows, size = merge_rows(image_rows(z, 1), size, matching)
+        rotary = getattr(model, "rope", None) is not None
+        matching = match_tokens(
+            image_rows(torch.cat(keys, 1), 2), k, r, ROTARY_STEPS if rotary else 0
+        )
+        rows, size = merge_rows(image_rows(z, 1), tokens.size, matching)
         z = torch.cat([rows[:, :k], z[:, k : k + prompts], rows[:, k:]], dim=1)
+        parts = None
+        if rotary:
+            parts, _ = merge_rows(tokens.with_parts(), tokens.size, matching)
+        tokens = MergedTokens(size, parts)
+    if not halves:
+        return z, tokens
     with silent(block, "attn"):
-        return call_block(model, i, z, prompts), size
+        return called(z, tokens), tokens
+
+
+def _with_prompts(size: Tensor, prefix: int, prompts: int) -> Tensor:
+    """Sizes of the image's tokens and, behind the prefix tokens, 1 of each prompt."""
+    ones = size.new_ones(len(size), prompts)
+    return torch.cat([size[:, :prefix], ones, size[:, prefix:]], dim=1)
 
 
 def final(
@@ -259,7 +294,6 @@ def final(
         return mean_by_size(z[:, first:], size[:, first:])
 
     final_norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
-    k = model.num_prefix_tokens
     if norm == "before_pool":
         z = final_norm(z)
     if pool == "token":
@@ -268,13 +302,25 @@ def final(
         f = mean_from(patches_from)
     elif pool == "token+avg":
         f = torch.stack([z[:, 0], mean_from(patches_from)], dim=1)  # [B, 2, d]
-    elif pool == "map":  # over the image's tokens; Eva's pool takes the prefix tokens along
-        whole = _is(model, Eva) or getattr(model, "pool_include_prefix", False)
-        rows = z[:, patches_from:]
-        f = model.attn_pool(torch.cat([z[:, :k], rows], dim=1) if whole else rows)
+    elif pool == "map":
+        f = _attention_pooled(model, z, patches_from, size)
     else:  # avg_prompts
         f = mean_from(int(model.cls_token is not None))
     return (final_norm(f) if norm == "after_pool" else f).flatten(1)
+
+
+def _attention_pooled(model: Any, z: Tensor, patches_from: int, size: Tensor | None) -> Tensor:
+    """Timm's own attention pooling of the image's tokens; Eva's takes the prefix tokens along."""
+    whole = _is(model, Eva) or getattr(model, "pool_include_prefix", False)
+
+    def image_rows(x: Tensor) -> Tensor:
+        rows = x[:, patches_from:]
+        return torch.cat([x[:, : model.num_prefix_tokens], rows], dim=1) if whole else rows
+
+    if size is None:
+        return cast("Tensor", model.attn_pool(image_rows(z)))
+    with attention_by_size(model.attn_pool, size_bias(image_rows(size))):
+        return cast("Tensor", model.attn_pool(image_rows(z)))
 
 
 def apply_layer_norms(model: nn.Module, adapter: Adapter) -> None:

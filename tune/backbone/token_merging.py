@@ -6,22 +6,48 @@ protected (class, distillation and register tokens), and their sizes s (how many
 stands for, 1 at first):
 
     m_i = mean over heads of K_i, divided by its length       the block's own keys: with their
-                                                              bias, behind any norm of keys
+                                                              bias, behind any norm and rotation;
+                                                              of several attentions, all their heads
     A = positions k, k+1, .. that are even, B = those that are odd
-    c_a = max over b in B of m_a · m_b, b(a) = that b         of equals the lower position
+    c_a = max over b in B of m_a · m_b, b(a) = that b         of equals the lower position; with
+                                                              rotation, rounded to 2⁻¹²
     M = the r tokens a with the largest c_a                   of equals the lower position
     z_b ← (s_b z_b + Σ s_a z_a) / (s_b + Σ s_a)               sums over the a in M with b(a) = b
     s_b ← s_b + Σ s_a
+
+Where attention and MLP stand side by side (blocks of kind "parallel"), there is no place between them:
+tokens are merged behind the sum of both.
 
 Order afterwards: protected tokens, then A without M, then B, each in the order that it had. So
 protected tokens stay at 0..k-1, and positions of the next block are those of this order. With the
 class token alone (k = 1) that is the paper's own code; with more, tokens beside the class token are
 neither merged nor merged into.
 
+Rotary positions. A backbone that turns queries and keys of patch i by its angles multiplies each pair
+of channels by e^(iθ), so does ours with the mean over the patches of a token, weighted as the token is:
+
+    R_t = Σ_i w_ti R_i,   w = the product of all shares so far (rows of the unit matrix, merged as
+                          tokens are); w_ti = 1 / s_t for each patch i in t, else 0
+
+So the logit of two merged tokens is q (mean over pairs of their patches of R_i R_jᵀ) k: the mean of the
+logits that their patches would have, were their queries and keys equal, which is what merging takes
+them for. That needs no new positions, is the same for every kind of rotation (angles of a grid, learned
+for each head and block, of centred coordinates), and is what the paper's author advises
+(github.com/facebookresearch/ToMe, issue 29). Means of sines and cosines are shorter than 1 where
+patches lie far apart against a wavelength: such a token says less of where it is. A rotation by
+the mean position (as long as ever) would claim a place where no patch of the token is; of two
+patches half a wavelength apart to a full one it even has the wrong sign, as cos a + cos b =
+2 cos((a + b) / 2) cos((a - b) / 2). Protected tokens and prompts are not rotated.
+
+With rotation, equal patches (a white background) are as similar as their distance says, so that many
+pairs are equal in theory and differ in the last bit, each machine in its own way. Hence similarities are
+rounded, to far more than that and far less than what tells patches apart.
+
 Proportional attention (the paper's eq. 1) adds log s to the attention logits of a token's key, in every
 later block: softmax(q kᵀ / √e + log s). Prompts, as tokens or as keys and values, have size 1 and
 take no part: they do not count among positions, are not merged and not merged into. Means over
-patches (pools "avg", "token+avg", "avg_prompts") weigh tokens by size.
+patches (pools "avg", "token+avg", "avg_prompts") weigh tokens by size, and the attention of pool "map"
+adds log s, both always.
 
 The matching has no gradient, as in the paper; the means have.
 """
@@ -43,7 +69,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Matching",
+    "MergedTokens",
     "attention_by_size",
+    "has_halves",
     "match_tokens",
     "mean_by_size",
     "merge_rows",
@@ -66,14 +94,36 @@ class Matching(NamedTuple):
     into: Tensor
 
 
+class MergedTokens(NamedTuple):
+    """What the image's tokens are made of, behind some merging.
+
+    Attributes:
+        size: how many patches each stands for, float [B, T].
+        parts: w, which share of each token each of the first T_0 tokens is, float [B, T, T_0]; None
+            while nothing is merged, or where nobody asks (backbones without rotation).
+    """
+
+    size: Tensor
+    parts: Tensor | None = None
+
+    def with_parts(self) -> Tensor:
+        """`parts`; the unit matrix while nothing is merged."""
+        if self.parts is not None:
+            return self.parts
+        exact = torch.promote_types(self.size.dtype, torch.float32)
+        unit = torch.eye(self.size.shape[1], dtype=exact, device=self.size.device)
+        return unit.expand(len(self.size), -1, -1)
+
+
 @torch.no_grad()
-def match_tokens(keys: Tensor, protected: int, r: int) -> Matching:
+def match_tokens(keys: Tensor, protected: int, r: int, steps: int = 0) -> Matching:
     """The r pairs that are merged.
 
     Args:
         keys: of image tokens, float [B, h, T, e], of as many heads as keys have.
         protected: k, how many tokens at the front are not merged.
         r: at most (T - k) // 2.
+        steps: similarities are rounded to multiples of 1 / steps; 0: they are not.
     """
     exact = torch.promote_types(keys.dtype, torch.float32)
     with torch.autocast(keys.device.type, enabled=False):
@@ -81,7 +131,10 @@ def match_tokens(keys: Tensor, protected: int, r: int) -> Matching:
         first = protected + protected % 2  # the first even position that may be merged
         b_from = protected + 1 - protected % 2
         a, b = metric[:, first::2], metric[:, b_from::2]
-        nearest, index = (a @ b.transpose(1, 2)).max(dim=-1)  # [B, A]; of equals the first
+        similar = a @ b.transpose(1, 2)
+        if steps:
+            similar = (similar * steps).round()
+        nearest, index = similar.max(dim=-1)  # [B, A]; of equals the first
     order = nearest.argsort(dim=-1, descending=True, stable=True)
     chosen, rest = order[:, :r], order[:, r:].sort(dim=-1).values
     batch, tokens = len(keys), keys.shape[2]
@@ -137,7 +190,7 @@ def mean_by_size(rows: Tensor, size: Tensor) -> Tensor:
 
 @contextmanager
 def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]:
-    """A block whose one attention adds a bias to its logits, while the context lasts.
+    """A block whose attentions add a bias to their logits, while the context lasts.
 
     Timm's attentions meet in `F.scaled_dot_product_attention`.
 
@@ -146,7 +199,7 @@ def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]
         bias: float, of a shape that its logits [B, h, T, T] take; None for none.
 
     Yields:
-        a list, which gets the keys [B, h, T, e] as the attention is about to use them.
+        a list, which gets the keys [B, h, T, e] of each attention as it is about to use them.
 
     Raises:
         BackboneError: the block attends in another way.
@@ -165,22 +218,29 @@ def attention_by_size(block: Any, bias: Tensor | None) -> Iterator[list[Tensor]]
             stack.enter_context(patch.object(part, "fused_attn", new=True))
         stack.enter_context(patch.object(F, "scaled_dot_product_attention", biased))
         yield found
-    if len(found) != 1:
+    if len(found) != len(getattr(block, "attns", [block])):
         raise BackboneError(
-            f"token merging needs one attention in a block, {type(block).__name__} has {len(found)}"
+            f"token merging needs the keys of each attention, {type(block).__name__} shows {len(found)}"
         )
+
+
+def has_halves(block: Any) -> bool:
+    """Whether a block adds what its attention finds before its MLP sees the tokens."""
+    return hasattr(block, "mlp") or hasattr(block, "ffns")
 
 
 @contextmanager
 def silent(block: Any, branch: str) -> Iterator[None]:
     """A block whose "attn" or "mlp" adds nothing to the tokens, while the context lasts.
 
-    Behind a branch there may be a norm (blocks of kind "post"), whose shift is silent too.
+    Behind a branch there may be a norm (blocks of kind "post"), whose shift is silent too; of several
+    branches (`ParallelThingsBlock`) all are.
     """
     behind = {"attn": "norm1", "mlp": "norm2"}[branch]
+    several = getattr(block, {"attn": "attns", "mlp": "ffns"}[branch], None)
+    modules = (getattr(block, branch), getattr(block, behind)) if several is None else several
     with ExitStack() as stack:
-        for name in (branch, behind):
-            module = getattr(block, name)
+        for module in modules:
             stack.enter_context(patch.object(module, "forward", _nothing))
         yield
 

@@ -61,7 +61,7 @@ class Tuned(nn.Module):
         super().__init__()
         self.insert: Insert = config.insert if config.prompted else "none"
         self.pool, self.norm = pooling(spec, config)
-        self.merging = merging_of(spec, config, self.pool)
+        self.merging = merging_of(spec, config)
         self.layer_norms: LayerNorms | None = None
         if config.learns("ln"):
             self.layer_norms = LayerNorms(backbone, norm_names(spec, self.pool))
@@ -157,7 +157,7 @@ def pooling(spec: BackboneSpec, config: TuneConfig) -> tuple[Pool, Norm]:
     return pool, native if config.norm == "model" else config.norm
 
 
-def merging_of(spec: BackboneSpec, config: TuneConfig, pool: Pool) -> TokenMerging | None:
+def merging_of(spec: BackboneSpec, config: TuneConfig) -> TokenMerging | None:
     """How tokens are merged while this adapter learns, and whenever it is used.
 
     Raises:
@@ -168,7 +168,7 @@ def merging_of(spec: BackboneSpec, config: TuneConfig, pool: Pool) -> TokenMergi
         return None
     asked = parse_merge(str(config.merge))
     found = TokenMerging(schedule=merge_schedule(asked, spec), attention=config.merge_attention)
-    if problems := merge_problems(found, spec, pool):
+    if problems := merge_problems(found, spec):
         raise BackboneError(f"{config.backbone}: {'; '.join(problems)}; or leave --merge away")
     return found if found.merged else None
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vptkit.errors import VptkitError
 from vptkit.tune.backbone.reference import call_block, embed, merging_block
+from vptkit.tune.backbone.token_merging import MergedTokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +92,7 @@ def token_moments(
     images = 0
     for pixels in batches:
         z = embed(model, pixels)
-        size = z.new_ones(z.shape[:2])
+        merged = MergedTokens(z.new_ones(z.shape[:2]))
         images += len(z)
         for i, block in enumerate(model.blocks):
             require_one_attention(block)
@@ -107,7 +108,7 @@ def token_moments(
             if merging is None:
                 z = call_block(model, i, z)
             else:
-                z, size = merging_block(model, i, z, size, merging)
+                z, merged = merging_block(model, i, z, merged, merging)
     return [
         Moments(second / (images * len(total)), total / images, images * len(total))
         for second, total in zip(sums, tokens, strict=True)

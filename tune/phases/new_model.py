@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vptkit.tune.methods.tuned_model import Tuned, merging_of, pooling, wants_whitening
+from vptkit.tune.methods.tuned_model import Tuned, merging_of, wants_whitening
 from vptkit.tune.training.checkpoint import restore_parameters
 from vptkit.tune.training.device import choose_device, place
 
@@ -71,7 +71,7 @@ def new_model(
     matrices = None
     if wants_whitening(config):
         if kept is None:
-            merging = merging_of(spec, config, pooling(spec, config)[0])
+            merging = merging_of(spec, config)
             matrices, state.whitening = whitening_matrices(
                 backbone, training.sets["train"], config, merging, bursts=bursts
             )

@@ -168,9 +168,8 @@ def load_run(request: RunRequest) -> RunInputs:
     loaded = load_backbone(config.backbone, config.backbone_args, config.weights)
     model = loaded.model
     spec = spec_from_model(model, config.backbone)
-    merging_of(
-        spec, config, pooling(spec, config)[0]
-    )  # refuses what cannot be, before images are read
+    for refuses in (pooling, merging_of):  # what cannot be, before images are read
+        refuses(spec, config)
     preprocess = preprocess_of(model)
     reference = BackboneRef(
         name=config.backbone,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MERGE",
     "MERGE_ATTENTIONS",
+    "ROTARY_STEPS",
     "MergeAttention",
     "Mergeable",
     "TokenMerging",
@@ -29,6 +30,7 @@ __all__ = [
 
 MergeAttention = Literal["proportional", "plain"]
 MERGE_ATTENTIONS: tuple[str, ...] = get_args(MergeAttention)
+ROTARY_STEPS = 1 << 12  # of similarities, where keys are rotated
 _MOST_TOKENS, _MOST_BLOCKS = 1 << 18, 512
 MERGE = record(
     {
@@ -44,13 +46,9 @@ class Mergeable(Protocol):
     @property
     def depth(self) -> int: ...  # noqa: D102
     @property
-    def block(self) -> str: ...  # noqa: D102
-    @property
     def patches(self) -> int: ...  # noqa: D102
     @property
     def tokens(self) -> int: ...  # noqa: D102
-    @property
-    def rotary(self) -> object: ...  # noqa: D102
     @property
     def relative(self) -> object: ...  # noqa: D102
 
@@ -161,7 +159,10 @@ def merge_schedule(merge: int | Sequence[int], spec: Mergeable) -> tuple[int, ..
 
 
 def tokens_of_blocks(schedule: Sequence[int], spec: Mergeable) -> list[tuple[int, int]]:
-    """Of each block: tokens that attend, and tokens that its MLP sees; prompts not counted."""
+    """Of each block: tokens that attend, and tokens that are left behind it; prompts not counted.
+
+    The MLP sees those that are left, but in blocks of kind "parallel" those that attend.
+    """
     found, tokens = [], spec.tokens
     for r in schedule:
         found.append((tokens, tokens - r))
@@ -169,24 +170,14 @@ def tokens_of_blocks(schedule: Sequence[int], spec: Mergeable) -> list[tuple[int
     return found
 
 
-def merge_problems(merging: TokenMerging, spec: Mergeable, pool: str) -> list[str]:
+def merge_problems(merging: TokenMerging, spec: Mergeable) -> list[str]:
     """Why a backbone cannot merge so, by the names of its features."""
-    named = {
-        "rotary positions (rotary)": spec.rotary is not None,
-        "relative positions (relative)": spec.relative is not None,
-    }
-    problems = [
-        f"token merging is not known with {name}: a merged token has no one position"
-        for name, there in named.items()
-        if there
-    ]
-    if spec.block in ("parallel", "branches"):
+    problems = []
+    if spec.relative is not None:
         problems.append(
-            f"token merging stands between attention and MLP, which blocks of kind {spec.block} "
-            "do not have one behind the other"
+            "token merging is not known with relative positions (relative): a table has no entry for "
+            "a merged token"
         )
-    if pool == "map":
-        problems.append("token merging is not known with pool map: pass --pool avg or token")
     try:
         fitting = merge_schedule(merging.schedule, spec)
     except VptkitError as error:

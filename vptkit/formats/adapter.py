@@ -460,7 +460,7 @@ def _merging_problems(adapter: Adapter) -> list[str]:
     if not merging.merged:
         return ["merge has a schedule that merges nothing: such an adapter has no merge"]
     if spec is not None:
-        return merge_problems(merging, spec, adapter.pool)
+        return merge_problems(merging, spec)
     blocks = len(_prompt_sites(adapter)) if adapter.insert == "deep" else len(merging.schedule)
     found = len(merging.schedule)
     return [] if found == blocks else [f"merge has {found} numbers, expected one a block: {blocks}"]

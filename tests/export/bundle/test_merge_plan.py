@@ -21,6 +21,7 @@ from vptkit.export.bundle.merge_plan import merging_of, parse_export_merge
 from vptkit.export.numerics.evidence import Evidence
 from vptkit.export.precision.lowering import Lowering
 from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.backbone_spec import RelativePositions
 from vptkit.formats.bundle import open_bundle
 from vptkit.tune.backbone.reference import adapter_logits
 
@@ -99,21 +100,14 @@ def test_a_schedule_of_another_backbone(case):
         decided(case, merge="0,0,1")
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [({"rotary": object()}, "rotary"), ({"relative": object()}, "relative")]
-    + [({"block": kind}, f"kind {kind}") for kind in ("parallel", "branches")],
-)
-def test_backbones_that_cannot_are_refused_by_name(case, change, told):
-    spec = type("Spec", (), {n: getattr(case.spec, n) for n in dir(case.spec) if n[0] != "_"})()
-    vars(spec).update(change)
-    with pytest.raises(TargetError, match=rf"{told}.*Leave --merge away"):
+@pytest.mark.parametrize("shared", [True, False])
+def test_backbones_that_cannot_are_refused_by_name(case, shared):
+    spec = replace(case.spec, relative=RelativePositions(kind="table", shared=shared))
+    with pytest.raises(TargetError, match=r"relative positions.*Leave --merge away"):
         merging_of(ExportOptions(merge=2), case.adapter, spec)
 
 
-def test_attention_pooling_the_plain_graph_and_one_block(case):
-    with pytest.raises(TargetError, match="pool map"):
-        merging_of(ExportOptions(merge=2), replace(case.adapter, pool="map"), case.spec)
+def test_the_plain_graph_and_one_block(case):
     with pytest.raises(VptkitError, match="--fold none does not go with --merge"):
         decided(case, merge=2, fold="none")
     with pytest.raises(VptkitError, match=r"--fold none.*Pass --merge 0"):

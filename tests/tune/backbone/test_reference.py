@@ -28,6 +28,7 @@ from vptkit.tune.backbone.reference import (  # noqa: E402
 )
 from vptkit.tune.backbone.spec_from_timm import spec_from_model, weights_from_model  # noqa: E402
 from vptkit.tune.backbone.timm_backbone import preprocess_of  # noqa: E402
+from vptkit.tune.backbone.token_merging import MergedTokens  # noqa: E402
 
 REGISTERS = {"reg_tokens": 2, "no_embed_class": True, "init_values": 0.3}
 
@@ -226,20 +227,22 @@ def test_merging_by_hand(make_vit, arguments, insert, attention):
         ("vit_tiny_patch16_224", {"qk_norm": True, "init_values": 0.3}),
         ("vit_tiny_patch16_224", {"block_fn": ResPostBlock}),
         ("eva02_tiny_patch14_224", {"use_rot_pos_emb": False}),
+        ("eva02_tiny_patch14_224", {}),
     ],
 )
 def test_a_block_in_two_halves_is_timms_block(make_vit, name, arguments):
     """Norms of keys, LayerScale, norms behind the branches, another class of block."""
     model = make_vit(name, **arguments).double()
     z = reference.embed(model, pixels_of())
-    size = torch.ones(z.shape[:2], dtype=torch.float64)
+    tokens = MergedTokens(torch.ones(z.shape[:2], dtype=torch.float64))
     merging = TokenMerging(schedule=(0, 0))
-    found, sizes = reference.merging_block(model, 0, z, size, merging)
+    found, after = reference.merging_block(model, 0, z, tokens, merging)
     torch.testing.assert_close(found, reference.call_block(model, 0, z), rtol=0, atol=1e-12)
-    assert torch.equal(size, sizes)
-    merged, sizes = reference.merging_block(model, 0, z, size, TokenMerging(schedule=(4, 0)))
+    assert after is tokens
+    merged, after = reference.merging_block(model, 0, z, tokens, TokenMerging(schedule=(4, 0)))
     assert merged.shape[1] == z.shape[1] - 4
-    assert sizes.sum() == size.sum()
+    assert after.size.sum() == tokens.size.sum()
+    assert (after.parts is None) == (getattr(model, "rope", None) is None)
 
 
 @pytest.mark.parametrize("twin", ["block", "kept", "position", "deep as shallow"])

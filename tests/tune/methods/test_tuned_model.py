@@ -11,9 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from tests.support.merging_models import ROTARY, tiny_model  # noqa: E402
+from tests.support.tolerances import PARITY_FP32  # noqa: E402
 from vptkit.errors import BackboneError, DataError, VptkitError  # noqa: E402
+from vptkit.export.bundle.export_bundle import export  # noqa: E402
 from vptkit.formats.adapter import FORMAT_WITH_MERGING, read_adapter  # noqa: E402
-from vptkit.formats.tensor_file import read_tensor_file  # noqa: E402
+from vptkit.formats.tensor_file import read_tensor_file, write_tensors  # noqa: E402
+from vptkit.runtime import open_session  # noqa: E402
 from vptkit.tune import config_from_mapping  # noqa: E402
 from vptkit.tune.backbone.reference import reference_logits  # noqa: E402
 from vptkit.tune.backbone.spec_from_timm import spec_from_model  # noqa: E402
@@ -85,11 +89,39 @@ def test_a_killed_training_goes_on_to_the_same_bytes(splits, make_config, tmp_pa
     assert resumed.adapter.read_bytes() == whole.adapter.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("axial, pairs", "bpt"), ("centered, halves", "lora"), ("mixed", "shallow")],
+)
+def test_rotary_backbones_learn_what_the_graph_computes(splits, make_config, tmp_path, kind, name):
+    weights = tmp_path / "weights.safetensors"
+    model = tiny_model(ROTARY[kind])
+    write_tensors(weights, {k: v.float().numpy() for k, v in model.state_dict().items()})
+    shape = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    config = make_config(
+        **METHODS[name] | {"pool": "avg"},
+        backbone=ROTARY[kind],
+        backbone_args=shape,
+        weights=weights,
+        epochs=1,
+        merge=3,
+    )
+    path = tune(splits, tmp_path / "a.safetensors", config).adapter
+    adapter = read_adapter(path)
+    images, logits = adapter.golden()
+    np.testing.assert_array_equal(reference_logits(adapter, weights, images), logits)
+    plain = reference_logits(replace(adapter, merging=None), weights, images)
+    assert np.abs(plain - logits).max() > 1e-4 * np.abs(logits).max()
+    export(path, tmp_path / "a.vptk", weights=weights)
+    found = open_session(tmp_path / "a.vptk", threads=1).run(images)
+    assert np.abs(found - logits).max() <= PARITY_FP32 * np.abs(logits).max()
+
+
 def test_whitening_sees_the_tokens_that_are_left(splits, make_config, make_vit):
     config = make_config(form="fwhiten", merge=6)
     model = make_vit()
     spec = spec_from_model(model, "vit")
-    merging = merging_of(spec, config, "token")
+    merging = merging_of(spec, config)
     _, images = load_splits(splits, 0, 0.15, 0.15)
     data = DataSet(images["train"], preprocess_of(model))
     plain, _ = whitening_matrices(model, data, config)
@@ -118,9 +150,8 @@ def test_schedules_that_do_not_fit_are_refused_before_images_are_read(
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [
-        ("vit_base_patch16_rope_reg1_gap_256", {}, "rotary positions"),
         ("beit_base_patch16_224", {}, "relative positions"),
-        ("vit_base_patch16_siglip_224", {}, "pool map"),
+        ("vit_relpos_small_patch16_224", {}, "relative positions"),
     ],
 )
 def test_backbones_that_cannot_merge_are_named(make_vit, make_config, name, arguments, told):
@@ -130,7 +161,7 @@ def test_backbones_that_cannot_merge_are_named(make_vit, make_config, name, argu
         pytest.skip(str(error))
     spec = spec_from_model(model, name)
     with pytest.raises(BackboneError, match=f"{told}.*leave --merge away"):
-        merging_of(spec, make_config(method="ln", merge=2), spec.pool)
+        merging_of(spec, make_config(method="ln", merge=2))
 
 
 @pytest.mark.parametrize("merge", [0, "0", "0,0", [0, 0], []])

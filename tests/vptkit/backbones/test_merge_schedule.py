@@ -15,7 +15,7 @@ from vptkit.backbones.merge_schedule import (
     tokens_of_blocks,
 )
 from vptkit.errors import AdapterError, VptkitError
-from vptkit.formats.backbone_spec import BackboneSpec, Rotary
+from vptkit.formats.backbone_spec import BackboneSpec, RelativePositions, Rotary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,10 +97,10 @@ def test_a_document_gives_itself() -> None:
 
 def test_what_cannot_merge_is_named() -> None:
     merging = TokenMerging(schedule=(3, 3, 3, 0))
-    assert merge_problems(merging, SPEC, "token") == []
-    rotary = replace(SPEC, rotary=Rotary(kind="axial"))
-    assert "rotary" in merge_problems(merging, rotary, "token")[0]
-    assert "parallel" in merge_problems(merging, replace(SPEC, block="parallel"), "avg")[0]
-    assert "pool map" in merge_problems(merging, SPEC, "map")[0]
-    assert "at most 8,4,2,0" in merge_problems(TokenMerging(schedule=(9, 9, 9, 0)), SPEC, "avg")[0]
-    assert "4 blocks" in merge_problems(TokenMerging(schedule=(3, 0)), SPEC, "avg")[0]
+    assert merge_problems(merging, SPEC) == []
+    assert merge_problems(merging, replace(SPEC, rotary=Rotary(kind="axial"))) == []
+    relative = replace(SPEC, relative=RelativePositions(kind="table"))
+    assert "relative positions" in merge_problems(merging, relative)[0]
+    assert merge_problems(merging, replace(SPEC, block="parallel")) == []
+    assert "at most 8,4,2,0" in merge_problems(TokenMerging(schedule=(9, 9, 9, 0)), SPEC)[0]
+    assert "4 blocks" in merge_problems(TokenMerging(schedule=(3, 0)), SPEC)[0]

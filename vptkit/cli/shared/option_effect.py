@@ -9,7 +9,7 @@ from vptkit.errors import VptkitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["Rule", "given_options", "given_words", "require_effect"]
+__all__ = ["Rule", "given_options", "require_effect"]
 
 
 class Rule(NamedTuple):
@@ -36,29 +36,6 @@ def given_options(context: Any) -> set[str]:
         for name, source in sources.items()
         if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
     }
-
-
-def given_words(context: Any, *, without: Collection[str]) -> list[str]:
-    """The options that stand on the command line, as words of another one.
-
-    Args:
-        context: of the command.
-        without: parameters that are left out, by name.
-    """
-    given, words = given_options(context), []
-    for parameter in context.command.params:
-        if parameter.name not in given or parameter.name in without or not parameter.opts:
-            continue
-        flag = max(parameter.opts, key=len)
-        value = context.params[parameter.name]
-        if not flag.startswith("-"):
-            continue  # an argument
-        if getattr(parameter, "is_flag", False):
-            words.append(flag if value else max(parameter.secondary_opts, key=len))
-            continue
-        several = value if isinstance(value, list | tuple) else [value]
-        words += [word for one in several for word in (flag, str(one))]
-    return words
 
 
 def require_effect(
