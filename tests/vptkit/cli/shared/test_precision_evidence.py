@@ -81,7 +81,7 @@ def test_val_of_the_calibration_data_is_the_judge(export, files, tmp_path):
     assert (document["calibration"]["split"], document["gate"]["split"]) == ("train", "val")
     assert (document["gate"]["too_kind"], document["gate"]["count"]) == (False, 16)
     assert "warning" not in stderr
-    for phase in ("calibration: 160/160", "gate: 32/32"):
+    for phase in ("calibration: 128/128", "gate: 32/32"):
         assert phase in stderr
     options = (
         *options,
