@@ -98,7 +98,7 @@ TABLE: dict[str, str] = {
 }
 # Where the rooms meet. Among themselves as listed; every room, but inside functions only.
 ASSEMBLERS: dict[str, str] = {
-    "cli.shared": "",
+    "cli.shared": "cli.command_line",
     "cli.texts": "cli.shared",
     "api": "cli.shared",
     "cli.command_line": "",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from tests.support.command_tree import COMMANDS, options_of
 from tests.support.tuned_inputs import assert_only_error
+from vptkit.cli.export_commands import bisect
 from vptkit.errors import MissingExtraError, TargetError, VptkitError
 
 
@@ -36,3 +38,8 @@ def test_without_onnx(vptkit, make_bundle, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     found = vptkit("bisect", bundle, tmp_path)
     assert_only_error(found, MissingExtraError.exit_code, "bisect", "vptkit[export]")
+
+
+def test_what_the_next_command_repeats_are_options_of_export():
+    repeated = {option.name for option in options_of(COMMANDS["bisect"])} - set(bisect._OWN)
+    assert repeated <= {option.name for option in options_of(COMMANDS["export"])}
