@@ -39,7 +39,7 @@ from vptkit.runtime.measure.timing import random_images
 
 from .accuracy_latency_plot import plot
 from .cpu_backends import interleaved
-from .int8_cpu import Noise
+from .token_merging_cpu import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
