@@ -4,21 +4,28 @@ ViT/16 without prompts, 224 px, class token, one query in the last block, batch 
 with one for all blocks, and with one of each block's own; interleaved in one process. Weights are random:
 latency does not depend on them. The processor's time is compared, which other jobs lengthen less.
 
-    python -m tests.benchmarks.rotary_merging_cpu [--threads 1] [--rounds 20] [--small]
+    python -m tests.benchmarks.rotary_merging_cpu [--threads 1] [--rounds 20] [--model s]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnxruntime
-from tests.benchmarks.int8_cpu import Noise
 
-from tests.benchmarks.token_merging_cpu import merging_of, network, session
+from tests.benchmarks.cpu_backends import interleaved, quartiles
+from tests.benchmarks.token_merging_cpu import (
+    MODELS,
+    PREPROCESS,
+    Noise,
+    merging_of,
+    network,
+    session,
+)
 from vptkit.devices.probes.machine import detect_machine
 from vptkit.export.analysis.macs import folded_macs
 from vptkit.export.bundle.baselines import random_weights
@@ -27,7 +34,6 @@ from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.formats.adapter import Adapter, BackboneRef
 from vptkit.formats.backbone_spec import BackboneSpec, Rotary
-from vptkit.images.preprocess import Preprocess
 
 ROTATIONS = {
     "none": None,
@@ -42,7 +48,7 @@ def headed(spec: BackboneSpec) -> Adapter:
     return Adapter(
         name="bench", backbone=BackboneRef(name="bench", spec=spec), method="linear", insert="none",
         prompt_length=0, pool="token", norm="before_pool", labels=tuple(map(str, range(10))),
-        preprocess=Preprocess(input_size=(3, 224, 224), mean=(0.5,) * 3, std=(0.5,) * 3),
+        preprocess=PREPROCESS,
         tensors={**head, "head.bias": np.zeros(10, np.float32)},
     )  # fmt: skip
 
@@ -53,9 +59,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=12)
-    parser.add_argument("--small", action="store_true", help="ViT-S instead of ViT-B")
+    parser.add_argument("--model", choices=MODELS, default="b")
     given = parser.parse_args()
-    plain, _ = network(*((384, 6) if given.small else (768, 12)))
+    plain, _ = network(*MODELS[given.model])
     opened, macs = {}, {}
     for name, rotary in ROTATIONS.items():
         spec = replace(plain, rotary=rotary)
@@ -65,25 +71,18 @@ def main() -> None:
             graph = folded_graph(spec, folded, "none", "token", "before_pool", options)
             opened[name, r] = session(graph, given.threads)
             macs[name, r] = folded_macs(spec, 0, "none", "token", "query", options.merging)
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in opened}
     image = Noise((224, 224)).array[:1]
-    for i in range(given.rounds + 2):
-        for key, run in opened.items():
-            start = time.process_time()
-            run(image)
-            if i >= 2:
-                times[key].append((time.process_time() - start) * 1e3)
+    calls = {f"{name} {r}": partial(run, image) for (name, r), run in opened.items()}
+    found = {name: seconds[:, 1] for name, seconds in interleaved(calls, given.rounds).items()}
     print(f"{detect_machine()['cpu']}, threads: {given.threads}, load {os.getloadavg()[0]:.1f}")
     print(f"ONNX Runtime {onnxruntime.__version__}, {given.rounds} rounds\n")
     print(f"| rotation | ms | MACs, {given.tokens} merged ÷ 0 | time, {given.tokens} merged ÷ 0 |")
     print("| --- | --- | --- | --- |")
     for name in ROTATIONS:
-        before, after = times[name, 0], times[name, given.tokens]
-        low, middle, high = np.percentile(np.divide(after, before), [25, 50, 75])
+        before, after = found[f"{name} 0"], found[f"{name} {given.tokens}"]
         share = macs[name, given.tokens] / macs[name, 0]
-        print(
-            f"| {name} | {np.median(before):.1f} | {share:.3f} | {middle:.3f} [{low:.3f}, {high:.3f}] |"
-        )
+        cells = [f"{1e3 * np.median(before):.1f}", f"{share:.3f}", quartiles(after / before)]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,16 @@ def _lowered(settings: Mapping[str, Any]) -> bool:
     return bool(settings["precision"] != "fp32")
 
 
+def _merges(settings: Mapping[str, Any]) -> bool:
+    """Whether tokens are merged: as asked for, or as the adapter was tuned."""
+    if settings["merge"] is not None:
+        return bool(settings["merge"] != "0")
+    from vptkit.formats.adapter import read_adapter
+
+    files = (path for path in settings["adapters"] if path.is_file())
+    return any(read_adapter(path).merging is not None for path in files)
+
+
 def _judged(settings: Mapping[str, Any]) -> bool:
     return settings["calibration"] is not None or settings["gate"] is not None
 
@@ -32,9 +42,9 @@ EXPORT_RULES = (
     Rule(
         ("gate",),
         "--precision fp16, bf16, int8 or fp8, or --merge",
-        lambda s: _lowered(s) or s["merge"] is not None,
+        lambda s: _lowered(s) or _merges(s),
     ),
-    Rule(("min_merge_agreement",), "--merge", lambda s: s["merge"] is not None),
+    Rule(("min_merge_agreement",), "--merge", _merges),
     Rule(("min_merge_agreement",), "--gate or --calibration", _judged),
     Rule(
         ("merge", "merge_attention"),

@@ -24,6 +24,7 @@ EXPORT = {
     "gives": "logits",
     "reject_from": None,
     "merge": None,
+    "adapters": [],
 }
 
 

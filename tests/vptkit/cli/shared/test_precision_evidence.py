@@ -171,6 +171,17 @@ def test_bisect_of_merged_tokens_says_how_to_merge_them_again(export, vptkit, fi
     assert "fp16 --merge 1 --merge-attention plain --min-agreement 0.0" in stdout.splitlines()[-1]
 
 
+def test_what_was_tuned_with_merging_may_be_judged_without_saying_so(vptkit, files, tmp_path):
+    tuned = files_of(tmp_path, Setup(merge=1))
+    command = ("export", tuned.adapter, "--weights", tuned.weights, "-o", tmp_path / "a.vptk")
+    code, stdout, stderr = vptkit(*command, "--gate", data_of(files), "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["merging"]["gate"]["count"] == 16
+    code, _, stderr = vptkit(*command, "--gate", data_of(files), "--merge", 0, "--force")
+    assert code == 2
+    assert "--gate has no effect here" in stderr
+
+
 def test_maps_and_searches_want_fp32(export, vptkit, files):
     _, _, _, out = export("--precision", "fp16")
     for command in (["check", out, "--overflow", data_of(files)], ["bisect", out, data_of(files)]):
