@@ -11,7 +11,7 @@ import numpy as np
 from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.export.analysis.macs import low_rank_macs
-from vptkit.export.bundle.export_bundle import _backbone
+from vptkit.export.bundle.export_bundle import _backbone, constants_of
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
 from vptkit.export.bundle.merge_plan import merged_otherwise, with_merging
@@ -266,20 +266,22 @@ def _write_graph(
     folded = fold(spec, plain, adapter.without_prompts(), value_bias=kept)
     own = Tensors(tensors)
     affines = {graph: own.norm(timm) for graph, timm in opened.items() if graph not in slots}
-    model = bank_graph(
-        spec,
-        folded,
-        bank.shape,
-        bank.pool,
-        bank.norm,
-        options.graph(),
-        affines=affines,
-        constant=constant,
-    )
-    lowered = lower(adapter.name, model, options.lowering, None)
-    if bank.task == MULTILABEL:
-        add_scores(lowered.model)
-    write_model(lowered.model, folder / MODEL)
+    with constants_of(folder, options) as constants:
+        model = bank_graph(
+            spec,
+            folded,
+            bank.shape,
+            bank.pool,
+            bank.norm,
+            options.graph(),
+            affines=affines,
+            constant=constant,
+            constants=constants,
+        )
+        lowered = lower(adapter.name, model, options.lowering, None)
+        if bank.task == MULTILABEL:
+            add_scores(lowered.model)
+        write_model(lowered.model, folder / MODEL, constants)
     return lowered
 
 

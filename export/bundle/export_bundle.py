@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import MissingExtraError
 from vptkit.export.analysis.dataflow import remove_output
 from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.constants_file import constants_file
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.score_output import add_scores
@@ -42,18 +44,19 @@ from .merge_plan import merged_otherwise, with_merging
 from .rejection import rejection_of, write_rejection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import onnx
     from numpy.typing import NDArray
 
+    from vptkit.export.graph.constants_file import ConstantsFile
     from vptkit.export.numerics.evidence import Evidence, Images, Run, Runner
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.progress import Phases
 
-__all__ = ["export", "write_graph"]
+__all__ = ["constants_of", "export", "write_graph"]
 
 
 def export(
@@ -108,9 +111,9 @@ def export(
         shipped = adapter
         answers: dict[str, NDArray[Any]] = {}
 
-        def see(model: onnx.ModelProto) -> None:
+        def see(whole: Callable[[], onnx.ModelProto]) -> None:
             nonlocal shipped, answers
-            run = None if runner is None else cache(partial(runner(adapter), model))
+            run = None if runner is None else cache(lambda: runner(adapter)(whole()))
             shipped, answers = _golden(adapter, options, run)
             if run is None or reject_from is None or options.output == LOGITS:
                 return
@@ -164,47 +167,73 @@ def write_graph(
     options: ExportOptions,
     evidence: Evidence | None = None,
     phase: Phases = no_phases,
-    see: Callable[[onnx.ModelProto], None] = lambda _: None,
+    see: Callable[[Callable[[], onnx.ModelProto]], None] = lambda _: None,
 ) -> tuple[Lowered, dict[str, Any] | None]:
     """Write model.onnx in its precision; say how it came to be, and what merging tokens costs.
 
     A graph that gives features alone is lowered and judged with its logits, which then go. With
     several labels an image, scores come to the lowered logits (`score_output`).
 
+    Memory: the constants of an fp32 graph are written to a file as they are folded; a graph that
+    is lowered has them in memory, once for each step that changes them.
+
     Args:
         folder: of the bundle.
         adapter, spec, tensors, options, evidence, phase: as of `export`.
-        see: is shown the fp32 graph.
+        see: is given what makes the fp32 graph, with its constants.
 
     Raises:
         VptkitError, GateError: see `lowering.lower`.
     """
-    with phase("folding", None):
-        if options.fold == "all":
-            model = _folded(adapter, spec, tensors, options)
-        else:
-            model = unfolded_graph(spec, tensors, adapter, options.graph())
-    see(model)
-    cost = None
-    if options.merging is not None:
-        unmerged = replace(options, merging=None)
-        cost = judge_merging(
-            adapter.name,
-            model,
-            lambda: _folded(adapter, spec, tensors, unmerged),
-            evidence,
-            min_agreement=options.min_merge_agreement,
-            tuned=adapter.merging == options.merging,
-            thresholds=adapter.thresholds,
+    with constants_of(folder, options) as constants:
+        with phase("folding", None):
+            if options.fold == "all":
+                model = _folded(adapter, spec, tensors, options, constants)
+            else:
+                graph = options.graph()
+                model = unfolded_graph(spec, tensors, adapter, graph, constants=constants)
+        whole = partial(_whole, model, constants)
+        see(whole)
+        cost = None
+        if options.merging is not None and evidence is not None and evidence.gate is not None:
+            unmerged = replace(options, merging=None)
+            cost = judge_merging(
+                adapter.name,
+                whole(),
+                lambda: _folded(adapter, spec, tensors, unmerged),
+                evidence,
+                min_agreement=options.min_merge_agreement,
+                tuned=adapter.merging == options.merging,
+                thresholds=adapter.thresholds,
+            )
+        lowered = lower(
+            adapter.name, model, options.lowering, evidence, thresholds=adapter.thresholds
         )
-    lowered = lower(adapter.name, model, options.lowering, evidence, thresholds=adapter.thresholds)
-    if LOGITS not in options.outputs:
-        remove_output(lowered.model, LOGITS)
-    elif adapter.task == MULTILABEL:
-        add_scores(lowered.model)
-    with phase("writing", None):
-        write_model(lowered.model, folder / MODEL)
+        if LOGITS not in options.outputs:
+            remove_output(lowered.model, LOGITS)
+        elif adapter.task == MULTILABEL:
+            add_scores(lowered.model)
+        with phase("writing", None):
+            write_model(lowered.model, folder / MODEL, constants)
     return lowered, cost
+
+
+@contextlib.contextmanager
+def constants_of(folder: Path, options: ExportOptions) -> Iterator[ConstantsFile | None]:
+    """Where the constants of a bundle's graph go while it is written; None: they stay in memory.
+
+    What lowers a graph computes with its constants.
+    """
+    if options.lowering.precision != "fp32":
+        yield None
+        return
+    with constants_file(folder / f".{MODEL}.constants") as constants:
+        yield constants
+
+
+def _whole(model: onnx.ModelProto, constants: ConstantsFile | None) -> onnx.ModelProto:
+    """A graph with all of its constants in it."""
+    return model if constants is None else constants.whole(model)
 
 
 def _folded(
@@ -212,10 +241,12 @@ def _folded(
     spec: BackboneSpec,
     tensors: Mapping[str, NDArray[Any]],
     options: ExportOptions,
+    constants: ConstantsFile | None = None,
 ) -> onnx.ModelProto:
     """The folded graph in fp32."""
     folded = fold(spec, tensors, adapter, keep_final_norm=options.output != LOGITS)
-    return folded_graph(spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph())
+    how = adapter.insert, adapter.pool, adapter.norm, options.graph()
+    return folded_graph(spec, folded, *how, constants=constants)
 
 
 def _backbone(
