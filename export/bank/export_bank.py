@@ -11,7 +11,7 @@ import numpy as np
 from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.export.analysis.macs import low_rank_macs
-from vptkit.export.bundle.export_bundle import _backbone, constants_of
+from vptkit.export.bundle.export_bundle import constants_of, opened_backbone
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
 from vptkit.export.bundle.merge_plan import merged_otherwise, with_merging
@@ -33,6 +33,7 @@ from vptkit.formats.bank_tables import (
 )
 from vptkit.formats.bundle import FEATURES, LOGITS, MODEL, adapter_entry, write_manifest
 from vptkit.formats.manifest_schema import MULTILABEL
+from vptkit.formats.stored_tensor import Overlaid
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 
@@ -109,9 +110,11 @@ def export_bank(
     output = Path(output)
     adapters = [read_adapter(Path(path)) for path in adapter_paths]
     _require_names(adapters)
-    with atomic_folder(output, force=force) as folder:
-        first = adapters[0]
-        spec, tensors = _backbone(first, weights, from_timm)
+    first = adapters[0]
+    with (
+        atomic_folder(output, force=force) as folder,
+        opened_backbone(first, weights, from_timm) as (spec, tensors),
+    ):
         options = _merging(adapters, spec, options)
         merging, features = options.merging, FEATURES in options.outputs
         tuned = all(adapter.merging == merging for adapter in adapters)
@@ -254,7 +257,8 @@ def _write_graph(
     constant: Mapping[str, NDArray[Any]] | None,
 ) -> Lowered:
     """Write model.onnx; what the tables hold is taken out of the folds."""
-    plain, spec, linears = dict(tensors), bank.spec, bank.shape.linears
+    plain: dict[str, NDArray[Any]] = {}
+    spec, linears = bank.spec, bank.shape.linears
     opened = open_norms(spec, linears)
     slots = norm_slots(spec) if bank.shape.norms else ()
     for slot in {*slots, *opened.values()}:
@@ -263,7 +267,7 @@ def _write_graph(
             plain[f"{slot}.bias"] = np.zeros_like(tensors[f"{slot}.bias"])
     # a changed projection sees the values' bias, which is its adapter's affair then
     kept = {int(name.split(".")[1]) for name in linears if bank_linears(spec)[name].kind == "proj"}
-    folded = fold(spec, plain, adapter.without_prompts(), value_bias=kept)
+    folded = fold(spec, Overlaid(plain, tensors), adapter.without_prompts(), value_bias=kept)
     own = Tensors(tensors)
     affines = {graph: own.norm(timm) for graph, timm in opened.items() if graph not in slots}
     with constants_of(folder, options) as constants:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_folder
 from vptkit.backbones.weights_places import remember_weights
-from vptkit.checkpoints.read_weights import read_weights, remembered_tensors
+from vptkit.checkpoints.read_weights import opened_remembered, opened_weights
 from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import MissingExtraError
 from vptkit.export.analysis.dataflow import remove_output
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.progress import Phases
 
-__all__ = ["constants_of", "export", "write_graph"]
+__all__ = ["constants_of", "export", "opened_backbone", "write_graph"]
 
 
 def export(
@@ -104,8 +104,10 @@ def export(
     """
     options = options or ExportOptions()
     adapter = read_adapter(Path(adapter_path))
-    with atomic_folder(Path(output), force=force) as folder:
-        spec, tensors = _backbone(adapter, weights, from_timm)
+    with (
+        atomic_folder(Path(output), force=force) as folder,
+        opened_backbone(adapter, weights, from_timm) as (spec, tensors),
+    ):
         known = None if evidence is None else evidence(adapter)
         options = with_merging(options, adapter, spec)
         shipped = adapter
@@ -249,24 +251,34 @@ def _folded(
     return folded_graph(spec, folded, *how, constants=constants)
 
 
-def _backbone(
+@contextlib.contextmanager
+def opened_backbone(
     adapter: Adapter,
     weights: str | Path | None,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None,
-) -> tuple[BackboneSpec, Mapping[str, NDArray[Any]]]:
-    """Spec and weights, the digest compared: from the file alone if it will do."""
+) -> Iterator[tuple[BackboneSpec, Mapping[str, NDArray[Any]]]]:
+    """Yield spec and weights, the digest compared: from the file alone if it will do.
+
+    Each tensor is read from the open file when it is asked for, the first time for the digest. What
+    is folded later is what was compared: a file that was changed meanwhile is refused.
+    """
     path = None if weights is None else Path(weights)
-    spec, tensors = adapter.backbone.spec, None
-    if spec is not None and path is None:
-        tensors = remembered_tensors(spec, adapter.backbone.sha256)
-    elif spec is not None and path is not None:
-        tensors = read_weights(path, spec)
-    if spec is None or tensors is None:
+    spec = adapter.backbone.spec
+    with contextlib.ExitStack() as stack:
+        if spec is not None:
+            opened = (
+                opened_remembered(spec, adapter.backbone.sha256)
+                if path is None
+                else opened_weights(path, spec)
+            )
+            tensors = stack.enter_context(opened)
+            if tensors is not None and path is not None:
+                digest = digest_of_weights(tensors)
+                require_backbone(adapter.backbone, digest, path)
+                remember_weights(digest, weights_file(path))
+            if tensors is not None:
+                yield spec, tensors
+                return
         if from_timm is None:
             raise MissingExtraError("timm", "tune", "reading this backbone")
-        return from_timm(adapter)
-    digest = digest_of_weights(tensors)
-    require_backbone(adapter.backbone, digest, path)
-    if path is not None:
-        remember_weights(digest, weights_file(path))
-    return spec, tensors
+        yield from_timm(adapter)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vptkit.formats.tensor_file import read_opened_tensors
+from vptkit.formats.tensor_file import stored_tensors
 
 from .plain_pickle import RefusedError
 from .published_names import recognised
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.errors import VptkitError
+    from vptkit.formats.stored_tensor import StoredTensor
 
     from .torch_archive import OldTorchFile, TorchArchive
 
@@ -43,12 +44,12 @@ class Tensors(NamedTuple):
     """Tensors by the names of a file.
 
     Attributes:
-        arrays: name → numbers.
+        arrays: name → numbers; of safetensors they are read when they are asked for.
         container: the keys that lead to them, as "teacher"; "" where they lie at the top.
         beside: other names and keys there, for formats that are told by them.
     """
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, NDArray[Any] | StoredTensor]
     container: str
     beside: frozenset[str]
 
@@ -57,7 +58,7 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
     """The weights in an opened file: safetensors, or of `torch.save`. Nothing of it is run.
 
     Args:
-        stream: of a regular file, at its begin.
+        stream: of a regular file, at its begin; it stays open while what it holds is used.
         path: its name, for messages.
         error: what to raise.
 
@@ -65,7 +66,7 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
         error: it is damaged, or holds other things than tensors.
     """
     if not is_torch_file(stream, path):
-        arrays = read_opened_tensors(stream, path, error)[1]
+        arrays: dict[str, NDArray[Any] | StoredTensor] = {**stored_tensors(stream, path, error)}
         return Tensors(arrays, "", frozenset(arrays))
     with opened_torch(stream, path, error) as archive:
         container, found = _weights_in(archive.document)
