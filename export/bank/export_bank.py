@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,12 +12,13 @@ import numpy as np
 from vptkit.atomic_files import atomic_folder
 from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.export.analysis.macs import low_rank_macs
-from vptkit.export.bundle.export_bundle import constants_of, opened_backbone
+from vptkit.export.bundle.export_bundle import opened_backbone
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
 from vptkit.export.bundle.merge_plan import merged_otherwise, with_merging
 from vptkit.export.fold.block_tensors import Tensors
 from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.constants_file import constants_file
 from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.score_output import add_scores
 from vptkit.export.precision.lowering import lower
@@ -270,7 +272,7 @@ def _write_graph(
     folded = fold(spec, Overlaid(plain, tensors), adapter.without_prompts(), value_bias=kept)
     own = Tensors(tensors)
     affines = {graph: own.norm(timm) for graph, timm in opened.items() if graph not in slots}
-    with constants_of(folder, options) as constants:
+    with constants_file(folder / f".{MODEL}.constants") as constants:
         model = bank_graph(
             spec,
             folded,
@@ -282,10 +284,11 @@ def _write_graph(
             constant=constant,
             constants=constants,
         )
-        lowered = lower(adapter.name, model, options.lowering, None)
+        whole = partial(constants.whole, model)
+        lowered = lower(adapter.name, model, options.lowering, None, whole=whole)
         if bank.task == MULTILABEL:
             add_scores(lowered.model)
-        write_model(lowered.model, folder / MODEL, constants)
+        write_model(lowered.model, folder / MODEL, constants if lowered.model is model else None)
     return lowered
 
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.progress import Phases
 
-__all__ = ["constants_of", "export", "opened_backbone", "write_graph"]
+__all__ = ["export", "opened_backbone", "write_graph"]
 
 
 def export(
@@ -176,8 +176,8 @@ def write_graph(
     A graph that gives features alone is lowered and judged with its logits, which then go. With
     several labels an image, scores come to the lowered logits (`score_output`).
 
-    Memory: the constants of an fp32 graph are written to a file as they are folded; a graph that
-    is lowered has them in memory, once for each step that changes them.
+    The constants are written to a file as they are folded. What computes with them, to lower or to
+    judge a graph, has a copy in memory for as long.
 
     Args:
         folder: of the bundle.
@@ -187,14 +187,14 @@ def write_graph(
     Raises:
         VptkitError, GateError: see `lowering.lower`.
     """
-    with constants_of(folder, options) as constants:
+    with constants_file(folder / f".{MODEL}.constants") as constants:
         with phase("folding", None):
             if options.fold == "all":
                 model = _folded(adapter, spec, tensors, options, constants)
             else:
                 graph = options.graph()
                 model = unfolded_graph(spec, tensors, adapter, graph, constants=constants)
-        whole = partial(_whole, model, constants)
+        whole = partial(constants.whole, model)
         see(whole)
         cost = None
         if options.merging is not None and evidence is not None and evidence.gate is not None:
@@ -208,34 +208,17 @@ def write_graph(
                 tuned=adapter.merging == options.merging,
                 thresholds=adapter.thresholds,
             )
-        lowered = lower(
-            adapter.name, model, options.lowering, evidence, thresholds=adapter.thresholds
-        )
+        how, judged = options.lowering, adapter.thresholds
+        lowered = lower(adapter.name, model, how, evidence, thresholds=judged, whole=whole)
         if LOGITS not in options.outputs:
             remove_output(lowered.model, LOGITS)
         elif adapter.task == MULTILABEL:
             add_scores(lowered.model)
         with phase("writing", None):
-            write_model(lowered.model, folder / MODEL, constants)
+            write_model(
+                lowered.model, folder / MODEL, constants if lowered.model is model else None
+            )
     return lowered, cost
-
-
-@contextlib.contextmanager
-def constants_of(folder: Path, options: ExportOptions) -> Iterator[ConstantsFile | None]:
-    """Where the constants of a bundle's graph go while it is written; None: they stay in memory.
-
-    What lowers a graph computes with its constants.
-    """
-    if options.lowering.precision != "fp32":
-        yield None
-        return
-    with constants_file(folder / f".{MODEL}.constants") as constants:
-        yield constants
-
-
-def _whole(model: onnx.ModelProto, constants: ConstantsFile | None) -> onnx.ModelProto:
-    """A graph with all of its constants in it."""
-    return model if constants is None else constants.whole(model)
 
 
 def _folded(

@@ -79,9 +79,9 @@ class ConstantsFile:
         self._places[name] = _Place(begin, length)
         self._end = begin + length
 
-    def __contains__(self, name: object) -> bool:
-        """Whether a constant of this name was added."""
-        return name in self._places
+    def holds(self, tensor: onnx.TensorProto) -> bool:
+        """Whether the numbers of a graph's constant stand here, and not in the graph."""
+        return tensor.name in self._places and not tensor.HasField("raw_data")
 
     def length(self, name: str) -> int:
         """Bytes of a constant."""
@@ -104,7 +104,7 @@ class ConstantsFile:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         for tensor in copy.graph.initializer:
-            if tensor.name in self:
+            if self.holds(tensor):
                 tensor.raw_data = b"".join(map(bytes, self.pieces(tensor.name)))
         return copy
 
@@ -119,7 +119,7 @@ class ConstantsFile:
         self._path.rename(path)
         self._path = path
         for tensor in model.graph.initializer:
-            if tensor.name not in self:
+            if not self.holds(tensor):
                 continue
             place = self._places[tensor.name]
             tensor.data_location = onnx.TensorProto.EXTERNAL

@@ -76,7 +76,7 @@ def _pieces(
     for tensor in graph.initializer:
         before, after = _around(tensor, "raw_data")
         raw = len(tensor.raw_data)
-        if constants is not None and tensor.name in constants:
+        if constants is not None and constants.holds(tensor):
             raw = constants.length(tensor.name)
         if raw or tensor.HasField("raw_data"):
             before += _begin(tensor, "raw_data", raw)
@@ -89,7 +89,7 @@ def _pieces(
     yield first + _begin(model, "graph", len(before) + length + len(after)) + before
     for head, tensor, tail in zip(heads, graph.initializer, tails, strict=True):
         yield head
-        if constants is not None and tensor.name in constants:
+        if constants is not None and constants.holds(tensor):
             yield from constants.pieces(tensor.name)
         else:
             yield tensor.raw_data

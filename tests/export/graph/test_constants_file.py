@@ -99,7 +99,7 @@ def test_a_bundle_is_the_same_whose_constants_were_in_memory(files, monkeypatch)
 
     monkeypatch.setattr(export_bundle, "folded_graph", folded_graph)
     export(files.adapter, files.out, weights=files.weights)
-    assert "blocks.0.mlp.fc1.weight" in seen[0]
+    assert seen[0].length("blocks.0.mlp.fc1.weight") > 0
     assert largest_difference(answers(files.out, files.case), files.case.reference) <= PARITY_FP32
     first = content(files.out)
     monkeypatch.setattr(module.ConstantsFile, "takes", lambda *_: False)
