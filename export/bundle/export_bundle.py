@@ -197,11 +197,11 @@ def write_graph(
         whole = partial(constants.whole, model)
         see(whole)
         cost = None
-        if options.merging is not None and evidence is not None and evidence.gate is not None:
+        if options.merging is not None:
             unmerged = replace(options, merging=None)
             cost = judge_merging(
                 adapter.name,
-                whole(),
+                whole,
                 lambda: _folded(adapter, spec, tensors, unmerged),
                 evidence,
                 min_agreement=options.min_merge_agreement,
