@@ -8,9 +8,11 @@ is taken, as timm and the scripts themselves do.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vptkit.formats.tensor_file import stored_tensors
+from vptkit.formats.stored_tensor import StoredTensor
+from vptkit.formats.tensor_file import require_state, state_of, stored_tensors
 
 from .plain_pickle import RefusedError
 from .published_names import recognised
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.errors import VptkitError
-    from vptkit.formats.stored_tensor import StoredTensor
 
     from .torch_archive import OldTorchFile, TorchArchive
 
@@ -44,12 +45,12 @@ class Tensors(NamedTuple):
     """Tensors by the names of a file.
 
     Attributes:
-        arrays: name → numbers; of safetensors they are read when they are asked for.
+        arrays: name → numbers, which are read when they are asked for.
         container: the keys that lead to them, as "teacher"; "" where they lie at the top.
         beside: other names and keys there, for formats that are told by them.
     """
 
-    arrays: dict[str, NDArray[Any] | StoredTensor]
+    arrays: dict[str, StoredTensor]
     container: str
     beside: frozenset[str]
 
@@ -66,15 +67,25 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
         error: it is damaged, or holds other things than tensors.
     """
     if not is_torch_file(stream, path):
-        arrays: dict[str, NDArray[Any] | StoredTensor] = {**stored_tensors(stream, path, error)}
+        arrays = stored_tensors(stream, path, error)
         return Tensors(arrays, "", frozenset(arrays))
     with opened_torch(stream, path, error) as archive:
         container, found = _weights_in(archive.document)
         if not found:
             kind = "a tensor" if is_tensor(archive.document) else type(archive.document).__name__
             raise error(f"{path}: holds {kind}, expected tensors by name")
-        arrays = {name: archive.array(value) for name, value in found.items() if is_tensor(value)}
-        return Tensors(arrays, container, frozenset(map(str, found)))
+        tensors = {name: value for name, value in found.items() if is_tensor(value)}
+        archive.note(tensors.values())
+        state = state_of(stream)
+
+        def read(value: Any) -> NDArray[Any]:
+            with _refusals(path, error):
+                numbers = archive.array(value)
+            require_state(stream, state, path, error)
+            return numbers
+
+        stored = {n: StoredTensor(archive.shape(v), partial(read, v)) for n, v in tensors.items()}
+        return Tensors(stored, container, frozenset(map(str, found)))
 
 
 def is_torch_file(stream: BinaryIO, path: Path) -> bool:
@@ -100,8 +111,15 @@ def opened_torch(
     Raises:
         error: it is damaged, or holds other things than tensors.
     """
-    try:
+    with _refusals(path, error):
         yield open_torch(stream)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path, error: type[VptkitError]) -> Iterator[None]:
+    """What reading a file of `torch.save` refuses, in words for its user."""
+    try:
+        yield
     except RefusedError as cause:
         raise error(f"{path}: not a file of tensors: {cause}. {SAVE_AGAIN}") from cause
     except OSError as cause:

@@ -41,6 +41,8 @@ __all__ = [
     "read_opened_tensors",
     "read_tensor_file",
     "read_tensors",
+    "require_state",
+    "state_of",
     "stored_tensors",
     "write_tensors",
 ]
@@ -140,27 +142,43 @@ def stored_tensors(
     Raises:
         error: see `read_tensors`.
     """
-    state = _state(stream)
+    state = state_of(stream)
     _, entries = _header(stream, state[0], path, error)
     begin = stream.tell()
 
     def read(entry: _Entry) -> NDArray[Any]:
         try:
             value = _tensor(partial(_filled, stream, begin + entry.begin), entry, path, error)
-            changed = _state(stream) != state
         except OSError as cause:
             raise error(f"{path}: cannot be read: {cause.strerror}") from cause
-        if changed:
-            raise error(f"{path}: was changed while it was read. Start again once it is whole.")
+        require_state(stream, state, path, error)
         return value
 
     return {name: StoredTensor(e.shape, partial(read, e)) for name, e in entries.items()}
 
 
-def _state(stream: BinaryIO) -> tuple[int, int, int]:
+def state_of(stream: BinaryIO) -> tuple[int, int, int]:
     """What changes when somebody writes into an open file: size, and two times in ns."""
     found = os.fstat(stream.fileno())
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def require_state(
+    stream: BinaryIO, state: tuple[int, int, int], path: Path, error: type[VptkitError]
+) -> None:
+    """Refuse a file that is no more what it was.
+
+    Args:
+        stream: of the open file.
+        state: of `state_of`, when it was checked.
+        path: its name, for the message.
+        error: what to raise.
+
+    Raises:
+        error: it was changed.
+    """
+    if state_of(stream) != state:
+        raise error(f"{path}: was changed while it was read. Start again once it is whole.")
 
 
 def _filled(stream: BinaryIO, offset: int, place: memoryview) -> int:

@@ -130,6 +130,23 @@ def test_weights_that_change_while_they_are_folded(files, change, layout):
     make(files.adapter, files.out, weights=files.weights)
 
 
+def test_a_torch_file_that_changes_while_it_is_folded(files):
+    """Its archive has sums of its own, but only of what changed by chance."""
+    weights = read_tensors(files.weights, BackboneError)
+    path = _in_another_form(files.weights.parent / "other", weights, "torch")
+
+    @contextlib.contextmanager
+    def phase(name, _):
+        if name == "folding":
+            time.sleep(0.02)
+            path.write_bytes(path.read_bytes())
+        yield None
+
+    with pytest.raises(BackboneError, match=r"w\.pth: was changed while it was read"):
+        export(files.adapter, files.out, weights=path, phase=phase)
+    assert list(files.out.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("form", ["memory", "bfloat16", "torch", "shards", "Hugging Face"])
 def test_weights_of_every_form_give_the_same_graph(tmp_path, form):
     """Whether tensors are read one by one, joined of parts, or all in memory."""
