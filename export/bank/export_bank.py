@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vptkit.atomic_files import atomic_folder
+from vptkit.backbones.stored_tensor import Overlaid
 from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.export.analysis.macs import low_rank_macs
 from vptkit.export.bundle.export_bundle import opened_backbone
@@ -35,7 +36,6 @@ from vptkit.formats.bank_tables import (
 )
 from vptkit.formats.bundle import FEATURES, LOGITS, MODEL, adapter_entry, write_manifest
 from vptkit.formats.manifest_schema import MULTILABEL
-from vptkit.formats.stored_tensor import Overlaid
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.progress import no_phases
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vptkit.backbones.stored_tensor import Overlaid
 from vptkit.formats.backbone_weights import attention_branches, mlp_branches
-from vptkit.formats.stored_tensor import Overlaid
 from vptkit.formats.weight_deltas import changed
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vptkit.backbones.backbone_table import backbones_of
+from vptkit.backbones.stored_tensor import shapes_of
 from vptkit.backbones.weights_fit import geometry_of
 from vptkit.errors import BackboneError
-from vptkit.formats.stored_tensor import shapes_of
 from vptkit.paths.path_advice import advised
 from vptkit.shown_text import tell_once
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vptkit.backbones.stored_tensor import joined
 from vptkit.errors import BackboneError
-from vptkit.formats.stored_tensor import joined
 
 from .hugging_face_names import is_left_out, timm_tensor
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vptkit.formats.stored_tensor import StoredTensor
+    from vptkit.backbones.stored_tensor import StoredTensor
 
     Numbers = NDArray[Any] | StoredTensor
     Arrays = Mapping[str, Numbers]

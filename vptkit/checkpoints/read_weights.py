@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vptkit.backbones.stored_tensor import StoredTensors, shapes_of
 from vptkit.backbones.weights_fit import other_model
 from vptkit.backbones.weights_places import remembered_weights
 from vptkit.errors import BackboneError
 from vptkit.formats.backbone_weights import digest_of_weights, is_head, tensor_shapes
-from vptkit.formats.stored_tensor import StoredTensors, shapes_of
 from vptkit.paths.path_advice import advice, advised
 from vptkit.regular_files import is_folder
 from vptkit.shown_text import tell_once

@@ -11,7 +11,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vptkit.formats.stored_tensor import StoredTensor
+from vptkit.backbones.stored_tensor import StoredTensor
 from vptkit.formats.tensor_file import require_state, state_of, stored_tensors
 
 from .plain_pickle import RefusedError

@@ -9,7 +9,6 @@
 - `graph_scan`: what an ONNX file would make its reader open besides itself.
 - `manifest_schema`: what a manifest may say.
 - `pooling`: the pools, and how many numbers each gives the head.
-- `stored_tensor`: tensors that are read from an open file when they are asked for.
 - `summary`: what a file is, for `vptkit inspect`.
 - `tensor_file`: safetensors, read and written with numpy alone.
 - `weight_deltas`: changes to a backbone's linears and other tensors, and a tensor with them.

@@ -23,10 +23,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from vptkit.atomic_files import atomic_file
+from vptkit.backbones.stored_tensor import StoredTensor
 from vptkit.regular_files import open_regular
 from vptkit.strict_json import parse_json
-
-from .stored_tensor import StoredTensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

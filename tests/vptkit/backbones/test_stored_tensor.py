@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from vptkit.backbones.stored_tensor import Overlaid, StoredTensor, StoredTensors, joined, shapes_of
 from vptkit.errors import DataError
-from vptkit.formats.stored_tensor import Overlaid, StoredTensor, StoredTensors, joined, shapes_of
 from vptkit.formats.tensor_file import read_tensors, stored_tensors
 
 RNG = np.random.default_rng(0)
