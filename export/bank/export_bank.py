@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vptkit.atomic_files import atomic_folder
+from vptkit.backbones.stored_tensor import Overlaid
 from vptkit.errors import AdapterError, TargetError, VptkitError
 from vptkit.export.analysis.macs import low_rank_macs
-from vptkit.export.bundle.export_bundle import _backbone
+from vptkit.export.bundle.export_bundle import opened_backbone
 from vptkit.export.bundle.export_options import ExportOptions
 from vptkit.export.bundle.manifest import manifest_of
 from vptkit.export.bundle.merge_plan import merged_otherwise, with_merging
 from vptkit.export.fold.block_tensors import Tensors
 from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.constants_file import constants_file
 from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.score_output import add_scores
 from vptkit.export.precision.lowering import lower
@@ -109,9 +112,11 @@ def export_bank(
     output = Path(output)
     adapters = [read_adapter(Path(path)) for path in adapter_paths]
     _require_names(adapters)
-    with atomic_folder(output, force=force) as folder:
-        first = adapters[0]
-        spec, tensors = _backbone(first, weights, from_timm)
+    first = adapters[0]
+    with (
+        atomic_folder(output, force=force) as folder,
+        opened_backbone(first, weights, from_timm) as (spec, tensors),
+    ):
         options = _merging(adapters, spec, options)
         merging, features = options.merging, FEATURES in options.outputs
         tuned = all(adapter.merging == merging for adapter in adapters)
@@ -254,7 +259,8 @@ def _write_graph(
     constant: Mapping[str, NDArray[Any]] | None,
 ) -> Lowered:
     """Write model.onnx; what the tables hold is taken out of the folds."""
-    plain, spec, linears = dict(tensors), bank.spec, bank.shape.linears
+    plain: dict[str, NDArray[Any]] = {}
+    spec, linears = bank.spec, bank.shape.linears
     opened = open_norms(spec, linears)
     slots = norm_slots(spec) if bank.shape.norms else ()
     for slot in {*slots, *opened.values()}:
@@ -263,23 +269,26 @@ def _write_graph(
             plain[f"{slot}.bias"] = np.zeros_like(tensors[f"{slot}.bias"])
     # a changed projection sees the values' bias, which is its adapter's affair then
     kept = {int(name.split(".")[1]) for name in linears if bank_linears(spec)[name].kind == "proj"}
-    folded = fold(spec, plain, adapter.without_prompts(), value_bias=kept)
+    folded = fold(spec, Overlaid(plain, tensors), adapter.without_prompts(), value_bias=kept)
     own = Tensors(tensors)
     affines = {graph: own.norm(timm) for graph, timm in opened.items() if graph not in slots}
-    model = bank_graph(
-        spec,
-        folded,
-        bank.shape,
-        bank.pool,
-        bank.norm,
-        options.graph(),
-        affines=affines,
-        constant=constant,
-    )
-    lowered = lower(adapter.name, model, options.lowering, None)
-    if bank.task == MULTILABEL:
-        add_scores(lowered.model)
-    write_model(lowered.model, folder / MODEL)
+    with constants_file(folder / f".{MODEL}.constants") as constants:
+        model = bank_graph(
+            spec,
+            folded,
+            bank.shape,
+            bank.pool,
+            bank.norm,
+            options.graph(),
+            affines=affines,
+            constant=constant,
+            constants=constants,
+        )
+        whole = partial(constants.whole, model)
+        lowered = lower(adapter.name, model, options.lowering, None, whole=whole)
+        if bank.task == MULTILABEL:
+            add_scores(lowered.model)
+        write_model(lowered.model, folder / MODEL, constants if lowered.model is model else None)
     return lowered
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vptkit.export.fold.block_tensors import Array, Norm
     from vptkit.export.fold.folded_network import Attention, Folded
     from vptkit.export.fold.last_block import Absorbed
+    from vptkit.export.graph.constants_file import ConstantsFile
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.formats.bank_tables import BankShape
 
@@ -42,6 +43,7 @@ def bank_graph(
     *,
     affines: Mapping[str, Norm] | None = None,
     constant: Mapping[str, NDArray[Any]] | None = None,
+    constants: ConstantsFile | None = None,
 ) -> onnx.ModelProto:
     """Write the graph.
 
@@ -54,6 +56,7 @@ def bank_graph(
         affines: of norms that the fold was given with γ = 1, β = 0 and no table has: name in the
             graph → what stands behind x̂, for linears that an adapter can change.
         constant: the tables, if they shall be constants instead of inputs.
+        constants: as of `folded_graph`.
 
     Returns:
         A model with the inputs images (or pixels), `adapter` int32 [B] and the tables, and the
@@ -62,7 +65,7 @@ def bank_graph(
     """
     # prompt rows make keys and values but no queries, so there is no linear for all three
     options = replace(options, qkv="separate")
-    writer = _BankWriter(spec, folded, options, shape, affines or {})
+    writer = _BankWriter(spec, folded, options, shape, affines or {}, constants)
     for name, table in (constant or {}).items():
         writer.b.const(name, table)
     f = writer.own_features(writer.features("none", pool, norm))
@@ -89,8 +92,9 @@ class _BankWriter(Writer):
         options: GraphOptions,
         shape: BankShape,
         affines: Mapping[str, Norm],
+        constants: ConstantsFile | None,
     ) -> None:
-        super().__init__(spec, folded, options)
+        super().__init__(spec, folded, options, constants)
         self.shape, self.affines = shape, affines
         self.slots = {name: i for i, name in enumerate(norm_slots(spec))} if shape.norms else {}
         self._done: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.atomic_files import atomic_folder
 from vptkit.backbones.weights_places import remember_weights
-from vptkit.checkpoints.read_weights import read_weights, remembered_tensors
+from vptkit.checkpoints.read_weights import opened_remembered, opened_weights
 from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import MissingExtraError
 from vptkit.export.analysis.dataflow import remove_output
 from vptkit.export.fold.fold_network import fold
+from vptkit.export.graph.constants_file import constants_file
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.onnx_file import write_model
 from vptkit.export.graph.score_output import add_scores
@@ -42,18 +44,19 @@ from .merge_plan import merged_otherwise, with_merging
 from .rejection import rejection_of, write_rejection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import onnx
     from numpy.typing import NDArray
 
+    from vptkit.export.graph.constants_file import ConstantsFile
     from vptkit.export.numerics.evidence import Evidence, Images, Run, Runner
     from vptkit.export.precision.lowering import Lowered
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
     from vptkit.progress import Phases
 
-__all__ = ["export", "write_graph"]
+__all__ = ["export", "opened_backbone", "write_graph"]
 
 
 def export(
@@ -101,16 +104,18 @@ def export(
     """
     options = options or ExportOptions()
     adapter = read_adapter(Path(adapter_path))
-    with atomic_folder(Path(output), force=force) as folder:
-        spec, tensors = _backbone(adapter, weights, from_timm)
+    with (
+        atomic_folder(Path(output), force=force) as folder,
+        opened_backbone(adapter, weights, from_timm) as (spec, tensors),
+    ):
         known = None if evidence is None else evidence(adapter)
         options = with_merging(options, adapter, spec)
         shipped = adapter
         answers: dict[str, NDArray[Any]] = {}
 
-        def see(model: onnx.ModelProto) -> None:
+        def see(whole: Callable[[], onnx.ModelProto]) -> None:
             nonlocal shipped, answers
-            run = None if runner is None else cache(partial(runner(adapter), model))
+            run = None if runner is None else cache(lambda: runner(adapter)(whole()))
             shipped, answers = _golden(adapter, options, run)
             if run is None or reject_from is None or options.output == LOGITS:
                 return
@@ -164,46 +169,55 @@ def write_graph(
     options: ExportOptions,
     evidence: Evidence | None = None,
     phase: Phases = no_phases,
-    see: Callable[[onnx.ModelProto], None] = lambda _: None,
+    see: Callable[[Callable[[], onnx.ModelProto]], None] = lambda _: None,
 ) -> tuple[Lowered, dict[str, Any] | None]:
     """Write model.onnx in its precision; say how it came to be, and what merging tokens costs.
 
     A graph that gives features alone is lowered and judged with its logits, which then go. With
     several labels an image, scores come to the lowered logits (`score_output`).
 
+    The constants are written to a file as they are folded. What computes with them, to lower or to
+    judge a graph, has a copy in memory for as long.
+
     Args:
         folder: of the bundle.
         adapter, spec, tensors, options, evidence, phase: as of `export`.
-        see: is shown the fp32 graph.
+        see: is given what makes the fp32 graph, with its constants.
 
     Raises:
         VptkitError, GateError: see `lowering.lower`.
     """
-    with phase("folding", None):
-        if options.fold == "all":
-            model = _folded(adapter, spec, tensors, options)
-        else:
-            model = unfolded_graph(spec, tensors, adapter, options.graph())
-    see(model)
-    cost = None
-    if options.merging is not None:
-        unmerged = replace(options, merging=None)
-        cost = judge_merging(
-            adapter.name,
-            model,
-            lambda: _folded(adapter, spec, tensors, unmerged),
-            evidence,
-            min_agreement=options.min_merge_agreement,
-            tuned=adapter.merging == options.merging,
-            thresholds=adapter.thresholds,
-        )
-    lowered = lower(adapter.name, model, options.lowering, evidence, thresholds=adapter.thresholds)
-    if LOGITS not in options.outputs:
-        remove_output(lowered.model, LOGITS)
-    elif adapter.task == MULTILABEL:
-        add_scores(lowered.model)
-    with phase("writing", None):
-        write_model(lowered.model, folder / MODEL)
+    with constants_file(folder / f".{MODEL}.constants") as constants:
+        with phase("folding", None):
+            if options.fold == "all":
+                model = _folded(adapter, spec, tensors, options, constants)
+            else:
+                graph = options.graph()
+                model = unfolded_graph(spec, tensors, adapter, graph, constants=constants)
+        whole = partial(constants.whole, model)
+        see(whole)
+        cost = None
+        if options.merging is not None:
+            unmerged = replace(options, merging=None)
+            cost = judge_merging(
+                adapter.name,
+                whole,
+                lambda: _folded(adapter, spec, tensors, unmerged),
+                evidence,
+                min_agreement=options.min_merge_agreement,
+                tuned=adapter.merging == options.merging,
+                thresholds=adapter.thresholds,
+            )
+        how, judged = options.lowering, adapter.thresholds
+        lowered = lower(adapter.name, model, how, evidence, thresholds=judged, whole=whole)
+        if LOGITS not in options.outputs:
+            remove_output(lowered.model, LOGITS)
+        elif adapter.task == MULTILABEL:
+            add_scores(lowered.model)
+        with phase("writing", None):
+            write_model(
+                lowered.model, folder / MODEL, constants if lowered.model is model else None
+            )
     return lowered, cost
 
 
@@ -212,30 +226,42 @@ def _folded(
     spec: BackboneSpec,
     tensors: Mapping[str, NDArray[Any]],
     options: ExportOptions,
+    constants: ConstantsFile | None = None,
 ) -> onnx.ModelProto:
     """The folded graph in fp32."""
     folded = fold(spec, tensors, adapter, keep_final_norm=options.output != LOGITS)
-    return folded_graph(spec, folded, adapter.insert, adapter.pool, adapter.norm, options.graph())
+    how = adapter.insert, adapter.pool, adapter.norm, options.graph()
+    return folded_graph(spec, folded, *how, constants=constants)
 
 
-def _backbone(
+@contextlib.contextmanager
+def opened_backbone(
     adapter: Adapter,
     weights: str | Path | None,
     from_timm: Callable[[Adapter], tuple[BackboneSpec, Mapping[str, NDArray[Any]]]] | None,
-) -> tuple[BackboneSpec, Mapping[str, NDArray[Any]]]:
-    """Spec and weights, the digest compared: from the file alone if it will do."""
+) -> Iterator[tuple[BackboneSpec, Mapping[str, NDArray[Any]]]]:
+    """Yield spec and weights, the digest compared: from the file alone if it will do.
+
+    Each tensor is read from the open file when it is asked for, the first time for the digest. What
+    is folded later is what was compared: a file that was changed meanwhile is refused.
+    """
     path = None if weights is None else Path(weights)
-    spec, tensors = adapter.backbone.spec, None
-    if spec is not None and path is None:
-        tensors = remembered_tensors(spec, adapter.backbone.sha256)
-    elif spec is not None and path is not None:
-        tensors = read_weights(path, spec)
-    if spec is None or tensors is None:
+    spec = adapter.backbone.spec
+    with contextlib.ExitStack() as stack:
+        if spec is not None:
+            opened = (
+                opened_remembered(spec, adapter.backbone.sha256)
+                if path is None
+                else opened_weights(path, spec)
+            )
+            tensors = stack.enter_context(opened)
+            if tensors is not None and path is not None:
+                digest = digest_of_weights(tensors)
+                require_backbone(adapter.backbone, digest, path)
+                remember_weights(digest, weights_file(path))
+            if tensors is not None:
+                yield spec, tensors
+                return
         if from_timm is None:
             raise MissingExtraError("timm", "tune", "reading this backbone")
-        return from_timm(adapter)
-    digest = digest_of_weights(tensors)
-    require_backbone(adapter.backbone, digest, path)
-    if path is not None:
-        remember_weights(digest, weights_file(path))
-    return spec, tensors
+        yield from_timm(adapter)

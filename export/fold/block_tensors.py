@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vptkit.backbones.stored_tensor import Overlaid
 from vptkit.formats.backbone_weights import attention_branches, mlp_branches
 from vptkit.formats.weight_deltas import changed
 
@@ -88,14 +89,14 @@ class Tensors:
     """A backbone's tensors by timm name as float64, as an adapter has them."""
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], adapter: Adapter | None = None) -> None:
-        """Hold the tensors; nothing is converted before it is asked for.
+        """Hold the tensors; nothing is read or converted before it is asked for.
 
         Args:
             tensors: the backbone's own.
             adapter: its tuned LayerNorms stand in their place, its weight deltas are applied.
         """
         norms = {} if adapter is None else adapter.layer_norms()
-        self._tensors = {**tensors, **norms}
+        self._tensors = Overlaid(norms, tensors)
         self._deltas = {} if adapter is None else adapter.weight_deltas()
 
     def __call__(self, name: str) -> Array:

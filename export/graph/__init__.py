@@ -1,6 +1,7 @@
 """Folded numbers become an ONNX graph, every node named after its block.
 
 - `attention_writer`: attention: prefixes, positions, one-query forms.
+- `constants_file`: its constants on disk while it is written.
 - `folded_graph`: the graph that ships.
 - `graph_options`: how it is written: input, batch, last block.
 - `merge_writer`: token merging.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vptkit.export.fold.last_block import Absorbed
     from vptkit.formats.backbone_spec import BackboneSpec
 
+    from .constants_file import ConstantsFile
     from .graph_options import GraphOptions, Rows
 
 __all__ = ["AttentionWriter"]
@@ -26,9 +27,15 @@ __all__ = ["AttentionWriter"]
 class AttentionWriter:
     """Writes attentions; z, x, q, k, v are names of graph values."""
 
-    def __init__(self, spec: BackboneSpec, folded: Folded, options: GraphOptions) -> None:
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        folded: Folded,
+        options: GraphOptions,
+        constants: ConstantsFile | None = None,
+    ) -> None:
         self.spec, self.folded, self.options = spec, folded, options
-        self.b = Builder(options.dtype)
+        self.b = Builder(options.dtype, constants)
         self.eps = spec.norm_eps
         self.merger: TokenMerger | None = None
         if options.merging is not None:

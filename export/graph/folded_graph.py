@@ -24,13 +24,21 @@ if TYPE_CHECKING:
     from vptkit.export.fold.folded_network import Block, Folded, Mlp
     from vptkit.formats.backbone_spec import BackboneSpec
 
+    from .constants_file import ConstantsFile
     from .graph_options import GraphOptions, Rows
 
 __all__ = ["Writer", "folded_graph"]
 
 
 def folded_graph(
-    spec: BackboneSpec, folded: Folded, insert: str, pool: str, norm: str, options: GraphOptions
+    spec: BackboneSpec,
+    folded: Folded,
+    insert: str,
+    pool: str,
+    norm: str,
+    options: GraphOptions,
+    *,
+    constants: ConstantsFile | None = None,
 ) -> onnx.ModelProto:
     """Write the graph.
 
@@ -39,12 +47,13 @@ def folded_graph(
         folded: its folded constants, prompts included.
         insert, pool, norm: of the adapter.
         options: input, batch, form of the last block, type.
+        constants: where large ones go; in the graph itself unless given.
 
     Returns:
         A model with one input (`input_signature`) and the output `logits` [B, C]; with
         `options.features` also `features` [B, f].
     """
-    writer = Writer(spec, folded, options)
+    writer = Writer(spec, folded, options, constants)
     f = writer.features(insert, pool, norm)
     b = writer.b
     b.linear(f, folded.head.w, folded.head.b, "logits")

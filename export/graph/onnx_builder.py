@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .constants_file import ConstantsFile
+
 __all__ = ["IR_VERSION", "OPSET", "Builder"]
 
 OPSET = 17  # the newest that TensorRT 8.6 parses; LayerNormalization arrived with it
@@ -28,9 +30,18 @@ class Builder:
     apart from rounding.
     """
 
-    def __init__(self, dtype: type[np.floating[Any]] = np.float32) -> None:
-        """Start an empty graph."""
-        self.dtype = dtype
+    def __init__(
+        self,
+        dtype: type[np.floating[Any]] = np.float32,
+        constants: ConstantsFile | None = None,
+    ) -> None:
+        """Start an empty graph.
+
+        Args:
+            dtype: of floating-point constants.
+            constants: where the large ones go; without, they stand in the graph itself.
+        """
+        self.dtype, self._constants = dtype, constants
         self.elem = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         # filled in place: a large ViT's weights are not copied from message to message
         self._model = onnx.ModelProto()
@@ -53,7 +64,10 @@ class Builder:
         tensor.name = name
         tensor.data_type = helper.np_dtype_to_tensor_dtype(dtype)
         tensor.dims.extend(value.shape)
-        tensor.raw_data = value.astype(dtype.newbyteorder("<"), order="C").tobytes()
+        if self._constants is not None and self._constants.takes(value, dtype):
+            self._constants.add(name, value, dtype)
+        else:
+            tensor.raw_data = value.astype(dtype.newbyteorder("<"), order="C").tobytes()
         return name
 
     def ints(self, values: Sequence[int]) -> str:

@@ -1,7 +1,8 @@
 """A graph in a file, written and read: external data where protobuf's 2 GB do not do.
 
 Protobuf serializes a message as one piece of memory, and takes a multiple of it on the way: 1.3 GB
-for a ViT-B's 350 MB. So the constants are written one by one, and protobuf sees what is around them.
+for a ViT-B's 350 MB. So the constants are written one by one, and protobuf sees what is around them;
+those of a graph that is being exported are not in memory at all (`ConstantsFile`).
 """
 
 from __future__ import annotations
@@ -20,18 +21,34 @@ if TYPE_CHECKING:
 
     from vptkit.formats.bundle import Bundle
 
+    from .constants_file import ConstantsFile
+
 __all__ = ["read_model", "write_model"]
 
 _PROTOBUF_LIMIT = 2**31 - (1 << 24)  # with room for the nodes
 
 
-def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph (with external data beyond protobuf's 2 GB)."""
+def write_model(model: onnx.ModelProto, path: Path, constants: ConstantsFile | None = None) -> None:
+    """Write a graph (with external data beyond protobuf's 2 GB).
+
+    Args:
+        model: the graph; beyond 2 GB it is changed, and names its external data afterwards.
+        path: where.
+        constants: those of its constants that are not in it; beyond 2 GB their file becomes the
+            graph's external data.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    data = path.with_name(f"{path.name}.data")
     if _size(model) < _PROTOBUF_LIMIT:
         with path.open("wb") as stream:
-            stream.writelines(_pieces(model))
+            stream.writelines(_pieces(model, constants))
+    elif constants is None:
+        onnx.save_model(model, str(path), save_as_external_data=True, location=data.name)
     else:
-        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
+        constants.refer(model, data)
+        path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def read_model(bundle: Bundle) -> onnx.ModelProto:
@@ -47,14 +64,21 @@ def read_model(bundle: Bundle) -> onnx.ModelProto:
             raise BundleError(f"{bundle.model}: not a readable ONNX graph ({error})") from error
 
 
-def _pieces(model: onnx.ModelProto) -> Iterator[bytes]:
-    """What `model.SerializeToString(deterministic=True)` gives, a constant a piece."""
+def _pieces(
+    model: onnx.ModelProto, constants: ConstantsFile | None
+) -> Iterator[bytes | memoryview]:
+    """What `model.SerializeToString(deterministic=True)` gives, a constant a piece.
+
+    Each piece is valid until the next is asked for (`ConstantsFile.pieces`).
+    """
     graph, heads, tails = model.graph, list[bytes](), list[bytes]()
     length = 0
     for tensor in graph.initializer:
         before, after = _around(tensor, "raw_data")
         raw = len(tensor.raw_data)
-        if tensor.HasField("raw_data"):
+        if constants is not None and constants.holds(tensor):
+            raw = constants.length(tensor.name)
+        if raw or tensor.HasField("raw_data"):
             before += _begin(tensor, "raw_data", raw)
         size = len(before) + raw + len(after)
         heads.append(_begin(graph, "initializer", size) + before)
@@ -64,7 +88,12 @@ def _pieces(model: onnx.ModelProto) -> Iterator[bytes]:
     first, last = _around(model, "graph")
     yield first + _begin(model, "graph", len(before) + length + len(after)) + before
     for head, tensor, tail in zip(heads, graph.initializer, tails, strict=True):
-        yield from (head, tensor.raw_data, tail)
+        yield head
+        if constants is not None and constants.holds(tensor):
+            yield from constants.pieces(tensor.name)
+        else:
+            yield tensor.raw_data
+        yield tail
     yield after + last
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from vptkit.formats.adapter import Adapter
     from vptkit.formats.backbone_spec import BackboneSpec
 
+    from .constants_file import ConstantsFile
+
 __all__ = ["unfolded_graph"]
 
 
@@ -39,6 +41,8 @@ def unfolded_graph(
     weights: Mapping[str, NDArray[Any]],
     adapter: Adapter,
     options: GraphOptions,
+    *,
+    constants: ConstantsFile | None = None,
 ) -> onnx.ModelProto:
     """Write the graph.
 
@@ -47,11 +51,12 @@ def unfolded_graph(
         weights: its tensors by timm name.
         adapter: prompts, learned keys and values, tuned LayerNorm parameters, weight deltas and head.
         options: input, batch and type; `last_block` has no meaning here.
+        constants: where large ones go; in the graph itself unless given.
 
     Returns:
         A model with the input and outputs of `folded_graph`.
     """
-    writer = _Writer(spec, Tensors(weights, adapter), adapter, options)
+    writer = _Writer(spec, Tensors(weights, adapter), adapter, options, constants)
     f = writer.features()
     weight, bias = adapter.tensors["head.weight"], adapter.tensors["head.bias"]
     writer.b.linear(f, weight.T, bias, LOGITS)
@@ -73,9 +78,10 @@ class _Writer:
         tensors: Tensors,
         adapter: Adapter,
         options: GraphOptions,
+        constants: ConstantsFile | None,
     ) -> None:
         self.spec, self.parts, self.adapter, self.options = spec, tensors, adapter, options
-        self.b = Builder(options.dtype)
+        self.b = Builder(options.dtype, constants)
         self.source = "images" if options.input == "uint8" else "pixels"
 
     def features(self) -> str:

@@ -108,23 +108,25 @@ def observe(
     """Histograms of some values of a graph, over all images.
 
     Args:
-        model: fp32.
+        model: fp32; the same again afterwards.
         names: which of its values.
         run: opens a graph.
         images: real ones.
         tick: told how many images are done, after each batch.
     """
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    inputs = {value.name for value in model.graph.input}
-    for name in names:
-        if name not in inputs:
-            probe.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     spreads = {name: Spread() for name in names}
-    opened = run(probe)
+    inputs = {value.name for value in model.graph.input}
+    outputs, own = model.graph.output, len(model.graph.output)
+    try:  # in place: a copy would hold a large ViT once more
+        for name in names:
+            if name not in inputs:
+                outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        opened = run(model)
+    finally:
+        del outputs[own:]
     for batch in images.batches():
-        outputs = opened(batch)
+        found = opened(batch)
         for name, spread in spreads.items():
-            spread.add(outputs[name])
+            spread.add(found[name])
         tick(len(batch))
     return spreads

@@ -113,6 +113,7 @@ def overflow_map(
         probe.graph.output.append(helper.make_tensor_value_info(name + _TAG, TensorProto.FLOAT, []))
     replace_nodes(probe, nodes)
     largest, opened = dict.fromkeys(values, 0.0), run(probe)
+    del probe, nodes  # the session has constants of its own
     for batch in images.batches():
         outputs = opened(batch)
         for name in values:

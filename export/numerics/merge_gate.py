@@ -30,7 +30,7 @@ MIN_MERGE_AGREEMENT, _MIN_COSINE = 0.9, 0.9
 
 def judge_merging(
     name: str,
-    merged: onnx.ModelProto,
+    merged: Callable[[], onnx.ModelProto],
     plain: Callable[[], onnx.ModelProto],
     evidence: Evidence | None,
     *,
@@ -42,8 +42,8 @@ def judge_merging(
 
     Args:
         name: of the adapter, for messages.
-        merged: the graph that merges, fp32.
-        plain: writes the graph that does not; called where there are images.
+        merged: makes the graph that merges, fp32; called where there are images.
+        plain: makes the graph that does not; neither is held while the other is run.
         evidence: images and a runner.
         min_agreement: bound on top-1 agreement; `MIN_MERGE_AGREEMENT` unless given.
         tuned: the adapter was tuned so. Then the graph without merging is not what it was tuned for,
@@ -60,7 +60,7 @@ def judge_merging(
         return None
     with evidence.phase("merging gate", 2 * evidence.gate.count) as bar:
         expected = answers_of(evidence.run(plain()), evidence.gate, bar.update)
-        found = answers_of(evidence.run(merged), evidence.gate, bar.update)
+        found = answers_of(evidence.run(merged()), evidence.gate, bar.update)
     default = 0.0 if tuned else MIN_MERGE_AGREEMENT
     result = compare(
         expected[LOGITS],

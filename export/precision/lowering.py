@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
@@ -30,6 +31,8 @@ from .pixel_centring import centre_pixels
 from .quantize import QUANTIZED, quantize_best
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -92,6 +95,7 @@ def lower(
     evidence: Evidence | None = None,
     *,
     thresholds: NDArray[np.float32] | None = None,
+    whole: Callable[[], onnx.ModelProto] | None = None,
 ) -> Lowered:
     """Lower an fp32 graph.
 
@@ -101,6 +105,7 @@ def lower(
         wanted: what to make of it.
         evidence: images and a runner. int8 and fp8 need calibration images.
         thresholds: [C], of an adapter for several labels an image; None of one label.
+        whole: makes a copy of the graph with all constants, where `model` has them not in memory.
 
     Raises:
         VptkitError: no calibration images, or an island that the graph does not have.
@@ -108,16 +113,34 @@ def lower(
     """
     if wanted.precision == "fp32":
         return Lowered(model=model)
-    base = onnx.ModelProto()
-    base.CopyFrom(model)
-    plan: dict[str, Any] = {"target": wanted.resolved_target, "centred": centre_pixels(base)}
-    plan["calibration"] = None if evidence is None else evidence.calibration_record()
-    islands = _islands(name, base, wanted, evidence, plan)
-    low = precise(base, wanted, islands, evidence, plan)
+    whole = whole or partial(_copied, model)
+    plan: dict[str, Any] = {"target": wanted.resolved_target}
+    low = _lowered(name, whole(), wanted, evidence, plan)
     plan["requires"] = _requires(low, wanted.precision)
     if wanted.precision in QUANTIZED and wanted.resolved_target == "tensorrt":
         plan["placement"] = lint_placement(low)
-    return Lowered(model=low, plan=plan, gate=_gate(name, model, low, wanted, evidence, thresholds))
+    gate = _gate(name, whole, low, wanted, evidence, thresholds)
+    return Lowered(model=low, plan=plan, gate=gate)
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _lowered(
+    name: str,
+    base: onnx.ModelProto,
+    wanted: Lowering,
+    evidence: Evidence | None,
+    plan: dict[str, Any],
+) -> onnx.ModelProto:
+    """The graph itself; `base` may be changed, and the plan is told what was done."""
+    plan["centred"] = centre_pixels(base)
+    plan["calibration"] = None if evidence is None else evidence.calibration_record()
+    islands = _islands(name, base, wanted, evidence, plan)
+    return precise(base, wanted, islands, evidence, plan)
 
 
 def _requires(low: onnx.ModelProto, precision: str) -> dict[str, str]:
@@ -210,7 +233,7 @@ def _bound(low: onnx.ModelProto, wanted: Lowering) -> float:
 
 def _gate(
     name: str,
-    model: onnx.ModelProto,
+    whole: Callable[[], onnx.ModelProto],
     low: onnx.ModelProto,
     wanted: Lowering,
     evidence: Evidence | None,
@@ -220,7 +243,7 @@ def _gate(
         return None
     imitated = needs_simulation(low)
     with evidence.phase("gate", 2 * evidence.gate.count) as bar:
-        expected = answers_of(evidence.run(model), evidence.gate, bar.update)
+        expected = answers_of(evidence.run(whole()), evidence.gate, bar.update)
         run = evidence.run(simulated(low) if imitated else low)
         found = answers_of(run, evidence.gate, bar.update)
     result = compare(

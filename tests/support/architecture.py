@@ -57,7 +57,7 @@ TABLE: dict[str, str] = {
     "tune.auto": "tune tune.phases tune.run tune.training formats scores",
     "tune.sweep": "tune tune.backbone tune.data tune.phases tune.run tune.training cluster formats",
     # export/
-    "export.fold": "formats images",
+    "export.fold": "backbones formats images",
     "export.graph": "export.fold backbones formats",
     "export.analysis": "export.fold backbones formats",
     "export.numerics": "export.analysis export.graph formats scores",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vptkit.backbones.backbone_table import backbones_of
+from vptkit.backbones.stored_tensor import shapes_of
 from vptkit.backbones.weights_fit import geometry_of
 from vptkit.errors import BackboneError
 from vptkit.paths.path_advice import advised
 from vptkit.shown_text import tell_once
 
-from .read_weights import documents_beside, read_published
+from .read_weights import documents_beside, opened_published
 from .weights_files import weights_file
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def named_backbone(
 
 def _candidates(weights: Path) -> str:
     """As ": those of vit_tiny_patch16_224?", by width, depth and patches."""
-    arrays = read_published(weights).arrays
-    found = geometry_of({name: value.shape for name, value in arrays.items()})
+    with opened_published(weights) as published:
+        found = geometry_of(shapes_of(published.arrays))
     if found is None:
         return ", a timm model name (no config.json that is known lies beside it)"
     names = backbones_of(**found._asdict())[:4]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vptkit.backbones.stored_tensor import joined
 from vptkit.errors import BackboneError
 
 from .hugging_face_names import is_left_out, timm_tensor
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Arrays = Mapping[str, NDArray[Any]]
+    from vptkit.backbones.stored_tensor import StoredTensor
+
+    Numbers = NDArray[Any] | StoredTensor
+    Arrays = Mapping[str, Numbers]
 
 __all__ = ["HUGGING_FACE", "Renamed", "in_timm_names", "recognised"]
 
@@ -74,7 +78,7 @@ class Renamed(NamedTuple):
         positions: how the project resizes them: "timm", "hf" or "hub".
     """
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, Numbers]
     project: str = ""
     family: str = ""
     prefix: str = ""
@@ -169,9 +173,9 @@ def _timm(arrays: Arrays) -> Renamed:
     return Renamed(chunked, project, left_out=left_out, positions=positions)
 
 
-def _without_chunks(arrays: Arrays) -> dict[str, NDArray[Any]]:
+def _without_chunks(arrays: Arrays) -> dict[str, Numbers]:
     """DINOv2's training keeps blocks in chunks, `blocks.CHUNK.N`, with N counted over all of them."""
-    found: dict[str, NDArray[Any]] = {}
+    found: dict[str, Numbers] = {}
     for name, value in arrays.items():
         chunk = _CHUNK.fullmatch(name)
         plain = name if chunk is None else f"blocks.{chunk[2]}.{chunk[3]}"
@@ -181,7 +185,7 @@ def _without_chunks(arrays: Arrays) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _fold_class_position(arrays: dict[str, NDArray[Any]]) -> None:
+def _fold_class_position(arrays: dict[str, Numbers]) -> None:
     """DINOv2's registers have no position; timm then keeps positions of patches alone.
 
     The class token's position is added to the class token, which is the same sum.
@@ -189,8 +193,9 @@ def _fold_class_position(arrays: dict[str, NDArray[Any]]) -> None:
     positions, token = arrays.get("pos_embed"), arrays.get("cls_token")
     if positions is None or token is None or positions.ndim != 3 or token.ndim != 3:
         return
-    arrays["cls_token"] = token + positions[:, :1]
-    arrays["pos_embed"] = positions[:, 1:]
+    rows = np.asarray(positions)
+    arrays["cls_token"] = np.asarray(token) + rows[:, :1]
+    arrays["pos_embed"] = rows[:, 1:]
 
 
 # names of transformers -----------------------------------------------------------------------------
@@ -198,17 +203,18 @@ def _fold_class_position(arrays: dict[str, NDArray[Any]]) -> None:
 
 def _hugging_face(arrays: Arrays, outer: Collection[str]) -> Renamed:
     family = _family(arrays, outer)
-    parts: dict[str, dict[int, NDArray[Any]]] = {}
+    parts: dict[str, dict[int, Numbers]] = {}
     counts: dict[str, int] = {}
-    found: dict[str, NDArray[Any]] = {}
+    found: dict[str, Numbers] = {}
     left_out = []
     for name, value in arrays.items():
         part = timm_tensor(name)
         in_proj = _IN_PROJ.fullmatch(name)
         if in_proj is not None:
-            third = len(value) // 3
-            found[f"attn_pool.q.{in_proj[1]}"] = value[:third]
-            found[f"attn_pool.kv.{in_proj[1]}"] = value[third:]
+            rows = np.asarray(value)
+            third = len(rows) // 3
+            found[f"attn_pool.q.{in_proj[1]}"] = rows[:third]
+            found[f"attn_pool.kv.{in_proj[1]}"] = rows[third:]
         elif part is not None:
             parts.setdefault(part.name, {})[part.index] = value
             counts[part.name] = part.count
@@ -246,24 +252,24 @@ def _family(arrays: Arrays, outer: Collection[str]) -> str:
     return "MAE" if any(name.startswith("decoder.") for name in outer) else "ViT"
 
 
-def _joined(name: str, pieces: dict[int, NDArray[Any]], count: int) -> dict[str, NDArray[Any]]:
+def _joined(name: str, pieces: dict[int, Numbers], count: int) -> dict[str, Numbers]:
     """One tensor of timm's of its parts; of a bias that the keys lack, BEiT's two."""
     if sorted(pieces) == list(range(count)):
         several = [pieces[i] for i in range(count)]
-        return {name: several[0] if count == 1 else np.concatenate(several)}
+        return {name: several[0] if count == 1 else joined(several)}
     if name.endswith("attn.qkv.bias") and sorted(pieces) == [0, 2]:
         head = name.removesuffix("qkv.bias")
         return {f"{head}q_bias": pieces[0], f"{head}v_bias": pieces[2]}
     raise BackboneError(f"of {name} only {len(pieces)} of {count} parts are there")
 
 
-def _shape_tokens(arrays: dict[str, NDArray[Any]]) -> None:
+def _shape_tokens(arrays: dict[str, Numbers]) -> None:
     """CLIP and SigLIP have tokens and positions without the first axis."""
     token, positions = arrays.get("cls_token"), arrays.get("pos_embed")
     if token is not None and token.ndim == 1:
-        arrays["cls_token"] = token[None, None]
+        arrays["cls_token"] = np.asarray(token)[None, None]
     if positions is not None and positions.ndim == 2:
-        arrays["pos_embed"] = positions[None]
+        arrays["pos_embed"] = np.asarray(positions)[None]
     patches = arrays.get("patch_embed.proj.weight")
     if patches is not None and patches.ndim == 2:
         raise BackboneError(

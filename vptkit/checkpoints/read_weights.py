@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vptkit.backbones.stored_tensor import StoredTensors, shapes_of
 from vptkit.backbones.weights_fit import other_model
 from vptkit.backbones.weights_places import remembered_weights
 from vptkit.errors import BackboneError
@@ -17,10 +19,10 @@ from vptkit.shown_text import tell_once
 
 from .published_names import HUGGING_FACE, in_timm_names
 from .snapshot import read_open_clip, read_snapshot
-from .weights_files import read_weights_file, weights_file
+from .weights_files import opened_weights_file, weights_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
     from .snapshot import Snapshot
     from .tensor_source import Tensors
 
-__all__ = ["Published", "documents_beside", "read_published", "read_weights", "remembered_tensors"]
+__all__ = [
+    "Published",
+    "documents_beside",
+    "opened_published",
+    "opened_remembered",
+    "opened_weights",
+    "read_published",
+]
 
 _PATCHES = "patch_embed.proj.weight"
 
@@ -43,6 +52,7 @@ class Published:
     Attributes:
         file: the file that was read.
         arrays: name → numbers, in timm's names as far as no model is needed; without classifier.
+            Of `opened_published` each is read when it is asked for.
         project, family: whose names they had; "" if unknown.
         container: the keys that lead to them within the file, as "teacher"; "" at the top.
         prefix: what was taken off every name.
@@ -95,17 +105,32 @@ class Published:
 
 
 def read_published(path: Path) -> Published:
-    """Weights of a file, of an index of shards, or of a folder with its documents.
+    """Weights of a file, of an index of shards, or of a folder with its documents, all in memory.
+
+    Raises:
+        BackboneError: see `opened_published`.
+    """
+    with opened_published(path) as published:
+        return replace(published, arrays=dict(published.arrays))
+
+
+@contextlib.contextmanager
+def opened_published(path: Path) -> Iterator[Published]:
+    """Yield weights of a file, of an index of shards, or of a folder with its documents.
 
     The documents beside a single file hold, too, if the file is called as the hub calls it.
 
     Raises:
         BackboneError: there is no such file, it is damaged, it is something else (an adapter, a
-            bundle), or holds several models.
+            bundle), or holds several models; from a tensor that is read: it was changed meanwhile.
     """
     with advised(path, "weights", BackboneError):
         file = weights_file(path)
-    tensors = read_weights_file(file)
+    with opened_weights_file(file) as tensors:
+        yield _published(path, file, tensors)
+
+
+def _published(path: Path, file: Path, tensors: Tensors) -> Published:
     renamed = _renamed(file, tensors)
     if _PATCHES not in renamed.arrays and not renamed.project:  # readable, as an adapter is
         wrong = advice(file, "weights")
@@ -115,7 +140,7 @@ def read_published(path: Path) -> Published:
     kept = {name: value for name, value in renamed.arrays.items() if not is_head(name)}
     return Published(
         file=file,
-        arrays=kept,
+        arrays=StoredTensors(kept),
         project=renamed.project,
         family=renamed.family,
         container=tensors.container,
@@ -193,49 +218,55 @@ def _activation(renamed: Renamed, snapshot: Snapshot | None, tensors: Tensors) -
     return "quick_gelu" if renamed.project == "CLIP" and own <= tensors.beside else None
 
 
-def read_weights(path: Path, spec: BackboneSpec) -> dict[str, NDArray[np.float32]] | None:
-    """Read a backbone's tensors from a file, without torch.
+@contextlib.contextmanager
+def opened_weights(path: Path, spec: BackboneSpec) -> Iterator[StoredTensors | None]:
+    """Yield a backbone's tensors from a file, without torch; each is read when it is asked for.
 
     Args:
         path: the file or folder, in any form that `read_published` takes.
         spec: which tensors to expect.
 
-    Returns:
+    Yields:
         float32 tensors by name, classifier left out; None if the file holds this backbone in
         another form (names or a position grid that timm would convert on loading).
 
     Raises:
-        BackboneError: the file is missing or broken, holds NaN or Inf, or is of another model: of
-            another width or depth, which timm does not convert.
+        BackboneError: the file is missing or broken, or is of another model: of another width or
+            depth, which timm does not convert; from a tensor that is read: it holds NaN or Inf, or
+            the file was changed meanwhile.
     """
-    published = read_published(path)
-    weights = published.arrays
-    expected, found = tensor_shapes(spec), {name: value.shape for name, value in weights.items()}
-    if found != expected:
-        reason = other_model(found, expected, patch=False)
-        if reason is not None:
-            raise BackboneError(f"{path}: {reason}")
-        return None
-    result = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
-    for name, value in result.items():
-        if not np.isfinite(value).all():
-            raise BackboneError(f"{path}: {name} holds NaN or Inf; the file is damaged")
-    if not published.plain:
-        tell_once(published.said(), published.file.absolute())
-    return result
+    with opened_published(path) as published:
+        expected, found = tensor_shapes(spec), shapes_of(published.arrays)
+        if found != expected:
+            reason = other_model(found, expected, patch=False)
+            if reason is not None:
+                raise BackboneError(f"{path}: {reason}")
+            yield None
+            return
+
+        def checked(name: str, value: NDArray[Any]) -> NDArray[np.float32]:
+            numbers = np.asarray(value, dtype=np.float32)
+            if not np.isfinite(numbers).all():
+                raise BackboneError(f"{path}: {name} holds NaN or Inf; the file is damaged")
+            return numbers
+
+        if not published.plain:
+            tell_once(published.said(), published.file.absolute())
+        yield StoredTensors(published.arrays, checked)
 
 
-def remembered_tensors(
-    spec: BackboneSpec, sha256: str | None
-) -> dict[str, NDArray[np.float32]] | None:
-    """A backbone's tensors from where this user's cache remembers them, the digest compared.
+@contextlib.contextmanager
+def opened_remembered(spec: BackboneSpec, sha256: str | None) -> Iterator[StoredTensors | None]:
+    """Yield a backbone's tensors from where this user's cache remembers them, the digest compared.
 
-    Returns:
-        As `read_weights`; None if nothing is remembered, or what lies there is not that any more.
+    Yields:
+        As `opened_weights`; None if nothing is remembered, or what lies there is not that any more.
     """
     path = remembered_weights(sha256)
-    try:
-        tensors = None if path is None else read_weights(path, spec)
-    except BackboneError:
-        return None
-    return tensors if tensors and digest_of_weights(tensors) == sha256 else None
+    with contextlib.ExitStack() as stack:
+        tensors = None
+        with contextlib.suppress(BackboneError):
+            found = None if path is None else stack.enter_context(opened_weights(path, spec))
+            if found is not None and digest_of_weights(found) == sha256:
+                tensors = found
+        yield tensors

@@ -8,9 +8,11 @@ is taken, as timm and the scripts themselves do.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vptkit.formats.tensor_file import read_opened_tensors
+from vptkit.backbones.stored_tensor import StoredTensor
+from vptkit.formats.tensor_file import require_state, state_of, stored_tensors
 
 from .plain_pickle import RefusedError
 from .published_names import recognised
@@ -43,12 +45,12 @@ class Tensors(NamedTuple):
     """Tensors by the names of a file.
 
     Attributes:
-        arrays: name → numbers.
+        arrays: name → numbers, which are read when they are asked for.
         container: the keys that lead to them, as "teacher"; "" where they lie at the top.
         beside: other names and keys there, for formats that are told by them.
     """
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, StoredTensor]
     container: str
     beside: frozenset[str]
 
@@ -57,7 +59,7 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
     """The weights in an opened file: safetensors, or of `torch.save`. Nothing of it is run.
 
     Args:
-        stream: of a regular file, at its begin.
+        stream: of a regular file, at its begin; it stays open while what it holds is used.
         path: its name, for messages.
         error: what to raise.
 
@@ -65,15 +67,25 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
         error: it is damaged, or holds other things than tensors.
     """
     if not is_torch_file(stream, path):
-        arrays = read_opened_tensors(stream, path, error)[1]
+        arrays = stored_tensors(stream, path, error)
         return Tensors(arrays, "", frozenset(arrays))
     with opened_torch(stream, path, error) as archive:
         container, found = _weights_in(archive.document)
         if not found:
             kind = "a tensor" if is_tensor(archive.document) else type(archive.document).__name__
             raise error(f"{path}: holds {kind}, expected tensors by name")
-        arrays = {name: archive.array(value) for name, value in found.items() if is_tensor(value)}
-        return Tensors(arrays, container, frozenset(map(str, found)))
+        tensors = {name: value for name, value in found.items() if is_tensor(value)}
+        archive.note(tensors.values())
+        state = state_of(stream)
+
+        def read(value: Any) -> NDArray[Any]:
+            with _refusals(path, error):
+                numbers = archive.array(value)
+            require_state(stream, state, path, error)
+            return numbers
+
+        stored = {n: StoredTensor(archive.shape(v), partial(read, v)) for n, v in tensors.items()}
+        return Tensors(stored, container, frozenset(map(str, found)))
 
 
 def is_torch_file(stream: BinaryIO, path: Path) -> bool:
@@ -99,8 +111,15 @@ def opened_torch(
     Raises:
         error: it is damaged, or holds other things than tensors.
     """
-    try:
+    with _refusals(path, error):
         yield open_torch(stream)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path, error: type[VptkitError]) -> Iterator[None]:
+    """What reading a file of `torch.save` refuses, in words for its user."""
+    try:
+        yield
     except RefusedError as cause:
         raise error(f"{path}: not a file of tensors: {cause}. {SAVE_AGAIN}") from cause
     except OSError as cause:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import zipfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from .plain_pickle import Global, Made, Persistent, RefusedError, plain_pickle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -130,10 +131,37 @@ class _TorchFile:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._taken = 0
+        self._taken, self._read_before = 0, set[int]()  # by id: the document keeps the values
+        self._alone: frozenset[str] = frozenset()
 
     def _record(self, storage: _Storage) -> bytes:
         raise NotImplementedError
+
+    def note(self, values: Collection[Any]) -> None:
+        """Say which tensors will be read: a storage of only one of them is not kept.
+
+        Raises:
+            RefusedError: one is of a storage of another kind.
+        """
+        tensors = [_bare(value) for value in values]
+        named = [t.arguments[:1] for t in tensors if t.name in _TENSORS]
+        keys = [_storage(argument).key for arguments in named for argument in arguments]
+        self._alone = frozenset(key for key, count in Counter(keys).items() if count == 1)
+
+    @staticmethod
+    def shape(value: Any) -> tuple[int, ...]:
+        """The shape that a tensor or an array claims.
+
+        Raises:
+            RefusedError: it is neither, or of an odd shape.
+        """
+        value = _bare(value)
+        if not is_tensor(value):
+            raise RefusedError("no tensor")
+        try:
+            return _numbers(value.arguments[2] if value.name in _TENSORS else value.state[1])
+        except (TypeError, IndexError, KeyError) as error:
+            raise RefusedError(f"a tensor that is not whole ({error})") from error
 
     def array(self, value: Any) -> NDArray[Any]:
         """The numbers of a tensor (float32 if they are floating point) or of an array.
@@ -149,7 +177,8 @@ class _TorchFile:
             found = self._tensor(value) if value.name in _TENSORS else _array(value)
         except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
             raise RefusedError(f"a tensor that is not whole ({error})") from error
-        self._taken += found.nbytes
+        self._taken += 0 if id(value) in self._read_before else found.nbytes
+        self._read_before.add(id(value))
         if self._taken > 4 * self._size:  # tensors may share a storage, and half becomes float
             raise RefusedError("tensors of more numbers than the file has")
         return found
@@ -187,7 +216,7 @@ class TorchArchive(_TorchFile):
             OSError: it cannot be read.
         """
         super().__init__(stream.seek(0, 2))
-        self._spent = 0
+        self._spent, self._opened = 0, set[str]()
         self._records: dict[str, bytes] = {}
         stream.seek(0)
         with _zip_errors():
@@ -206,13 +235,17 @@ class TorchArchive(_TorchFile):
 
     def _record(self, storage: _Storage) -> bytes:
         key = storage.key
-        if key not in self._records:
-            with _zip_errors():
-                self._records[key] = self._read(f"data/{key}", limit=self._size)
-            self._spent += len(self._records[key])
-            if self._spent > self._size:
-                raise RefusedError("records that overlap")
-        return self._records[key]
+        if key in self._records:
+            return self._records[key]
+        with _zip_errors():
+            record = self._read(f"data/{key}", limit=self._size)
+        self._spent += 0 if key in self._opened else len(record)
+        self._opened.add(key)
+        if self._spent > self._size:
+            raise RefusedError("records that overlap")
+        if key not in self._alone:
+            self._records[key] = record
+        return record
 
     def _read(self, name: str, *, limit: int) -> bytes:
         record = self._archive.getinfo(self._root + name)

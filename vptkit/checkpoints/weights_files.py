@@ -7,6 +7,7 @@ folder. In the cache of Hugging Face's hub every file is a link into the folder 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,10 @@ from vptkit.strict_json import parse_json
 from .tensor_source import Tensors, read_tensors_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
-__all__ = ["INDEX", "folder_json", "read_weights_file", "weights_file"]
+__all__ = ["INDEX", "folder_json", "opened_weights_file", "weights_file"]
 
 INDEX = ".index.json"
 _MOST_JSON = 1 << 25  # bytes; the index of a ViT-g has 100 kB
@@ -46,19 +48,26 @@ def weights_file(path: Path) -> Path:
     return inner
 
 
-def read_weights_file(path: Path) -> Tensors:
-    """All tensors of a file or an index of shards, under its own names.
+@contextlib.contextmanager
+def opened_weights_file(path: Path) -> Iterator[Tensors]:
+    """Yield all tensors of a file or an index of shards, under its own names.
+
+    Those of safetensors are read from the open file when they are asked for, within the block.
 
     Raises:
-        BackboneError: there is no such file, it is damaged, or it is something else than tensors.
+        BackboneError: there is no such file, it is damaged, or it is something else than tensors;
+            from a tensor that is read: the file was changed meanwhile.
     """
-    if path.name.endswith(INDEX):
-        return _shards(path)
-    with advised(path, "weights", BackboneError), open_regular(path, BackboneError) as stream:
-        found = read_tensors_of(stream, path, BackboneError)
-    if not found.arrays:
-        raise BackboneError(advice(path, "weights") or f"{path}: holds no tensors")
-    return found
+    with contextlib.ExitStack() as stack:
+        if path.name.endswith(INDEX):
+            yield _shards(path, stack)
+            return
+        with advised(path, "weights", BackboneError):
+            stream = stack.enter_context(open_regular(path, BackboneError))
+            found = read_tensors_of(stream, path, BackboneError)
+        if not found.arrays:
+            raise BackboneError(advice(path, "weights") or f"{path}: holds no tensors")
+        yield found
 
 
 def folder_json(folder: Path, name: str) -> dict[str, Any] | None:
@@ -74,7 +83,8 @@ def folder_json(folder: Path, name: str) -> dict[str, Any] | None:
     return parse_json(text, folder / name, BackboneError)
 
 
-def _shards(index: Path) -> Tensors:
+def _shards(index: Path, stack: contextlib.ExitStack) -> Tensors:
+    """The tensors of all shards, whose files the stack keeps open."""
     folder = index.parent
     places = (folder_json(folder, index.name) or {}).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
@@ -84,8 +94,8 @@ def _shards(index: Path) -> Tensors:
         raise BackboneError(f"{index}: {len(files)} shards, the most is {_MOST_SHARDS}")
     arrays: dict[str, Any] = {}
     for file in files:
-        with _opened(folder, file) as stream:
-            found = read_tensors_of(stream, folder / file, BackboneError).arrays
+        stream = stack.enter_context(_opened(folder, file))
+        found = read_tensors_of(stream, folder / file, BackboneError).arrays
         wanted = {name for name, place in places.items() if place == file}
         missing = sorted(wanted - set(found))
         if missing:

@@ -227,5 +227,5 @@ def digest_of_weights(weights: Mapping[str, NDArray[Any]]) -> str:
     for name in sorted(name for name in weights if not is_head(name)):
         value = np.ascontiguousarray(weights[name], dtype="<f4")
         digest.update(name.encode() + b"\0" + json.dumps(list(value.shape)).encode() + b"\0")
-        digest.update(value.tobytes())
+        digest.update(value.reshape(-1).data)
     return digest.hexdigest()

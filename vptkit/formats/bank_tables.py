@@ -248,8 +248,8 @@ def kept_norms(
     names = {*(norm_slots(spec) if layer_norms else ()), *before, spec.final_norm}
     scales = {bank_linears(spec)[name].scale for name in linears}
     return {
-        name: value
-        for name, value in tensors.items()
+        name: tensors[name]
+        for name in tensors
         if name.rpartition(".")[0] in names or name in scales
     }
 

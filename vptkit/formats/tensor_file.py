@@ -2,6 +2,8 @@
 
 Reading is done here, not by safetensors: from one opened descriptor, header and numbers at once, so
 that what was checked is what is read; and bfloat16, which numpy lacks, costs no second reading.
+Where a file is too large to be held (`stored_tensors`), each reading asks the descriptor whether it
+is still the same file. It is not mapped: the memory of a mapped file that is cut ends the process.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import io
 import math
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -20,11 +23,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from vptkit.atomic_files import atomic_file
+from vptkit.backbones.stored_tensor import StoredTensor
 from vptkit.regular_files import open_regular
 from vptkit.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -36,6 +40,9 @@ __all__ = [
     "read_opened_tensors",
     "read_tensor_file",
     "read_tensors",
+    "require_state",
+    "state_of",
+    "stored_tensors",
     "write_tensors",
 ]
 
@@ -117,8 +124,71 @@ def _content(stream: BinaryIO, size: int, path: Path, error: type[VptkitError]) 
     metadata, entries = _header(stream, size, path, error)
     tensors = {}
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        tensors[name] = _tensor(stream, entry, path, error)
+        tensors[name] = _tensor(stream.readinto, entry, path, error)  # type: ignore[attr-defined]
     return metadata, tensors
+
+
+def stored_tensors(
+    stream: BinaryIO, path: Path, error: type[VptkitError]
+) -> dict[str, StoredTensor]:
+    """The tensors of a file that is open and stays open: each is read when it is asked for.
+
+    Args:
+        stream: of a regular file, at its first byte.
+        path: its name, for messages.
+        error: what to raise, also by a tensor that is read: the file was changed since.
+
+    Raises:
+        error: see `read_tensors`.
+    """
+    state = state_of(stream)
+    _, entries = _header(stream, state[0], path, error)
+    begin = stream.tell()
+
+    def read(entry: _Entry) -> NDArray[Any]:
+        try:
+            value = _tensor(partial(_filled, stream, begin + entry.begin), entry, path, error)
+        except OSError as cause:
+            raise error(f"{path}: cannot be read: {cause.strerror}") from cause
+        require_state(stream, state, path, error)
+        return value
+
+    return {name: StoredTensor(e.shape, partial(read, e)) for name, e in entries.items()}
+
+
+def state_of(stream: BinaryIO) -> tuple[int, int, int]:
+    """What changes when somebody writes into an open file: size, and two times in ns."""
+    found = os.fstat(stream.fileno())
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def require_state(
+    stream: BinaryIO, state: tuple[int, int, int], path: Path, error: type[VptkitError]
+) -> None:
+    """Refuse a file that is no more what it was.
+
+    Args:
+        stream: of the open file.
+        state: of `state_of`, when it was checked.
+        path: its name, for the message.
+        error: what to raise.
+
+    Raises:
+        error: it was changed.
+    """
+    if state_of(stream) != state:
+        raise error(f"{path}: was changed while it was read. Start again once it is whole.")
+
+
+def _filled(stream: BinaryIO, offset: int, place: memoryview) -> int:
+    """Read from an offset until a piece of memory is full, or the file ends; how many bytes."""
+    done = 0
+    while done < len(place):
+        count = os.preadv(stream.fileno(), [place[done:]], offset + done)
+        if not count:
+            break
+        done += count
+    return done
 
 
 def read_metadata(path: Path, error: type[VptkitError]) -> dict[str, str]:
@@ -211,15 +281,17 @@ def _entry(name: str, value: Any, path: Path, error: type[VptkitError]) -> _Entr
     return _Entry(kind, tuple(shape), begin, end)
 
 
-def _tensor(stream: BinaryIO, entry: _Entry, path: Path, error: type[VptkitError]) -> NDArray[Any]:
-    """The next tensor of the file."""
+def _tensor(
+    fill: Callable[[memoryview], int], entry: _Entry, path: Path, error: type[VptkitError]
+) -> NDArray[Any]:
+    """A tensor whose bytes `fill` gives."""
     try:
         value: NDArray[Any] = np.empty(entry.shape, dtype=_TYPES[entry.kind])
     except (ValueError, MemoryError) as cause:  # dimensions beyond any, or a hole of terabytes
         raise _damaged(path, f"a tensor of the shape {entry.shape}", error) from cause
     if value.size:
         place = memoryview(value.reshape(-1)).cast("B")  # type: ignore[arg-type]  # it is one
-        if stream.readinto(place) != value.nbytes:  # type: ignore[attr-defined]
+        if fill(place) != value.nbytes:
             raise _damaged(path, "it became shorter while it was read", error)
     if entry.kind == "BF16":
         return np.asarray((value.astype(np.uint32) << 16).view(np.float32))

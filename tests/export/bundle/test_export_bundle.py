@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import re
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +20,11 @@ from tests.support.strategies import Setup, build
 from tests.support.tolerances import PARITY_FP32, largest_difference
 from vptkit.atomic_files import sha256_of_file
 from vptkit.errors import AdapterError, BackboneError, GateError, MissingExtraError, OutputError
+from vptkit.export.bank.export_bank import export_bank
 from vptkit.export.bundle import export_bundle
 from vptkit.export.bundle.export_bundle import export
 from vptkit.formats.adapter import read_adapter, write_adapter
+from vptkit.formats.backbone_weights import digest_of_weights
 from vptkit.formats.bundle import open_bundle
 from vptkit.formats.tensor_file import read_tensors, write_tensors
 
@@ -94,6 +99,135 @@ def test_the_weights_of_another_backbone(files):
     with pytest.raises(BackboneError, match=rf"w\.safetensors: another backbone.*{wanted}"):
         export(files.adapter, files.out, weights=files.weights)
     assert list(files.out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["baked", "bank"])
+@pytest.mark.parametrize("change", ["cut", "emptied", "written over", "removed and made anew"])
+def test_weights_that_change_while_they_are_folded(files, change, layout):
+    """Their digest was compared before; nothing is made of others, and nothing is left behind."""
+    content_before = files.weights.read_bytes()
+
+    @contextlib.contextmanager
+    def phase(name, _):
+        if name == "folding":
+            time.sleep(0.02)  # the file system's clock has steps of some milliseconds
+            if change == "removed and made anew":
+                files.weights.unlink()
+            kept = {"cut": len(content_before) // 2, "emptied": 0}.get(change)
+            files.weights.write_bytes(content_before[:kept])
+        yield None
+
+    make = (
+        export
+        if layout == "baked"
+        else lambda path, *rest, **how: export_bank([path], *rest, **how)
+    )
+    words = r"w\.safetensors.*(was changed|became shorter) while it was read"
+    with pytest.raises(BackboneError, match=words):
+        make(files.adapter, files.out, weights=files.weights, phase=phase)
+    assert list(files.out.parent.iterdir()) == []
+    files.weights.write_bytes(content_before)
+    make(files.adapter, files.out, weights=files.weights)
+
+
+def test_a_torch_file_that_changes_while_it_is_folded(files):
+    """Its archive has sums of its own, but only of what changed by chance."""
+    weights = read_tensors(files.weights, BackboneError)
+    path = _in_another_form(files.weights.parent / "other", weights, "torch")
+
+    @contextlib.contextmanager
+    def phase(name, _):
+        if name == "folding":
+            time.sleep(0.02)
+            path.write_bytes(path.read_bytes())
+        yield None
+
+    with pytest.raises(BackboneError, match=r"w\.pth: was changed while it was read"):
+        export(files.adapter, files.out, weights=path, phase=phase)
+    assert list(files.out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["memory", "bfloat16", "torch", "shards", "Hugging Face"])
+def test_weights_of_every_form_give_the_same_graph(tmp_path, form):
+    """Whether tensors are read one by one, joined of parts, or all in memory."""
+    files = files_of(tmp_path, Setup(registers=0, norm_pre=False, layer_scale=False))
+    if form == "bfloat16":
+        kept = {
+            k: v.view("<u4") >> 16 << 16
+            for k, v in read_tensors(files.weights, BackboneError).items()
+        }
+        write_tensors(files.weights, {k: v.view("<f4") for k, v in kept.items()})
+    weights = read_tensors(files.weights, BackboneError)
+    adapter = read_adapter(files.adapter)
+    digest = digest_of_weights(weights)
+    write_adapter(
+        files.adapter, replace(adapter, backbone=replace(adapter.backbone, sha256=digest))
+    )
+    export(files.adapter, files.out, weights=files.weights)
+    expected = (files.out / "model.onnx").read_bytes()
+    options = {"weights": _in_another_form(files.weights.parent / "other", weights, form)}
+    if form == "memory":
+        adapter = read_adapter(files.adapter)
+        write_adapter(
+            files.adapter, replace(adapter, backbone=replace(adapter.backbone, spec=None))
+        )
+        options = {"from_timm": lambda _: (files.case.spec, weights)}
+    export(files.adapter, files.out, force=True, **options)
+    assert (files.out / "model.onnx").read_bytes() == expected
+
+
+def _in_another_form(folder, weights, form):
+    """A path of the same tensors, written as others write them."""
+    folder.mkdir()
+    if form == "torch":
+        import torch
+
+        torch.save({k: torch.from_numpy(v) for k, v in weights.items()}, folder / "w.pth")
+        return folder / "w.pth"
+    if form == "bfloat16":
+        import torch
+        from safetensors.torch import save_file
+
+        short = {k: torch.from_numpy(v).bfloat16() for k, v in weights.items()}
+        save_file(short, folder / "w.safetensors")
+        return folder / "w.safetensors"
+    if form == "Hugging Face":
+        weights = _as_transformers(weights)
+    names = sorted(weights)
+    parts = [names[0::2], names[1::2]]
+    places = {}
+    for i, part in enumerate(parts):
+        write_tensors(folder / f"{i}.safetensors", {name: weights[name] for name in part})
+        places |= dict.fromkeys(part, f"{i}.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    return folder
+
+
+def _as_transformers(weights):
+    """timm's names → those of transformers' ViT, with three linears for queries, keys and values."""
+    around = {"patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm"}
+    inner = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "mlp.fc1": "intermediate.dense",
+    }
+    inner |= {"mlp.fc2": "output.dense", "attn.proj": "attention.output.dense"}
+    found = {}
+    for name, value in weights.items():
+        module, _, kind = name.rpartition(".")
+        block = re.fullmatch(r"blocks\.(\d+)\.(.*)", module)
+        if not module:
+            theirs = {"cls_token": "cls_token", "pos_embed": "position_embeddings"}[name]
+            found[f"embeddings.{theirs}"] = value
+        elif block is None:
+            found[f"{around[module]}.{kind}"] = value
+        elif block[2] == "attn.qkv":
+            for part, third in zip(("query", "key", "value"), np.split(value, 3), strict=True):
+                found[f"encoder.layer.{block[1]}.attention.attention.{part}.{kind}"] = third
+        else:
+            found[f"encoder.layer.{block[1]}.{inner[block[2]]}.{kind}"] = value
+    return found
 
 
 def test_an_adapter_without_spec_asks_timm(tmp_path):

@@ -40,7 +40,7 @@ def judged(changed: int, *, features: float | None = None, **options):
     pictures = Pictures(IMAGES, truth=np.zeros(10, int))
     evidence = Evidence(run=run, gate=pictures, gate_split="val")
     chosen = {"min_agreement": None, "tuned": False} | options
-    return judge_merging("a", "merged", lambda: "plain", evidence, **chosen)
+    return judge_merging("a", lambda: "merged", lambda: "plain", evidence, **chosen)
 
 
 def test_agreement_and_accuracy_with_and_without():
@@ -69,5 +69,7 @@ def test_features():
 def test_without_images_nothing_is_said_and_no_second_graph_written():
     evidence = Evidence(run=lambda _: None)
     for known in (None, evidence):
-        told = judge_merging("a", None, lambda: 1 / 0, known, min_agreement=None, tuned=False)
+        told = judge_merging(
+            "a", lambda: 1 / 0, lambda: 1 / 0, known, min_agreement=None, tuned=False
+        )
         assert told is None

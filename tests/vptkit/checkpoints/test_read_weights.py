@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vptkit.backbones.weights_places import remember_weights
-from vptkit.checkpoints.read_weights import read_weights, remembered_tensors
+from vptkit.checkpoints.read_weights import opened_remembered, opened_weights
 from vptkit.checkpoints.weights_files import weights_file
 from vptkit.errors import BackboneError
 from vptkit.formats.backbone_weights import digest_of_weights, tensor_shapes
@@ -18,6 +18,17 @@ from vptkit.formats.tensor_file import write_tensors
 def weights_of(spec, dtype=np.float32, seed=0):
     rng = np.random.default_rng(seed)
     return {k: rng.standard_normal(s).astype(dtype) for k, s in tensor_shapes(spec).items()}
+
+
+def read_weights(path, spec):
+    """All of them; None of another form."""
+    with opened_weights(path, spec) as found:
+        return None if found is None else dict(found)
+
+
+def remembered_tensors(spec, digest):
+    with opened_remembered(spec, digest) as found:
+        return None if found is None else dict(found)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

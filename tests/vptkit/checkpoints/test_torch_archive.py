@@ -13,8 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from vptkit.checkpoints.plain_pickle import RefusedError  # noqa: E402
+from vptkit.checkpoints.tensor_source import read_tensors_of  # noqa: E402
 from vptkit.checkpoints.torch_archive import TorchArchive, is_tensor, open_torch  # noqa: E402
-from vptkit.errors import AdapterError  # noqa: E402
+from vptkit.errors import AdapterError, BackboneError  # noqa: E402
 from vptkit.tune.importers.checkpoint_reader import read_state  # noqa: E402
 
 KINDS = [
@@ -175,6 +176,32 @@ def test_what_is_not_there_is_not_made(tmp_path, name):
     torch.save({"good": torch.ones(2), "bad": ATTACKS[name]}, path)
     with pytest.raises(AdapterError, match=r"forged\.pth: not tensors of real numbers: bad \("):
         read_state(path)
+    if is_tensor_of(path):  # as weights, where each is read when it is asked for
+        with (
+            pytest.raises(BackboneError, match=r"forged\.pth: not a file of tensors: "),
+            path.open("rb") as stream,
+        ):
+            np.asarray(read_tensors_of(stream, path, BackboneError).arrays["bad"])
+
+
+def is_tensor_of(path):
+    """Whether the entry "bad" says that it is a tensor; others are left out of weights."""
+    with path.open("rb") as stream:
+        return is_tensor(open_torch(stream).document["bad"])
+
+
+def test_tensors_of_one_storage_and_of_several_are_read_again_and_again(tmp_path):
+    shared = torch.arange(40.0)
+    tensors = {"a": shared[:10], "b": shared[5:], "c": torch.ones(3, 4), "d": torch.ones(2).half()}
+    torch.save(tensors, tmp_path / "a.pth")
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for path in (tmp_path / "a.pth", tmp_path / "old.pth"):
+        with path.open("rb") as stream:
+            found = read_tensors_of(stream, path, BackboneError).arrays
+            for _ in range(5):
+                for name, value in tensors.items():
+                    assert found[name].shape == tuple(value.shape)
+                    assert np.array_equal(np.asarray(found[name]), value.float().numpy())
 
 
 @pytest.mark.filterwarnings("ignore")

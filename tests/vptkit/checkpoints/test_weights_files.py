@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from vptkit.checkpoints.weights_files import INDEX, folder_json, read_weights_file, weights_file
+from vptkit.checkpoints.weights_files import INDEX, folder_json, opened_weights_file, weights_file
 from vptkit.errors import BackboneError
 from vptkit.formats.tensor_file import write_tensors
 
@@ -47,9 +47,10 @@ def test_the_file_in_a_folder(tmp_path, there, meant):
 def test_shards(tmp_path):
     write_tensors(tmp_path / "1.safetensors", {"a": ONE, "not listed": ONE})
     write_tensors(tmp_path / "2.safetensors", {"b": ONE * 2})
-    found = read_weights_file(index(tmp_path, {"a": "1.safetensors", "b": "2.safetensors"}))
-    assert sorted(found.arrays) == ["a", "b"]
-    np.testing.assert_array_equal(found.arrays["b"], ONE * 2)
+    places = {"a": "1.safetensors", "b": "2.safetensors"}
+    with opened_weights_file(index(tmp_path, places)) as found:
+        assert sorted(found.arrays) == ["a", "b"]
+        np.testing.assert_array_equal(found.arrays["b"], ONE * 2)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +75,9 @@ def test_shards_of_a_stranger(tmp_path, places, words):
     write_tensors(folder / "1.safetensors", {"a": ONE})
     (folder / "link").symlink_to(tmp_path / "1.safetensors")
     os.mkfifo(folder / "pipe")
-    with pytest.raises(BackboneError, match=words):
-        read_weights_file(index(folder, places))
+    stranger = index(folder, places)
+    with pytest.raises(BackboneError, match=words), opened_weights_file(stranger):
+        pass
 
 
 def test_a_document_that_is_not_there(tmp_path):

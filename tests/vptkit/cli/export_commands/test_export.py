@@ -293,9 +293,9 @@ def test_export_interrupted(export, tmp_path, monkeypatch, sent, step, force):
 
     real = getattr(export_bundle, step)
 
-    def interrupted(*arguments: object) -> object:
+    def interrupted(*arguments: object, **options: object) -> object:
         signal.raise_signal(sent)
-        return real(*arguments)
+        return real(*arguments, **options)
 
     if force:
         (tmp_path / "out" / "a.vptk").mkdir()
