@@ -188,7 +188,7 @@ def test_every_number_has_a_range():
 
     ranged = {key for keys, _, _ in module._RANGES for key in keys.split()}
     free = {"backbone", "backbone_args", "weights", "name", "full_data", "device", "compile"}
-    free |= {"tensorboard"}
+    free |= {"recompute", "tensorboard"}
     free |= {"skip_broken", "strict", "columns", "allow_chance", "allow_outside"}
     free |= {"budget", "lora_targets"}  # texts, read by `auto.budget` and `lora_targets`
     free |= {"merge"}  # read by `backbones.merge_schedule`
@@ -218,8 +218,16 @@ def test_dropout_of_the_papers(settings, dropout):
 def test_what_decides_the_result_is_written_down():
     config = config_from_mapping({"backbone": "vit", "weights": "x", "name": "n"})
     document = config.to_json()
-    free = {"weights", "name", "full_data", "device", "compile", "accumulate", "allow_outside"}
-    free |= {"allow_chance", "skip_broken", "strict", "columns", "pictures", "tensorboard"}
+    free = {"weights", "name", "full_data", "device", "compile", "accumulate", "recompute"}
+    free |= {
+        "allow_chance",
+        "allow_outside",
+        "skip_broken",
+        "strict",
+        "columns",
+        "pictures",
+        "tensorboard",
+    }
     free |= {"merge", "merge_attention"}  # where nothing is merged
     free |= {"task"}  # of one label an image it is as if there were no other; see `to_json`
     assert {f.name for f in fields(TuneConfig)} - set(document) == free

@@ -349,6 +349,11 @@ def test_golden_answers_are_float32_whatever_the_precision(splits, weights, make
         ({"compile": "yes"}, "compile is 'yes', expected bool"),
         ({"compile": 1}, "compile is 1, expected bool"),
         ({"accumulate": True}, "accumulate is True, expected int"),
+        ({"recompute": 1}, "recompute is 1, expected bool"),
+        (
+            {"recompute": True, "method": "linear"},
+            "recompute is True, which does nothing with method",
+        ),
         ({"device": 0}, "device is 0, expected str"),
     ],
 )
@@ -358,7 +363,7 @@ def test_settings_are_checked(make_config, settings, message):
 
 
 def test_what_only_rounds_is_no_part_of_the_identity(make_config):
-    document = make_config(accumulate=3, device="cpu", compile=True).to_json()
+    document = make_config(accumulate=3, device="cpu", compile=True, recompute=True).to_json()
     assert document == make_config().to_json()
     assert document["precision"] == "fp32"
 
