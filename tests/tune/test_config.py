@@ -292,6 +292,18 @@ def test_options_become_settings(command):
     )
 
 
+def test_recompute_is_an_option_and_a_key_of_a_file(command, tmp_path):
+    file = tmp_path / "f.toml"
+    file.write_text('backbone = "vit"\nmethod = "vpt"\nrecompute = true\n')
+    assert command("--config", file)[1].recompute is True
+    assert command("--backbone", "vit", "--recompute")[1].recompute is True
+    assert command("--backbone", "vit")[1].recompute is False
+    code, _, err = command("--config", file, "--method", "linear")
+    assert (code, "recompute is True, which does nothing with method linear" in err) == (2, True)
+    file.write_text('backbone = "vit"\nrecompute = "yes"\n')
+    assert "recompute is 'yes', expected bool" in command("--config", file)[2]
+
+
 def test_every_setting_is_an_option():
     import inspect
 
