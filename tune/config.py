@@ -320,8 +320,8 @@ class TuneConfig:
 
     @property
     def batch_to_ask(self) -> int:
-        """Images in a batch of what is not trained on."""
-        return self.batch_size or _BATCH
+        """Images in a batch of what is not trained on; no more than a step computes at once."""
+        return -(-(self.batch_size or _BATCH) // self.accumulate)
 
     @property
     def rates(self) -> tuple[float, float]:

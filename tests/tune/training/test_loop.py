@@ -67,6 +67,23 @@ def test_accumulation_is_the_same_run(splits, make_config, tmp_path, settings):
     assert parts.val_top1 == whole.val_top1
 
 
+def test_nothing_computes_more_images_at_once_than_memory_was_planned_for(
+    splits, make_config, tmp_path, monkeypatch
+):
+    """Features and answers need no backward pass, and so take no more than twice a step's part."""
+    real, seen = Tuned._computed, {True: set(), False: set()}
+
+    def noting(self: Tuned, pixels: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen[torch.is_grad_enabled()].add(len(pixels))
+        return real(self, pixels, *rest)
+
+    monkeypatch.setattr(Tuned, "_computed", noting)
+    config = make_config(method="ln", epochs=1, accumulate=4, rescale="all", golden=2)
+    tune(splits, tmp_path / "a.safetensors", config)
+    assert max(seen[True]) == 2  # of batches of 8
+    assert max(seen[False]) == 4
+
+
 def test_accumulation_that_forgets_a_part_is_seen(splits, make_config, tmp_path, monkeypatch):
     settings = {**METHODS[0], "batch_size": 9}
     whole = tune(splits, tmp_path / "a.safetensors", make_config(**settings))
