@@ -122,16 +122,21 @@ def _hidden(root: Path) -> str | None:
     return None
 
 
+def _missing(name: str, answer: Answer, absent: str, fix: str, again: str) -> Check:
+    """Of a library that told no version: it is absent, which `fix` mends, or broken: `again`."""
+    if answer.ended is None and not answer.facts.get("installed"):
+        return Check(name=name, state="missing", found=absent, fix=fix)
+    found = f"it does not load: {answer.ended or answer.facts['missing']}"
+    return Check(name=name, state="missing", found=found, fix=again)
+
+
 def onnxruntime_checks(answer: Answer, jetson: Jetson | None) -> Iterator[Check]:
     """Judge ONNX Runtime, and each of its providers that could run bundles."""
     name, facts = "ONNX Runtime", answer.facts
     fix = mend("onnxruntime", jetson=jetson is not None)
     if "version" not in facts:
-        found = "not in this Python"
-        if answer.ended is not None or facts.get("installed"):
-            found = f"it does not load: {answer.ended or facts['missing']}"
-            fix = f"pip uninstall -y onnxruntime onnxruntime-gpu && {fix}"
-        yield Check(name=name, state="missing", found=found, fix=fix)
+        again = f"pip uninstall -y onnxruntime onnxruntime-gpu && {fix}"
+        yield _missing(name, answer, "not in this Python", fix, again)
         return
     listed = ", ".join(
         provider.removesuffix("ExecutionProvider") for provider in facts["providers"]
@@ -159,11 +164,8 @@ def openvino_checks(answer: Answer, jetson: Jetson | None) -> Iterator[Check]:
     name, facts = "OpenVINO", answer.facts
     fix = mend("openvino", jetson=jetson is not None)
     if "version" not in facts:
-        found = "not in this Python; only for --backend openvino"
-        if answer.ended is not None or facts.get("installed"):
-            found = f"it does not load: {answer.ended or facts['missing']}"
-            fix = "pip install --force-reinstall openvino"
-        yield Check(name=name, state="missing", found=found, fix=fix)
+        absent = "not in this Python; only for --backend openvino"
+        yield _missing(name, answer, absent, fix, "pip install --force-reinstall openvino")
         return
     devices: dict[str, dict[str, Any]] = facts.get("devices", {})
     found = f"{facts['version']}, finds {', '.join(devices) or 'no device'}"

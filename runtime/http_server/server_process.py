@@ -20,8 +20,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vptkit.devices.probes.machine import usable_cores
 from vptkit.errors import VptkitError
+from vptkit.formats.bundle_files import folder_name
 from vptkit.runtime.serving.metrics import Metrics
-from vptkit.runtime.serving.model_store import ModelStore, model_name
+from vptkit.runtime.serving.model_store import ModelStore
 from vptkit.runtime.serving.served_model import ServedModel
 from vptkit.runtime.session.factory import open_session
 from vptkit.shown_text import tell
@@ -253,7 +254,7 @@ def _access(settings: ServerSettings) -> Access:
 
 
 def _model(path: Path, settings: ServerSettings, metrics: Metrics) -> ServedModel:
-    name = model_name(path.resolve().name)
+    name = folder_name(path.resolve())
     session = open_session(
         path, settings.backend, settings.threads, trust_engines=settings.trust_engines
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vptkit.devices.drivers.cuda import probe
 from vptkit.errors import MissingError, TargetError, VptkitError
 from vptkit.formats.bundle import LOGITS, open_bundle
+from vptkit.formats.bundle_files import folder_name
 from vptkit.progress import SILENT
 from vptkit.runtime.backends.selection import default_backend, means_cpu, onnxruntime_graph
 from vptkit.runtime.engine_build.engine_layers import structure_of_engine
@@ -149,8 +150,7 @@ def names_of(bundles: Sequence[Path]) -> dict[str, Path]:
     """A name of its own for each bundle: its folder's, with that folder's parent where two are alike."""
     found: dict[str, Path] = {}
     for path in bundles:
-        whole = path.absolute()
-        name = whole.name.removesuffix(".vptk")
+        whole, name = path.absolute(), folder_name(path)
         while name in found:
             whole = whole.parent
             name = f"{whole.name}/{name}" if whole.name else f"{name} again"

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from vptkit.errors import TargetError, VptkitError
+from vptkit.formats.bundle_files import folder_name
 from vptkit.formats.manifest_schema import LOGITS
 from vptkit.runtime.session.factory import open_session
 
@@ -172,8 +173,7 @@ def _open_all(
                 )
             )
         banked = session.bundle.layout == "bank"
-        called = path.absolute().name.removesuffix(".vptk")
-        names.append(called if banked else candidates[-1].name)
+        names.append(folder_name(path) if banked else candidates[-1].name)
     kept: list[tuple[str, object]] = []
     for bundle, named in zip(names, baselines, strict=False):
         for name, path in named.items():
@@ -206,7 +206,7 @@ def _graph(session: Session) -> Any:
 
 def _parts(bundle: Bundle, adapter: str | None, path: Path) -> dict[str, tuple[str, ...]]:
     """Name of a row → adapters that are asked in it. A bundle is called as its folder is."""
-    called = path.absolute().name.removesuffix(".vptk") or bundle.name
+    called = folder_name(path) or bundle.name
     if bundle.layout != "bank":
         return {called: ()}
     if adapter is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .served_model import ServedModel
 
-__all__ = ["Found", "ModelStore", "model_name"]
+__all__ = ["Found", "ModelStore"]
 
 _SECONDS = 1.0  # between two looks at the disk
 
@@ -25,11 +25,6 @@ class Found(NamedTuple):
 
     model: ServedModel
     adapter: str | None
-
-
-def model_name(folder: str) -> str:
-    """The name of a bundle's folder without .vptk."""
-    return folder.removesuffix(".vptk") or folder
 
 
 class ModelStore:

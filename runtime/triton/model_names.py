@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vptkit.errors import VptkitError
+from vptkit.formats.bundle_files import folder_name
 from vptkit.shown_text import shown
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def model_names(bundles: Sequence[Path]) -> dict[str, Path]:
         raise VptkitError("no bundle given: expected at least one folder NAME.vptk")
     found: dict[str, Path] = {}
     for path in bundles:
-        name = path.absolute().name.removesuffix(".vptk")
+        name = folder_name(path)
         if not _NAME.fullmatch(name):
             raise VptkitError(
                 f"{shown(path)}: Triton cannot serve a model of the name {name[:100]!r}: expected 1 "

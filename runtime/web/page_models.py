@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vptkit.errors import TargetError, VptkitError
 from vptkit.formats.bundle import LOGITS, MODEL
+from vptkit.formats.bundle_files import folder_name
 from vptkit.formats.manifest_schema import MODEL_DATA
 from vptkit.shown_text import shown
 
@@ -33,7 +34,7 @@ def model_names(bundles: Sequence[Bundle]) -> list[str]:
         VptkitError: two are called the same then, too.
     """
     own = [bundle.name for bundle in bundles]
-    folders = [bundle.path.absolute().name.removesuffix(".vptk") for bundle in bundles]
+    folders = [folder_name(bundle.path) for bundle in bundles]
     names = [
         name if own.count(name) == 1 else folder for name, folder in zip(own, folders, strict=True)
     ]

@@ -1,23 +1,25 @@
-"""Merged tokens on ONNX Runtime CPU, fp32 and int8, beside the plain folded graph: docs/benchmarks.md.
+"""int8 and merged tokens on ONNX Runtime CPU, beside the plain folded graph: docs/benchmarks.md.
 
 ViT-B/16, 100 deep prompts, token pooling, batch 1; interleaved in one process. Weights and calibration
-images are random: latency does not depend on them, nor does which tokens merge. Needs no torch.
+images are random: latency does not depend on them, nor does which tokens merge. Needs no torch, so
+that it runs on a board or any lent machine.
 
-    python tests/benchmarks/token_merging_cpu.py [--threads 1] [--rounds 30] [--small] [--no-int8]
+    python -m tests.benchmarks.token_merging_cpu [--model s] [--threads 1] [--rounds 30] [--no-int8]
+    python -m tests.benchmarks.token_merging_cpu --tokens        # int8 alone
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from tests.benchmarks.int8_cpu import Noise
+from tests.benchmarks.cpu_backends import interleaved, quartiles
 from vptkit.backbones.merge_schedule import TokenMerging, merge_schedule
 from vptkit.devices.probes.machine import cpu_has_vnni, detect_machine
 from vptkit.export.analysis.macs import folded_macs
@@ -37,6 +39,19 @@ if TYPE_CHECKING:
 
 PREPROCESS = Preprocess(input_size=(3, 224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
 PROMPTS, HOW = 100, ("deep", "token", "before_pool")
+MODELS = {"ti": (192, 3), "s": (384, 6), "b": (768, 12)}  # width, heads
+
+
+class Noise:
+    """Calibration images."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        rng = np.random.default_rng(0)
+        self.array = rng.integers(0, 256, (4, *size, 3), dtype=np.uint8)
+        self.count, self.digest, self.truth = 4, "noise", None
+
+    def batches(self):
+        yield from self.array[:, None]
 
 
 def network(width: int, heads: int) -> tuple[BackboneSpec, Folded]:
@@ -83,10 +98,9 @@ def sessions(spec: BackboneSpec, folded: Folded, given: argparse.Namespace) -> d
     """Row → opened graph and its multiply-accumulates; the plain fp32 graph is the first."""
     rows = [("fp32", 0, "proportional")]
     rows += [("fp32", r, "proportional") for r in given.tokens]
-    rows.append(("fp32", 12, "plain"))
+    rows += [("fp32", r, "plain") for r in given.tokens if r == 12]
     if given.int8:
-        rows += [("int8", r, "proportional") for r in (0, *given.tokens)]
-        rows.append(("int8", 12, "plain"))
+        rows += [("int8", r, attention) for _, r, attention in rows]
     found = {}
     for precision, r, attention in rows:
         merging = merging_of(spec, r, attention)
@@ -107,33 +121,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--tokens", type=int, nargs="*", default=[8, 12, 16])
-    parser.add_argument("--small", action="store_true", help="ViT-S instead")
+    parser.add_argument("--model", choices=MODELS, default="b")
     parser.add_argument("--int8", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
-    spec, folded = network(*((384, 6) if given.small else (768, 12)))
+    spec, folded = network(*MODELS[given.model])
     opened = sessions(spec, folded, given)
     image = Noise((224, 224)).array[:1]
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in opened}
-    for i in range(given.rounds + 2):
-        for name, (run, _) in opened.items():
-            start, used = time.perf_counter(), time.process_time()
-            run(image)
-            if i >= 2:
-                passed = time.perf_counter() - start, time.process_time() - used
-                times[name].append((passed[0] * 1e3, passed[1] * 1e3))
+    calls = {name: partial(run, image) for name, (run, _) in opened.items()}
+    found = interleaved(calls, given.rounds)
     machine = detect_machine()
     print(f"{machine['cpu']}, VNNI: {cpu_has_vnni()}, threads: {given.threads}")
     load = os.getloadavg()[0]
     print(f"ONNX Runtime {onnxruntime.__version__}, {given.rounds} rounds, load {load:.1f}\n")
     print("| graph | MACs ÷ first | median ms | ÷ first, paired | ms of the processor | ÷ first |")
     print("| --- | --- | --- | --- | --- | --- |")
-    first, first_macs = next(iter(times)), next(iter(opened.values()))[1]
-    for name, ms in times.items():
-        medians = np.median(ms, axis=0)
-        low, middle, high = np.percentile(np.divide(ms, times[first]), [25, 50, 75], axis=0)
+    first, first_macs = next(iter(found.values())), next(iter(opened.values()))[1]
+    for name, seconds in found.items():
         cells = [name, f"{opened[name][1] / first_macs:.3f}"]
         for n in (0, 1):  # on the wall, and of the processor, which other jobs do not lengthen
-            cells += [f"{medians[n]:.1f}", f"{middle[n]:.3f} [{low[n]:.3f}, {high[n]:.3f}]"]
+            cells.append(f"{1e3 * np.median(seconds[:, n]):.1f}")
+            cells.append(quartiles(seconds[:, n] / first[:, n]))
         print(f"| {' | '.join(cells)} |")
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Stamp",
     "checked_file",
+    "folder_name",
     "graph_path",
     "is_leftover",
     "is_row_file",
@@ -54,6 +55,12 @@ class Stamp(NamedTuple):
     size: int  # bytes
     modified: int  # ns
     changed: int  # ns
+
+
+def folder_name(path: Path) -> str:
+    """What a bundle is called among others: its folder's name without .vptk."""
+    name = path.absolute().name
+    return name.removesuffix(".vptk") or name
 
 
 def is_leftover(handle: int, name: str) -> bool:

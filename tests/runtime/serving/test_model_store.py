@@ -10,7 +10,7 @@ import pytest
 from vptkit.errors import BundleError, VptkitError
 from vptkit.runtime.serving import model_store
 from vptkit.runtime.serving.http_error import HttpError
-from vptkit.runtime.serving.model_store import ModelStore, model_name
+from vptkit.runtime.serving.model_store import ModelStore
 
 
 class Model:
@@ -41,7 +41,6 @@ def test_names():
     with pytest.raises(HttpError, match="one of a, b"):
         store.only(None)
     assert names(ModelStore([a]).only(None)) == ("a", None)
-    assert model_name("my.flowers.vptk") == "my.flowers"
 
 
 def test_two_of_one_name_are_refused_and_closed():

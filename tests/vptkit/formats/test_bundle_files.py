@@ -14,7 +14,13 @@ from onnx import TensorProto, helper
 
 from vptkit.errors import BundleError, TargetError
 from vptkit.formats.bundle import open_bundle
-from vptkit.formats.bundle_files import is_leftover, is_row_file, stamp_of, verify_files
+from vptkit.formats.bundle_files import (
+    folder_name,
+    is_leftover,
+    is_row_file,
+    stamp_of,
+    verify_files,
+)
 from vptkit.regular_files import opened_folder
 from vptkit.runtime import open_session
 
@@ -27,6 +33,19 @@ def listed(path: Path) -> dict[str, str]:
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("path", "called"),
+    [
+        ("a/my.flowers.vptk", "my.flowers"),
+        ("flowers", "flowers"),
+        ("a/.vptk", ".vptk"),
+        ("blüten.vptk/", "blüten"),
+    ],
+)
+def test_a_bundle_is_called_as_its_folder_is(path, called):
+    assert folder_name(Path(path)) == called
 
 
 @pytest.mark.parametrize("name", ["x", ".bashrc", "model.onnx.bak", "norms.safetensors", ".part"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vptkit.cli.shared.option_effect import require_effect
+from vptkit.cli.shared.option_effect import given_options, require_effect
 from vptkit.cli.shared.options import (
     AllowOutside,
     AsJson,
@@ -17,6 +17,7 @@ from vptkit.cli.shared.options import (
     SkipBroken,
     Threads,
     Verbose,
+    require_choices,
 )
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
@@ -25,8 +26,7 @@ from vptkit.cli.shared.precision_evidence import (
     runner,
     warn_of_kindness,
 )
-from vptkit.cli.shared.verdict import next_command
-from vptkit.errors import VptkitError
+from vptkit.cli.shared.verdict import next_command, options_again
 from vptkit.shown_text import shown
 from vptkit.text_table import fields
 
@@ -35,11 +35,14 @@ from .option_rules import BISECT_RULES
 
 __all__ = ["bisect"]
 
+# What export does not take over from a search.
+_OWN = ("precision", "images", "island", "calibration", "verbose", "as_json")
 # Islands are chosen by these images, and test is not for choosing.
 _CHOOSING = ("val", "test", "ood", "", "train")
 
 
 def bisect(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An fp32 bundle, NAME.vptk.")],
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Images to judge by: classes, splits or plain.")
@@ -72,10 +75,8 @@ def bisect(
     settings = dict(locals())
     opened = open_bundle(bundle)
     require_fp32(opened)
-    if precision not in ("fp16", "bf16", "int8", "fp8"):
-        raise VptkitError(f"--precision {precision!r}: expected fp16, bf16, int8 or fp8")
-    given = {name for name, value in settings.items() if value is not None}
-    require_effect(given, settings, BISECT_RULES)
+    require_choices("bisect", settings)
+    require_effect(given_options(context), settings, BISECT_RULES)
     require_onnx("bisect")
     wanted = lowering_of(
         precision=precision,
@@ -117,7 +118,9 @@ def bisect(
         "calibration": evidence.calibration_record(),
     }
     warn_of_kindness(document["gate"])
-    text = _verdict(document, opened.name)
+    ranges = [] if asked.calibration is None else ["--calibration", asked.calibration]
+    again = [*_merging(opened.manifest), *options_again(context, _OWN), *ranges, "--gate", data]
+    text = _verdict(document, opened.name, again)
     emit(document, as_json, text=f"{text}\n\n{fields(document)}" if verbose else text)
 
 
@@ -133,7 +136,15 @@ def _tuned(bundle: Any) -> Any:
     return Tuned(bundle.labels, bundle.preprocess, record, bundle.task)
 
 
-def _verdict(document: dict[str, Any], name: str) -> str:
+def _merging(manifest: dict[str, Any]) -> list[object]:
+    """The options with which export merges tokens as it did here."""
+    merging = manifest.get("merging")
+    if merging is None or merging["tuned"]:
+        return []
+    return ["--merge", merging["asked"], "--merge-attention", merging["attention"]]
+
+
+def _verdict(document: dict[str, Any], name: str, again: list[object]) -> str:
     """Islands as options of export first, ready to be pasted."""
     flags, gate = document["flags"], document["gate"]
     kept = "no island" if not flags else f"{len(document['islands'])} islands"
@@ -143,6 +154,6 @@ def _verdict(document: dict[str, Any], name: str) -> str:
             shown(flags or "(none needed)"),
             f"{kept}, {document['trials']} graphs tried",
             gate_text(document["precision"], gate),
-            next_command(*command, *flags.split(), "--gate", "DIR"),
+            next_command(*command, *flags.split(), *again),
         ]
     )

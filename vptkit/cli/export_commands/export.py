@@ -23,13 +23,14 @@ from vptkit.cli.shared.options import (
     Verbose,
     Weights,
     option,
-    require_choice,
+    require_choices,
 )
 from vptkit.cli.shared.output import emit, require_onnx
 from vptkit.cli.shared.precision_evidence import (
     lowering_of,
     note_missing_gate,
 )
+from vptkit.cli.shared.verdict import options_again
 from vptkit.cli.texts.merging_text import note_merging
 from vptkit.errors import TargetError, VptkitError
 from vptkit.progress import progress
@@ -65,18 +66,8 @@ _SHOWN = (
     "outputs",
     "parity",
 )
-_CHOICES = {
-    "format": ("bundle", "onnx"),
-    "layout": ("baked", "bank"),
-    "bank_layer_norms": ("auto", "yes", "no"),
-    "tables": ("inputs", "constant"),
-    "precision": ("fp32", "fp16", "bf16", "int8", "fp8"),
-    "target": ("auto", "cpu", "tensorrt", "web"),
-    "input": ("uint8", "float32"),
-    "fold": ("all", "none"),
-    "last_block": ("auto", "absorbed", "query", "full"),
-    "merge_attention": ("proportional", "plain"),
-}
+# What a command for the bundle does not take over from one for the graph.
+_OF_THE_FILE = ("format", "output", "force", "verbose", "as_json")
 
 
 def export(
@@ -196,9 +187,7 @@ def export(
 ) -> None:
     """Compile an adapter and its backbone into one folded ONNX bundle."""
     settings = dict(locals())
-    for name, known in _CHOICES.items():
-        if settings[name] is not None:
-            require_choice(f"--{name.replace('_', '-')}", settings[name], known)
+    require_choices("export", settings)
     _require_sense(settings, len(adapters))
     place, gives = outputs_of(output or ())
     settings["gives"] = gives
@@ -250,7 +239,8 @@ def export(
     if reject_from is not None:
         document["rejection"] = rejection_report(made)
     if format == "onnx":
-        again = ("export", adapters[0], *(("--weights", weights) if weights else ()))
+        asked = () if gives == "logits" else ("--output", gives)
+        again = ("export", adapters[0], *options_again(context, _OF_THE_FILE), *asked)
         text = onnx_verdict(document, manifest, made, again, verified=verify)
     else:
         text = bundle_verdict(document, manifest, made, verified=verify)

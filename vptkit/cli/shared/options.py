@@ -5,11 +5,13 @@ An option has one spelling in all commands. Where it is declared with several lo
 call it: they work, and no help page shows them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from vptkit.cli.command_line.choices import choices_of
 from vptkit.errors import VptkitError
 from vptkit.strict_json import read_toml
 
@@ -36,6 +38,7 @@ __all__ = [
     "batch_sizes",
     "option",
     "require_choice",
+    "require_choices",
 ]
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder NAME.vptk.")]
@@ -107,6 +110,23 @@ def require_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
     """Refuse a value that the option does not know."""
     if value not in known:
         raise VptkitError(f"{flag} {value!r}: expected {' or '.join(known)}")
+
+
+def require_choices(command: str, settings: Mapping[str, Any]) -> None:
+    """Refuse the first of a command's values that its table of choices does not have.
+
+    Args:
+        command: as "export".
+        settings: its parameters by name; None where one is not given.
+
+    Raises:
+        VptkitError: a value is none of the option's.
+    """
+    for name, value in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        known = choices_of(command, [flag])
+        if known and value is not None:
+            require_choice(flag, value, known)
 
 
 def batch_sizes(text: str | None, flag: str) -> tuple[int, ...] | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from tests.support.command_tree import COMMANDS, options_of
+from vptkit.backbones.merge_schedule import MERGE_ATTENTIONS
 from vptkit.backbones.timm_arguments import POSITIONS
 from vptkit.cli.command_line.choices import CHOICES, TEXTS, choices_of
 from vptkit.formats.pooling import POOLS
@@ -33,6 +36,23 @@ def test_those_of_tune_are_the_configurations():
     del ours["device"]  # any of cuda:N, too
     assert ours.pop("positions") == set(POSITIONS)  # of the backbone's arguments
     assert ours == {key: values - {"model"} for key, values in table.items()}
+
+
+def test_those_of_export_are_the_rooms():
+    pytest.importorskip("onnx")
+    from vptkit.export.fold.last_block import LastBlock
+    from vptkit.export.precision.lowering import Precision, Target
+
+    rooms = {
+        "export --precision": get_args(Precision),
+        "export --target": (*get_args(Target), "web"),
+        "export --last-block": ("auto", *get_args(LastBlock)),
+        "export --merge-attention": MERGE_ATTENTIONS,
+        "tune --merge-attention": MERGE_ATTENTIONS,
+        "bisect --target": get_args(Target),
+    }
+    for key, values in rooms.items():
+        assert set(CHOICES[key]) == set(values), key
 
 
 @pytest.mark.parametrize("command", ["check", "eval", "run", "serve", "profile", "report"])

@@ -126,9 +126,15 @@ def test_export_of_the_bare_graph(export, vptkit, inputs, tmp_path):
     graph = onnxruntime.InferenceSession(tmp_path / "g.onnx")
     assert np.allclose(graph.run(["logits"], {"images": images})[0], logits, atol=1e-3)
     assert_only_error(export("-o", tmp_path / "g.onnx", "--format", "onnx"), 2, "exists already")
-    code, out, _ = export("-o", tmp_path / "g.onnx", "--format", "onnx", "--force")
+    asked = ("--format", "onnx", "--force", "--batch", 2, "--no-verify", "--output", "both")
+    code, out, _ = export("-o", tmp_path / "g.onnx", *asked)
     assert code == 0
     assert "vptkit.preprocess" in out
+    again = out.splitlines()[-1]
+    options = f"--weights {inputs / 'weights.safetensors'} --batch 2 --no-verify --output both"
+    assert again == (
+        f"next: vptkit export {inputs / 'adapter.safetensors'} {options} -o {tmp_path / 'g.vptk'}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -153,10 +153,22 @@ def test_overflow_and_bisect(export, vptkit, files):
     assert lines[0] == "(none needed)"
     assert "Too kind" in lines[2]
     assert lines[-1].startswith("next: vptkit export ")
-    assert lines[-1].endswith("--precision int8 --gate DIR")
+    images = data_of(files)
+    assert lines[-1].endswith(
+        "--precision int8 --calibration-images 8 --min-agreement 0.0 "
+        f"--calibration {images} --gate {images}"
+    )
     code, _, stderr = vptkit("bisect", out, data_of(files), "--calibration-images", 8)
     assert code == 2
     assert "--calibration-images has no effect here" in stderr
+
+
+def test_bisect_of_merged_tokens_says_how_to_merge_them_again(export, vptkit, files):
+    code, _, stderr, out = export("--merge", "1", "--merge-attention", "plain")
+    assert code == 0, stderr
+    code, stdout, stderr = vptkit("bisect", out, data_of(files), "--min-agreement", 0)
+    assert code == 0, stderr
+    assert "fp16 --merge 1 --merge-attention plain --min-agreement 0.0" in stdout.splitlines()[-1]
 
 
 def test_maps_and_searches_want_fp32(export, vptkit, files):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from vptkit.cli.shared.verdict import next_command, wrote
+import click
+from click.testing import CliRunner
+
+from vptkit.cli.shared.verdict import next_command, options_again, wrote
 
 
 def test_a_next_command_survives_a_shell():
@@ -15,6 +18,23 @@ def test_a_next_command_survives_a_shell():
 
 def test_names_are_shown_and_not_obeyed():
     assert "\x1b" not in next_command("run", "\x1b[31mred")
+
+
+def test_options_are_repeated_as_they_were_given():
+    @click.command()
+    @click.option("--precision", default="fp32")
+    @click.option("-i", "--island", multiple=True)
+    @click.option("--verify/--no-verify", default=True)
+    @click.option("--force", is_flag=True)
+    @click.option("--batch", type=int)
+    @click.argument("file")
+    @click.pass_context
+    def command(context: click.Context, **_: object) -> None:
+        click.echo(next_command(*options_again(context, {"batch"})))
+
+    given = ["f", "-i", "a b", "--island", "c", "--no-verify", "--batch", "2", "--force"]
+    told = CliRunner().invoke(command, given).output
+    assert told == "next: vptkit --island 'a b' --island c --no-verify --force\n"
 
 
 def test_files_and_folders_are_sized(tmp_path):
