@@ -130,6 +130,8 @@ class TuneConfig:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N".
         compile: `torch.compile` the forward pass.
         accumulate: compute each batch in so many parts, for memory; the result is the same.
+        recompute: keep of each block its input alone and compute the rest again in the backward pass
+            (activation checkpointing), for memory; the same bytes.
         augment, crop_scale: see `vptkit.tune.data.dataset`.
         val_share, test_share: used where the data has no splits, if that gives five images a class
             (`vptkit.tune.data.splits.load_splits`); else cross-validation chooses.
@@ -198,6 +200,7 @@ class TuneConfig:
     device: str = "auto"
     compile: bool = False
     accumulate: int = 1
+    recompute: bool = False
     augment: Literal["none", "flip", "crop"] = "flip"
     crop_scale: float = 0.5
     val_share: float = 0.15
@@ -317,8 +320,8 @@ class TuneConfig:
 
     @property
     def batch_to_ask(self) -> int:
-        """Images in a batch of what is not trained on."""
-        return self.batch_size or _BATCH
+        """Images in a batch of what is not trained on; no more than a step computes at once."""
+        return -(-(self.batch_size or _BATCH) // self.accumulate)
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -359,7 +362,7 @@ class TuneConfig:
         What changes it by no more than rounding is left out: a run may go on on another device.
         """
         document = asdict(self)
-        del document["device"], document["compile"], document["accumulate"]
+        del document["device"], document["compile"], document["accumulate"], document["recompute"]
         del document["weights"], document["name"], document["full_data"]
         del document["allow_outside"], document["allow_chance"]
         del document["skip_broken"], document["strict"], document["columns"]

@@ -81,7 +81,7 @@ _RULES = (
     ),
     _Rule("head_epochs ln_epochs", lambda run: bool(run.get("cycles")), "trainings with cycles"),
     _Rule(
-        "warmup head_init lr_head wd_head select clip patience accumulate",
+        "warmup head_init lr_head wd_head select clip patience accumulate recompute",
         _trained,
         "trainings; linear is solved at once",
     ),

@@ -4,7 +4,7 @@ Processor time of one thread, which a busy machine disturbs least.
 
 AdamW's step included; random weights, which decide what is merged but not how much is computed.
 
-    python tests/benchmarks/merging_step_time.py [--model vit_tiny_patch16_224] [--batch 32]
+    python -m tests.benchmarks.merging_step_time [--model vit_tiny_patch16_224] [--batch 32]
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import timm
 import torch
-from torch.nn import functional as F
 
-from vptkit.backbones.merge_schedule import TokenMerging, merge_schedule, tokens_of_blocks
+from vptkit.backbones.merge_schedule import merge_schedule, tokens_of_blocks
 from vptkit.devices.probes.machine import detect_machine
-from vptkit.tune.backbone.prefix_forward import fast_features
+from vptkit.tune import TuneConfig
 from vptkit.tune.backbone.spec_from_timm import spec_from_model
+
+from .training_steps import tuned_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,31 +36,12 @@ MERGES = (
 )
 
 
-def stepper(name: str, method: str, merge: int, attention: Any, batch: int) -> Callable[[], None]:
+def stepper(name: str, method: str, merge: int, attention: Any, batch: int) -> Callable[[], object]:
     """A call that makes one training step."""
-    torch.manual_seed(0)
     model: Any = timm.create_model(name, num_classes=0).eval().requires_grad_(requires_grad=False)
-    spec = spec_from_model(model, name)
-    merging = None
-    if merge:
-        merging = TokenMerging(schedule=merge_schedule(merge, spec), attention=attention)
-    prompts, learned = [], [p for n, p in model.named_parameters() if "norm" in n]
-    if method == "vpt":
-        learned = prompts = [torch.randn(20, spec.width) for _ in model.blocks]
-    for value in learned:
-        value.requires_grad_(requires_grad=True)
-    head = torch.nn.Linear(spec.width, 10)
-    optimizer = torch.optim.AdamW([*learned, *head.parameters()], lr=1e-3)
-    pixels, targets = torch.randn(batch, 3, 224, 224), torch.randint(10, (batch,))
-    insert = "deep" if prompts else "none"
-
-    def step() -> None:
-        f = fast_features(model, pixels, prompts, insert, "token", "before_pool", merging)
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(head(f), targets).backward()
-        optimizer.step()
-
-    return step
+    merging = {"merge": merge, "merge_attention": attention} if merge else {}
+    config = TuneConfig(backbone=name, method=method, **merging)
+    return tuned_step(model, config, 10, batch)[1]
 
 
 def multiply_accumulates(name: str, merge: int) -> float:

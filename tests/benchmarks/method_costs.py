@@ -14,21 +14,18 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from vptkit.devices.probes.machine import detect_machine
-from vptkit.tune.backbone.spec_from_timm import spec_from_model
 from vptkit.tune.backbone.timm_backbone import create_backbone
-from vptkit.tune.methods.tuned_model import Tuned, parameter_groups, wants_whitening
-from vptkit.tune.training.optimizer_step import Batch, Stepper
 
+from .cpu_backends import interleaved
 from .evidence_cells import BACKBONES, METHODS, Cell, settings_of
+from .training_steps import FULL, plain_step, tuned_step
 
 CLASSES = 5
 DONE_AT_ONCE = ("LN cyclic", "LN cyclic + λ")  # steps and graphs as those of "LN"
@@ -39,28 +36,10 @@ def stepper(method: str, backbone: str, shared: Path, size: int) -> Any:
     """A call that makes one training step of `size` images."""
     config = settings_of(Cell("vptkit", backbone, "flowers5", 10, method, 0), shared)
     model: Any = create_backbone(config.backbone, config.backbone_args, config.weights)
-    spec = spec_from_model(model, config.backbone)
-    height, width = spec.image_size
-    pixels, targets = torch.randn(size, 3, height, width), torch.randint(CLASSES, (size,))
-    if method == "full fine-tuning":
+    if method == FULL:
         model.reset_classifier(CLASSES)
-        model.train().requires_grad_(True)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-        def full() -> None:
-            optimizer.zero_grad()
-            F.cross_entropy(model(pixels), targets).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-
-        return full
-    matrices = [torch.eye(spec.width)] * spec.depth if wants_whitening(config) else None
-    tuned = Tuned(model, spec, config, CLASSES, matrices).train()
-    from_features = method == "linear"
-    inputs = torch.randn(size, spec.width) if from_features else pixels
-    optimizer = torch.optim.AdamW(parameter_groups(tuned, config))
-    steps = Stepper(tuned, optimizer, config, from_features=from_features)
-    return lambda: steps.step(Batch(inputs, targets, size), 0)
+        return plain_step(model.train().requires_grad_(requires_grad=True), CLASSES, size)
+    return tuned_step(model, config, CLASSES, size)[1]
 
 
 def step_times(backbone: str, shared: Path, size: int, rounds: int) -> dict[str, list[float]]:
@@ -70,14 +49,8 @@ def step_times(backbone: str, shared: Path, size: int, rounds: int) -> dict[str,
         for method in METHODS
         if method not in DONE_AT_ONCE
     }
-    times: dict[str, list[float]] = {method: [] for method in calls}
-    for number in range(rounds + 2):
-        for method, call in calls.items():
-            begun = time.perf_counter()
-            call()
-            if number >= 2:  # the first two warm up
-                times[method].append(1000 * (time.perf_counter() - begun))
-    return times
+    found = interleaved(calls, rounds)
+    return {method: (1000 * taken[:, 0]).tolist() for method, taken in found.items()}
 
 
 def vptkit(*words: Any) -> Any:

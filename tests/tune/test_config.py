@@ -188,7 +188,7 @@ def test_every_number_has_a_range():
 
     ranged = {key for keys, _, _ in module._RANGES for key in keys.split()}
     free = {"backbone", "backbone_args", "weights", "name", "full_data", "device", "compile"}
-    free |= {"tensorboard"}
+    free |= {"recompute", "tensorboard"}
     free |= {"skip_broken", "strict", "columns", "allow_chance", "allow_outside"}
     free |= {"budget", "lora_targets"}  # texts, read by `auto.budget` and `lora_targets`
     free |= {"merge"}  # read by `backbones.merge_schedule`
@@ -218,8 +218,16 @@ def test_dropout_of_the_papers(settings, dropout):
 def test_what_decides_the_result_is_written_down():
     config = config_from_mapping({"backbone": "vit", "weights": "x", "name": "n"})
     document = config.to_json()
-    free = {"weights", "name", "full_data", "device", "compile", "accumulate", "allow_outside"}
-    free |= {"allow_chance", "skip_broken", "strict", "columns", "pictures", "tensorboard"}
+    free = {"weights", "name", "full_data", "device", "compile", "accumulate", "recompute"}
+    free |= {
+        "allow_chance",
+        "allow_outside",
+        "skip_broken",
+        "strict",
+        "columns",
+        "pictures",
+        "tensorboard",
+    }
     free |= {"merge", "merge_attention"}  # where nothing is merged
     free |= {"task"}  # of one label an image it is as if there were no other; see `to_json`
     assert {f.name for f in fields(TuneConfig)} - set(document) == free
@@ -282,6 +290,18 @@ def test_options_become_settings(command):
         wd_head=0.5,
         name="n",
     )
+
+
+def test_recompute_is_an_option_and_a_key_of_a_file(command, tmp_path):
+    file = tmp_path / "f.toml"
+    file.write_text('backbone = "vit"\nmethod = "vpt"\nrecompute = true\n')
+    assert command("--config", file)[1].recompute is True
+    assert command("--backbone", "vit", "--recompute")[1].recompute is True
+    assert command("--backbone", "vit")[1].recompute is False
+    code, _, err = command("--config", file, "--method", "linear")
+    assert (code, "recompute is True, which does nothing with method linear" in err) == (2, True)
+    file.write_text('backbone = "vit"\nrecompute = "yes"\n')
+    assert "recompute is 'yes', expected bool" in command("--config", file)[2]
 
 
 def test_every_setting_is_an_option():

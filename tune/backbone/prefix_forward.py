@@ -3,6 +3,9 @@
 At each block the rows of deep prompts only serve as keys and values: what a block makes of them is
 thrown away. So they never become queries or MLP rows, and the GEMMs see T rows instead of T + m.
 Exact, also in its gradients (tests compare with `reference`); timm's own modules and weights.
+
+With `recompute` a block's activations are not kept for the backward pass but computed again there
+(Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): the same numbers, bit by bit.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .low_rank_linear import linear_rows
 from .reference import embed, features, final
@@ -20,7 +24,7 @@ from .timm_classes import Attention
 from .token_merging import match_tokens, merge_rows, size_bias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vptkit.backbones.merge_schedule import TokenMerging
 
@@ -35,21 +39,24 @@ def fast_features(
     pool: str,
     norm: str,
     merging: TokenMerging | None = None,
+    recompute: bool = False,
 ) -> Tensor:
-    """As `reference.features`, for less work; same arguments, same result."""
+    """As `reference.features`, for less work; same arguments, same result.
+
+    Args:
+        model, pixels, prompts, insert, pool, norm, merging: of `reference.features`.
+        recompute: keep of each block its input alone; a backward pass takes another forward pass.
+    """
+    run = _recomputed if recompute and torch.is_grad_enabled() else _called
     if insert == "shallow" or not all(map(_is_plain, model.blocks)):
-        return features(model, pixels, prompts, insert, pool, norm, merging=merging)
+        return features(model, pixels, prompts, insert, pool, norm, merging=merging, run=run)
     z = embed(model, pixels)  # [B, T, d]
     blocks, k = list(model.blocks), model.num_prefix_tokens
     size: Tensor | None = None  # all ones until something is merged
     for i, block in enumerate(blocks[:-1]):
-        z, keys = prefix_attention(
-            block, z, prompts[i] if prompts else None, bias=_bias(size, merging)
-        )
-        if merging is not None and (r := merging.schedule[i]):
-            size = z.new_ones(z.shape[:2]) if size is None else size
-            z, size = merge_rows(z, size, match_tokens(keys, k, r))
-        z = mlp_added(block, z)
+        r = 0 if merging is None else merging.schedule[i]
+        prompt, bias = prompts[i] if prompts else None, _bias(size, merging)
+        z, size = run(_prefix_block, block, z, prompt, size, bias, k, r)
     prompt, bias = prompts[-1] if prompts else None, _bias(size, merging)
     if pool == "avg_prompts" and prompt is not None:  # the prompts' outputs are read
         m, z = len(prompt), torch.cat([z, prompt.expand(len(z), -1, -1)], dim=1)
@@ -59,6 +66,42 @@ def fast_features(
     else:  # of pool "token" only the class row is read
         z, _ = prefix_attention(blocks[-1], z, prompt, 1 if pool == "token" else None, bias)
     return final(model, mlp_added(blocks[-1], z), k, pool, norm, size)
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Function(*arguments)."""
+    return function(*arguments)
+
+
+def _recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Function(*arguments), whose inner results are computed again when gradients need them.
+
+    Nothing in a frozen block is random, so generators are left alone.
+    """
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def _prefix_block(
+    block: Any,
+    z: Tensor,
+    prompt: Tensor | None,
+    size: Tensor | None,
+    bias: Tensor | None,
+    protected: int,
+    r: int,
+) -> tuple[Tensor, Tensor | None]:
+    """A whole block, of which only z is kept: its tokens, and their sizes once any are merged.
+
+    Args:
+        block, z, prompt, bias: of `prefix_attention`.
+        size: of the tokens [B, T]; None while all are 1.
+        protected, r: of `match_tokens`; of r = 0 nothing is merged.
+    """
+    z, keys = prefix_attention(block, z, prompt, bias=bias)
+    if r:
+        size = z.new_ones(z.shape[:2]) if size is None else size
+        z, size = merge_rows(z, size, match_tokens(keys, protected, r))
+    return mlp_added(block, z), size
 
 
 def _bias(size: Tensor | None, merging: TokenMerging | None) -> Tensor | None:
@@ -122,17 +165,18 @@ def prefix_attention(
         return rows.reshape(*rows.shape[:2], heads, -1).transpose(1, 2)
 
     x = block.norm1(z)
-    if queries is None:
+    if prompt is None and queries is None:
         q, k, v = (split(rows) for rows in attn.qkv(x).chunk(3, dim=-1))
-    else:
+        keys = k
+    else:  # queries apart: a view of all three would hold them in memory beside the joined rows
         z = z[:, :queries]
         q = split(linear_rows(attn.qkv, x[:, :queries], slice(d)))
-        k, v = (split(rows) for rows in linear_rows(attn.qkv, x, slice(d, None)).chunk(2, dim=-1))
-    keys = k
-    if prompt is not None:
-        k_p, v_p = (split(rows[None]) for rows in prefix_keys_values(block, prompt))  # [1, h, m, e]
-        k = torch.cat([k_p.expand(len(z), -1, -1, -1), k], dim=2)  # [B, h, m + T, e]
-        v = torch.cat([v_p.expand(len(z), -1, -1, -1), v], dim=2)
+        kv = linear_rows(attn.qkv, x, slice(d, None))  # [B, T, 2 d]
+        keys = split(kv[..., :d])
+        if prompt is not None:
+            kv_p = torch.cat(prefix_keys_values(block, prompt), dim=-1)  # [m, 2 d]
+            kv = torch.cat([kv_p.expand(len(z), -1, -1), kv], dim=1)  # [B, m + T, 2 d]
+        k, v = (split(rows) for rows in kv.chunk(2, dim=-1))
     if bias is not None:
         bias = F.pad(bias, (k.shape[2] - keys.shape[2], 0)).to(q.dtype)  # prompts stand in front
     a = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # [B, h, t, e]

@@ -51,7 +51,7 @@ from .token_merging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -175,6 +175,7 @@ def features(
     *,
     learned: Mapping[int, tuple[Tensor, Tensor]] | None = None,
     merging: TokenMerging | None = None,
+    run: Callable[..., Any] = lambda block, *arguments: block(*arguments),
 ) -> Tensor:
     """The pooled vector that the head sees.
 
@@ -185,6 +186,7 @@ def features(
         insert, pool, norm: as in the adapter file.
         learned: block → its learned keys and values [n, h e].
         merging: how blocks merge tokens.
+        run: calls a block with its arguments; a training may have it computed again instead of kept.
 
     Returns:
         [B, d]; [B, 2 d] of pool "token+avg".
@@ -206,9 +208,9 @@ def features(
             z = joined(z, prompts[i])
         with with_learned_prefix(model.blocks[i], (learned or {}).get(i)):
             if merging is None or tokens is None:
-                z = call_block(model, i, z, m)
+                z = run(call_block, model, i, z, m)
             else:
-                z, tokens = merging_block(model, i, z, tokens, merging, m)
+                z, tokens = run(merging_block, model, i, z, tokens, merging, m)
         if insert == "deep" and i < last:
             z = torch.cat([z[:, :k], z[:, k + m :]], dim=1)  # [B, T, d]
     size = None if tokens is None else _with_prompts(tokens.size, k, m)

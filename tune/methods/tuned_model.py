@@ -95,6 +95,7 @@ class Tuned(nn.Module):
         # `vptkit.tune.training.device.place` puts mixed precision and a compiled forward pass in these
         self.autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
         self.compute: Callable[..., Tensor] = fast_features
+        self._recompute = config.recompute
         parts = (self.prompts, self.layer_norms, self.lora)
         learned = [p for part in parts if part is not None for p in part.parameters()]
         self._body = [p for p in learned if p.requires_grad]
@@ -115,9 +116,8 @@ class Tuned(nn.Module):
 
     def _computed(self, pixels: Tensor, prompts: list[Tensor], insert: Insert) -> Tensor:
         with self.autocast():
-            f = self.compute(
-                self.backbone, pixels, prompts, insert, self.pool, self.norm, self.merging
-            )
+            how = insert, self.pool, self.norm, self.merging, self._recompute
+            f = self.compute(self.backbone, pixels, prompts, *how)
         return f.to(self.head.weight.dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["feature_batches", "feature_evaluation", "feature_rows"]
 
-_BATCH = 64
+_BATCH = 64  # at most; else twice what a step computes at once, which keeps more of each image
 _IN_MEMORY = 2 << 30  # bytes of features; more of them lie in a file without a name
 _VIEWS = {"none": 1, "flip": 2, "crop": 4}  # of each training image: plain, mirrored, two crops
 
@@ -79,8 +79,11 @@ def _space(rows: int, width: int, device: torch.device) -> Tensor:
         return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(rows, width)))
 
 
-def _pixels(data: DataSet, config: TuneConfig, view: int, size: int = _BATCH) -> Iterator[Tensor]:
+def _pixels(
+    data: DataSet, config: TuneConfig, view: int, size: int | None = None
+) -> Iterator[Tensor]:
     """This process's share of the images, in order: normalised, float [b, 3, H, W]."""
+    size = size or min(2 * config.batch_to_ask, _BATCH)
     batches = data.evaluation_batches(
         size, view=view, seed=config.seed, crop_scale=config.crop_scale, share=share()
     )

@@ -36,7 +36,10 @@ _DISK_ADVICE: Mapping[int, str] = {
     errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.ELOOP: "Its links lead in a circle.",
 }
-_MEMORY_ADVICE = "Close other programs, or do less at once: --batch, --image-size, and --accumulate of vptkit tune."
+_MEMORY_ADVICE = (
+    "Close other programs, or do less at once: --batch, --image-size; of vptkit tune --accumulate and "
+    "--recompute."
+)
 # What torch and numpy say where other libraries raise a MemoryError
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory")
 

@@ -34,6 +34,13 @@ def test_a_grid_has_every_combination_once():
     assert (config.method, config.prompts, config.epochs) == ("bpt", 50, 9)
 
 
+def test_what_saves_memory_is_left_out_where_it_does_nothing():
+    fixed = {**FIXED, "recompute": True, "accumulate": 2}
+    sweep = sweep_from_mapping(document({"method": ["ln", "linear"]}, tune=fixed))
+    found = [(c.recompute, c.accumulate) for c in (sweep.config(0), sweep.config(1))]
+    assert found == [(True, 2), (False, 1)]
+
+
 def test_a_range_in_a_grid_takes_steps():
     space = {"lr": {"low": 1e-4, "high": 1e-1, "log": True, "steps": 4}}
     sweep = sweep_from_mapping(document(space))

@@ -67,6 +67,23 @@ def test_accumulation_is_the_same_run(splits, make_config, tmp_path, settings):
     assert parts.val_top1 == whole.val_top1
 
 
+def test_nothing_computes_more_images_at_once_than_memory_was_planned_for(
+    splits, make_config, tmp_path, monkeypatch
+):
+    """Features and answers need no backward pass, and so take no more than twice a step's part."""
+    real, seen = Tuned._computed, {True: set(), False: set()}
+
+    def noting(self: Tuned, pixels: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen[torch.is_grad_enabled()].add(len(pixels))
+        return real(self, pixels, *rest)
+
+    monkeypatch.setattr(Tuned, "_computed", noting)
+    config = make_config(method="ln", epochs=1, accumulate=4, rescale="all", golden=2)
+    tune(splits, tmp_path / "a.safetensors", config)
+    assert max(seen[True]) == 2  # of batches of 8
+    assert max(seen[False]) == 4
+
+
 def test_accumulation_that_forgets_a_part_is_seen(splits, make_config, tmp_path, monkeypatch):
     settings = {**METHODS[0], "batch_size": 9}
     whole = tune(splits, tmp_path / "a.safetensors", make_config(**settings))
@@ -349,6 +366,11 @@ def test_golden_answers_are_float32_whatever_the_precision(splits, weights, make
         ({"compile": "yes"}, "compile is 'yes', expected bool"),
         ({"compile": 1}, "compile is 1, expected bool"),
         ({"accumulate": True}, "accumulate is True, expected int"),
+        ({"recompute": 1}, "recompute is 1, expected bool"),
+        (
+            {"recompute": True, "method": "linear"},
+            "recompute is True, which does nothing with method",
+        ),
         ({"device": 0}, "device is 0, expected str"),
     ],
 )
@@ -358,7 +380,7 @@ def test_settings_are_checked(make_config, settings, message):
 
 
 def test_what_only_rounds_is_no_part_of_the_identity(make_config):
-    document = make_config(accumulate=3, device="cpu", compile=True).to_json()
+    document = make_config(accumulate=3, device="cpu", compile=True, recompute=True).to_json()
     assert document == make_config().to_json()
     assert document["precision"] == "fp32"
 

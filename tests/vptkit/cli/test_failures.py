@@ -56,7 +56,7 @@ class OutOfMemoryError(RuntimeError):
             ["error: a → b: No such"],
         ),
         (OSError("what a library says"), 1, ["unexpected OSError: what a library says."]),
-        (MemoryError(), 2, ["error: out of memory. ", "--batch"]),
+        (MemoryError(), 2, ["error: out of memory. ", "--batch", "--recompute"]),
         (
             MemoryError("Unable to allocate 9 GiB"),
             2,

@@ -40,7 +40,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "Training": "batch warmup clip patience select rescale refit-epochs augment crop-scale seed",
         "Backbone": "merge merge-attention positions",
         "Data": "task val-share test-share full-data columns skip-broken strict allow-outside",
-        "Hardware": "precision accumulate compile threads",
+        "Hardware": "precision accumulate recompute compile threads",
         LAST_OPTIONS: "name golden pictures tensorboard allow-chance",
     },
     "export": {

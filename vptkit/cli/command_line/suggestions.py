@@ -108,6 +108,11 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "host": ("--on",),
     "ssh": ("--on",),
     "patience-epochs": ("--patience",),
+    "checkpointing": ("--recompute",),
+    "activation-checkpointing": ("--recompute",),
+    "gradient-checkpointing": ("--recompute",),
+    "grad-checkpointing": ("--recompute",),
+    "gradient-accumulation-steps": ("--accumulate",),
     "random-seed": ("--seed",),
 }
 _CUTOFF = 0.6

@@ -166,6 +166,10 @@ def tune(
     accumulate: Annotated[
         Int, option("Compute each batch in so many parts, for memory [1].")
     ] = None,
+    recompute: Annotated[
+        Bool,
+        typer.Option("--recompute", help="Activations once more in the backward, for memory."),
+    ] = None,
     augment: Annotated[Text, option("none, flip or crop [flip].")] = None,
     crop_scale: Annotated[Float, option("Smallest area that crop keeps [0.5].")] = None,
     val_share: Annotated[
