@@ -17,10 +17,12 @@ import itertools
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 
 import vptkit
 from vptkit.backbones.merge_schedule import TokenMerging, merge_schedule
@@ -197,39 +199,47 @@ def of_gate(gate: Mapping[str, Any], variant: str) -> dict[str, Any]:
 
 
 def measured(args: argparse.Namespace, data: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Milliseconds of every bundle, interleaved, and their ratio to the plain one of the same model."""
-    cells = list(itertools.product(asked(args), VARIANTS))
-    sessions = {
-        (model.title, variant): vptkit.open_session(
-            bundle_of(args, model, data, variant), "cpu", threads=args.threads
-        )
-        for model, variant in cells
-    }
-    images = random_images(1, (224, 224))  # of all three models
-    calls = {"\t".join(key): lambda s=one: s.run(images) for key, one in sessions.items()}
-    load = [os.getloadavg()[0]]
-    times = interleaved(calls, args.rounds, untimed=1)
-    machine, first = detect_machine(), next(iter(sessions.values()))
+    """Milliseconds of every bundle, those of a model interleaved, and their ratio to its plain one.
+
+    One model at a time: all of them together push each other out of the caches.
+    """
+    load, rows = [os.getloadavg()[0]], []
+    for model in asked(args):
+        rows += _rows_of(args, model, data)
+    machine = detect_machine()
     about = {
         "cpu": machine["cpu"],
         "vnni": cpu_has_vnni(),
         "threads": args.threads,
         "rounds": args.rounds,
         "load": [round(one, 1) for one in (*load, os.getloadavg()[0])],
-        "versions": dict(first.versions),
+        "versions": {"onnxruntime": onnxruntime.__version__},
     }
+    return about, rows
+
+
+def _rows_of(args: argparse.Namespace, model: Model, data: str) -> list[dict[str, Any]]:
+    sessions = {
+        variant: vptkit.open_session(
+            bundle_of(args, model, data, variant), "cpu", threads=args.threads
+        )
+        for variant in VARIANTS
+    }
+    images = random_images(1, (224, 224))  # of all three models
+    calls = {variant: partial(session.run, images) for variant, session in sessions.items()}
+    times = interleaved(calls, args.rounds, untimed=1)
+    macs = {name: one.bundle.manifest["macs"]["graph"] for name, one in sessions.items()}
     rows = []
-    for (title, variant), session in sessions.items():
-        own, base = times[f"{title}\t{variant}"], times[f"{title}\tplain"]
-        row: dict[str, Any] = {"model": title, "variant": variant}
-        plain = sessions[title, "plain"].bundle.manifest["macs"]["graph"]
-        row["macs_ratio"] = session.bundle.manifest["macs"]["graph"] / plain
+    for variant in VARIANTS:
+        own, base = times[variant], times["plain"]
+        row: dict[str, Any] = {"model": model.title, "variant": variant}
+        row["macs_ratio"] = macs[variant] / macs["plain"]
         for i, unit in enumerate(("wall", "processor")):
             row[f"{unit}_ms"] = [1000 * float(x) for x in np.percentile(own[:, i], QUARTERS)]
             ratios = np.percentile(own[:, i] / base[:, i], QUARTERS)
             row[f"{unit}_ratio"] = [float(x) for x in ratios]
         rows.append(row)
-    return about, rows
+    return rows
 
 
 def report(rows: list[dict[str, Any]], sets: list[str]) -> None:

@@ -74,11 +74,8 @@ def _called(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Function(*arguments), whose inner results are computed again when gradients need them.
-
-    Nothing in a frozen block is random, so generators are left alone.
-    """
-    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    """Function(*arguments), whose inner results are computed again when gradients need them."""
+    return checkpoint(function, *arguments, use_reentrant=False)
 
 
 def _prefix_block(
