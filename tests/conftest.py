@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.support.children import hearing
 from tests.support.fakes.gpu import fake_driver, fake_gpu  # noqa: F401 -- fixtures
+from tests.support.plain_vit import plain_vit
 from tests.support.skips import pytest_terminal_summary  # noqa: F401 -- a hook
 from tests.support.tiers import (  # noqa: F401 -- hooks
     pytest_addoption,
@@ -27,7 +28,6 @@ from tests.support.tiers import (  # noqa: F401 -- hooks
 from vptkit.cli import entry
 from vptkit.devices.probes.machine import visible_gpu
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
-from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.bundle import write_manifest
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.preprocess import Preprocess, normalize
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from vptkit.formats.backbone_spec import BackboneSpec
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as workers, not their square
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -132,27 +134,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_spec() -> BackboneSpec:
     """A backbone that exists on paper only."""
-    return BackboneSpec(
-        image_size=(24, 16),
-        patch_size=(8, 8),
-        width=8,
-        depth=2,
-        heads=2,
-        mlp_width=16,
-        activation="gelu",
-        qkv_bias=True,
-        proj_bias=True,
-        patch_bias=True,
-        norm_eps=1e-6,
-        class_token=True,
-        dist_token=False,
-        registers=0,
-        pos_embed="all",
-        norm_pre=False,
-        layer_scale=False,
-        final_norm="norm",
-        pool="token",
-    )
+    return replace(plain_vit((24, 16), 8, width=8, depth=2, heads=2), mlp_width=16)
 
 
 @pytest.fixture

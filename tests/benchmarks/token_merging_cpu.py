@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 
 from tests.benchmarks.cpu_backends import interleaved, quartiles
+from tests.support.plain_vit import plain_vit
 from vptkit.backbones.merge_schedule import TokenMerging, merge_schedule
 from vptkit.devices.probes.machine import cpu_has_vnni, detect_machine
 from vptkit.export.analysis.macs import folded_macs
@@ -30,12 +31,12 @@ from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.numerics.evidence import Evidence
 from vptkit.export.precision.lowering import Lowering, lower
 from vptkit.formats.adapter import Adapter, BackboneRef
-from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.images.preprocess import Preprocess
 from vptkit.runtime.backends.onnxruntime_probe import OrtProbe
 
 if TYPE_CHECKING:
     from vptkit.export.fold.folded_network import Folded
+    from vptkit.formats.backbone_spec import BackboneSpec
 
 PREPROCESS = Preprocess(input_size=(3, 224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
 PROMPTS, HOW = 100, ("deep", "token", "before_pool")
@@ -56,12 +57,7 @@ class Noise:
 
 def network(width: int, heads: int) -> tuple[BackboneSpec, Folded]:
     """A random ViT/16 of 12 blocks with deep prompts, folded."""
-    spec = BackboneSpec(
-        image_size=(224, 224), patch_size=(16, 16), width=width, depth=12, heads=heads,
-        mlp_width=4 * width, activation="gelu", qkv_bias=True, proj_bias=True, patch_bias=True,
-        norm_eps=1e-6, class_token=True, dist_token=False, registers=0, pos_embed="all",
-        norm_pre=False, layer_scale=False, final_norm="norm", pool="token",
-    )  # fmt: skip
+    spec = plain_vit((224, 224), 16, width=width, depth=12, heads=heads)
     rng = np.random.default_rng(0)
     tensors = {
         f"prompt.{i}": rng.standard_normal((PROMPTS, width)).astype(np.float32) for i in range(12)

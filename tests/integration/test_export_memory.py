@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from tests.support.children import run_child
+from tests.support.plain_vit import plain_vit
 from vptkit.formats.adapter import Adapter, BackboneRef, write_adapter
-from vptkit.formats.backbone_spec import BackboneSpec
 from vptkit.formats.tensor_file import write_tensors
 from vptkit.images.preprocess import Preprocess
 
@@ -34,30 +34,6 @@ before = peak()  # with all that an export loads
 make(large, Path(out) / "large.vptk", weights=weights)
 print(peak() - before)
 """
-
-
-def vit(width, depth):
-    return BackboneSpec(
-        image_size=(32, 32),
-        patch_size=(16, 16),
-        width=width,
-        depth=depth,
-        heads=4,
-        mlp_width=4 * width,
-        activation="gelu",
-        qkv_bias=True,
-        proj_bias=True,
-        patch_bias=True,
-        norm_eps=1e-6,
-        class_token=True,
-        dist_token=False,
-        registers=0,
-        pos_embed="all",
-        norm_pre=False,
-        layer_scale=False,
-        final_norm="norm",
-        pool="token",
-    )
 
 
 def write_case(folder, spec):
@@ -87,8 +63,8 @@ def write_case(folder, spec):
 @pytest.mark.parametrize("layout", ["baked", "bank"])
 def test_an_export_holds_neither_its_weights_nor_its_graph(tmp_path, layout):
     """Either would be 1.0 times the weights."""
-    write_case(tmp_path / "small", vit(16, 1))
-    size = write_case(tmp_path / "large", vit(256, 12))
+    write_case(tmp_path / "small", plain_vit((32, 32), 16, width=16, depth=1, heads=4))
+    size = write_case(tmp_path / "large", plain_vit((32, 32), 16, width=256, depth=12, heads=4))
     (tmp_path / "out").mkdir()
     large = tmp_path / "large"
     words = [tmp_path / "small", large / "a", large / "w.safetensors", tmp_path / "out", layout]

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.bank_cases import Family, family
 from tests.support.exported_banks import export_family
+from tests.support.plain_vit import plain_vit
 from tests.support.random_deltas import bank_deltas
 from tests.support.strategies import Setup, build
 from tests.support.tolerances import PRINTED_G
@@ -28,32 +29,11 @@ from vptkit.export.fold.fold_network import fold
 from vptkit.export.graph.folded_graph import folded_graph
 from vptkit.export.graph.graph_options import GraphOptions
 from vptkit.export.graph.unfolded_graph import unfolded_graph
-from vptkit.formats.backbone_spec import BackboneSpec
 
 if TYPE_CHECKING:
     from tests.support.strategies import Case
 
-VIT_B = BackboneSpec(
-    image_size=(224, 224),
-    patch_size=(16, 16),
-    width=768,
-    depth=12,
-    heads=12,
-    mlp_width=3072,
-    activation="gelu",
-    qkv_bias=True,
-    proj_bias=True,
-    patch_bias=True,
-    norm_eps=1e-6,
-    class_token=True,
-    dist_token=False,
-    registers=0,
-    pos_embed="all",
-    norm_pre=False,
-    layer_scale=False,
-    final_norm="norm",
-    pool="token",
-)
+VIT_B = plain_vit((224, 224), 16, width=768, depth=12, heads=12)
 
 # methods.md 6.3: m, prompts as tokens, deep and folded with class token, with mean over all tokens
 TABLE = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.plain_vit import plain_vit
 from vptkit.backbones.merge_schedule import (
     TokenMerging,
     merge_problems,
@@ -15,32 +16,12 @@ from vptkit.backbones.merge_schedule import (
     tokens_of_blocks,
 )
 from vptkit.errors import AdapterError, VptkitError
-from vptkit.formats.backbone_spec import BackboneSpec, RelativePositions, Rotary
+from vptkit.formats.backbone_spec import RelativePositions, Rotary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SPEC = BackboneSpec(
-    image_size=(32, 32),
-    patch_size=(8, 8),
-    width=16,
-    depth=4,
-    heads=2,
-    mlp_width=32,
-    activation="gelu",
-    qkv_bias=True,
-    proj_bias=True,
-    patch_bias=True,
-    norm_eps=1e-6,
-    class_token=True,
-    dist_token=False,
-    registers=0,
-    pos_embed="all",
-    norm_pre=False,
-    layer_scale=False,
-    final_norm="norm",
-    pool="token",
-)
+SPEC = plain_vit((32, 32), 8, width=16, depth=4, heads=2)
 
 
 @pytest.mark.parametrize(
