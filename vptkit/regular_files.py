@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vptkit.errors import VptkitError
 
 __all__ = [
+    "Stamp",
     "head_of",
     "is_file",
     "is_folder",
@@ -30,6 +31,7 @@ __all__ = [
     "read_bounded",
     "read_regular",
     "require_regular",
+    "stamp_of",
 ]
 
 _KINDS = {
@@ -44,6 +46,26 @@ _KINDS = {
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _ORDINARY = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+
+
+class Stamp(NamedTuple):
+    """What changes whenever the content of a file does."""
+
+    device: int
+    number: int
+    size: int  # bytes
+    modified: int  # ns
+    changed: int  # ns
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Stamp:
+        """As the operating system tells it."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def stamp_of(stream: BinaryIO) -> Stamp:
+    """The stamp of an open file."""
+    return Stamp.of(os.fstat(stream.fileno()))
 
 
 def is_plain_name(name: str, *, levels: int = 1) -> bool:

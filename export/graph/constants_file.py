@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -101,8 +102,7 @@ class ConstantsFile:
 
     def whole(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of a graph that has its constants in itself, for who computes with them."""
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
+        copy = deepcopy(model)
         for tensor in copy.graph.initializer:
             if self.holds(tensor):
                 tensor.raw_data = b"".join(map(bytes, self.pieces(tensor.name)))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
-
-import onnx
 
 from vptkit.errors import GateError, VptkitError
 from vptkit.export.analysis.dataflow import groups_of, in_islands
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
 
     from vptkit.export.numerics.evidence import Evidence
@@ -113,7 +113,7 @@ def lower(
     """
     if wanted.precision == "fp32":
         return Lowered(model=model)
-    whole = whole or partial(_copied, model)
+    whole = whole or partial(deepcopy, model)
     plan: dict[str, Any] = {"target": wanted.resolved_target}
     low = _lowered(name, whole(), wanted, evidence, plan)
     plan["requires"] = _requires(low, wanted.precision)
@@ -121,12 +121,6 @@ def lower(
         plan["placement"] = lint_placement(low)
     gate = _gate(name, whole, low, wanted, evidence, thresholds)
     return Lowered(model=low, plan=plan, gate=gate)
-
-
-def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _lowered(

@@ -205,18 +205,20 @@ def _of_parts(values: NDArray[np.float64]) -> dict[str, float]:
 
 def _parts(work: ImageWork, settings: PartsSettings, progress: Progress) -> NDArray[np.float64]:
     """Milliseconds an image, [rounds, parts, 2], without the first round: by the wall, of the processor."""
-    endless = itertools.cycle(work.images)
+    endless, write = itertools.cycle(work.images), _text_writer()
     found: list[NDArray[np.float64]] = []
     wanted = _LEAST_ROUNDS if settings.rounds is None else settings.rounds
     end = time.perf_counter() + (settings.seconds if settings.rounds is None else 0)
     while len(found) <= wanted or (time.perf_counter() < end and len(found) <= _MOST_ROUNDS):
         batch = list(itertools.islice(endless, work.batch))
-        found.append(1000 / work.batch * _one_round(work, batch))
+        found.append(1000 / work.batch * _one_round(work, batch, write))
         progress.update()
     return np.array(found[1:])
 
 
-def _one_round(work: ImageWork, images: Sequence[ImageFile]) -> NDArray[np.float64]:
+def _one_round(
+    work: ImageWork, images: Sequence[ImageFile], write: Callable[[Prediction], None]
+) -> NDArray[np.float64]:
     """Seconds of each part of a batch, one part after the other: [parts, 2], as in `_parts`."""
     session, ticks = work.session, [_now()]
     files = [_Bytes(str(image), encoded(image)) for image in images]
@@ -231,7 +233,7 @@ def _one_round(work: ImageWork, images: Sequence[ImageFile]) -> NDArray[np.float
     answers = session.answers(np.stack(pixels), work.adapter)
     ticks.append(_now())
     labels = session.bundle.labels_of(work.adapter)
-    thresholds, write = session.bundle.thresholds_of(work.adapter), _text_writer()
+    thresholds = session.bundle.thresholds_of(work.adapter)
     for row, file in enumerate(files):
         own = {output: value[row].copy() for output, value in answers.items()}
         head = Prediction(path=file, index=row, adapter=work.adapter)

@@ -14,7 +14,7 @@ from vptkit.formats.manifest_schema import LOGITS
 from vptkit.runtime.session.factory import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vptkit.runtime.backends.graph_protocol import Times
     from vptkit.runtime.session.session_protocol import Session
 
-__all__ = ["CUDA_GRAPH", "Candidate", "open_candidates"]
+__all__ = ["CUDA_GRAPH", "Candidate", "open_candidates", "unused_name"]
 
 CUDA_GRAPH = ("on", "off", "both")
 _GRAPH_NAMES = {True: "CUDA graph", False: "no CUDA graph"}
@@ -162,7 +162,8 @@ def _open_all(
     for path in bundles:
         session = open_(path)
         for label, adapters in _parts(session.bundle, adapter, path).items():
-            name = _unused(label, f"{path.absolute().parent.name}/{label}", candidates)
+            taken = {c.name for c in candidates}
+            name = unused_name(label, f"{path.absolute().parent.name}/{label}", taken)
             candidates.append(
                 Candidate(
                     name=name,
@@ -181,9 +182,10 @@ def _open_all(
             cost = (session.bundle.spec, session.bundle.manifest["macs"], session.bundle.batch)
             if (name, cost) not in kept:
                 kept.append((name, cost))
+                taken = {c.name for c in candidates}
                 candidates.append(
                     Candidate(
-                        name=_unused(name, f"{name}, {bundle}", candidates),
+                        name=unused_name(name, f"{name}, {bundle}", taken),
                         kind="baseline",
                         session=session,
                         open=partial(open_, path),
@@ -216,8 +218,7 @@ def _parts(bundle: Bundle, adapter: str | None, path: Path) -> dict[str, tuple[s
     return rows if len(names) == 1 else {**rows, f"{called}: mixed": names}
 
 
-def _unused(name: str, otherwise: str, candidates: Sequence[Candidate]) -> str:
-    """The first of name, otherwise, "otherwise 2", … that no candidate has."""
-    taken = {c.name for c in candidates}
+def unused_name(name: str, otherwise: str, taken: Collection[str]) -> str:
+    """The first of name, otherwise, "otherwise 2", … that is not taken."""
     choices = [name, otherwise, *(f"{otherwise} {i}" for i in range(2, len(taken) + 3))]
     return next(choice for choice in choices if choice not in taken)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["another", "browser", "expect", "violations"]
 
@@ -24,23 +24,25 @@ def browser() -> Iterator[Any]:
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium: apt install chromium")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage", *_CAMERA]
-        )
-        try:
-            yield opened
-        finally:
-            opened.close()
+    with (
+        sync_api.sync_playwright() as playwright,
+        _launched(playwright.chromium, found, _CAMERA) as opened,
+    ):
+        yield opened
 
 
 @contextlib.contextmanager
 def another(opened: Any, *flags: str) -> Iterator[Any]:
     """A second browser beside one that is open, with further flags."""
     found = next(path for name in _NAMES if (path := shutil.which(name)))
-    launched = opened.browser_type.launch(
-        executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage", *flags]
-    )
+    with _launched(opened.browser_type, found, flags) as launched:
+        yield launched
+
+
+@contextlib.contextmanager
+def _launched(kind: Any, program: str, flags: Sequence[str]) -> Iterator[Any]:
+    always = ("--no-sandbox", "--disable-dev-shm-usage")
+    launched = kind.launch(executable_path=program, args=[*always, *flags])
     try:
         yield launched
     finally:

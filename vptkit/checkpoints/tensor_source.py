@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vptkit.backbones.stored_tensor import StoredTensor
-from vptkit.formats.tensor_file import require_state, state_of, stored_tensors
+from vptkit.formats.tensor_file import require_unchanged, stored_tensors
+from vptkit.regular_files import stamp_of
 
 from .plain_pickle import RefusedError
 from .published_names import recognised
@@ -76,12 +77,12 @@ def read_tensors_of(stream: BinaryIO, path: Path, error: type[VptkitError]) -> T
             raise error(f"{path}: holds {kind}, expected tensors by name")
         tensors = {name: value for name, value in found.items() if is_tensor(value)}
         archive.note(tensors.values())
-        state = state_of(stream)
+        stamp = stamp_of(stream)
 
         def read(value: Any) -> NDArray[Any]:
             with _refusals(path, error):
                 numbers = archive.array(value)
-            require_state(stream, state, path, error)
+            require_unchanged(stream, stamp, path, error)
             return numbers
 
         stored = {n: StoredTensor(archive.shape(v), partial(read, v)) for n, v in tensors.items()}

@@ -57,8 +57,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vptkit.regular_files import Stamp
+
     from .adapter import Adapter
-    from .bundle_files import Stamp
     from .manifest_schema import Task
 
 __all__ = [

@@ -17,11 +17,11 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from vptkit.atomic_files import sha256_of_stream
 from vptkit.errors import BundleError
-from vptkit.regular_files import names_in, open_inside, opened_folder
+from vptkit.regular_files import Stamp, names_in, open_inside, opened_folder, stamp_of
 
 from .graph_scan import require_closed_graph
 from .manifest_schema import ADAPTERS, ENGINES, MANIFEST, MODEL, MODEL_DATA
@@ -31,30 +31,18 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 __all__ = [
-    "Stamp",
     "checked_file",
     "folder_name",
     "graph_path",
     "is_leftover",
     "is_row_file",
     "require_closed",
-    "stamp_of",
     "verify_files",
 ]
 
 _LEFTOVER = re.compile(r"\..+\.(?:part|lock)")  # of `part_files`
 _NFS = re.compile(r"\.nfs[0-9a-f]+")  # of a file that was removed while it was open
 _ROWS = re.compile(r"[A-Za-z0-9._-]{1,64}-([0-9a-f]{8})\.safetensors")  # of `bank_tables`
-
-
-class Stamp(NamedTuple):
-    """What changes whenever the content of a file does."""
-
-    device: int
-    number: int
-    size: int  # bytes
-    modified: int  # ns
-    changed: int  # ns
 
 
 def folder_name(path: Path) -> str:
@@ -87,11 +75,6 @@ def is_row_file(path: Path, handle: int, name: str) -> bool:
             return sha256_of_stream(stream).startswith(found[1])
     except BundleError:  # a link, or an editor has just removed it
         return _kind(handle, name) is None
-
-
-def stamp_of(stream: BinaryIO) -> Stamp:
-    """The stamp of an open file."""
-    return _stamp(os.fstat(stream.fileno()))
 
 
 def verify_files(
@@ -251,7 +234,7 @@ def _pinned(
     with checked as stream:
         before = stamp_of(stream)
         yield
-        if not file.exists() or _stamp(file.lstat())[:2] != before[:2]:
+        if not file.exists() or Stamp.of(file.lstat())[:2] != before[:2]:
             raise BundleError(f"{path}: {file.name} was exchanged while it was read. Try again.")
 
 
@@ -298,7 +281,3 @@ def _kind(handle: int, name: str) -> int | None:
         return os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

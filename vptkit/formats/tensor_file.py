@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from vptkit.atomic_files import atomic_file
 from vptkit.backbones.stored_tensor import StoredTensor
-from vptkit.regular_files import open_regular
+from vptkit.regular_files import open_regular, stamp_of
 from vptkit.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vptkit.errors import VptkitError
+    from vptkit.regular_files import Stamp
 
 __all__ = [
     "parse_tensor_file",
@@ -40,8 +41,7 @@ __all__ = [
     "read_opened_tensors",
     "read_tensor_file",
     "read_tensors",
-    "require_state",
-    "state_of",
+    "require_unchanged",
     "stored_tensors",
     "write_tensors",
 ]
@@ -141,8 +141,8 @@ def stored_tensors(
     Raises:
         error: see `read_tensors`.
     """
-    state = state_of(stream)
-    _, entries = _header(stream, state[0], path, error)
+    stamp = stamp_of(stream)
+    _, entries = _header(stream, stamp.size, path, error)
     begin = stream.tell()
 
     def read(entry: _Entry) -> NDArray[Any]:
@@ -150,33 +150,25 @@ def stored_tensors(
             value = _tensor(partial(_filled, stream, begin + entry.begin), entry, path, error)
         except OSError as cause:
             raise error(f"{path}: cannot be read: {cause.strerror}") from cause
-        require_state(stream, state, path, error)
+        require_unchanged(stream, stamp, path, error)
         return value
 
     return {name: StoredTensor(e.shape, partial(read, e)) for name, e in entries.items()}
 
 
-def state_of(stream: BinaryIO) -> tuple[int, int, int]:
-    """What changes when somebody writes into an open file: size, and two times in ns."""
-    found = os.fstat(stream.fileno())
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def require_state(
-    stream: BinaryIO, state: tuple[int, int, int], path: Path, error: type[VptkitError]
-) -> None:
+def require_unchanged(stream: BinaryIO, stamp: Stamp, path: Path, error: type[VptkitError]) -> None:
     """Refuse a file that is no more what it was.
 
     Args:
         stream: of the open file.
-        state: of `state_of`, when it was checked.
+        stamp: of `stamp_of`, when it was checked.
         path: its name, for the message.
         error: what to raise.
 
     Raises:
         error: it was changed.
     """
-    if state_of(stream) != state:
+    if stamp_of(stream) != stamp:
         raise error(f"{path}: was changed while it was read. Start again once it is whole.")
 
 

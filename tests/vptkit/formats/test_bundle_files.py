@@ -18,10 +18,9 @@ from vptkit.formats.bundle_files import (
     folder_name,
     is_leftover,
     is_row_file,
-    stamp_of,
     verify_files,
 )
-from vptkit.regular_files import opened_folder
+from vptkit.regular_files import opened_folder, stamp_of
 from vptkit.runtime import open_session
 
 MODEL, GOLDEN = "model.onnx", "golden.safetensors"

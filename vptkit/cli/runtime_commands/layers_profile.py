@@ -99,11 +99,12 @@ def _own_names(
     bundles: Mapping[str, Path], baselines: Sequence[Mapping[str, Path]]
 ) -> dict[str, Path]:
     """The baselines of each bundle, those whose name is taken with the bundle's behind it."""
+    from vptkit.runtime.profile.profiled_sessions import unused_name
+
     found: dict[str, Path] = {}
     for bundle, named in zip(bundles, baselines, strict=False):  # none, or one for each
         for name, path in named.items():
-            taken = name in found or name in bundles
-            found[f"{name}, {bundle}" if taken else name] = path
+            found[unused_name(name, f"{name}, {bundle}", {*found, *bundles})] = path
     return found
 
 
